@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Growable byte buffer, always NUL-terminated behind its length so that text can be used in place.
  * Plain data, no lock.

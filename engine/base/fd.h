@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Descriptors: reading and writing whole, passing over unix sockets, unix listeners.
  * All descriptors made here are close-on-exec.

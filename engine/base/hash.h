@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Hash tables keyed by string or by 64-bit number. Open addressing, grows at 3/4 load.
  * Values are borrowed pointers, never NULL. No lock: the owner says what protects it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Intrusive doubly linked list. Plain data: the owner of the head says what protects it.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Logging. One process-wide sink (the sole mutable global of the program besides signal
  * flags; see docs/ARCHITECTURE.md), set once in main() before threads start, then read-only.

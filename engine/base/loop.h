@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Event loop: one libevent base, run by one thread. Each object belongs to one loop, and
  * loop_post() is the only door between threads. vCPU threads run no loop.

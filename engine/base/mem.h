@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory of our own: small allocations abort when memory is gone (nothing could go on);
  * sizes that a guest, file or client chose use the try_ forms and become an error.

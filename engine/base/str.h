@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Strings to numbers and back, bounded copies, names. Pure functions, any thread.
  */

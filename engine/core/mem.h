@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest physical memory: a tree of regions, flattened once at commit.
+ *
+ * A container holds children at offsets with priorities; RAM, ROM and I/O regions are leaves; an alias shows a
+ * window of another region. mem_commit() computes the flat view: sorted, non-overlapping ranges. The tree is
+ * changed only by the main loop's thread with the vCPUs paused (or before they start); flat views are immutable and
+ * swapped atomically, old ones are freed at the next pause, so readers (vCPU and I/O threads) take no lock.
+ *
+ * DMA reaches RAM-backed regions only; device-to-device DMA is refused, MSI goes through irq.
+ */
+#ifndef VMD_CORE_MEM_H
+#define VMD_CORE_MEM_H
+
+#include "engine/base/err.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MEM_PAGE_BITS 12
+#define MEM_PAGE_SIZE (1u << MEM_PAGE_BITS)
+
+struct vm;
+struct mem_region;
+struct mem_space;
+
+enum mem_kind { MEM_CONTAINER, MEM_RAM, MEM_ROM, MEM_IO, MEM_ALIAS };
+
+/* Accesses of a device. Offsets are within the region; size is 1, 2, 4 or 8 bytes; values are little-endian numbers
+ * (host integers). The dispatcher (bus.h) holds the device's lock; accesses outside [min,max] size are split or
+ * widened by it. */
+struct mem_io_ops {
+    uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
+    void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
+    uint8_t min_size, max_size; /* 0: 1 and 8 */
+};
+
+struct bus_lock; /* bus.h */
+
+struct mem_region *mem_new_container(const char *name, uint64_t size);
+/* Anonymous memfd, size-sealed, close-on-exec, out of core dumps. -ENOMEM names the size. */
+int mem_new_ram(const char *name, uint64_t size, struct mem_region **out, struct err *e);
+int mem_new_rom(const char *name, uint64_t size, struct mem_region **out, struct err *e);
+struct mem_region *mem_new_io(const char *name, uint64_t size, const struct mem_io_ops *ops,
+                              void *opaque, struct bus_lock *lock);
+struct mem_region *mem_new_alias(const char *name, struct mem_region *of, uint64_t offset,
+                                 uint64_t size);
+void mem_free(struct mem_region *r); /* NULL is fine; must be unmapped */
+
+uint8_t *mem_ram_host(struct mem_region *r); /* RAM or ROM bytes, else NULL */
+uint64_t mem_region_size(const struct mem_region *r);
+const char *mem_region_name(const struct mem_region *r);
+enum mem_kind mem_region_kind(const struct mem_region *r);
+
+/* Places child at offset `at` of a container; among overlapping children the higher priority wins, then the
+ * later. Takes effect at mem_commit(). */
+int mem_map(struct mem_region *parent, uint64_t at, int priority, struct mem_region *child,
+            struct err *e);
+void mem_unmap(struct mem_region *child);
+void mem_set_enabled(struct mem_region *r, bool on);
+
+/* One leaf window of the flat view. Immutable while the view lives. */
+struct mem_range {
+    uint64_t base, size;        /* guest physical, bytes */
+    struct mem_region *region;  /* leaf */
+    uint64_t offset;            /* of base within the leaf */
+    uint8_t *host;              /* RAM/ROM: host address of base, else NULL */
+    enum mem_kind kind;         /* MEM_RAM, MEM_ROM or MEM_IO */
+    const struct mem_io_ops *ops;
+    void *opaque;
+    struct bus_lock *lock;
+    _Atomic uint64_t *dirty;    /* RAM: dirty bitmap word array for the range's first page on, or NULL when not logging; see mem_dirty_* */
+    uint64_t ram_page;          /* RAM: number of the first page within the space-wide RAM page numbering */
+};
+
+struct mem_flat {
+    unsigned n;
+    const struct mem_range *r; /* sorted by base */
+};
+
+struct mem_space *mem_space_new(struct mem_region *root);
+void mem_space_free(struct mem_space *s);
+/* Recomputes the flat view and calls the commit hook (the engine). Main thread, vCPUs paused or not started. */
+void mem_commit(struct mem_space *s);
+void mem_set_hooks(struct mem_space *s, void (*committed)(void *arg, const struct mem_flat *),
+                   void (*written)(void *arg, uint64_t gpa, uint64_t len), void *arg);
+const struct mem_flat *mem_flat(const struct mem_space *s); /* any thread, valid till the next pause */
+/* Range holding gpa, or NULL. Any thread; binary search with a small per-thread hint by the caller if wanted. */
+const struct mem_range *mem_find(const struct mem_space *s, uint64_t gpa);
+
+/* Total number of guest RAM pages over all RAM regions (the numbering of ram_page). */
+uint64_t mem_ram_pages(const struct mem_space *s);
+
+/* DMA. RAM (and ROM for reads) only; -EFAULT on anything else, before anything is transferred. Any thread.
+ * mem_dma_write calls mem_written() itself. */
+int mem_dma_read(struct mem_space *s, uint64_t gpa, void *out, size_t n);
+int mem_dma_write(struct mem_space *s, uint64_t gpa, const void *in, size_t n);
+/* Host pointer for [gpa, gpa+n) when it lies in one RAM range, else NULL. A writer calls mem_written() after. */
+void *mem_dma_map(struct mem_space *s, uint64_t gpa, size_t n, bool write);
+/* Marks pages dirty and invalidates translated code, before a completion is visible to the guest. Any thread. */
+void mem_written(struct mem_space *s, uint64_t gpa, uint64_t n);
+
+/* Atomic 8/4-byte access to RAM for page-table A/D updates; false when not RAM. */
+bool mem_cas64(struct mem_space *s, uint64_t gpa, uint64_t old, uint64_t new_, bool *swapped);
+bool mem_cas32(struct mem_space *s, uint64_t gpa, uint32_t old, uint32_t new_, bool *swapped);
+bool mem_load64(struct mem_space *s, uint64_t gpa, uint64_t *out);
+bool mem_load32(struct mem_space *s, uint64_t gpa, uint32_t *out);
+
+/* Dirty logging (migration, live snapshot): one bit a RAM page, numbered as ram_page. */
+void mem_dirty_start(struct mem_space *s); /* all pages start clean; engine told through commit hook */
+void mem_dirty_stop(struct mem_space *s);
+bool mem_dirty_logging(const struct mem_space *s);
+/* Moves the bitmap into out (mem_ram_pages bits, 64-bit words) and clears it. Main thread. */
+void mem_dirty_take(struct mem_space *s, uint64_t *out);
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * State tables and their codec: what snapshot, migration and introspection read, all three.
+ *
+ * A table lists the fields of a struct: name, kind, offset, count, since-version, flags, doc. The stream is tagged by
+ * field name: a field newer than the sender keeps its reset value; an unknown one is an error naming it; an optional one is
+ * omitted while it has its reset value, so that a newer sender reaches an older receiver when the feature is unused.
+ * Encoding is little-endian whatever the host. Reading is bounded: no size in a stream is trusted.
+ */
+#ifndef VMD_CORE_STATE_H
+#define VMD_CORE_STATE_H
+
+#include "engine/base/buf.h"
+#include "engine/base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum st_kind { ST_U8, ST_U16, ST_U32, ST_U64, ST_BOOL, ST_BYTES /* count bytes */,
+               ST_BUF /* struct buf, up to count bytes */, ST_STRUCT /* nested table, count times */,
+               ST_TIMER /* struct vtimer *: deadline */ };
+enum { ST_OPTIONAL = 1 };
+
+struct st_table;
+struct st_field {
+    const char *name;
+    enum st_kind kind;
+    uint32_t offset;
+    uint32_t count;          /* array length, 1 for scalars */
+    uint32_t stride;         /* ST_STRUCT arrays: size of an element */
+    uint16_t since;          /* table version that introduced it */
+    uint16_t flags;
+    const struct st_table *table; /* ST_STRUCT */
+    const char *doc;
+};
+struct st_table {
+    const char *name;
+    uint16_t version;
+    const struct st_field *fields; /* ended by name NULL */
+    /* After loading: rebuilds derived state and rejects impossible values (-EINVAL, names the field). */
+    int (*loaded)(void *obj, struct err *e);
+};
+
+#define ST_FIELD(type, member, kind_, since_, doc_)                                             \
+    {                                                                                           \
+        .name = #member, .kind = (kind_), .offset = offsetof(type, member), .count = 1,         \
+        .since = (since_), .doc = (doc_)                                                        \
+    }
+#define ST_ARRAY(type, member, kind_, n, since_, doc_)                                          \
+    {                                                                                           \
+        .name = #member, .kind = (kind_), .offset = offsetof(type, member), .count = (n),       \
+        .since = (since_), .doc = (doc_)                                                        \
+    }
+#define ST_END                                                                                  \
+    {                                                                                           \
+        .name = NULL                                                                            \
+    }
+
+/* Appends the object to b. */
+void st_save(const struct st_table *t, const void *obj, struct buf *b);
+/* Reads it back from p[0..n); *used gets the bytes consumed. The object keeps reset values for absent fields and
+ * is untouched when this fails (the codec loads into a copy of obj_size bytes first). */
+int st_load(const struct st_table *t, void *obj, size_t obj_size, const void *p, size_t n, size_t *used,
+            struct err *e);
+/* Human-readable "name = value" lines. */
+void st_print(const struct st_table *t, const void *obj, struct buf *b);
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A virtual machine inside its emulator process: everything hangs from struct vm. The main thread (the loop's) owns
+ * it; vCPU threads run under it; requests from any thread come in through vm_request().
+ */
+#ifndef VMD_CORE_VM_H
+#define VMD_CORE_VM_H
+
+#include "engine/base/list.h"
+#include "engine/base/loop.h"
+#include "engine/core/clock.h"
+#include "engine/core/engine.h"
+#include "engine/core/mem.h"
+#include "engine/core/vcpu.h"
+
+struct device;
+struct st_table;
+
+/* An instruction-set architecture as the core sees it. Engine-neutral. */
+struct arch_ops {
+    const char *name;         /* "riscv64" */
+    size_t cpu_size;          /* of the architectural state */
+    const struct st_table *state;
+    unsigned max_vcpus;
+    /* Power-on state. Main thread, before start or paused. */
+    void (*cpu_reset)(struct vcpu *c);
+    /* Once after the engine allocated vcpu->cpu: what outlives a reset (hart id, features, timers). cpu_model as in the config ("max", "rv64"). */
+    int (*cpu_init)(struct vcpu *c, const char *cpu_model, struct err *e);
+    void (*cpu_done)(struct vcpu *c);
+    /* Would an interrupt or event end WFI? Any thread holding c->lock; reads c->irq_level and cpu. */
+    bool (*cpu_has_work)(struct vcpu *c);
+    /* Sets where a vCPU starts and its argument registers: riscv a0 = arg0, a1 = arg1, a2 = arg2. Applied again after each reset by the board. */
+    void (*cpu_boot)(struct vcpu *c, uint64_t pc, uint64_t arg0, uint64_t arg1, uint64_t arg2);
+};
+
+enum vm_state { VM_PAUSED, VM_RUNNING, VM_STOPPED };
+enum vm_request { VM_REQ_POWEROFF = 1, VM_REQ_RESET = 2, VM_REQ_CRASH = 4 };
+
+struct vm {
+    char *name;
+    char uuid[37];
+    const struct arch_ops *arch;
+    const struct engine_ops *engine;
+    void *engine_data;
+    void *engine_config;      /* const struct tcg_config * or NULL; set by the builder before vm_init */
+    struct loop *loop;        /* main loop, borrowed */
+    struct clock *clock;
+    struct mem_region *root;  /* the guest physical address space */
+    struct mem_space *mem;
+    struct list devices;      /* struct device.node, in realize order */
+    unsigned n_vcpus;
+    struct vcpu **vcpus;
+    enum vm_state state;      /* main thread */
+    _Atomic unsigned requests; /* enum vm_request bits not yet served */
+    char stop_reason[64];     /* "guest-poweroff", "guest-reset", "crash: ..." */
+    /* Called on the main thread when the state changes (control socket, tests). */
+    void (*on_state)(void *arg, enum vm_state state, const char *reason);
+    void *on_state_arg;
+    /* Board's hook, called after devices and CPUs were reset: reloads firmware and kernel, sets start addresses. */
+    void (*on_reset)(void *arg);
+    void *on_reset_arg;
+};
+
+/* Makes an empty VM: clock stopped, no vCPU yet, root container of 2^56 bytes. Main thread, as all below unless said. */
+int vm_new(const char *name, const struct arch_ops *arch, const struct engine_ops *engine,
+           struct loop *loop, void *engine_config, struct vm **out, struct err *e);
+/* Makes the vCPUs (threads start at vm_start). */
+int vm_add_vcpus(struct vm *vm, unsigned n, const char *cpu_model, struct err *e);
+/* Commits memory, resets everything (vm_reset), starts the threads paused. */
+int vm_start(struct vm *vm, struct err *e);
+void vm_resume(struct vm *vm); /* VM_PAUSED -> VM_RUNNING; clock goes on */
+/* Pause barrier: returns when every vCPU has left guest code and the clock stands. Nothing changes guest state until
+ * vm_resume. Bounded by the longest slow path of an engine. */
+void vm_pause(struct vm *vm);
+/* Resets devices, CPUs, then on_reset; pauses and resumes around itself when running. */
+void vm_reset(struct vm *vm);
+/* Stops and joins the vCPU threads; state VM_STOPPED. */
+void vm_stop(struct vm *vm, const char *reason);
+void vm_free(struct vm *vm);
+/* Any thread (devices, engines): asks the main thread to power off, reset or crash the VM. `reason` is a literal. Makes
+ * the calling vCPU leave guest code soon. */
+void vm_request(struct vm *vm, enum vm_request what, const char *reason);
+
+#endif
