@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+# engine/base: the slab. Errors, log, memory, lists, event loop, buffers, descriptors, strings.
+
+noinst_LIBRARIES += libbase.a
+libbase_a_SOURCES = \
+	engine/base/buf.h \
+	engine/base/err.h \
+	engine/base/fd.h \
+	engine/base/hash.h \
+	engine/base/list.h \
+	engine/base/log.h \
+	engine/base/loop.h \
+	engine/base/mem.h \
+	engine/base/str.h

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+# tests/isa: tests, helper programs and EXTRA_DIST of this folder.

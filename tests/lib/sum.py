@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adds up the .trs files of a `make check` in the build folder named on the command line.
+
+Prints what was skipped and why, what failed, and last `N passed, N failed, N skipped`. Exit
+status 1 when anything failed or no test ran at all.
+"""
+import os
+import sys
+
+
+def main():
+    root = sys.argv[1] if len(sys.argv) > 1 else "."
+    passed, failed, skipped = 0, [], []
+    for folder, dirs, files in os.walk(os.path.join(root, "tests")):
+        dirs.sort()
+        for name in sorted(files):
+            if not name.endswith(".trs"):
+                continue
+            path = os.path.join(folder, name)
+            test = os.path.relpath(path, root)[:-4]
+            with open(path, encoding="utf-8", errors="replace") as f:
+                results = [line.split(" ", 2)[1:] for line in f if line.startswith(":test-result:")]
+            for result, text in ((r[0].strip(), r[1].strip() if len(r) > 1 else "") for r in results):
+                if result in ("PASS", "XFAIL"):
+                    passed += 1
+                elif result == "SKIP":
+                    skipped.append(f"{test}: {text}".rstrip(": "))
+                else:
+                    failed.append(f"{test}: {text}".rstrip(": "))
+    for line in skipped:
+        print(f"skipped: {line}")
+    for line in failed:
+        print(f"failed: {line}")
+    print(f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped")
+    sys.exit(1 if failed or not passed else 0)
+
+
+main()

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+# tests: what the tests of all rooms share. A room's own unit tests stand in its local.mk.
+
+EXTRA_DIST += tests/lib/driver.py tests/lib/sum.py tests/lib/testing.h
+
+include tests/unit/local.mk
+include tests/lint/local.mk
+include tests/isa/local.mk
+include tests/guests/local.mk
+include tests/bench/local.mk
+include tests/e2e/local.mk
