@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The intermediate representation between guests and hosts: a superblock, one entry, several exits, no join inside.
+ *
+ * Values are 64-bit words. Three kinds live in an ir_ref: temps (defined once, before use), globals (guest registers,
+ * mutable; a ref to one means its value at the op that uses it) and constants; a fourth, page-relative addresses,
+ * exists only in the builder and is materialised by op `pcrel`. The builder folds constants as it goes and remembers what each
+ * global is known to hold, so lui+addi, auipc+ld or auipc+jalr need no pass of their own.
+ *
+ * At every op boundary the globals hold the architectural state: exits and faulting ops need no fix-up code.
+ * An ir belongs to the thread that translates; nothing here locks.
+ */
+#ifndef VMD_TCG_IR_H
+#define VMD_TCG_IR_H
+
+#include "engine/base/buf.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { IRF_SIDE = 1, IRF_FAULT = 2, IRF_EXIT = 4, IRF_END = 8 };
+
+enum ir_opcode {
+#define IR_OP(name, operands, flags, doc) IR_##name,
+#include "engine/tcg/ir.def"
+#undef IR_OP
+    IR_N_OPS
+};
+
+struct ir_op_info {
+    const char *name, *operands, *doc;
+    uint8_t flags;
+};
+extern const struct ir_op_info ir_op_info[IR_N_OPS];
+
+typedef uint32_t ir_ref;
+#define IR_NONE 0xffffffffu
+enum ir_kind { IR_TEMP, IR_GLOBAL, IR_CONST, IR_PCREL };
+static inline enum ir_kind ir_kind(ir_ref r)
+{
+    return (enum ir_kind)(r >> 30);
+}
+static inline uint32_t ir_index(ir_ref r)
+{
+    return r & 0x3fffffffu;
+}
+static inline ir_ref ir_global(unsigned n)
+{
+    return (uint32_t)IR_GLOBAL << 30 | n;
+}
+
+/* Conditions; the pairs differ in the lowest bit only, so that c ^ 1 is the opposite. */
+enum ir_cond { IR_EQ, IR_NE, IR_LT, IR_GE, IR_LE, IR_GT, IR_LTU, IR_GEU, IR_LEU, IR_GTU, IR_N_CONDS };
+
+/* How ld, st, amo, cas, ldenv and stenv access: log2 of the size, sign extension to 64 bits, flags. */
+enum { MO_8 = 0, MO_16 = 1, MO_32 = 2, MO_64 = 3, MO_SIZE = 3, MO_SIGN = 4,
+       MO_ALIGN = 8 /* misaligned faults instead of being served */,
+       MO_AMO = 16 /* a load that needs write permission and reports store faults */ };
+enum ir_amo { IR_AMO_SWAP, IR_AMO_ADD, IR_AMO_AND, IR_AMO_OR, IR_AMO_XOR, IR_AMO_MIN, IR_AMO_MAX, IR_AMO_MINU, IR_AMO_MAXU };
+/* Orders of fence: earlier loads/stores before later loads/stores. */
+enum { IR_FENCE_LL = 1, IR_FENCE_LS = 2, IR_FENCE_SL = 4, IR_FENCE_SS = 8, IR_FENCE_ALL = 15 };
+
+/* What a called function may do. None set: it may read and write globals and raise. */
+enum { IR_CALL_PURE = 1 /* result depends on the arguments alone; may be removed */,
+       IR_CALL_NO_GLOBALS = 2 /* touches no global, cannot raise; other CPU state it may */,
+       IR_CALL_READS = 4 /* may raise or read globals but writes none (unless it raises) */ };
+/* Runs on the vCPU's thread; cpu is the architectural state (vcpu->cpu). It may raise by tcg_raise(). */
+typedef uint64_t (*ir_helper)(void *cpu, uint64_t a, uint64_t b, uint64_t c);
+
+enum ir_exit_kind {
+    IR_EXIT_DIRECT,   /* to the page-relative offset `off`; linked when in the same page */
+    IR_EXIT_INDIRECT, /* to the virtual address in `ref` */
+    IR_EXIT_LOOKUP    /* pc is already in the CPU state; the mode may have changed */
+};
+enum ir_hint { IR_HINT_NONE, IR_HINT_CALL, IR_HINT_RETURN };
+struct ir_exit {
+    uint8_t kind, hint;
+    int32_t off;
+    ir_ref ref;
+};
+
+struct ir_op {
+    uint8_t op;     /* enum ir_opcode */
+    uint8_t w;      /* 32 or 64 */
+    uint8_t cond;   /* enum ir_cond */
+    uint8_t mo;     /* MO_* */
+    uint16_t aux;
+    ir_ref d, a, b, c, e;
+    int64_t imm;
+};
+
+/* A guest register that blocks may keep in a host register. */
+struct ir_global {
+    const char *name;
+    uint32_t offset;  /* of its 64-bit slot in the CPU state */
+    uint8_t pin;      /* 1: the hottest, first to get a host register of its own; 0: none */
+};
+
+#define IR_MAX_OPS 1024
+#define IR_MAX_TEMPS 1024
+#define IR_MAX_EXITS 80
+#define IR_MAX_CONSTS 512
+#define IR_MAX_GLOBALS 96
+
+struct ir {
+    const struct ir_global *globals;
+    unsigned n_globals;
+    uint32_t pc_offset;     /* of the guest pc in the CPU state */
+    unsigned n_ops, n_temps, n_exits, n_consts;
+    bool overflow;          /* a table was full: the caller retries with fewer instructions */
+    int32_t insn_off;       /* of the current instruction */
+    struct ir_op ops[IR_MAX_OPS];
+    struct ir_exit exits[IR_MAX_EXITS];
+    uint64_t consts[IR_MAX_CONSTS];
+    ir_ref known[IR_MAX_GLOBALS]; /* what a global is known to equal (CONST or PCREL), or IR_NONE */
+};
+
+void ir_start(struct ir *ir, const struct ir_global *globals, unsigned n, uint32_t pc_offset);
+
+/* Values. */
+ir_ref ir_const(struct ir *ir, uint64_t v);
+ir_ref ir_pcrel(struct ir *ir, int64_t off);      /* virtual address of page + off, as a foldable value */
+bool ir_is_const(const struct ir *ir, ir_ref r, uint64_t *v);
+bool ir_is_pcrel(const struct ir *ir, ir_ref r, int64_t *off);
+/* A global's value: the constant it is known to hold, else a live reference: it means the value at the op that uses
+ * it, so read it before setting the same global (or take ir_copy). */
+ir_ref ir_get(struct ir *ir, unsigned global);
+void ir_set(struct ir *ir, unsigned global, ir_ref v);
+ir_ref ir_copy(struct ir *ir, ir_ref v);          /* a temp with today's value (constants are returned as they are) */
+
+/* Pure ops, folded where the operands are known. w is 32 or 64. */
+ir_ref ir_bin(struct ir *ir, enum ir_opcode op, unsigned w, ir_ref a, ir_ref b);
+ir_ref ir_un(struct ir *ir, enum ir_opcode op, unsigned w, ir_ref a); /* clz .. zext32; sext and zext ignore w */
+ir_ref ir_setcond(struct ir *ir, enum ir_cond c, unsigned w, ir_ref a, ir_ref b);
+ir_ref ir_select(struct ir *ir, enum ir_cond c, unsigned w, ir_ref a, ir_ref b, ir_ref yes, ir_ref no);
+static inline ir_ref ir_add(struct ir *ir, ir_ref a, ir_ref b)
+{
+    return ir_bin(ir, IR_add, 64, a, b);
+}
+static inline ir_ref ir_addi(struct ir *ir, ir_ref a, int64_t i)
+{
+    return ir_bin(ir, IR_add, 64, a, ir_const(ir, (uint64_t)i));
+}
+
+/* State outside the globals, by offset in the CPU state; memop gives size and sign. */
+ir_ref ir_ldenv(struct ir *ir, uint32_t offset, unsigned mo);
+void ir_stenv(struct ir *ir, uint32_t offset, unsigned mo, ir_ref v);
+
+/* Guest memory at a + disp. disp fits 32 bits. */
+ir_ref ir_ld(struct ir *ir, ir_ref a, int32_t disp, unsigned mo);
+void ir_st(struct ir *ir, ir_ref a, int32_t disp, ir_ref v, unsigned mo);
+ir_ref ir_amo(struct ir *ir, enum ir_amo kind, ir_ref a, ir_ref v, unsigned mo); /* returns the old value, extended per mo */
+ir_ref ir_cas(struct ir *ir, ir_ref a, ir_ref expect, ir_ref v, unsigned mo);
+void ir_fence(struct ir *ir, unsigned orders);
+
+/* Arguments may be IR_NONE. Returns the result temp when want_result, else IR_NONE. */
+ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir_ref a, ir_ref b, ir_ref c);
+
+/* pc of the CPU state = v: before IR_EXIT_LOOKUP and before helpers that leave for good. */
+void ir_setpc(struct ir *ir, ir_ref v);
+
+/* Low level; translators use tcg_goto() and friends of guest.h. */
+void ir_insn(struct ir *ir, int32_t off);
+unsigned ir_exit_new(struct ir *ir, enum ir_exit_kind kind, int32_t off, ir_ref ref, enum ir_hint hint);
+void ir_poll(struct ir *ir, unsigned exit);
+void ir_brcond(struct ir *ir, enum ir_cond c, unsigned w, ir_ref a, ir_ref b, unsigned exit);
+void ir_exit(struct ir *ir, unsigned exit);
+
+/* Passes, in the order of the list in ir_opt.c. */
+void ir_optimise(struct ir *ir);
+/* NULL, or what is wrong (static text in a per-call buffer of the ir). Debug builds run it after every pass. */
+bool ir_check(const struct ir *ir, char *why, size_t n);
+void ir_print(const struct ir *ir, struct buf *b);
+/* Meaning of a pure op on constants: the one definition the builder, the optimiser and the interpreter share. */
+uint64_t ir_eval(enum ir_opcode op, unsigned w, uint64_t a, uint64_t b);
+bool ir_eval_cond(enum ir_cond c, unsigned w, uint64_t a, uint64_t b);
+
+#endif

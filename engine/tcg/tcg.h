@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translating engine: struct engine_ops for engine/core, and its settings. See docs/guide/translator.md.
+ */
+#ifndef VMD_TCG_TCG_H
+#define VMD_TCG_TCG_H
+
+#include "engine/core/engine.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum tcg_backend {
+    TCG_JIT,    /* translate to host code; -ENOTSUP where there is no back end for this host */
+    TCG_INTERP, /* interpret the IR: the oracle and the portable back end */
+    TCG_BOTH    /* run each block both ways and compare (tests) */
+};
+
+/* vm->engine_config; zeroes mean defaults. */
+struct tcg_config {
+    size_t cache_size;      /* bytes of host code at most; default 64 MiB, at least 1 MiB */
+    enum tcg_backend backend;
+    unsigned max_insns;     /* guest instructions in a block at most; default 64; 1 for lockstep comparison */
+};
+
+/* Log letters: i guest code in, o IR, h host code (bytes), e exceptions and interrupts, t TLB fills, b blocks run. */
+extern const struct engine_ops tcg_engine_ops;
+
+#endif
