@@ -37,7 +37,8 @@ struct engine_ops {
     void (*mem_written)(struct vm *vm, uint64_t gpa, uint64_t n);
     /* Runs guest code until there is a reason to stop. Owner thread of the vCPU. */
     enum vcpu_exit (*run)(struct vcpu *c);
-    /* Makes run() return soon. Any thread. */
+    /* Makes run() return soon. Any thread. Sticky: a kick that arrives before run() begins makes the next run() return
+     * at once, so the engine clears its flag when run() returns VCPU_EXIT_KICK, never when it begins. */
     void (*kick)(struct vcpu *c);
     /* Interrupt inputs (vcpu->irq_level) changed. Any thread. */
     void (*irq)(struct vcpu *c);

@@ -25,7 +25,7 @@ void fdt_str(struct fdt *f, const char *name, const char *v);
 void fdt_strs(struct fdt *f, const char *name, const char *const *v, unsigned n); /* stringlist */
 void fdt_bytes(struct fdt *f, const char *name, const void *p, size_t n);
 uint32_t fdt_phandle_new(struct fdt *f); /* number for a "phandle" property */
-/* Finishes the tree; *blob is owned by the caller (free). Error names the first call that failed. */
-int fdt_finish(struct fdt *f, void **blob, size_t *size, struct err *e);
+/* Finishes the tree (the name fdt_finish is libfdt's own); *blob is owned by the caller (free). Error names the first call that failed. */
+int fdt_take(struct fdt *f, void **blob, size_t *size, struct err *e);
 
 #endif

@@ -71,9 +71,25 @@ struct mem_range {
     const struct mem_io_ops *ops;
     void *opaque;
     struct bus_lock *lock;
-    _Atomic uint64_t *dirty;    /* RAM: dirty bitmap word array for the range's first page on, or NULL when not logging; see mem_dirty_* */
-    uint64_t ram_page;          /* RAM: number of the first page within the space-wide RAM page numbering */
+    _Atomic uint64_t *dirty;    /* RAM: the space-wide dirty bitmap (bit N: page N), or NULL when not logging */
+    uint64_t ram_page;          /* RAM: number of the page that holds the range's first byte; see mem_range_page() */
 };
+
+/* RAM ranges: number of the page that holds gpa in the space-wide numbering (stable while the region lives). */
+static inline uint64_t mem_range_page(const struct mem_range *r, uint64_t gpa)
+{
+    return r->ram_page + ((((r->offset & (MEM_PAGE_SIZE - 1)) + (gpa - r->base))) >> MEM_PAGE_BITS);
+}
+/* Marks the page of gpa dirty if logging. Any thread; for stores that do not go through mem_written(). */
+static inline void mem_range_dirty(const struct mem_range *r, uint64_t gpa)
+{
+    if (r->dirty) {
+        uint64_t page = mem_range_page(r, gpa), bit = 1ull << (page % 64);
+        if (!(atomic_load_explicit(&r->dirty[page / 64], memory_order_relaxed) & bit)) {
+            atomic_fetch_or_explicit(&r->dirty[page / 64], bit, memory_order_release);
+        }
+    }
+}
 
 struct mem_flat {
     unsigned n;

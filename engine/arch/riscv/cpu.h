@@ -47,7 +47,7 @@ struct riscv_cpu {
     uint64_t features;          /* enum riscv_feature bits (features.h) */
     uint8_t pmp_used;           /* number of the highest active entry + 1, derived */
     struct vtimer *stimer;      /* stimecmp */
-    _Atomic uint64_t timer_pending; /* bit RISCV_IRQ_STI when stimecmp has passed (set by the timer through vcpu_irq_set) */
+    _Atomic uint64_t stimer_at; /* what the timer compares with: stimecmp, UINT64_MAX while menvcfg.STCE is 0 */
 };
 
 /* satp, mstatus bits used by more than one room. */
@@ -68,14 +68,20 @@ struct riscv_cpu {
 #define MSTATUS_TW (1ull << 21)
 #define MSTATUS_TSR (1ull << 22)
 
+#define MENVCFG_FIOM (1ull << 0)
+#define MENVCFG_ADUE (1ull << 61) /* Svadu: hardware updates of A and D */
+#define MENVCFG_STCE (1ull << 63) /* Sstc: stimecmp works */
+
 struct arch_ops;
 extern const struct arch_ops riscv64_arch, riscv32_arch;
 
-/* Effective mip: software bits or inputs. Owner thread, or holding vcpu->lock. */
+/* Effective mip: software bits or inputs. While menvcfg.STCE is set STIP is the timer's input alone, else the software
+ * bit alone. Owner thread, or holding vcpu->lock. */
 uint64_t riscv_mip(const struct riscv_cpu *c);
 /* Virtual time in timebase ticks, for time/mtime. Any thread. */
 uint64_t riscv_time(const struct vcpu *v);
-/* New stimecmp value: arms the timer, updates STIP. Owner thread. */
+/* New stimecmp value or new menvcfg.STCE: arms the timer, updates STIP. Owner thread, or main thread with the vCPU
+ * paused. */
 void riscv_stimecmp_changed(struct riscv_cpu *c);
 /* "rv64imafdc_zicsr_..." for the device tree and for people. */
 void riscv_isa_string(const struct riscv_cpu *c, char *out, size_t n);
