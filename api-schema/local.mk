@@ -3,4 +3,46 @@
 # Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
 noinst_LIBRARIES += libapi.a
-libapi_a_SOURCES =
+libapi_a_SOURCES = \
+	api-schema/json/codec.h \
+	api-schema/json/error.h \
+	api-schema/json/json.h \
+	api-schema/rpc/call.h \
+	api-schema/rpc/client.h \
+	api-schema/rpc/conn.h \
+	api-schema/rpc/server.h
+
+# --- generated: C from api-schema/schema by api-schema/gen -----------------------------------
+api_schema = \
+	api-schema/schema/api.json \
+	api-schema/schema/emu.json \
+	api-schema/schema/errors.json \
+	api-schema/schema/event.json \
+	api-schema/schema/host.json \
+	api-schema/schema/job.json \
+	api-schema/schema/types.json \
+	api-schema/schema/vm.json
+api_generator = \
+	api-schema/gen/apigen.py \
+	api-schema/gen/emit_c.py \
+	api-schema/gen/model.py
+api_gen_h = \
+	api-schema/gen/errors.h \
+	api-schema/gen/methods.h \
+	api-schema/gen/types.h
+api_gen = $(api_gen_h) \
+	api-schema/gen/errors.c \
+	api-schema/gen/handlers_emu.c \
+	api-schema/gen/handlers_vmd.c \
+	api-schema/gen/methods.c \
+	api-schema/gen/schema_text.c \
+	api-schema/gen/types.c
+nodist_libapi_a_SOURCES = $(api_gen)
+BUILT_SOURCES += $(api_gen_h)
+CLEANFILES += $(api_gen) api-schema/gen.stamp
+EXTRA_DIST += $(api_generator) $(api_schema)
+
+api-schema/gen.stamp: $(api_generator) $(api_schema)
+	$(AM_V_GEN)$(MKDIR_P) api-schema/gen && \
+		$(PY) $(srcdir)/api-schema/gen/apigen.py --c api-schema/gen && touch $@
+$(api_gen): api-schema/gen.stamp ;

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One stream of newline-delimited JSON over a connected unix socket (a libevent bufferevent).
+ *
+ * Bounds: a line is at most 1 MiB (json.h has the other limits). Outgoing bytes are queued up to
+ * `out_max`; when more would queue, or when nothing could be written for `stall_ns` while bytes
+ * wait, the peer is a slow reader and is cut off: no other connection ever waits for it. Above
+ * `out_pause` bytes queued, or while rpc_conn_hold() is in force, nothing more is read from the peer, so
+ * one that only asks and never reads stops itself. A line that was begun must be whole after
+ * `line_ns`.
+ *
+ * Belongs to one loop and is used on its thread only. Callbacks run on it, never from within
+ * rpc_conn_send() and friends (a failed send shows as `closed` later, from the loop).
+ */
+#ifndef VMD_RPC_CONN_H
+#define VMD_RPC_CONN_H
+
+#include "engine/base/err.h"
+#include "engine/base/loop.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct json_object;
+struct rpc_conn;
+
+struct rpc_peer {
+    pid_t pid; /* 0 when unknown */
+    uid_t uid;
+    gid_t gid;
+};
+
+struct rpc_limits {
+    size_t line_max;  /* bytes of one line without its newline */
+    size_t out_pause; /* stop reading above this many queued bytes */
+    size_t out_max;   /* cut off above this */
+    int64_t stall_ns; /* cut off after no progress in writing */
+    int64_t line_ns;  /* cut off when a begun line takes longer */
+};
+/* 1 MiB, 256 KiB, 8 MiB, 10 s, 30 s. */
+extern const struct rpc_limits rpc_limits_default;
+
+struct rpc_conn_ops {
+    /* One value arrived; `msg` is borrowed (take a reference to keep it). */
+    void (*message)(void *arg, struct rpc_conn *c, struct json_object *msg);
+    /* A line that is no acceptable JSON (code -EINVAL), or too long (-EMSGSIZE, the connection
+     * then closes by itself once what is queued was sent). */
+    void (*garbage)(void *arg, struct rpc_conn *c, const struct err *why);
+    /* The connection is over: the peer closed, an error, or it was cut off; `why->code` is 0 for
+     * an orderly end. Called once, last; not called by rpc_conn_free(). */
+    void (*closed)(void *arg, struct rpc_conn *c, const struct err *why);
+};
+
+/* Takes the connected descriptor (closed also on failure). `limits` NULL: the default. */
+struct rpc_conn *rpc_conn_new(struct loop *l, int take_fd, const struct rpc_limits *limits,
+                              const struct rpc_conn_ops *ops, void *arg, struct err *e);
+/* Closes at once; no callback follows. NULL is fine; safe from within a callback. */
+void rpc_conn_free(struct rpc_conn *c);
+
+/* Queues one line. `msg` stays the caller's. -EPIPE when closing or closed, -ENOBUFS when the peer
+ * is now cut off. */
+int rpc_conn_send(struct rpc_conn *c, struct json_object *msg);
+/* The same for a text already encoded, no newline in it (one encoding for many receivers). */
+int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len);
+/* Ends the connection once everything queued was written (or the stall limit passes). */
+void rpc_conn_close(struct rpc_conn *c);
+/* Counted: while held, nothing more is read. */
+void rpc_conn_hold(struct rpc_conn *c);
+void rpc_conn_release(struct rpc_conn *c);
+/* True once the peer has shut down its sending side; we may still answer. */
+bool rpc_conn_half_closed(const struct rpc_conn *c);
+
+size_t rpc_conn_queued(const struct rpc_conn *c); /* bytes not yet written */
+const struct rpc_peer *rpc_conn_peer(const struct rpc_conn *c);
+int rpc_conn_fd(const struct rpc_conn *c);
+struct loop *rpc_conn_loop(const struct rpc_conn *c);
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A JSON-RPC 2.0 server: listeners, clients, batches, dispatch to generated handlers.
+ *
+ * The daemon serves `api_handlers_vmd`, the emulator's control socket `api_handlers_emu` (both
+ * generated; linking one demands every api_handle_*() of it). Each accepted client is sent the greeting
+ * {"jsonrpc":"2.0","method":"hello","params":{program, version, schema}} first.
+ *
+ * A request is checked (JSON-RPC form, method, role, parameters) before its handler runs; the
+ * handler gets a struct api_call (call.h) and answers then or later. Requests of one client begin in
+ * the order they came and may end in any. A client with more than 64 unanswered calls is not read
+ * until some are answered. At the cap of clients a new one is told `overload` and closed.
+ *
+ * Belongs to one loop, used on its thread only.
+ */
+#ifndef VMD_RPC_SERVER_H
+#define VMD_RPC_SERVER_H
+
+#include "api-schema/gen/methods.h"
+#include "api-schema/rpc/conn.h"
+
+#include <stdbool.h>
+
+struct api_call;
+struct api_error;
+struct json_object;
+struct rpc_client_slot;
+struct rpc_server;
+
+/* One connected client, as the application sees it. */
+struct rpc_session {
+    struct rpc_conn *conn;
+    struct rpc_peer peer;
+    enum api_role role;
+    void *data; /* the application's, e.g. its subscriptions; freed by ops->closed */
+};
+
+struct rpc_server_ops {
+    /* Role of a new client; may lower or refuse (API_ROLE_NONE: told `denied`, closed).
+     * NULL: the listener's role. `max` is what the listener grants at most. */
+    enum api_role (*authorize)(void *arg, const struct rpc_peer *peer, enum api_role max);
+    void (*opened)(void *arg, struct rpc_session *s); /* may be NULL */
+    /* The session is gone after this returns; calls still open live on and their replies are
+     * dropped. May be NULL. */
+    void (*closed)(void *arg, struct rpc_session *s);
+    /* Before a handler runs, parameters decoded: true when it answered (or will answer) the call
+     * itself, e.g. the remembered reply to an idempotency key. May be NULL. */
+    bool (*before)(void *arg, struct api_call *call);
+    /* When a call was answered, before the reply is sent: `result` (borrowed) or `error`. For
+     * the audit and the memory of idempotency keys. May be NULL. */
+    void (*after)(void *arg, struct api_call *call, struct json_object *result,
+                  const struct api_error *error);
+};
+
+struct rpc_server_config {
+    const char *program; /* "vmd" */
+    const struct api_handler_table *handlers;
+    unsigned max_clients;            /* 0: 512 */
+    const struct rpc_limits *limits; /* NULL: default */
+};
+
+/* `ops` may be NULL; `config` is copied (its pointers borrowed for the server's life). */
+struct rpc_server *rpc_server_new(struct loop *l, const struct rpc_server_config *config,
+                                  const struct rpc_server_ops *ops, void *arg);
+/* Closes listeners and clients (ops->closed is called for each); NULL is fine. Open calls live on
+ * until answered. */
+void rpc_server_free(struct rpc_server *s);
+
+/* Accepts from a unix socket that already listens (taken, closed by the server). Clients from it
+ * have at most role `max`. */
+int rpc_server_listen(struct rpc_server *s, int take_fd, enum api_role max, struct err *e);
+/* Adds an already connected client (tests, socket pairs). */
+int rpc_server_add(struct rpc_server *s, int take_fd, enum api_role max, struct err *e);
+/* No new clients and no new requests from now on; what is open is still answered. */
+void rpc_server_drain(struct rpc_server *s);
+
+unsigned rpc_server_clients(const struct rpc_server *s);
+void *rpc_server_arg(const struct rpc_server *s);
+/* Sends a notification to one client or to all; params stays the caller's. */
+int rpc_session_notify(struct rpc_session *s, const char *method, struct json_object *params);
+void rpc_server_notify_all(struct rpc_server *s, const char *method, struct json_object *params);
+
+#endif
