@@ -27,7 +27,10 @@ int file_slurp(const char *path, struct buf *b, size_t max, struct err *e);
 /* Writes path.tmp, fsyncs, renames over path, fsyncs the folder. */
 int file_replace(const char *path, const void *p, size_t n, unsigned mode, struct err *e);
 
-/* Unix stream sockets. A stale socket file (nobody listens) is replaced, a live one is -EADDRINUSE. */
+/* Unix stream sockets. A stale socket file (nobody listens) is replaced, a live one is
+ * -EADDRINUSE. A negative backlog binds only: the process that gets the descriptor calls
+ * listen() and is then the peer that SO_PEERCRED names. Paths may be longer than sun_path.
+ * Both return the descriptor or a negative code. */
 int unix_listen(const char *path, unsigned mode, int backlog, struct err *e);
 int unix_connect(const char *path, struct err *e);
 int unix_peer(int fd, pid_t *pid, uid_t *uid, gid_t *gid, struct err *e); /* SO_PEERCRED */

@@ -3,12 +3,20 @@
 
 noinst_LIBRARIES += libbase.a
 libbase_a_SOURCES = \
+	engine/base/buf.c \
 	engine/base/buf.h \
+	engine/base/err.c \
 	engine/base/err.h \
+	engine/base/fd.c \
 	engine/base/fd.h \
+	engine/base/hash.c \
 	engine/base/hash.h \
 	engine/base/list.h \
+	engine/base/log.c \
 	engine/base/log.h \
+	engine/base/loop.c \
 	engine/base/loop.h \
+	engine/base/mem.c \
 	engine/base/mem.h \
+	engine/base/str.c \
 	engine/base/str.h

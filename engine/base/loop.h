@@ -31,7 +31,9 @@ struct event_base *loop_base(struct loop *l); /* for bufferevent users; owner th
 void loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
 
 enum { LOOP_READ = 1, LOOP_WRITE = 2 };
-/* Level-triggered readiness. The descriptor stays the caller's. Owner thread, all of these. */
+/* Level-triggered readiness. The descriptor stays the caller's. Owner thread, all of these.
+ * A descriptor that cannot be polled (a file, /dev/null) is ready every turn. Freeing a watcher,
+ * timer or signal inside its own callback is fine; all are freed before their loop. */
 struct loop_fd *loop_fd_new(struct loop *l, int fd, unsigned events,
                             void (*fn)(void *arg, int fd, unsigned events), void *arg);
 void loop_fd_set(struct loop_fd *w, unsigned events);
