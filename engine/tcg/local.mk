@@ -4,3 +4,5 @@
 
 noinst_LIBRARIES += libtcg.a
 libtcg_a_SOURCES =
+
+include engine/tcg/softfp/local.mk
