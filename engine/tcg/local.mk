@@ -4,5 +4,7 @@
 
 noinst_LIBRARIES += libtcg.a
 libtcg_a_SOURCES =
+nodist_libtcg_a_SOURCES =
 
 include engine/tcg/softfp/local.mk
+include engine/tcg/guest_riscv/local.mk

@@ -5,3 +5,12 @@ check_PROGRAMS += tests/isa/softfp_test
 TESTS += tests/isa/softfp_test
 tests_isa_softfp_test_SOURCES = tests/isa/softfp_test.c
 tests_isa_softfp_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+
+# The .isa reader, the generated decoder, disassembler and random-instruction generator.
+check_PROGRAMS += tests/isa/gen_test tests/isa/gen_disas
+TESTS += tests/isa/gen_test tests/isa/gen_model.py tests/isa/gen_objdump.py
+EXTRA_DIST += tests/isa/gen_model.py tests/isa/gen_objdump.py
+tests_isa_gen_test_SOURCES = tests/isa/gen_test.c
+tests_isa_gen_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+tests_isa_gen_disas_SOURCES = tests/isa/gen_disas.c
+tests_isa_gen_disas_LDADD = $(LINK_TCG)

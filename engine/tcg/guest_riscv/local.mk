@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+# engine/tcg/guest_riscv: the RISC-V guest. Included by engine/tcg/local.mk, part of libtcg.a.
+
+riscv_isa = engine/tcg/guest_riscv/riscv.isa
+riscv_gen = engine/tcg/guest_riscv/riscv_isa.h engine/tcg/guest_riscv/riscv_decode.c \
+	engine/tcg/guest_riscv/riscv_dispatch.c engine/tcg/guest_riscv/riscv_tables.c
+BUILT_SOURCES += engine/tcg/guest_riscv/riscv_isa.h
+CLEANFILES += $(riscv_gen) engine/tcg/guest_riscv/gen.stamp
+EXTRA_DIST += $(riscv_isa) engine/tcg/gen/isagen.py engine/tcg/gen/isamodel.py \
+	docs/guide/isa-format.md docs/reference/isa-riscv.md
+nodist_libtcg_a_SOURCES += $(riscv_gen)
+engine/tcg/guest_riscv/gen.stamp: engine/tcg/gen/isagen.py engine/tcg/gen/isamodel.py $(riscv_isa)
+	$(AM_V_GEN)$(MKDIR_P) engine/tcg/guest_riscv && $(PY) $(srcdir)/engine/tcg/gen/isagen.py \
+		--isa $(srcdir)/$(riscv_isa) --include engine/tcg/guest_riscv/riscv_isa.h \
+		--header engine/tcg/guest_riscv/riscv_isa.h \
+		--decode engine/tcg/guest_riscv/riscv_decode.c \
+		--dispatch engine/tcg/guest_riscv/riscv_dispatch.c \
+		--tables engine/tcg/guest_riscv/riscv_tables.c && touch $@
+$(riscv_gen): engine/tcg/guest_riscv/gen.stamp ;
+
+libtcg_a_SOURCES += \
+	engine/tcg/gen/isa.c \
+	engine/tcg/gen/isa.h \
+	engine/tcg/guest_riscv/disas.c \
+	engine/tcg/guest_riscv/disas.h
