@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which process is it: boot id, start time, pidfd, random cookies, small atomic files. A process is
+ * named by (boot id, pid, start time), which is never used twice. Shared by vmd and vmd-spawn.
+ * No state; any thread.
+ */
+#ifndef VMD_DAEMON_PROC_H
+#define VMD_DAEMON_PROC_H
+
+#include "engine/base/err.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#define COOKIE_LEN 32 /* hex digits: 128 bits */
+
+/* Start time of a process in clock ticks since boot, from /proc. -ESRCH when it is gone or dead
+ * (a zombie counts as dead). */
+int proc_start_time(pid_t pid, uint64_t *ticks, struct err *e);
+/* 36 characters and \0. */
+int proc_boot_id(char out[37], struct err *e);
+/* A pidfd for exactly that process; -ESRCH when that process is gone. */
+int proc_pidfd(pid_t pid, uint64_t start_time, struct err *e);
+void cookie_make(char out[COOKIE_LEN + 1]);
+int64_t time_real_ns(void);
+int64_t time_mono_ns(void);
+
+#endif

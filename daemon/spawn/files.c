@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Everything an emulator is handed as a descriptor: its lock, sockets, logs, statistics page,
+ * configuration, kernel and disks. Owns the descriptors of struct start until they are closed.
+ * vmd-spawn's one thread.
+ */
+#include "daemon/filecheck.h"
+#include "daemon/spawn/spawn.h"
+#include "engine/base/fd.h"
+#include "engine/base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int make_folder(struct start *st, struct err *e)
+{
+    char id[32];
+    snprintf(id, sizeof(id), "%lld", (long long)st->vm);
+    if (snprintf(st->dir, sizeof(st->dir), "%s/%s", st->sp->run, id) >= (int)sizeof(st->dir)) {
+        return err_set(e, -ENAMETOOLONG, "run folder '%s' has too long a name", st->sp->run);
+    }
+    if (mkdirat(st->sp->run_fd, id, 0750) < 0 && errno != EEXIST) {
+        return err_errno(e, errno, "cannot make run folder '%s'", st->dir);
+    }
+    st->dir_fd = openat(st->sp->run_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return st->dir_fd < 0 ? err_errno(e, errno, "cannot open run folder '%s'", st->dir) : 0;
+}
+
+/* Held by the open file description, which at the end only the emulator has. */
+static int take_lock(struct start *st, struct err *e)
+{
+    st->lock_fd = openat(st->dir_fd, VM_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (st->lock_fd < 0) {
+        return err_errno(e, errno, "cannot open '%s/%s'", st->dir, VM_LOCK);
+    }
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    if (fcntl(st->lock_fd, F_OFD_SETLK, &lock) < 0) {
+        if (errno == EAGAIN || errno == EACCES) {
+            return err_set(e, -EBUSY,
+                           "VM '%s' already has an emulator: '%s/%s' is locked; stop it first",
+                           st->name, st->dir, VM_LOCK);
+        }
+        return err_errno(e, errno, "cannot lock '%s/%s'", st->dir, VM_LOCK);
+    }
+    return 0;
+}
+
+static int open_files(struct start *st, struct err *e)
+{
+    for (unsigned i = 0; i < st->n_files; i++) {
+        struct spawn_file *f = &st->files[i];
+        f->fd = file_open_checked(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA, f->write, e);
+        if (f->fd < 0) {
+            return f->fd;
+        }
+    }
+    return 0;
+}
+
+/* Bound here, listened to by the emulator: SO_PEERCRED then names it. We hold the VM's lock, so
+ * a socket file that exists belongs to nobody. */
+static int bind_socket(struct start *st, const char *name, int *out, struct err *e)
+{
+    struct sockaddr_un at = { .sun_family = AF_UNIX };
+    if (snprintf(at.sun_path, sizeof(at.sun_path), "%s/%s", st->dir, name) >=
+        (int)sizeof(at.sun_path)) {
+        return err_set(e, -ENAMETOOLONG,
+                       "socket '%s/%s' has too long a name (107 bytes at most); choose a shorter "
+                       "--dir",
+                       st->dir, name);
+    }
+    AUTO_FD fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return err_errno(e, errno, "cannot make a socket");
+    }
+    if (unlinkat(st->dir_fd, name, 0) < 0 && errno != ENOENT) {
+        return err_errno(e, errno, "cannot remove stale '%s'", at.sun_path);
+    }
+    mode_t old = umask(0117);
+    int rc = bind(fd, (struct sockaddr *)&at, sizeof(at));
+    umask(old);
+    if (rc < 0) {
+        return err_errno(e, errno, "cannot bind '%s'", at.sun_path);
+    }
+    *out = take_fd(&fd);
+    return 0;
+}
+
+static int sealed_memfd(const char *name, const void *bytes, size_t n, int seals, int *out,
+                        struct err *e)
+{
+    AUTO_FD fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || ftruncate(fd, (off_t)n) < 0) {
+        return err_errno(e, errno, "cannot make memory file '%s'", name);
+    }
+    if (bytes && pwrite(fd, bytes, n, 0) != (ssize_t)n) {
+        return err_set(e, -ENOMEM, "cannot fill memory file '%s'", name);
+    }
+    if (fcntl(fd, F_ADD_SEALS, seals) < 0) {
+        return err_errno(e, errno, "cannot seal memory file '%s'", name);
+    }
+    *out = take_fd(&fd);
+    return 0;
+}
+
+static int open_log(int dir_fd, const char *path, int *out, struct err *e)
+{
+    int fd = openat(dir_fd, path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW,
+                    0640);
+    if (fd < 0) {
+        return err_errno(e, errno, "cannot make log '%s'", path);
+    }
+    *out = fd;
+    return 0;
+}
+
+int start_prepare(struct start *st, struct err *e)
+{
+    const int fixed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    int rc = make_folder(st, e);
+    if (rc == 0) {
+        rc = take_lock(st, e);
+    }
+    if (rc == 0) {
+        unlinkat(st->dir_fd, VM_PROCESS, 0);
+        unlinkat(st->dir_fd, VM_EXIT, 0);
+        rc = open_files(st, e);
+    }
+    if (rc == 0) {
+        rc = open_log(st->dir_fd, VM_EMU_LOG, &st->emu_log_fd, e);
+    }
+    if (rc == 0 && st->log) {
+        rc = open_log(AT_FDCWD, st->log, &st->console_log_fd, e);
+    }
+    if (rc == 0) {
+        rc = bind_socket(st, VM_CONTROL, &st->control_fd, e);
+    }
+    if (rc == 0) {
+        rc = bind_socket(st, VM_CONSOLE, &st->console_fd, e);
+    }
+    if (rc == 0) {
+        rc = sealed_memfd("vmd-stats", NULL, STATS_SIZE, fixed, &st->stats_fd, e);
+    }
+    if (rc == 0) {
+        rc = sealed_memfd("vmd-config", st->config, strlen(st->config), fixed | F_SEAL_WRITE,
+                          &st->config_fd, e);
+    }
+    return rc;
+}
+
+void start_done(struct start *st, bool undo)
+{
+    bool ours = st->lock_fd >= 0 && undo;
+    if (ours && st->dir_fd >= 0) {
+        static const char *const made[] = { VM_CONTROL, VM_CONSOLE, VM_PROCESS, VM_EXIT,
+                                            VM_EMU_LOG };
+        for (unsigned i = 0; i < ARRAY_LEN(made); i++) {
+            unlinkat(st->dir_fd, made[i], 0);
+        }
+    }
+    int *fds[] = { &st->dir_fd,         &st->lock_fd,  &st->control_fd, &st->console_fd,
+                   &st->console_log_fd, &st->stats_fd, &st->config_fd,  &st->emu_log_fd };
+    for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
+        fd_autoclose(fds[i]);
+        *fds[i] = -1;
+    }
+    for (unsigned i = 0; i < st->n_files; i++) {
+        fd_autoclose(&st->files[i].fd);
+        st->files[i].fd = -1;
+    }
+}

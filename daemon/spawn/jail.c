@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The emulator's jail, layer by layer. Each layer is tried at start by running
+ * `emulator --version` inside it; what fails is left out and reported with the reason. Seccomp,
+ * Landlock and "not dumpable" are the emulator's own doing, after it has started.
+ *
+ * Owns nothing. The spawner's one thread, and the children it clones.
+ */
+#include "daemon/spawn/spawn.h"
+#include "engine/base/fd.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* User ids of emulators that root starts: above every range that systemd or shadow hand out. */
+#define JAIL_UID_BASE 0x70000000u
+#define JAIL_UID_COUNT 0x0f000000u
+/* What the emulator calls itself inside its user namespace; not 0, so exec drops capabilities. */
+#define JAIL_INNER_ID 1000
+
+const char *const layer_name[LAYER_COUNT] = {
+    [LAYER_NO_NEW_PRIVS] = "no-new-privs", [LAYER_RLIMITS] = "rlimits",
+    [LAYER_USER] = "user",                 [LAYER_PID] = "pid-namespace",
+    [LAYER_NET] = "net-namespace",         [LAYER_IPC] = "ipc-namespace",
+    [LAYER_MOUNT] = "mount-namespace",     [LAYER_ROOT] = "empty-root",
+};
+
+static bool on(const struct spawner *sp, enum layer l)
+{
+    return sp->layer[l].active;
+}
+
+static unsigned jail_uid(const struct spawner *sp, int64_t vm)
+{
+    return sp->root ? JAIL_UID_BASE + (unsigned)(vm % JAIL_UID_COUNT) : (unsigned)geteuid();
+}
+
+uint64_t jail_clone_flags(const struct spawner *sp)
+{
+    uint64_t flags = 0;
+    flags |= on(sp, LAYER_USER) ? CLONE_NEWUSER : 0;
+    flags |= on(sp, LAYER_PID) ? CLONE_NEWPID : 0;
+    flags |= on(sp, LAYER_NET) ? CLONE_NEWNET : 0;
+    flags |= on(sp, LAYER_IPC) ? CLONE_NEWIPC | CLONE_NEWUTS : 0;
+    flags |= on(sp, LAYER_MOUNT) ? CLONE_NEWNS : 0;
+    return flags;
+}
+
+/* ---- ids ---- */
+
+static int proc_write(pid_t pid, const char *name, const char *text, struct err *e)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+    AUTO_FD fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return err_errno(e, errno, "%s", path);
+    }
+    return fd_write_all(fd, text, strlen(text), path, e);
+}
+
+int jail_map_ids(const struct spawner *sp, pid_t child, int64_t vm, struct err *e)
+{
+    if (!on(sp, LAYER_USER)) {
+        return 0;
+    }
+    char map[64];
+    unsigned uid = jail_uid(sp, vm), gid = sp->root ? uid : (unsigned)getegid();
+    int rc = 0;
+    if (!sp->root) {
+        rc = proc_write(child, "setgroups", "deny", e);
+    }
+    if (rc == 0) {
+        snprintf(map, sizeof(map), "%d %u 1\n", JAIL_INNER_ID, gid);
+        rc = proc_write(child, "gid_map", map, e);
+    }
+    if (rc == 0) {
+        snprintf(map, sizeof(map), "%d %u 1\n", JAIL_INNER_ID, uid);
+        rc = proc_write(child, "uid_map", map, e);
+    }
+    return rc;
+}
+
+static int drop_ids(const struct spawner *sp, int64_t vm, struct err *e)
+{
+    unsigned id = on(sp, LAYER_USER) ? JAIL_INNER_ID : jail_uid(sp, vm);
+    for (int cap = 0; cap <= 63; cap++) {
+        prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* fails for capabilities the kernel lacks */
+    }
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    if (sp->root && setgroups(0, NULL) < 0) {
+        return err_errno(e, errno, "jail: cannot drop groups");
+    }
+    if (!sp->root && !on(sp, LAYER_USER)) {
+        return 0; /* an ordinary user stays who it is */
+    }
+    if (setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0) {
+        return err_errno(e, errno, "jail: cannot become uid %u", id);
+    }
+    return 0;
+}
+
+/* ---- root folder ---- */
+
+static int lock_mount(const char *at, struct err *e)
+{
+    struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                           MOUNT_ATTR_NODEV };
+    if (mount_setattr(AT_FDCWD, at, AT_RECURSIVE, &attr, sizeof(attr)) < 0) {
+        return err_errno(e, errno, "jail: cannot make '%s' read-only", at);
+    }
+    return 0;
+}
+
+/* The system's libraries, which the dynamic linker needs; nothing else of the host. */
+static int bind_folder(const char *root, const char *what, struct err *e)
+{
+    AUTO_FREE char *at = xasprintf("%s%s", root, what);
+    char link[256];
+    struct stat st;
+    if (lstat(what, &st) < 0) {
+        return 0;
+    }
+    if (S_ISLNK(st.st_mode)) {
+        ssize_t n = readlink(what, link, sizeof(link) - 1);
+        if (n < 0) {
+            return err_errno(e, errno, "jail: '%s'", what);
+        }
+        link[n] = 0;
+        return symlink(link, at) < 0 ? err_errno(e, errno, "jail: '%s'", at) : 0;
+    }
+    if (mkdir(at, 0755) < 0 || mount(what, at, NULL, MS_BIND | MS_REC, NULL) < 0) {
+        return err_errno(e, errno, "jail: cannot bind '%s'", what);
+    }
+    return lock_mount(at, e);
+}
+
+static int new_root(const char *root, struct err *e)
+{
+    static const char *const libs[] = { "/usr/lib", "/usr/lib64", "/lib", "/lib64" };
+    if (mount("vmd-root", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=0755") < 0) {
+        return err_errno(e, errno, "jail: cannot mount a tmpfs on '%s'", root);
+    }
+    AUTO_FREE char *usr = xasprintf("%s/usr", root);
+    if (mkdir(usr, 0755) < 0) {
+        return err_errno(e, errno, "jail: '%s'", usr);
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(libs); i++) {
+        int rc = bind_folder(root, libs[i], e);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
+        chdir("/") < 0) {
+        return err_errno(e, errno, "jail: cannot change the root folder");
+    }
+    return lock_mount("/", e);
+}
+
+/* ---- entering ---- */
+
+static int limit(int what, rlim_t value, const char *name, struct err *e)
+{
+    struct rlimit was, now = { value, value };
+    if (getrlimit(what, &was) == 0 && was.rlim_max != RLIM_INFINITY && was.rlim_max < value) {
+        now.rlim_cur = now.rlim_max = was.rlim_max;
+    }
+    return setrlimit(what, &now) < 0 ? err_errno(e, errno, "jail: rlimit %s", name) : 0;
+}
+
+int jail_enter(const struct spawner *sp, int64_t vm, const char *dir, struct err *e)
+{
+    int rc = 0;
+    umask(077);
+    if (on(sp, LAYER_MOUNT) && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+        rc = err_errno(e, errno, "jail: cannot make mounts private");
+    }
+    if (rc == 0 && on(sp, LAYER_ROOT)) {
+        rc = new_root(dir, e);
+    }
+    if (rc == 0 && !on(sp, LAYER_ROOT) && chdir("/") < 0) {
+        rc = err_errno(e, errno, "jail: cannot enter /");
+    }
+    if (rc == 0 && on(sp, LAYER_RLIMITS)) {
+        rc = limit(RLIMIT_CORE, 0, "core", e);
+        if (rc == 0) {
+            rc = limit(RLIMIT_NOFILE, 1024, "nofile", e);
+        }
+        /* Counts threads, of the uid: only where the uid is the VM's own. */
+        if (rc == 0 && sp->root && on(sp, LAYER_USER)) {
+            rc = limit(RLIMIT_NPROC, 1024, "nproc", e);
+        }
+    }
+    if (rc == 0) {
+        rc = drop_ids(sp, vm, e);
+    }
+    if (rc == 0 && on(sp, LAYER_NO_NEW_PRIVS) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+        rc = err_errno(e, errno, "jail: no_new_privs");
+    }
+    return rc;
+}
+
+/* ---- trying ---- */
+
+static void __attribute__((noreturn)) probe_child(const struct spawner *sp, const char *dir, int gate,
+                                                  int status)
+{
+    struct err e = ERR_INIT;
+    char go;
+    if (read(gate, &go, 1) != 1) {
+        _exit(1);
+    }
+    char *argv[] = { (char *)sp->emulator, (char *)"--version", NULL };
+    char *envp[] = { NULL };
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null, 0);
+    dup2(null, 1);
+    dup2(null, 2);
+    if (jail_enter(sp, 0, dir, &e) == 0) {
+        syscall(SYS_execveat, sp->emulator_fd, "", argv, envp, AT_EMPTY_PATH);
+        if (errno == ENOENT || errno == ENOEXEC) {
+            execve(sp->emulator, argv, envp);
+        }
+        err_errno(&e, errno, "cannot execute '%s'", sp->emulator);
+    }
+    ssize_t n = write(status, e.msg, strlen(e.msg));
+    _exit(n > 0 ? 1 : 2);
+}
+
+static int probe_wait(pid_t pid, int status, char *why, size_t size)
+{
+    struct pollfd p = { .fd = status, .events = POLLIN };
+    ssize_t n = poll(&p, 1, 5000) > 0 ? read(status, why, size - 1) : -1;
+    why[n > 0 ? n : 0] = 0;
+    int w = -1;
+    for (unsigned i = 0; i < 500; i++) {
+        if (waitpid(pid, &w, WNOHANG) == pid) {
+            break;
+        }
+        usleep(10000);
+        w = -1;
+    }
+    if (w == -1) {
+        kill(pid, SIGKILL);
+        waitpid(pid, &w, 0);
+        snprintf(why, size, "the emulator did not answer --version");
+        return -1;
+    }
+    if (!WIFEXITED(w) || WEXITSTATUS(w) != 0) {
+        if (!why[0]) {
+            snprintf(why, size, "the emulator does not run in it (wait status 0x%x)", w);
+        }
+        return -1;
+    }
+    return 0;
+}
+
+/* Does the emulator run with the layers that are active now? */
+static int probe(const struct spawner *sp, char *why, size_t size)
+{
+    int gate[2], status[2];
+    struct err e = ERR_INIT;
+    if (pipe2(gate, O_CLOEXEC) < 0) {
+        return -1;
+    }
+    AUTO_FD gate_r = gate[0], gate_w = gate[1];
+    if (pipe2(status, O_CLOEXEC) < 0) {
+        return -1;
+    }
+    AUTO_FD status_r = status[0], status_w = status[1];
+    struct clone_args args = { .flags = jail_clone_flags(sp), .exit_signal = SIGCHLD };
+    pid_t pid = args.flags ? (pid_t)syscall(SYS_clone3, &args, sizeof(args)) : fork();
+    if (pid < 0) {
+        snprintf(why, size, "the kernel refuses: %s", strerror(errno));
+        return -1;
+    }
+    if (pid == 0) {
+        close(gate_w);
+        close(status_r);
+        probe_child(sp, sp->run, gate_r, status_w);
+    }
+    close(take_fd(&status_w));
+    int rc = jail_map_ids(sp, pid, 0, &e);
+    if (rc < 0) {
+        snprintf(why, size, "%s", e.msg);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        return -1;
+    }
+    if (write(gate_w, "g", 1) != 1) {
+        return -1;
+    }
+    return probe_wait(pid, status_r, why, size);
+}
+
+void jail_probe(struct spawner *sp)
+{
+    for (unsigned i = 0; i < LAYER_COUNT; i++) {
+        sp->layer[i].active = true;
+        sp->layer[i].reason[0] = 0;
+    }
+    char why[160] = "";
+    if (probe(sp, why, sizeof(why)) == 0) {
+        return;
+    }
+    /* Something does not work here: build it up one layer at a time. */
+    for (unsigned i = LAYER_USER; i < LAYER_COUNT; i++) {
+        sp->layer[i].active = false;
+    }
+    for (unsigned i = LAYER_USER; i < LAYER_COUNT; i++) {
+        if (i == LAYER_ROOT && !on(sp, LAYER_MOUNT)) {
+            str_copy(sp->layer[i].reason, sizeof(sp->layer[i].reason), "needs mount-namespace");
+            continue;
+        }
+        sp->layer[i].active = true;
+        if (probe(sp, why, sizeof(why)) < 0) {
+            sp->layer[i].active = false;
+            str_copy(sp->layer[i].reason, sizeof(sp->layer[i].reason), why);
+        }
+    }
+}

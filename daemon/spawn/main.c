@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmd-spawn: starts emulators for vmd. A small process of its own, started by vmd before that has
+ * threads or a store; one thread; ends when vmd does. Emulators and their monitors outlive it.
+ *
+ * Owns the lock RUN/spawn.lock: while an old spawner still works off what its dead daemon asked
+ * for, a new one waits, so that a new daemon sees the run folders at rest.
+ */
+#include "api-schema/json/json.h"
+#include "daemon/spawn/spawn.h"
+#include "engine/base/fd.h"
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int send_json(struct spawner *sp, struct json_object *o, const int *fds, unsigned nfds)
+{
+    struct err e = ERR_INIT;
+    const char *text = api_json_text(o);
+    int rc = fd_send(sp->sock, text, strlen(text), fds, nfds, &e);
+    if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET) {
+        log_error("spawn", "%s", e.msg);
+    }
+    return rc;
+}
+
+static int send_ready(struct spawner *sp)
+{
+    AUTO_JSON o = json_object_new_object();
+    api_json_set_bool(o, "ready", true);
+    return send_json(sp, o, NULL, 0);
+}
+
+static int send_layers(struct spawner *sp)
+{
+    AUTO_JSON o = json_object_new_object();
+    struct json_object *list = json_object_new_array();
+    for (unsigned i = 0; i < LAYER_COUNT; i++) {
+        struct json_object *one = json_object_new_object();
+        api_json_set_str(one, "name", layer_name[i]);
+        api_json_set_bool(one, "active", sp->layer[i].active);
+        if (sp->layer[i].reason[0]) {
+            api_json_set_str(one, "reason", sp->layer[i].reason);
+        }
+        json_object_array_add(list, one);
+    }
+    api_json_set(o, "layers", list);
+    return send_json(sp, o, NULL, 0);
+}
+
+static void send_error(struct spawner *sp, int64_t id, const struct err *e)
+{
+    AUTO_JSON o = json_object_new_object();
+    struct json_object *x = json_object_new_object();
+    api_json_set_int(o, "id", id);
+    api_json_set_int(x, "code", e->code);
+    api_json_set_str(x, "message", e->msg);
+    api_json_set(o, "error", x);
+    send_json(sp, o, NULL, 0);
+}
+
+static void send_started(struct spawner *sp, int64_t id, struct started *s)
+{
+    AUTO_JSON o = json_object_new_object();
+    api_json_set_int(o, "id", id);
+    api_json_set_int(o, "pid", s->pid);
+    api_json_set_int(o, "start_time", (int64_t)s->start_time);
+    api_json_set_int(o, "mon_pid", s->mon_pid);
+    api_json_set_int(o, "mon_start", (int64_t)s->mon_start);
+    send_json(sp, o, s->fds, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        close(s->fds[i]);
+    }
+}
+
+static bool cookie_ok(const char *s)
+{
+    return s && strlen(s) == COOKIE_LEN && strspn(s, "0123456789abcdef") == COOKIE_LEN;
+}
+
+static int read_files(struct start *st, const struct json_object *list, struct err *e)
+{
+    size_t n = list ? json_object_array_length(list) : 0;
+    if (n > SPAWN_FILES_MAX) {
+        return err_set(e, -E2BIG, "VM '%s' names %zu files, at most %d are possible", st->name, n,
+                       SPAWN_FILES_MAX);
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *o = json_object_array_get_idx(list, i);
+        struct spawn_file *f = &st->files[i];
+        f->key = api_json_get_str(o, "key");
+        f->path = api_json_get_str(o, "path");
+        f->what = api_json_get_str(o, "what");
+        f->disk = api_json_get_bool(o, "disk", false);
+        f->write = api_json_get_bool(o, "write", false);
+        f->fd = -1;
+        if (!f->key || !f->path || !f->what) {
+            return err_set(e, -EPROTO, "file %zu of VM '%s' is incomplete", i, st->name);
+        }
+    }
+    st->n_files = (unsigned)n;
+    return 0;
+}
+
+static int read_request(struct start *st, const struct json_object *req, struct err *e)
+{
+    st->vm = api_json_get_int(req, "vm", 0);
+    st->name = api_json_get_str(req, "name");
+    st->cookie = api_json_get_str(req, "cookie");
+    st->config = api_json_get_str(req, "config");
+    st->log = api_json_get_str(req, "log");
+    st->paused = api_json_get_bool(req, "paused", false);
+    if (st->vm <= 0 || !st->name || !st->config || !cookie_ok(st->cookie)) {
+        return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");
+    }
+    struct json_object *files = api_json_get(req, "files");
+    if (files && !json_object_is_type(files, json_type_array)) {
+        return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");
+    }
+    return read_files(st, files, e);
+}
+
+static void handle_start(struct spawner *sp, const struct json_object *req)
+{
+    struct err e = ERR_INIT;
+    struct started out = { 0 };
+    struct start st = { .sp = sp, .dir_fd = -1, .lock_fd = -1, .control_fd = -1, .console_fd = -1,
+                        .console_log_fd = -1, .stats_fd = -1, .config_fd = -1, .emu_log_fd = -1 };
+    int64_t id = api_json_get_int(req, "id", 0);
+    int rc = read_request(&st, req, &e);
+    if (rc == 0) {
+        rc = start_prepare(&st, &e);
+    }
+    if (rc == 0) {
+        rc = monitor_start(&st, &out, &e);
+    }
+    start_done(&st, rc < 0);
+    if (rc < 0) {
+        send_error(sp, id, &e);
+    } else {
+        send_started(sp, id, &out);
+    }
+}
+
+static void reap(void)
+{
+    while (waitpid(-1, NULL, WNOHANG) > 0) {
+    }
+}
+
+static void on_child(int sig)
+{
+    (void)sig; /* only to interrupt the wait, so that monitors are reaped soon */
+}
+
+/* Waits for a packet; SIGCHLD is let through only here, so none is missed. */
+static void wait_packet(const struct spawner *sp)
+{
+    struct pollfd p = { .fd = sp->sock, .events = POLLIN };
+    sigset_t none;
+    sigemptyset(&none);
+    do {
+        reap();
+    } while (ppoll(&p, 1, NULL, &none) < 0 && errno == EINTR);
+}
+
+static int serve(struct spawner *sp)
+{
+    AUTO_FREE char *packet = xalloc(SPAWN_PACKET_MAX);
+    for (;;) {
+        wait_packet(sp);
+        ssize_t n = recv(sp->sock, packet, SPAWN_PACKET_MAX, 0);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return 0; /* vmd is gone; nothing is left in the queue */
+        }
+        AUTO_JSON req = NULL;
+        struct err e = ERR_INIT;
+        if (api_json_parse(packet, (size_t)n, &req, &e) < 0) {
+            log_error("spawn", "packet refused: %s", e.msg);
+            continue;
+        }
+        handle_start(sp, req);
+    }
+}
+
+/* Waits for the spawner of a daemon before us to finish. */
+static int lock_run(const char *run, struct err *e)
+{
+    AUTO_FREE char *path = xasprintf("%s/%s", run, SPAWN_LOCK);
+    AUTO_FD fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    if (fd < 0) {
+        return err_errno(e, errno, "cannot open '%s'", path);
+    }
+    while (fcntl(fd, F_OFD_SETLKW, &lock) < 0) {
+        if (errno != EINTR) {
+            return err_errno(e, errno, "cannot lock '%s'", path);
+        }
+    }
+    return take_fd(&fd); /* held until the process ends */
+}
+
+static int set_up(struct spawner *sp, const char *run, int *lock, struct err *e)
+{
+    sp->root = geteuid() == 0;
+    sp->emulator_fd = open(sp->emulator, O_PATH | O_CLOEXEC);
+    if (sp->emulator_fd < 0) {
+        return err_errno(e, errno, "cannot open the emulator '%s'", sp->emulator);
+    }
+    *lock = lock_run(run, e);
+    if (*lock < 0) {
+        return *lock;
+    }
+    sp->run_fd = open(sp->run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (sp->run_fd < 0) {
+        return err_errno(e, errno, "cannot open '%s'", sp->run);
+    }
+    return proc_boot_id(sp->boot_id, e);
+}
+
+static void set_signals(void)
+{
+    struct sigaction child = { .sa_handler = on_child }; /* no SA_RESTART */
+    sigset_t block;
+    sigaction(SIGCHLD, &child, NULL);
+    sigemptyset(&block);
+    sigaddset(&block, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &block, NULL);
+    /* A terminal's Ctrl-C goes to the whole group; vmd decides when we end. */
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        { "socket-fd", required_argument, NULL, 's' }, { "run", required_argument, NULL, 'r' },
+        { "emulator", required_argument, NULL, 'e' },  { "version", no_argument, NULL, 'v' },
+        { NULL, 0, NULL, 0 },
+    };
+    struct spawner sp = { .sock = -1, .run_fd = -1, .emulator_fd = -1 };
+    const char *run = NULL;
+    int opt;
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (opt) {
+        case 's':
+            sp.sock = atoi(optarg);
+            break;
+        case 'r':
+            run = optarg;
+            break;
+        case 'e':
+            sp.emulator = optarg;
+            break;
+        case 'v':
+            printf("vmd-spawn %s\n", PACKAGE_VERSION);
+            return 0;
+        default:
+            return 2;
+        }
+    }
+    if (sp.sock < 0 || !run || !sp.emulator) {
+        fprintf(stderr, "vmd-spawn is started by vmd, not by hand\n");
+        return 2;
+    }
+    log_init("vmd-spawn", LOG_INFO, 2);
+    set_signals();
+    struct err e = ERR_INIT;
+    AUTO_FREE char *vm_dir = xasprintf("%s/%s", run, SPAWN_VM_DIR);
+    sp.run = vm_dir;
+    fd_set_cloexec(sp.sock, true, NULL);
+    AUTO_FD lock = -1;
+    if (set_up(&sp, run, &lock, &e) < 0) {
+        log_error("spawn", "%s", e.msg);
+        return 1;
+    }
+    if (send_ready(&sp) < 0) {
+        return 0;
+    }
+    jail_probe(&sp);
+    send_layers(&sp);
+    return serve(&sp);
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The monitor: a tiny process for each VM, between vmd-spawn and the emulator. It belongs to
+ * neither daemon nor spawner, waits for the emulator, and leaves a record of how it ended, so that
+ * whichever daemon is there learns it, SIGKILL included. Forked from the single-threaded spawner.
+ *
+ * Order of a start: the monitor clones the emulator's process, which waits at a gate; the monitor
+ * writes the file `process`, opens the gate, sees the exec succeed or fail, reports, closes what
+ * it does not need, waits.
+ */
+#include "daemon/spawn/spawn.h"
+#include "engine/base/buf.h"
+#include "engine/base/fd.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define REPORT_TIMEOUT_MS 15000
+
+/* Monitor to spawner, one packet, with the emulator's pidfd when code is 0. */
+struct report {
+    int code; /* 0 or a negative errno */
+    pid_t pid;
+    uint64_t start_time, mon_start;
+    char msg[440];
+};
+
+/* ---- the emulator's side of the clone ---- */
+
+static void add_fd_arg(char **argv, unsigned *n, const char *option, int fd)
+{
+    if (fd >= 0) {
+        fd_set_cloexec(fd, false, NULL);
+        argv[(*n)++] = xstrdup(option);
+        argv[(*n)++] = xasprintf("%d", fd);
+    }
+}
+
+static char **build_argv(const struct start *st)
+{
+    char **argv = xnew_n(char *, 24 + 2 * SPAWN_FILES_MAX);
+    unsigned n = 0;
+    argv[n++] = xstrdup(st->sp->emulator);
+    add_fd_arg(argv, &n, "--config-fd", st->config_fd);
+    add_fd_arg(argv, &n, "--control-fd", st->control_fd);
+    add_fd_arg(argv, &n, "--console-fd", st->console_fd);
+    add_fd_arg(argv, &n, "--console-log-fd", st->console_log_fd);
+    add_fd_arg(argv, &n, "--stats-fd", st->stats_fd);
+    add_fd_arg(argv, &n, "--lock-fd", st->lock_fd);
+    for (unsigned i = 0; i < st->n_files; i++) {
+        fd_set_cloexec(st->files[i].fd, false, NULL);
+        argv[n++] = xstrdup("--file");
+        argv[n++] = xasprintf("%s=%d", st->files[i].key, st->files[i].fd);
+    }
+    if (st->paused) {
+        argv[n++] = xstrdup("--paused");
+    }
+    return argv;
+}
+
+static void emulator_stdio(const struct start *st)
+{
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    dup2(null, 0);
+    dup2(st->emu_log_fd, 1);
+    dup2(st->emu_log_fd, 2);
+}
+
+/* Never returns. Texts written to `status` are failures; a successful exec closes it. */
+static void __attribute__((noreturn)) emulator_main(struct start *st, int gate, int status)
+{
+    struct err e = ERR_INIT;
+    char go;
+    if (read(gate, &go, 1) != 1) {
+        _exit(126); /* the monitor died before it could write down who we are */
+    }
+    setsid();
+    for (int sig = 1; sig < NSIG; sig++) {
+        signal(sig, SIG_DFL);
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    emulator_stdio(st);
+    close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
+    char **argv = build_argv(st);
+    AUTO_FREE char *cookie = xasprintf("VMD_COOKIE=%s", st->cookie);
+    char *envp[] = { (char *)"PATH=/usr/bin:/bin", (char *)"LANG=C.UTF-8", cookie, NULL };
+    if (jail_enter(st->sp, st->vm, st->dir, &e) == 0) {
+        /* By descriptor: the path may not exist in the jail. A script needs the path. */
+        syscall(SYS_execveat, st->sp->emulator_fd, "", argv, envp, AT_EMPTY_PATH);
+        if (errno == ENOENT || errno == ENOEXEC) {
+            execve(st->sp->emulator, argv, envp);
+        }
+        err_errno(&e, errno, "cannot execute '%s'", st->sp->emulator);
+    }
+    ssize_t n = write(status, e.msg, strlen(e.msg));
+    _exit(n > 0 ? 126 : 127);
+}
+
+/* ---- the monitor ---- */
+
+static pid_t clone_emulator(const struct start *st, int *pidfd, struct err *e)
+{
+    uint64_t flags = jail_clone_flags(st->sp);
+    pid_t pid;
+    if (flags) {
+        struct clone_args args = {
+            .flags = flags | CLONE_PIDFD,
+            .pidfd = (uint64_t)(uintptr_t)pidfd,
+            .exit_signal = SIGCHLD,
+        };
+        pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    } else {
+        pid = fork();
+        if (pid > 0) {
+            *pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        }
+    }
+    return pid < 0 ? err_errno(e, errno, "cannot make a process for the emulator") : pid;
+}
+
+/* Atomically replaces `name` in the folder. */
+static int folder_write(int dir_fd, const char *name, const char *text, struct err *e)
+{
+    char tmp[64];
+    snprintf(tmp, sizeof(tmp), ".%s.tmp", name);
+    AUTO_FD fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (fd < 0) {
+        return err_errno(e, errno, "cannot write run file '%s'", name);
+    }
+    int rc = fd_write_all(fd, text, strlen(text), name, e);
+    if (rc == 0 && (fsync(fd) < 0 || renameat(dir_fd, tmp, dir_fd, name) < 0)) {
+        rc = err_errno(e, errno, "cannot write run file '%s'", name);
+    }
+    if (rc < 0) {
+        unlinkat(dir_fd, tmp, 0);
+    }
+    return rc;
+}
+
+static int write_process(const struct start *st, const struct report *r, struct err *e)
+{
+    AUTO_FREE char *text = xasprintf(
+        "{\"cookie\":\"%s\",\"boot_id\":\"%s\",\"pid\":%d,\"start_time\":%llu,\"mon_pid\":%d,"
+        "\"mon_start\":%llu}\n",
+        st->cookie, st->sp->boot_id, (int)r->pid, (unsigned long long)r->start_time,
+        (int)getpid(), (unsigned long long)r->mon_start);
+    return folder_write(st->dir_fd, VM_PROCESS, text, e);
+}
+
+static void write_exit(int dir_fd, const char *cookie, pid_t pid, int wstatus,
+                       const struct rusage *use)
+{
+    int status = WIFEXITED(wstatus) ? WEXITSTATUS(wstatus) : -1;
+    int sig = WIFSIGNALED(wstatus) ? WTERMSIG(wstatus) : 0;
+    long long cpu = (use->ru_utime.tv_sec + use->ru_stime.tv_sec) * 1000000000LL +
+                    (use->ru_utime.tv_usec + use->ru_stime.tv_usec) * 1000LL;
+    AUTO_FREE char *text =
+        xasprintf("{\"cookie\":\"%s\",\"pid\":%d,\"status\":%d,\"signal\":%d,\"ended_ns\":%lld,"
+                  "\"cpu_ns\":%lld}\n",
+                  cookie, (int)pid, status, sig, (long long)time_real_ns(), cpu);
+    folder_write(dir_fd, VM_EXIT, text, NULL);
+}
+
+/* Waits for the exec: the pipe closes on success, carries a text on failure. */
+static int read_exec(int fd, struct err *e)
+{
+    char text[400];
+    size_t got = 0;
+    ssize_t n;
+    while (got < sizeof(text) - 1 &&
+           ((n = read(fd, text + got, sizeof(text) - 1 - got)) > 0 || (n < 0 && errno == EINTR))) {
+        got += n > 0 ? (size_t)n : 0;
+    }
+    text[got] = 0;
+    return got ? err_set(e, -ENOEXEC, "%s", text) : 0;
+}
+
+static int launch(struct start *st, struct report *r, int *pidfd, struct err *e)
+{
+    int gate[2], status[2];
+    if (pipe2(gate, O_CLOEXEC) < 0) {
+        return err_errno(e, errno, "cannot make a pipe");
+    }
+    AUTO_FD gate_r = gate[0], gate_w = gate[1];
+    if (pipe2(status, O_CLOEXEC) < 0) {
+        return err_errno(e, errno, "cannot make a pipe");
+    }
+    AUTO_FD status_r = status[0];
+    AUTO_FD status_w = status[1];
+    r->pid = clone_emulator(st, pidfd, e);
+    if (r->pid == 0) {
+        close(gate_w);
+        close(status_r);
+        emulator_main(st, gate_r, status_w);
+    }
+    if (r->pid < 0) {
+        return r->pid;
+    }
+    close(take_fd(&status_w));
+    int rc = jail_map_ids(st->sp, r->pid, st->vm, e);
+    if (rc == 0) {
+        rc = proc_start_time(r->pid, &r->start_time, e);
+    }
+    if (rc == 0) {
+        rc = proc_start_time(getpid(), &r->mon_start, e);
+    }
+    if (rc == 0) {
+        rc = write_process(st, r, e);
+    }
+    if (rc == 0 && write(gate_w, "g", 1) != 1) {
+        rc = err_errno(e, errno, "the emulator's process is gone");
+    }
+    if (rc == 0) {
+        rc = read_exec(status_r, e);
+    }
+    if (rc < 0) {
+        kill(r->pid, SIGKILL);
+        while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    return rc;
+}
+
+static void monitor_signals(void)
+{
+    static const int ignored[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGUSR1, SIGUSR2,
+                                   SIGTSTP, SIGTTIN, SIGTTOU };
+    for (unsigned i = 0; i < ARRAY_LEN(ignored); i++) {
+        signal(ignored[i], SIG_IGN);
+    }
+    signal(SIGCHLD, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Keeps 0-2 as /dev/null, the statistics page and the run folder; returns the latter's number. */
+static int monitor_close(const struct start *st)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; fd < 3; fd++) {
+        dup2(null, fd);
+    }
+    int stats = fcntl(st->stats_fd, F_DUPFD_CLOEXEC, 10);
+    int dir = fcntl(st->dir_fd, F_DUPFD_CLOEXEC, 10);
+    dup3(stats, MONITOR_STATS_FD, O_CLOEXEC);
+    dup3(dir, MONITOR_STATS_FD + 1, O_CLOEXEC);
+    close_range(MONITOR_STATS_FD + 2, ~0U, 0);
+    return MONITOR_STATS_FD + 1;
+}
+
+static void __attribute__((noreturn)) monitor_main(struct start *st, int to)
+{
+    struct report r = { 0 };
+    struct err e = ERR_INIT;
+    int pidfd = -1;
+    char cookie[COOKIE_LEN + 1];
+    str_copy(cookie, sizeof(cookie), st->cookie);
+    setsid();
+    monitor_signals();
+    prctl(PR_SET_NAME, "vmd-monitor");
+    r.code = launch(st, &r, &pidfd, &e);
+    str_copy(r.msg, sizeof(r.msg), e.msg);
+    fd_send(to, &r, sizeof(r), &pidfd, r.code == 0 ? 1 : 0, NULL);
+    if (r.code < 0) {
+        _exit(1);
+    }
+    int dir = monitor_close(st);
+    int wstatus = 0;
+    struct rusage use = { 0 };
+    while (wait4(r.pid, &wstatus, 0, &use) < 0 && errno == EINTR) {
+    }
+    write_exit(dir, cookie, r.pid, wstatus, &use);
+    _exit(0);
+}
+
+static int read_report(int from, struct report *r, int *pidfd, struct err *e)
+{
+    struct pollfd p = { .fd = from, .events = POLLIN };
+    int n;
+    do {
+        n = poll(&p, 1, REPORT_TIMEOUT_MS);
+    } while (n < 0 && errno == EINTR);
+    if (n == 0) {
+        return err_set(e, -ETIMEDOUT, "the emulator's process was not ready after %d s",
+                       REPORT_TIMEOUT_MS / 1000);
+    }
+    unsigned nfds = 1;
+    ssize_t got = fd_recv(from, r, sizeof(*r), pidfd, &nfds, e);
+    if (got < 0) {
+        return (int)got;
+    }
+    if ((size_t)got != sizeof(*r)) {
+        return err_set(e, -EPIPE, "the monitor of the VM ended before the emulator ran");
+    }
+    r->msg[sizeof(r->msg) - 1] = 0;
+    if (r->code < 0) {
+        return err_set(e, r->code, "%s", r->msg);
+    }
+    return nfds == 1 ? 0 : err_set(e, -EPROTO, "the monitor sent no process descriptor");
+}
+
+int monitor_start(struct start *st, struct started *out, struct err *e)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        return err_errno(e, errno, "cannot make a socket pair");
+    }
+    AUTO_FD mine = pair[0], theirs = pair[1];
+    pid_t mon = fork();
+    if (mon < 0) {
+        return err_errno(e, errno, "cannot make a process for the monitor");
+    }
+    if (mon == 0) {
+        close(mine);
+        monitor_main(st, theirs);
+    }
+    close(take_fd(&theirs));
+    AUTO_FD mon_pidfd = (int)syscall(SYS_pidfd_open, mon, 0); /* ours, not reaped yet: it exists */
+    AUTO_FD pidfd = -1;
+    struct report r = { 0 };
+    int rc = read_report(mine, &r, &pidfd, e);
+    if (rc == 0 && mon_pidfd < 0) {
+        rc = err_set(e, -EMFILE, "cannot open a descriptor for the monitor");
+    }
+    AUTO_FD stats = rc == 0 ? fcntl(st->stats_fd, F_DUPFD_CLOEXEC, 3) : -1;
+    if (rc == 0 && stats < 0) {
+        rc = err_errno(e, errno, "statistics page");
+    }
+    if (rc < 0) {
+        /* The whole start is undone, whatever stage it hung at. */
+        if (r.pid > 0 && pidfd >= 0) {
+            syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        }
+        kill(mon, SIGKILL);
+        return rc;
+    }
+    *out = (struct started){ .pid = r.pid,
+                             .mon_pid = mon,
+                             .start_time = r.start_time,
+                             .mon_start = r.mon_start,
+                             .fds = { take_fd(&pidfd), take_fd(&mon_pidfd), take_fd(&stats) } };
+    return 0;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What vmd and vmd-spawn say to each other over a SOCK_SEQPACKET pair, one JSON object a packet.
+ *
+ * vmd -> vmd-spawn
+ *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
+ *    "paused":bool,"log":"<console log>","files":[{"key":..,"path":..,"what":..,"disk":bool,
+ *    "write":bool}]}
+ * vmd-spawn -> vmd
+ *   {"ready":true}                      it alone speaks for the run folder (SPAWN_LOCK is held)
+ *   {"layers":[{"name","active","reason"}]}
+ *   {"id":N,"pid":..,"start_time":..,"mon_pid":..,"mon_start":..}   with three descriptors:
+ *                                       pidfd of the emulator, of its monitor, statistics memfd
+ *   {"id":N,"error":{"code":-errno,"message":..}}                   nothing was left behind
+ *
+ * A VM's run folder, RUN/vm/ID, while its emulator lives:
+ *   lock      OFD lock held by the emulator alone: no second start
+ *   control, console   unix sockets, bound by vmd-spawn, listened to by the emulator
+ *   emu.log   the emulator's standard error
+ *   process   {"cookie","boot_id","pid","start_time","mon_pid","mon_start"}, written by the monitor
+ *             before the emulator's first instruction
+ *   exit      {"cookie","pid","status","signal","ended_ns","cpu_ns"}, written by the monitor when
+ *             it has ended, SIGKILL included
+ */
+#ifndef VMD_DAEMON_SPAWN_PROTO_H
+#define VMD_DAEMON_SPAWN_PROTO_H
+
+#define SPAWN_LOCK "spawn.lock" /* in the run folder */
+#define SPAWN_VM_DIR "vm"
+#define SPAWN_PACKET_MAX (256 * 1024)
+#define SPAWN_FILES_MAX 24
+#define STATS_SIZE 4096
+/* The monitor keeps the statistics memfd under this number, for daemons that come later. */
+#define MONITOR_STATS_FD 3
+
+#define VM_LOCK "lock"
+#define VM_CONTROL "control"
+#define VM_CONSOLE "console"
+#define VM_EMU_LOG "emu.log"
+#define VM_PROCESS "process"
+#define VM_EXIT "exit"
+
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inside of vmd-spawn: one thread, no store, no loop. Everything hangs from struct spawner.
+ */
+#ifndef VMD_DAEMON_SPAWN_SPAWN_H
+#define VMD_DAEMON_SPAWN_SPAWN_H
+
+#include "daemon/proc.h"
+#include "daemon/spawn/proto.h"
+#include "engine/base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct json_object;
+
+enum layer {
+    LAYER_NO_NEW_PRIVS,
+    LAYER_RLIMITS,
+    LAYER_USER,   /* user namespace or, for root, a user id of the VM's own */
+    LAYER_PID,
+    LAYER_NET,
+    LAYER_IPC,    /* and UTS */
+    LAYER_MOUNT,
+    LAYER_ROOT,   /* an almost empty, read-only root folder */
+    LAYER_COUNT
+};
+
+struct layer_state {
+    bool active;
+    char reason[160]; /* why not */
+};
+
+struct spawner {
+    int sock;            /* to vmd */
+    int run_fd;          /* RUN/vm */
+    const char *run;     /* RUN/vm */
+    const char *emulator;
+    int emulator_fd;     /* what is executed, also when the path is hidden by the jail */
+    bool root;
+    char boot_id[37];
+    struct layer_state layer[LAYER_COUNT];
+};
+
+extern const char *const layer_name[LAYER_COUNT];
+
+/* One file that the emulator is given. */
+struct spawn_file {
+    const char *key, *path, *what; /* borrowed from the request */
+    bool disk, write;
+    int fd;
+};
+
+/* One start. Descriptors are -1 or owned. */
+struct start {
+    struct spawner *sp;
+    int64_t vm;
+    const char *name, *cookie, *config, *log; /* borrowed from the request */
+    bool paused;
+    char dir[4096]; /* RUN/vm/ID */
+    int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd, emu_log_fd;
+    struct spawn_file files[SPAWN_FILES_MAX];
+    unsigned n_files;
+};
+
+/* What came of it; `fds` as in proto.h, owned. */
+struct started {
+    pid_t pid, mon_pid;
+    uint64_t start_time, mon_start;
+    int fds[3];
+};
+
+/* files.c: makes the folder, takes the lock, opens and binds everything. */
+int start_prepare(struct start *st, struct err *e);
+/* Closes what is still open; `undo` removes what was made. */
+void start_done(struct start *st, bool undo);
+
+/* monitor.c: forks the monitor, which forks the emulator. */
+int monitor_start(struct start *st, struct started *out, struct err *e);
+
+/* jail.c. */
+/* Tries the layers with `emulator --version` and keeps those that work. */
+void jail_probe(struct spawner *sp);
+/* Flags for clone3 of the emulator's process. */
+uint64_t jail_clone_flags(const struct spawner *sp);
+/* In the parent, after clone3: maps the ids of the child's user namespace. */
+int jail_map_ids(const struct spawner *sp, pid_t child, int64_t vm, struct err *e);
+/* In the child, before exec. `dir` is any folder to mount over. */
+int jail_enter(const struct spawner *sp, int64_t vm, const char *dir, struct err *e);
+
+#endif

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store's SQL: schema, forward migrations, the table of statements, and opening a connection
+ * with the settings durability rests on. Owns no state. Called by the thread that owns the
+ * connection.
+ */
+#include "daemon/store_sql.h"
+
+#include "daemon/store.h"
+#include "engine/base/mem.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define STR_(x) #x
+#define STR(x) STR_(x)
+
+const char *const store_stmt_sql[ST_COUNT] = {
+    [ST_BATCH] = "INSERT INTO meta(key, value) VALUES('batch', ?1) "
+                 "ON CONFLICT(key) DO UPDATE SET value = excluded.value",
+    [ST_VM_PUT] = "INSERT INTO vms(id, uuid, name, config, owner, transient, created_ns, changed_ns) "
+                  "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT(id) DO UPDATE SET "
+                  "uuid = excluded.uuid, name = excluded.name, config = excluded.config, "
+                  "owner = excluded.owner, transient = excluded.transient, "
+                  "changed_ns = excluded.changed_ns",
+    [ST_VM_DEL] = "DELETE FROM vms WHERE id = ?1",
+    [ST_RUN_PUT] = "INSERT OR REPLACE INTO runtime(vm, cookie, boot_id, since_ns, pid, start_time, "
+                   "mon_pid, mon_start) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [ST_RUN_DEL] = "DELETE FROM runtime WHERE vm = ?1",
+    [ST_JOB_PUT] = "INSERT INTO jobs(id, kind, vm, state, owner, created_ns, ended_ns, error) "
+                   "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT(id) DO UPDATE SET "
+                   "state = excluded.state, ended_ns = excluded.ended_ns, error = excluded.error",
+    [ST_JOB_TRIM] = "DELETE FROM jobs WHERE id <= ?1 - " STR(STORE_JOBS_KEPT) " AND ended_ns > 0",
+    [ST_EVENT_PUT] = "INSERT INTO events(seq, time_ns, type, vm, data) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [ST_EVENT_TRIM] = "DELETE FROM events WHERE seq <= ?1 - " STR(STORE_EVENTS_KEPT),
+    [ST_EXIT_PUT] = "INSERT OR IGNORE INTO exits(vm, uuid, name, cookie, pid, started_ns, ended_ns, "
+                    "status, signal, reason) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    [ST_EXIT_TRIM] = "DELETE FROM exits WHERE id <= (SELECT max(id) FROM exits) "
+                     "- " STR(STORE_EXITS_KEPT),
+    [ST_IDEM_PUT] = "INSERT INTO idem(uid, key, method, args_hash, reply, time_ns) "
+                    "VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [ST_IDEM_TRIM] = "DELETE FROM idem WHERE id <= (SELECT max(id) FROM idem) "
+                     "- " STR(STORE_IDEM_KEPT),
+    [ST_AUDIT_PUT] = "INSERT INTO audit(time_ns, uid, pid, method, object, outcome) "
+                     "VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [ST_AUDIT_TRIM] = "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) "
+                      "- " STR(STORE_AUDIT_KEPT),
+    [ST_SAVE] = "SAVEPOINT one",
+    [ST_SAVE_UNDO] = "ROLLBACK TO one",
+    [ST_SAVE_END] = "RELEASE one",
+};
+
+/* migrations[n] takes schema n to n + 1. Never edit one that was released: add the next. */
+static const char *const migrations[STORE_SCHEMA] = {
+    "CREATE TABLE meta(key TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) WITHOUT ROWID;"
+    "INSERT INTO meta VALUES('batch', 0), ('clean', 1), ('next_event', 1);"
+    "CREATE TABLE vms(id INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE,"
+    " name TEXT NOT NULL UNIQUE, config TEXT NOT NULL, owner INTEGER NOT NULL,"
+    " transient INTEGER NOT NULL, created_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL);"
+    "CREATE TABLE runtime(vm INTEGER PRIMARY KEY REFERENCES vms(id) ON DELETE CASCADE,"
+    " cookie TEXT NOT NULL UNIQUE, boot_id TEXT NOT NULL, since_ns INTEGER NOT NULL,"
+    " pid INTEGER NOT NULL, start_time INTEGER NOT NULL, mon_pid INTEGER NOT NULL,"
+    " mon_start INTEGER NOT NULL);"
+    "CREATE TABLE jobs(id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, vm TEXT NOT NULL,"
+    " state TEXT NOT NULL, owner INTEGER NOT NULL, created_ns INTEGER NOT NULL,"
+    " ended_ns INTEGER NOT NULL, error TEXT NOT NULL);"
+    "CREATE TABLE events(seq INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, type TEXT NOT NULL,"
+    " vm TEXT NOT NULL, data TEXT NOT NULL);"
+    "CREATE TABLE exits(id INTEGER PRIMARY KEY AUTOINCREMENT, vm INTEGER NOT NULL,"
+    " uuid TEXT NOT NULL, name TEXT NOT NULL, cookie TEXT NOT NULL UNIQUE, pid INTEGER NOT NULL,"
+    " started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL, status INTEGER NOT NULL,"
+    " signal INTEGER NOT NULL, reason TEXT NOT NULL);"
+    "CREATE INDEX exits_vm ON exits(vm);"
+    "CREATE TABLE idem(id INTEGER PRIMARY KEY AUTOINCREMENT, uid INTEGER NOT NULL,"
+    " key TEXT NOT NULL, method TEXT NOT NULL, args_hash TEXT NOT NULL, reply TEXT NOT NULL,"
+    " time_ns INTEGER NOT NULL, UNIQUE(uid, key));"
+    "CREATE TABLE audit(id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL,"
+    " uid INTEGER NOT NULL, pid INTEGER NOT NULL, method TEXT NOT NULL, object TEXT NOT NULL,"
+    " outcome TEXT NOT NULL);"
+    "CREATE TRIGGER audit_append_only BEFORE UPDATE ON audit BEGIN"
+    " SELECT raise(ABORT, 'the audit trail is append-only'); END;",
+};
+
+static int code_of(int rc)
+{
+    switch (rc & 0xff) {
+    case SQLITE_FULL:
+        return -ENOSPC;
+    case SQLITE_NOMEM:
+        return -ENOMEM;
+    case SQLITE_CONSTRAINT:
+        return -EEXIST;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return -EBUSY;
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+        return -EACCES;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return -EUCLEAN;
+    case SQLITE_CANTOPEN:
+        return -ENOENT;
+    default:
+        return -EIO;
+    }
+}
+
+static const char *remedy_of(int rc)
+{
+    switch (rc & 0xff) {
+    case SQLITE_FULL:
+        return "; free space on the store's filesystem and call again";
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return "; restore the store from a backup";
+    case SQLITE_READONLY:
+    case SQLITE_CANTOPEN:
+        return "; check the owner and mode of the store and its folder";
+    case SQLITE_IOERR:
+        return "; check the disk (dmesg) under the store";
+    default:
+        return "";
+    }
+}
+
+int store_sql_err(sqlite3 *db, int rc, const char *doing, struct err *e)
+{
+    return err_set(e, code_of(rc), "store: %s: %s (SQLite %d)%s", doing,
+                   db ? sqlite3_errmsg(db) : sqlite3_errstr(rc),
+                   db ? sqlite3_extended_errcode(db) : rc, remedy_of(rc));
+}
+
+int store_sql_exec(sqlite3 *db, const char *sql, struct err *e)
+{
+    int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
+    return rc == SQLITE_OK ? 0 : store_sql_err(db, rc, "cannot execute a statement", e);
+}
+
+int store_sql_int(sqlite3 *db, const char *sql, int64_t missing, int64_t *out, struct err *e)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(db, sql, -1, &st, NULL);
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_step(st);
+    }
+    int64_t value = rc == SQLITE_ROW ? sqlite3_column_int64(st, 0) : missing;
+    int fin = sqlite3_finalize(st);
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE) {
+        return store_sql_err(db, rc, "cannot read", e);
+    }
+    if (fin != SQLITE_OK) {
+        return store_sql_err(db, fin, "cannot read", e);
+    }
+    *out = value;
+    return 0;
+}
+
+sqlite3 *store_sql_open(const char *path, const char *vfs, struct err *e)
+{
+    sqlite3 *db = NULL;
+    int rc = sqlite3_open_v2(path, &db,
+                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, vfs);
+    if (rc != SQLITE_OK) {
+        store_sql_err(db, rc, "cannot open", e);
+        err_prefix(e, "%s", path);
+        sqlite3_close(db);
+        return NULL;
+    }
+    sqlite3_extended_result_codes(db, 1);
+    sqlite3_busy_timeout(db, 5000);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    if (store_sql_exec(db,
+                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                       "PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 1000;"
+                       "PRAGMA journal_size_limit = 16777216",
+                       e) < 0) {
+        err_prefix(e, "%s", path);
+        sqlite3_close(db);
+        return NULL;
+    }
+    return db;
+}
+
+static int migrate_steps(sqlite3 *db, int *from, struct err *e)
+{
+    int64_t version;
+    int rc = store_sql_int(db, "PRAGMA user_version", 0, &version, e);
+    if (rc < 0) {
+        return rc;
+    }
+    if (version > STORE_SCHEMA) {
+        return err_set(e, -EPROTONOSUPPORT,
+                       "store: its schema is version %lld, this vmd knows up to %d; start the newer "
+                       "vmd that wrote it",
+                       (long long)version, STORE_SCHEMA);
+    }
+    for (int64_t v = version; v < STORE_SCHEMA; v++) {
+        rc = store_sql_exec(db, migrations[v], e);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    rc = version < STORE_SCHEMA ? store_sql_exec(db, "PRAGMA user_version = " STR(STORE_SCHEMA), e) : 0;
+    *from = (int)version;
+    return rc;
+}
+
+int store_sql_migrate(sqlite3 *db, int *from, struct err *e)
+{
+    int rc = store_sql_exec(db, "BEGIN IMMEDIATE", e);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = migrate_steps(db, from, e);
+    if (rc == 0) {
+        rc = store_sql_exec(db, "COMMIT", e);
+    }
+    if (rc < 0 && !sqlite3_get_autocommit(db)) {
+        store_sql_exec(db, "ROLLBACK", NULL);
+    }
+    return rc;
+}
