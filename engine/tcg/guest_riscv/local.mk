@@ -23,3 +23,6 @@ libtcg_a_SOURCES += \
 	engine/tcg/gen/isa.h \
 	engine/tcg/guest_riscv/disas.c \
 	engine/tcg/guest_riscv/disas.h
+libtcg_a_SOURCES += \
+	engine/tcg/guest_riscv/fp.c \
+	engine/tcg/guest_riscv/helper.h
