@@ -4,12 +4,20 @@
 
 noinst_LIBRARIES += libapi.a
 libapi_a_SOURCES = \
+	api-schema/json/codec.c \
 	api-schema/json/codec.h \
+	api-schema/json/error.c \
 	api-schema/json/error.h \
+	api-schema/json/json.c \
 	api-schema/json/json.h \
 	api-schema/rpc/call.h \
+	api-schema/rpc/client.c \
 	api-schema/rpc/client.h \
+	api-schema/rpc/conn.c \
 	api-schema/rpc/conn.h \
+	api-schema/rpc/dial.c \
+	api-schema/rpc/introspect.c \
+	api-schema/rpc/server.c \
 	api-schema/rpc/server.h
 
 # --- generated: C from api-schema/schema by api-schema/gen -----------------------------------

@@ -36,6 +36,9 @@ int api_json_parse_max(const char *text, size_t len, size_t max_size, unsigned m
  * "-" is standard input. */
 int api_json_file(const char *path, struct json_object **out, struct err *e);
 
+/* Bytes of the UTF-8 sequence at p (RFC 3629), at most `room`; 0 when it is none or cut. */
+size_t api_utf8_len(const char *p, size_t room);
+
 /* Shorthands over json-c for building and reading; `o` borrowed, strings copied. */
 void api_json_set_str(struct json_object *o, const char *key, const char *value);
 void api_json_set_int(struct json_object *o, const char *key, int64_t value);

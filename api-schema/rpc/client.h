@@ -28,7 +28,7 @@ struct rpc_client_ops {
 
 /* Takes the connected descriptor (closed also on failure). `name` for messages ("emulator of VM
  * 'db1'"), copied. */
-struct rpc_client *rpc_client_new(struct loop *l, int take_fd, const char *name,
+struct rpc_client *rpc_client_new(struct loop *l, int owned_fd, const char *name,
                                   const struct rpc_client_ops *ops, void *arg, struct err *e);
 /* Connects without blocking. A unix socket whose queue is full is -EAGAIN. */
 struct rpc_client *rpc_client_connect(struct loop *l, const char *path, const char *name,

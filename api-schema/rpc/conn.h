@@ -2,12 +2,15 @@
 /*
  * One stream of newline-delimited JSON over a connected unix socket (a libevent bufferevent).
  *
- * Bounds: a line is at most 1 MiB (json.h has the other limits). Outgoing bytes are queued up to
- * `out_max`; when more would queue, or when nothing could be written for `stall_ns` while bytes
- * wait, the peer is a slow reader and is cut off: no other connection ever waits for it. Above
- * `out_pause` bytes queued, or while rpc_conn_hold() is in force, nothing more is read from the peer, so
- * one that only asks and never reads stops itself. A line that was begun must be whole after
- * `line_ns`.
+ * Bounds: a line is at most `line_max` (json.h has the other limits). When more than `out_max`
+ * bytes wait to be written and another line would be queued, or when nothing could be written for
+ * `stall_ns`, the peer is a slow reader and is cut off: no other connection ever waits for it.
+ * Above `out_pause` bytes queued, or while rpc_conn_hold() is in force, nothing more is read from
+ * the peer, so one that only asks and never reads stops itself. A line that was begun must be
+ * whole after `line_ns`.
+ *
+ * A peer that shuts down only its sending side is half closed: it may still read. What it sent
+ * last counts as a line even without a newline.
  *
  * Belongs to one loop and is used on its thread only. Callbacks run on it, never from within
  * rpc_conn_send() and friends (a failed send shows as `closed` later, from the loop).
@@ -35,12 +38,14 @@ struct rpc_peer {
 struct rpc_limits {
     size_t line_max;  /* bytes of one line without its newline */
     size_t out_pause; /* stop reading above this many queued bytes */
-    size_t out_max;   /* cut off above this */
+    size_t out_max;   /* cut off instead of queueing more above this */
     int64_t stall_ns; /* cut off after no progress in writing */
     int64_t line_ns;  /* cut off when a begun line takes longer */
 };
 /* 1 MiB, 256 KiB, 8 MiB, 10 s, 30 s. */
 extern const struct rpc_limits rpc_limits_default;
+/* The same with lines of 64 MiB, for the calling side: a list of all VMs is one line. */
+extern const struct rpc_limits rpc_limits_client;
 
 struct rpc_conn_ops {
     /* One value arrived; `msg` is borrowed (take a reference to keep it). */
@@ -48,13 +53,16 @@ struct rpc_conn_ops {
     /* A line that is no acceptable JSON (code -EINVAL), or too long (-EMSGSIZE, the connection
      * then closes by itself once what is queued was sent). */
     void (*garbage)(void *arg, struct rpc_conn *c, const struct err *why);
+    /* The peer is half closed: nothing more will arrive. NULL: the connection is closed then. The
+     * owner otherwise calls rpc_conn_close() when it has answered everything. */
+    void (*half_closed)(void *arg, struct rpc_conn *c);
     /* The connection is over: the peer closed, an error, or it was cut off; `why->code` is 0 for
      * an orderly end. Called once, last; not called by rpc_conn_free(). */
     void (*closed)(void *arg, struct rpc_conn *c, const struct err *why);
 };
 
 /* Takes the connected descriptor (closed also on failure). `limits` NULL: the default. */
-struct rpc_conn *rpc_conn_new(struct loop *l, int take_fd, const struct rpc_limits *limits,
+struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_limits *limits,
                               const struct rpc_conn_ops *ops, void *arg, struct err *e);
 /* Closes at once; no callback follows. NULL is fine; safe from within a callback. */
 void rpc_conn_free(struct rpc_conn *c);

@@ -68,9 +68,9 @@ void rpc_server_free(struct rpc_server *s);
 
 /* Accepts from a unix socket that already listens (taken, closed by the server). Clients from it
  * have at most role `max`. */
-int rpc_server_listen(struct rpc_server *s, int take_fd, enum api_role max, struct err *e);
+int rpc_server_listen(struct rpc_server *s, int owned_fd, enum api_role max, struct err *e);
 /* Adds an already connected client (tests, socket pairs). */
-int rpc_server_add(struct rpc_server *s, int take_fd, enum api_role max, struct err *e);
+int rpc_server_add(struct rpc_server *s, int owned_fd, enum api_role max, struct err *e);
 /* No new clients and no new requests from now on; what is open is still answered. */
 void rpc_server_drain(struct rpc_server *s);
 
