@@ -3,4 +3,8 @@
 # Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
 noinst_LIBRARIES += libarch.a
-libarch_a_SOURCES =
+libarch_a_SOURCES = \
+	engine/arch/riscv/cpu.h \
+	engine/arch/riscv/features.c \
+	engine/arch/riscv/features.h \
+	engine/arch/riscv/state.c

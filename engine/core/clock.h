@@ -8,6 +8,7 @@
 
 #include "engine/base/loop.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct clock;
@@ -19,6 +20,10 @@ uint64_t clock_now(const struct clock *c); /* ns, any thread */
 void clock_start(struct clock *c);         /* main thread */
 void clock_stop(struct clock *c);
 void clock_set(struct clock *c, uint64_t ns); /* while stopped: restore */
+bool clock_running(const struct clock *c); /* any thread */
+/* Sets what is added to the host's time of day. Main thread. */
+void clock_set_wall_offset(struct clock *c, int64_t ns);
+int64_t clock_wall_offset(const struct clock *c);
 /* Wall-clock time of day in ns since 1970 (host's, plus the VM's offset), for RTCs. Any thread. */
 uint64_t clock_wall(const struct clock *c);
 

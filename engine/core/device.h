@@ -29,7 +29,10 @@ struct dev_prop {
     const char *doc;
 };
 
-/* One register. The generic decoder serves size/alignment, masks and tracing; hooks see values already masked. */
+/* One register. The generic decoder serves size/alignment, masks and tracing (-d m); hooks see values already masked and
+ * run with the device's lock held. Without a read hook and a field it is a constant: the reset value. An access to part of a
+ * register reads it whole and merges on writes; bits that a write does not touch are neither set nor cleared. A write that
+ * reaches no writable or w1c bit does nothing. Where offsets overlap the first row wins. */
 struct dev_reg {
     const char *name;
     const char *doc;
@@ -53,7 +56,7 @@ struct dev_reg_block {
     const char *name;   /* "mmio" */
     uint64_t size;      /* bytes of address space */
     const struct dev_reg *regs; /* ended by name NULL; may be NULL for raw ops */
-    const struct mem_io_ops *ops; /* used instead of the table where a device is not a register file (e.g. virtio config) */
+    const struct mem_io_ops *ops; /* opaque is the struct device; used instead of the table where a device is not a register file (e.g. virtio config) */
     uint8_t min_size, max_size;
 };
 
@@ -66,9 +69,16 @@ struct device_class {
     unsigned n_irqs;                     /* output lines */
     const struct st_table *state;        /* or NULL when it holds none */
     int (*realize)(struct device *d, struct err *e);
-    void (*reset)(struct device *d);     /* after the table's reset values were set */
+    void (*reset)(struct device *d);     /* after the table's reset values were set; the lock is not held */
     void (*quiesce)(struct device *d);   /* before a snapshot: finish what is in flight */
     void (*destroy)(struct device *d);   /* accepts half-realized instances */
+};
+
+/* Core's own: what the decoder gets as opaque. */
+struct dev_port {
+    struct device *device;
+    const struct dev_reg_block *block;
+    struct mem_io_ops ops;
 };
 
 #define DEV_MAX_BLOCKS 8
@@ -82,6 +92,8 @@ struct device {
     struct mem_region *mmio[DEV_MAX_BLOCKS]; /* one a block, made at realize */
     struct irq_line irq[DEV_MAX_IRQS];   /* outputs, connected by the board */
     bool realized;
+    uint64_t props_set;                  /* bit N: property N was given */
+    struct dev_port port[DEV_MAX_BLOCKS];
 };
 
 /* Makes an instance with default properties; not yet visible to the guest. Main thread, as all below. */
@@ -91,11 +103,16 @@ int dev_set_u64(struct device *d, const char *prop, uint64_t v, struct err *e);
 int dev_set_bool(struct device *d, const char *prop, bool v, struct err *e);
 int dev_set_str(struct device *d, const char *prop, const char *v, struct err *e);
 int dev_set_ptr(struct device *d, const char *prop, void *v, struct err *e);
-/* Checks required properties, makes the regions, calls realize, resets. The board maps and wires afterwards. */
+/* Checks required properties, makes the regions, calls realize, resets. The board maps and wires afterwards. On failure the
+ * device still has to be freed by dev_free(). */
 int dev_realize(struct device *d, struct err *e);
 void dev_reset(struct device *d);
 void dev_free(struct device *d);
 struct device *dev_find(struct vm *vm, const char *id);
+
+/* Core's own (device_regs.c): generic decoder, and the reset values of a block's fields. */
+extern const struct mem_io_ops dev_reg_ops;
+void dev_regs_reset(struct device *d, const struct dev_reg_block *b);
 
 /* Writes the Markdown reference of a class from its tables (docs/reference/devices.md). */
 void dev_describe(const struct device_class *cls, struct buf *b);

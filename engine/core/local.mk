@@ -3,4 +3,27 @@
 # Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
 noinst_LIBRARIES += libcore.a
-libcore_a_SOURCES =
+libcore_a_SOURCES = \
+	engine/core/bus.c \
+	engine/core/bus.h \
+	engine/core/clock.c \
+	engine/core/clock.h \
+	engine/core/device.c \
+	engine/core/device.h \
+	engine/core/device_doc.c \
+	engine/core/device_regs.c \
+	engine/core/engine.h \
+	engine/core/fdt.h \
+	engine/core/irq.c \
+	engine/core/irq.h \
+	engine/core/loader.h \
+	engine/core/mem.h \
+	engine/core/mem_dma.c \
+	engine/core/mem_flat.c \
+	engine/core/mem_priv.h \
+	engine/core/mem_region.c \
+	engine/core/state.h \
+	engine/core/vcpu.c \
+	engine/core/vcpu.h \
+	engine/core/vm.c \
+	engine/core/vm.h

@@ -102,8 +102,11 @@ void mem_space_free(struct mem_space *s);
 void mem_commit(struct mem_space *s);
 void mem_set_hooks(struct mem_space *s, void (*committed)(void *arg, const struct mem_flat *),
                    void (*written)(void *arg, uint64_t gpa, uint64_t len), void *arg);
-const struct mem_flat *mem_flat(const struct mem_space *s); /* any thread, valid till the next pause */
-/* Range holding gpa, or NULL. Any thread; binary search with a small per-thread hint by the caller if wanted. */
+/* The current view. vCPU threads and the main thread; valid till the next pause. */
+const struct mem_flat *mem_flat(const struct mem_space *s);
+/* Frees views that a commit replaced. Main thread, every vCPU at the pause barrier (vm_pause calls it). */
+void mem_reclaim(struct mem_space *s);
+/* Range holding gpa, or NULL. vCPU threads and the main thread (others use the mem_dma_ calls, which hold the view); binary search with a small per-thread hint by the caller if wanted. */
 const struct mem_range *mem_find(const struct mem_space *s, uint64_t gpa);
 
 /* Total number of guest RAM pages over all RAM regions (the numbering of ram_page). */
@@ -118,7 +121,8 @@ void *mem_dma_map(struct mem_space *s, uint64_t gpa, size_t n, bool write);
 /* Marks pages dirty and invalidates translated code, before a completion is visible to the guest. Any thread. */
 void mem_written(struct mem_space *s, uint64_t gpa, uint64_t n);
 
-/* Atomic 8/4-byte access to RAM for page-table A/D updates; false when not RAM. */
+/* Atomic 8/4-byte access to naturally aligned RAM for page walks and A/D updates (loads reach ROM too); false when
+ * it is not that. A swap that succeeded has called mem_written(). */
 bool mem_cas64(struct mem_space *s, uint64_t gpa, uint64_t old, uint64_t new_, bool *swapped);
 bool mem_cas32(struct mem_space *s, uint64_t gpa, uint32_t old, uint32_t new_, bool *swapped);
 bool mem_load64(struct mem_space *s, uint64_t gpa, uint64_t *out);

@@ -25,8 +25,13 @@ struct vcpu {
 
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t wake;        /* paused -> run, halted -> work, stop */
-    bool started, stop, pause_wanted, paused, halted;
+    pthread_cond_t wake;        /* any change of the flags */
+    bool started;               /* the thread exists; main thread */
+    bool stop;                  /* the thread shall end */
+    bool pause_wanted, paused;  /* the barrier's question and its answer */
+    bool parked;                /* asked for a power-off or reset, or its engine failed: runs nothing till it is served */
+    bool halted;                /* in WFI */
+    bool kicked;                /* leave WFI once, without work */
     uint64_t halts;             /* statistics */
 };
 
@@ -34,6 +39,20 @@ struct vcpu {
 void vcpu_irq_set(struct vcpu *c, unsigned n, bool level);
 /* Any thread: run() returns soon and a halted vCPU wakes. */
 void vcpu_kick(struct vcpu *c);
+/* Any thread: has_work may have changed without an input having changed (a control register of another hart's). */
+void vcpu_wake(struct vcpu *c);
+
+/* For vm.c only; main thread. */
+struct vcpu *vcpu_new(struct vm *vm, unsigned index);
+void vcpu_free(struct vcpu *c);
+int vcpu_thread_start(struct vcpu *c, struct err *e); /* begins paused */
+void vcpu_thread_stop(struct vcpu *c);                /* ends and joins it */
+void vcpu_pause_ask(struct vcpu *c);
+void vcpu_pause_wait(struct vcpu *c);
+void vcpu_unpause(struct vcpu *c);
+void vcpu_cleared(struct vcpu *c);                    /* reset: no longer halted or parked */
+/* Owner thread: runs no more guest code after the access it is in, till vcpu_cleared() or the end. */
+void vcpu_park(struct vcpu *c);
 /* The vCPU running on this thread, or NULL. */
 struct vcpu *vcpu_current(void);
 

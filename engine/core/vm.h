@@ -10,11 +10,13 @@
 #include "engine/base/loop.h"
 #include "engine/core/clock.h"
 #include "engine/core/engine.h"
+#include "engine/core/irq.h"
 #include "engine/core/mem.h"
 #include "engine/core/vcpu.h"
 
 struct device;
 struct st_table;
+struct vm_door;
 
 /* An instruction-set architecture as the core sees it. Engine-neutral. */
 struct arch_ops {
@@ -47,11 +49,15 @@ struct vm {
     struct clock *clock;
     struct mem_region *root;  /* the guest physical address space */
     struct mem_space *mem;
+    struct irq_msi msi;       /* where the board takes message-signalled interrupts; send NULL: nowhere */
     struct list devices;      /* struct device.node, in realize order */
     unsigned n_vcpus;
     struct vcpu **vcpus;
     enum vm_state state;      /* main thread */
     _Atomic unsigned requests; /* enum vm_request bits not yet served */
+    _Atomic(const char *) request_reason;
+    struct vm_door *door;     /* posts of vm_request() that are under way */
+    bool started;             /* vCPU threads exist */
     char stop_reason[64];     /* "guest-poweroff", "guest-reset", "crash: ..." */
     /* Called on the main thread when the state changes (control socket, tests). */
     void (*on_state)(void *arg, enum vm_state state, const char *reason);
@@ -69,7 +75,8 @@ int vm_add_vcpus(struct vm *vm, unsigned n, const char *cpu_model, struct err *e
 /* Commits memory, resets everything (vm_reset), starts the threads paused. */
 int vm_start(struct vm *vm, struct err *e);
 void vm_resume(struct vm *vm); /* VM_PAUSED -> VM_RUNNING; clock goes on */
-/* Pause barrier: returns when every vCPU has left guest code and the clock stands. Nothing changes guest state until
+/* on_state reasons of these two: "resume", "pause". Pausing what is paused does nothing, nor resuming what runs or has stopped.
+ * Pause barrier: returns when every vCPU has left guest code and the clock stands. Nothing changes guest state until
  * vm_resume. Bounded by the longest slow path of an engine. */
 void vm_pause(struct vm *vm);
 /* Resets devices, CPUs, then on_reset; pauses and resumes around itself when running. */
@@ -77,8 +84,9 @@ void vm_reset(struct vm *vm);
 /* Stops and joins the vCPU threads; state VM_STOPPED. */
 void vm_stop(struct vm *vm, const char *reason);
 void vm_free(struct vm *vm);
-/* Any thread (devices, engines): asks the main thread to power off, reset or crash the VM. `reason` is a literal. Makes
- * the calling vCPU leave guest code soon. */
+/* Any thread (devices, engines): asks the main thread to power off, reset or crash the VM. `reason` is a literal. A
+ * calling vCPU leaves guest code soon and runs none before the request was served. Power-off and crash end in
+ * vm_stop(); a reset calls on_state with the state it found and "guest-reset". */
 void vm_request(struct vm *vm, enum vm_request what, const char *reason);
 
 #endif

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Virtual time and its timers. Owns struct clock and struct vtimer.
+ *
+ * Time is (virtual base, host base): a sequence lock lets any thread read the pair without waiting. Timers hang in
+ * a list sorted by deadline under c->lock. One timer of the main loop is set for the earliest; arming from another thread posts
+ * to the loop only when the new deadline comes before the one the loop already wakes for, so a guest that moves its deadline
+ * ahead at each tick costs no wake-up.
+ */
+#include "engine/core/clock.h"
+#include "engine/base/list.h"
+#include "engine/base/mem.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#define NEVER UINT64_MAX
+
+struct clock {
+    struct loop *loop;
+    struct loop_timer *loop_timer;
+    _Atomic unsigned refs;    /* the owner and each post under way */
+
+    _Atomic uint32_t seq;     /* odd: being written; the three below are written by the main thread */
+    _Atomic bool running;
+    _Atomic uint64_t virtual_base, host_base;
+    _Atomic int64_t wall_offset;
+
+    pthread_mutex_t lock;     /* the rest, and every vtimer's node and deadline */
+    struct list armed;        /* sorted by deadline */
+    struct list due;          /* expired, their functions are about to be called */
+    uint64_t programmed;      /* virtual time for which the loop's timer is set, NEVER: not set */
+    bool posted;              /* a post that will look again is under way */
+    bool dead;                /* clock_free() was called */
+};
+
+struct vtimer {
+    struct clock *clock;
+    struct list node;         /* in armed or due; alone: disarmed */
+    _Atomic uint64_t deadline; /* written under clock->lock */
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+static uint64_t host_ns(clockid_t id)
+{
+    struct timespec ts;
+    clock_gettime(id, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- time ---- */
+
+uint64_t clock_now(const struct clock *cc)
+{
+    struct clock *c = (struct clock *)cc;
+    for (;;) {
+        uint32_t seq = atomic_load_explicit(&c->seq, memory_order_acquire);
+        /* Acquire and release on the data itself do a fence's work, and the thread sanitizer understands them. */
+        bool running = atomic_load_explicit(&c->running, memory_order_acquire);
+        uint64_t base = atomic_load_explicit(&c->virtual_base, memory_order_acquire);
+        uint64_t host = atomic_load_explicit(&c->host_base, memory_order_acquire);
+        uint64_t now = running ? base + (host_ns(CLOCK_MONOTONIC) - host) : base;
+        if (!(seq & 1) && atomic_load_explicit(&c->seq, memory_order_relaxed) == seq) {
+            return now;
+        }
+    }
+}
+
+bool clock_running(const struct clock *c)
+{
+    return atomic_load_explicit(&((struct clock *)c)->running, memory_order_acquire);
+}
+
+static void set_time(struct clock *c, bool running, uint64_t base)
+{
+    uint32_t seq = atomic_load_explicit(&c->seq, memory_order_relaxed);
+    atomic_store_explicit(&c->seq, seq + 1, memory_order_relaxed);
+    atomic_store_explicit(&c->running, running, memory_order_release);
+    atomic_store_explicit(&c->virtual_base, base, memory_order_release);
+    atomic_store_explicit(&c->host_base, host_ns(CLOCK_MONOTONIC), memory_order_release);
+    atomic_store_explicit(&c->seq, seq + 2, memory_order_release);
+}
+
+uint64_t clock_wall(const struct clock *c)
+{
+    return host_ns(CLOCK_REALTIME) + (uint64_t)clock_wall_offset(c);
+}
+
+void clock_set_wall_offset(struct clock *c, int64_t ns)
+{
+    atomic_store(&c->wall_offset, ns);
+}
+
+int64_t clock_wall_offset(const struct clock *c)
+{
+    return atomic_load(&((struct clock *)c)->wall_offset);
+}
+
+/* ---- timers ---- */
+
+/* Sets the loop's timer for the earliest deadline. Main thread, c->lock held. */
+static void program_locked(struct clock *c)
+{
+    uint64_t first = list_empty(&c->armed)
+                         ? NEVER
+                         : atomic_load(&list_entry(c->armed.next, struct vtimer, node)->deadline);
+    if (!clock_running(c)) {
+        first = NEVER;
+    }
+    c->programmed = first;
+    if (first == NEVER) {
+        loop_timer_disarm(c->loop_timer);
+        return;
+    }
+    uint64_t now = clock_now(c), after = first > now ? first - now : 0;
+    loop_timer_arm(c->loop_timer, after > INT64_MAX / 2 ? INT64_MAX / 2 : (int64_t)after);
+}
+
+/* Main thread: calls what is due, then sets the loop's timer anew. A function that arms for the past again waits
+ * for the next round, so that other events of the loop get their turn. */
+static void run_due(struct clock *c)
+{
+    pthread_mutex_lock(&c->lock);
+    uint64_t now = clock_now(c);
+    while (clock_running(c) && !list_empty(&c->armed)) {
+        struct vtimer *t = list_entry(c->armed.next, struct vtimer, node);
+        if (atomic_load(&t->deadline) > now) {
+            break;
+        }
+        list_remove(&t->node);
+        list_append(&c->due, &t->node);
+    }
+    while (clock_running(c) && !list_empty(&c->due)) {
+        struct vtimer *t = list_entry(c->due.next, struct vtimer, node);
+        list_remove(&t->node);
+        atomic_store(&t->deadline, NEVER);
+        void (*fn)(void *arg) = t->fn;
+        void *arg = t->arg;
+        pthread_mutex_unlock(&c->lock);
+        fn(arg); /* may free or re-arm any timer, or stop the clock */
+        pthread_mutex_lock(&c->lock);
+    }
+    program_locked(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void unref(struct clock *c)
+{
+    if (atomic_fetch_sub(&c->refs, 1) == 1) {
+        pthread_mutex_destroy(&c->lock);
+        free(c);
+    }
+}
+
+static void on_post(void *arg)
+{
+    struct clock *c = arg;
+    pthread_mutex_lock(&c->lock);
+    c->posted = false;
+    if (!c->dead) {
+        program_locked(c);
+    }
+    pthread_mutex_unlock(&c->lock);
+    unref(c);
+}
+
+static void on_loop_timer(void *arg)
+{
+    run_due(arg);
+}
+
+struct clock *clock_new(struct loop *loop)
+{
+    struct clock *c = xnew(struct clock);
+    c->loop = loop;
+    atomic_init(&c->refs, 1);
+    pthread_mutex_init(&c->lock, NULL);
+    list_init(&c->armed);
+    list_init(&c->due);
+    c->programmed = NEVER;
+    c->loop_timer = loop_timer_new(loop, on_loop_timer, c);
+    return c;
+}
+
+void clock_free(struct clock *c)
+{
+    if (!c) {
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    c->dead = true;
+    pthread_mutex_unlock(&c->lock);
+    loop_timer_free(c->loop_timer);
+    unref(c);
+}
+
+void clock_start(struct clock *c)
+{
+    if (clock_running(c)) {
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    set_time(c, true, clock_now(c));
+    program_locked(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* Inserts by deadline. c->lock held, t alone. */
+static void insert_locked(struct clock *c, struct vtimer *t, uint64_t deadline)
+{
+    struct list *after = c->armed.prev; /* most deadlines are later than all others */
+    while (after != &c->armed &&
+           atomic_load(&list_entry(after, struct vtimer, node)->deadline) > deadline) {
+        after = after->prev;
+    }
+    list_insert(after, &t->node);
+}
+
+void clock_stop(struct clock *c)
+{
+    if (!clock_running(c)) {
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    set_time(c, false, clock_now(c));
+    while (!list_empty(&c->due)) { /* stopped from within a timer's function */
+        struct vtimer *t = list_entry(c->due.prev, struct vtimer, node);
+        list_remove(&t->node);
+        insert_locked(c, t, atomic_load(&t->deadline));
+    }
+    program_locked(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void clock_set(struct clock *c, uint64_t ns)
+{
+    pthread_mutex_lock(&c->lock);
+    set_time(c, clock_running(c), ns);
+    program_locked(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
+struct vtimer *vtimer_new(struct clock *c, void (*fn)(void *arg), void *arg)
+{
+    struct vtimer *t = xnew(struct vtimer);
+    t->clock = c;
+    list_init(&t->node);
+    atomic_init(&t->deadline, NEVER);
+    t->fn = fn;
+    t->arg = arg;
+    return t;
+}
+
+void vtimer_free(struct vtimer *t)
+{
+    if (!t) {
+        return;
+    }
+    vtimer_disarm(t);
+    free(t);
+}
+
+void vtimer_arm(struct vtimer *t, uint64_t deadline_ns)
+{
+    struct clock *c = t->clock;
+    bool post = false;
+    pthread_mutex_lock(&c->lock);
+    list_remove(&t->node);
+    atomic_store(&t->deadline, deadline_ns);
+    if (deadline_ns != NEVER) {
+        insert_locked(c, t, deadline_ns);
+        if (deadline_ns < c->programmed && clock_running(c)) {
+            if (loop_in_thread(c->loop)) {
+                program_locked(c);
+            } else if (!c->posted) {
+                c->posted = post = true;
+                atomic_fetch_add(&c->refs, 1);
+            }
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (post) {
+        loop_post(c->loop, on_post, c);
+    }
+}
+
+void vtimer_disarm(struct vtimer *t)
+{
+    vtimer_arm(t, NEVER);
+}
+
+uint64_t vtimer_deadline(const struct vtimer *t)
+{
+    return atomic_load(&((struct vtimer *)t)->deadline);
+}

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Flat views of a region tree, and the dirty bitmap.
+ *
+ * A commit paints the leaves into an empty line, highest priority first, each into the gaps that are left. The new view is
+ * swapped in atomically; the old one is freed by mem_reclaim() when the vCPUs stand at the pause barrier and no other
+ * thread is inside an access. Commit, reclaim and the dirty calls: main thread.
+ */
+#include "engine/core/mem_priv.h"
+
+#include <assert.h>
+
+/* Ranges under construction, sorted by base. */
+struct paint {
+    struct mem_range *r;
+    unsigned n, room;
+};
+
+static void paint_insert(struct paint *p, unsigned at, const struct mem_range *r)
+{
+    if (p->n == p->room) {
+        p->room = p->room ? p->room * 2 : 16;
+        p->r = xrealloc_n(p->r, p->room, sizeof(*p->r));
+    }
+    for (unsigned i = p->n; i > at; i--) {
+        p->r[i] = p->r[i - 1];
+    }
+    p->r[at] = *r;
+    p->n++;
+}
+
+/* Paints [lo, hi) of a leaf at guest physical `gpa` wherever nothing was painted before. */
+static void paint_leaf(struct paint *p, struct mem_region *leaf, uint64_t lo, uint64_t hi,
+                       uint64_t gpa)
+{
+    uint64_t pos = gpa, end = gpa + (hi - lo);
+    unsigned i = 0;
+    while (i < p->n && p->r[i].base + p->r[i].size <= pos) {
+        i++;
+    }
+    while (pos < end) {
+        uint64_t stop = i < p->n && p->r[i].base < end ? p->r[i].base : end;
+        if (pos < stop) {
+            struct mem_range r = { .base = pos, .size = stop - pos, .region = leaf,
+                                   .offset = lo + (pos - gpa), .kind = leaf->kind,
+                                   .ops = leaf->ops, .opaque = leaf->opaque,
+                                   .lock = leaf->lock };
+            paint_insert(p, i++, &r);
+        }
+        pos = stop;
+        if (pos < end) {
+            pos = p->r[i].base + p->r[i].size;
+            i++;
+        }
+    }
+}
+
+/* Paints the window [lo, hi) of r at guest physical `gpa`. Depth is bounded by the tree's, which has no cycle. */
+static void paint_region(struct paint *p, struct mem_region *r, uint64_t lo, uint64_t hi,
+                         uint64_t gpa)
+{
+    if (hi > r->size) {
+        hi = r->size;
+    }
+    if (!r->enabled || lo >= hi) {
+        return;
+    }
+    if (r->kind == MEM_ALIAS) {
+        if (lo < UINT64_MAX - r->of_offset) {
+            uint64_t room = UINT64_MAX - r->of_offset - lo;
+            uint64_t size = hi - lo < room ? hi - lo : room;
+            paint_region(p, r->of, r->of_offset + lo, r->of_offset + lo + size, gpa);
+        }
+        return;
+    }
+    if (r->kind != MEM_CONTAINER) {
+        paint_leaf(p, r, lo, hi, gpa);
+        return;
+    }
+    list_for_each(it, &r->children) {
+        struct mem_region *c = list_entry(it, struct mem_region, node);
+        uint64_t from = c->at > lo ? c->at : lo;
+        uint64_t to = c->at + c->size < hi ? c->at + c->size : hi;
+        if (from < to) {
+            paint_region(p, c, from - c->at, to - c->at, gpa + (from - lo));
+        }
+    }
+}
+
+/* Joins neighbours that show neighbouring parts of one leaf. */
+static void paint_merge(struct paint *p)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < p->n; i++) {
+        struct mem_range *last = n ? &p->r[n - 1] : NULL, *r = &p->r[i];
+        if (last && last->region == r->region && last->base + last->size == r->base &&
+            last->offset + last->size == r->offset) {
+            last->size += r->size;
+        } else {
+            p->r[n++] = *r;
+        }
+    }
+    p->n = n;
+}
+
+const struct mem_range *mem_flat_find(const struct mem_flat *f, uint64_t gpa)
+{
+    unsigned lo = 0, hi = f->n;
+    while (lo < hi) {
+        unsigned mid = lo + (hi - lo) / 2;
+        const struct mem_range *r = &f->r[mid];
+        if (gpa < r->base) {
+            hi = mid;
+        } else if (gpa - r->base >= r->size) {
+            lo = mid + 1;
+        } else {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+const struct mem_flat *mem_flat(const struct mem_space *s)
+{
+    return &atomic_load_explicit(&((struct mem_space *)s)->view, memory_order_acquire)->flat;
+}
+
+const struct mem_range *mem_find(const struct mem_space *s, uint64_t gpa)
+{
+    return mem_flat_find(mem_flat(s), gpa);
+}
+
+static void view_free(struct mem_view *v)
+{
+    free(v->ranges);
+    free(v);
+}
+
+struct mem_space *mem_space_new(struct mem_region *root)
+{
+    struct mem_space *s = xnew(struct mem_space);
+    s->root = root;
+    atomic_init(&s->view, xnew(struct mem_view));
+    return s;
+}
+
+static void drop_old_bitmaps(struct mem_space *s)
+{
+    while (s->old_bitmaps) {
+        struct mem_bitmap *b = s->old_bitmaps;
+        s->old_bitmaps = b->next;
+        free((void *)b->words);
+        free(b);
+    }
+}
+
+void mem_reclaim(struct mem_space *s)
+{
+    if (atomic_load(&s->readers) != 0) {
+        return; /* an I/O thread is inside; the next pause will do */
+    }
+    while (s->retired) {
+        struct mem_view *v = s->retired;
+        s->retired = v->next;
+        view_free(v);
+    }
+    if (!s->logging) {
+        drop_old_bitmaps(s);
+    }
+}
+
+void mem_space_free(struct mem_space *s)
+{
+    if (!s) {
+        return;
+    }
+    assert(atomic_load(&s->readers) == 0);
+    s->logging = false;
+    mem_reclaim(s);
+    view_free(atomic_load(&s->view));
+    free((void *)s->bitmap.words);
+    free(s);
+}
+
+void mem_set_hooks(struct mem_space *s, void (*committed)(void *arg, const struct mem_flat *),
+                   void (*written)(void *arg, uint64_t gpa, uint64_t len), void *arg)
+{
+    s->committed = committed;
+    s->written = written;
+    s->hook_arg = arg;
+}
+
+/* Gives pages their numbers. A region keeps its numbers for life, so a bitmap's bits never change their meaning. */
+static void number_pages(struct mem_space *s, struct paint *p)
+{
+    for (unsigned i = 0; i < p->n; i++) {
+        struct mem_range *r = &p->r[i];
+        r->host = r->region->host ? r->region->host + r->offset : NULL;
+        if (r->kind != MEM_RAM) {
+            continue;
+        }
+        if (!r->region->ram_numbered) {
+            r->region->ram_numbered = true;
+            r->region->ram_page = s->ram_pages;
+            s->ram_pages += r->region->host_size >> MEM_PAGE_BITS;
+        }
+        r->ram_page = r->region->ram_page + (r->offset >> MEM_PAGE_BITS);
+    }
+}
+
+/* Makes the bitmap hold every page. The one it replaces is kept: a thread with the old view may still mark there. */
+static void grow_bitmap(struct mem_space *s)
+{
+    size_t n = (s->ram_pages + 63) / 64;
+    if (s->bitmap.words && n <= s->bitmap.n_words) {
+        return;
+    }
+    if (s->bitmap.words) {
+        struct mem_bitmap *old = xnew(struct mem_bitmap);
+        *old = s->bitmap;
+        old->next = s->old_bitmaps;
+        s->old_bitmaps = old;
+    }
+    s->bitmap.words = xalloc_n(n ? n : 1, sizeof(uint64_t));
+    s->bitmap.n_words = n;
+}
+
+void mem_commit(struct mem_space *s)
+{
+    struct paint p = { NULL, 0, 0 };
+    paint_region(&p, s->root, 0, s->root->size, 0);
+    paint_merge(&p);
+    number_pages(s, &p);
+    if (s->logging) {
+        grow_bitmap(s);
+    }
+    for (unsigned i = 0; i < p.n; i++) {
+        p.r[i].dirty = s->logging && p.r[i].kind == MEM_RAM ? s->bitmap.words : NULL;
+    }
+    struct mem_view *v = xnew(struct mem_view);
+    v->ranges = p.r;
+    v->flat.n = p.n;
+    v->flat.r = p.r;
+    struct mem_view *old = atomic_exchange(&s->view, v);
+    old->next = s->retired;
+    s->retired = old;
+    if (s->committed) {
+        s->committed(s->hook_arg, &v->flat);
+    }
+}
+
+uint64_t mem_ram_pages(const struct mem_space *s)
+{
+    return s->ram_pages;
+}
+
+/* ---- dirty logging ---- */
+
+void mem_dirty_start(struct mem_space *s)
+{
+    if (s->logging) {
+        for (size_t i = 0; i < s->bitmap.n_words; i++) {
+            atomic_store_explicit(&s->bitmap.words[i], 0, memory_order_relaxed);
+        }
+        return;
+    }
+    s->logging = true;
+    mem_commit(s);
+}
+
+void mem_dirty_stop(struct mem_space *s)
+{
+    if (!s->logging) {
+        return;
+    }
+    s->logging = false;
+    struct mem_bitmap *old = xnew(struct mem_bitmap);
+    *old = s->bitmap;
+    old->next = s->old_bitmaps;
+    s->old_bitmaps = old;
+    s->bitmap = (struct mem_bitmap){ NULL, 0, NULL };
+    mem_commit(s);
+}
+
+bool mem_dirty_logging(const struct mem_space *s)
+{
+    return s->logging;
+}
+
+void mem_dirty_take(struct mem_space *s, uint64_t *out)
+{
+    size_t n = (s->ram_pages + 63) / 64;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = s->logging && i < s->bitmap.n_words
+                     ? atomic_exchange_explicit(&s->bitmap.words[i], 0, memory_order_acq_rel)
+                     : 0;
+    }
+    for (struct mem_bitmap *b = s->old_bitmaps; s->logging && b; b = b->next) {
+        for (size_t i = 0; i < b->n_words; i++) {
+            out[i] |= atomic_exchange_explicit(&b->words[i], 0, memory_order_acq_rel);
+        }
+    }
+}

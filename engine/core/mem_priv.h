@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of the memory room, shared by its three files only: mem_region (the tree), mem_flat (views, dirty bitmap) and
+ * mem_dma (access).
+ */
+#ifndef VMD_CORE_MEM_PRIV_H
+#define VMD_CORE_MEM_PRIV_H
+
+#include "engine/base/list.h"
+#include "engine/core/mem.h"
+
+/* A node of the tree. Main thread; readers see only the ranges made from it. */
+struct mem_region {
+    char *name;
+    uint64_t size;
+    enum mem_kind kind;
+    bool enabled;
+
+    struct mem_region *parent; /* NULL: not mapped */
+    uint64_t at;               /* offset in parent */
+    int priority;
+    struct list node;          /* parent->children: highest priority first, later mapped first among equals */
+    struct list children;      /* container */
+
+    struct mem_region *of;     /* alias */
+    uint64_t of_offset;
+
+    uint8_t *host;             /* RAM, ROM */
+    size_t host_size;          /* rounded up to host pages */
+    uint64_t ram_page;         /* RAM: number of the first page, given at its first commit */
+    bool ram_numbered;
+
+    const struct mem_io_ops *ops; /* I/O */
+    void *opaque;
+    struct bus_lock *lock;
+};
+
+/* A flat view and what it alone owns. */
+struct mem_view {
+    struct mem_flat flat; /* first: what readers see */
+    struct mem_range *ranges;
+    struct mem_view *next; /* retired views, waiting for the pause */
+};
+
+/* A dirty bitmap that was replaced while someone might still mark in it. */
+struct mem_bitmap {
+    _Atomic uint64_t *words;
+    size_t n_words;
+    struct mem_bitmap *next;
+};
+
+/* view, readers: atomic. All else: main thread. */
+struct mem_space {
+    struct mem_region *root;
+    _Atomic(struct mem_view *) view;
+    _Atomic unsigned readers; /* accesses in flight on threads that the pause barrier does not stop */
+    struct mem_view *retired;
+    uint64_t ram_pages;
+
+    bool logging;
+    struct mem_bitmap bitmap;   /* current */
+    struct mem_bitmap *old_bitmaps;
+
+    void (*committed)(void *arg, const struct mem_flat *flat);
+    void (*written)(void *arg, uint64_t gpa, uint64_t len);
+    void *hook_arg;
+};
+
+/* Range of the view that holds gpa, or NULL. */
+const struct mem_range *mem_flat_find(const struct mem_flat *f, uint64_t gpa);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tree of memory regions: making, mapping and freeing nodes. Owns the RAM behind them (a sealed memfd each).
+ * Main thread only.
+ */
+#include "engine/base/fd.h"
+#include "engine/base/str.h"
+#include "engine/core/mem_priv.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static struct mem_region *region_new(const char *name, uint64_t size, enum mem_kind kind)
+{
+    struct mem_region *r = xnew(struct mem_region);
+    r->name = xstrdup(name);
+    r->size = size;
+    r->kind = kind;
+    r->enabled = true;
+    list_init(&r->node);
+    list_init(&r->children);
+    return r;
+}
+
+struct mem_region *mem_new_container(const char *name, uint64_t size)
+{
+    return region_new(name, size, MEM_CONTAINER);
+}
+
+/* An anonymous file that can neither shrink (which would turn guest accesses into SIGBUS) nor grow. */
+static int ram_file(const char *name, size_t size, const char *size_text, struct err *e)
+{
+    AUTO_FREE char *file_name = xasprintf("vmd-%.200s", name);
+    AUTO_FD fd = memfd_create(file_name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) {
+        return err_errno(e, errno, "cannot make the memory '%s' of %s", name, size_text);
+    }
+    if (ftruncate(fd, (off_t)size) < 0) {
+        return err_errno(e, errno == EFBIG || errno == EINVAL ? ENOMEM : errno,
+                         "cannot give the memory '%s' its size of %s", name, size_text);
+    }
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+        return err_errno(e, errno, "cannot seal the size of the memory '%s'", name);
+    }
+    return take_fd(&fd);
+}
+
+static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct mem_region **out,
+                   struct err *e)
+{
+    char size_text[40];
+    str_size(size, size_text, sizeof(size_text));
+    if (size == 0 || size > (uint64_t)INT64_MAX / 2) {
+        return err_set(e, -EINVAL, "memory '%s' cannot have %s", name, size_text);
+    }
+    size_t host_size = (size + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    AUTO_FD fd = ram_file(name, host_size, size_text, e);
+    if (fd < 0) {
+        return fd;
+    }
+    void *host = mmap(NULL, host_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (host == MAP_FAILED) {
+        return err_errno(e, errno, "cannot map the memory '%s' of %s", name, size_text);
+    }
+    /* Guest memory holds the guest's secrets, and would make a core dump useless by its size. */
+    (void)madvise(host, host_size, MADV_DONTDUMP);
+    struct mem_region *r = region_new(name, size, kind);
+    r->host = host;
+    r->host_size = host_size;
+    *out = r;
+    return 0;
+}
+
+int mem_new_ram(const char *name, uint64_t size, struct mem_region **out, struct err *e)
+{
+    return new_ram(name, size, MEM_RAM, out, e);
+}
+
+int mem_new_rom(const char *name, uint64_t size, struct mem_region **out, struct err *e)
+{
+    return new_ram(name, size, MEM_ROM, out, e);
+}
+
+struct mem_region *mem_new_io(const char *name, uint64_t size, const struct mem_io_ops *ops,
+                              void *opaque, struct bus_lock *lock)
+{
+    struct mem_region *r = region_new(name, size, MEM_IO);
+    r->ops = ops;
+    r->opaque = opaque;
+    r->lock = lock;
+    return r;
+}
+
+struct mem_region *mem_new_alias(const char *name, struct mem_region *of, uint64_t offset,
+                                 uint64_t size)
+{
+    struct mem_region *r = region_new(name, size, MEM_ALIAS);
+    r->of = of;
+    r->of_offset = offset;
+    return r;
+}
+
+void mem_free(struct mem_region *r)
+{
+    if (!r) {
+        return;
+    }
+    mem_unmap(r);
+    list_for_each_safe(it, &r->children) {
+        mem_unmap(list_entry(it, struct mem_region, node));
+    }
+    if (r->host) {
+        munmap(r->host, r->host_size);
+    }
+    free(r->name);
+    free(r);
+}
+
+uint8_t *mem_ram_host(struct mem_region *r)
+{
+    return r->host;
+}
+
+uint64_t mem_region_size(const struct mem_region *r)
+{
+    return r->size;
+}
+
+const char *mem_region_name(const struct mem_region *r)
+{
+    return r->name;
+}
+
+enum mem_kind mem_region_kind(const struct mem_region *r)
+{
+    return r->kind;
+}
+
+/* Does the sub-tree of r, followed through aliases, hold `what`? The tree has no cycle, so this ends. */
+static bool reaches(const struct mem_region *r, const struct mem_region *what)
+{
+    if (r == what) {
+        return true;
+    }
+    if (r->kind == MEM_ALIAS) {
+        return reaches(r->of, what);
+    }
+    list_for_each(it, &r->children) {
+        if (reaches(list_entry(it, struct mem_region, node), what)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int mem_map(struct mem_region *parent, uint64_t at, int priority, struct mem_region *child,
+            struct err *e)
+{
+    if (parent->kind != MEM_CONTAINER) {
+        return err_set(e, -EINVAL, "memory region '%s' cannot hold '%s': it is no container",
+                       parent->name, child->name);
+    }
+    if (child->parent) {
+        return err_set(e, -EBUSY, "memory region '%s' is already mapped in '%s'", child->name,
+                       child->parent->name);
+    }
+    if (child->size == 0 || at >= parent->size || child->size > parent->size - at) {
+        return err_set(e, -ERANGE,
+                       "memory region '%s' of 0x%" PRIx64 " bytes at 0x%" PRIx64
+                       " does not fit in '%s' of 0x%" PRIx64 " bytes",
+                       child->name, child->size, at, parent->name, parent->size);
+    }
+    if (reaches(child, parent)) {
+        return err_set(e, -EINVAL, "memory region '%s' in '%s' would hold itself", child->name,
+                       parent->name);
+    }
+    child->parent = parent;
+    child->at = at;
+    child->priority = priority;
+    struct list *before = &parent->children;
+    list_for_each(it, &parent->children) {
+        if (list_entry(it, struct mem_region, node)->priority <= priority) {
+            break;
+        }
+        before = it;
+    }
+    list_insert(before, &child->node);
+    return 0;
+}
+
+void mem_unmap(struct mem_region *child)
+{
+    child->parent = NULL;
+    list_remove(&child->node);
+}
+
+void mem_set_enabled(struct mem_region *r, bool on)
+{
+    r->enabled = on;
+}
