@@ -3,4 +3,22 @@
 # Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
 noinst_LIBRARIES += libdevices.a
-libdevices_a_SOURCES =
+libdevices_a_SOURCES = \
+	devices/block/virtio_blk.c \
+	devices/char/chr.h \
+	devices/char/ns16550a.c \
+	devices/char/virtio_console.c \
+	devices/irqchip/aclint.c \
+	devices/irqchip/plic.c \
+	devices/irqchip/plic.h \
+	devices/misc/fw_cfg.c \
+	devices/misc/fw_cfg.h \
+	devices/misc/syscon.c \
+	devices/misc/virtio_rng.c \
+	devices/registry.c \
+	devices/registry.h \
+	devices/timer/goldfish_rtc.c \
+	devices/virtio/mmio.c \
+	devices/virtio/queue.c \
+	devices/virtio/virtio.c \
+	devices/virtio/virtio.h

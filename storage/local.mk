@@ -3,4 +3,11 @@
 # Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
 noinst_LIBRARIES += libstorage.a
-libstorage_a_SOURCES =
+libstorage_a_SOURCES = \
+	storage/block.c \
+	storage/block.h \
+	storage/driver.h \
+	storage/file.c \
+	storage/lock.c \
+	storage/pool.c \
+	storage/raw.c

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-blk: a disk (virtio 1.2 §5.2) on a block node, which it owns. Requests are taken, submitted and completed on
+ * the main loop; data moves straight between guest RAM and the node. The transport's lock covers all.
+ *
+ * While the VM is paused completions are kept back, so that nothing changes in guest memory's rings.
+ */
+#include "devices/registry.h"
+#include "devices/virtio/virtio.h"
+#include "engine/base/log.h"
+#include "engine/base/str.h"
+#include "engine/core/vm.h"
+#include "storage/block.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+
+#define QUEUE_SIZE 256
+#define SERIAL_SIZE 20
+#define MAX_ZERO_SECTORS (1u << 22) /* 2 GiB a request */
+
+enum { F_SEG_MAX = 1 << 2, F_RO = 1 << 5, F_BLK_SIZE = 1 << 6, F_FLUSH = 1 << 9, F_DISCARD = 1 << 13,
+       F_WRITE_ZEROES = 1 << 14 };
+enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
+enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
+
+struct vblk {
+    struct virtio v;
+    struct blk_node *node;
+    char *serial;
+    struct list in_flight; /* struct vblk_req.node */
+    struct list finished;  /* while paused: completed, not yet shown to the guest */
+};
+
+struct vblk_header {
+    uint32_t type, reserved;
+    uint64_t sector;
+};
+
+struct vblk_range { /* of discard and write zeroes */
+    uint64_t sector;
+    uint32_t sectors, flags;
+};
+
+struct vblk_req {
+    struct blk_req io;
+    struct list node;
+    struct vblk *owner;
+    struct virtio_elem *el;
+    uint8_t status;
+    bool flush_after; /* the driver knows no flush: writes are durable when they complete */
+    struct iovec iov[];
+};
+
+static void vblk_finish(struct vblk_req *r)
+{
+    struct vblk *b = r->owner;
+
+    if (r->el->in_len > 0) {
+        virtio_put(r->el, r->el->in_len - 1, &r->status, 1);
+    }
+    virtq_push(&b->v, 0, r->el, r->el->in_len);
+    list_remove(&r->node);
+    free(r);
+}
+
+static void vblk_done(struct blk_req *io, int result)
+{
+    struct vblk_req *r = container_of(io, struct vblk_req, io);
+    struct vblk *b = r->owner;
+
+    if (result == 0 && r->flush_after) {
+        r->flush_after = false;
+        io->op = BLK_FLUSH;
+        blk_submit(b->node, io);
+        return;
+    }
+    bus_lock(b->v.lock);
+    if (result != 0) {
+        log_trace('v', "%s: request fails: %s", b->v.dev.id, strerror(-result));
+        r->status = S_IOERR;
+    }
+    if (virtio_may_run(&b->v)) {
+        vblk_finish(r);
+        virtq_signal(&b->v, 0);
+    } else {
+        list_remove(&r->node);
+        list_append(&b->finished, &r->node);
+    }
+    bus_unlock(b->v.lock);
+}
+
+/* Completes at once, without the node. */
+static void vblk_answer(struct vblk_req *r, uint8_t status)
+{
+    r->status = status;
+    vblk_finish(r);
+}
+
+static void vblk_submit(struct vblk_req *r, enum blk_op op)
+{
+    r->io.op = op;
+    r->status = S_OK;
+    blk_submit(r->owner->node, &r->io);
+}
+
+static void vblk_rw(struct vblk_req *r, const struct vblk_header *h, bool write)
+{
+    const struct virtio_elem *el = r->el;
+    uint64_t length = write ? el->out_len - sizeof(*h) : el->in_len - 1;
+    uint64_t skip = write ? sizeof(*h) : 0, left = length;
+    unsigned first = write ? 0 : el->n_out, last = write ? el->n_out : el->n_out + el->n_in, n = 0;
+    uint64_t sectors = blk_size(r->owner->node) / BLK_SECTOR;
+
+    if (length % BLK_SECTOR || h->sector > sectors || length / BLK_SECTOR > sectors - h->sector) {
+        vblk_answer(r, S_IOERR);
+        return;
+    }
+    for (unsigned i = first; i < last && left > 0; i++) {
+        uint64_t part = el->sg[i].len;
+
+        if (skip >= part) {
+            skip -= part;
+            continue;
+        }
+        part -= skip;
+        part = part < left ? part : left;
+        r->iov[n++] = (struct iovec){ .iov_base = el->sg[i].host + skip, .iov_len = part };
+        left -= part;
+        skip = 0;
+    }
+    r->io.offset = h->sector * BLK_SECTOR;
+    r->io.length = length;
+    r->io.iov = r->iov;
+    r->io.n_iov = n;
+    r->flush_after = write && !(r->owner->v.features & F_FLUSH);
+    vblk_submit(r, write ? BLK_WRITE : BLK_READ);
+}
+
+static void vblk_zero(struct vblk_req *r, uint32_t type)
+{
+    struct vblk_range range;
+    uint64_t sectors = blk_size(r->owner->node) / BLK_SECTOR, sector;
+    uint32_t count, flags;
+
+    if (r->el->out_len != sizeof(struct vblk_header) + sizeof(range)) {
+        vblk_answer(r, S_UNSUPP); /* one segment, as the configuration space says */
+        return;
+    }
+    virtio_get(r->el, sizeof(struct vblk_header), &range, sizeof(range));
+    sector = le64toh(range.sector);
+    count = le32toh(range.sectors);
+    flags = le32toh(range.flags);
+    if ((flags & ~1u) || (type == T_DISCARD && flags)) {
+        vblk_answer(r, S_UNSUPP);
+    } else if (count > MAX_ZERO_SECTORS || sector > sectors || count > sectors - sector) {
+        vblk_answer(r, S_IOERR);
+    } else {
+        r->io.offset = sector * BLK_SECTOR;
+        r->io.length = (uint64_t)count * BLK_SECTOR;
+        r->io.flags = flags & 1 ? BLK_UNMAP : 0;
+        r->flush_after = !(r->owner->v.features & F_FLUSH);
+        vblk_submit(r, type == T_DISCARD ? BLK_DISCARD : BLK_ZERO);
+    }
+}
+
+static void vblk_id(struct vblk_req *r)
+{
+    char id[SERIAL_SIZE] = { 0 };
+
+    if (r->owner->serial) {
+        memcpy(id, r->owner->serial, strnlen(r->owner->serial, sizeof(id)));
+    }
+    if (r->el->in_len > sizeof(id)) {
+        virtio_put(r->el, 0, id, sizeof(id));
+    }
+    vblk_answer(r, r->el->in_len > sizeof(id) ? S_OK : S_IOERR);
+}
+
+static void vblk_start(struct vblk_req *r)
+{
+    struct vblk *b = r->owner;
+    struct vblk_header h;
+    uint32_t type;
+
+    virtio_get(r->el, 0, &h, sizeof(h));
+    h.sector = le64toh(h.sector);
+    type = le32toh(h.type);
+    if (blk_readonly(b->node) && (type == T_OUT || type == T_DISCARD || type == T_WRITE_ZEROES)) {
+        vblk_answer(r, S_IOERR);
+        return;
+    }
+    switch (type) {
+    case T_IN:
+    case T_OUT:
+        vblk_rw(r, &h, type == T_OUT);
+        break;
+    case T_FLUSH:
+        vblk_submit(r, BLK_FLUSH);
+        break;
+    case T_GET_ID:
+        vblk_id(r);
+        break;
+    case T_DISCARD:
+    case T_WRITE_ZEROES:
+        vblk_zero(r, type);
+        break;
+    default:
+        vblk_answer(r, S_UNSUPP);
+    }
+}
+
+static void vblk_take(struct vblk *b, struct virtio_elem *el)
+{
+    struct vblk_req *r = xalloc(sizeof(*r) + (el->n_out + el->n_in) * sizeof(r->iov[0]));
+
+    r->owner = b;
+    r->el = el;
+    r->io.done = vblk_done;
+    list_append(&b->in_flight, &r->node);
+    vblk_start(r);
+}
+
+static void vblk_serve(struct virtio *v, unsigned q)
+{
+    struct vblk *b = (struct vblk *)v;
+
+    while (!list_empty(&b->finished)) {
+        vblk_finish(list_entry(b->finished.next, struct vblk_req, node));
+    }
+    /* At most a queue's worth at a time: other work of the loop gets its turn. */
+    for (unsigned n = 0; n < QUEUE_SIZE;) {
+        struct virtio_elem *el = virtq_pop(v, q);
+
+        if (!el) {
+            if (!virtq_rearm(v, q)) {
+                virtq_signal(v, q);
+                return;
+            }
+            continue;
+        }
+        n++;
+        if (el->out_len < sizeof(struct vblk_header) || el->in_len < 1) {
+            virtio_elem_free(el);
+            virtio_broken(v, "a disk request lacks its header or its status");
+            return;
+        }
+        vblk_take(b, el);
+    }
+    virtq_signal(v, q);
+    virtio_ring(v, q);
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    v = htole32(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+/* struct virtio_blk_config (virtio 1.2 §5.2.4). */
+static void vblk_config(struct virtio *v, uint8_t *out)
+{
+    struct vblk *b = (struct vblk *)v;
+    uint64_t capacity = htole64(blk_size(b->node) / BLK_SECTOR);
+
+    memcpy(out, &capacity, sizeof(capacity));
+    put32(out + 12, QUEUE_SIZE - 2); /* seg_max */
+    put32(out + 20, BLK_SECTOR);     /* blk_size */
+    out[34] = 1;                     /* num_queues */
+    put32(out + 36, MAX_ZERO_SECTORS);
+    put32(out + 40, 1); /* max_discard_seg */
+    put32(out + 44, 1); /* discard_sector_alignment */
+    put32(out + 48, MAX_ZERO_SECTORS);
+    put32(out + 52, 1); /* max_write_zeroes_seg */
+    out[56] = 1;        /* write_zeroes_may_unmap */
+}
+
+/* Waits until the node touches no guest memory; results that come later find their generation gone. */
+static void vblk_drop(struct virtio *v)
+{
+    struct vblk *b = (struct vblk *)v;
+
+    blk_wait_idle(b->node);
+    while (!list_empty(&b->finished)) {
+        struct vblk_req *r = list_entry(b->finished.next, struct vblk_req, node);
+
+        list_remove(&r->node);
+        virtio_elem_free(r->el);
+        free(r);
+    }
+}
+
+static const struct virtio_ops vblk_ops = {
+    .id = 2,
+    .n_queues = 1,
+    .queue_max = { QUEUE_SIZE },
+    .config_size = 60,
+    .serve = vblk_serve,
+    .config = vblk_config,
+    .reset = vblk_drop,
+};
+
+static int vblk_realize(struct device *d, struct err *e)
+{
+    struct vblk *b = (struct vblk *)d;
+    uint64_t features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH;
+
+    (void)e;
+    list_init(&b->in_flight);
+    list_init(&b->finished);
+    features |= blk_readonly(b->node) ? F_RO : F_DISCARD | F_WRITE_ZEROES;
+    virtio_setup(&b->v, &vblk_ops, features);
+    return 0;
+}
+
+/* Before a snapshot: what is in flight completes and its results reach the guest's memory. */
+static void vblk_quiesce(struct device *d)
+{
+    struct vblk *b = (struct vblk *)d;
+    struct err e = ERR_INIT;
+
+    while (!list_empty(&b->in_flight)) {
+        blk_wait_idle(b->node);
+        loop_run_once(d->vm->loop, 0, &e);
+    }
+    bus_lock(b->v.lock);
+    while (!list_empty(&b->finished)) {
+        vblk_finish(list_entry(b->finished.next, struct vblk_req, node));
+    }
+    virtq_signal(&b->v, 0);
+    bus_unlock(b->v.lock);
+}
+
+static void vblk_free_list(struct list *l)
+{
+    while (l->next && !list_empty(l)) {
+        struct vblk_req *r = list_entry(l->next, struct vblk_req, node);
+
+        list_remove(&r->node);
+        virtio_elem_free(r->el);
+        free(r);
+    }
+}
+
+static void vblk_destroy(struct device *d)
+{
+    struct vblk *b = (struct vblk *)d;
+
+    blk_close(b->node); /* no completion comes after this */
+    vblk_free_list(&b->in_flight);
+    vblk_free_list(&b->finished);
+    virtio_done(&b->v);
+}
+
+static const struct st_field vblk_fields[] = {
+    VIRTIO_ST_FIELD,
+    ST_END,
+};
+static const struct st_table vblk_state = {
+    .name = "virtio-blk",
+    .version = 1,
+    .fields = vblk_fields,
+};
+
+static const struct dev_prop vblk_props[] = {
+    { .name = "node", .kind = PROP_PTR, .offset = offsetof(struct vblk, node), .required = true,
+      .doc = "block node of the disk; the device closes it" },
+    { .name = "serial", .kind = PROP_STR, .offset = offsetof(struct vblk, serial),
+      .doc = "identification string, up to 20 bytes" },
+    { .name = NULL },
+};
+
+const struct device_class virtio_blk_class = {
+    .name = "virtio-blk",
+    .doc = "virtio disk with flush, discard and write zeroes",
+    .size = sizeof(struct vblk),
+    .props = vblk_props,
+    .state = &vblk_state,
+    .realize = vblk_realize,
+    .quiesce = vblk_quiesce,
+    .destroy = vblk_destroy,
+};

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The explicit list of device classes. Constant data, any thread.
+ */
+#include "devices/registry.h"
+
+#include <string.h>
+
+static const struct device_class *const classes[] = {
+    &aclint_class,
+    &plic_class,
+    &ns16550a_class,
+    &goldfish_rtc_class,
+    &syscon_class,
+    &fw_cfg_class,
+    &virtio_mmio_class,
+    &virtio_blk_class,
+    &virtio_rng_class,
+    &virtio_console_class,
+    NULL,
+};
+
+const struct device_class *const *device_classes(void)
+{
+    return classes;
+}
+
+const struct device_class *device_class_find(const char *name)
+{
+    for (unsigned i = 0; classes[i]; i++) {
+        if (strcmp(classes[i]->name, name) == 0) {
+            return classes[i];
+        }
+    }
+    return NULL;
+}
+
+void devices_describe(struct buf *b)
+{
+    buf_add_str(b, "# Device reference\n\n"
+                   "Generated from the register and state tables of the device classes by "
+                   "`vmd-emu --describe-devices`; do not edit.\n\n");
+    for (unsigned i = 0; classes[i]; i++) {
+        dev_describe(classes[i], b);
+    }
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The explicit list of device classes. A new device is one file, one line in registry.c and here, one register test,
+ * one state golden.
+ */
+#ifndef VMD_DEVICES_REGISTRY_H
+#define VMD_DEVICES_REGISTRY_H
+
+#include "engine/core/device.h"
+
+extern const struct device_class aclint_class;
+extern const struct device_class plic_class;
+extern const struct device_class ns16550a_class;
+extern const struct device_class goldfish_rtc_class;
+extern const struct device_class syscon_class;
+extern const struct device_class fw_cfg_class;
+extern const struct device_class virtio_mmio_class;
+extern const struct device_class virtio_blk_class;
+extern const struct device_class virtio_rng_class;
+extern const struct device_class virtio_console_class;
+
+/* Ended by NULL; in the order of the reference. */
+const struct device_class *const *device_classes(void);
+const struct device_class *device_class_find(const char *name); /* NULL: unknown */
+
+/* Appends the Markdown reference of all device classes (docs/reference/devices.md). */
+void devices_describe(struct buf *b);
+
+#endif

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Split virtqueues (virtio 1.2 §2.7) with indirect descriptors and event index. All with the transport's lock held.
+ *
+ * The rings are shared with running vCPUs: indices are read and written once with acquire and release order, and every
+ * descriptor is copied before it is checked.
+ */
+#include "devices/virtio/virtio.h"
+#include "engine/base/log.h"
+#include "engine/core/vm.h"
+
+#include <endian.h>
+#include <string.h>
+
+enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
+enum { AVAIL_NO_INTERRUPT = 1 };
+
+struct vring_desc {
+    uint64_t addr;
+    uint32_t len;
+    uint16_t flags, next;
+};
+struct vring_used_elem {
+    uint32_t id, len;
+};
+struct vring_avail {
+    uint16_t flags, idx;
+    uint16_t ring[]; /* num entries, then used_event */
+};
+struct vring_used {
+    uint16_t flags, idx;
+    struct vring_used_elem ring[]; /* num entries, then avail_event (16 bits) */
+};
+
+struct vring {
+    const struct vring_desc *desc;
+    struct vring_avail *avail;
+    struct vring_used *used;
+};
+
+static size_t avail_bytes(const struct virtq *vq)
+{
+    return sizeof(struct vring_avail) + vq->num * sizeof(uint16_t) + sizeof(uint16_t);
+}
+
+static size_t used_bytes(const struct virtq *vq)
+{
+    return sizeof(struct vring_used) + vq->num * sizeof(struct vring_used_elem) + sizeof(uint16_t);
+}
+
+/* Finds the three parts in guest RAM; a queue that is not there breaks the device. */
+static bool vring_map(struct virtio *v, const struct virtq *vq, struct vring *r)
+{
+    struct mem_space *mem = v->dev.vm->mem;
+
+    if (!vq->ready || !virtio_working(v)) {
+        return false;
+    }
+    r->desc = mem_dma_map(mem, vq->desc, vq->num * sizeof(struct vring_desc), false);
+    r->avail = mem_dma_map(mem, vq->avail, avail_bytes(vq), false);
+    r->used = mem_dma_map(mem, vq->used, used_bytes(vq), true);
+    if (!r->desc || !r->avail || !r->used) {
+        virtio_broken(v, "a virtqueue is not in RAM");
+        return false;
+    }
+    return true;
+}
+
+static uint16_t load16(const uint16_t *p)
+{
+    return le16toh(__atomic_load_n(p, __ATOMIC_ACQUIRE));
+}
+
+static void store16(uint16_t *p, uint16_t v)
+{
+    __atomic_store_n(p, htole16(v), __ATOMIC_RELEASE);
+}
+
+static bool has_event_idx(const struct virtio *v)
+{
+    return v->features & VIRTIO_F_EVENT_IDX;
+}
+
+static uint16_t *used_event(const struct vring *r, const struct virtq *vq)
+{
+    return &r->avail->ring[vq->num];
+}
+
+static uint16_t *avail_event(const struct vring *r, const struct virtq *vq)
+{
+    return (uint16_t *)(void *)&r->used->ring[vq->num];
+}
+
+/* State of a walk along one chain. */
+struct walk {
+    const struct vring_desc *table;
+    uint32_t entries;
+    bool indirect;
+    unsigned n_out, n_in;
+    uint64_t out_len, in_len;
+};
+
+static bool walk_indirect(struct virtio *v, struct walk *w, const struct vring_desc *d)
+{
+    uint32_t len = le32toh(d->len);
+
+    if (!(v->features & VIRTIO_F_INDIRECT_DESC) || w->indirect || w->n_out + w->n_in > 0 ||
+        (le16toh(d->flags) & DESC_NEXT) || len == 0 || len % sizeof(*d) ||
+        len / sizeof(*d) > VIRTIO_MAX_CHAIN) {
+        virtio_broken(v, "an indirect descriptor is not valid");
+        return false;
+    }
+    w->table = mem_dma_map(v->dev.vm->mem, le64toh(d->addr), len, false);
+    if (!w->table) {
+        virtio_broken(v, "an indirect table is not in RAM");
+        return false;
+    }
+    w->entries = len / sizeof(*d);
+    w->indirect = true;
+    return true;
+}
+
+static bool walk_add(struct virtio *v, struct walk *w, const struct vring_desc *d)
+{
+    bool in = le16toh(d->flags) & DESC_WRITE;
+    struct virtio_sg *sg = &v->walk[w->n_out + w->n_in];
+
+    sg->gpa = le64toh(d->addr);
+    sg->len = le32toh(d->len);
+    if (sg->len == 0) {
+        return true; /* carries nothing */
+    }
+    if (!in && w->n_in > 0) {
+        virtio_broken(v, "a readable descriptor follows a writable one");
+        return false;
+    }
+    sg->host = mem_dma_map(v->dev.vm->mem, sg->gpa, sg->len, in);
+    if (!sg->host) {
+        virtio_broken(v, "a buffer is not in RAM");
+        return false;
+    }
+    if (in) {
+        w->n_in++;
+        w->in_len += sg->len;
+    } else {
+        w->n_out++;
+        w->out_len += sg->len;
+    }
+    return true;
+}
+
+/* Follows the chain from `head` into v->walk. Bounded: no table is walked further than its number of entries. */
+static bool walk_chain(struct virtio *v, struct walk *w, uint16_t head)
+{
+    uint32_t at = head, steps = 0;
+
+    for (;;) {
+        struct vring_desc d;
+
+        if (at >= w->entries || steps++ >= w->entries || steps > VIRTIO_MAX_CHAIN) {
+            virtio_broken(v, "a descriptor chain leaves its table or loops");
+            return false;
+        }
+        memcpy(&d, &w->table[at], sizeof(d));
+        if (le16toh(d.flags) & DESC_INDIRECT) {
+            if (!walk_indirect(v, w, &d)) {
+                return false;
+            }
+            at = steps = 0;
+            continue;
+        }
+        if (!walk_add(v, w, &d)) {
+            return false;
+        }
+        if (!(le16toh(d.flags) & DESC_NEXT)) {
+            return true;
+        }
+        at = le16toh(d.next);
+    }
+}
+
+struct virtio_elem *virtq_pop(struct virtio *v, unsigned q)
+{
+    struct virtq *vq = &v->queue[q];
+    struct virtio_elem *el;
+    struct vring r;
+    struct walk w = { .entries = vq->num };
+    uint16_t waiting, head;
+    size_t n;
+
+    if (!vring_map(v, vq, &r)) {
+        return NULL;
+    }
+    waiting = load16(&r.avail->idx) - vq->last_avail;
+    if (waiting == 0) {
+        return NULL;
+    }
+    head = load16(&r.avail->ring[vq->last_avail % vq->num]);
+    if (waiting > vq->num || head >= vq->num) {
+        virtio_broken(v, "the available ring has an impossible index");
+        return NULL;
+    }
+    /* A driver that offers buffers twice could otherwise make us hold any number of requests. */
+    if (vq->in_flight >= vq->num) {
+        virtio_broken(v, "more requests are in flight than the queue has entries");
+        return NULL;
+    }
+    w.table = r.desc;
+    if (!walk_chain(v, &w, head)) {
+        return NULL;
+    }
+    vq->last_avail++;
+    vq->in_flight++;
+    n = w.n_out + w.n_in;
+    el = xalloc(sizeof(*el) + n * sizeof(el->sg[0]));
+    list_init(&el->node);
+    el->head = head;
+    el->generation = vq->generation;
+    el->n_out = w.n_out;
+    el->n_in = w.n_in;
+    el->out_len = w.out_len;
+    el->in_len = w.in_len;
+    memcpy(el->sg, v->walk, n * sizeof(el->sg[0]));
+    return el;
+}
+
+void virtio_elem_free(struct virtio_elem *el)
+{
+    free(el);
+}
+
+/* Device writes become known to the dirty log and the translator before the driver can see the completion. */
+static void elem_written(struct virtio *v, const struct virtio_elem *el, uint64_t written)
+{
+    for (unsigned i = el->n_out; i < el->n_out + el->n_in && written > 0; i++) {
+        uint64_t n = el->sg[i].len < written ? el->sg[i].len : written;
+
+        mem_written(v->dev.vm->mem, el->sg[i].gpa, n);
+        written -= n;
+    }
+}
+
+void virtq_push(struct virtio *v, unsigned q, struct virtio_elem *el, uint64_t written)
+{
+    struct virtq *vq = &v->queue[q];
+    struct vring_used_elem *slot;
+    struct vring r;
+
+    elem_written(v, el, written);
+    if (el->generation == vq->generation) {
+        vq->in_flight--;
+    }
+    if (el->generation == vq->generation && vring_map(v, vq, &r)) {
+        slot = &r.used->ring[vq->used_idx % vq->num];
+        slot->id = htole32(el->head);
+        slot->len = htole32(written > UINT32_MAX ? UINT32_MAX : (uint32_t)written);
+        store16(&r.used->idx, ++vq->used_idx);
+        mem_written(v->dev.vm->mem, vq->used, used_bytes(vq));
+    }
+    virtio_elem_free(el);
+}
+
+void virtq_unpop(struct virtio *v, unsigned q, struct virtio_elem *el)
+{
+    struct virtq *vq = &v->queue[q];
+
+    if (el->generation == vq->generation) {
+        vq->in_flight--;
+        vq->last_avail--;
+    }
+    virtio_elem_free(el);
+}
+
+/* virtio 1.2 §2.7.7.2: interrupts are wanted when used_event lies in the entries filled since the last one. */
+static bool signal_wanted(struct virtio *v, struct virtq *vq, const struct vring *r)
+{
+    uint16_t old = vq->signalled, fresh = vq->used_idx;
+    bool valid = vq->signalled_valid;
+
+    atomic_thread_fence(memory_order_seq_cst); /* used index before the driver's wish */
+    if (!has_event_idx(v)) {
+        return !(load16(&r->avail->flags) & AVAIL_NO_INTERRUPT);
+    }
+    vq->signalled = fresh;
+    vq->signalled_valid = true;
+    return !valid ||
+           (uint16_t)(fresh - load16(used_event(r, vq)) - 1) < (uint16_t)(fresh - old);
+}
+
+void virtq_signal(struct virtio *v, unsigned q)
+{
+    struct virtq *vq = &v->queue[q];
+    struct vring r;
+
+    if (vring_map(v, vq, &r) && signal_wanted(v, vq, &r)) {
+        v->isr |= VIRTIO_ISR_QUEUE;
+        if (v->raise) {
+            v->raise(v->transport);
+        }
+    }
+}
+
+bool virtq_rearm(struct virtio *v, unsigned q)
+{
+    struct virtq *vq = &v->queue[q];
+    struct vring r;
+
+    if (!vring_map(v, vq, &r)) {
+        return false;
+    }
+    if (has_event_idx(v)) {
+        store16(avail_event(&r, vq), vq->last_avail);
+        mem_written(v->dev.vm->mem, vq->used, used_bytes(vq));
+    }
+    atomic_thread_fence(memory_order_seq_cst); /* our wish before the driver's index */
+    return load16(&r.avail->idx) != vq->last_avail;
+}
+
+/* Copies n bytes between buf and sg[0..count), `skip` bytes into it. */
+static size_t sg_copy(const struct virtio_sg *sg, unsigned count, uint64_t skip, uint8_t *buf, size_t n,
+                      bool to_guest)
+{
+    size_t done = 0;
+
+    for (unsigned i = 0; i < count && done < n; i++) {
+        size_t part;
+
+        if (skip >= sg[i].len) {
+            skip -= sg[i].len;
+            continue;
+        }
+        part = sg[i].len - skip < n - done ? (size_t)(sg[i].len - skip) : n - done;
+        if (to_guest) {
+            memcpy(sg[i].host + skip, buf + done, part);
+        } else {
+            memcpy(buf + done, sg[i].host + skip, part);
+        }
+        done += part;
+        skip = 0;
+    }
+    return done;
+}
+
+size_t virtio_get(const struct virtio_elem *el, uint64_t skip, void *out, size_t n)
+{
+    return sg_copy(el->sg, el->n_out, skip, out, n, false);
+}
+
+size_t virtio_put(struct virtio_elem *el, uint64_t skip, const void *in, size_t n)
+{
+    return sg_copy(el->sg + el->n_out, el->n_in, skip, (uint8_t *)(uintptr_t)in, n, true);
+}
