@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs images of cases under vmd-emu or QEMU, and tells one outcome from another."""
+
+import os
+import sys
+import tempfile
+
+import image
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "guests"))
+import guest  # noqa: E402
+
+# The reference without what our CPU does not have: a hypervisor extension changes CSRs.
+QEMU_CPU = {64: "rv64,h=false", 32: "rv32,h=false"}
+TIMEOUT = 120.0
+
+
+class Ended(Exception):
+    """An emulator did not reach the end of an image: the text says how it ended."""
+
+    def __init__(self, text, results):
+        super().__init__(text)
+        self.results = results
+
+
+def run(emulator, built, backend="jit", timeout=TIMEOUT):
+    """Runs an Image; returns its results. emulator: vmd, qemu or qemu10; backend: vmd's."""
+    with tempfile.NamedTemporaryFile(prefix="vmd-isa-", suffix=".bin") as file:
+        file.write(built.bytes())
+        file.flush()
+        config = {"arch": f"riscv{built.xlen}", "memory": 128 << 20, "firmware": file.name}
+        arguments = []
+        if emulator == "vmd":
+            config["tcg"] = {"backend": backend}
+        else:
+            arguments = ["-cpu", QEMU_CPU[built.xlen]]
+        with guest.Guest(config, emulator, arguments) as vm:
+            try:
+                status = vm.wait(timeout)
+            except guest.GuestError as problem:
+                raise Ended(str(problem).splitlines()[0], partial(built, vm)) from None
+            if status != 0:
+                text = vm.errors.decode(errors="replace").strip()[-300:]
+                raise Ended(f"exit status {status}: {text}", partial(built, vm))
+            results = built.parse(bytes(vm.output))
+    if len(results) != len(built.cases):
+        raise Ended(f"{len(results)} results of {len(built.cases)} cases", results)
+    return results
+
+
+def partial(built, vm):
+    try:
+        return built.parse(bytes(vm.output))
+    except ValueError:
+        return []
+
+
+def available(emulator, xlen=64):
+    """Raises guest.Unavailable with what is missing."""
+    guest.emulator_path(emulator, f"riscv{xlen}")
