@@ -12,8 +12,7 @@
 
 enum tcg_backend {
     TCG_JIT,    /* translate to host code; -ENOTSUP where there is no back end for this host */
-    TCG_INTERP, /* interpret the IR: the oracle and the portable back end */
-    TCG_BOTH    /* run each block both ways and compare (tests) */
+    TCG_INTERP  /* interpret the IR: the oracle and the portable back end */
 };
 
 /* vm->engine_config; zeroes mean defaults. */

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of engine/tcg share: per-vCPU state, address spaces with their soft TLB and jump cache, blocks.
+ *
+ * Locks: tcg_vm.lock protects blocks, the hash chains' writers, page records and the code buffer. Chains are read
+ * without it (blocks are freed only inside an exclusive section). A tcg_vcpu and its spaces belong to the
+ * vCPU's thread; others may only clear write tags (atomically) and set exit_req.
+ */
+#ifndef VMD_TCG_INTERNAL_H
+#define VMD_TCG_INTERNAL_H
+
+#include "engine/core/mem.h"
+#include "engine/tcg/guest.h"
+#include "engine/tcg/tcg.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdatomic.h>
+
+/* ---- soft TLB and jump cache ---- */
+
+#define TLB_BITS 10
+#define TLB_SIZE (1u << TLB_BITS)
+#define FTLB_SIZE 256u
+#define JC_BITS 12
+#define JC_SIZE (1u << JC_BITS)
+/* Flags in the low bits of a tag: any of them makes the inline comparison fail. */
+#define TLB_SLOW 8u     /* valid, but the slow path must see each access (I/O, code page, dirty logging) */
+#define TLB_INVALID 16u
+
+struct tcg_tlb_info {
+    uint64_t gpa;                   /* of the page */
+    const struct mem_range *range;
+};
+
+struct tcg_fetch {
+    uint64_t tag;  /* virtual page | TLB_INVALID */
+    uint64_t gpa;
+    const struct mem_range *range;
+};
+
+struct tcg_jump {
+    uint64_t pc;      /* 1 when empty: no pc is odd */
+    const void *code; /* host code, or the block under the interpreter */
+};
+
+/* One (mode, address space) of a vCPU. Code reaches it through a host register, so switching spaces is one pointer and
+ * a flush of one space touches no other. */
+struct tcg_space {
+    _Atomic uint64_t tag[2][TLB_SIZE]; /* by TCG_READ, TCG_WRITE */
+    uint64_t addend[TLB_SIZE];         /* host address of a page minus its virtual address */
+    struct tcg_jump jc[JC_SIZE];
+    struct tcg_tlb_info info[TLB_SIZE];
+    struct tcg_fetch fetch[FTLB_SIZE];
+    uint64_t fetched[64];              /* Bloom bitmap of virtual pages fetched since the last full flush */
+    struct tcg_mode mode;
+    uint64_t last_used;
+    bool clean;                        /* nothing cached */
+};
+
+/* ---- blocks ---- */
+
+struct tcg_block;
+
+struct tcg_exit {
+    struct tcg_block *block;
+    struct tcg_block *to;   /* linked to, or NULL */
+    int32_t off;            /* target, page-relative (IR_EXIT_DIRECT) */
+    uint32_t patch;         /* offset in the code buffer of the 32-bit displacement to patch; 0: not linkable */
+    uint32_t stub;          /* offset of the unlinked target */
+};
+
+/* Where a faulting access or call stands: return address in the code buffer to instruction. Sorted by host. */
+struct tcg_site {
+    uint32_t host;
+    int32_t insn;
+};
+
+struct tcg_block {
+    _Atomic(struct tcg_block *) hash_next;
+    struct tcg_block *page_next[2];
+    uint64_t gpa;          /* of the first instruction */
+    uint64_t gpa_page2;    /* page of a straddling instruction's second half, or UINT64_MAX */
+    uint32_t mode;         /* tcg_mode.code */
+    uint32_t region;
+    uint64_t granules;     /* 64-byte pieces of the page it was made from */
+    uint64_t granules2;
+    _Atomic bool invalid;
+    struct tcg_block *forward; /* invalid: entry jumps on to this newer block, or NULL */
+    uint16_t n_insns;
+    uint32_t code;         /* offset in the code buffer */
+    uint32_t code_size;
+    uint32_t n_exits, n_sites;
+    struct tcg_exit *exits;
+    struct tcg_site *sites;
+};
+
+/* ---- code buffer (codebuf.c) ---- */
+
+/* One memfd mapped twice: writable here, executable elsewhere; no page is ever both. Offsets serve for both views. */
+struct tcg_codebuf {
+    uint8_t *rw;
+    const uint8_t *rx;
+    size_t size;
+};
+int codebuf_init(struct tcg_codebuf *b, size_t size, struct err *e);
+void codebuf_done(struct tcg_codebuf *b);
+
+#define TCG_REGIONS 16
+#define TCG_HASH_BITS 15
+
+/* A 4 KiB page of guest RAM or ROM as the translator sees it. */
+struct tcg_page {
+    struct tcg_block *blocks;     /* page_next[0 or 1] chains, see page_link() */
+    uint64_t granules;            /* union over its blocks */
+    uint32_t claims;              /* translations under way: granules stay all ones meanwhile */
+    _Atomic uint32_t writers;     /* bit per vCPU (index mod 32) that has had a fast write tag for it */
+};
+
+struct tcg_vcpu;
+
+struct tcg_stats {
+    uint64_t blocks, insns, code_bytes, evictions, invalidations, links, revokes;
+};
+
+struct tcg_vm {
+    struct vm *vm;
+    const struct tcg_guest *guest;
+    struct tcg_config config;
+    pthread_mutex_t lock;
+    struct tcg_codebuf buf;
+    size_t region_size, region_used;
+    unsigned region;              /* being filled */
+    size_t reserved;              /* bytes at the start: thunks */
+    _Atomic(struct tcg_block *) hash[1u << TCG_HASH_BITS];
+    struct tcg_block **by_host[TCG_REGIONS]; /* every block, in order of code offset */
+    unsigned n_by_host[TCG_REGIONS], cap_by_host[TCG_REGIONS];
+    struct tcg_page *pages;       /* by ram_page */
+    uint64_t n_pages;
+    struct tcg_stats stats;
+
+    /* Exclusive sections (tcg.c). */
+    pthread_mutex_t excl_lock;
+    pthread_cond_t excl_cond;
+    unsigned running;             /* vCPUs inside run() and not waiting */
+    unsigned excl_pending;        /* somebody wants to be alone */
+    bool excl_active;
+    struct tcg_vcpu **vcpus;
+    unsigned n_vcpus;
+};
+
+/* ---- one vCPU ---- */
+
+#define TCG_SPACES 24
+#define TCG_SPILLS 64
+
+struct tcg_vcpu {
+    struct vcpu *vcpu;
+    struct tcg_vm *tcg;
+    struct tcg_space *spaces[TCG_SPACES]; /* NULL until used */
+    uint64_t use_clock;
+    uint32_t mode_code;
+    sigjmp_buf unwind;
+    enum { UNWIND_RAISE = 1, UNWIND_HALT } unwind_why;
+    uint32_t cause;
+    uint64_t tval;
+    struct ir *ir;                /* scratch of the translator */
+    uint64_t *interp_temps;
+    int32_t interp_insn;          /* instruction running under the interpreter */
+    _Atomic bool kicked;
+    bool in_code;                 /* between entering and leaving translated code */
+    uint64_t n_enter, n_lookup, n_tlb_fill, n_slow, n_exception, n_interrupt, n_translate, n_space;
+
+    /* Reached from translated code at small negative offsets from cpu. */
+    uint64_t spill[TCG_SPILLS];
+    uint64_t save[4];             /* scratch registers over a slow path */
+    uint64_t arg[2];
+    uint64_t host_ra;             /* return address of the running helper in the code buffer, 0: none */
+    uint64_t pc_page;             /* virtual address of the page of the running block */
+    struct tcg_space *space;
+    _Atomic uint32_t exit_req;
+    uint32_t pad;
+    _Alignas(64) uint8_t cpu[];   /* the architectural state */
+};
+
+static inline struct tcg_vcpu *tcg_of(void *cpu)
+{
+    return (struct tcg_vcpu *)((char *)cpu - offsetof(struct tcg_vcpu, cpu));
+}
+static inline uint64_t *tcg_pc(struct tcg_vcpu *v)
+{
+    return (uint64_t *)(void *)(v->cpu + v->tcg->guest->pc_offset);
+}
+
+/* ---- translate.c: guest bytes to IR to a block ---- */
+
+/* Makes a block for pc (virtual) at gpa in the current mode. NULL with an exception pending by *cause and *tval. */
+struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f);
+
+/* ---- cache.c: blocks by physical address, linking, invalidation, eviction ---- */
+
+int cache_init(struct tcg_vm *t, struct err *e);
+void cache_done(struct tcg_vm *t);
+struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode);
+/* Makes room for `max` bytes of code at the fill point, moving to the next region when this one is full. False when that
+ * region must be evicted first: the caller drops the lock, comes back inside an exclusive section with may_evict. */
+bool cache_reserve(struct tcg_vm *t, size_t max, bool may_evict);
+/* Offset where the next block's code goes. t->lock held, as for all below unless said. */
+uint32_t cache_fill_point(const struct tcg_vm *t);
+/* Takes the block over (code_size bytes at the fill point) and makes it visible. page/page2: its page records, NULL for ROM. */
+void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page, struct tcg_page *page2);
+/* Before guest bytes of a page are read for translation: from here on every store to it takes the slow path. Takes the lock
+ * itself; may enter an exclusive section. */
+void cache_claim(struct tcg_vcpu *v, struct tcg_page *p, const uint8_t *host_page);
+void cache_unclaim(struct tcg_vm *t, struct tcg_page *p); /* lock held */
+struct tcg_page *cache_page(struct tcg_vm *t, const struct mem_range *r, uint64_t gpa);
+/* Patches an exit to jump straight to a block of the same page and mode. */
+void cache_link(struct tcg_vm *t, struct tcg_exit *x, struct tcg_block *to); /* takes the lock */
+/* Drops blocks made from guest bytes [gpa, gpa+n). Any thread. Returns true when there were any. */
+bool cache_invalidate(struct tcg_vm *t, uint64_t gpa, uint64_t n);
+void cache_flush_all(struct tcg_vm *t); /* exclusive or stopped */
+/* Block whose host code holds this address, or NULL. */
+struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host);
+/* Lets the entry of an invalid block jump to its successor of the same address and mode. Takes the lock. */
+void cache_forward(struct tcg_vm *t, struct tcg_block *stale, struct tcg_block *to);
+/* Block and instruction of a host return address. Offsets are page-relative. */
+bool cache_site(struct tcg_vm *t, uint64_t host, int32_t *insn);
+/* Does the page hold translated code in the 64-byte pieces given by mask? */
+static inline bool cache_page_has_code(const struct tcg_page *p)
+{
+    return __atomic_load_n(&p->granules, __ATOMIC_ACQUIRE) != 0;
+}
+
+/* ---- tlb.c ---- */
+
+struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m);
+void space_flush(struct tcg_space *s);
+void space_flush_page(struct tcg_vcpu *v, struct tcg_space *s, uint64_t va);
+void tlb_flush_vcpu(struct tcg_vcpu *v);
+void tlb_free(struct tcg_vcpu *v);
+/* Takes away fast write access to one page from every space of a vCPU. Any thread. */
+void tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page);
+/* Fetch translation of pc's page; NULL with *cause and *tval set on a fault. */
+const struct tcg_fetch *tlb_fetch(struct tcg_vcpu *v, uint64_t va, struct tcg_fetch *uncached,
+                                  uint32_t *cause, uint64_t *tval);
+/* Slow paths of translated code and of the interpreter. They raise. */
+uint64_t tlb_load(void *cpu, uint64_t va, uint64_t mo);
+void tlb_store(void *cpu, uint64_t va, uint64_t value, uint64_t mo);
+uint64_t tlb_amo(void *cpu, uint64_t va, uint64_t value, uint64_t mo_kind); /* mo | kind << 8 */
+uint64_t tlb_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t value_, uint64_t mo);
+
+static inline unsigned jc_index(uint64_t pc)
+{
+    return (unsigned)((pc ^ pc >> 11) >> 1) & (JC_SIZE - 1);
+}
+
+/* ---- back ends ---- */
+
+/* host_X/: compiles v->ir into the code buffer. Fills code, code_size, exits, sites. Returns the bytes used, 0 when `room` is
+ * too small or the block too complex (caller retries with fewer instructions). */
+struct tcg_host_ops {
+    const char *name;
+    bool (*supported)(void);
+    /* Emits the thunks at the start of the buffer; returns bytes used. */
+    size_t (*init)(struct tcg_vm *t, struct err *e);
+    size_t (*compile)(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size_t room);
+    /* Runs from code until it leaves. NULL: pc is in the CPU state; else the direct exit taken. */
+    struct tcg_exit *(*enter)(struct tcg_vcpu *v, const void *code);
+    void (*patch)(struct tcg_vm *t, struct tcg_exit *x, uint32_t to);
+    /* Makes an invalid block's entry leave to the dispatcher (enter() returns TCG_EXIT_STALE, host_ra tells the
+     * block), or jump on to a newer block's code when forward is not NULL. One aligned 8-byte store. */
+    void (*kill)(struct tcg_vm *t, struct tcg_block *b, const struct tcg_block *forward);
+};
+#define TCG_EXIT_STALE ((struct tcg_exit *)1)
+extern const struct tcg_host_ops tcg_host_x86_64;
+const struct tcg_host_ops *tcg_host(void); /* of this machine, or NULL */
+
+/* The interpreter's "host code": the block's IR, copied into the code buffer at `at`. Returns bytes used or 0. */
+size_t ir_interp_compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size_t room);
+/* Runs one block; returns as enter() does. */
+struct tcg_exit *ir_interp(struct tcg_vcpu *v, struct tcg_block *b);
+
+/* ---- tcg.c ---- */
+void tcg_exclusive_begin(struct tcg_vcpu *self); /* self may be NULL (not a vCPU thread) */
+void tcg_exclusive_end(struct tcg_vcpu *self);
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Passes over one block of IR, each one function named in one list. The first tier runs these; they are linear.
+ * No pass moves, merges or drops a memory access, a fence, a call with effects or an exit.
+ */
+#include "engine/tcg/ir.h"
+
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Calls f for every operand slot an op reads. Exits of kind indirect read their ref too. */
+static void each_use(struct ir *ir, struct ir_op *op, void (*f)(void *arg, ir_ref *r), void *arg)
+{
+    if (op->a != IR_NONE) {
+        f(arg, &op->a);
+    }
+    if (op->b != IR_NONE) {
+        f(arg, &op->b);
+    }
+    if (op->c != IR_NONE) {
+        f(arg, &op->c);
+    }
+    if (op->e != IR_NONE) {
+        f(arg, &op->e);
+    }
+    if (ir_op_info[op->op].flags & IRF_EXIT) {
+        struct ir_exit *x = &ir->exits[op->imm];
+        if (x->kind == IR_EXIT_INDIRECT) {
+            f(arg, &x->ref);
+        }
+    }
+}
+
+/* Does anything outside the op's operands see the globals when it runs? */
+static bool observes_globals(const struct ir_op *op)
+{
+    if (op->op == IR_call) {
+        return !(op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS));
+    }
+    return ir_op_info[op->op].flags & (IRF_FAULT | IRF_EXIT);
+}
+
+static bool removable(const struct ir_op *op)
+{
+    if (op->op == IR_call) {
+        return op->aux & IR_CALL_PURE;
+    }
+    return !(ir_op_info[op->op].flags & IRF_SIDE);
+}
+
+struct live {
+    bool temp[IR_MAX_TEMPS];
+    bool global[IR_MAX_GLOBALS];
+};
+
+static void mark_live(void *arg, ir_ref *r)
+{
+    struct live *l = arg;
+    if (ir_kind(*r) == IR_TEMP) {
+        l->temp[ir_index(*r)] = true;
+    } else if (ir_kind(*r) == IR_GLOBAL) {
+        l->global[ir_index(*r)] = true;
+    }
+}
+
+/* Drops pure ops whose result nobody reads, global writes that are overwritten unseen included. */
+static void drop_dead(struct ir *ir)
+{
+    struct live l;
+    memset(l.temp, 0, ir->n_temps * sizeof(l.temp[0]));
+    memset(l.global, true, ir->n_globals * sizeof(l.global[0]));
+    unsigned keep = ir->n_ops; /* ops are compacted toward the end, then moved down */
+    for (unsigned i = ir->n_ops; i-- > 0;) {
+        struct ir_op *op = &ir->ops[i];
+        if (op->d != IR_NONE) {
+            bool *d = ir_kind(op->d) == IR_TEMP ? &l.temp[ir_index(op->d)]
+                                                : &l.global[ir_index(op->d)];
+            if (!*d && removable(op)) {
+                continue;
+            }
+            if (!*d && op->op == IR_call && ir_kind(op->d) == IR_TEMP) {
+                op->d = IR_NONE;
+            }
+            *d = false;
+        }
+        if (observes_globals(op)) {
+            memset(l.global, true, ir->n_globals * sizeof(l.global[0]));
+        }
+        each_use(ir, op, mark_live, &l);
+        if (--keep != i) {
+            ir->ops[keep] = *op;
+        }
+    }
+    if (keep) {
+        memmove(ir->ops, ir->ops + keep, (ir->n_ops - keep) * sizeof(ir->ops[0]));
+        ir->n_ops -= keep;
+    }
+}
+
+struct count {
+    uint16_t uses[IR_MAX_TEMPS];
+};
+
+static void count_use(void *arg, ir_ref *r)
+{
+    struct count *c = arg;
+    if (ir_kind(*r) == IR_TEMP) {
+        c->uses[ir_index(*r)]++;
+    }
+}
+
+struct touch {
+    ir_ref global;
+    bool hit;
+};
+
+static void touches(void *arg, ir_ref *r)
+{
+    struct touch *t = arg;
+    t->hit |= *r == t->global;
+}
+
+/* May the write of global g at `to` happen at `from` already? */
+static bool can_hoist(struct ir *ir, unsigned from, unsigned to, ir_ref g)
+{
+    struct touch t = { g, false };
+    if (from + 8 < to) {
+        return false; /* linear time; neighbours are what pays */
+    }
+    for (unsigned i = from + 1; i < to; i++) {
+        struct ir_op *op = &ir->ops[i];
+        if (observes_globals(op) || op->d == g) {
+            return false;
+        }
+        each_use(ir, op, touches, &t);
+        if (t.hit) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* t = a op b; g = t  becomes  g = a op b, when t has no other reader. */
+static void forward_destination(struct ir *ir)
+{
+    struct count c;
+    uint16_t def[IR_MAX_TEMPS];
+    memset(c.uses, 0, ir->n_temps * sizeof(c.uses[0]));
+    for (unsigned i = 0; i < ir->n_ops; i++) {
+        each_use(ir, &ir->ops[i], count_use, &c);
+        ir_ref d = ir->ops[i].d;
+        if (d != IR_NONE && ir_kind(d) == IR_TEMP) {
+            def[ir_index(d)] = (uint16_t)i;
+        }
+    }
+    unsigned out = 0;
+    for (unsigned i = 0; i < ir->n_ops; i++) {
+        struct ir_op *op = &ir->ops[i];
+        if (op->op == IR_mov && ir_kind(op->d) == IR_GLOBAL && ir_kind(op->a) == IR_TEMP &&
+            c.uses[ir_index(op->a)] == 1 && can_hoist(ir, def[ir_index(op->a)], i, op->d)) {
+            ir->ops[def[ir_index(op->a)]].d = op->d;
+            op->op = IR_insn; /* a marker that repeats the offset: harmless, dropped below */
+            op->d = op->a = IR_NONE;
+            op->imm = INT64_MIN;
+        }
+    }
+    for (unsigned i = 0; i < ir->n_ops; i++) {
+        if (ir->ops[i].op == IR_insn && ir->ops[i].imm == INT64_MIN) {
+            continue;
+        }
+        if (out != i) {
+            ir->ops[out] = ir->ops[i];
+        }
+        out++;
+    }
+    ir->n_ops = out;
+}
+
+static const struct {
+    const char *name;
+    void (*run)(struct ir *ir);
+} passes[] = {
+    { "drop_dead", drop_dead },
+    { "forward_destination", forward_destination },
+};
+
+void ir_optimise(struct ir *ir)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(passes); i++) {
+        passes[i].run(ir);
+#ifdef VMD_DEBUG
+        char why[128];
+        if (!ir_check(ir, why, sizeof(why))) {
+            log_error("tcg", "IR check after pass %s: %s", passes[i].name, why);
+            abort(); /* our own bug, never a guest's */
+        }
+#endif
+    }
+}

@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translating engine: the run loop of a vCPU, exceptions that unwind out of translated code, exclusive sections,
+ * and struct engine_ops.
+ */
+#include "engine/tcg/internal.h"
+
+#include "engine/base/buf.h"
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct tcg_host_ops *tcg_host(void)
+{
+#ifdef __x86_64__
+    return tcg_host_x86_64.supported() ? &tcg_host_x86_64 : NULL;
+#else
+    return NULL;
+#endif
+}
+
+struct vcpu *tcg_vcpu_of(void *cpu)
+{
+    return tcg_of(cpu)->vcpu;
+}
+
+/* ---- exclusive sections: one thread runs, no vCPU is inside translated code or a helper ---- */
+
+static void run_begin(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    pthread_mutex_lock(&t->excl_lock);
+    while (t->excl_active || t->excl_pending) {
+        pthread_cond_wait(&t->excl_cond, &t->excl_lock);
+    }
+    t->running++;
+    pthread_mutex_unlock(&t->excl_lock);
+}
+
+static void run_end(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    pthread_mutex_lock(&t->excl_lock);
+    t->running--;
+    pthread_cond_broadcast(&t->excl_cond);
+    pthread_mutex_unlock(&t->excl_lock);
+}
+
+void tcg_exclusive_begin(struct tcg_vcpu *self)
+{
+    struct tcg_vcpu *v = self;
+    struct tcg_vm *t = v->tcg;
+    pthread_mutex_lock(&t->excl_lock);
+    t->excl_pending++;
+    t->running--; /* stand aside for another that came first */
+    pthread_cond_broadcast(&t->excl_cond);
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        if (t->vcpus[i] != v) {
+            atomic_store(&t->vcpus[i]->exit_req, 1);
+        }
+    }
+    while (t->excl_active || t->running) {
+        pthread_cond_wait(&t->excl_cond, &t->excl_lock);
+    }
+    t->excl_pending--;
+    t->excl_active = true;
+    t->running++;
+    pthread_mutex_unlock(&t->excl_lock);
+}
+
+void tcg_exclusive_end(struct tcg_vcpu *self)
+{
+    struct tcg_vm *t = self->tcg;
+    pthread_mutex_lock(&t->excl_lock);
+    t->excl_active = false;
+    pthread_cond_broadcast(&t->excl_cond);
+    pthread_mutex_unlock(&t->excl_lock);
+}
+
+/* ---- leaving translated code ---- */
+
+/* The pc of the instruction whose helper is running. */
+static void restore_pc(struct tcg_vcpu *v)
+{
+    int32_t off = v->interp_insn;
+    if (!v->in_code) {
+        return; /* raised by the dispatcher: the pc is right already */
+    }
+    if (v->tcg->config.backend == TCG_JIT && !cache_site(v->tcg, v->host_ra, &off)) {
+        log_error("tcg", "no instruction is known for host address 0x%" PRIx64, v->host_ra);
+        abort(); /* our own bug: a site was not recorded */
+    }
+    *tcg_pc(v) = (v->pc_page + (uint64_t)(int64_t)off) & v->tcg->guest->pc_mask;
+}
+
+void tcg_raise(void *cpu, uint32_t cause, uint64_t tval)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    restore_pc(v);
+    v->cause = cause;
+    v->tval = tval;
+    v->unwind_why = UNWIND_RAISE;
+    siglongjmp(v->unwind, 1);
+}
+
+void tcg_halt(void *cpu)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    v->unwind_why = UNWIND_HALT;
+    siglongjmp(v->unwind, 1);
+}
+
+void tcg_mode_changed(void *cpu)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    struct tcg_mode m = v->tcg->guest->mode(cpu);
+    v->mode_code = m.code;
+    v->space = space_select(v, m);
+}
+
+void tcg_interrupt_check(void *cpu)
+{
+    atomic_store_explicit(&tcg_of(cpu)->exit_req, 1, memory_order_relaxed);
+}
+
+bool tcg_debug_translate(void *cpu, uint64_t va, uint64_t *gpa)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    struct tcg_mode m = v->tcg->guest->mode(cpu);
+    struct tcg_walk w = { .va = va, .access = TCG_READ, .mmu = m.mmu, .probe = true };
+    if (v->tcg->guest->walk(cpu, &w)) {
+        return false;
+    }
+    *gpa = w.gpa;
+    return true;
+}
+
+/* ---- the dispatcher ---- */
+
+static void deliver(struct tcg_vcpu *v, uint32_t cause, uint64_t tval)
+{
+    v->n_exception++;
+    log_trace('e', "cpu%u exception %" PRIu32 " tval %" PRIx64 " pc %" PRIx64, v->vcpu->index,
+              cause, tval, *tcg_pc(v));
+    v->tcg->guest->exception(v->cpu, cause, tval);
+    tcg_mode_changed(v->cpu);
+}
+
+static bool page2_matches(struct tcg_vcpu *v, const struct tcg_block *b, uint64_t pc)
+{
+    struct tcg_fetch uncached;
+    uint32_t cause;
+    uint64_t tval, va2 = ((pc | 4095) + 1) & v->tcg->guest->pc_mask;
+    const struct tcg_fetch *f = tlb_fetch(v, va2, &uncached, &cause, &tval);
+    return f && f->gpa == b->gpa_page2;
+}
+
+/* The block for pc, from the cache or newly made. NULL when fetching faults: the exception has been delivered. */
+static struct tcg_block *find_block(struct tcg_vcpu *v, uint64_t pc, bool *cacheable)
+{
+    struct tcg_fetch uncached;
+    uint32_t cause = 0;
+    uint64_t tval = pc;
+    v->n_lookup++;
+    const struct tcg_fetch *f = tlb_fetch(v, pc, &uncached, &cause, &tval);
+    if (!f) {
+        deliver(v, cause, tval);
+        return NULL;
+    }
+    uint32_t mode = v->mode_code | (f->tag & TLB_SLOW ? 0x80000000u : 0);
+    struct tcg_block *b = cache_find(v->tcg, f->gpa | (pc & 4095), mode);
+    if (b && b->gpa_page2 != UINT64_MAX && !page2_matches(v, b, pc)) {
+        /* Mapped differently behind the page's end: this version goes, the page it was made from stays right. */
+        cache_invalidate(v->tcg, b->gpa, 1);
+        b = NULL;
+        f = tlb_fetch(v, pc, &uncached, &cause, &tval);
+    }
+    *cacheable = f && !(f->tag & TLB_SLOW);
+    if (!b) {
+        b = f ? tcg_translate(v, pc, f) : NULL;
+        if (!b) {
+            deliver(v, f ? v->cause : cause, f ? v->tval : tval);
+            return NULL;
+        }
+    }
+    *cacheable &= b->gpa_page2 == UINT64_MAX;
+    return b;
+}
+
+static const void *code_of(struct tcg_vcpu *v, struct tcg_block *b)
+{
+    return v->tcg->config.backend == TCG_JIT ? (const void *)(v->tcg->buf.rx + b->code) : b;
+}
+
+static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
+{
+    struct tcg_exit *x;
+    v->in_code = true;
+    v->n_enter++;
+    x = v->tcg->config.backend == TCG_JIT
+            ? tcg_host()->enter(v, code)
+            : ir_interp(v, (struct tcg_block *)(uintptr_t)code);
+    v->in_code = false;
+    return x;
+}
+
+/* An invalidated block was entered: forget where it was remembered, and let it lead to its successor. */
+static void stale_entry(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    pthread_mutex_lock(&t->lock);
+    struct tcg_block *old = cache_by_host(t, v->host_ra);
+    pthread_mutex_unlock(&t->lock);
+    uint64_t evictions = t->stats.evictions;
+    uint64_t pc = v->pc_page + (old->gpa & 4095);
+    *tcg_pc(v) = pc;
+    struct tcg_jump *j = &v->space->jc[jc_index(pc)];
+    if (j->pc == pc) {
+        j->pc = 1;
+    }
+    bool cacheable;
+    struct tcg_block *b = find_block(v, pc, &cacheable);
+    if (b && cacheable && evictions == t->stats.evictions && b->gpa == old->gpa &&
+        b->mode == old->mode) {
+        cache_forward(t, old, b);
+    }
+}
+
+/* Runs one stretch of translated code. `from` is the direct exit that led here, or NULL; returns the next one. */
+static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
+{
+    struct tcg_vm *t = v->tcg;
+    uint64_t pc = *tcg_pc(v);
+    struct tcg_jump *j = &v->space->jc[jc_index(pc)];
+    const void *code = j->code;
+    if (j->pc != pc || (t->config.backend == TCG_INTERP && ((const struct tcg_block *)code)->invalid) ||
+        (from && from->patch)) {
+        uint64_t evictions = t->stats.evictions;
+        bool cacheable = false;
+        struct tcg_block *b = find_block(v, pc, &cacheable);
+        if (!b) {
+            return NULL;
+        }
+        code = code_of(v, b);
+        if (cacheable) {
+            j = &v->space->jc[jc_index(pc)];
+            *j = (struct tcg_jump){ pc, code };
+            v->space->clean = false;
+            uint64_t bit = pc & ~4095ull; /* pc_page of the target must equal that of the exit */
+            if (from && from->patch && !from->to && bit == v->pc_page && from->off >= 0 &&
+                from->off < 4096 && evictions == t->stats.evictions &&
+                b->mode == from->block->mode) {
+                cache_link(t, from, b);
+            }
+        }
+    }
+    v->pc_page = pc & ~4095ull;
+    struct tcg_exit *x = enter(v, code);
+    if (x == TCG_EXIT_STALE) {
+        stale_entry(v);
+        return NULL;
+    }
+    if (x) {
+        *tcg_pc(v) = (v->pc_page + (uint64_t)(int64_t)x->off) & t->guest->pc_mask;
+    }
+    return x;
+}
+
+static bool serve_requests(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    atomic_store(&v->exit_req, 0);
+    pthread_mutex_lock(&t->excl_lock);
+    bool wait = t->excl_active || t->excl_pending;
+    pthread_mutex_unlock(&t->excl_lock);
+    if (wait) {
+        run_end(v);
+        run_begin(v);
+    }
+    if (atomic_exchange(&v->kicked, false)) {
+        return true;
+    }
+    if (t->guest->interrupt(v->cpu)) {
+        v->n_interrupt++;
+        log_trace('e', "cpu%u interrupt, pc %" PRIx64, v->vcpu->index, *tcg_pc(v));
+        tcg_mode_changed(v->cpu);
+    }
+    return false;
+}
+
+static enum vcpu_exit tcg_run(struct vcpu *c)
+{
+    struct tcg_vcpu *v = c->engine_data;
+    struct tcg_exit *volatile from = NULL;
+    run_begin(v);
+    tcg_mode_changed(v->cpu);
+    atomic_store(&v->exit_req, 1); /* look at interrupts first */
+    if (sigsetjmp(v->unwind, 0)) {
+        v->in_code = false;
+        from = NULL;
+        if (v->unwind_why == UNWIND_HALT) {
+            run_end(v);
+            return VCPU_EXIT_HALT;
+        }
+        deliver(v, v->cause, v->tval);
+    }
+    for (;;) {
+        if (atomic_load_explicit(&v->exit_req, memory_order_relaxed)) {
+            from = NULL;
+            if (serve_requests(v)) {
+                break;
+            }
+        }
+        from = step(v, from);
+    }
+    run_end(v);
+    return VCPU_EXIT_KICK;
+}
+
+/* ---- engine_ops ---- */
+
+static int tcg_vm_init(struct vm *vm, struct err *e)
+{
+    const struct tcg_guest *g = tcg_guest_find(vm->arch->name);
+    if (!g) {
+        return err_set(e, -ENOTSUP, "engine tcg does not translate architecture '%s'",
+                       vm->arch->name);
+    }
+    struct tcg_vm *t = xnew(struct tcg_vm);
+    t->vm = vm;
+    t->guest = g;
+    if (vm->engine_config) {
+        t->config = *(const struct tcg_config *)vm->engine_config;
+    }
+    if (t->config.cache_size == 0) {
+        t->config.cache_size = 64u << 20;
+    }
+    t->config.cache_size = (t->config.cache_size + 0xffff) & ~(size_t)0xffff;
+    if (t->config.max_insns == 0) {
+        t->config.max_insns = 64;
+    }
+    int rc = 0;
+    if (t->config.cache_size < 1u << 20 || t->config.cache_size > 1u << 30) {
+        rc = err_set(e, -EINVAL, "tcg cache_size %zu is outside 1 MiB to 1 GiB", t->config.cache_size);
+    } else if (t->config.backend == TCG_JIT && !tcg_host()) {
+        rc = err_set(e, -ENOTSUP, "engine tcg has no back end for this host; use backend 'interp'");
+    } else {
+        rc = cache_init(t, e);
+    }
+    if (rc < 0) {
+        free(t);
+        return rc;
+    }
+    pthread_mutex_init(&t->excl_lock, NULL);
+    pthread_cond_init(&t->excl_cond, NULL);
+    vm->engine_data = t;
+    return 0;
+}
+
+static void tcg_vm_done(struct vm *vm)
+{
+    struct tcg_vm *t = vm->engine_data;
+    if (t) {
+        cache_done(t);
+        pthread_mutex_destroy(&t->excl_lock);
+        pthread_cond_destroy(&t->excl_cond);
+        free(t->vcpus);
+        free(t);
+        vm->engine_data = NULL;
+    }
+}
+
+static int tcg_vcpu_init(struct vcpu *c, struct err *e)
+{
+    (void)e;
+    struct tcg_vm *t = c->vm->engine_data;
+    size_t size = (sizeof(struct tcg_vcpu) + c->vm->arch->cpu_size + 63) & ~(size_t)63;
+    struct tcg_vcpu *v = aligned_alloc(64, size);
+    if (!v) {
+        abort();
+    }
+    memset(v, 0, size);
+    v->vcpu = c;
+    v->tcg = t;
+    v->ir = xnew(struct ir);
+    v->interp_temps = xnew_n(uint64_t, IR_MAX_TEMPS);
+    c->engine_data = v;
+    c->cpu = v->cpu;
+    t->vcpus = xrealloc_n(t->vcpus, t->n_vcpus + 1, sizeof(t->vcpus[0]));
+    t->vcpus[t->n_vcpus++] = v;
+    return 0;
+}
+
+static void tcg_vcpu_done(struct vcpu *c)
+{
+    struct tcg_vcpu *v = c->engine_data;
+    if (!v) {
+        return;
+    }
+    struct tcg_vm *t = v->tcg;
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        if (t->vcpus[i] == v) {
+            t->vcpus[i] = t->vcpus[--t->n_vcpus];
+        }
+    }
+    tlb_free(v);
+    free(v->ir);
+    free(v->interp_temps);
+    free(v);
+    c->engine_data = NULL;
+    c->cpu = NULL;
+}
+
+static void tcg_mem_commit(struct vm *vm, const struct mem_flat *flat)
+{
+    struct tcg_vm *t = vm->engine_data;
+    (void)flat;
+    if (!t) {
+        return;
+    }
+    cache_flush_all(t);
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        tlb_flush_vcpu(t->vcpus[i]);
+    }
+    free(t->pages);
+    t->n_pages = mem_ram_pages(vm->mem);
+    t->pages = xnew_n(struct tcg_page, t->n_pages ? t->n_pages : 1);
+}
+
+static void tcg_mem_written(struct vm *vm, uint64_t gpa, uint64_t n)
+{
+    struct tcg_vm *t = vm->engine_data;
+    if (t && t->pages) {
+        cache_invalidate(t, gpa, n);
+    }
+}
+
+static void tcg_kick(struct vcpu *c)
+{
+    struct tcg_vcpu *v = c->engine_data;
+    atomic_store(&v->kicked, true);
+    atomic_store(&v->exit_req, 1);
+}
+
+static void tcg_irq(struct vcpu *c)
+{
+    struct tcg_vcpu *v = c->engine_data;
+    atomic_store(&v->exit_req, 1);
+}
+
+/* State was written from outside (reset, load): nothing cached of the old one may serve. */
+static void tcg_regs_put(struct vcpu *c)
+{
+    struct tcg_vcpu *v = c->engine_data;
+    tlb_flush_vcpu(v);
+}
+
+static void tcg_regs_get(struct vcpu *c)
+{
+    (void)c; /* the state is always in place while the vCPU is out of translated code */
+}
+
+static void tcg_stats(struct vm *vm, struct buf *out)
+{
+    struct tcg_vm *t = vm->engine_data;
+    pthread_mutex_lock(&t->lock);
+    struct tcg_stats s = t->stats;
+    pthread_mutex_unlock(&t->lock);
+    buf_printf(out,
+               "blocks %" PRIu64 "\ninsns %" PRIu64 "\ncode_bytes %" PRIu64 "\nevictions %" PRIu64
+               "\ninvalidations %" PRIu64 "\nlinks %" PRIu64 "\nrevokes %" PRIu64 "\n",
+               s.blocks, s.insns, s.code_bytes, s.evictions, s.invalidations, s.links, s.revokes);
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        const struct tcg_vcpu *v = t->vcpus[i];
+        buf_printf(out,
+                   "cpu%u.enter %" PRIu64 "\ncpu%u.lookup %" PRIu64 "\ncpu%u.tlb_fill %" PRIu64
+                   "\ncpu%u.slow %" PRIu64 "\ncpu%u.exceptions %" PRIu64 "\ncpu%u.interrupts %" PRIu64
+                   "\ncpu%u.translations %" PRIu64 "\ncpu%u.spaces %" PRIu64 "\n",
+                   i, v->n_enter, i, v->n_lookup, i, v->n_tlb_fill, i, v->n_slow, i, v->n_exception,
+                   i, v->n_interrupt, i, v->n_translate, i, v->n_space);
+    }
+}
+
+const struct engine_ops tcg_engine_ops = {
+    .name = "tcg",
+    .vm_init = tcg_vm_init,
+    .vm_done = tcg_vm_done,
+    .vcpu_init = tcg_vcpu_init,
+    .vcpu_done = tcg_vcpu_done,
+    .mem_commit = tcg_mem_commit,
+    .mem_written = tcg_mem_written,
+    .run = tcg_run,
+    .kick = tcg_kick,
+    .irq = tcg_irq,
+    .regs_put = tcg_regs_put,
+    .regs_get = tcg_regs_get,
+    .stats = tcg_stats,
+};

@@ -1,0 +1,590 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Address spaces and the soft TLB: filling, flushing, and the slow paths of guest memory accesses.
+ *
+ * A space belongs to its vCPU's thread. Others only clear write tags (tlb_revoke_write, under an exclusive section when the owner may be
+ * in translated code).
+ */
+#include "engine/tcg/internal.h"
+
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+#include "engine/core/bus.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE_MASK 0xfffull
+
+static unsigned tlb_index(uint64_t va)
+{
+    return (unsigned)(va >> 12) & (TLB_SIZE - 1);
+}
+
+void space_flush(struct tcg_space *s)
+{
+    if (s->clean) {
+        return;
+    }
+    memset(s->tag, 0xff, sizeof(s->tag)); /* all ones has TLB_INVALID */
+    for (unsigned i = 0; i < FTLB_SIZE; i++) {
+        s->fetch[i].tag = UINT64_MAX;
+    }
+    for (unsigned i = 0; i < JC_SIZE; i++) {
+        s->jc[i].pc = 1;
+    }
+    memset(s->fetched, 0, sizeof(s->fetched));
+    s->clean = true;
+}
+
+static uint64_t *bloom(struct tcg_space *s, uint64_t va, uint64_t *bit)
+{
+    uint64_t h = (va >> 12) * 0x9e3779b97f4a7c15ull >> 52;
+    *bit = 1ull << (h & 63);
+    return &s->fetched[h >> 6];
+}
+
+static void flush_jumps(struct tcg_space *s, uint64_t va)
+{
+    uint64_t bit, *word = bloom(s, va, &bit), page = va & ~PAGE_MASK;
+    if (!(*word & bit)) {
+        return;
+    }
+    for (unsigned off = 0; off < MEM_PAGE_SIZE; off += 2) {
+        struct tcg_jump *j = &s->jc[jc_index(page + off)];
+        if ((j->pc & ~PAGE_MASK) == page) {
+            j->pc = 1;
+        }
+    }
+    struct tcg_fetch *f = &s->fetch[(va >> 12) % FTLB_SIZE];
+    if ((f->tag & ~PAGE_MASK) == page) {
+        f->tag = UINT64_MAX;
+    }
+}
+
+void space_flush_page(struct tcg_vcpu *v, struct tcg_space *s, uint64_t va)
+{
+    (void)v;
+    unsigned i = tlb_index(va);
+    for (unsigned k = 0; k < 2; k++) {
+        if ((s->tag[k][i] & ~PAGE_MASK) == (va & ~PAGE_MASK)) {
+            s->tag[k][i] = UINT64_MAX;
+        }
+    }
+    flush_jumps(s, va);
+}
+
+void tlb_flush_vcpu(struct tcg_vcpu *v)
+{
+    for (unsigned i = 0; i < TCG_SPACES; i++) {
+        if (v->spaces[i]) {
+            space_flush(v->spaces[i]);
+        }
+    }
+}
+
+void tlb_free(struct tcg_vcpu *v)
+{
+    for (unsigned i = 0; i < TCG_SPACES; i++) {
+        free(v->spaces[i]);
+    }
+}
+
+static bool same_mode(struct tcg_mode a, struct tcg_mode b)
+{
+    return a.code == b.code && a.mmu == b.mmu && a.asid == b.asid;
+}
+
+struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m)
+{
+    struct tcg_space **victim = &v->spaces[0];
+    v->use_clock++;
+    for (unsigned i = 0; i < TCG_SPACES; i++) {
+        struct tcg_space *s = v->spaces[i];
+        if (!s) {
+            victim = &v->spaces[i];
+            break;
+        }
+        if (same_mode(s->mode, m)) {
+            s->last_used = v->use_clock;
+            return s;
+        }
+        if (s->last_used < (*victim)->last_used) {
+            victim = &v->spaces[i];
+        }
+    }
+    if (!*victim) {
+        *victim = aligned_alloc(64, (sizeof(struct tcg_space) + 63) & ~(size_t)63);
+        if (!*victim) {
+            log_error("tcg", "out of memory for a soft TLB of %zu bytes", sizeof(struct tcg_space));
+            abort(); /* our own fixed-size allocation */
+        }
+        memset(*victim, 0, sizeof(**victim));
+    }
+    v->n_space++;
+    (*victim)->clean = false;
+    space_flush(*victim);
+    (*victim)->mode = m;
+    (*victim)->last_used = v->use_clock;
+    return *victim;
+}
+
+void tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page)
+{
+    for (unsigned n = 0; n < TCG_SPACES; n++) {
+        struct tcg_space *s = v->spaces[n];
+        for (unsigned i = 0; s && !s->clean && i < TLB_SIZE; i++) {
+            uint64_t tag = atomic_load_explicit(&s->tag[TCG_WRITE][i], memory_order_relaxed);
+            if (!(tag & TLB_INVALID) &&
+                s->addend[i] + (tag & ~PAGE_MASK) == (uint64_t)(uintptr_t)host_page) {
+                atomic_store_explicit(&s->tag[TCG_WRITE][i], tag | TLB_SLOW, memory_order_relaxed);
+            }
+        }
+    }
+}
+
+/* ---- filling ---- */
+
+static void no_memory(struct tcg_vcpu *v, uint64_t va, uint64_t gpa, enum tcg_access access,
+                      struct tcg_walk *w)
+{
+    w->cause = 0;
+    w->tval = va;
+    v->tcg->guest->bus_fault(v->cpu, va, gpa, access, &w->cause, &w->tval);
+}
+
+/* Page walk and the range behind it. 0, or nonzero with w->cause and w->tval. */
+static int walk(struct tcg_vcpu *v, uint64_t va, enum tcg_access access, struct tcg_walk *w,
+                const struct mem_range **range)
+{
+    *w = (struct tcg_walk){ .va = va, .access = access, .mmu = v->space->mode.mmu };
+    if (v->tcg->guest->walk(v->cpu, w)) {
+        return -1;
+    }
+    *range = mem_find(v->tcg->vm->mem, w->gpa);
+    if (!*range) {
+        no_memory(v, va, w->gpa, access, w);
+        return -1;
+    }
+    return 0;
+}
+
+/* Does the range hold the whole page of gpa? Anything smaller goes the uncached way. */
+static bool whole_page(const struct mem_range *r, uint64_t gpa)
+{
+    uint64_t page = gpa & ~PAGE_MASK;
+    return page >= r->base && page - r->base + MEM_PAGE_SIZE <= r->size;
+}
+
+static bool fast_write_ok(struct tcg_vcpu *v, const struct mem_range *r, uint64_t gpa)
+{
+    if (r->kind != MEM_RAM || mem_dirty_logging(v->tcg->vm->mem)) {
+        return false;
+    }
+    struct tcg_page *p = cache_page(v->tcg, r, gpa);
+    if (!p) {
+        return false;
+    }
+    /* Announce first, look second: the translator marks the page first and looks at writers second. */
+    uint32_t self = 1u << v->vcpu->index % 32;
+    if (!(atomic_load_explicit(&p->writers, memory_order_relaxed) & self)) {
+        atomic_fetch_or(&p->writers, self);
+    }
+    return !cache_page_has_code(p);
+}
+
+static void fill(struct tcg_vcpu *v, const struct tcg_walk *w, const struct mem_range *r)
+{
+    struct tcg_space *s = v->space;
+    uint64_t page = w->va & ~PAGE_MASK, gpa = w->gpa & ~PAGE_MASK;
+    unsigned i = tlb_index(w->va);
+    v->n_tlb_fill++;
+    s->clean = false;
+    s->info[i] = (struct tcg_tlb_info){ gpa, r };
+    s->addend[i] = r->host ? (uint64_t)(uintptr_t)(r->host + (gpa - r->base)) - page : 0 - page;
+    s->tag[TCG_READ][i] = !(w->prot & TCG_PROT_R) ? UINT64_MAX : page | (r->host ? 0 : TLB_SLOW);
+    s->tag[TCG_WRITE][i] = !(w->prot & TCG_PROT_W) ? UINT64_MAX
+                                                   : page | (fast_write_ok(v, r, gpa) ? 0 : TLB_SLOW);
+}
+
+/* Translation of one access within a page: from the TLB or by a walk. Raises. */
+static void translate(struct tcg_vcpu *v, uint64_t va, enum tcg_access access,
+                      struct tcg_tlb_info *out)
+{
+    struct tcg_space *s = v->space;
+    unsigned i = tlb_index(va);
+    uint64_t tag = s->tag[access][i];
+    if ((tag & ~PAGE_MASK) == (va & ~PAGE_MASK) && !(tag & TLB_INVALID)) {
+        *out = (struct tcg_tlb_info){ s->info[i].gpa | (va & PAGE_MASK), s->info[i].range };
+        return;
+    }
+    struct tcg_walk w;
+    const struct mem_range *r;
+    if (walk(v, va, access, &w, &r)) {
+        tcg_raise(v->cpu, w.cause, w.tval);
+    }
+    if (!w.uncached && whole_page(r, w.gpa)) {
+        fill(v, &w, r);
+    }
+    *out = (struct tcg_tlb_info){ w.gpa, r };
+}
+
+const struct tcg_fetch *tlb_fetch(struct tcg_vcpu *v, uint64_t va, struct tcg_fetch *uncached,
+                                  uint32_t *cause, uint64_t *tval)
+{
+    struct tcg_space *s = v->space;
+    struct tcg_fetch *f = &s->fetch[(va >> 12) % FTLB_SIZE];
+    if (f->tag == (va & ~PAGE_MASK)) {
+        return f;
+    }
+    struct tcg_walk w;
+    const struct mem_range *r;
+    if (walk(v, va, TCG_FETCH, &w, &r)) {
+        *cause = w.cause;
+        *tval = w.tval;
+        return NULL;
+    }
+    if (!r->host || !whole_page(r, w.gpa)) {
+        no_memory(v, va, w.gpa, TCG_FETCH, &w);
+        *cause = w.cause;
+        *tval = w.tval;
+        return NULL;
+    }
+    if (w.uncached) {
+        *uncached = (struct tcg_fetch){ (va & ~PAGE_MASK) | TLB_SLOW, w.gpa & ~PAGE_MASK, r };
+        return uncached;
+    }
+    uint64_t bit, *word = bloom(s, va, &bit);
+    *word |= bit;
+    s->clean = false;
+    *f = (struct tcg_fetch){ va & ~PAGE_MASK, w.gpa & ~PAGE_MASK, r };
+    return f;
+}
+
+/* ---- slow paths ---- */
+
+static uint64_t extend(uint64_t v, unsigned mo)
+{
+    switch (mo & (MO_SIZE | MO_SIGN)) {
+    case MO_8:
+        return (uint8_t)v;
+    case MO_16:
+        return (uint16_t)v;
+    case MO_32:
+        return (uint32_t)v;
+    case MO_8 | MO_SIGN:
+        return (uint64_t)(int8_t)v;
+    case MO_16 | MO_SIGN:
+        return (uint64_t)(int16_t)v;
+    case MO_32 | MO_SIGN:
+        return (uint64_t)(int32_t)v;
+    default:
+        return v;
+    }
+}
+
+static void bus_error(struct tcg_vcpu *v, uint64_t va, uint64_t gpa, enum tcg_access access)
+{
+    struct tcg_walk w;
+    no_memory(v, va, gpa, access, &w);
+    tcg_raise(v->cpu, w.cause, w.tval);
+}
+
+/* One access that lies within a page. */
+static uint64_t load_within(struct tcg_vcpu *v, uint64_t va, unsigned size, enum tcg_access access)
+{
+    struct tcg_tlb_info at;
+    uint64_t value = 0;
+    translate(v, va, access, &at);
+    const struct mem_range *r = at.range;
+    if (at.gpa - r->base + size > r->size) {
+        bus_error(v, va, at.gpa, access);
+    }
+    if (r->host) {
+        const uint8_t *p = r->host + (at.gpa - r->base);
+        switch (size) { /* single accesses: other vCPUs must not see or make halves */
+        case 1:
+            return *p;
+        case 2:
+            return __atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_RELAXED);
+        case 4:
+            return __atomic_load_n((const uint32_t *)(const void *)p, __ATOMIC_RELAXED);
+        case 8:
+            return __atomic_load_n((const uint64_t *)(const void *)p, __ATOMIC_RELAXED);
+        default:
+            memcpy(&value, p, size);
+            return value;
+        }
+    }
+    if (bus_read(r, at.gpa, size, &value) != BUS_OK) {
+        bus_error(v, va, at.gpa, access);
+    }
+    return value;
+}
+
+static void store_host(uint8_t *p, uint64_t value, unsigned size)
+{
+    switch (size) {
+    case 1:
+        *p = (uint8_t)value;
+        break;
+    case 2:
+        __atomic_store_n((uint16_t *)(void *)p, (uint16_t)value, __ATOMIC_RELAXED);
+        break;
+    case 4:
+        __atomic_store_n((uint32_t *)(void *)p, (uint32_t)value, __ATOMIC_RELAXED);
+        break;
+    case 8:
+        __atomic_store_n((uint64_t *)(void *)p, value, __ATOMIC_RELAXED);
+        break;
+    default:
+        memcpy(p, &value, size);
+    }
+}
+
+/* After a store to RAM that took the slow path: code made from it goes, a page without code becomes fast again. */
+static void stored(struct tcg_vcpu *v, const struct mem_range *r, uint64_t va, uint64_t gpa,
+                   unsigned size)
+{
+    struct tcg_page *p = cache_page(v->tcg, r, gpa);
+    if (mem_dirty_logging(v->tcg->vm->mem)) {
+        mem_written(v->tcg->vm->mem, gpa, size); /* comes back to cache_invalidate */
+        return;
+    }
+    if (p && cache_page_has_code(p)) {
+        atomic_thread_fence(memory_order_seq_cst);
+        cache_invalidate(v->tcg, gpa, size);
+    }
+    unsigned i = tlb_index(va);
+    uint64_t tag = v->space->tag[TCG_WRITE][i];
+    if (p && tag == ((va & ~PAGE_MASK) | TLB_SLOW) && !cache_page_has_code(p) &&
+        fast_write_ok(v, r, gpa)) {
+        v->space->tag[TCG_WRITE][i] = va & ~PAGE_MASK;
+    }
+}
+
+static void store_within(struct tcg_vcpu *v, uint64_t va, uint64_t value, unsigned size)
+{
+    struct tcg_tlb_info at;
+    translate(v, va, TCG_WRITE, &at);
+    const struct mem_range *r = at.range;
+    if (at.gpa - r->base + size > r->size) {
+        bus_error(v, va, at.gpa, TCG_WRITE);
+    }
+    if (r->kind == MEM_RAM) {
+        store_host(r->host + (at.gpa - r->base), value, size);
+        stored(v, r, va, at.gpa, size);
+    } else if (bus_write(v->tcg->vm->mem, r, at.gpa, size, value) == BUS_NONE) {
+        bus_error(v, va, at.gpa, TCG_WRITE);
+    }
+}
+
+static bool crosses(uint64_t va, unsigned size)
+{
+    return (va & PAGE_MASK) + size > MEM_PAGE_SIZE;
+}
+
+static void check_align(struct tcg_vcpu *v, uint64_t va, unsigned size, enum tcg_access access)
+{
+    if (va & (size - 1)) {
+        uint32_t cause = 0;
+        uint64_t tval = va;
+        v->tcg->guest->align_fault(v->cpu, va, access, &cause, &tval);
+        tcg_raise(v->cpu, cause, tval);
+    }
+}
+
+uint64_t tlb_load(void *cpu, uint64_t va, uint64_t mo)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    unsigned size = 1u << (mo & MO_SIZE);
+    enum tcg_access access = mo & MO_AMO ? TCG_WRITE : TCG_READ;
+    v->n_slow++;
+    va &= v->tcg->guest->pc_mask;
+    if (mo & MO_ALIGN) {
+        check_align(v, va, size, access);
+    }
+    if (!crosses(va, size)) {
+        return extend(load_within(v, va, size, access), (unsigned)mo);
+    }
+    unsigned first = MEM_PAGE_SIZE - (unsigned)(va & PAGE_MASK);
+    uint64_t lo = 0, hi = 0;
+    for (unsigned i = 0; i < first; i++) {
+        lo |= load_within(v, va + i, 1, access) << 8 * i;
+    }
+    for (unsigned i = first; i < size; i++) {
+        hi |= load_within(v, (va + i) & v->tcg->guest->pc_mask, 1, access) << 8 * i;
+    }
+    return extend(lo | hi, (unsigned)mo);
+}
+
+void tlb_store(void *cpu, uint64_t va, uint64_t value, uint64_t mo)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    unsigned size = 1u << (mo & MO_SIZE);
+    v->n_slow++;
+    va &= v->tcg->guest->pc_mask;
+    if (mo & MO_ALIGN) {
+        check_align(v, va, size, TCG_WRITE);
+    }
+    if (!crosses(va, size)) {
+        store_within(v, va, value, size);
+        return;
+    }
+    /* Both pages must be writable before either byte is stored. */
+    struct tcg_tlb_info probe;
+    translate(v, ((va | PAGE_MASK) + 1) & v->tcg->guest->pc_mask, TCG_WRITE, &probe);
+    translate(v, va, TCG_WRITE, &probe);
+    for (unsigned i = 0; i < size; i++) {
+        store_within(v, (va + i) & v->tcg->guest->pc_mask, value >> 8 * i & 0xff, 1);
+    }
+}
+
+static uint64_t amo_result(enum ir_amo kind, uint64_t old, uint64_t v, unsigned size)
+{
+    int64_t so = size == 4 ? (int32_t)old : (int64_t)old, sv = size == 4 ? (int32_t)v : (int64_t)v;
+    uint64_t uo = size == 4 ? (uint32_t)old : old, uv = size == 4 ? (uint32_t)v : v;
+    switch (kind) {
+    case IR_AMO_SWAP:
+        return v;
+    case IR_AMO_ADD:
+        return old + v;
+    case IR_AMO_AND:
+        return old & v;
+    case IR_AMO_OR:
+        return old | v;
+    case IR_AMO_XOR:
+        return old ^ v;
+    case IR_AMO_MIN:
+        return so < sv ? old : v;
+    case IR_AMO_MAX:
+        return so > sv ? old : v;
+    case IR_AMO_MINU:
+        return uo < uv ? old : v;
+    default: /* IR_AMO_MAXU */
+        return uo > uv ? old : v;
+    }
+}
+
+static uint64_t cas_host(uint8_t *p, uint64_t expect, uint64_t value, unsigned size)
+{
+    if (size == 4) {
+        uint32_t e32 = (uint32_t)expect;
+        __atomic_compare_exchange_n((uint32_t *)(void *)p, &e32, (uint32_t)value, false,
+                                    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        return e32;
+    }
+    __atomic_compare_exchange_n((uint64_t *)(void *)p, &expect, value, false, __ATOMIC_SEQ_CST,
+                                __ATOMIC_SEQ_CST);
+    return expect;
+}
+
+/* Atomics need natural alignment (4 or 8 bytes) and RAM; on a device they are a read and a write. */
+static uint8_t *atomic_target(struct tcg_vcpu *v, uint64_t va, unsigned size, struct tcg_tlb_info *at)
+{
+    check_align(v, va, size, TCG_WRITE);
+    translate(v, va, TCG_WRITE, at);
+    if (at->gpa - at->range->base + size > at->range->size) {
+        bus_error(v, va, at->gpa, TCG_WRITE);
+    }
+    return at->range->kind == MEM_RAM ? at->range->host + (at->gpa - at->range->base) : NULL;
+}
+
+uint64_t tlb_amo(void *cpu, uint64_t va, uint64_t value, uint64_t mo_kind)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    unsigned mo = mo_kind & 0xff, size = 1u << (mo & MO_SIZE);
+    enum ir_amo kind = (enum ir_amo)(mo_kind >> 8);
+    struct tcg_tlb_info at;
+    va &= v->tcg->guest->pc_mask;
+    uint8_t *p = atomic_target(v, va, size, &at);
+    uint64_t old;
+    if (!p) {
+        old = load_within(v, va, size, TCG_WRITE);
+        store_within(v, va, amo_result(kind, old, value, size), size);
+        return extend(old, mo);
+    }
+    do {
+        old = size == 4 ? __atomic_load_n((uint32_t *)(void *)p, __ATOMIC_RELAXED)
+                        : __atomic_load_n((uint64_t *)(void *)p, __ATOMIC_RELAXED);
+    } while (cas_host(p, old, amo_result(kind, old, value, size), size) != old);
+    stored(v, at.range, va, at.gpa, size);
+    return extend(old, mo);
+}
+
+uint64_t tlb_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t value, uint64_t mo)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    unsigned size = 1u << (mo & MO_SIZE);
+    struct tcg_tlb_info at;
+    va &= v->tcg->guest->pc_mask;
+    uint8_t *p = atomic_target(v, va, size, &at);
+    uint64_t want = size == 4 ? (uint32_t)expect : expect, old;
+    if (!p) {
+        old = load_within(v, va, size, TCG_WRITE);
+        if (old == want) {
+            store_within(v, va, value, size);
+        }
+        return extend(old, (unsigned)mo);
+    }
+    old = cas_host(p, expect, value, size);
+    if (old == want) {
+        stored(v, at.range, va, at.gpa, size);
+    }
+    return extend(old, (unsigned)mo);
+}
+
+uint64_t tcg_ld(void *cpu, uint64_t va, unsigned mo)
+{
+    return tlb_load(cpu, va, mo);
+}
+
+void tcg_st(void *cpu, uint64_t va, uint64_t v, unsigned mo)
+{
+    tlb_store(cpu, va, v, mo);
+}
+
+uint64_t tcg_amo(void *cpu, enum ir_amo kind, uint64_t va, uint64_t v, unsigned mo)
+{
+    return tlb_amo(cpu, va, v, mo | (uint64_t)kind << 8);
+}
+
+uint64_t tcg_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t v, unsigned mo)
+{
+    return tlb_cas(cpu, va, expect, v, mo);
+}
+
+void tcg_flush_all(void *cpu)
+{
+    tlb_flush_vcpu(tcg_of(cpu));
+}
+
+void tcg_flush_asid(void *cpu, uint64_t asid)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    for (unsigned i = 0; i < TCG_SPACES; i++) {
+        if (v->spaces[i] && v->spaces[i]->mode.asid == asid) {
+            space_flush(v->spaces[i]);
+        }
+    }
+}
+
+void tcg_flush_page(void *cpu, uint64_t va)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    for (unsigned i = 0; i < TCG_SPACES; i++) {
+        if (v->spaces[i] && !v->spaces[i]->clean) {
+            space_flush_page(v, v->spaces[i], va);
+        }
+    }
+}
+
+void tcg_flush_page_asid(void *cpu, uint64_t va, uint64_t asid)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    for (unsigned i = 0; i < TCG_SPACES; i++) {
+        if (v->spaces[i] && v->spaces[i]->mode.asid == asid) {
+            space_flush_page(v, v->spaces[i], va);
+        }
+    }
+}

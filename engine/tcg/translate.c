@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From guest bytes to a block: superblocks that follow jumps inside one page, the guest's translate hook for each
+ * instruction, the IR passes, the back end. Runs on the vCPU's thread.
+ */
+#include "engine/tcg/internal.h"
+
+#include "engine/base/buf.h"
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE 4096
+
+static bool in_page(int32_t off)
+{
+    return off >= 0 && off < PAGE;
+}
+
+uint16_t tcg_fetch16(struct tcg_trans *t, int32_t off)
+{
+    uint16_t v;
+    if (off + 2 > PAGE) {
+        t->straddles = true;
+        if (!t->page2) {
+            return 0;
+        }
+        memcpy(&v, t->page2 + (off - PAGE), 2);
+    } else {
+        memcpy(&v, t->page + off, 2);
+    }
+    return v;
+}
+
+uint32_t tcg_fetch32(struct tcg_trans *t, int32_t off)
+{
+    return tcg_fetch16(t, off) | (uint32_t)tcg_fetch16(t, off + 2) << 16;
+}
+
+static bool seen(const struct tcg_trans *t, int32_t off)
+{
+    unsigned bit = (unsigned)off / 2;
+    return t->seen[bit / 64 % 64] >> bit % 64 & 1;
+}
+
+static unsigned direct(struct tcg_trans *t, int32_t target, enum ir_hint hint)
+{
+    return ir_exit_new(t->ir, IR_EXIT_DIRECT, target, IR_NONE, hint);
+}
+
+static bool leave(struct tcg_trans *t, int32_t target, enum ir_hint hint)
+{
+    if (target <= t->off) {
+        ir_poll(t->ir, direct(t, target, hint));
+    }
+    ir_exit(t->ir, direct(t, target, hint));
+    return false;
+}
+
+bool tcg_goto(struct tcg_trans *t, int32_t target, enum ir_hint hint)
+{
+    if (hint == IR_HINT_NONE && in_page(target) && !seen(t, target) && target > t->off) {
+        t->next_off = target;
+        return true;
+    }
+    return leave(t, target, hint);
+}
+
+void tcg_branch(struct tcg_trans *t, enum ir_cond c, unsigned w, ir_ref a, ir_ref b,
+                int32_t target)
+{
+    if (target <= t->off) {
+        tcg_poll(t);
+    }
+    ir_brcond(t->ir, c, w, a, b, direct(t, target, IR_HINT_NONE));
+}
+
+bool tcg_jump(struct tcg_trans *t, ir_ref target, enum ir_hint hint)
+{
+    int64_t off;
+    if (ir_is_pcrel(t->ir, target, &off) && off >= INT32_MIN / 2 && off <= INT32_MAX / 2) {
+        return leave(t, (int32_t)off, hint);
+    }
+    unsigned x = ir_exit_new(t->ir, IR_EXIT_INDIRECT, 0, target, hint);
+    ir_poll(t->ir, x);
+    ir_exit(t->ir, x);
+    return false;
+}
+
+void tcg_poll(struct tcg_trans *t)
+{
+    ir_poll(t->ir, direct(t, t->off, IR_HINT_NONE));
+}
+
+bool tcg_stop(struct tcg_trans *t, int32_t target)
+{
+    ir_setpc(t->ir, ir_pcrel(t->ir, target));
+    return tcg_stop_pc(t);
+}
+
+bool tcg_stop_pc(struct tcg_trans *t)
+{
+    ir_exit(t->ir, ir_exit_new(t->ir, IR_EXIT_LOOKUP, 0, IR_NONE, IR_HINT_NONE));
+    return false;
+}
+
+/* Translates up to max instructions from t->start into t->ir. */
+static void make_ir(struct tcg_vcpu *v, struct tcg_trans *t, unsigned max, struct tcg_block *b)
+{
+    const struct tcg_guest *g = v->tcg->guest;
+    int32_t off = t->start;
+    ir_start(t->ir, g->globals, g->n_globals, g->pc_offset);
+    memset(t->seen, 0, sizeof(t->seen));
+    t->insns = 0;
+    t->guest = 0;
+    t->straddles = false;
+    b->granules = 0;
+    for (;;) {
+        unsigned bit = (unsigned)off / 2, last = (unsigned)off + g->insn_max - 1;
+        t->seen[bit / 64] |= 1ull << bit % 64;
+        b->granules |= 1ull << off / 64 | 1ull << (last < PAGE ? last / 64 : 63);
+        t->off = off;
+        ir_insn(t->ir, off);
+        t->insns++;
+        bool more = g->translate(t);
+        if (!more) {
+            return;
+        }
+        off = t->next_off;
+        if (!in_page(off) || off > PAGE - (int32_t)g->insn_max || seen(t, off) ||
+            t->insns >= max || t->ir->n_ops > IR_MAX_OPS - 128 ||
+            t->ir->n_exits > IR_MAX_EXITS - 8) {
+            leave(t, off, IR_HINT_NONE);
+            return;
+        }
+    }
+}
+
+static void log_block(struct tcg_vcpu *v, const struct tcg_trans *t, uint64_t pc)
+{
+    if (log_traces('i') && v->tcg->guest->disas) {
+        for (unsigned i = 0; i < t->ir->n_ops; i++) {
+            if (t->ir->ops[i].op != IR_insn) {
+                continue;
+            }
+            char text[128];
+            int32_t off = (int32_t)t->ir->ops[i].imm;
+            uint8_t bytes[16] = { 0 };
+            size_t n = in_page(off) && off < PAGE - 16 ? 16 : (size_t)(PAGE - off);
+            memcpy(bytes, t->page + off, n);
+            uint64_t at = (pc & ~(uint64_t)(PAGE - 1)) + (uint64_t)off;
+            v->tcg->guest->disas(bytes, 16, at, t->code, text, sizeof(text));
+            log_trace('i', "%016llx  %s", (unsigned long long)at, text);
+        }
+    }
+    if (log_traces('o')) {
+        AUTO_BUF b = BUF_INIT;
+        ir_print(t->ir, &b);
+        log_trace('o', "block %016llx\n%s", (unsigned long long)pc, b.data);
+    }
+}
+
+static void free_block(struct tcg_block *b)
+{
+    free(b->exits);
+    free(b->sites);
+    free(b);
+}
+
+/* IR to host code at the fill point; t->lock held. 0 when it does not fit. */
+static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, size_t room)
+{
+    uint32_t at = cache_fill_point(v->tcg);
+    b->code = at;
+    return v->tcg->config.backend == TCG_INTERP ? ir_interp_compile(v, b, at, room)
+                                                : tcg_host()->compile(v, b, at, room);
+}
+
+static size_t room_for(const struct ir *ir)
+{
+    return 1024 + ir->n_ops * 160ul + ir->n_exits * 96ul;
+}
+
+/* The whole way under the lock, with fewer instructions when something overflows. False: the region must be evicted. */
+static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, unsigned max,
+                  bool may_evict, uint64_t pc)
+{
+    for (;; max = max > 1 ? max / 2 : 1) {
+        make_ir(v, t, max, b);
+        if (t->ir->overflow) {
+            continue; /* a single instruction never overflows: guests emit a bounded number of ops each */
+        }
+        ir_optimise(t->ir);
+        size_t room = room_for(t->ir);
+        if (!cache_reserve(v->tcg, room, may_evict)) {
+            return false;
+        }
+        log_block(v, t, pc);
+        if (compile(v, b, room)) {
+            b->n_insns = (uint16_t)t->insns;
+            return true;
+        }
+    }
+}
+
+struct pages {
+    struct tcg_page *p[2];
+    struct tcg_fetch second, uncached2;
+    const struct tcg_fetch *f2;
+    uint32_t cause;
+    uint64_t tval;
+};
+
+static const uint8_t *host_page(const struct tcg_fetch *f)
+{
+    return f->range->host + (f->gpa - f->range->base);
+}
+
+static void claim_pages(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f, bool near_end,
+                        struct pages *pg)
+{
+    memset(pg, 0, sizeof(*pg));
+    pg->p[0] = cache_page(v->tcg, f->range, f->gpa);
+    if (pg->p[0]) {
+        cache_claim(v, pg->p[0], host_page(f));
+    }
+    if (near_end) {
+        uint64_t va2 = ((pc | (PAGE - 1)) + 1) & v->tcg->guest->pc_mask;
+        pg->f2 = tlb_fetch(v, va2, &pg->uncached2, &pg->cause, &pg->tval);
+        if (pg->f2) {
+            pg->second = *pg->f2; /* the entry may be replaced */
+            pg->f2 = &pg->second;
+            pg->p[1] = cache_page(v->tcg, pg->second.range, pg->second.gpa);
+            if (pg->p[1]) {
+                cache_claim(v, pg->p[1], host_page(&pg->second));
+            }
+        }
+    }
+}
+
+static void unclaim_pages(struct tcg_vcpu *v, struct pages *pg)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (pg->p[i]) {
+            cache_unclaim(v->tcg, pg->p[i]);
+        }
+    }
+}
+
+struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f_in)
+{
+    struct tcg_vm *tcg = v->tcg;
+    struct tcg_fetch f = *f_in;
+    int32_t start = (int32_t)(pc & (PAGE - 1));
+    bool near_end = start > PAGE - (int32_t)tcg->guest->insn_max;
+    unsigned max = near_end || f.tag & TLB_SLOW ? 1 : tcg->config.max_insns;
+    struct pages pg;
+    claim_pages(v, pc, &f, near_end, &pg);
+    struct tcg_block *b = xnew(struct tcg_block);
+    b->gpa = f.gpa | (uint64_t)start;
+    b->gpa_page2 = UINT64_MAX;
+    b->mode = v->mode_code | (f.tag & TLB_SLOW ? 0x80000000u : 0);
+    struct tcg_trans t = { .ir = v->ir, .cpu = v->cpu, .code = v->mode_code, .page = host_page(&f),
+                           .page2 = pg.f2 ? host_page(pg.f2) : NULL, .start = start };
+    pthread_mutex_lock(&tcg->lock);
+    if (!build(v, &t, b, max, false, pc)) {
+        pthread_mutex_unlock(&tcg->lock);
+        tcg_exclusive_begin(v);
+        pthread_mutex_lock(&tcg->lock);
+        bool done = build(v, &t, b, max, true, pc);
+        (void)done; /* with may_evict there is always room */
+        tcg_exclusive_end(v);
+    }
+    if (t.straddles && !pg.f2) {
+        free_block(b);
+        b = NULL;
+        v->cause = pg.cause;
+        v->tval = pg.tval;
+    } else {
+        if (t.straddles) {
+            b->gpa_page2 = pg.second.gpa;
+            b->granules2 = 1;
+        }
+        cache_insert(tcg, b, pg.p[0], t.straddles ? pg.p[1] : NULL);
+        v->n_translate++;
+    }
+    unclaim_pages(v, &pg);
+    pthread_mutex_unlock(&tcg->lock);
+    return b;
+}
