@@ -26,3 +26,12 @@ libtcg_a_SOURCES += \
 libtcg_a_SOURCES += \
 	engine/tcg/guest_riscv/fp.c \
 	engine/tcg/guest_riscv/helper.h
+
+	engine/tcg/guest_riscv/trans.c \
+	engine/tcg/guest_riscv/trans.h \
+	engine/tcg/guest_riscv/trans_a.c \
+	engine/tcg/guest_riscv/trans_b.c \
+	engine/tcg/guest_riscv/trans_fd.c \
+	engine/tcg/guest_riscv/trans_i.c \
+	engine/tcg/guest_riscv/trans_m.c \
+	engine/tcg/guest_riscv/trans_sys.c

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Translate functions of the F and D extensions. The contract of all of them is in trans.h. Loads,
+ * stores, moves and sign injection are inline on the raw bits; arithmetic is in helpers (fp.c).
+ *
+ * Singles are NaN-boxed: a register whose upper half is not all ones reads as the canonical NaN.
+ */
+#include "engine/tcg/guest_riscv/trans.h"
+
+#define BOX UINT64_C(0xffffffff00000000)
+#define BOXED_NAN UINT64_C(0xffffffff7fc00000)
+#define SIGN_S UINT64_C(0x80000000)
+#define SIGN_D UINT64_C(0x8000000000000000)
+
+static ir_ref num(struct tcg_trans *t, uint64_t v)
+{
+    return ir_const(t->ir, v);
+}
+
+static ir_ref op2(struct tcg_trans *t, enum ir_opcode op, ir_ref a, ir_ref b)
+{
+    return ir_bin(t->ir, op, 64, a, b);
+}
+
+/*
+ * Resolves a rounding mode field into *mode (0..4). False when floating point is off or the
+ * mode is reserved: the illegal instruction is emitted, the caller returns false.
+ */
+static bool rounding(struct tcg_trans *t, unsigned rm, ir_ref *mode)
+{
+    if (!fp_on(t)) {
+        return false;
+    }
+    if (rm == 7) {
+        rm = (t->code & RV_CODE_FRM) >> RV_CODE_FRM_SHIFT;
+    }
+    if (rm > 4) {
+        return trans_illegal(t);
+    }
+    *mode = num(t, rm);
+    return true;
+}
+
+/* ---- loads, stores, moves ---------------------------------------------------------------- */
+
+static bool load(struct tcg_trans *t, const struct riscv_i *a, unsigned mo)
+{
+    int32_t disp;
+    ir_ref address, v;
+
+    if (!fp_on(t)) {
+        return false;
+    }
+    address = mem_addr(t, a->rs1, a->imm, &disp);
+    v = ir_ld(t->ir, address, disp, mo);
+    set_f(t, a->rd, mo == MO_32 ? op2(t, IR_or, v, num(t, BOX)) : v);
+    return true;
+}
+
+static bool store(struct tcg_trans *t, const struct riscv_s *a, unsigned mo)
+{
+    int32_t disp;
+    ir_ref address;
+
+    if (!fp_on(t)) {
+        return false;
+    }
+    address = mem_addr(t, a->rs1, a->imm, &disp);
+    ir_st(t->ir, address, disp, get_f(t, a->rs2), mo);
+    return true;
+}
+
+bool trans_flw(struct tcg_trans *t, const struct riscv_i *a)
+{
+    return load(t, a, MO_32);
+}
+
+bool trans_fld(struct tcg_trans *t, const struct riscv_i *a)
+{
+    return load(t, a, MO_64);
+}
+
+bool trans_fsw(struct tcg_trans *t, const struct riscv_s *a)
+{
+    return store(t, a, MO_32);
+}
+
+bool trans_fsd(struct tcg_trans *t, const struct riscv_s *a)
+{
+    return store(t, a, MO_64);
+}
+
+bool trans_fmv_x_w(struct tcg_trans *t, const struct riscv_r1 *a)
+{
+    if (!fp_on(t)) {
+        return false;
+    }
+    set_x32(t, a->rd, get_f(t, a->rs1));
+    return true;
+}
+
+bool trans_fmv_x_d(struct tcg_trans *t, const struct riscv_r1 *a)
+{
+    if (!fp_on(t)) {
+        return false;
+    }
+    set_x(t, a->rd, get_f(t, a->rs1));
+    return true;
+}
+
+bool trans_fmv_w_x(struct tcg_trans *t, const struct riscv_r1 *a)
+{
+    if (!fp_on(t)) {
+        return false;
+    }
+    set_f(t, a->rd, op2(t, IR_or, get_x(t, a->rs1), num(t, BOX)));
+    return true;
+}
+
+bool trans_fmv_d_x(struct tcg_trans *t, const struct riscv_r1 *a)
+{
+    if (!fp_on(t)) {
+        return false;
+    }
+    set_f(t, a->rd, get_x(t, a->rs1));
+    return true;
+}
+
+/* ---- sign injection ---------------------------------------------------------------------- */
+
+enum sign { SIGN_COPY, SIGN_NEGATE, SIGN_XOR };
+
+/* Register n as a boxed single: the canonical NaN when it is not one. */
+static ir_ref get_single(struct tcg_trans *t, unsigned n)
+{
+    ir_ref v = get_f(t, n), box = num(t, BOX);
+
+    return ir_select(t->ir, IR_GEU, 64, v, box, v, num(t, BOXED_NAN));
+}
+
+static bool inject(struct tcg_trans *t, const struct riscv_r *a, enum sign how, bool single)
+{
+    uint64_t bit = single ? SIGN_S : SIGN_D;
+    ir_ref one, two, sign;
+
+    if (!fp_on(t)) {
+        return false;
+    }
+    one = single ? get_single(t, a->rs1) : get_f(t, a->rs1);
+    if (a->rs1 == a->rs2) { /* fmv, fneg, fabs */
+        static const enum ir_opcode ops[] = {IR_mov, IR_xor, IR_andc};
+
+        set_f(t, a->rd, how == SIGN_COPY ? one : op2(t, ops[how], one, num(t, bit)));
+        return true;
+    }
+    two = single ? get_single(t, a->rs2) : get_f(t, a->rs2);
+    sign = op2(t, IR_and, two, num(t, bit));
+    if (how == SIGN_XOR) {
+        set_f(t, a->rd, op2(t, IR_xor, one, sign));
+        return true;
+    }
+    if (how == SIGN_NEGATE) {
+        sign = op2(t, IR_xor, sign, num(t, bit));
+    }
+    set_f(t, a->rd, op2(t, IR_or, op2(t, IR_and, one, num(t, ~bit)), sign));
+    return true;
+}
+
+bool trans_fsgnj_s(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return inject(t, a, SIGN_COPY, true);
+}
+
+bool trans_fsgnjn_s(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return inject(t, a, SIGN_NEGATE, true);
+}
+
+bool trans_fsgnjx_s(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return inject(t, a, SIGN_XOR, true);
+}
+
+bool trans_fsgnj_d(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return inject(t, a, SIGN_COPY, false);
+}
+
+bool trans_fsgnjn_d(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return inject(t, a, SIGN_NEGATE, false);
+}
+
+bool trans_fsgnjx_d(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return inject(t, a, SIGN_XOR, false);
+}
+
+/* ---- arithmetic by helpers --------------------------------------------------------------- */
+
+/* What a helper does with the CPU state; every one but fclass may raise fflags. */
+#define CALL(t, name, a, b, c) ir_call((t)->ir, name, name##_flags, true, a, b, c)
+
+/* fd = OP(fs1, fs2, rm) */
+#define BINARY(name)                                                                            \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                            \
+    {                                                                                           \
+        ir_ref rm;                                                                              \
+        if (!rounding(t, a->rm, &rm)) {                                                         \
+            return false;                                                                       \
+        }                                                                                       \
+        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), rm));         \
+        return true;                                                                            \
+    }
+
+/* fd = OP(fs1, rm) */
+#define UNARY(name)                                                                             \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                            \
+    {                                                                                           \
+        ir_ref rm;                                                                              \
+        if (!rounding(t, a->rm, &rm)) {                                                         \
+            return false;                                                                       \
+        }                                                                                       \
+        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE));                  \
+        return true;                                                                            \
+    }
+
+/* rd = OP(fs1, rm) */
+#define TO_INT(name)                                                                            \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                            \
+    {                                                                                           \
+        ir_ref rm;                                                                              \
+        if (!rounding(t, a->rm, &rm)) {                                                         \
+            return false;                                                                       \
+        }                                                                                       \
+        mark_fs_dirty(t);                                                                       \
+        set_x(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE));                  \
+        return true;                                                                            \
+    }
+
+/* fd = OP(rs1, rm) */
+#define FROM_INT(name)                                                                          \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                            \
+    {                                                                                           \
+        ir_ref rm;                                                                              \
+        if (!rounding(t, a->rm, &rm)) {                                                         \
+            return false;                                                                       \
+        }                                                                                       \
+        set_f(t, a->rd, CALL(t, riscv_##name, get_x(t, a->rs1), rm, IR_NONE));                  \
+        return true;                                                                            \
+    }
+
+/* fd = OP(fs1, fs2) */
+#define CHOOSE(name)                                                                            \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_r *a)                             \
+    {                                                                                           \
+        if (!fp_on(t)) {                                                                        \
+            return false;                                                                       \
+        }                                                                                       \
+        set_f(t, a->rd,                                                                         \
+              CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE));              \
+        return true;                                                                            \
+    }
+
+/* rd = OP(fs1, fs2) */
+#define COMPARE(name)                                                                           \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_r *a)                             \
+    {                                                                                           \
+        if (!fp_on(t)) {                                                                        \
+            return false;                                                                       \
+        }                                                                                       \
+        mark_fs_dirty(t);                                                                       \
+        set_x(t, a->rd,                                                                         \
+              CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE));              \
+        return true;                                                                            \
+    }
+
+/* rd = OP(fs1), no flags */
+#define CLASSIFY(name)                                                                          \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_r1 *a)                            \
+    {                                                                                           \
+        if (!fp_on(t)) {                                                                        \
+            return false;                                                                       \
+        }                                                                                       \
+        set_x(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), IR_NONE, IR_NONE));             \
+        return true;                                                                            \
+    }
+
+BINARY(fadd_s)
+BINARY(fsub_s)
+BINARY(fmul_s)
+BINARY(fdiv_s)
+UNARY(fsqrt_s)
+CHOOSE(fmin_s)
+CHOOSE(fmax_s)
+COMPARE(feq_s)
+COMPARE(flt_s)
+COMPARE(fle_s)
+CLASSIFY(fclass_s)
+TO_INT(fcvt_w_s)
+TO_INT(fcvt_wu_s)
+TO_INT(fcvt_l_s)
+TO_INT(fcvt_lu_s)
+FROM_INT(fcvt_s_w)
+FROM_INT(fcvt_s_wu)
+FROM_INT(fcvt_s_l)
+FROM_INT(fcvt_s_lu)
+
+BINARY(fadd_d)
+BINARY(fsub_d)
+BINARY(fmul_d)
+BINARY(fdiv_d)
+UNARY(fsqrt_d)
+CHOOSE(fmin_d)
+CHOOSE(fmax_d)
+COMPARE(feq_d)
+COMPARE(flt_d)
+COMPARE(fle_d)
+CLASSIFY(fclass_d)
+TO_INT(fcvt_w_d)
+TO_INT(fcvt_wu_d)
+TO_INT(fcvt_l_d)
+TO_INT(fcvt_lu_d)
+FROM_INT(fcvt_d_w)
+FROM_INT(fcvt_d_wu)
+FROM_INT(fcvt_d_l)
+FROM_INT(fcvt_d_lu)
+UNARY(fcvt_s_d)
+UNARY(fcvt_d_s)
+
+static bool fused(struct tcg_trans *t, const struct riscv_fr4 *a, bool is_double, unsigned kind)
+{
+    ir_ref rm, v;
+    uint64_t mode;
+
+    if (!rounding(t, a->rm, &rm) || !ir_is_const(t->ir, rm, &mode)) {
+        return false;
+    }
+    v = ir_call(t->ir, riscv_fma_helper(is_double, kind, (unsigned)mode), IR_CALL_NO_GLOBALS,
+                true, get_f(t, a->rs1), get_f(t, a->rs2), get_f(t, a->rs3));
+    set_f(t, a->rd, v);
+    return true;
+}
+
+bool trans_fmadd_s(struct tcg_trans *t, const struct riscv_fr4 *a)
+{
+    return fused(t, a, false, 0);
+}
+
+bool trans_fmsub_s(struct tcg_trans *t, const struct riscv_fr4 *a)
+{
+    return fused(t, a, false, 1);
+}
+
+bool trans_fnmsub_s(struct tcg_trans *t, const struct riscv_fr4 *a)
+{
+    return fused(t, a, false, 2);
+}
+
+bool trans_fnmadd_s(struct tcg_trans *t, const struct riscv_fr4 *a)
+{
+    return fused(t, a, false, 3);
+}
+
+bool trans_fmadd_d(struct tcg_trans *t, const struct riscv_fr4 *a)
+{
+    return fused(t, a, true, 0);
+}
+
+bool trans_fmsub_d(struct tcg_trans *t, const struct riscv_fr4 *a)
+{
+    return fused(t, a, true, 1);
+}
+
+bool trans_fnmsub_d(struct tcg_trans *t, const struct riscv_fr4 *a)
+{
+    return fused(t, a, true, 2);
+}
+
+bool trans_fnmadd_d(struct tcg_trans *t, const struct riscv_fr4 *a)
+{
+    return fused(t, a, true, 3);
+}
