@@ -18,15 +18,12 @@ engine/tcg/guest_riscv/gen.stamp: engine/tcg/gen/isagen.py engine/tcg/gen/isamod
 		--tables engine/tcg/guest_riscv/riscv_tables.c && touch $@
 $(riscv_gen): engine/tcg/guest_riscv/gen.stamp ;
 
+# Decoder, disassembler, translate functions.
 libtcg_a_SOURCES += \
 	engine/tcg/gen/isa.c \
 	engine/tcg/gen/isa.h \
 	engine/tcg/guest_riscv/disas.c \
-	engine/tcg/guest_riscv/disas.h
-libtcg_a_SOURCES += \
-	engine/tcg/guest_riscv/fp.c \
-	engine/tcg/guest_riscv/helper.h
-
+	engine/tcg/guest_riscv/disas.h \
 	engine/tcg/guest_riscv/trans.c \
 	engine/tcg/guest_riscv/trans.h \
 	engine/tcg/guest_riscv/trans_a.c \
@@ -35,3 +32,8 @@ libtcg_a_SOURCES += \
 	engine/tcg/guest_riscv/trans_i.c \
 	engine/tcg/guest_riscv/trans_m.c \
 	engine/tcg/guest_riscv/trans_sys.c
+
+# Helpers: CSRs, traps, memory management, floating point.
+libtcg_a_SOURCES += \
+	engine/tcg/guest_riscv/fp.c \
+	engine/tcg/guest_riscv/helper.h
