@@ -6,10 +6,12 @@
  */
 #include "engine/base/loop.h"
 
+#include "engine/base/log.h"
 #include "engine/base/mem.h"
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -70,6 +72,28 @@ static void on_limit(evutil_socket_t fd, short what, void *arg)
     (void)arg;
 }
 
+/* libevent's own words. It warns where add() below knows what to do, hence only for debugging. */
+static void on_libevent_log(int severity, const char *text)
+{
+    log_write(severity == EVENT_LOG_ERR ? LOG_ERROR : LOG_DEBUG, "loop", "%s", text);
+}
+
+/* libevent ends the process when it cannot make its signal sockets: see first whether the
+ * descriptors that a base takes (epoll, timerfd, a socket pair) can be had. */
+static bool have_descriptors(int fd)
+{
+    int spare[4];
+    size_t n = 0;
+    while (n < ARRAY_LEN(spare) && (spare[n] = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0) {
+        n++;
+    }
+    bool enough = n == ARRAY_LEN(spare);
+    while (n > 0) {
+        close(spare[--n]);
+    }
+    return enough;
+}
+
 /* Microsecond timers on CLOCK_MONOTONIC (a timerfd beside epoll) and no cached time: guest
  * timers hang on these, and a callback may run long. No locks: loop_post() is the only door. */
 static struct event_base *new_base(void)
@@ -98,13 +122,19 @@ struct loop *loop_new(struct err *e)
         loop_free(l);
         return NULL;
     }
+    event_set_log_callback(on_libevent_log);
+    if (!have_descriptors(l->wake_fd)) {
+        err_set(e, -EMFILE, "event loop: no descriptors are left; raise the limit (ulimit -n)");
+        loop_free(l);
+        return NULL;
+    }
     l->base = new_base();
     if (l->base) {
         l->wake = event_new(l->base, l->wake_fd, EV_READ | EV_PERSIST, on_wake, l);
         l->limit = evtimer_new(l->base, on_limit, l);
     }
     if (!l->wake || !l->limit || event_add(l->wake, NULL) < 0) {
-        err_set(e, -EMFILE, "event loop: libevent cannot make an event base (out of descriptors?)");
+        err_set(e, -EIO, "event loop: libevent cannot make an event base");
         loop_free(l);
         return NULL;
     }
@@ -167,7 +197,7 @@ int loop_run_once(struct loop *l, int64_t timeout_ns, struct err *e)
 {
     atomic_store(&l->owner, pthread_self());
     if (timeout_ns == 0) {
-        return turn(l, EVLOOP_NONBLOCK, e);
+        return turn(l, EVLOOP_ONCE | EVLOOP_NONBLOCK, e);
     }
     if (timeout_ns > 0) {
         struct timeval tv = to_timeval(timeout_ns);
