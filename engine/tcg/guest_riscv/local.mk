@@ -24,6 +24,7 @@ libtcg_a_SOURCES += \
 	engine/tcg/gen/isa.h \
 	engine/tcg/guest_riscv/disas.c \
 	engine/tcg/guest_riscv/disas.h \
+	engine/tcg/guest_riscv/guest.h \
 	engine/tcg/guest_riscv/trans.c \
 	engine/tcg/guest_riscv/trans.h \
 	engine/tcg/guest_riscv/trans_a.c \

@@ -7,6 +7,7 @@
 
 #include "engine/arch/riscv/features.h"
 #include "engine/tcg/guest_riscv/disas.h"
+#include "engine/tcg/guest_riscv/guest.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -150,5 +151,5 @@ ir_ref pc_value(struct tcg_trans *t, int64_t off)
         .translate = riscv_tcg_translate, .disas = riscv_tcg_disas, .dump = riscv_tcg_dump,     \
     }
 
-const struct tcg_guest riscv64_tcg_guest = GUEST("riscv64", UINT64_MAX);
-const struct tcg_guest riscv32_tcg_guest = GUEST("riscv32", UINT32_MAX);
+const struct tcg_guest riscv64_guest = GUEST("riscv64", UINT64_MAX);
+const struct tcg_guest riscv32_guest = GUEST("riscv32", UINT32_MAX);

@@ -100,7 +100,4 @@ bool riscv_tcg_translate(struct tcg_trans *t);
 unsigned riscv_tcg_disas(const uint8_t *p, unsigned n, uint64_t pc, uint32_t code, char *out,
                          size_t size);
 
-/* The registrations, for guests.c. */
-extern const struct tcg_guest riscv64_tcg_guest, riscv32_tcg_guest;
-
 #endif

@@ -62,12 +62,7 @@ bool trans_jal(struct tcg_trans *t, const struct riscv_u *a)
                 ir_pcrel(t->ir, target), IR_NONE, IR_NONE);
         return tcg_stop(t, t->off);
     }
-    if (a->rd != 0) {
-        if (target <= t->off) {
-            tcg_poll(t);
-        }
-        set_x(t, a->rd, pc_value(t, t->next_off));
-    }
+    set_x(t, a->rd, pc_value(t, t->next_off));
     return tcg_goto(t, target, is_link(a->rd) ? IR_HINT_CALL : IR_HINT_NONE);
 }
 
@@ -85,7 +80,6 @@ bool trans_jalr(struct tcg_trans *t, const struct riscv_i *a)
     ir_ref target;
     int64_t off;
 
-    tcg_poll(t);
     target = ir_addi(t->ir, get_x(t, a->rs1), a->imm);
     if (ir_is_pcrel(t->ir, target, &off) && off == (int32_t)off &&
         !misaligned(t, off)) { /* auipc and jalr: a far call or jump */
