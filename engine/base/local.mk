@@ -19,4 +19,5 @@ libbase_a_SOURCES = \
 	engine/base/mem.c \
 	engine/base/mem.h \
 	engine/base/str.c \
+	engine/base/statspage.h \
 	engine/base/str.h
