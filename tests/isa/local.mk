@@ -16,6 +16,7 @@ tests_isa_gen_disas_SOURCES = tests/isa/gen_disas.c
 tests_isa_gen_disas_LDADD = $(LINK_TCG)
 
 TESTS += tests/isa/run_vectors.py
-EXTRA_DIST += tests/isa/run_vectors.py tests/isa/cases.py tests/isa/deviations.py tests/isa/image.py \
-	tests/isa/insns.py tests/isa/make-vectors tests/isa/runner.py tests/isa/vectors.py \
+EXTRA_DIST += tests/isa/run_vectors.py tests/isa/cases.py tests/isa/deviations.py tests/isa/diff \
+	tests/isa/image.py tests/isa/insns.py tests/isa/make-vectors tests/isa/runner.py \
+	tests/isa/sequences.py tests/isa/vectors.py \
 	tests/isa/vectors
