@@ -42,8 +42,9 @@ static uint64_t operand(int exp_bits, int frac_bits)
     switch (rnd() % 8) {
     case 0:
         exp = (uint64_t[]){ 0, 0, 1, 2, (uint64_t)exp_max - 1, (uint64_t)exp_max }[rnd() % 6];
-        frac = (uint64_t[]){ 0, 1, 2, frac_mask, frac_mask - 1, (frac_mask >> 1) + 1,
-                             frac_mask >> 1, frac }[rnd() % 8];
+        frac = (uint64_t[]){
+            0, 1, 2, frac_mask, frac_mask - 1, (frac_mask >> 1) + 1, frac_mask >> 1, frac
+        }[rnd() % 8];
         break;
     case 1:
         frac = (1ULL << (rnd() % (unsigned)frac_bits)) & frac_mask;
@@ -97,33 +98,33 @@ static uint64_t canon64(double v)
     return v != v ? NAN64 : fph_f64_bits(v);
 }
 
-#define SAME(what, a, b, c, rm, got, got_flags, want, want_flags)                               \
-    ck_assert_msg((got) == (want) && (got_flags) == (want_flags),                               \
-                  "%s(%#llx, %#llx, %#llx) rm %d: got %#llx flags %#x, want %#llx flags %#x",   \
-                  what, (unsigned long long)(a), (unsigned long long)(b),                       \
-                  (unsigned long long)(c), (int)(rm), (unsigned long long)(got),                \
+#define SAME(what, a, b, c, rm, got, got_flags, want, want_flags)                              \
+    ck_assert_msg((got) == (want) && (got_flags) == (want_flags),                              \
+                  "%s(%#llx, %#llx, %#llx) rm %d: got %#llx flags %#x, want %#llx flags %#x",  \
+                  what, (unsigned long long)(a), (unsigned long long)(b),                      \
+                  (unsigned long long)(c), (int)(rm), (unsigned long long)(got),               \
                   (unsigned)(got_flags), (unsigned long long)(want), (unsigned)(want_flags))
 
 enum { OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_SQRT, OP_FMA, OP_COUNT };
 static const char *const op_names[] = { "add", "sub", "mul", "div", "sqrt", "fma" };
 
-#define APPLY(PREFIX, T, U)                                                                     \
-    static U apply_##PREFIX##_##T(int op, U a, U b, U c, unsigned negate, struct sf_status *s)          \
-    {                                                                                           \
-        switch (op) {                                                                           \
-        case OP_ADD:                                                                            \
-            return PREFIX##_##T##_add(a, b, s);                                                 \
-        case OP_SUB:                                                                            \
-            return PREFIX##_##T##_sub(a, b, s);                                                 \
-        case OP_MUL:                                                                            \
-            return PREFIX##_##T##_mul(a, b, s);                                                 \
-        case OP_DIV:                                                                            \
-            return PREFIX##_##T##_div(a, b, s);                                                 \
-        case OP_SQRT:                                                                           \
-            return PREFIX##_##T##_sqrt(a, s);                                                   \
-        default:                                                                                \
-            return PREFIX##_##T##_fma(a, b, c, negate, s);                                      \
-        }                                                                                       \
+#define APPLY(PREFIX, T, U)                                                                    \
+    static U apply_##PREFIX##_##T(int op, U a, U b, U c, unsigned negate, struct sf_status *s) \
+    {                                                                                          \
+        switch (op) {                                                                          \
+        case OP_ADD:                                                                           \
+            return PREFIX##_##T##_add(a, b, s);                                                \
+        case OP_SUB:                                                                           \
+            return PREFIX##_##T##_sub(a, b, s);                                                \
+        case OP_MUL:                                                                           \
+            return PREFIX##_##T##_mul(a, b, s);                                                \
+        case OP_DIV:                                                                           \
+            return PREFIX##_##T##_div(a, b, s);                                                \
+        case OP_SQRT:                                                                          \
+            return PREFIX##_##T##_sqrt(a, s);                                                  \
+        default:                                                                               \
+            return PREFIX##_##T##_fma(a, b, c, negate, s);                                     \
+        }                                                                                      \
     }
 
 APPLY(sf, f16, uint16_t)
@@ -152,36 +153,36 @@ static unsigned host_end(void)
 }
 
 /* One operation of the host in type R; volatile keeps the compiler from doing it elsewhere. */
-#define HOST_OP(NAME, R, SQRT, FMA)                                                             \
-    static R NAME(int op, R x, R y, R z, int rm, unsigned *flags)                               \
-    {                                                                                           \
-        volatile R a = x, b = y, c = z, r;                                                      \
-        host_begin(rm);                                                                         \
-        switch (op) {                                                                           \
-        case OP_ADD:                                                                            \
-            r = a + b;                                                                          \
-            break;                                                                              \
-        case OP_SUB:                                                                            \
-            r = a - b;                                                                          \
-            break;                                                                              \
-        case OP_MUL:                                                                            \
-            r = a * b;                                                                          \
-            break;                                                                              \
-        case OP_DIV:                                                                            \
-            r = a / b;                                                                          \
-            break;                                                                              \
-        case OP_SQRT:                                                                           \
-            r = SQRT(a);                                                                        \
-            break;                                                                              \
-        default:                                                                                \
-            r = FMA(a, b, c);                                                                   \
-            break;                                                                              \
-        }                                                                                       \
-        *flags = host_end();                                                                    \
-        if (op == OP_FMA && ((isinf(x) && y == 0) || (x == 0 && isinf(y)))) {                   \
-            *flags |= SF_NV; /* RISC-V raises it for a quiet NaN addend too */                  \
-        }                                                                                       \
-        return r;                                                                               \
+#define HOST_OP(NAME, R, SQRT, FMA)                                                            \
+    static R NAME(int op, R x, R y, R z, int rm, unsigned *flags)                              \
+    {                                                                                          \
+        volatile R a = x, b = y, c = z, r;                                                     \
+        host_begin(rm);                                                                        \
+        switch (op) {                                                                          \
+        case OP_ADD:                                                                           \
+            r = a + b;                                                                         \
+            break;                                                                             \
+        case OP_SUB:                                                                           \
+            r = a - b;                                                                         \
+            break;                                                                             \
+        case OP_MUL:                                                                           \
+            r = a * b;                                                                         \
+            break;                                                                             \
+        case OP_DIV:                                                                           \
+            r = a / b;                                                                         \
+            break;                                                                             \
+        case OP_SQRT:                                                                          \
+            r = SQRT(a);                                                                       \
+            break;                                                                             \
+        default:                                                                               \
+            r = FMA(a, b, c);                                                                  \
+            break;                                                                             \
+        }                                                                                      \
+        *flags = host_end();                                                                   \
+        if (op == OP_FMA && ((isinf(x) && y == 0) || (x == 0 && isinf(y)))) {                  \
+            *flags |= SF_NV; /* RISC-V raises it for a quiet NaN addend too */                 \
+        }                                                                                      \
+        return r;                                                                              \
     }
 
 HOST_OP(host32, float, sqrtf, fmaf)
@@ -190,23 +191,23 @@ HOST_OP(host80, long double, sqrtl, fmal)
 
 /* Ties away from zero, from the host's other modes: it differs from ties to even only where the
  * exact result, which 80 bits then hold, is the midpoint of the two neighbours. */
-#define HOST_RMM(NAME, HOST, R, TOWARD_INF)                                                     \
-    static R NAME(int op, R x, R y, R z, unsigned *flags)                                       \
-    {                                                                                           \
-        unsigned inexact, unused;                                                               \
-        R nearest = HOST(op, x, y, z, SF_RNE, flags);                                           \
-        R below = HOST(op, x, y, z, SF_RTZ, &unused);                                           \
-        R above = TOWARD_INF(below, nearest < 0 || below < 0 ? -INFINITY : INFINITY);           \
-        if (!(*flags & SF_NX) || isinf(above) || isnan(nearest)) {                              \
-            return nearest;                                                                     \
-        }                                                                                       \
-        if (below == 0) {                                                                       \
-            R up = HOST(op, x, y, z, SF_RUP, &unused);                                          \
-            above = up == 0 ? -TOWARD_INF(0, INFINITY) : up;                                    \
-        }                                                                                       \
-        long double exact = host80(op, x, y, z, SF_RNE, &inexact);                              \
-        bool tie = !(inexact & SF_NX) && exact == ((long double)below + above) / 2;             \
-        return tie ? above : nearest;                                                           \
+#define HOST_RMM(NAME, HOST, R, TOWARD_INF)                                                    \
+    static R NAME(int op, R x, R y, R z, unsigned *flags)                                      \
+    {                                                                                          \
+        unsigned inexact, unused;                                                              \
+        R nearest = HOST(op, x, y, z, SF_RNE, flags);                                          \
+        R below = HOST(op, x, y, z, SF_RTZ, &unused);                                          \
+        R above = TOWARD_INF(below, nearest < 0 || below < 0 ? -INFINITY : INFINITY);          \
+        if (!(*flags & SF_NX) || isinf(above) || isnan(nearest)) {                             \
+            return nearest;                                                                    \
+        }                                                                                      \
+        if (below == 0) {                                                                      \
+            R up = HOST(op, x, y, z, SF_RUP, &unused);                                         \
+            above = up == 0 ? -TOWARD_INF(0, INFINITY) : up;                                   \
+        }                                                                                      \
+        long double exact = host80(op, x, y, z, SF_RNE, &inexact);                             \
+        bool tie = !(inexact & SF_NX) && exact == ((long double)below + above) / 2;            \
+        return tie ? above : nearest;                                                          \
     }
 
 HOST_RMM(host32_rmm, host32, float, nextafterf)
@@ -267,7 +268,7 @@ static double to_odd(double v, unsigned flags)
 static double round_positive(double v, int rm, bool negative)
 {
     double whole = floor(v), rest = v - whole;
-    bool up = rm == SF_RNE ? rest > 0.5 || (rest == 0.5 && fmod(whole, 2) != 0)
+    bool up = rm == SF_RNE   ? rest > 0.5 || (rest == 0.5 && fmod(whole, 2) != 0)
               : rm == SF_RMM ? rest >= 0.5
               : rm == SF_RDN ? negative && rest > 0
               : rm == SF_RUP ? !negative && rest > 0
@@ -650,8 +651,15 @@ END_TEST
 START_TEST(classify_names_each_class)
 {
     static const uint64_t values[] = {
-        0xfff0000000000000, 0xbff0000000000000, 0x8000000000000001, 0x8000000000000000, 0,
-        0x000fffffffffffff, 0x0010000000000000, 0x7ff0000000000000, 0x7ff0000000000001,
+        0xfff0000000000000,
+        0xbff0000000000000,
+        0x8000000000000001,
+        0x8000000000000000,
+        0,
+        0x000fffffffffffff,
+        0x0010000000000000,
+        0x7ff0000000000000,
+        0x7ff0000000000001,
         0x7ff8000000000000,
     };
     for (unsigned i = 0; i < 10; i++) {
@@ -746,7 +754,8 @@ static Suite *suite_softfp(void)
     tcase_add_test(scripted, classify_names_each_class);
     tcase_add_test(scripted, nan_rules_choose_the_operand);
     tcase_add_test(scripted, integer_rules_choose_what_does_not_fit);
-    tcase_add_test(scripted, tininess_before_rounding_underflows_just_below_the_smallest_normal);
+    tcase_add_test(scripted,
+                   tininess_before_rounding_underflows_just_below_the_smallest_normal);
     tcase_add_test(scripted, round_to_odd_keeps_a_sticky_last_bit);
     suite_add_tcase(suite, scripted);
     return suite;

@@ -46,6 +46,8 @@ struct riscv_cpu {
     uint64_t hartid;
     uint64_t features;          /* enum riscv_feature bits (features.h) */
     uint8_t pmp_used;           /* number of the highest active entry + 1, derived */
+    uint8_t n_superpages;       /* GiB of virtual space (va >> 30) where the translator cached parts of superpages; */
+    uint64_t superpages[8];     /* more than 8: anywhere */
     struct vtimer *stimer;      /* stimecmp */
     _Atomic uint64_t stimer_at; /* what the timer compares with: stimecmp, UINT64_MAX while menvcfg.STCE is 0 */
 };

@@ -41,12 +41,12 @@ static inline uint64_t sext32(uint64_t v)
 #define UNUSED_BC (void)b, (void)c
 
 /* NAME(cpu, a, b, rm) = BOX_(FN(UNBOX(a), UNBOX(b), status)) */
-#define BINARY(NAME, FN, UNBOX, BOX_)                                                           \
-    uint64_t NAME(void *cpu, uint64_t a, uint64_t b, uint64_t rm)                               \
-    {                                                                                           \
-        struct sf_status s = begin(cpu, rm);                                                    \
-        uint64_t r = BOX_(FN(UNBOX(a), UNBOX(b), &s));                                          \
-        return end(cpu, &s, r);                                                                 \
+#define BINARY(NAME, FN, UNBOX, BOX_)                                                          \
+    uint64_t NAME(void *cpu, uint64_t a, uint64_t b, uint64_t rm)                              \
+    {                                                                                          \
+        struct sf_status s = begin(cpu, rm);                                                   \
+        uint64_t r = BOX_(FN(UNBOX(a), UNBOX(b), &s));                                         \
+        return end(cpu, &s, r);                                                                \
     }
 
 #define SAME(v) (v)
@@ -66,13 +66,13 @@ BINARY(riscv_fmin_d, sf_f64_min, SAME, SAME)
 BINARY(riscv_fmax_d, sf_f64_max, SAME, SAME)
 
 /* NAME(cpu, a, rm) = TO(FN(FROM(a), status)) */
-#define UNARY(NAME, FN, FROM, TO)                                                               \
-    uint64_t NAME(void *cpu, uint64_t a, uint64_t rm, uint64_t c)                               \
-    {                                                                                           \
-        struct sf_status s = begin(cpu, rm);                                                    \
-        uint64_t r = TO(FN(FROM(a), &s));                                                       \
-        UNUSED_C;                                                                               \
-        return end(cpu, &s, r);                                                                 \
+#define UNARY(NAME, FN, FROM, TO)                                                              \
+    uint64_t NAME(void *cpu, uint64_t a, uint64_t rm, uint64_t c)                              \
+    {                                                                                          \
+        struct sf_status s = begin(cpu, rm);                                                   \
+        uint64_t r = TO(FN(FROM(a), &s));                                                      \
+        UNUSED_C;                                                                              \
+        return end(cpu, &s, r);                                                                \
     }
 
 #define INT32(v) ((int64_t)(int32_t)(v))
@@ -101,13 +101,13 @@ UNARY(riscv_fcvt_s_d, fph_f64_to_f32, SAME, box)
 UNARY(riscv_fcvt_d_s, fph_f32_to_f64, unbox, SAME)
 
 /* feq is quiet, flt and fle signal. */
-#define COMPARE(NAME, FN, UNBOX, SIGNALLING, TEST)                                              \
-    uint64_t NAME(void *cpu, uint64_t a, uint64_t b, uint64_t c)                                \
-    {                                                                                           \
-        struct sf_status s = begin(cpu, SF_RNE);                                                \
-        enum sf_order order = FN(UNBOX(a), UNBOX(b), SIGNALLING, &s);                           \
-        UNUSED_C;                                                                               \
-        return end(cpu, &s, TEST);                                                              \
+#define COMPARE(NAME, FN, UNBOX, SIGNALLING, TEST)                                             \
+    uint64_t NAME(void *cpu, uint64_t a, uint64_t b, uint64_t c)                               \
+    {                                                                                          \
+        struct sf_status s = begin(cpu, SF_RNE);                                               \
+        enum sf_order order = FN(UNBOX(a), UNBOX(b), SIGNALLING, &s);                          \
+        UNUSED_C;                                                                              \
+        return end(cpu, &s, TEST);                                                             \
     }
 
 COMPARE(riscv_feq_s, sf_f32_cmp, unbox, false, order == SF_EQUAL)
@@ -119,13 +119,13 @@ COMPARE(riscv_fle_d, sf_f64_cmp, SAME, true, order <= SF_EQUAL)
 
 #define SIGN_S 0x80000000u
 
-#define SIGN_INJECT(NAME, SIGN)                                                                 \
-    uint64_t NAME(void *cpu, uint64_t a, uint64_t b, uint64_t c)                                \
-    {                                                                                           \
-        uint32_t x = unbox(a), y = unbox(b);                                                    \
-        (void)cpu;                                                                              \
-        UNUSED_C;                                                                               \
-        return box((x & ~SIGN_S) | ((SIGN) & SIGN_S));                                          \
+#define SIGN_INJECT(NAME, SIGN)                                                                \
+    uint64_t NAME(void *cpu, uint64_t a, uint64_t b, uint64_t c)                               \
+    {                                                                                          \
+        uint32_t x = unbox(a), y = unbox(b);                                                   \
+        (void)cpu;                                                                             \
+        UNUSED_C;                                                                              \
+        return box((x & ~SIGN_S) | ((SIGN)&SIGN_S));                                           \
     }
 
 SIGN_INJECT(riscv_fsgnj_s, y)
@@ -148,25 +148,25 @@ uint64_t riscv_fclass_d(void *cpu, uint64_t a, uint64_t b, uint64_t c)
 
 /* ---- fused multiply-add: one function for each rounding mode ---- */
 
-#define FMA(KIND, NEGATE, RM_NAME, RM)                                                          \
-    static uint64_t KIND##_s_##RM_NAME(void *cpu, uint64_t a, uint64_t b, uint64_t c)           \
-    {                                                                                           \
-        struct sf_status s = begin(cpu, RM);                                                    \
-        uint64_t r = box(fph_f32_fma(unbox(a), unbox(b), unbox(c), NEGATE, &s));                \
-        return end(cpu, &s, r);                                                                 \
-    }                                                                                           \
-    static uint64_t KIND##_d_##RM_NAME(void *cpu, uint64_t a, uint64_t b, uint64_t c)           \
-    {                                                                                           \
-        struct sf_status s = begin(cpu, RM);                                                    \
-        uint64_t r = fph_f64_fma(a, b, c, NEGATE, &s);                                          \
-        return end(cpu, &s, r);                                                                 \
+#define FMA(KIND, NEGATE, RM_NAME, RM)                                                         \
+    static uint64_t KIND##_s_##RM_NAME(void *cpu, uint64_t a, uint64_t b, uint64_t c)          \
+    {                                                                                          \
+        struct sf_status s = begin(cpu, RM);                                                   \
+        uint64_t r = box(fph_f32_fma(unbox(a), unbox(b), unbox(c), NEGATE, &s));               \
+        return end(cpu, &s, r);                                                                \
+    }                                                                                          \
+    static uint64_t KIND##_d_##RM_NAME(void *cpu, uint64_t a, uint64_t b, uint64_t c)          \
+    {                                                                                          \
+        struct sf_status s = begin(cpu, RM);                                                   \
+        uint64_t r = fph_f64_fma(a, b, c, NEGATE, &s);                                         \
+        return end(cpu, &s, r);                                                                \
     }
 
-#define FMA_ALL_MODES(KIND, NEGATE)                                                             \
-    FMA(KIND, NEGATE, rne, SF_RNE)                                                              \
-    FMA(KIND, NEGATE, rtz, SF_RTZ)                                                              \
-    FMA(KIND, NEGATE, rdn, SF_RDN)                                                              \
-    FMA(KIND, NEGATE, rup, SF_RUP)                                                              \
+#define FMA_ALL_MODES(KIND, NEGATE)                                                            \
+    FMA(KIND, NEGATE, rne, SF_RNE)                                                             \
+    FMA(KIND, NEGATE, rtz, SF_RTZ)                                                             \
+    FMA(KIND, NEGATE, rdn, SF_RDN)                                                             \
+    FMA(KIND, NEGATE, rup, SF_RUP)                                                             \
     FMA(KIND, NEGATE, rmm, SF_RMM)
 
 FMA_ALL_MODES(fmadd, 0)
@@ -174,7 +174,10 @@ FMA_ALL_MODES(fmsub, SF_NEG_ADDEND)
 FMA_ALL_MODES(fnmsub, SF_NEG_PRODUCT)
 FMA_ALL_MODES(fnmadd, SF_NEG_PRODUCT | SF_NEG_ADDEND)
 
-#define FMA_ROW(K) { K##_rne, K##_rtz, K##_rdn, K##_rup, K##_rmm }
+#define FMA_ROW(K)                                                                             \
+    {                                                                                          \
+        K##_rne, K##_rtz, K##_rdn, K##_rup, K##_rmm                                            \
+    }
 
 ir_helper riscv_fma_helper(bool is_double, unsigned kind, unsigned rm)
 {

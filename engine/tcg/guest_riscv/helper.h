@@ -21,10 +21,10 @@
  * fflags, frm and fcsr, which the CSR helpers check) illegal.
  */
 enum {
-    RV_CODE_PRIV = 3 << 0,  /* enum riscv_priv */
+    RV_CODE_PRIV = 3 << 0, /* enum riscv_priv */
     RV_CODE_RV32 = 1 << 2,
     RV_CODE_FS_OFF = 1 << 3,
-    RV_CODE_FRM_SHIFT = 4,  /* three bits: frm; 5 stands for all invalid ones */
+    RV_CODE_FRM_SHIFT = 4, /* three bits: frm; 5 stands for all invalid ones */
     RV_CODE_FRM = 7 << 4,
 };
 
@@ -57,69 +57,70 @@ enum riscv_cause {
  * wfi: ir_setpc(behind it) first, then call, then tcg_stop(); returns when work is pending.
  * sc: 0 when it stored. With the reservation gone or the value changed it stores nothing and gives 1.
  */
-#define RISCV_HELPERS(H)                                                                        \
-    H(riscv_illegal, 0, "insn: raises an illegal instruction exception")                        \
-    H(riscv_ecall, 0, "environment call from the current privilege")                            \
-    H(riscv_ebreak, 0, "breakpoint")                                                            \
-    H(riscv_fetch_misaligned, 0, "target: jump to a misaligned address without C")              \
-    H(riscv_csr_read, IR_CALL_READS, "insn: csrrs, csrrc with rs1 x0 or uimm 0")                \
-    H(riscv_csr_write, 0, "insn, value: csrrw with rd x0 (no read)")                            \
-    H(riscv_csr_swap, 0, "insn, value: csrrw; returns the old value")                           \
-    H(riscv_csr_set, 0, "insn, mask: csrrs; returns the old value")                             \
-    H(riscv_csr_clear, 0, "insn, mask: csrrc; returns the old value")                           \
-    H(riscv_sret, 0, "insn")                                                                    \
-    H(riscv_mret, 0, "insn")                                                                    \
-    H(riscv_wfi, 0, "insn")                                                                     \
-    H(riscv_sfence_vma, 0, "insn, rs1 value, rs2 value")                                        \
-    H(riscv_lr_w, IR_CALL_READS, "address: returns the sign-extended word, sets the reservation") \
-    H(riscv_lr_d, IR_CALL_READS, "address")                                                     \
-    H(riscv_sc_w, IR_CALL_READS, "address, value: returns 0 or 1")                              \
-    H(riscv_sc_d, IR_CALL_READS, "address, value: returns 0 or 1")                              \
-    H(riscv_fadd_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                             \
-    H(riscv_fsub_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                             \
-    H(riscv_fmul_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                             \
-    H(riscv_fdiv_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                             \
-    H(riscv_fsqrt_s, IR_CALL_NO_GLOBALS, "a, rm")                                               \
-    H(riscv_fsgnj_s, IR_CALL_PURE, "a, b")                                                      \
-    H(riscv_fsgnjn_s, IR_CALL_PURE, "a, b")                                                     \
-    H(riscv_fsgnjx_s, IR_CALL_PURE, "a, b")                                                     \
-    H(riscv_fmin_s, IR_CALL_NO_GLOBALS, "a, b")                                                 \
-    H(riscv_fmax_s, IR_CALL_NO_GLOBALS, "a, b")                                                 \
-    H(riscv_feq_s, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                          \
-    H(riscv_flt_s, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                          \
-    H(riscv_fle_s, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                          \
-    H(riscv_fclass_s, IR_CALL_PURE, "a: the ten-bit class mask")                                \
-    H(riscv_fcvt_w_s, IR_CALL_NO_GLOBALS, "a, rm: x value")                                     \
-    H(riscv_fcvt_wu_s, IR_CALL_NO_GLOBALS, "a, rm: x value (sign-extended word)")               \
-    H(riscv_fcvt_l_s, IR_CALL_NO_GLOBALS, "a, rm: x value")                                     \
-    H(riscv_fcvt_lu_s, IR_CALL_NO_GLOBALS, "a, rm: x value")                                    \
-    H(riscv_fcvt_s_w, IR_CALL_NO_GLOBALS, "x value, rm")                                        \
-    H(riscv_fcvt_s_wu, IR_CALL_NO_GLOBALS, "x value, rm")                                       \
-    H(riscv_fcvt_s_l, IR_CALL_NO_GLOBALS, "x value, rm")                                        \
-    H(riscv_fcvt_s_lu, IR_CALL_NO_GLOBALS, "x value, rm")                                       \
-    H(riscv_fadd_d, IR_CALL_NO_GLOBALS, "a, b, rm")                                             \
-    H(riscv_fsub_d, IR_CALL_NO_GLOBALS, "a, b, rm")                                             \
-    H(riscv_fmul_d, IR_CALL_NO_GLOBALS, "a, b, rm")                                             \
-    H(riscv_fdiv_d, IR_CALL_NO_GLOBALS, "a, b, rm")                                             \
-    H(riscv_fsqrt_d, IR_CALL_NO_GLOBALS, "a, rm")                                               \
-    H(riscv_fmin_d, IR_CALL_NO_GLOBALS, "a, b")                                                 \
-    H(riscv_fmax_d, IR_CALL_NO_GLOBALS, "a, b")                                                 \
-    H(riscv_feq_d, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                          \
-    H(riscv_flt_d, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                          \
-    H(riscv_fle_d, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                          \
-    H(riscv_fclass_d, IR_CALL_PURE, "a: the ten-bit class mask")                                \
-    H(riscv_fcvt_w_d, IR_CALL_NO_GLOBALS, "a, rm: x value")                                     \
-    H(riscv_fcvt_wu_d, IR_CALL_NO_GLOBALS, "a, rm: x value (sign-extended word)")               \
-    H(riscv_fcvt_l_d, IR_CALL_NO_GLOBALS, "a, rm: x value")                                     \
-    H(riscv_fcvt_lu_d, IR_CALL_NO_GLOBALS, "a, rm: x value")                                    \
-    H(riscv_fcvt_d_w, IR_CALL_NO_GLOBALS, "x value, rm")                                        \
-    H(riscv_fcvt_d_wu, IR_CALL_NO_GLOBALS, "x value, rm")                                       \
-    H(riscv_fcvt_d_l, IR_CALL_NO_GLOBALS, "x value, rm")                                        \
-    H(riscv_fcvt_d_lu, IR_CALL_NO_GLOBALS, "x value, rm")                                       \
-    H(riscv_fcvt_s_d, IR_CALL_NO_GLOBALS, "a, rm")                                              \
+#define RISCV_HELPERS(H)                                                                       \
+    H(riscv_illegal, 0, "insn: raises an illegal instruction exception")                       \
+    H(riscv_ecall, 0, "environment call from the current privilege")                           \
+    H(riscv_ebreak, 0, "breakpoint")                                                           \
+    H(riscv_fetch_misaligned, 0, "target: jump to a misaligned address without C")             \
+    H(riscv_csr_read, IR_CALL_READS, "insn: csrrs, csrrc with rs1 x0 or uimm 0")               \
+    H(riscv_csr_write, 0, "insn, value: csrrw with rd x0 (no read)")                           \
+    H(riscv_csr_swap, 0, "insn, value: csrrw; returns the old value")                          \
+    H(riscv_csr_set, 0, "insn, mask: csrrs; returns the old value")                            \
+    H(riscv_csr_clear, 0, "insn, mask: csrrc; returns the old value")                          \
+    H(riscv_sret, 0, "insn")                                                                   \
+    H(riscv_mret, 0, "insn")                                                                   \
+    H(riscv_wfi, 0, "insn")                                                                    \
+    H(riscv_sfence_vma, 0, "insn, rs1 value, rs2 value")                                       \
+    H(riscv_lr_w, IR_CALL_READS,                                                               \
+      "address: returns the sign-extended word, sets the reservation")                         \
+    H(riscv_lr_d, IR_CALL_READS, "address")                                                    \
+    H(riscv_sc_w, IR_CALL_READS, "address, value: returns 0 or 1")                             \
+    H(riscv_sc_d, IR_CALL_READS, "address, value: returns 0 or 1")                             \
+    H(riscv_fadd_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
+    H(riscv_fsub_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
+    H(riscv_fmul_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
+    H(riscv_fdiv_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
+    H(riscv_fsqrt_s, IR_CALL_NO_GLOBALS, "a, rm")                                              \
+    H(riscv_fsgnj_s, IR_CALL_PURE, "a, b")                                                     \
+    H(riscv_fsgnjn_s, IR_CALL_PURE, "a, b")                                                    \
+    H(riscv_fsgnjx_s, IR_CALL_PURE, "a, b")                                                    \
+    H(riscv_fmin_s, IR_CALL_NO_GLOBALS, "a, b")                                                \
+    H(riscv_fmax_s, IR_CALL_NO_GLOBALS, "a, b")                                                \
+    H(riscv_feq_s, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                         \
+    H(riscv_flt_s, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                         \
+    H(riscv_fle_s, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                         \
+    H(riscv_fclass_s, IR_CALL_PURE, "a: the ten-bit class mask")                               \
+    H(riscv_fcvt_w_s, IR_CALL_NO_GLOBALS, "a, rm: x value")                                    \
+    H(riscv_fcvt_wu_s, IR_CALL_NO_GLOBALS, "a, rm: x value (sign-extended word)")              \
+    H(riscv_fcvt_l_s, IR_CALL_NO_GLOBALS, "a, rm: x value")                                    \
+    H(riscv_fcvt_lu_s, IR_CALL_NO_GLOBALS, "a, rm: x value")                                   \
+    H(riscv_fcvt_s_w, IR_CALL_NO_GLOBALS, "x value, rm")                                       \
+    H(riscv_fcvt_s_wu, IR_CALL_NO_GLOBALS, "x value, rm")                                      \
+    H(riscv_fcvt_s_l, IR_CALL_NO_GLOBALS, "x value, rm")                                       \
+    H(riscv_fcvt_s_lu, IR_CALL_NO_GLOBALS, "x value, rm")                                      \
+    H(riscv_fadd_d, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
+    H(riscv_fsub_d, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
+    H(riscv_fmul_d, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
+    H(riscv_fdiv_d, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
+    H(riscv_fsqrt_d, IR_CALL_NO_GLOBALS, "a, rm")                                              \
+    H(riscv_fmin_d, IR_CALL_NO_GLOBALS, "a, b")                                                \
+    H(riscv_fmax_d, IR_CALL_NO_GLOBALS, "a, b")                                                \
+    H(riscv_feq_d, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                         \
+    H(riscv_flt_d, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                         \
+    H(riscv_fle_d, IR_CALL_NO_GLOBALS, "a, b: 0 or 1")                                         \
+    H(riscv_fclass_d, IR_CALL_PURE, "a: the ten-bit class mask")                               \
+    H(riscv_fcvt_w_d, IR_CALL_NO_GLOBALS, "a, rm: x value")                                    \
+    H(riscv_fcvt_wu_d, IR_CALL_NO_GLOBALS, "a, rm: x value (sign-extended word)")              \
+    H(riscv_fcvt_l_d, IR_CALL_NO_GLOBALS, "a, rm: x value")                                    \
+    H(riscv_fcvt_lu_d, IR_CALL_NO_GLOBALS, "a, rm: x value")                                   \
+    H(riscv_fcvt_d_w, IR_CALL_NO_GLOBALS, "x value, rm")                                       \
+    H(riscv_fcvt_d_wu, IR_CALL_NO_GLOBALS, "x value, rm")                                      \
+    H(riscv_fcvt_d_l, IR_CALL_NO_GLOBALS, "x value, rm")                                       \
+    H(riscv_fcvt_d_lu, IR_CALL_NO_GLOBALS, "x value, rm")                                      \
+    H(riscv_fcvt_s_d, IR_CALL_NO_GLOBALS, "a, rm")                                             \
     H(riscv_fcvt_d_s, IR_CALL_NO_GLOBALS, "a")
 
-#define RISCV_HELPER_DECLARE(name, flags, doc)                                                  \
+#define RISCV_HELPER_DECLARE(name, flags, doc)                                                 \
     uint64_t name(void *cpu, uint64_t a, uint64_t b, uint64_t c);
 RISCV_HELPERS(RISCV_HELPER_DECLARE)
 #undef RISCV_HELPER_DECLARE
@@ -142,14 +143,14 @@ bool riscv_csr_is_plain(unsigned csr);
 
 /* ---- the hooks of struct tcg_guest (guest.h) that this half of the guest implements ---- */
 
-struct tcg_mode riscv_tcg_mode(void *cpu);                                          /* trap.c */
-int riscv_tcg_walk(void *cpu, struct tcg_walk *w);                                  /* mmu.c */
+struct tcg_mode riscv_tcg_mode(void *cpu);         /* trap.c */
+int riscv_tcg_walk(void *cpu, struct tcg_walk *w); /* mmu.c */
 void riscv_tcg_bus_fault(void *cpu, uint64_t va, uint64_t gpa, enum tcg_access access,
-                         uint32_t *cause, uint64_t *tval);                          /* mmu.c */
+                         uint32_t *cause, uint64_t *tval); /* mmu.c */
 void riscv_tcg_align_fault(void *cpu, uint64_t va, enum tcg_access access, uint32_t *cause,
-                           uint64_t *tval);                                         /* mmu.c */
-void riscv_tcg_exception(void *cpu, uint32_t cause, uint64_t tval);                 /* trap.c */
-bool riscv_tcg_interrupt(void *cpu);                                                /* trap.c */
-void riscv_tcg_dump(void *cpu, struct buf *b);                                      /* trap.c */
+                           uint64_t *tval);                         /* mmu.c */
+void riscv_tcg_exception(void *cpu, uint32_t cause, uint64_t tval); /* trap.c */
+bool riscv_tcg_interrupt(void *cpu);                                /* trap.c */
+void riscv_tcg_dump(void *cpu, struct buf *b);                      /* trap.c */
 
 #endif

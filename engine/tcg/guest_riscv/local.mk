@@ -36,5 +36,11 @@ libtcg_a_SOURCES += \
 
 # Helpers: CSRs, traps, memory management, floating point.
 libtcg_a_SOURCES += \
+	engine/tcg/guest_riscv/csr.c \
 	engine/tcg/guest_riscv/fp.c \
-	engine/tcg/guest_riscv/helper.h
+	engine/tcg/guest_riscv/helper.c \
+	engine/tcg/guest_riscv/helper.h \
+	engine/tcg/guest_riscv/mmu.c \
+	engine/tcg/guest_riscv/pmp.c \
+	engine/tcg/guest_riscv/sys.h \
+	engine/tcg/guest_riscv/trap.c

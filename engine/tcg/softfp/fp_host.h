@@ -332,46 +332,46 @@ static inline bool fph_round_i64(double x, int64_t *out, struct sf_status *s)
     return true;
 }
 
-#define FPH_TO_INTEGER(T, U, LOAD)                                                              \
-    static inline int32_t fph_##T##_to_i32(U a, struct sf_status *s)                            \
-    {                                                                                           \
-        double x = LOAD(a);                                                                     \
-        int64_t v;                                                                              \
-        if (!fph_round_i64(x, &v, s) || v != (int32_t)v) {                                      \
-            return sf_##T##_to_i32(a, s);                                                       \
-        }                                                                                       \
-        fph_inexact_if((double)v != x, s);                                                      \
-        return (int32_t)v;                                                                      \
-    }                                                                                           \
-    static inline uint32_t fph_##T##_to_u32(U a, struct sf_status *s)                           \
-    {                                                                                           \
-        double x = LOAD(a);                                                                     \
-        int64_t v;                                                                              \
-        if (!fph_round_i64(x, &v, s) || v != (int64_t)(uint32_t)v) {                            \
-            return sf_##T##_to_u32(a, s);                                                       \
-        }                                                                                       \
-        fph_inexact_if((double)v != x, s);                                                      \
-        return (uint32_t)v;                                                                     \
-    }                                                                                           \
-    static inline int64_t fph_##T##_to_i64(U a, struct sf_status *s)                            \
-    {                                                                                           \
-        double x = LOAD(a);                                                                     \
-        int64_t v;                                                                              \
-        if (!fph_round_i64(x, &v, s)) {                                                         \
-            return sf_##T##_to_i64(a, s);                                                       \
-        }                                                                                       \
-        fph_inexact_if((double)v != x, s);                                                      \
-        return v;                                                                               \
-    }                                                                                           \
-    static inline uint64_t fph_##T##_to_u64(U a, struct sf_status *s)                           \
-    {                                                                                           \
-        double x = LOAD(a);                                                                     \
-        int64_t v;                                                                              \
-        if (!fph_round_i64(x, &v, s) || v < 0) {                                                \
-            return sf_##T##_to_u64(a, s);                                                       \
-        }                                                                                       \
-        fph_inexact_if((double)v != x, s);                                                      \
-        return (uint64_t)v;                                                                     \
+#define FPH_TO_INTEGER(T, U, LOAD)                                                             \
+    static inline int32_t fph_##T##_to_i32(U a, struct sf_status *s)                           \
+    {                                                                                          \
+        double x = LOAD(a);                                                                    \
+        int64_t v;                                                                             \
+        if (!fph_round_i64(x, &v, s) || v != (int32_t)v) {                                     \
+            return sf_##T##_to_i32(a, s);                                                      \
+        }                                                                                      \
+        fph_inexact_if((double)v != x, s);                                                     \
+        return (int32_t)v;                                                                     \
+    }                                                                                          \
+    static inline uint32_t fph_##T##_to_u32(U a, struct sf_status *s)                          \
+    {                                                                                          \
+        double x = LOAD(a);                                                                    \
+        int64_t v;                                                                             \
+        if (!fph_round_i64(x, &v, s) || v != (int64_t)(uint32_t)v) {                           \
+            return sf_##T##_to_u32(a, s);                                                      \
+        }                                                                                      \
+        fph_inexact_if((double)v != x, s);                                                     \
+        return (uint32_t)v;                                                                    \
+    }                                                                                          \
+    static inline int64_t fph_##T##_to_i64(U a, struct sf_status *s)                           \
+    {                                                                                          \
+        double x = LOAD(a);                                                                    \
+        int64_t v;                                                                             \
+        if (!fph_round_i64(x, &v, s)) {                                                        \
+            return sf_##T##_to_i64(a, s);                                                      \
+        }                                                                                      \
+        fph_inexact_if((double)v != x, s);                                                     \
+        return v;                                                                              \
+    }                                                                                          \
+    static inline uint64_t fph_##T##_to_u64(U a, struct sf_status *s)                          \
+    {                                                                                          \
+        double x = LOAD(a);                                                                    \
+        int64_t v;                                                                             \
+        if (!fph_round_i64(x, &v, s) || v < 0) {                                               \
+            return sf_##T##_to_u64(a, s);                                                      \
+        }                                                                                      \
+        fph_inexact_if((double)v != x, s);                                                     \
+        return (uint64_t)v;                                                                    \
     }
 
 FPH_TO_INTEGER(f32, uint32_t, fph_f32)

@@ -299,38 +299,38 @@ static inline struct sf_num fma_num(struct sf_num a, struct sf_num b, struct sf_
     return fma_finite(product, a.exp + b.exp + 1, a.sign != b.sign, c, s);
 }
 
-#define SF_ARITH(T, U)                                                                          \
-    U sf_##T##_add(U a, U b, struct sf_status *s)                                               \
-    {                                                                                           \
-        return (U)sf_pack(&sf_##T, add(sf_unpack(&sf_##T, a), sf_unpack(&sf_##T, b), s), s);    \
-    }                                                                                           \
-    U sf_##T##_sub(U a, U b, struct sf_status *s)                                               \
-    {                                                                                           \
-        struct sf_num nb = sf_unpack(&sf_##T, b);                                               \
-        nb.sign ^= !sf_is_nan(&nb);                                                             \
-        return (U)sf_pack(&sf_##T, add(sf_unpack(&sf_##T, a), nb, s), s);                       \
-    }                                                                                           \
-    U sf_##T##_mul(U a, U b, struct sf_status *s)                                               \
-    {                                                                                           \
-        return (U)sf_pack(&sf_##T, mul(sf_unpack(&sf_##T, a), sf_unpack(&sf_##T, b), s), s);    \
-    }                                                                                           \
-    U sf_##T##_div(U a, U b, struct sf_status *s)                                               \
-    {                                                                                           \
-        struct sf_num na = sf_unpack(&sf_##T, a), nb = sf_unpack(&sf_##T, b);                   \
-        return (U)sf_pack(&sf_##T, divide(na, nb, sf_##T.frac_bits + 4, s), s);                 \
-    }                                                                                           \
-    U sf_##T##_sqrt(U a, struct sf_status *s)                                                   \
-    {                                                                                           \
-        struct sf_num na = sf_unpack(&sf_##T, a);                                               \
-        return (U)sf_pack(&sf_##T, square_root(na, sf_##T.frac_bits + 4, s), s);                \
-    }                                                                                           \
-    U sf_##T##_fma(U a, U b, U c, unsigned negate, struct sf_status *s)                         \
-    {                                                                                           \
-        struct sf_num na = sf_unpack(&sf_##T, a);                                               \
-        struct sf_num nc = sf_unpack(&sf_##T, c);                                               \
-        na.sign ^= (negate & SF_NEG_PRODUCT) && !sf_is_nan(&na);                                \
-        nc.sign ^= (negate & SF_NEG_ADDEND) && !sf_is_nan(&nc);                                 \
-        return (U)sf_pack(&sf_##T, fma_num(na, sf_unpack(&sf_##T, b), nc, s), s);               \
+#define SF_ARITH(T, U)                                                                         \
+    U sf_##T##_add(U a, U b, struct sf_status *s)                                              \
+    {                                                                                          \
+        return (U)sf_pack(&sf_##T, add(sf_unpack(&sf_##T, a), sf_unpack(&sf_##T, b), s), s);   \
+    }                                                                                          \
+    U sf_##T##_sub(U a, U b, struct sf_status *s)                                              \
+    {                                                                                          \
+        struct sf_num nb = sf_unpack(&sf_##T, b);                                              \
+        nb.sign ^= !sf_is_nan(&nb);                                                            \
+        return (U)sf_pack(&sf_##T, add(sf_unpack(&sf_##T, a), nb, s), s);                      \
+    }                                                                                          \
+    U sf_##T##_mul(U a, U b, struct sf_status *s)                                              \
+    {                                                                                          \
+        return (U)sf_pack(&sf_##T, mul(sf_unpack(&sf_##T, a), sf_unpack(&sf_##T, b), s), s);   \
+    }                                                                                          \
+    U sf_##T##_div(U a, U b, struct sf_status *s)                                              \
+    {                                                                                          \
+        struct sf_num na = sf_unpack(&sf_##T, a), nb = sf_unpack(&sf_##T, b);                  \
+        return (U)sf_pack(&sf_##T, divide(na, nb, sf_##T.frac_bits + 4, s), s);                \
+    }                                                                                          \
+    U sf_##T##_sqrt(U a, struct sf_status *s)                                                  \
+    {                                                                                          \
+        struct sf_num na = sf_unpack(&sf_##T, a);                                              \
+        return (U)sf_pack(&sf_##T, square_root(na, sf_##T.frac_bits + 4, s), s);               \
+    }                                                                                          \
+    U sf_##T##_fma(U a, U b, U c, unsigned negate, struct sf_status *s)                        \
+    {                                                                                          \
+        struct sf_num na = sf_unpack(&sf_##T, a);                                              \
+        struct sf_num nc = sf_unpack(&sf_##T, c);                                              \
+        na.sign ^= (negate & SF_NEG_PRODUCT) && !sf_is_nan(&na);                               \
+        nc.sign ^= (negate & SF_NEG_ADDEND) && !sf_is_nan(&nc);                                \
+        return (U)sf_pack(&sf_##T, fma_num(na, sf_unpack(&sf_##T, b), nc, s), s);              \
     }
 
 SF_ARITH(f16, uint16_t)

@@ -12,10 +12,10 @@ static inline uint64_t convert(const struct sf_format *to, struct sf_num n, stru
     return sf_pack(to, sf_is_nan(&n) ? sf_pick_nan(&n, 1, s) : n, s);
 }
 
-#define SF_CONVERT(FROM, UF, TO, UT)                                                            \
-    UT sf_##FROM##_to_##TO(UF a, struct sf_status *s)                                           \
-    {                                                                                           \
-        return (UT)convert(&sf_##TO, sf_unpack(&sf_##FROM, a), s);                              \
+#define SF_CONVERT(FROM, UF, TO, UT)                                                           \
+    UT sf_##FROM##_to_##TO(UF a, struct sf_status *s)                                          \
+    {                                                                                          \
+        return (UT)convert(&sf_##TO, sf_unpack(&sf_##FROM, a), s);                             \
     }
 
 SF_CONVERT(f16, uint16_t, f32, uint32_t)
@@ -224,59 +224,59 @@ static inline enum sf_class classify(const struct sf_format *f, uint64_t bits)
     return n.sign ? SF_CLASS_NEG_NORMAL : SF_CLASS_POS_NORMAL;
 }
 
-#define SF_OTHERS(T, U)                                                                         \
-    enum sf_order sf_##T##_cmp(U a, U b, bool signalling, struct sf_status *s)                  \
-    {                                                                                           \
-        return compare(&sf_##T, a, b, signalling, s);                                           \
-    }                                                                                           \
-    U sf_##T##_min(U a, U b, struct sf_status *s)                                               \
-    {                                                                                           \
-        return (U)select_bound(&sf_##T, a, b, false, false, s);                                 \
-    }                                                                                           \
-    U sf_##T##_max(U a, U b, struct sf_status *s)                                               \
-    {                                                                                           \
-        return (U)select_bound(&sf_##T, a, b, true, false, s);                                  \
-    }                                                                                           \
-    U sf_##T##_minimum(U a, U b, struct sf_status *s)                                           \
-    {                                                                                           \
-        return (U)select_bound(&sf_##T, a, b, false, true, s);                                  \
-    }                                                                                           \
-    U sf_##T##_maximum(U a, U b, struct sf_status *s)                                           \
-    {                                                                                           \
-        return (U)select_bound(&sf_##T, a, b, true, true, s);                                   \
-    }                                                                                           \
-    enum sf_class sf_##T##_classify(U a)                                                        \
-    {                                                                                           \
-        return classify(&sf_##T, a);                                                            \
-    }                                                                                           \
-    U sf_##T##_round_int(U a, bool exact, struct sf_status *s)                                  \
-    {                                                                                           \
-        return (U)sf_pack(&sf_##T, round_integral(sf_unpack(&sf_##T, a), exact, s), s);         \
-    }                                                                                           \
-    int32_t sf_##T##_to_i32(U a, struct sf_status *s)                                           \
-    {                                                                                           \
-        return (int32_t)to_integer(sf_unpack(&sf_##T, a), 32, true, s);                         \
-    }                                                                                           \
-    uint32_t sf_##T##_to_u32(U a, struct sf_status *s)                                          \
-    {                                                                                           \
-        return (uint32_t)to_integer(sf_unpack(&sf_##T, a), 32, false, s);                       \
-    }                                                                                           \
-    int64_t sf_##T##_to_i64(U a, struct sf_status *s)                                           \
-    {                                                                                           \
-        return (int64_t)to_integer(sf_unpack(&sf_##T, a), 64, true, s);                         \
-    }                                                                                           \
-    uint64_t sf_##T##_to_u64(U a, struct sf_status *s)                                          \
-    {                                                                                           \
-        return to_integer(sf_unpack(&sf_##T, a), 64, false, s);                                 \
-    }                                                                                           \
-    U sf_##T##_from_i64(int64_t v, struct sf_status *s)                                         \
-    {                                                                                           \
-        uint64_t magnitude = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;                             \
-        return (U)sf_pack(&sf_##T, from_integer(magnitude, v < 0), s);                          \
-    }                                                                                           \
-    U sf_##T##_from_u64(uint64_t v, struct sf_status *s)                                        \
-    {                                                                                           \
-        return (U)sf_pack(&sf_##T, from_integer(v, false), s);                                  \
+#define SF_OTHERS(T, U)                                                                        \
+    enum sf_order sf_##T##_cmp(U a, U b, bool signalling, struct sf_status *s)                 \
+    {                                                                                          \
+        return compare(&sf_##T, a, b, signalling, s);                                          \
+    }                                                                                          \
+    U sf_##T##_min(U a, U b, struct sf_status *s)                                              \
+    {                                                                                          \
+        return (U)select_bound(&sf_##T, a, b, false, false, s);                                \
+    }                                                                                          \
+    U sf_##T##_max(U a, U b, struct sf_status *s)                                              \
+    {                                                                                          \
+        return (U)select_bound(&sf_##T, a, b, true, false, s);                                 \
+    }                                                                                          \
+    U sf_##T##_minimum(U a, U b, struct sf_status *s)                                          \
+    {                                                                                          \
+        return (U)select_bound(&sf_##T, a, b, false, true, s);                                 \
+    }                                                                                          \
+    U sf_##T##_maximum(U a, U b, struct sf_status *s)                                          \
+    {                                                                                          \
+        return (U)select_bound(&sf_##T, a, b, true, true, s);                                  \
+    }                                                                                          \
+    enum sf_class sf_##T##_classify(U a)                                                       \
+    {                                                                                          \
+        return classify(&sf_##T, a);                                                           \
+    }                                                                                          \
+    U sf_##T##_round_int(U a, bool exact, struct sf_status *s)                                 \
+    {                                                                                          \
+        return (U)sf_pack(&sf_##T, round_integral(sf_unpack(&sf_##T, a), exact, s), s);        \
+    }                                                                                          \
+    int32_t sf_##T##_to_i32(U a, struct sf_status *s)                                          \
+    {                                                                                          \
+        return (int32_t)to_integer(sf_unpack(&sf_##T, a), 32, true, s);                        \
+    }                                                                                          \
+    uint32_t sf_##T##_to_u32(U a, struct sf_status *s)                                         \
+    {                                                                                          \
+        return (uint32_t)to_integer(sf_unpack(&sf_##T, a), 32, false, s);                      \
+    }                                                                                          \
+    int64_t sf_##T##_to_i64(U a, struct sf_status *s)                                          \
+    {                                                                                          \
+        return (int64_t)to_integer(sf_unpack(&sf_##T, a), 64, true, s);                        \
+    }                                                                                          \
+    uint64_t sf_##T##_to_u64(U a, struct sf_status *s)                                         \
+    {                                                                                          \
+        return to_integer(sf_unpack(&sf_##T, a), 64, false, s);                                \
+    }                                                                                          \
+    U sf_##T##_from_i64(int64_t v, struct sf_status *s)                                        \
+    {                                                                                          \
+        uint64_t magnitude = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;                            \
+        return (U)sf_pack(&sf_##T, from_integer(magnitude, v < 0), s);                         \
+    }                                                                                          \
+    U sf_##T##_from_u64(uint64_t v, struct sf_status *s)                                       \
+    {                                                                                          \
+        return (U)sf_pack(&sf_##T, from_integer(v, false), s);                                 \
     }
 
 SF_OTHERS(f16, uint16_t)

@@ -107,9 +107,9 @@ static inline bool sf_is_nan(const struct sf_num *n)
 
 static inline struct sf_num sf_default_nan(const struct sf_status *s)
 {
-    struct sf_num n = {
-        .kind = SF_KIND_QNAN, .sign = s->nan_negative, .sig = (sf_u128)1 << 126
-    };
+    struct sf_num n = { .kind = SF_KIND_QNAN,
+                        .sign = s->nan_negative,
+                        .sig = (sf_u128)1 << 126 };
     return n;
 }
 

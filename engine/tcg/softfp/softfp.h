@@ -51,12 +51,12 @@ enum sf_int_rule {
 
 /* All zeroes is RISC-V with round to nearest even and no flag raised. */
 struct sf_status {
-    uint8_t rm;           /* enum sf_round */
-    uint8_t flags;        /* enum sf_flag, only ever added to */
-    uint8_t nan_rule;     /* enum sf_nan_rule */
-    uint8_t int_rule;     /* enum sf_int_rule */
-    bool tiny_before;     /* underflow looks at the result before rounding (Arm); else after */
-    bool nan_negative;    /* the default NaN has its sign set (x86) */
+    uint8_t rm;        /* enum sf_round */
+    uint8_t flags;     /* enum sf_flag, only ever added to */
+    uint8_t nan_rule;  /* enum sf_nan_rule */
+    uint8_t int_rule;  /* enum sf_int_rule */
+    bool tiny_before;  /* underflow looks at the result before rounding (Arm); else after */
+    bool nan_negative; /* the default NaN has its sign set (x86) */
 };
 
 /* Outcome of a comparison. */
@@ -90,25 +90,25 @@ enum sf_fma_negate { SF_NEG_PRODUCT = 1, SF_NEG_ADDEND = 2 };
  * - round_int: to an integral value in the format; raises NX only when `exact`.
  * - to_i32 and the like: round by s->rm, s->int_rule decides what does not fit.
  */
-#define SF_DECLARE_FORMAT(T, U)                                                                 \
-    U sf_##T##_add(U a, U b, struct sf_status *s);                                              \
-    U sf_##T##_sub(U a, U b, struct sf_status *s);                                              \
-    U sf_##T##_mul(U a, U b, struct sf_status *s);                                              \
-    U sf_##T##_div(U a, U b, struct sf_status *s);                                              \
-    U sf_##T##_sqrt(U a, struct sf_status *s);                                                  \
-    U sf_##T##_fma(U a, U b, U c, unsigned negate, struct sf_status *s);                        \
-    enum sf_order sf_##T##_cmp(U a, U b, bool signalling, struct sf_status *s);                 \
-    U sf_##T##_min(U a, U b, struct sf_status *s);                                              \
-    U sf_##T##_max(U a, U b, struct sf_status *s);                                              \
-    U sf_##T##_minimum(U a, U b, struct sf_status *s);                                          \
-    U sf_##T##_maximum(U a, U b, struct sf_status *s);                                          \
-    enum sf_class sf_##T##_classify(U a);                                                       \
-    U sf_##T##_round_int(U a, bool exact, struct sf_status *s);                                 \
-    int32_t sf_##T##_to_i32(U a, struct sf_status *s);                                          \
-    uint32_t sf_##T##_to_u32(U a, struct sf_status *s);                                         \
-    int64_t sf_##T##_to_i64(U a, struct sf_status *s);                                          \
-    uint64_t sf_##T##_to_u64(U a, struct sf_status *s);                                         \
-    U sf_##T##_from_i64(int64_t v, struct sf_status *s);                                        \
+#define SF_DECLARE_FORMAT(T, U)                                                                \
+    U sf_##T##_add(U a, U b, struct sf_status *s);                                             \
+    U sf_##T##_sub(U a, U b, struct sf_status *s);                                             \
+    U sf_##T##_mul(U a, U b, struct sf_status *s);                                             \
+    U sf_##T##_div(U a, U b, struct sf_status *s);                                             \
+    U sf_##T##_sqrt(U a, struct sf_status *s);                                                 \
+    U sf_##T##_fma(U a, U b, U c, unsigned negate, struct sf_status *s);                       \
+    enum sf_order sf_##T##_cmp(U a, U b, bool signalling, struct sf_status *s);                \
+    U sf_##T##_min(U a, U b, struct sf_status *s);                                             \
+    U sf_##T##_max(U a, U b, struct sf_status *s);                                             \
+    U sf_##T##_minimum(U a, U b, struct sf_status *s);                                         \
+    U sf_##T##_maximum(U a, U b, struct sf_status *s);                                         \
+    enum sf_class sf_##T##_classify(U a);                                                      \
+    U sf_##T##_round_int(U a, bool exact, struct sf_status *s);                                \
+    int32_t sf_##T##_to_i32(U a, struct sf_status *s);                                         \
+    uint32_t sf_##T##_to_u32(U a, struct sf_status *s);                                        \
+    int64_t sf_##T##_to_i64(U a, struct sf_status *s);                                         \
+    uint64_t sf_##T##_to_u64(U a, struct sf_status *s);                                        \
+    U sf_##T##_from_i64(int64_t v, struct sf_status *s);                                       \
     U sf_##T##_from_u64(uint64_t v, struct sf_status *s)
 
 SF_DECLARE_FORMAT(f16, uint16_t);

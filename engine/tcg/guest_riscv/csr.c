@@ -1,0 +1,636 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control and status registers: one table, read by access checks, by masks and hooks.
+ *
+ * Each row describes a register as a 64-bit quantity. On RV32 a window of it is seen: the low half, or the
+ * high half where the row says so (the ...h registers). Hooks therefore know no xlen unless the layout differs.
+ * Runs on the vCPU's own thread.
+ */
+#include "engine/core/clock.h"
+#include "engine/core/vcpu.h"
+#include "engine/core/vm.h"
+#include "engine/tcg/guest_riscv/helper.h"
+#include "engine/tcg/guest_riscv/sys.h"
+
+enum {
+    CSR_PLAIN = 1, /* writing changes nothing that translated code relies on */
+    CSR_HIGH = 2,  /* RV32 only: the upper half of the register */
+};
+
+struct csr {
+    const char *name, *doc;
+    uint8_t xlens; /* RISCV_RV32 | RISCV_RV64 */
+    uint8_t flags;
+    uint16_t field; /* offset of the 64-bit field in the CPU state, 0 for none */
+    uint64_t mask;  /* writable bits of the field when there is no write hook */
+    bool (*allowed)(const struct riscv_cpu *c, unsigned n); /* beyond privilege; NULL: always */
+    uint64_t (*read)(const struct riscv_cpu *c, unsigned n);
+    /* value is the whole new register; only the bits in `mask` were written by the guest. */
+    void (*write)(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask);
+};
+
+static bool has(const struct riscv_cpu *c, enum riscv_feature ext)
+{
+    return RISCV_HAS(c->features, ext);
+}
+
+/* ---- who may ---- */
+
+static bool has_s(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return has(c, RISCV_EXT_S);
+}
+
+static bool has_u(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return has(c, RISCV_EXT_U);
+}
+
+static bool fp_on(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return has(c, RISCV_EXT_F) && (c->mstatus & MSTATUS_FS);
+}
+
+static bool satp_ok(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return has(c, RISCV_EXT_S) && !(c->priv == RISCV_S && (c->mstatus & MSTATUS_TVM));
+}
+
+/* cycle, time, instret, hpmcounterN and their high halves (§3.1.11). */
+static bool counter_ok(const struct riscv_cpu *c, unsigned n)
+{
+    uint64_t bit = 1ull << (n & 31);
+
+    if (!has(c, RISCV_EXT_ZICNTR)) {
+        return false;
+    }
+    if (c->priv < RISCV_M && !(c->mcounteren & bit)) {
+        return false;
+    }
+    return c->priv != RISCV_U || !has(c, RISCV_EXT_S) || (c->scounteren & bit);
+}
+
+static bool stimecmp_ok(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    if (!has(c, RISCV_EXT_SSTC) || !has(c, RISCV_EXT_S)) {
+        return false;
+    }
+    return c->priv == RISCV_M || ((c->mcounteren & 2) && (c->menvcfg & MENVCFG_STCE));
+}
+
+static bool pmpcfg_ok(const struct riscv_cpu *c, unsigned n)
+{
+    return c->xlen == 32 || !(n & 1);
+}
+
+/* ---- mstatus and sstatus (§3.1.6, §4.1.1) ---- */
+
+#define SSTATUS_WRITABLE                                                                       \
+    (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
+#define MSTATUS_WRITABLE                                                                       \
+    (SSTATUS_WRITABLE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV |              \
+     MSTATUS_TVM | MSTATUS_TW | MSTATUS_TSR)
+#define MSTATUS_UXL_64 (2ull << 32)
+#define MSTATUS_SXL_64 (2ull << 34)
+
+static uint64_t mstatus_writable(const struct riscv_cpu *c)
+{
+    uint64_t mask = MSTATUS_WRITABLE;
+
+    if (!has(c, RISCV_EXT_S)) {
+        mask &= ~(SSTATUS_WRITABLE | MSTATUS_TVM | MSTATUS_TSR);
+        mask |= MSTATUS_FS;
+    }
+    if (!has(c, RISCV_EXT_U)) {
+        mask &= ~(MSTATUS_MPRV | MSTATUS_MPP | MSTATUS_TW);
+    }
+    if (!has(c, RISCV_EXT_F)) {
+        mask &= ~MSTATUS_FS;
+    }
+    return mask;
+}
+
+static uint64_t mstatus_read(const struct riscv_cpu *c, unsigned n)
+{
+    uint64_t v = c->mstatus & MSTATUS_WRITABLE;
+    bool dirty = (v & MSTATUS_FS) == MSTATUS_FS;
+
+    (void)n;
+    if (c->xlen == 32) {
+        return v | (uint64_t)dirty << 31;
+    }
+    if (has(c, RISCV_EXT_U)) {
+        v |= MSTATUS_UXL_64;
+    }
+    if (has(c, RISCV_EXT_S)) {
+        v |= MSTATUS_SXL_64;
+    }
+    return v | (uint64_t)dirty << 63;
+}
+
+static uint64_t sstatus_read(const struct riscv_cpu *c, unsigned n)
+{
+    uint64_t sd = c->xlen == 32 ? 1ull << 31 : 1ull << 63;
+    return mstatus_read(c, n) & (SSTATUS_WRITABLE | MSTATUS_UXL_64 | sd);
+}
+
+static void mstatus_change(struct riscv_cpu *c, uint64_t value, uint64_t mask)
+{
+    uint64_t old = c->mstatus;
+
+    if ((value & MSTATUS_MPP) == 2ull << 11 ||
+        ((value & MSTATUS_MPP) == 1ull << 11 && !has(c, RISCV_EXT_S))) {
+        mask &= ~MSTATUS_MPP;
+    }
+    mask &= mstatus_writable(c);
+    c->mstatus = (old & ~mask) | (value & mask);
+
+    uint64_t changed = old ^ c->mstatus;
+    if ((changed & (MSTATUS_MPRV | MSTATUS_SUM | MSTATUS_MXR)) ||
+        ((changed & MSTATUS_MPP) && (c->mstatus & MSTATUS_MPRV)) ||
+        !(old & MSTATUS_FS) != !(c->mstatus & MSTATUS_FS)) {
+        tcg_mode_changed(c);
+    }
+    if (changed & c->mstatus & (MSTATUS_SIE | MSTATUS_MIE)) {
+        tcg_interrupt_check(c);
+    }
+}
+
+static void mstatus_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)n;
+    mstatus_change(c, value, mask);
+}
+
+static void sstatus_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)n;
+    mstatus_change(c, value, mask & SSTATUS_WRITABLE);
+}
+
+/* ---- floating point ---- */
+
+static uint64_t fcsr_read(const struct riscv_cpu *c, unsigned n)
+{
+    switch (n) {
+    case 1:
+        return c->fflags & 31;
+    case 2:
+        return c->frm & 7;
+    default:
+        return (c->frm & 7u) << 5 | (c->fflags & 31);
+    }
+}
+
+static void fcsr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    uint8_t frm = c->frm;
+
+    (void)mask;
+    if (n != 2) {
+        c->fflags = value & 31;
+    }
+    if (n != 1) {
+        c->frm = (n == 2 ? value : value >> 5) & 7;
+    }
+    c->mstatus |= MSTATUS_FS;
+    if (c->frm != frm) {
+        tcg_mode_changed(c);
+    }
+}
+
+/* ---- counters: cycle and instret run at 1 GHz of virtual time ---- */
+
+static uint64_t counter_base(const struct riscv_cpu *c, unsigned n)
+{
+    bool inhibited = c->mcountinhibit >> (n & 31) & 1;
+    return inhibited ? 0 : clock_now(c->vcpu->vm->clock);
+}
+
+static uint64_t counter_read(const struct riscv_cpu *c, unsigned n)
+{
+    uint64_t offset = (n & 31) == 0 ? c->cycle_offset : c->instret_offset;
+    return counter_base(c, n) + offset;
+}
+
+static void counter_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    uint64_t *offset = (n & 31) == 0 ? &c->cycle_offset : &c->instret_offset;
+
+    (void)mask;
+    *offset = value - counter_base(c, n);
+}
+
+static uint64_t time_read(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return riscv_time(c->vcpu);
+}
+
+static uint64_t zero_read(const struct riscv_cpu *c, unsigned n)
+{
+    (void)c;
+    (void)n;
+    return 0;
+}
+
+static void ignore_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)c;
+    (void)n;
+    (void)value;
+    (void)mask;
+}
+
+static void mcountinhibit_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    uint64_t cycle = counter_read(c, 0), instret = counter_read(c, 2);
+
+    (void)n;
+    (void)mask;
+    c->mcountinhibit = value & 5;
+    counter_write(c, 0, cycle, 0);
+    counter_write(c, 2, instret, 0);
+}
+
+/* ---- interrupts ---- */
+
+static uint64_t mip_read(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return riscv_mip(c) & (RV_IRQ_S | RV_IRQ_M);
+}
+
+/* SEIP's written value is a latch of its own, or-ed with the interrupt controller's line. */
+static void mip_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)n;
+    mask &= has(c, RISCV_EXT_S) ? RV_IRQ_S : 0;
+    if (c->menvcfg & MENVCFG_STCE) {
+        mask &= ~(1ull << RISCV_IRQ_STI);
+    }
+    c->mip = (c->mip & ~mask) | (value & mask);
+    tcg_interrupt_check(c);
+}
+
+static uint64_t sip_read(const struct riscv_cpu *c, unsigned n)
+{
+    return mip_read(c, n) & c->mideleg;
+}
+
+static void sip_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    mip_write(c, n, value, mask & c->mideleg & 1ull << RISCV_IRQ_SSI);
+}
+
+static void mie_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)n;
+    mask &= RV_IRQ_M | (has(c, RISCV_EXT_S) ? RV_IRQ_S : 0);
+    c->mie = (c->mie & ~mask) | (value & mask);
+    tcg_interrupt_check(c);
+}
+
+static uint64_t sie_read(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return c->mie & c->mideleg;
+}
+
+static void sie_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    mie_write(c, n, value, mask & c->mideleg);
+}
+
+static void mideleg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)n;
+    (void)mask;
+    c->mideleg = value & RV_IRQ_S;
+    tcg_interrupt_check(c);
+}
+
+/* Every synchronous exception but the environment call from M (§3.1.8). */
+#define MEDELEG_WRITABLE 0xb3ffull
+
+static void stimecmp_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)n;
+    (void)mask;
+    c->stimecmp = value;
+    riscv_stimecmp_changed(c);
+    tcg_interrupt_check(c);
+}
+
+/* ---- trap registers ---- */
+
+/* Base and mode; the reserved modes are not taken over. */
+static void tvec_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)mask;
+    if (value & 2) {
+        return;
+    }
+    if (n >> 8 == 3) {
+        c->mtvec = value;
+    } else {
+        c->stvec = value;
+    }
+}
+
+static uint64_t epc_mask(const struct riscv_cpu *c)
+{
+    return has(c, RISCV_EXT_C) ? ~1ull : ~3ull;
+}
+
+static void epc_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)mask;
+    value &= epc_mask(c);
+    if (n >> 8 == 3) {
+        c->mepc = value;
+    } else {
+        c->sepc = value;
+    }
+}
+
+/* ---- configuration ---- */
+
+static uint64_t misa_read(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return riscv_misa(c->features, c->xlen);
+}
+
+static uint64_t mhartid_read(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return c->hartid;
+}
+
+static void menvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    uint64_t old = c->menvcfg;
+
+    (void)n;
+    mask &= MENVCFG_FIOM | (has(c, RISCV_EXT_SSTC) ? MENVCFG_STCE : 0) |
+            (has(c, RISCV_EXT_SVADU) ? MENVCFG_ADUE : 0);
+    c->menvcfg = (old & ~mask) | (value & mask);
+    if ((old ^ c->menvcfg) & MENVCFG_STCE) {
+        riscv_stimecmp_changed(c);
+        tcg_interrupt_check(c);
+    }
+}
+
+/* A mode that is not there makes the whole write void (§4.1.11). Old translations stay usable under their ASID: the
+ * guest must sfence.vma. */
+static void satp_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)n;
+    (void)mask;
+    if (!riscv_satp_mode_ok(c, (unsigned)(c->xlen == 64 ? value >> 60 : value >> 31))) {
+        return;
+    }
+    if (value != c->satp) {
+        c->satp = value;
+        tcg_mode_changed(c);
+    }
+}
+
+static uint64_t pmpcfg_read(const struct riscv_cpu *c, unsigned n)
+{
+    return riscv_pmpcfg_read(c, n - 0x3a0);
+}
+
+static void pmpcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)mask;
+    riscv_pmpcfg_write(c, n - 0x3a0, value);
+}
+
+static uint64_t pmpaddr_read(const struct riscv_cpu *c, unsigned n)
+{
+    return c->pmpaddr[n - 0x3b0];
+}
+
+static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)mask;
+    riscv_pmpaddr_write(c, n - 0x3b0, value);
+}
+
+/* ---- the table ---- */
+
+#define ALL ~0ull
+#define F(member) offsetof(struct riscv_cpu, member)
+#define ANY (RISCV_RV32 | RISCV_RV64)
+#define RV32 RISCV_RV32
+#define PLAIN CSR_PLAIN
+#define HIGH CSR_HIGH
+
+/* X(first, last, name, xlens, flags, field, mask, allowed, read, write, doc) */
+#define CSR_TABLE(X)                                                                           \
+    X(0x001, 0x003, fcsr, ANY, 0, 0, 0, fp_on, fcsr_read, fcsr_write,                          \
+      "fflags, frm and both: accrued exceptions and rounding mode")                            \
+    X(0x100, 0x100, sstatus, ANY, 0, 0, 0, has_s, sstatus_read, sstatus_write,                 \
+      "supervisor's view of mstatus")                                                          \
+    X(0x104, 0x104, sie, ANY, 0, 0, 0, has_s, sie_read, sie_write,                             \
+      "enabled interrupts among those delegated")                                              \
+    X(0x105, 0x105, stvec, ANY, PLAIN, F(stvec), ALL, has_s, NULL, tvec_write,                 \
+      "supervisor trap vector and its mode")                                                   \
+    X(0x106, 0x106, scounteren, ANY, PLAIN, F(scounteren), 7, has_s, NULL, NULL,               \
+      "counters that user mode may read")                                                      \
+    X(0x10a, 0x10a, senvcfg, ANY, PLAIN, F(senvcfg), MENVCFG_FIOM, has_s, NULL, NULL,       \
+      "user mode's environment: fences of I/O imply memory")                                   \
+    X(0x140, 0x140, sscratch, ANY, PLAIN, F(sscratch), ALL, has_s, NULL, NULL,                 \
+      "scratch of the supervisor's trap handler")                                              \
+    X(0x141, 0x141, sepc, ANY, PLAIN, F(sepc), ALL, has_s, NULL, epc_write,                    \
+      "pc of the last supervisor trap")                                                        \
+    X(0x142, 0x142, scause, ANY, PLAIN, F(scause), ALL, has_s, NULL, NULL,                     \
+      "cause of the last supervisor trap")                                                     \
+    X(0x143, 0x143, stval, ANY, PLAIN, F(stval), ALL, has_s, NULL, NULL,                       \
+      "address or instruction of the last supervisor trap")                                    \
+    X(0x144, 0x144, sip, ANY, 0, 0, 0, has_s, sip_read, sip_write,                             \
+      "pending interrupts among those delegated")                                              \
+    X(0x14d, 0x14d, stimecmp, ANY, PLAIN, F(stimecmp), ALL, stimecmp_ok, NULL, stimecmp_write, \
+      "the supervisor timer fires when time reaches it (Sstc)")                                \
+    X(0x15d, 0x15d, stimecmph, RV32, PLAIN | HIGH, F(stimecmp), ALL, stimecmp_ok, NULL,        \
+      stimecmp_write, "upper half of stimecmp")                                                \
+    X(0x180, 0x180, satp, ANY, 0, F(satp), ALL, satp_ok, NULL, satp_write,                     \
+      "address translation: scheme, ASID, root page table")                                    \
+    X(0x300, 0x300, mstatus, ANY, 0, 0, 0, NULL, mstatus_read, mstatus_write,                  \
+      "privilege stack, interrupt enables, memory privilege, extension state")                 \
+    X(0x301, 0x301, misa, ANY, PLAIN, 0, 0, NULL, misa_read, ignore_write,                     \
+      "base width and extensions, fixed")                                                      \
+    X(0x302, 0x302, medeleg, ANY, PLAIN, F(medeleg), MEDELEG_WRITABLE, has_s, NULL, NULL,      \
+      "exceptions delegated to the supervisor")                                                \
+    X(0x303, 0x303, mideleg, ANY, 0, F(mideleg), RV_IRQ_S, has_s, NULL, mideleg_write,         \
+      "interrupts delegated to the supervisor")                                                \
+    X(0x304, 0x304, mie, ANY, 0, F(mie), 0, NULL, NULL, mie_write, "enabled interrupts")       \
+    X(0x305, 0x305, mtvec, ANY, PLAIN, F(mtvec), ALL, NULL, NULL, tvec_write,                  \
+      "machine trap vector and its mode")                                                      \
+    X(0x306, 0x306, mcounteren, ANY, PLAIN, F(mcounteren), 7, has_u, NULL, NULL,               \
+      "counters that lower privileges may read")                                               \
+    X(0x30a, 0x30a, menvcfg, ANY, 0, F(menvcfg), 0, has_u, NULL, menvcfg_write,                \
+      "environment of lower privileges: FIOM, ADUE, STCE")                                     \
+    X(0x310, 0x310, mstatush, RV32, HIGH, 0, 0, NULL, zero_read, ignore_write,                 \
+      "byte orders: little-endian, fixed")                                                     \
+    X(0x31a, 0x31a, menvcfgh, RV32, HIGH, F(menvcfg), 0, has_u, NULL, menvcfg_write,           \
+      "upper half of menvcfg")                                                                 \
+    X(0x320, 0x320, mcountinhibit, ANY, PLAIN, F(mcountinhibit), 0, NULL, NULL,                \
+      mcountinhibit_write, "stops cycle or instret")                                           \
+    X(0x323, 0x33f, mhpmevent, ANY, PLAIN, 0, 0, NULL, zero_read, ignore_write,                \
+      "event selectors: none")                                                                 \
+    X(0x340, 0x340, mscratch, ANY, PLAIN, F(mscratch), ALL, NULL, NULL, NULL,                  \
+      "scratch of the machine's trap handler")                                                 \
+    X(0x341, 0x341, mepc, ANY, PLAIN, F(mepc), ALL, NULL, NULL, epc_write,                     \
+      "pc of the last machine trap")                                                           \
+    X(0x342, 0x342, mcause, ANY, PLAIN, F(mcause), ALL, NULL, NULL, NULL,                      \
+      "cause of the last machine trap")                                                        \
+    X(0x343, 0x343, mtval, ANY, PLAIN, F(mtval), ALL, NULL, NULL, NULL,                        \
+      "address or instruction of the last machine trap")                                       \
+    X(0x344, 0x344, mip, ANY, 0, 0, 0, NULL, mip_read, mip_write, "pending interrupts")        \
+    X(0x3a0, 0x3a3, pmpcfg, ANY, 0, 0, 0, pmpcfg_ok, pmpcfg_read, pmpcfg_write,                \
+      "permissions and matching of the memory protection regions")                             \
+    X(0x3b0, 0x3bf, pmpaddr, ANY, 0, 0, 0, NULL, pmpaddr_read, pmpaddr_write,                  \
+      "addresses of the memory protection regions")                                            \
+    X(0xb00, 0xb00, mcycle, ANY, PLAIN, 0, 0, NULL, counter_read, counter_write,               \
+      "cycles: nanoseconds of virtual time")                                                   \
+    X(0xb02, 0xb02, minstret, ANY, PLAIN, 0, 0, NULL, counter_read, counter_write,             \
+      "instructions retired, estimated as one a cycle")                                        \
+    X(0xb03, 0xb1f, mhpmcounter, ANY, PLAIN, 0, 0, NULL, zero_read, ignore_write,              \
+      "event counters: none")                                                                  \
+    X(0xb80, 0xb80, mcycleh, RV32, PLAIN | HIGH, 0, 0, NULL, counter_read, counter_write,      \
+      "upper half of mcycle")                                                                  \
+    X(0xb82, 0xb82, minstreth, RV32, PLAIN | HIGH, 0, 0, NULL, counter_read, counter_write,    \
+      "upper half of minstret")                                                                \
+    X(0xb83, 0xb9f, mhpmcounterh, RV32, PLAIN | HIGH, 0, 0, NULL, zero_read, ignore_write,     \
+      "upper halves of the event counters")                                                    \
+    X(0xc00, 0xc00, cycle, ANY, 0, 0, 0, counter_ok, counter_read, NULL, "mcycle, readable")   \
+    X(0xc01, 0xc01, time, ANY, 0, 0, 0, counter_ok, time_read, NULL,                           \
+      "wall clock of the machine, in ticks of the timebase")                                   \
+    X(0xc02, 0xc02, instret, ANY, 0, 0, 0, counter_ok, counter_read, NULL,                     \
+      "minstret, readable")                                                                    \
+    X(0xc03, 0xc1f, hpmcounter, ANY, 0, 0, 0, counter_ok, zero_read, NULL,                     \
+      "event counters: none")                                                                  \
+    X(0xc80, 0xc80, cycleh, RV32, HIGH, 0, 0, counter_ok, counter_read, NULL,                  \
+      "upper half of cycle")                                                                   \
+    X(0xc81, 0xc81, timeh, RV32, HIGH, 0, 0, counter_ok, time_read, NULL,                      \
+      "upper half of time")                                                                    \
+    X(0xc82, 0xc82, instreth, RV32, HIGH, 0, 0, counter_ok, counter_read, NULL,                \
+      "upper half of instret")                                                                 \
+    X(0xc83, 0xc9f, hpmcounterh, RV32, HIGH, 0, 0, counter_ok, zero_read, NULL,                \
+      "upper halves of the event counters")                                                    \
+    X(0xf11, 0xf13, mvendorid, ANY, 0, 0, 0, NULL, zero_read, NULL,                            \
+      "vendor, architecture and implementation: not stated")                                   \
+    X(0xf14, 0xf14, mhartid, ANY, 0, 0, 0, NULL, mhartid_read, NULL, "number of this hart")    \
+    X(0xf15, 0xf15, mconfigptr, ANY, 0, 0, 0, NULL, zero_read, NULL,                           \
+      "configuration data structure: none")
+
+enum csr_row {
+    ROW_NONE,
+#define CSR_ENUM(first, last, name, ...) ROW_##name,
+    CSR_TABLE(CSR_ENUM)
+#undef CSR_ENUM
+        ROW_COUNT
+};
+
+static const struct csr csr_rows[ROW_COUNT] = {
+#define CSR_ROW(first, last, name_, xlens_, flags_, field_, mask_, allowed_, read_, write_,    \
+                doc_)                                                                          \
+    [ROW_##name_] = { .name = #name_,                                                          \
+                      .doc = doc_,                                                             \
+                      .xlens = xlens_,                                                         \
+                      .flags = flags_,                                                         \
+                      .field = field_,                                                         \
+                      .mask = mask_,                                                           \
+                      .allowed = allowed_,                                                     \
+                      .read = read_,                                                           \
+                      .write = write_ },
+    CSR_TABLE(CSR_ROW)
+#undef CSR_ROW
+};
+
+static const uint8_t csr_index[4096] = {
+#define CSR_INDEX(first, last, name, ...) [first... last] = ROW_##name,
+    CSR_TABLE(CSR_INDEX)
+#undef CSR_INDEX
+};
+
+/* The row of a register that this hart has and its privilege may access, or NULL. */
+static const struct csr *csr_find(const struct riscv_cpu *c, unsigned n)
+{
+    const struct csr *row = &csr_rows[csr_index[n & 0xfff]];
+
+    if (!row->name || c->priv < (n >> 8 & 3) ||
+        !(row->xlens & (c->xlen == 64 ? RISCV_RV64 : RISCV_RV32))) {
+        return NULL;
+    }
+    return row->allowed && !row->allowed(c, n) ? NULL : row;
+}
+
+static uint64_t *csr_field(struct riscv_cpu *c, const struct csr *row)
+{
+    return (uint64_t *)(void *)((uint8_t *)c + row->field);
+}
+
+static uint64_t csr_whole(struct riscv_cpu *c, const struct csr *row, unsigned n)
+{
+    return row->read ? row->read(c, n) : *csr_field(c, row);
+}
+
+/* What an x register gets of the whole register. */
+static uint64_t csr_window(const struct riscv_cpu *c, const struct csr *row, uint64_t whole)
+{
+    if (c->xlen == 64) {
+        return whole;
+    }
+    return (uint64_t)(int64_t)(int32_t)(whole >> (row->flags & CSR_HIGH ? 32 : 0));
+}
+
+bool riscv_csr_get(struct riscv_cpu *c, unsigned n, uint64_t *value)
+{
+    const struct csr *row = csr_find(c, n);
+
+    if (!row) {
+        return false;
+    }
+    *value = csr_window(c, row, csr_whole(c, row, n));
+    return true;
+}
+
+bool riscv_csr_put(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask,
+                   uint64_t *old)
+{
+    const struct csr *row = csr_find(c, n);
+
+    if (!row || n >> 10 == 3) {
+        return false;
+    }
+    uint64_t whole = csr_whole(c, row, n);
+    if (old) {
+        *old = csr_window(c, row, whole);
+    }
+    if (c->xlen == 32) {
+        unsigned shift = row->flags & CSR_HIGH ? 32 : 0;
+        value = (value & UINT32_MAX) << shift;
+        mask = (mask & UINT32_MAX) << shift;
+    }
+    value = (whole & ~mask) | (value & mask);
+    if (row->write) {
+        row->write(c, n, value, mask);
+    } else {
+        *csr_field(c, row) = (whole & ~row->mask) | (value & row->mask);
+    }
+    return true;
+}
+
+bool riscv_csr_is_plain(unsigned csr)
+{
+    return csr_rows[csr_index[csr & 0xfff]].flags & CSR_PLAIN;
+}
