@@ -54,3 +54,13 @@ api-schema/gen.stamp: $(api_generator) $(api_schema)
 	$(AM_V_GEN)$(MKDIR_P) api-schema/gen && \
 		$(PY) $(srcdir)/api-schema/gen/apigen.py --c api-schema/gen && touch $@
 $(api_gen): api-schema/gen.stamp ;
+
+# --- tests -------------------------------------------------------------------------------------
+check_PROGRAMS += tests/schema/json_test tests/schema/codec_test tests/schema/rpc_test
+TESTS += tests/schema/json_test tests/schema/codec_test tests/schema/rpc_test
+tests_schema_json_test_SOURCES = tests/schema/json_test.c
+tests_schema_json_test_LDADD = $(LINK_API) $(CHECK_LIBS)
+tests_schema_codec_test_SOURCES = tests/schema/codec_test.c
+tests_schema_codec_test_LDADD = $(LINK_API) $(CHECK_LIBS)
+tests_schema_rpc_test_SOURCES = tests/schema/rpc_test.c
+tests_schema_rpc_test_LDADD = $(LINK_API) $(CHECK_LIBS)

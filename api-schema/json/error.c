@@ -8,6 +8,18 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A sequence that was begun and has no room left to end. */
+static bool is_cut(const char *s, size_t n)
+{
+    unsigned char first = (unsigned char)s[0];
+    size_t need = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+
+    for (size_t i = 1; i < n; i++) {
+        need = ((unsigned char)s[i] & 0xc0) == 0x80 ? need : 0;
+    }
+    return first >= 0xc2 && first <= 0xf4 && n < need;
+}
+
 /* One clean line of UTF-8: what is none becomes '?', a sequence cut at the end goes. */
 static void tidy(char *s)
 {
@@ -19,7 +31,7 @@ static void tidy(char *s)
     while (at < n) {
         size_t len = api_utf8_len(s + at, n - at);
 
-        if (len == 0 && n - at < 4 && ((unsigned char)s[at] & 0xc0) == 0xc0) {
+        if (len == 0 && is_cut(s + at, n - at)) {
             s[at] = 0;
             return;
         }

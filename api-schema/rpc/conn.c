@@ -16,6 +16,7 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -355,6 +356,17 @@ static struct timeval to_timeval(int64_t ns)
     return (struct timeval){ .tv_sec = ns / 1000000000, .tv_usec = ns % 1000000000 / 1000 };
 }
 
+/* libevent writes with writev(2), so a peer that has gone would end the process. */
+static void ignore_sigpipe(void)
+{
+    struct sigaction now;
+
+    if (sigaction(SIGPIPE, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) &&
+        now.sa_handler == SIG_DFL) {
+        signal(SIGPIPE, SIG_IGN);
+    }
+}
+
 struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_limits *limits,
                               const struct rpc_conn_ops *ops, void *arg, struct err *e)
 {
@@ -372,6 +384,7 @@ struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_lim
         return NULL;
     }
     c = xnew(struct rpc_conn);
+    ignore_sigpipe();
     c->loop = l;
     c->bev = bev;
     c->limits = limits ? *limits : rpc_limits_default;

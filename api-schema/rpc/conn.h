@@ -61,7 +61,8 @@ struct rpc_conn_ops {
     void (*closed)(void *arg, struct rpc_conn *c, const struct err *why);
 };
 
-/* Takes the connected descriptor (closed also on failure). `limits` NULL: the default. */
+/* Takes the connected descriptor (closed also on failure). `limits` NULL: the default. From the
+ * first connection on the process ignores SIGPIPE, unless it set a handler. */
 struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_limits *limits,
                               const struct rpc_conn_ops *ops, void *arg, struct err *e);
 /* Closes at once; no callback follows. NULL is fine; safe from within a callback. */

@@ -1,0 +1,954 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Framing, dispatch, bounds and both callers, over socket pairs and one loop. The peer is played by
+ * hand (raw bytes) or by rpc_client on the same loop, so nothing depends on threads or time.
+ */
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/call.h"
+#include "api-schema/rpc/client.h"
+#include "api-schema/rpc/server.h"
+#include "engine/base/fd.h"
+#include "tests/lib/testing.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* --- a server with a few of the real methods ------------------------------------------------ */
+
+static struct {
+    struct loop *loop;
+    struct rpc_server *server;
+    struct api_call *waiting[512]; /* vm.wait calls, unanswered */
+    unsigned n_waiting, gone, closed, after_ok, after_error, started;
+    char last_key[64];
+} t;
+
+static void handle_ping(struct api_call *call, void *in)
+{
+    api_handle_api_ping(call, in);
+}
+
+static void handle_start(struct api_call *call, void *in)
+{
+    struct api_vm_start_in *p = in;
+    struct api_vm_info info = { .name = p->vm, .uuid = "u", .state = API_VM_STATE_RUNNING, .cpus = 1 };
+
+    t.started++;
+    if (strcmp(p->vm, "none") == 0) {
+        api_fail(call, API_E_NOT_FOUND, "VM none", "see 'vmctl list'", "no VM '%s'", p->vm);
+        return;
+    }
+    api_reply_vm_start(call, &info);
+}
+
+static void on_gone(void *arg, struct api_call *call)
+{
+    (void)arg;
+    t.gone++;
+    ck_assert_ptr_nonnull(api_call_method(call));
+}
+
+static void handle_wait(struct api_call *call, void *in)
+{
+    (void)in;
+    api_call_on_gone(call, on_gone, NULL);
+    t.waiting[t.n_waiting++] = call;
+}
+
+static void handle_shutdown(struct api_call *call, void *in)
+{
+    (void)in;
+    api_reply_host_shutdown_daemon(call);
+}
+
+static const struct api_handler handlers[] = {
+    { &api_method_api_ping, handle_ping },
+    { &api_method_host_shutdown_daemon, handle_shutdown },
+    { &api_method_vm_start, handle_start },
+    { &api_method_vm_wait, handle_wait },
+};
+static const struct api_handler_table table = { handlers, 4 };
+
+static bool before(void *arg, struct api_call *call)
+{
+    const char *key = api_call_key(call);
+
+    (void)arg;
+    snprintf(t.last_key, sizeof(t.last_key), "%s", key ? key : "");
+    if (key && strcmp(key, "seen") == 0) {
+        api_reply_json(call, json_object_new_string("remembered"));
+        return true;
+    }
+    return false;
+}
+
+static void after(void *arg, struct api_call *call, struct json_object *result, const struct api_error *x)
+{
+    (void)arg;
+    (void)call;
+    ck_assert((result == NULL) != (x == NULL));
+    t.after_ok += x == NULL;
+    t.after_error += x != NULL;
+}
+
+static void session_closed(void *arg, struct rpc_session *s)
+{
+    (void)arg;
+    (void)s;
+    t.closed++;
+}
+
+static const struct rpc_server_ops server_ops = { .before = before, .after = after, .closed = session_closed };
+
+static void setup_limits(const struct rpc_limits *limits, unsigned max_clients)
+{
+    struct rpc_server_config config = {
+        .program = "vmd", .handlers = &table, .limits = limits, .max_clients = max_clients,
+    };
+
+    memset(&t, 0, sizeof(t));
+    t.loop = loop_new(NULL);
+    ck_assert_ptr_nonnull(t.loop);
+    t.server = rpc_server_new(t.loop, &config, &server_ops, NULL);
+}
+
+static void setup(void)
+{
+    signal(SIGPIPE, SIG_IGN); /* for the peers played here */
+    setup_limits(NULL, 0);
+}
+
+static void answer_waiting(void)
+{
+    for (unsigned i = 0; i < t.n_waiting; i++) {
+        struct api_vm_wait_out out = { .state = API_VM_STATE_STOPPED };
+        api_reply_vm_wait(t.waiting[i], &out);
+    }
+    t.n_waiting = 0;
+}
+
+static void teardown(void)
+{
+    rpc_server_free(t.server);
+    answer_waiting();
+    loop_free(t.loop);
+}
+
+static void spin(int turns)
+{
+    for (int i = 0; i < turns; i++) {
+        loop_run_once(t.loop, 0, NULL);
+    }
+}
+
+/* --- a peer that speaks raw bytes ------------------------------------------------------------ */
+
+struct peer {
+    int fd;
+    struct buf in;
+    bool eof;
+};
+
+static struct peer connect_as(enum api_role role)
+{
+    struct peer p = { .in = BUF_INIT };
+    int fds[2];
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+    p.fd = fds[0];
+    rpc_server_add(t.server, fds[1], role, NULL);
+    return p;
+}
+
+static void hang_up(struct peer *p)
+{
+    close(p->fd);
+    buf_done(&p->in);
+}
+
+static void receive(struct peer *p)
+{
+    char b[65536];
+    ssize_t n;
+
+    while ((n = read(p->fd, b, sizeof(b))) > 0) {
+        buf_add(&p->in, b, (size_t)n);
+    }
+    p->eof = p->eof || n == 0;
+}
+
+/* Next line the server sends, NULL at the end of the connection; the caller's. */
+static char *line(struct peer *p)
+{
+    for (int i = 0; i < 100000; i++) {
+        char *end = p->in.data ? memchr(p->in.data, '\n', p->in.len) : NULL;
+        if (end) {
+            size_t n = (size_t)(end - p->in.data);
+            char *text = xstrndup(p->in.data, n);
+            buf_consume(&p->in, n + 1);
+            return text;
+        }
+        if (p->eof) {
+            return NULL;
+        }
+        loop_run_once(t.loop, 1000000, NULL);
+        receive(p);
+    }
+    ck_abort_msg("no line came");
+    return NULL;
+}
+
+static void expect(struct peer *p, const char *text)
+{
+    AUTO_FREE char *got = line(p);
+
+    ck_assert_ptr_nonnull(got);
+    ck_assert_str_eq(got, text);
+}
+
+static void expect_part(struct peer *p, const char *part)
+{
+    AUTO_FREE char *got = line(p);
+
+    ck_assert_ptr_nonnull(got);
+    ck_assert_msg(strstr(got, part) != NULL, "'%s' does not contain '%s'", got, part);
+}
+
+static void expect_end(struct peer *p)
+{
+    AUTO_FREE char *got = line(p);
+
+    ck_assert_msg(!got, "'%s' came in place of the end", got);
+}
+
+static void say(struct peer *p, const char *text)
+{
+    size_t n = strlen(text), done = 0;
+
+    while (done < n) {
+        ssize_t k = write(p->fd, text + done, n - done);
+        if (k < 0 && errno == EPIPE) {
+            return; /* the server closed; what it said is read later */
+        }
+        ck_assert(k > 0 || errno == EAGAIN);
+        done += k > 0 ? (size_t)k : 0;
+        spin(k < 0);
+    }
+}
+
+static struct peer greeted(enum api_role role)
+{
+    struct peer p = connect_as(role);
+
+    expect_part(&p, "{\"jsonrpc\":\"2.0\",\"method\":\"hello\",\"params\":{\"program\":\"vmd\",\"version\":\"");
+    return p;
+}
+
+/* --- requests -------------------------------------------------------------------------------- */
+
+START_TEST(rpc_answers_a_request)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\",\"params\":{\"echo\":[1,\"x\"]}}\n");
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"echo\":[1,\"x\"]}}");
+    say(&p, "\n\r\n{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"api.ping\"}\r\n");
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"result\":{}}");
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_takes_bytes_one_by_one_and_many_lines_at_once)
+{
+    static const char request[] = "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"api.ping\"}\n";
+    struct peer p = greeted(API_ROLE_ADMIN);
+    AUTO_BUF many = BUF_INIT;
+
+    for (size_t i = 0; i < sizeof(request) - 1; i++) {
+        char one[2] = { request[i], 0 };
+        say(&p, one);
+        spin(2);
+    }
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}");
+    for (int i = 0; i < 1000; i++) {
+        buf_add_str(&many, request);
+    }
+    say(&p, many.data);
+    for (int i = 0; i < 1000; i++) {
+        expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}");
+    }
+    hang_up(&p);
+}
+END_TEST
+
+static const struct {
+    const char *request, *reply;
+} mistakes[] = {
+    { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.strat\"}",
+      "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32601,\"message\":\"no method 'vm.strat'\",\"data\":{\"error\":"
+      "\"method-not-found\",\"object\":\"vm.strat\",\"remedy\":\"did you mean 'vm.start'?\"}}}" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\",\"params\":{\"vm\":\"a\",\"x\":1}}",
+      "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32602,\"message\":\"x: no such member of VmStartIn\",\"data\":{\"error\":"
+      "\"invalid-params\",\"object\":\"x\",\"remedy\":\"known members: vm, paused\"}}}" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\"}", "vm: missing, expected the name or UUID of a VM" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\",\"params\":{\"vm\":\"none\"}}",
+      "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":1001,\"message\":\"no VM 'none'\",\"data\":{\"error\":\"not-found\","
+      "\"object\":\"VM none\",\"remedy\":\"see 'vmctl list'\"}}}" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\",\"params\":[\"a\"]}", "parameters go by name" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\",\"params\":5}", "'params' must be an object" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1.5,\"method\":\"api.ping\"}", "\"id\":null,\"error\":{\"code\":-32600" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"api.ping\"}", "\"id\":null,\"error\":{\"code\":-32600" },
+    { "{\"jsonrpc\":\"1.0\",\"id\":1,\"method\":\"api.ping\"}", "'jsonrpc' must be \\\"2.0\\\"" },
+    { "{\"id\":1,\"method\":\"api.ping\"}", "'jsonrpc' must be" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1}", "'method' must be a string" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":7}", "'method' must be a string" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\",\"extra\":0}", "jsonrpc, id, method and params only" },
+    { "5", "a request must be an object" },
+    { "null", "a request must be an object" },
+    { "[]", "a batch has 1 to 256 requests" },
+    { "{\"jsonrpc\":", "\"id\":null,\"error\":{\"code\":-32700" },
+    { "\xff\xfe", "\"code\":-32700" },
+    { "{\"a\":1,\"a\":2}", "stands twice" },
+    { "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "deeper than 32" },
+    { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\",\"params\":{\"vm\":\"a\",\"idempotency_key\":\"\"}}",
+      "idempotency_key: expected a string of 1 to 128 bytes" },
+};
+
+START_TEST(rpc_mistakes_are_answered_and_the_connection_goes_on)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, mistakes[_i].request);
+    say(&p, "\n");
+    expect_part(&p, mistakes[_i].reply);
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"api.ping\"}\n");
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}");
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_notifications_are_run_and_not_answered)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, "{\"jsonrpc\":\"2.0\",\"method\":\"vm.start\",\"params\":{\"vm\":\"a\"}}\n"
+            "{\"jsonrpc\":\"2.0\",\"method\":\"vm.start\",\"params\":{\"vm\":\"none\"}}\n"
+            "{\"jsonrpc\":\"2.0\",\"method\":\"no.such\"}\n"
+            "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"api.ping\"}\n");
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}");
+    ck_assert_uint_eq(t.started, 2);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_batches_are_answered_together_when_all_are_done)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\",\"params\":{\"vm\":\"a\"}},"
+            "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"api.ping\"},7,"
+            "{\"jsonrpc\":\"2.0\",\"method\":\"api.ping\"}]\n");
+    spin(5);
+    receive(&p);
+    ck_assert_uint_eq(p.in.len, 0);
+    answer_waiting();
+    expect_part(&p, "[{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}},{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,");
+    say(&p, "[{\"jsonrpc\":\"2.0\",\"method\":\"api.ping\"}]\n{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"api.ping\"}\n");
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{}}"); /* a batch of notifications has no reply */
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_refuses_a_batch_that_is_too_long)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+    AUTO_BUF b = BUF_INIT;
+
+    buf_add_char(&b, '[');
+    for (int i = 0; i < 257; i++) {
+        buf_add_str(&b, i ? ",1" : "1");
+    }
+    buf_add_str(&b, "]\n");
+    say(&p, b.data);
+    expect_part(&p, "a batch has 1 to 256 requests, not 257");
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_roles_are_checked)
+{
+    struct peer p = greeted(API_ROLE_VIEWER);
+
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\",\"params\":{\"vm\":\"a\"}}\n");
+    expect_part(&p, "\"code\":1005,\"message\":\"vm.start needs role operator, this connection has viewer\"");
+    say(&p, "{\"jsonrpc\":\"2.0\",\"method\":\"vm.start\",\"params\":{\"vm\":\"a\"}}\n"
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\"}\n");
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
+    ck_assert_uint_eq(t.started, 0);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_idempotency_key_reaches_the_hooks_not_the_parameters)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\",\"params\":{\"vm\":\"a\",\"idempotency_key\":\"k1\"}}\n");
+    expect_part(&p, "\"state\":\"running\"");
+    ck_assert_str_eq(t.last_key, "k1");
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"vm.start\",\"params\":{\"vm\":\"a\",\"idempotency_key\":\"seen\"}}\n");
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":\"remembered\"}");
+    ck_assert_uint_eq(t.started, 1);
+    ck_assert_uint_eq(t.after_ok, 2);
+    /* a method that changes nothing takes no key */
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"api.ping\",\"params\":{\"idempotency_key\":\"k\"}}\n");
+    expect_part(&p, "idempotency_key: no such member");
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_drained_server_answers_what_is_open_and_refuses_the_rest)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\",\"params\":{\"vm\":\"a\"}}\n");
+    spin(5);
+    rpc_server_drain(t.server);
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"api.ping\"}\n");
+    expect_part(&p, "\"code\":1016,\"message\":\"vmd is ending\"");
+    answer_waiting();
+    expect_part(&p, "\"id\":1,\"result\":{\"state\":\"stopped\"");
+    hang_up(&p);
+}
+END_TEST
+
+/* --- ends and bounds -------------------------------------------------------------------------- */
+
+START_TEST(rpc_half_closed_client_still_gets_its_answers)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\",\"params\":{\"vm\":\"a\"}}\n"
+            "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"api.ping\"}"); /* no newline at the end */
+    shutdown(p.fd, SHUT_WR);
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}");
+    spin(5);
+    ck_assert_uint_eq(t.closed, 0);
+    answer_waiting();
+    expect_part(&p, "\"id\":1,\"result\"");
+    expect_end(&p);
+    ck_assert_uint_eq(t.closed, 1);
+    ck_assert_uint_eq(t.gone, 0);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_half_closed_client_without_calls_is_closed)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    shutdown(p.fd, SHUT_WR);
+    expect_end(&p);
+    ck_assert_uint_eq(t.closed, 1);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_client_that_vanishes_is_noticed_and_its_calls_live_on)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\",\"params\":{\"vm\":\"a\"}}\n"
+            "[{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"vm.wait\",\"params\":{\"vm\":\"a\"}}]\n"
+            "{\"jsonrpc\":\"2.0\",\"id\":3,\"meth");
+    spin(5);
+    ck_assert_uint_eq(t.n_waiting, 2);
+    hang_up(&p);
+    spin(10);
+    ck_assert_uint_eq(t.gone, 2);
+    ck_assert_uint_eq(t.closed, 1);
+    ck_assert_uint_eq(rpc_server_clients(t.server), 0);
+    ck_assert_ptr_null(api_call_session(t.waiting[0]));
+    answer_waiting();
+    ck_assert_uint_eq(t.after_ok, 2);
+}
+END_TEST
+
+START_TEST(rpc_half_closed_client_that_vanishes_later_is_noticed)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\",\"params\":{\"vm\":\"a\"}}\n");
+    shutdown(p.fd, SHUT_WR);
+    spin(5);
+    ck_assert_uint_eq(t.closed, 0);
+    hang_up(&p);
+    for (int i = 0; i < 100 && t.closed == 0; i++) {
+        loop_run_once(t.loop, 100000000, NULL);
+    }
+    ck_assert_uint_eq(t.closed, 1);
+    ck_assert_uint_eq(t.gone, 1);
+}
+END_TEST
+
+START_TEST(rpc_line_that_is_too_long_ends_the_connection_with_an_error)
+{
+    struct rpc_limits small = rpc_limits_default;
+    struct peer p;
+    AUTO_BUF b = BUF_INIT;
+
+    teardown();
+    small.line_max = 1000;
+    setup_limits(&small, 0);
+    p = greeted(API_ROLE_ADMIN);
+    for (int i = 0; i < 1001; i++) {
+        buf_add_char(&b, ' ');
+    }
+    say(&p, b.data);
+    expect_part(&p, "a line exceeds 1000 bytes");
+    expect_end(&p);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_longest_line_is_accepted)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+    AUTO_BUF b = BUF_INIT;
+    AUTO_FREE char *reply = NULL;
+
+    buf_add_str(&b, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\",\"params\":{\"echo\":\"");
+    while (b.len < API_JSON_MAX_SIZE - 3) {
+        buf_add_char(&b, 'x');
+    }
+    buf_add_str(&b, "\"}}");
+    buf_add_char(&b, '\n');
+    say(&p, b.data);
+    reply = line(&p);
+    ck_assert_uint_gt(strlen(reply), 1000000);
+    buf_done(&b);
+    for (size_t i = 0; i < API_JSON_MAX_SIZE + 2; i++) {
+        buf_add_char(&b, 'x');
+    }
+    /* The server stops reading what is too long: the rest may not fit into the socket. */
+    (void)!write(p.fd, b.data, b.len);
+    for (size_t sent = 0; sent < b.len && t.closed == 0;) {
+        ssize_t k = write(p.fd, b.data + sent, b.len - sent);
+        sent += k > 0 ? (size_t)k : 0;
+        if (k < 0 && errno != EAGAIN) {
+            break;
+        }
+        spin(1);
+    }
+    expect_part(&p, "a line exceeds 1048576 bytes");
+    expect_end(&p);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_client_that_only_asks_is_not_read_any_more)
+{
+    static const char request[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\",\"params\":{\"vm\":\"a\"}}\n";
+    struct peer p = greeted(API_ROLE_ADMIN);
+    struct peer q = greeted(API_ROLE_ADMIN);
+
+    for (int i = 0; i < 200; i++) {
+        say(&p, request);
+        spin(2);
+    }
+    ck_assert_uint_eq(t.n_waiting, 65); /* one above 64 holds it */
+    say(&q, "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"api.ping\"}\n");
+    expect(&q, "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}");
+    for (int i = 0; i < 10 && t.n_waiting; i++) {
+        answer_waiting();
+        spin(20);
+    }
+    for (int i = 0; i < 200; i++) {
+        expect_part(&p, "\"state\":\"stopped\"");
+    }
+    hang_up(&p);
+    hang_up(&q);
+}
+END_TEST
+
+/* Asks without ever reading: the server stops reading from it with a bounded queue. */
+START_TEST(rpc_client_that_never_reads_stops_itself)
+{
+    static const char request[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\",\"params\":{\"echo\":"
+                                  "\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"}}\n";
+    struct peer p = greeted(API_ROLE_ADMIN);
+    size_t sent = 0;
+    int full = 0;
+
+    while (full < 1000) {
+        ssize_t k = write(p.fd, request + sent % (sizeof(request) - 1),
+                          sizeof(request) - 1 - sent % (sizeof(request) - 1));
+        sent += k > 0 ? (size_t)k : 0;
+        full = k > 0 ? 0 : full + 1;
+        spin(1);
+        ck_assert_uint_lt(sent, 8u << 20);
+    }
+    ck_assert_uint_eq(t.closed, 0);
+    for (int i = 0; i < 1000 && p.in.len <= 256u * 1024; i++) {
+        receive(&p); /* it goes on when it reads */
+        spin(1);
+    }
+    ck_assert_uint_gt(p.in.len, 256u * 1024);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_slow_reader_is_cut_off_and_others_are_not)
+{
+    struct rpc_limits small = rpc_limits_default;
+    struct peer p, q;
+    AUTO_JSON params = json_object_new_object();
+    char text[4096];
+    size_t lines = 0;
+
+    teardown();
+    small.out_max = 64 * 1024;
+    setup_limits(&small, 0);
+    p = greeted(API_ROLE_ADMIN);
+    q = greeted(API_ROLE_ADMIN);
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = 0;
+    api_json_set_str(params, "x", text);
+    for (; t.closed == 0 && lines < 10000; lines++) {
+        AUTO_FREE char *got = NULL;
+        rpc_server_notify_all(t.server, "event", params);
+        spin(3);
+        got = line(&q);
+        ck_assert_ptr_nonnull(got);
+    }
+    ck_assert_uint_eq(t.closed, 1);
+    ck_assert_uint_lt(lines, 1000);
+    ck_assert_uint_eq(rpc_server_clients(t.server), 1);
+    hang_up(&p);
+    hang_up(&q);
+}
+END_TEST
+
+START_TEST(rpc_reader_that_stalls_is_cut_off)
+{
+    struct rpc_limits small = rpc_limits_default;
+    struct peer p;
+    AUTO_JSON params = json_object_new_object();
+    AUTO_BUF text = BUF_INIT;
+
+    teardown();
+    small.stall_ns = 50000000;
+    setup_limits(&small, 0);
+    p = greeted(API_ROLE_ADMIN);
+    for (int i = 0; i < 1000000; i++) {
+        buf_add_char(&text, 'x');
+    }
+    api_json_set_str(params, "x", text.data);
+    rpc_server_notify_all(t.server, "event", params);
+    for (int i = 0; i < 200 && t.closed == 0; i++) {
+        loop_run_once(t.loop, 50000000, NULL);
+    }
+    ck_assert_uint_eq(t.closed, 1);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_line_that_never_ends_is_cut_off)
+{
+    struct rpc_limits small = rpc_limits_default;
+    struct peer p;
+
+    teardown();
+    small.line_ns = 50000000;
+    setup_limits(&small, 0);
+    p = greeted(API_ROLE_ADMIN);
+    say(&p, "{\"jsonrpc\":");
+    expect_end(&p);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_cap_of_clients_is_kept)
+{
+    struct peer p, q, r;
+
+    teardown();
+    setup_limits(NULL, 2);
+    p = greeted(API_ROLE_ADMIN);
+    q = greeted(API_ROLE_ADMIN);
+    r = connect_as(API_ROLE_ADMIN);
+    expect_part(&r, "\"id\":null,\"error\":{\"code\":1014,\"message\":\"too many clients\"");
+    expect_end(&r);
+    hang_up(&r);
+    hang_up(&q);
+    spin(5);
+    r = greeted(API_ROLE_ADMIN);
+    hang_up(&r);
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_client_without_a_role_is_turned_away)
+{
+    struct peer p = connect_as(API_ROLE_NONE);
+
+    expect_part(&p, "\"code\":1005");
+    expect_end(&p);
+    hang_up(&p);
+}
+END_TEST
+
+/* Random bytes and broken requests: the server answers or ends, never more; a good client goes on. */
+START_TEST(rpc_survives_random_clients)
+{
+    static const char *const pieces[] = {
+        "{\"jsonrpc\":\"2.0\",", "\"id\":1,", "\"method\":\"api.ping\"", "}", "\n", "[", "]", ",", "\"params\":{}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\",\"params\":{\"vm\":\"a\"}}\n", "\xff", "\r\n", "{", "null",
+    };
+    uint64_t state = test_seed();
+    struct peer good = greeted(API_ROLE_ADMIN);
+
+    for (int round = 0; round < 300; round++) {
+        struct peer p = connect_as(API_ROLE_OPERATOR);
+        unsigned n = test_random(&state) % 40;
+
+        for (unsigned i = 0; i < n; i++) {
+            say(&p, pieces[test_random(&state) % (sizeof(pieces) / sizeof(pieces[0]))]);
+            spin(test_random(&state) % 2);
+        }
+        if (test_random(&state) % 2) {
+            shutdown(p.fd, SHUT_WR);
+            spin(3);
+        }
+        receive(&p);
+        hang_up(&p);
+        say(&good, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\"}\n");
+        expect(&good, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
+    }
+    spin(10);
+    ck_assert_uint_eq(rpc_server_clients(t.server), 1);
+    hang_up(&good);
+}
+END_TEST
+
+/* --- the calling side -------------------------------------------------------------------------- */
+
+struct outcome {
+    unsigned called, notified, ended;
+    int code;
+    char result[256], message[sizeof(((struct api_error *)0)->message)];
+    struct rpc_client *free_in_callback;
+};
+
+static void on_done(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct outcome *o = arg;
+
+    o->called++;
+    o->code = x ? x->code : 0;
+    snprintf(o->result, sizeof(o->result), "%s", x ? "" : api_json_text(result));
+    snprintf(o->message, sizeof(o->message), "%s", x ? x->message : "");
+    rpc_client_free(o->free_in_callback);
+}
+
+static void on_note(void *arg, const char *method, struct json_object *params)
+{
+    (void)method;
+    (void)params;
+    ((struct outcome *)arg)->notified++;
+}
+
+static void on_end(void *arg, const struct err *why)
+{
+    (void)why;
+    ((struct outcome *)arg)->ended++;
+}
+
+static const struct rpc_client_ops client_ops = { .notify = on_note, .closed = on_end };
+
+static struct rpc_client *new_client(struct outcome *o, int *other)
+{
+    int fds[2];
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    if (other) {
+        *other = fds[1];
+        fcntl(fds[1], F_SETFL, O_NONBLOCK);
+    } else {
+        rpc_server_add(t.server, fds[1], API_ROLE_ADMIN, NULL);
+    }
+    return rpc_client_new(t.loop, fds[0], "the server", &client_ops, o, NULL);
+}
+
+START_TEST(client_gets_results_errors_and_notifications)
+{
+    struct outcome o = { 0 };
+    struct rpc_client *c = new_client(&o, NULL);
+    struct json_object *params = json_object_new_object();
+
+    api_json_set_str(params, "vm", "none");
+    rpc_client_call(c, "api.ping", NULL, 0, on_done, &o);
+    ck_assert_uint_eq(o.called, 0); /* never from within the call */
+    spin(5);
+    ck_assert_uint_eq(o.called, 1);
+    ck_assert_str_eq(o.result, "{}");
+    ck_assert_uint_eq(o.notified, 1); /* hello */
+    rpc_client_call(c, "vm.start", params, 0, on_done, &o);
+    spin(5);
+    ck_assert_int_eq(o.code, API_E_NOT_FOUND);
+    ck_assert_str_eq(o.message, "no VM 'none'");
+    rpc_client_free(c);
+}
+END_TEST
+
+START_TEST(client_deadline_and_cancel)
+{
+    struct outcome o = { 0 }, cancelled = { 0 };
+    struct rpc_client *c = new_client(&o, NULL);
+    struct json_object *params = json_object_new_object();
+    uint64_t id;
+
+    api_json_set_str(params, "vm", "a");
+    rpc_client_call(c, "vm.wait", json_object_get(params), 20000000, on_done, &o);
+    id = rpc_client_call(c, "vm.wait", params, 0, on_done, &cancelled);
+    for (int i = 0; i < 100 && !o.called; i++) {
+        loop_run_once(t.loop, 100000000, NULL);
+    }
+    ck_assert_int_eq(o.code, API_E_TIMEOUT);
+    rpc_client_cancel(c, id);
+    answer_waiting(); /* too late for both */
+    spin(5);
+    ck_assert_uint_eq(o.called, 1);
+    ck_assert_uint_eq(cancelled.called, 0);
+    ck_assert(rpc_client_is_open(c));
+    rpc_client_free(c);
+}
+END_TEST
+
+START_TEST(client_fails_open_calls_when_the_connection_ends)
+{
+    struct outcome o = { 0 }, late = { 0 };
+    int other;
+    struct rpc_client *c = new_client(&o, &other);
+
+    rpc_client_call(c, "api.ping", NULL, 0, on_done, &o);
+    rpc_client_call(c, "api.ping", NULL, 1000000000, on_done, &o);
+    spin(3);
+    close(other);
+    spin(5);
+    ck_assert_uint_eq(o.called, 2);
+    ck_assert_uint_eq(o.ended, 1);
+    ck_assert_int_eq(o.code, API_E_INTERNAL_ERROR);
+    ck_assert(!rpc_client_is_open(c));
+    rpc_client_call(c, "api.ping", NULL, 0, on_done, &late);
+    ck_assert_uint_eq(late.called, 0);
+    spin(5);
+    ck_assert_uint_eq(late.called, 1);
+    rpc_client_free(c);
+}
+END_TEST
+
+START_TEST(client_may_be_freed_from_its_own_callback)
+{
+    struct outcome o = { 0 };
+    struct rpc_client *c = new_client(&o, NULL);
+
+    o.free_in_callback = c;
+    rpc_client_call(c, "api.ping", NULL, 0, on_done, &o);
+    rpc_client_call(c, "api.ping", NULL, 0, on_done, &o);
+    spin(10);
+    ck_assert_uint_eq(o.called, 1);
+}
+END_TEST
+
+START_TEST(client_ends_on_garbage_from_the_server)
+{
+    static const char *const bad[] = { "garbage\n", "{\"a\":1,\"a\":2}\n", "\xff\n" };
+    struct outcome o = { 0 };
+    int other;
+    struct rpc_client *c = new_client(&o, &other);
+
+    rpc_client_call(c, "api.ping", NULL, 0, on_done, &o);
+    ck_assert_int_gt(write(other, bad[_i], strlen(bad[_i])), 0);
+    spin(5);
+    ck_assert_uint_eq(o.called, 1);
+    ck_assert_uint_eq(o.ended, 1);
+    ck_assert_ptr_nonnull(strstr(o.message, "no reply"));
+    rpc_client_free(c);
+    close(other);
+}
+END_TEST
+
+START_TEST(client_ignores_replies_nobody_waits_for)
+{
+    static const char text[] = "{\"jsonrpc\":\"2.0\",\"id\":99,\"result\":1}\n{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"result\":1}\n"
+                               "[]\n5\n{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":true}\n";
+    struct outcome o = { 0 };
+    int other;
+    struct rpc_client *c = new_client(&o, &other);
+
+    rpc_client_call(c, "api.ping", NULL, 0, on_done, &o);
+    ck_assert_int_gt(write(other, text, sizeof(text) - 1), 0);
+    spin(5);
+    ck_assert_str_eq(o.result, "true");
+    rpc_client_free(c);
+    close(other);
+}
+END_TEST
+
+static void add_requests(TCase *c)
+{
+    tcase_add_test(c, rpc_answers_a_request);
+    tcase_add_test(c, rpc_takes_bytes_one_by_one_and_many_lines_at_once);
+    tcase_add_loop_test(c, rpc_mistakes_are_answered_and_the_connection_goes_on, 0,
+                        sizeof(mistakes) / sizeof(mistakes[0]));
+    tcase_add_test(c, rpc_notifications_are_run_and_not_answered);
+    tcase_add_test(c, rpc_batches_are_answered_together_when_all_are_done);
+    tcase_add_test(c, rpc_refuses_a_batch_that_is_too_long);
+    tcase_add_test(c, rpc_roles_are_checked);
+    tcase_add_test(c, rpc_idempotency_key_reaches_the_hooks_not_the_parameters);
+    tcase_add_test(c, rpc_drained_server_answers_what_is_open_and_refuses_the_rest);
+}
+
+static void add_bounds(TCase *c)
+{
+    tcase_add_test(c, rpc_half_closed_client_still_gets_its_answers);
+    tcase_add_test(c, rpc_half_closed_client_without_calls_is_closed);
+    tcase_add_test(c, rpc_client_that_vanishes_is_noticed_and_its_calls_live_on);
+    tcase_add_test(c, rpc_half_closed_client_that_vanishes_later_is_noticed);
+    tcase_add_test(c, rpc_line_that_is_too_long_ends_the_connection_with_an_error);
+    tcase_add_test(c, rpc_longest_line_is_accepted);
+    tcase_add_test(c, rpc_client_that_only_asks_is_not_read_any_more);
+    tcase_add_test(c, rpc_client_that_never_reads_stops_itself);
+    tcase_add_test(c, rpc_slow_reader_is_cut_off_and_others_are_not);
+    tcase_add_test(c, rpc_reader_that_stalls_is_cut_off);
+    tcase_add_test(c, rpc_line_that_never_ends_is_cut_off);
+    tcase_add_test(c, rpc_cap_of_clients_is_kept);
+    tcase_add_test(c, rpc_client_without_a_role_is_turned_away);
+    tcase_add_test(c, rpc_survives_random_clients);
+}
+
+static Suite *suite_rpc(void)
+{
+    Suite *s = suite_create("rpc");
+    TCase *c = tcase_create("rpc");
+
+    tcase_add_checked_fixture(c, setup, teardown);
+    add_requests(c);
+    add_bounds(c);
+    tcase_add_test(c, client_gets_results_errors_and_notifications);
+    tcase_add_test(c, client_deadline_and_cancel);
+    tcase_add_test(c, client_fails_open_calls_when_the_connection_ends);
+    tcase_add_test(c, client_may_be_freed_from_its_own_callback);
+    tcase_add_loop_test(c, client_ends_on_garbage_from_the_server, 0, 3);
+    tcase_add_test(c, client_ignores_replies_nobody_waits_for);
+    suite_add_tcase(s, c);
+    return s;
+}
+
+int main(int argc, char **argv)
+{
+    return test_main(argc, argv, suite_rpc, NULL);
+}
