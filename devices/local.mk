@@ -5,6 +5,11 @@
 noinst_LIBRARIES += libdevices.a
 libdevices_a_SOURCES = \
 	devices/block/virtio_blk.c \
+	devices/board/board.c \
+	devices/board/board.h \
+	devices/board/rv_virt.c \
+	devices/board/rv_virt.h \
+	devices/board/rv_virt_fdt.c \
 	devices/char/chr.h \
 	devices/char/ns16550a.c \
 	devices/char/virtio_console.c \

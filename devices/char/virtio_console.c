@@ -6,6 +6,7 @@
 #include "devices/char/chr.h"
 #include "devices/registry.h"
 #include "devices/virtio/virtio.h"
+#include "engine/core/vm.h"
 
 #define QUEUE_SIZE 64
 #define F_EMERG_WRITE (1u << 2)
@@ -113,7 +114,13 @@ static void vcon_writable(void *arg)
 {
     struct vcon *c = arg;
 
-    virtio_ring(&c->v, Q_TX);
+    if (c->v.dev.vm->state == VM_STOPPED) { /* the last words of a guest that has ended */
+        bus_lock(c->v.lock);
+        vcon_serve_tx(c);
+        bus_unlock(c->v.lock);
+    } else {
+        virtio_ring(&c->v, Q_TX);
+    }
 }
 
 static const struct chr_front_ops vcon_front = {

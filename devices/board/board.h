@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Boards: which devices, where, on which interrupt, with which firmware. A board fills an empty VM from a plain
+ * description; the JSON of the configuration is engine/emu's business.
+ */
+#ifndef VMD_DEVICES_BOARD_BOARD_H
+#define VMD_DEVICES_BOARD_BOARD_H
+
+#include "engine/base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct blk_node;
+struct board;
+struct chr;
+struct vm;
+
+#define BOARD_MAX_DISKS 8
+
+/* An open file that is read again at each reset; path names it in messages. NULL path: none. */
+struct board_file {
+    const char *path;
+    int fd; /* the board duplicates nothing: stays open as long as the board lives */
+};
+
+struct board_config {
+    unsigned xlen;         /* of the guest's CPUs: 32 or 64 */
+    const char *cpu_model;
+    unsigned cpus;
+    uint64_t memory;       /* bytes, a multiple of 4096 */
+    struct board_file firmware; /* none: the kernel starts in machine mode */
+    struct board_file kernel, initrd;
+    const char *append;    /* kernel command line or NULL */
+    struct {
+        const char *name;
+        struct blk_node *node; /* taken by build, also when it fails */
+    } disk[BOARD_MAX_DISKS];
+    unsigned n_disks;
+    struct chr *console;   /* may be NULL */
+    bool virtio_console;   /* the console is virtio, not the UART */
+    bool rng;
+};
+
+struct board_class {
+    const char *name; /* "rv-virt" */
+    const char *doc;
+    /* Builds vCPUs, memory, devices, firmware tables; loads the images once, so that errors show now. The VM has not
+     * started. Main thread. The texts of `cfg` must outlive the board. */
+    int (*build)(struct vm *vm, const struct board_config *cfg, struct board **out, struct err *e);
+    /* After vm_free(), since devices may use the memory until then: gives it back. NULL is fine. */
+    void (*free)(struct board *b);
+    /* The device tree of a built board, for people and tests; *blob stays the board's. NULL: has none. */
+    const void *(*fdt)(const struct board *b, uint32_t *size);
+};
+
+extern const struct board_class rv_virt_board;
+
+const struct board_class *board_find(const char *name); /* NULL: unknown */
+
+#endif

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rv-virt: a RISC-V board, address-compatible with QEMU's "virt". Owns RAM, boot ROM and the device tree; the devices
+ * belong to the VM. Main thread.
+ *
+ * Boot, as QEMU does it: harts start in the boot ROM, which passes the hart id, the device tree and an fw_dynamic_info
+ * block (OpenSBI, "FW_DYNAMIC") to what lies at the firmware's entry. Without firmware that is the kernel itself,
+ * in machine mode. A reset loads everything anew.
+ */
+#include "devices/board/rv_virt.h"
+
+#include "devices/irqchip/plic.h"
+#include "devices/misc/fw_cfg.h"
+#include "devices/registry.h"
+#include "engine/arch/riscv/cpu.h"
+#include "engine/base/log.h"
+#include "engine/base/str.h"
+#include "engine/core/vm.h"
+#include "storage/block.h"
+
+#include <elf.h>
+#include <endian.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MIB (1024 * 1024ull)
+#define FW_DYNAMIC_MAGIC 0x4942534f /* "OSBI" */
+
+/* --- devices --------------------------------------------------------------------------------- */
+
+static int place(struct board *b, struct device *d, unsigned block, uint64_t at, struct err *e)
+{
+    return mem_map(b->vm->root, at, 0, d->mmio[block], e);
+}
+
+/* Makes, realizes and maps a device that needs no properties. */
+static int add_plain(struct board *b, const struct device_class *cls, const char *id, uint64_t at,
+                     struct device **out, struct err *e)
+{
+    int rc = dev_new(b->vm, cls, id, out, e);
+
+    if (rc == 0 && (rc = dev_realize(*out, e)) != 0) {
+        dev_free(*out);
+    }
+    return rc != 0 ? rc : place(b, *out, 0, at, e);
+}
+
+static int add_uart(struct board *b, struct device *plic, struct err *e)
+{
+    struct device *d;
+    int rc = dev_new(b->vm, &ns16550a_class, "serial0", &d, e);
+
+    if (rc != 0) {
+        return rc;
+    }
+    rc = dev_set_ptr(d, "chr", b->cfg.virtio_console ? NULL : b->cfg.console, e);
+    if (rc == 0) {
+        rc = dev_realize(d, e);
+    }
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    d->irq[0] = plic_input(plic, RV_IRQ_UART);
+    return place(b, d, 0, RV_UART, e);
+}
+
+/* What goes into the slots, in order: disks, entropy, console. */
+static int slot_device(struct board *b, unsigned slot, struct device **out, struct err *e)
+{
+    const struct board_config *c = &b->cfg;
+    char id[32];
+    int rc;
+
+    *out = NULL;
+    if (slot < c->n_disks) {
+        snprintf(id, sizeof(id), "disk%u", slot);
+        rc = dev_new(b->vm, &virtio_blk_class, id, out, e);
+        if (rc == 0) {
+            rc = dev_set_str(*out, "serial", c->disk[slot].name, e);
+        }
+        if (rc == 0) {
+            rc = dev_set_ptr(*out, "node", c->disk[slot].node, e);
+        }
+        if (rc == 0) {
+            b->cfg.disk[slot].node = NULL; /* the device's now */
+        }
+    } else if (slot == c->n_disks && c->rng) {
+        rc = dev_new(b->vm, &virtio_rng_class, "rng0", out, e);
+    } else if (slot == c->n_disks + c->rng && c->virtio_console) {
+        rc = dev_new(b->vm, &virtio_console_class, "console0", out, e);
+        if (rc == 0) {
+            rc = dev_set_ptr(*out, "chr", c->console, e);
+        }
+    } else {
+        return 0;
+    }
+    if (rc == 0) {
+        rc = dev_realize(*out, e);
+    }
+    if (rc != 0) {
+        dev_free(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+static int add_slot(struct board *b, struct device *plic, unsigned slot, struct err *e)
+{
+    uint64_t at = RV_VIRTIO + (uint64_t)slot * RV_VIRTIO_STEP;
+    struct device *behind, *d;
+    char id[32];
+    int rc = slot_device(b, slot, &behind, e);
+
+    if (rc != 0) {
+        return rc;
+    }
+    snprintf(id, sizeof(id), "virtio-mmio.%u", slot);
+    rc = dev_new(b->vm, &virtio_mmio_class, id, &d, e);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = dev_set_ptr(d, "device", behind, e);
+    if (rc == 0) {
+        rc = dev_realize(d, e);
+    }
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    d->irq[0] = plic_input(plic, RV_IRQ_VIRTIO + slot);
+    rc = place(b, d, 0, at, e);
+    return rc != 0 ? rc : place(b, d, 1, at + 0x100, e);
+}
+
+/* 16 bytes in the order of the text; nothing when the VM has no UUID. */
+static void set_uuid(struct board *b)
+{
+    uint8_t bytes[16];
+    const char *p = b->vm->uuid;
+
+    if (!uuid_ok(p)) {
+        return;
+    }
+    for (unsigned i = 0; i < sizeof(bytes); i++, p += 2) {
+        unsigned v;
+
+        p += *p == '-';
+        if (sscanf(p, "%2x", &v) != 1) {
+            return;
+        }
+        bytes[i] = (uint8_t)v;
+    }
+    fw_cfg_set(b->fw_cfg, FW_CFG_UUID, bytes, sizeof(bytes));
+}
+
+static int add_fw_cfg(struct board *b, struct err *e)
+{
+    const char *append = b->cfg.append ? b->cfg.append : "";
+    uint32_t len = (uint32_t)strlen(append) + 1, le = htole32(len);
+    int rc = add_plain(b, &fw_cfg_class, "fw-cfg", RV_FW_CFG, &b->fw_cfg, e);
+
+    if (rc != 0) {
+        return rc;
+    }
+    fw_cfg_set_u64(b->fw_cfg, FW_CFG_RAM_SIZE, b->cfg.memory);
+    fw_cfg_set_u16(b->fw_cfg, FW_CFG_NB_CPUS, (uint16_t)b->cfg.cpus);
+    fw_cfg_set_u16(b->fw_cfg, FW_CFG_MAX_CPUS, (uint16_t)b->cfg.cpus);
+    fw_cfg_set_u16(b->fw_cfg, FW_CFG_NOGRAPHIC, 1);
+    fw_cfg_set_u16(b->fw_cfg, FW_CFG_BOOT_MENU, 0);
+    set_uuid(b);
+    fw_cfg_set(b->fw_cfg, FW_CFG_CMDLINE_SIZE, &le, sizeof(le));
+    fw_cfg_set(b->fw_cfg, FW_CFG_CMDLINE_DATA, append, len);
+    return 0;
+}
+
+static int add_devices(struct board *b, struct err *e)
+{
+    struct device *plic, *d;
+    int rc = add_plain(b, &plic_class, "plic", RV_PLIC, &plic, e);
+
+    if (rc == 0) {
+        rc = add_plain(b, &aclint_class, "aclint", RV_ACLINT, &d, e);
+    }
+    if (rc == 0) {
+        rc = add_plain(b, &syscon_class, "test", RV_TEST, &d, e);
+    }
+    if (rc == 0) {
+        rc = add_plain(b, &goldfish_rtc_class, "rtc", RV_RTC, &d, e);
+        if (rc == 0) {
+            d->irq[0] = plic_input(plic, RV_IRQ_RTC);
+        }
+    }
+    if (rc == 0) {
+        rc = add_fw_cfg(b, e);
+    }
+    if (rc == 0) {
+        rc = add_uart(b, plic, e);
+    }
+    for (unsigned i = 0; i < RV_SLOTS && rc == 0; i++) {
+        rc = add_slot(b, plic, i, e);
+    }
+    return rc;
+}
+
+static int add_memory(struct board *b, struct err *e)
+{
+    int rc = mem_new_ram("ram", b->cfg.memory, &b->ram, e);
+
+    if (rc == 0) {
+        rc = mem_map(b->vm->root, RV_RAM, 0, b->ram, e);
+    }
+    if (rc == 0) {
+        rc = mem_new_rom("boot-rom", RV_ROM_SIZE, &b->rom, e);
+    }
+    return rc != 0 ? rc : mem_map(b->vm->root, RV_ROM, 0, b->rom, e);
+}
+
+/* --- images ---------------------------------------------------------------------------------- */
+
+static uint64_t ram_end(const struct board *b)
+{
+    return RV_RAM + b->cfg.memory;
+}
+
+/* Where the device tree goes: below the end of RAM or 3 GiB, out of the way of what a kernel unpacks. */
+static uint64_t fdt_place(const struct board *b)
+{
+    uint64_t end = ram_end(b) < 3072 * MIB ? ram_end(b) : 3072 * MIB;
+
+    return (end - b->fdt_size) & ~(2 * MIB - 1);
+}
+
+static int load_firmware(struct board *b, struct err *e)
+{
+    const struct board_config *c = &b->cfg;
+
+    return loader_load(b->vm->mem, c->firmware.fd, c->firmware.path, RV_RAM, EM_RISCV, c->xlen, c->memory,
+                       &b->firmware, e);
+}
+
+static int load_kernel(struct board *b, struct err *e)
+{
+    const struct board_config *c = &b->cfg;
+    uint64_t offset = c->firmware.path ? RV_KERNEL_OFFSET : 0;
+    int rc;
+
+    if (c->memory <= offset) {
+        return err_set(e, -EINVAL, "memory: %llu bytes leave no room for a kernel",
+                       (unsigned long long)c->memory);
+    }
+    rc = loader_load(b->vm->mem, c->kernel.fd, c->kernel.path, RV_RAM + offset, EM_RISCV, c->xlen,
+                     c->memory - offset, &b->kernel, e);
+    if (rc == 0 && c->firmware.path && b->kernel.low < b->firmware.high &&
+        b->firmware.low < b->kernel.high) {
+        return err_set(e, -EINVAL, "kernel %s lies at 0x%llx, over the firmware; link it to 0x%llx or above",
+                       c->kernel.path, (unsigned long long)b->kernel.low,
+                       RV_RAM + RV_KERNEL_OFFSET);
+    }
+    return rc;
+}
+
+/* As QEMU: half of memory behind the kernel, at most 128 MiB, so that the kernel can grow. */
+static int load_initrd(struct board *b, struct err *e)
+{
+    const struct board_config *c = &b->cfg;
+    uint64_t gap = c->memory / 2 < 128 * MIB ? c->memory / 2 : 128 * MIB;
+    uint64_t at = (b->kernel.low + gap) & ~(uint64_t)(MEM_PAGE_SIZE - 1), limit = ram_end(b);
+
+    if (at < b->kernel.high) {
+        at = (b->kernel.high + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    }
+    if (at >= limit) {
+        return err_set(e, -EFBIG, "initrd %s: no memory is left behind the kernel; give the VM more",
+                       c->initrd.path);
+    }
+    b->initrd_at = at;
+    return loader_load_raw(b->vm->mem, c->initrd.fd, c->initrd.path, at, limit - at, &b->initrd_size, e);
+}
+
+static bool overlap(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end)
+{
+    return a < b_end && b < a_end;
+}
+
+static int load_fdt(struct board *b, struct err *e)
+{
+    uint64_t end;
+    int rc = rv_virt_fdt(b, e);
+
+    if (rc != 0) {
+        return rc;
+    }
+    b->fdt_at = fdt_place(b);
+    end = b->fdt_at + b->fdt_size;
+    if (b->fdt_at < RV_RAM || end > ram_end(b) || overlap(b->fdt_at, end, b->firmware.low, b->firmware.high) ||
+        overlap(b->fdt_at, end, b->kernel.low, b->kernel.high) ||
+        overlap(b->fdt_at, end, b->initrd_at, b->initrd_at + b->initrd_size)) {
+        return err_set(e, -ENOMEM, "memory: no room for the device tree beside kernel and initrd; give the VM more");
+    }
+    rc = mem_dma_write(b->vm->mem, b->fdt_at, b->fdt, b->fdt_size);
+    return rc == 0 ? 0 : err_set(e, rc, "cannot write the device tree to memory");
+}
+
+/* Boot ROM: loads a0 = hart id, a1 = device tree, a2 = fw_dynamic_info and jumps to the entry. */
+static void write_rom(struct board *b)
+{
+    const bool rv32 = b->cfg.xlen == 32;
+    const uint32_t code[6] = {
+        htole32(0x00000297),                      /* auipc t0, 0 */
+        htole32(0x02828613),                      /* addi  a2, t0, 40: fw_dynamic_info */
+        htole32(0xf1402573),                      /* csrr  a0, mhartid */
+        htole32(rv32 ? 0x0202a583 : 0x0202b583), /* lw/ld a1, 32(t0) */
+        htole32(rv32 ? 0x0182a283 : 0x0182b283), /* lw/ld t0, 24(t0) */
+        htole32(0x00028067),                      /* jr    t0 */
+    };
+    const bool firmware = b->cfg.firmware.path, kernel = b->cfg.kernel.path;
+    uint64_t entry = firmware ? b->firmware.entry : b->kernel.entry;
+    const uint64_t info[6] = { FW_DYNAMIC_MAGIC, 2, firmware && kernel ? b->kernel.entry : 0,
+                               1 /* supervisor mode */, 0 /* options */, 0 /* boot hart */ };
+    uint8_t *rom = mem_ram_host(b->rom);
+
+    memset(rom, 0, RV_ROM_SIZE);
+    memcpy(rom, code, sizeof(code));
+    entry = htole64(entry);
+    memcpy(rom + 24, &entry, sizeof(entry));
+    entry = htole64(b->fdt_at);
+    memcpy(rom + 32, &entry, sizeof(entry));
+    for (unsigned i = 0; i < ARRAY_LEN(info); i++) {
+        uint64_t le = htole64(info[i]);
+
+        memcpy(rom + 40 + i * (rv32 ? 4 : 8), &le, rv32 ? 4 : 8);
+    }
+}
+
+static int load_all(struct board *b, struct err *e)
+{
+    const struct board_config *c = &b->cfg;
+    int rc = c->firmware.path ? load_firmware(b, e) : 0;
+
+    if (rc == 0 && c->kernel.path) {
+        rc = load_kernel(b, e);
+    }
+    if (rc == 0 && c->initrd.path) {
+        rc = load_initrd(b, e);
+    }
+    if (rc == 0) {
+        rc = load_fdt(b, e);
+    }
+    if (rc == 0) {
+        write_rom(b);
+        mem_written(b->vm->mem, RV_ROM, RV_ROM_SIZE);
+    }
+    return rc;
+}
+
+static void board_reset(void *arg)
+{
+    struct board *b = arg;
+    struct err e = ERR_INIT;
+
+    if (!b->fresh && load_all(b, &e) != 0) {
+        log_error("devices", "reset: %s", e.msg);
+        vm_request(b->vm, VM_REQ_CRASH, "reload-failed");
+    }
+    b->fresh = false;
+    for (unsigned i = 0; i < b->vm->n_vcpus; i++) {
+        b->vm->arch->cpu_boot(b->vm->vcpus[i], RV_ROM, 0, 0, 0);
+    }
+}
+
+/* --- class ----------------------------------------------------------------------------------- */
+
+static int check_config(const struct board_config *c, struct err *e)
+{
+    if (c->xlen == 32 && c->memory > 2048 * MIB) {
+        return err_set(e, -EINVAL, "memory: a riscv32 guest can have at most 2 GiB");
+    }
+    if (!c->kernel.path && !c->firmware.path) {
+        return err_set(e, -EINVAL, "nothing to run: give a kernel or a firmware");
+    }
+    if (c->initrd.path && !c->kernel.path) {
+        return err_set(e, -EINVAL, "an initrd needs a kernel");
+    }
+    if (c->n_disks + c->rng + c->virtio_console > RV_SLOTS) {
+        return err_set(e, -EINVAL, "%u virtio devices: the board has %d slots",
+                       c->n_disks + c->rng + c->virtio_console, RV_SLOTS);
+    }
+    return 0;
+}
+
+static void rv_virt_free(struct board *b)
+{
+    if (b) {
+        mem_free(b->ram);
+        mem_free(b->rom);
+        free(b->fdt);
+        free(b);
+    }
+}
+
+static int build_all(struct board *b, struct err *e)
+{
+    int rc = check_config(&b->cfg, e);
+
+    if (rc == 0) {
+        rc = vm_add_vcpus(b->vm, b->cfg.cpus, b->cfg.cpu_model, e);
+    }
+    if (rc == 0) {
+        rc = add_memory(b, e);
+    }
+    if (rc == 0) {
+        rc = add_devices(b, e);
+    }
+    if (rc == 0) {
+        mem_commit(b->vm->mem);
+        rc = load_all(b, e);
+    }
+    return rc;
+}
+
+static int rv_virt_build(struct vm *vm, const struct board_config *cfg, struct board **out, struct err *e)
+{
+    struct board *b = xnew(struct board);
+    int rc;
+
+    b->vm = vm;
+    b->cfg = *cfg;
+    rc = build_all(b, e);
+    if (rc != 0) {
+        for (unsigned i = 0; i < cfg->n_disks; i++) {
+            blk_close(b->cfg.disk[i].node); /* those that no device has taken */
+        }
+        rv_virt_free(b);
+        return rc;
+    }
+    b->fresh = true;
+    vm->on_reset = board_reset;
+    vm->on_reset_arg = b;
+    *out = b;
+    return 0;
+}
+
+static const void *rv_virt_tree(const struct board *b, uint32_t *size)
+{
+    *size = (uint32_t)b->fdt_size;
+    return b->fdt;
+}
+
+const struct board_class rv_virt_board = {
+    .name = "rv-virt",
+    .doc = "RISC-V board with virtio-mmio, address-compatible with QEMU's virt",
+    .build = rv_virt_build,
+    .free = rv_virt_free,
+    .fdt = rv_virt_tree,
+};

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of the rv-virt board: its address map, and what its two files share.
+ */
+#ifndef VMD_DEVICES_BOARD_RV_VIRT_H
+#define VMD_DEVICES_BOARD_RV_VIRT_H
+
+#include "devices/board/board.h"
+#include "engine/core/loader.h"
+
+#define RV_SLOTS 8 /* virtio-mmio */
+
+/* Where everything lies: as on the "virt" board of QEMU, so that its firmware and kernels run here. */
+enum {
+    RV_ROM = 0x1000, RV_ROM_SIZE = 0xf000,
+    RV_TEST = 0x100000,
+    RV_RTC = 0x101000,
+    RV_ACLINT = 0x2000000,
+    RV_PLIC = 0xc000000,
+    RV_UART = 0x10000000,
+    RV_VIRTIO = 0x10001000, RV_VIRTIO_STEP = 0x1000,
+    RV_FW_CFG = 0x10100000
+};
+#define RV_RAM 0x80000000ull
+#define RV_KERNEL_OFFSET 0x200000 /* of a payload without a header: behind the firmware */
+
+/* Interrupt sources of the PLIC. */
+enum { RV_IRQ_VIRTIO = 1, RV_IRQ_UART = 10, RV_IRQ_RTC = 11 };
+
+struct device;
+struct mem_region;
+
+struct board {
+    struct vm *vm;
+    struct board_config cfg;
+    struct mem_region *ram, *rom;
+    struct device *fw_cfg;
+    struct loader_image firmware, kernel;
+    uint64_t initrd_at, initrd_size;
+    uint64_t fdt_at;
+    void *fdt;
+    size_t fdt_size;
+    bool fresh; /* images were just loaded by build */
+};
+
+/* Builds the device tree into b->fdt; vCPUs exist, initrd is placed. */
+int rv_virt_fdt(struct board *b, struct err *e);
+
+#endif
