@@ -12,6 +12,7 @@
 
 struct fdt;
 
+/* The root is a node with the name "". One thread. */
 struct fdt *fdt_new(void);
 void fdt_free(struct fdt *f);
 void fdt_node_begin(struct fdt *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -13,15 +13,20 @@ libcore_a_SOURCES = \
 	engine/core/device_doc.c \
 	engine/core/device_regs.c \
 	engine/core/engine.h \
+	engine/core/fdt.c \
 	engine/core/fdt.h \
 	engine/core/irq.c \
 	engine/core/irq.h \
+	engine/core/loader.c \
 	engine/core/loader.h \
+	engine/core/loader_elf.c \
+	engine/core/loader_priv.h \
 	engine/core/mem.h \
 	engine/core/mem_dma.c \
 	engine/core/mem_flat.c \
 	engine/core/mem_priv.h \
 	engine/core/mem_region.c \
+	engine/core/state.c \
 	engine/core/state.h \
 	engine/core/vcpu.c \
 	engine/core/vcpu.h \

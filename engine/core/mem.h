@@ -116,6 +116,8 @@ uint64_t mem_ram_pages(const struct mem_space *s);
  * mem_dma_write calls mem_written() itself. */
 int mem_dma_read(struct mem_space *s, uint64_t gpa, void *out, size_t n);
 int mem_dma_write(struct mem_space *s, uint64_t gpa, const void *in, size_t n);
+/* Would mem_dma_read or mem_dma_write of this many bytes succeed? */
+bool mem_dma_reaches(struct mem_space *s, uint64_t gpa, uint64_t n, bool write);
 /* Host pointer for [gpa, gpa+n) when it lies in one RAM range, else NULL. A writer calls mem_written() after. */
 void *mem_dma_map(struct mem_space *s, uint64_t gpa, size_t n, bool write);
 /* Marks pages dirty and invalidates translated code, before a completion is visible to the guest. Any thread. */

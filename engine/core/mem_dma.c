@@ -30,7 +30,7 @@ static void view_put(struct mem_space *s, bool counted)
 }
 
 /* Is every byte of [gpa, gpa+n) in RAM (or in ROM, for reads)? */
-static bool dma_reaches(const struct mem_flat *f, uint64_t gpa, size_t n, bool write)
+static bool reaches(const struct mem_flat *f, uint64_t gpa, uint64_t n, bool write)
 {
     if (n && gpa > UINT64_MAX - (n - 1)) {
         return false;
@@ -46,6 +46,14 @@ static bool dma_reaches(const struct mem_flat *f, uint64_t gpa, size_t n, bool w
         n -= step;
     }
     return true;
+}
+
+bool mem_dma_reaches(struct mem_space *s, uint64_t gpa, uint64_t n, bool write)
+{
+    bool counted;
+    bool ret = reaches(view_get(s, &counted), gpa, n, write);
+    view_put(s, counted);
+    return ret;
 }
 
 static void mark_written(struct mem_space *s, const struct mem_flat *f, uint64_t gpa, uint64_t n)
@@ -81,7 +89,7 @@ void mem_written(struct mem_space *s, uint64_t gpa, uint64_t n)
     view_put(s, counted);
 }
 
-/* Copies between a buffer and guest memory that dma_reaches() accepted. */
+/* Copies between a buffer and guest memory that reaches() accepted. */
 static void copy(const struct mem_flat *f, uint64_t gpa, uint8_t *buf, size_t n, bool write)
 {
     while (n) {
@@ -104,7 +112,7 @@ int mem_dma_read(struct mem_space *s, uint64_t gpa, void *out, size_t n)
     bool counted;
     const struct mem_flat *f = view_get(s, &counted);
     int ret = -EFAULT;
-    if (dma_reaches(f, gpa, n, false)) {
+    if (reaches(f, gpa, n, false)) {
         copy(f, gpa, out, n, false);
         ret = 0;
     }
@@ -117,7 +125,7 @@ int mem_dma_write(struct mem_space *s, uint64_t gpa, const void *in, size_t n)
     bool counted;
     const struct mem_flat *f = view_get(s, &counted);
     int ret = -EFAULT;
-    if (dma_reaches(f, gpa, n, true)) {
+    if (reaches(f, gpa, n, true)) {
         copy(f, gpa, (uint8_t *)in, n, true);
         mark_written(s, f, gpa, n);
         ret = 0;

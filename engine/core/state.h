@@ -6,6 +6,10 @@
  * field name: a field newer than the sender keeps its reset value; an unknown one is an error naming it; an optional one is
  * omitted while it has its reset value, so that a newer sender reaches an older receiver when the feature is unused.
  * Encoding is little-endian whatever the host. Reading is bounded: no size in a stream is trusted.
+ *
+ * Stream: u32 length of the object, the object, u32 CRC-32 of both. Object: text name, u16 version, u32 number of
+ * fields, the fields. Field: text name, u8 wire kind, u32 count, the values. Text: u8 length, bytes. Values: integers
+ * in their own width, a bool in a byte, a timer as its u64 deadline, a nested object as u32 length and object.
  */
 #ifndef VMD_CORE_STATE_H
 #define VMD_CORE_STATE_H
@@ -31,6 +35,7 @@ struct st_field {
     uint16_t since;          /* table version that introduced it */
     uint16_t flags;
     const struct st_table *table; /* ST_STRUCT */
+    uint64_t reset;          /* ST_OPTIONAL integers, BOOL, BYTES: each element's value at reset. BUF: empty. TIMER: disarmed */
     const char *doc;
 };
 struct st_table {
@@ -58,8 +63,10 @@ struct st_table {
 
 /* Appends the object to b. */
 void st_save(const struct st_table *t, const void *obj, struct buf *b);
-/* Reads it back from p[0..n); *used gets the bytes consumed. The object keeps reset values for absent fields and
- * is untouched when this fails (the codec loads into a copy of obj_size bytes first). */
+/* Reads it back from p[0..n); *used gets the bytes consumed. The object keeps what it has (its reset values) for absent
+ * fields that may be absent, and is untouched when this fails: the stream is checked whole before the first field is written,
+ * and when a loaded() hook refuses, what was there before is put back and the hooks run once more. obj_size is the size of
+ * the object, against which the table is checked. Main thread (timers). */
 int st_load(const struct st_table *t, void *obj, size_t obj_size, const void *p, size_t n, size_t *used,
             struct err *e);
 /* Human-readable "name = value" lines. */
