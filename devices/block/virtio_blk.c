@@ -379,5 +379,6 @@ const struct device_class virtio_blk_class = {
     .state = &vblk_state,
     .realize = vblk_realize,
     .quiesce = vblk_quiesce,
+    .resumed = virtio_resumed,
     .destroy = vblk_destroy,
 };

@@ -221,5 +221,6 @@ const struct device_class virtio_console_class = {
     .state = &vcon_state,
     .realize = vcon_realize,
     .quiesce = vcon_quiesce,
+    .resumed = virtio_resumed,
     .destroy = vcon_destroy,
 };

@@ -84,5 +84,6 @@ const struct device_class virtio_rng_class = {
     .size = sizeof(struct vrng),
     .state = &vrng_state,
     .realize = vrng_realize,
+    .resumed = virtio_resumed,
     .destroy = vrng_destroy,
 };

@@ -100,6 +100,15 @@ void virtio_ring_all(struct virtio *v)
     loop_post(v->dev.vm->loop, virtio_service, v);
 }
 
+void virtio_resumed(struct device *d)
+{
+    struct virtio *v = (struct virtio *)d;
+
+    if (virtio_working(v)) {
+        virtio_ring_all(v);
+    }
+}
+
 void virtio_reset(struct virtio *v)
 {
     if (v->ops->reset) {

@@ -123,12 +123,15 @@ void virtio_config_changed(struct virtio *v);
 /* The driver did something forbidden: traced, DEVICE_NEEDS_RESET. Lock held. */
 void virtio_broken(struct virtio *v, const char *what);
 bool virtio_working(const struct virtio *v); /* DRIVER_OK and not broken */
-/* False while the VM is paused: requests and completions then wait for virtio_ring() at resume. */
+/* False while the VM is paused: requests and completions then wait for virtio_resumed(). */
 bool virtio_may_run(const struct virtio *v);
 
 /* Copies between a request and a buffer, skipping `skip` bytes of its out or in part first; returns the bytes copied. */
 size_t virtio_get(const struct virtio_elem *el, uint64_t skip, void *out, size_t n);
 size_t virtio_put(struct virtio_elem *el, uint64_t skip, const void *in, size_t n);
+
+/* device_class.resumed of every virtio device: serves what came while the VM was paused. */
+void virtio_resumed(struct device *d);
 
 /* --- for transports (lock held unless said) --- */
 

@@ -71,6 +71,7 @@ struct device_class {
     int (*realize)(struct device *d, struct err *e);
     void (*reset)(struct device *d);     /* after the table's reset values were set; the lock is not held */
     void (*quiesce)(struct device *d);   /* before a snapshot: finish what is in flight */
+    void (*resumed)(struct device *d);   /* the VM runs again: take up what was put off while paused; or NULL */
     void (*destroy)(struct device *d);   /* accepts half-realized instances */
 };
 

@@ -111,6 +111,9 @@ static void *vcpu_main(void *arg)
 {
     struct vcpu *c = arg;
     current = c;
+    if (c->vm->on_vcpu_thread) {
+        c->vm->on_vcpu_thread(c->vm->on_vcpu_thread_arg, c);
+    }
     pthread_mutex_lock(&c->lock);
     while (wait_to_run(c)) {
         pthread_mutex_unlock(&c->lock);

@@ -205,6 +205,12 @@ void vm_resume(struct vm *vm)
     }
     barrier_open(vm);
     set_state(vm, VM_RUNNING, "resume");
+    list_for_each(it, &vm->devices) {
+        struct device *d = list_entry(it, struct device, node);
+        if (d->cls->resumed) {
+            d->cls->resumed(d);
+        }
+    }
 }
 
 void vm_pause(struct vm *vm)

@@ -62,6 +62,9 @@ struct vm {
     /* Called on the main thread when the state changes (control socket, tests). */
     void (*on_state)(void *arg, enum vm_state state, const char *reason);
     void *on_state_arg;
+    /* Called on each vCPU's own thread before its first guest instruction (the sandbox); or NULL. */
+    void (*on_vcpu_thread)(void *arg, struct vcpu *c);
+    void *on_vcpu_thread_arg;
     /* Board's hook, called after devices and CPUs were reset: reloads firmware and kernel, sets start addresses. */
     void (*on_reset)(void *arg);
     void *on_reset_arg;
