@@ -55,6 +55,7 @@ void cache_done(struct tcg_vm *t)
         free(t->by_host[r]);
     }
     free(t->pages);
+    free(t->host_data);
     codebuf_done(&t->buf);
     pthread_mutex_destroy(&t->lock);
 }

@@ -138,6 +138,7 @@ struct tcg_vm {
     struct tcg_page *pages;       /* by ram_page */
     uint64_t n_pages;
     struct tcg_stats stats;
+    void *host_data;              /* the back end's own, freed with free() */
 
     /* Exclusive sections (tcg.c). */
     pthread_mutex_t excl_lock;
@@ -166,6 +167,7 @@ struct tcg_vcpu {
     uint64_t tval;
     struct ir *ir;                /* scratch of the translator */
     uint64_t *interp_temps;
+    void *host_scratch;           /* the back end's own, freed with free() */
     int32_t interp_insn;          /* instruction running under the interpreter */
     _Atomic bool kicked;
     bool in_code;                 /* between entering and leaving translated code */

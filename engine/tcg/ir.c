@@ -332,7 +332,7 @@ static ir_ref identity(struct ir *ir, enum ir_opcode op, unsigned w, ir_ref a, u
 
 ir_ref ir_bin(struct ir *ir, enum ir_opcode op, unsigned w, ir_ref a, ir_ref b)
 {
-    uint64_t va, vb;
+    uint64_t va, vb = 0;
     int64_t off, off2;
     bool ca = ir_is_const(ir, a, &va), cb = ir_is_const(ir, b, &vb);
     if (ca && cb) {

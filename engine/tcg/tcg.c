@@ -410,6 +410,7 @@ static void tcg_vcpu_done(struct vcpu *c)
     tlb_free(v);
     free(v->ir);
     free(v->interp_temps);
+    free(v->host_scratch);
     free(v);
     c->engine_data = NULL;
     c->cpu = NULL;

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Leaving a block on x86-64: linkable jumps inside the page, the inline jump cache for everything else, polls for
+ * interrupts, and the patching of all these.
+ */
+#include "engine/tcg/host_x86_64/target.h"
+
+#define JC_OFF ((int32_t)offsetof(struct tcg_space, jc))
+
+static bool linkable(const struct ir_exit *x)
+{
+    return x->kind == IR_EXIT_DIRECT && x->off >= 0 && x->off < 4096;
+}
+
+static struct fixup *exit_fixup(struct ra *r, unsigned exit, uint32_t jump)
+{
+    struct fixup *f = &r->fixups[r->n_fixups++];
+    memset(f, 0, sizeof(*f));
+    f->kind = FIX_EXIT;
+    f->exit = (uint16_t)exit;
+    f->jump = jump;
+    return f;
+}
+
+void gen_poll(struct ra *r, const struct ir_op *op)
+{
+    const struct ir_exit *x = &r->ir->exits[op->imm];
+    unsigned pc = x->kind == IR_EXIT_INDIRECT ? ra_use_reg(r, x->ref) : 0;
+    x_alu_mem_imm(&r->a, 7, 0, ENV, ENV_OFF(exit_req), 0);
+    struct fixup *f = exit_fixup(r, (unsigned)op->imm, x_jcc(&r->a, CC_NE, r->a.at));
+    f->pc_reg = (uint8_t)pc;
+    f->no_link = true;
+}
+
+void gen_brcond(struct ra *r, const struct ir_op *op)
+{
+    gen_compare(r, op);
+    x_align_patch(&r->a, 2);
+    uint32_t at = x_jcc(&r->a, cc_of[op->cond], r->a.at);
+    exit_fixup(r, (unsigned)op->imm, at);
+}
+
+/* Jumps to the block for the virtual address in `pc` if the jump cache knows it; else stores pc and leaves. Clobbers
+ * rax and rdx; pc is neither. */
+static void jump_cache(struct ra *r, unsigned pc)
+{
+    x_rr(&r->a, 0x8b, RAX, pc);
+    x_rr(&r->a, 0xc1, 5, RAX);
+    x_8(&r->a, 11);
+    x_rr(&r->a, 0x33, RAX, pc);
+    x_alu_imm(&r->a, 4, 0, RAX, (int32_t)(JC_SIZE - 1) << 1);
+    x_rmx(&r->a, 0x3b | X_W, pc, SPACE, RAX, 3, JC_OFF);
+    uint32_t miss = x_jcc(&r->a, CC_NE, r->a.at);
+    x_rr(&r->a, 0x8b | X_W, RDX, pc);
+    x_alu_imm(&r->a, 4, X_W, RDX, -4096);
+    x_rm(&r->a, 0x89 | X_W, RDX, ENV, ENV_OFF(pc_page));
+    x_rmx(&r->a, 0xff, 4, SPACE, RAX, 3, JC_OFF + 8);
+    x_here(&r->a, miss);
+    x_rm(&r->a, 0x89 | X_W, pc, ENV, (int32_t)r->ir->pc_offset);
+    x_jmp(&r->a, r->th->lookup);
+}
+
+static void cross_page(struct ra *r, int32_t off)
+{
+    x_rm(&r->a, 0x8b | X_W, RCX, ENV, ENV_OFF(pc_page));
+    x_alu_imm(&r->a, 0, X_W, RCX, off);
+    if (r->v->tcg->guest->pc_mask == UINT32_MAX) {
+        x_rr(&r->a, 0x8b, RCX, RCX);
+    }
+    jump_cache(r, RCX);
+}
+
+/* Leaves to the dispatcher, naming the exit. */
+static void leave_by(struct ra *r, unsigned exit)
+{
+    x_mov_imm(&r->a, RAX, (uint64_t)(uintptr_t)&r->b->exits[exit]);
+    x_jmp(&r->a, r->th->leave);
+}
+
+void gen_exit(struct ra *r, const struct ir_op *op)
+{
+    const struct ir_exit *x = &r->ir->exits[op->imm];
+    if (x->kind == IR_EXIT_LOOKUP) {
+        x_jmp(&r->a, r->th->lookup);
+    } else if (x->kind == IR_EXIT_INDIRECT) {
+        unsigned pc = ra_use_reg(r, x->ref);
+        if (pc == RAX || pc == RDX) {
+            x_rr(&r->a, 0x8b | X_W, RCX, pc);
+            pc = RCX;
+        }
+        jump_cache(r, pc);
+    } else if (linkable(x)) {
+        x_align_patch(&r->a, 1);
+        uint32_t at = x_jmp(&r->a, r->a.at);
+        exit_fixup(r, (unsigned)op->imm, at);
+    } else {
+        cross_page(r, x->off);
+    }
+}
+
+void gen_exit_stub(struct ra *r, const struct fixup *f)
+{
+    const struct ir_exit *x = &r->ir->exits[f->exit];
+    struct tcg_exit *out = &r->b->exits[f->exit];
+    x_here(&r->a, f->jump);
+    if (x->kind == IR_EXIT_INDIRECT) {
+        x_rm(&r->a, 0x89 | X_W, f->pc_reg, ENV, (int32_t)r->ir->pc_offset);
+        x_jmp(&r->a, r->th->lookup);
+    } else if (x->kind == IR_EXIT_LOOKUP) {
+        x_jmp(&r->a, r->th->lookup);
+    } else if (f->no_link || linkable(x)) {
+        if (!f->no_link) {
+            out->patch = f->jump;
+            out->stub = r->a.at;
+        }
+        leave_by(r, f->exit);
+    } else {
+        cross_page(r, x->off);
+    }
+}
+
+void x86_patch(struct tcg_vm *t, struct tcg_exit *x, uint32_t to)
+{
+    uint32_t rel = to - (x->patch + 4);
+    __atomic_store_n((uint32_t *)(void *)(t->buf.rw + x->patch), rel, __ATOMIC_RELEASE);
+}
+
+void x86_kill(struct tcg_vm *t, struct tcg_block *b, const struct tcg_block *forward)
+{
+    const struct thunks *th = (const struct thunks *)(const void *)t->host_data;
+    uint8_t bytes[8];
+    uint32_t rel = (forward ? forward->code : th->stale) - (b->code + 5);
+    uint64_t word;
+    memcpy(bytes, t->buf.rw + b->code, 8);
+    bytes[0] = forward ? 0xe9 : 0xe8;
+    memcpy(bytes + 1, &rel, 4);
+    memcpy(&word, bytes, 8);
+    __atomic_store_n((uint64_t *)(void *)(t->buf.rw + b->code), word, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest memory and calls of the x86-64 back end: the inline TLB lookup, its slow path out of line, helper calls.
+ */
+#include "engine/tcg/host_x86_64/target.h"
+
+static void site(struct ra *r)
+{
+    r->sites[r->n_sites++] = (struct tcg_site){ r->a.at, r->insn };
+}
+
+#define SPACE_OFF(field) ((int32_t)offsetof(struct tcg_space, field))
+
+/* Leaves the host address minus the guest address in the first scratch register; jumps to the fixup on a miss. */
+static unsigned gen_lookup(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write,
+                           struct fixup *f)
+{
+    unsigned t0 = ra_scratch(r), t1 = ra_scratch(r);
+    unsigned size = 1u << (mo & MO_SIZE);
+    int32_t tags = SPACE_OFF(tag) + (write ? (int32_t)sizeof(((struct tcg_space *)0)->tag[0]) : 0);
+    if (disp) {
+        x_rm(&r->a, 0x8d | X_W, t0, base, disp);
+        x_rr(&r->a, 0x8b | X_W, t1, t0);
+    } else {
+        x_rr(&r->a, 0x8b | X_W, t0, base);
+        x_rr(&r->a, 0x8b | X_W, t1, base);
+    }
+    x_rr(&r->a, 0xc1, 5, t0); /* the index needs only the low 32 bits */
+    x_8(&r->a, 12);
+    x_alu_imm(&r->a, 4, 0, t0, TLB_SIZE - 1);
+    x_alu_imm(&r->a, 4, X_W, t1, (int32_t)(0xfffff000u | (size - 1)));
+    x_rmx(&r->a, 0x3b | X_W, t1, SPACE, t0, 3, tags);
+    f->jump = x_jcc(&r->a, CC_NE, r->a.at);
+    x_rmx(&r->a, 0x8b | X_W, t0, SPACE, t0, 3, SPACE_OFF(addend));
+    return t0;
+}
+
+static struct fixup *new_fixup(struct ra *r, enum fixup_kind kind)
+{
+    struct fixup *f = &r->fixups[r->n_fixups++];
+    memset(f, 0, sizeof(*f));
+    f->kind = (uint8_t)kind;
+    f->insn = r->insn;
+    return f;
+}
+
+static const unsigned load_code[8] = {
+    [MO_8] = X_0F | 0xb6, [MO_16] = X_0F | 0xb7, [MO_32] = 0x8b, [MO_64] = 0x8b | X_W,
+    [MO_8 | MO_SIGN] = X_0F | 0xbe | X_W, [MO_16 | MO_SIGN] = X_0F | 0xbf | X_W,
+    [MO_32 | MO_SIGN] = 0x63 | X_W, [MO_64 | MO_SIGN] = 0x8b | X_W,
+};
+
+void gen_load(struct ra *r, const struct ir_op *op)
+{
+    if (op->op == IR_ldenv) {
+        unsigned d = ra_dest(r, op->d);
+        x_rm(&r->a, load_code[op->mo & 7], d, ENV, (int32_t)op->imm);
+        ra_done(r, op->d, d);
+        return;
+    }
+    struct fixup *f = new_fixup(r, FIX_LOAD);
+    unsigned base = ra_use_reg(r, op->a);
+    int32_t disp = (int32_t)op->imm;
+    unsigned t0 = gen_lookup(r, base, disp, op->mo, op->mo & MO_AMO, f);
+    bool pinned = ir_kind(op->d) == IR_GLOBAL && r->pin[ir_index(op->d)] >= 0;
+    unsigned d = pinned ? (unsigned)r->pin[ir_index(op->d)] : t0;
+    x_rmx(&r->a, load_code[op->mo & 7], d, t0, base, 0, disp);
+    f->back = r->a.at;
+    f->base = (uint8_t)base;
+    f->disp = disp;
+    f->mo = op->mo;
+    f->dest = (uint8_t)d;
+    f->live = ra_live_mask(r); /* before the result takes its register */
+    ra_done(r, op->d, d);
+}
+
+void gen_store(struct ra *r, const struct ir_op *op)
+{
+    static const unsigned code[] = { 0x88 | X_BYTE_REG, 0x89 | X_66, 0x89, 0x89 | X_W };
+    static const unsigned imm_code[] = { 0xc6, 0xc7 | X_66, 0xc7, 0xc7 | X_W };
+    unsigned size = op->mo & MO_SIZE;
+    bool env = op->op == IR_stenv;
+    ir_ref value = env ? op->a : op->b;
+    struct opnd v = ra_use(r, value, size == MO_64 ? 64 : 32);
+    if (v.place == IN_MEM) {
+        v = (struct opnd){ .place = IN_REG, .reg = (uint8_t)ra_use_reg(r, value) };
+    }
+    struct fixup *f = NULL;
+    unsigned base = ENV, t0 = 0;
+    int32_t disp = (int32_t)op->imm;
+    if (!env) {
+        f = new_fixup(r, FIX_STORE);
+        base = ra_use_reg(r, op->a);
+        t0 = gen_lookup(r, base, disp, op->mo, true, f);
+    }
+    unsigned c = v.place == IN_REG ? code[size] : imm_code[size];
+    unsigned reg = v.place == IN_REG ? v.reg : 0;
+    if (env) {
+        x_rm(&r->a, c, reg, base, disp);
+    } else {
+        x_rmx(&r->a, c, reg, t0, base, 0, disp);
+    }
+    if (v.place == IS_IMM) {
+        if (size == MO_8) {
+            x_8(&r->a, (uint8_t)v.imm);
+        } else if (size == MO_16) {
+            x_8(&r->a, (uint8_t)v.imm);
+            x_8(&r->a, (uint8_t)(v.imm >> 8));
+        } else {
+            x_32(&r->a, (uint32_t)v.imm);
+        }
+    }
+    if (f) {
+        f->back = r->a.at;
+        f->base = (uint8_t)base;
+        f->disp = disp;
+        f->mo = op->mo;
+        f->value_imm = v.place == IS_IMM;
+        f->value_reg = v.reg;
+        f->imm = v.imm;
+        f->live = ra_live_mask(r);
+    }
+}
+
+/* The slow path of an inline access: saves what lives in scratch registers, calls, comes back. */
+void gen_memory_stub(struct ra *r, const struct fixup *f)
+{
+    uint8_t live = f->live;
+    x_here(&r->a, f->jump);
+    for (unsigned s = 0; s < N_SCRATCH; s++) {
+        if (f->kind == FIX_LOAD && scratch_regs[s] == f->dest) {
+            live &= (uint8_t)~(1u << s);
+        }
+        if (live >> s & 1) {
+            x_rm(&r->a, 0x89 | X_W, scratch_regs[s], ENV, ENV_OFF(save) + 8 * (int32_t)s);
+        }
+    }
+    if (f->kind == FIX_STORE && !f->value_imm) {
+        x_rm(&r->a, 0x89 | X_W, f->value_reg, ENV, ENV_OFF(arg));
+    }
+    x_rm(&r->a, 0x8d | X_W, RSI, f->base, f->disp);
+    if (f->kind == FIX_LOAD) {
+        x_mov_imm(&r->a, RDX, f->mo);
+    } else {
+        if (f->value_imm) {
+            x_mov_imm(&r->a, RDX, (uint64_t)(int64_t)f->imm);
+        } else {
+            x_rm(&r->a, 0x8b | X_W, RDX, ENV, ENV_OFF(arg));
+        }
+        x_mov_imm(&r->a, RCX, f->mo);
+    }
+    x_call(&r->a, f->kind == FIX_LOAD ? r->th->load : r->th->store);
+    r->sites[r->n_sites++] = (struct tcg_site){ r->a.at, f->insn };
+    if (f->kind == FIX_LOAD && f->dest != RAX) {
+        x_rr(&r->a, 0x8b | X_W, f->dest, RAX);
+    }
+    for (unsigned s = 0; s < N_SCRATCH; s++) {
+        if (live >> s & 1) {
+            x_rm(&r->a, 0x8b | X_W, scratch_regs[s], ENV, ENV_OFF(save) + 8 * (int32_t)s);
+        }
+    }
+    x_jmp(&r->a, f->back);
+}
+
+/* Loads an argument register after ra_spill_all: sources are pins, memory or constants, never scratch registers. */
+static void load_arg(struct ra *r, unsigned reg, ir_ref ref)
+{
+    if (ref == IR_NONE) {
+        return;
+    }
+    if (ir_kind(ref) == IR_CONST) {
+        x_mov_imm(&r->a, reg, r->ir->consts[ir_index(ref)]);
+    } else {
+        x_load(&r->a, 64, reg, ra_use(r, ref, 64));
+    }
+}
+
+static void call(struct ra *r, uint64_t fn, uint32_t thunk, ir_ref d)
+{
+    x_mov_imm(&r->a, RAX, fn);
+    x_call(&r->a, thunk);
+    site(r);
+    if (d != IR_NONE) {
+        bool pinned = ir_kind(d) == IR_GLOBAL && r->pin[ir_index(d)] >= 0;
+        r->busy |= 1; /* rax */
+        if (pinned) {
+            x_rr(&r->a, 0x8b | X_W, (unsigned)r->pin[ir_index(d)], RAX);
+        } else {
+            ra_done(r, d, RAX);
+        }
+    }
+}
+
+void gen_call(struct ra *r, const struct ir_op *op)
+{
+    ra_spill_all(r);
+    load_arg(r, RSI, op->a);
+    load_arg(r, RDX, op->b);
+    load_arg(r, RCX, op->c);
+    uint32_t thunk = op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS) ? r->th->clean
+                     : op->aux & IR_CALL_READS                     ? r->th->reads
+                                                                   : r->th->full;
+    call(r, (uint64_t)op->imm, thunk, op->d);
+}
+
+void gen_atomic(struct ra *r, const struct ir_op *op)
+{
+    ra_spill_all(r);
+    load_arg(r, RSI, op->a);
+    load_arg(r, RDX, op->b);
+    if (op->op == IR_amo) {
+        x_mov_imm(&r->a, RCX, op->mo | (uint64_t)op->aux << 8);
+        call(r, (uint64_t)(uintptr_t)tlb_amo, r->th->reads, op->d);
+    } else {
+        load_arg(r, RCX, op->c);
+        x_rm(&r->a, 0xc7 | X_W, 0, ENV, ENV_OFF(arg)); /* the fifth argument: the thunk loads r8 from here */
+        x_32(&r->a, op->mo);
+        call(r, (uint64_t)(uintptr_t)tlb_cas, r->th->reads, op->d);
+    }
+}

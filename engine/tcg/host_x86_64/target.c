@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The x86-64 back end: compiles a block of IR in one pass. Needs the x86-64-v3 bit instructions (BMI1, BMI2, LZCNT, POPCNT); on an
+ * older host the engine offers the interpreter only.
+ */
+#include "engine/tcg/host_x86_64/target.h"
+
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct host_data {
+    struct thunks th; /* first: exits.c reads it */
+    int8_t pin[IR_MAX_GLOBALS];
+};
+
+static bool supported(void)
+{
+    return __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+           __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("avx2");
+}
+
+static void assign_pins(const struct tcg_guest *g, int8_t *pin)
+{
+    memset(pin, -1, IR_MAX_GLOBALS);
+    for (unsigned i = 0; i < g->n_globals; i++) {
+        if (g->globals[i].pin && g->globals[i].pin <= N_PINS) {
+            pin[i] = (int8_t)pin_regs[g->globals[i].pin - 1];
+        }
+    }
+}
+
+static size_t init(struct tcg_vm *t, struct err *e)
+{
+    struct host_data *h = xnew(struct host_data);
+    struct asm_buf a = { .base = t->buf.rw, .at = 0, .end = 8192 };
+    (void)e;
+    assign_pins(t->guest, h->pin);
+    t->host_data = h;
+    return x86_thunks(t, &a, &h->th, h->pin);
+}
+
+static void gen_pcrel(struct ra *r, const struct ir_op *op)
+{
+    unsigned d = ra_dest(r, op->d);
+    x_rm(&r->a, 0x8b | X_W, d, ENV, ENV_OFF(pc_page));
+    if (op->imm) {
+        x_alu_imm(&r->a, 0, X_W, d, (int32_t)op->imm);
+    }
+    ra_done(r, op->d, d);
+}
+
+static void gen_fence(struct ra *r, const struct ir_op *op)
+{
+    static const uint8_t lock_or[] = { 0xf0, 0x83, 0x0c, 0x24, 0x00 }; /* lock or dword [rsp], 0 */
+    for (unsigned i = 0; op->imm & IR_FENCE_SL && i < sizeof(lock_or); i++) {
+        x_8(&r->a, lock_or[i]);
+    }
+}
+
+static void gen_op(struct ra *r, const struct ir_op *op)
+{
+    switch (op->op) {
+    case IR_insn:
+        r->insn = (int32_t)op->imm;
+        break;
+    case IR_pcrel:
+        gen_pcrel(r, op);
+        break;
+    case IR_ld:
+    case IR_ldenv:
+        gen_load(r, op);
+        break;
+    case IR_st:
+    case IR_stenv:
+        gen_store(r, op);
+        break;
+    case IR_amo:
+    case IR_cas:
+        gen_atomic(r, op);
+        break;
+    case IR_fence:
+        gen_fence(r, op);
+        break;
+    case IR_call:
+        gen_call(r, op);
+        break;
+    case IR_poll:
+        gen_poll(r, op);
+        break;
+    case IR_brcond:
+        gen_brcond(r, op);
+        break;
+    case IR_exit:
+        gen_exit(r, op);
+        break;
+    default:
+        r->fail |= !gen_alu_op(r, op);
+    }
+}
+
+static bool gen_block(struct ra *r)
+{
+    static const uint8_t entry[] = { 0x0f, 0x1f, 0x44, 0x00, 0x00 }; /* replaced when the block dies */
+    for (unsigned i = 0; i < sizeof(entry); i++) {
+        x_8(&r->a, entry[i]);
+    }
+    ra_start(r);
+    r->insn = 0;
+    for (r->i = 0; r->i < r->ir->n_ops && !r->fail && !r->a.full; r->i++) {
+        gen_op(r, &r->ir->ops[r->i]);
+        ra_op_end(r);
+    }
+    for (unsigned i = 0; i < r->n_fixups && !r->fail && !r->a.full; i++) {
+        const struct fixup *f = &r->fixups[i];
+        if (f->kind == FIX_EXIT) {
+            gen_exit_stub(r, f);
+        } else {
+            gen_memory_stub(r, f);
+        }
+    }
+    return !r->fail && !r->a.full;
+}
+
+static void log_code(struct ra *r, uint32_t at)
+{
+    if (log_traces('h')) {
+        AUTO_BUF b = BUF_INIT;
+        for (uint32_t i = at; i < r->a.at; i++) {
+            buf_printf(&b, "%02x", r->a.base[i]);
+        }
+        log_trace('h', "%u bytes at %p: %s", r->a.at - at, (const void *)(r->v->tcg->buf.rx + at), b.data);
+    }
+}
+
+static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size_t room)
+{
+    struct host_data *h = v->tcg->host_data;
+    if (!v->host_scratch) {
+        v->host_scratch = malloc(sizeof(struct ra));
+        if (!v->host_scratch) {
+            return 0;
+        }
+    }
+    struct ra *r = v->host_scratch;
+    r->a = (struct asm_buf){ .base = v->tcg->buf.rw, .at = at, .end = at + (uint32_t)room };
+    r->v = v;
+    r->ir = v->ir;
+    r->b = b;
+    r->th = &h->th;
+    r->pin = h->pin;
+    b->n_exits = v->ir->n_exits;
+    b->exits = xnew_n(struct tcg_exit, b->n_exits ? b->n_exits : 1);
+    for (unsigned i = 0; i < b->n_exits; i++) {
+        b->exits[i] = (struct tcg_exit){ .block = b, .off = v->ir->exits[i].off };
+    }
+    if (!gen_block(r)) {
+        free(b->exits);
+        b->exits = NULL;
+        return 0;
+    }
+    log_code(r, at);
+    b->code_size = r->a.at - at;
+    b->n_sites = r->n_sites;
+    b->sites = xmemdup(r->sites, (r->n_sites ? r->n_sites : 1) * sizeof(r->sites[0]));
+    return b->code_size;
+}
+
+static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
+{
+    const struct host_data *h = v->tcg->host_data;
+    struct tcg_exit *(*fn)(void *cpu, const void *to);
+    const uint8_t *p = v->tcg->buf.rx + h->th.enter;
+    memcpy(&fn, &p, sizeof(fn));
+    return fn(v->cpu, code);
+}
+
+const struct tcg_host_ops tcg_host_x86_64 = {
+    .name = "x86_64",
+    .supported = supported,
+    .init = init,
+    .compile = compile,
+    .enter = enter,
+    .patch = x86_patch,
+    .kill = x86_kill,
+};

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The x86-64 back end's register allocator: what the files of this folder share. One instance a vCPU, used while a block is
+ * compiled, under the translator's lock.
+ *
+ * Convention in translated code: rbp is the CPU state, r15 the current space (TLB, jump cache), nine host registers hold the
+ * hottest guest registers across blocks, four are scratch. An unpinned global lives in memory (written through); a
+ * scratch register may cache it. So pins and memory are the whole architectural state at every op.
+ */
+#ifndef VMD_TCG_HOST_X86_64_TARGET_H
+#define VMD_TCG_HOST_X86_64_TARGET_H
+
+#include "engine/tcg/host_x86_64/emit.h"
+#include "engine/tcg/internal.h"
+
+#define ENV RBP
+#define SPACE R15
+#define N_PINS 9
+#define N_SCRATCH 4
+extern const uint8_t pin_regs[N_PINS];
+extern const uint8_t scratch_regs[N_SCRATCH];
+
+/* Offset of a tcg_vcpu field from the CPU state. */
+#define ENV_OFF(field)                                                                          \
+    ((int32_t)offsetof(struct tcg_vcpu, field) - (int32_t)offsetof(struct tcg_vcpu, cpu))
+
+/* Thunks at the start of the code buffer. */
+struct thunks {
+    uint32_t enter, leave, lookup, stale;
+    uint32_t full, reads, clean;    /* call rax: see thunks.c */
+    uint32_t load, store;
+};
+
+enum place { IN_REG, IN_MEM, IS_IMM };
+struct opnd {
+    enum place place;
+    uint8_t reg;
+    int32_t disp; /* from ENV */
+    int32_t imm;
+};
+
+enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT };
+struct fixup {
+    uint8_t kind, base, value_reg, dest, mo, live; /* live: bit per scratch register to keep */
+    bool value_imm, dest_none;
+    int32_t disp, imm, insn;
+    uint32_t jump;   /* displacement to point at the stub */
+    uint32_t back;
+    uint16_t exit;
+    uint8_t pc_reg;
+    bool no_link;
+};
+
+struct ra {
+    struct asm_buf a;
+    struct tcg_vcpu *v;
+    struct ir *ir;
+    struct tcg_block *b;
+    const struct thunks *th;
+    const int8_t *pin;              /* by global: host register or -1 */
+    unsigned i;                     /* op being compiled */
+    int32_t insn;
+    uint8_t busy;                   /* scratch registers the current op uses */
+    ir_ref held[N_SCRATCH];
+    uint32_t age[N_SCRATCH], clock;
+    uint64_t slots;                 /* spill slots in use */
+    bool fail;
+    uint16_t last[IR_MAX_TEMPS];    /* op index + 1 of the last use, 0: never */
+    int8_t t_reg[IR_MAX_TEMPS], t_slot[IR_MAX_TEMPS];
+    int8_t g_reg[IR_MAX_GLOBALS];   /* scratch index caching an unpinned global, or -1 */
+    unsigned n_fixups, n_sites;
+    struct fixup fixups[IR_MAX_OPS + IR_MAX_EXITS];
+    struct tcg_site sites[IR_MAX_OPS];
+};
+
+/* regs.c */
+void ra_start(struct ra *r);
+struct opnd ra_use(struct ra *r, ir_ref ref, unsigned w); /* wherever it is; big constants come to a register */
+unsigned ra_use_reg(struct ra *r, ir_ref ref);
+unsigned ra_scratch(struct ra *r);            /* a free register until the op ends */
+void ra_take(struct ra *r, unsigned reg);     /* makes this very scratch register free and reserved for the op */
+bool ra_dies(const struct ra *r, ir_ref ref); /* a temp with no use after this op */
+unsigned ra_dest(struct ra *r, ir_ref d);     /* where the result is computed: the pin, or a free scratch register */
+unsigned ra_dest_reuse(struct ra *r, ir_ref d, ir_ref a, struct opnd oa); /* may be a's own register */
+void ra_done(struct ra *r, ir_ref d, unsigned reg); /* the result is in reg now */
+void ra_op_end(struct ra *r);                 /* frees what died */
+void ra_spill_all(struct ra *r);              /* before a call: no scratch register holds anything that is needed */
+uint8_t ra_live_mask(struct ra *r);           /* scratch registers whose contents matter after this op */
+int32_t ra_global_off(const struct ra *r, unsigned g);
+void x_load(struct asm_buf *a, unsigned w, unsigned reg, struct opnd o);   /* mov reg, opnd */
+void x_alu(struct asm_buf *a, unsigned n, unsigned w, unsigned reg, struct opnd o);
+
+/* thunks.c */
+size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin);
+
+/* memory.c */
+void gen_load(struct ra *r, const struct ir_op *op);
+void gen_store(struct ra *r, const struct ir_op *op);
+void gen_call(struct ra *r, const struct ir_op *op);
+void gen_atomic(struct ra *r, const struct ir_op *op);
+void gen_memory_stub(struct ra *r, const struct fixup *f);
+
+/* exits.c */
+void gen_poll(struct ra *r, const struct ir_op *op);
+void gen_brcond(struct ra *r, const struct ir_op *op);
+void gen_exit(struct ra *r, const struct ir_op *op);
+void gen_exit_stub(struct ra *r, const struct fixup *f);
+void x86_patch(struct tcg_vm *t, struct tcg_exit *x, uint32_t to);
+void x86_kill(struct tcg_vm *t, struct tcg_block *b, const struct tcg_block *forward);
+
+/* alu.c */
+bool gen_alu_op(struct ra *r, const struct ir_op *op); /* false: not its business */
+void gen_compare(struct ra *r, const struct ir_op *op);
+extern const uint8_t cc_of[IR_N_CONDS];
+
+#endif

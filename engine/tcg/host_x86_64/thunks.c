@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The code at the start of the buffer: entering and leaving translated code, and calling C from it with the pinned guest registers kept in
+ * their memory slots meanwhile.
+ */
+#include "engine/tcg/host_x86_64/target.h"
+
+static const uint8_t saved[] = { RBX, RBP, R12, R13, R14, R15 };
+
+static bool survives_call(unsigned reg)
+{
+    return reg == RBX || (reg >= R12 && reg <= R14);
+}
+
+enum which { ALL, CALLER_SAVED };
+
+static void pins(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, bool store,
+                 enum which which)
+{
+    for (unsigned i = 0; i < g->n_globals; i++) {
+        if (pin[i] >= 0 && !(which == CALLER_SAVED && survives_call((unsigned)pin[i]))) {
+            x_rm(a, (store ? 0x89u : 0x8bu) | X_W, (unsigned)pin[i], ENV, (int32_t)g->globals[i].offset);
+        }
+    }
+}
+
+/* call rax with rdi = CPU state; rsi, rdx, rcx are set, r8 comes from arg[0]. */
+static uint32_t call_thunk(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin,
+                           enum which store, enum which reload, bool space)
+{
+    uint32_t at = a->at;
+    pins(a, g, pin, true, store);
+    x_rm(a, 0x8b | X_W, RDI, RSP, 0);
+    x_rm(a, 0x89 | X_W, RDI, ENV, ENV_OFF(host_ra));
+    x_rm(a, 0x8b | X_W, R8, ENV, ENV_OFF(arg));
+    x_rr(a, 0x8b | X_W, RDI, ENV);
+    x_alu_imm(a, 5, X_W, RSP, 8);
+    x_rr(a, 0xff, 2, RAX);
+    x_alu_imm(a, 0, X_W, RSP, 8);
+    if (space) {
+        x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
+    }
+    pins(a, g, pin, false, reload);
+    x_8(a, 0xc3);
+    return at;
+}
+
+static uint32_t memory_thunk(struct asm_buf *a, const void *fn, uint32_t to)
+{
+    uint32_t at = a->at;
+    x_mov_imm(a, RAX, (uint64_t)(uintptr_t)fn);
+    x_jmp(a, to);
+    return at;
+}
+
+size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin)
+{
+    const struct tcg_guest *g = t->guest;
+    a->at = 64; /* offset 0 means "none" elsewhere */
+    th->enter = a->at;
+    for (unsigned i = 0; i < sizeof(saved); i++) {
+        if (saved[i] & 8) {
+            x_8(a, 0x41);
+        }
+        x_8(a, 0x50 | (saved[i] & 7));
+    }
+    x_alu_imm(a, 5, X_W, RSP, 8);
+    x_rr(a, 0x8b | X_W, ENV, RDI);
+    x_rr(a, 0x8b | X_W, RAX, RSI);
+    x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
+    pins(a, g, pin, false, ALL);
+    x_rr(a, 0xff, 4, RAX);
+
+    th->stale = a->at; /* called by the entry of an invalid block */
+    x_8(a, 0x58);
+    x_rm(a, 0x89 | X_W, RAX, ENV, ENV_OFF(host_ra));
+    x_mov_imm(a, RAX, (uint64_t)(uintptr_t)TCG_EXIT_STALE);
+    uint32_t to_leave = x_jmp(a, a->at);
+    th->lookup = a->at;
+    x_rr(a, 0x33, RAX, RAX);
+    x_here(a, to_leave);
+    th->leave = a->at;
+    pins(a, g, pin, true, ALL);
+    x_alu_imm(a, 0, X_W, RSP, 8);
+    for (unsigned i = sizeof(saved); i-- > 0;) {
+        if (saved[i] & 8) {
+            x_8(a, 0x41);
+        }
+        x_8(a, 0x58 | (saved[i] & 7));
+    }
+    x_8(a, 0xc3);
+
+    th->full = call_thunk(a, g, pin, ALL, ALL, true);
+    th->reads = call_thunk(a, g, pin, ALL, CALLER_SAVED, false);
+    th->clean = call_thunk(a, g, pin, CALLER_SAVED, CALLER_SAVED, false);
+    th->load = memory_thunk(a, (const void *)(uintptr_t)tlb_load, th->reads);
+    th->store = memory_thunk(a, (const void *)(uintptr_t)tlb_store, th->reads);
+    return a->full ? 0 : a->at;
+}
