@@ -3,7 +3,7 @@
  * The code buffer: one memfd mapped twice, writable at one random address and executable at another, sealed. No page is ever
  * writable and executable. Owned by struct tcg_vm.
  */
-#define _GNU_SOURCE
+
 #include "engine/tcg/internal.h"
 
 #include "engine/base/fd.h"

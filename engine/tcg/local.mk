@@ -3,8 +3,54 @@
 # Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
 noinst_LIBRARIES += libtcg.a
-libtcg_a_SOURCES =
-nodist_libtcg_a_SOURCES =
+libtcg_a_SOURCES = \
+	engine/tcg/cache.c \
+	engine/tcg/codebuf.c \
+	engine/tcg/guest.h \
+	engine/tcg/guests.c \
+	engine/tcg/internal.h \
+	engine/tcg/ir.c \
+	engine/tcg/ir.def \
+	engine/tcg/ir.h \
+	engine/tcg/ir_check.c \
+	engine/tcg/ir_interp.c \
+	engine/tcg/ir_opt.c \
+	engine/tcg/tcg.c \
+	engine/tcg/tcg.h \
+	engine/tcg/tlb.c \
+	engine/tcg/translate.c \
+	engine/tcg/host_x86_64/alu.c \
+	engine/tcg/host_x86_64/emit.h \
+	engine/tcg/host_x86_64/exits.c \
+	engine/tcg/host_x86_64/memory.c \
+	engine/tcg/host_x86_64/regs.c \
+	engine/tcg/host_x86_64/target.c \
+	engine/tcg/host_x86_64/target.h \
+	engine/tcg/host_x86_64/thunks.c
+nodist_libtcg_a_SOURCES = \
+	engine/tcg/cache.c \
+	engine/tcg/codebuf.c \
+	engine/tcg/guest.h \
+	engine/tcg/guests.c \
+	engine/tcg/internal.h \
+	engine/tcg/ir.c \
+	engine/tcg/ir.def \
+	engine/tcg/ir.h \
+	engine/tcg/ir_check.c \
+	engine/tcg/ir_interp.c \
+	engine/tcg/ir_opt.c \
+	engine/tcg/tcg.c \
+	engine/tcg/tcg.h \
+	engine/tcg/tlb.c \
+	engine/tcg/translate.c \
+	engine/tcg/host_x86_64/alu.c \
+	engine/tcg/host_x86_64/emit.h \
+	engine/tcg/host_x86_64/exits.c \
+	engine/tcg/host_x86_64/memory.c \
+	engine/tcg/host_x86_64/regs.c \
+	engine/tcg/host_x86_64/target.c \
+	engine/tcg/host_x86_64/target.h \
+	engine/tcg/host_x86_64/thunks.c
 
 include engine/tcg/softfp/local.mk
 include engine/tcg/guest_riscv/local.mk
