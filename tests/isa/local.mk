@@ -6,6 +6,11 @@ TESTS += tests/isa/softfp_test
 tests_isa_softfp_test_SOURCES = tests/isa/softfp_test.c
 tests_isa_softfp_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
+check_PROGRAMS += tests/isa/riscv_sys_test
+TESTS += tests/isa/riscv_sys_test
+tests_isa_riscv_sys_test_SOURCES = tests/isa/riscv_sys_test.c
+tests_isa_riscv_sys_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+
 # The .isa reader, the generated decoder, disassembler and random-instruction generator.
 check_PROGRAMS += tests/isa/gen_test tests/isa/gen_disas
 TESTS += tests/isa/gen_test tests/isa/gen_model.py tests/isa/gen_objdump.py

@@ -63,7 +63,7 @@ bool riscv_satp_mode_ok(const struct riscv_cpu *c, unsigned mode)
         return true;
     }
     if (c->xlen == 32) {
-        return mode == RV_SATP_SV32 && RISCV_HAS(c->features, RISCV_EXT_SV39);
+        return mode == RV_SATP_SV32 && RISCV_HAS(c->features, RISCV_EXT_S);
     }
     switch (mode) {
     case RV_SATP_SV39:
