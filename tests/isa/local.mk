@@ -20,6 +20,12 @@ tests_isa_gen_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 tests_isa_gen_disas_SOURCES = tests/isa/gen_disas.c
 tests_isa_gen_disas_LDADD = $(LINK_TCG)
 
+# What the RISC-V translate functions emit.
+check_PROGRAMS += tests/isa/trans_test
+TESTS += tests/isa/trans_test
+tests_isa_trans_test_SOURCES = tests/isa/trans_test.c
+tests_isa_trans_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+
 TESTS += tests/isa/run_vectors.py
 EXTRA_DIST += tests/isa/run_vectors.py tests/isa/cases.py tests/isa/deviations.py tests/isa/diff \
 	tests/isa/image.py tests/isa/insns.py tests/isa/make-vectors tests/isa/runner.py \
