@@ -86,10 +86,10 @@ START_TEST(decoder_fills_operands_as_the_tables_say)
         unsigned op;
         int32_t a, b, imm; /* rd, rs1, imm */
     } cases[] = {
-        {0xff010113, RISCV_OP_ADDI, 2, 2, -16},     {0x1141, RISCV_OP_C_ADDI, 2, 2, -16},
-        {0x7139, RISCV_OP_C_ADDI16SP, 2, 2, -64},   {0x0808, RISCV_OP_C_ADDI4SPN, 10, 2, 16},
-        {0x6582, RISCV_OP_C_LDSP, 11, 2, 0},        {0x00053503, RISCV_OP_LD, 10, 10, 0},
-        {0x8082, RISCV_OP_C_JR, 0, 1, 0},           {0x43f55513, RISCV_OP_SRAI, 10, 10, 63},
+        { 0xff010113, RISCV_OP_ADDI, 2, 2, -16 },   { 0x1141, RISCV_OP_C_ADDI, 2, 2, -16 },
+        { 0x7139, RISCV_OP_C_ADDI16SP, 2, 2, -64 }, { 0x0808, RISCV_OP_C_ADDI4SPN, 10, 2, 16 },
+        { 0x6582, RISCV_OP_C_LDSP, 11, 2, 0 },      { 0x00053503, RISCV_OP_LD, 10, 10, 0 },
+        { 0x8082, RISCV_OP_C_JR, 0, 1, 0 },         { 0x43f55513, RISCV_OP_SRAI, 10, 10, 63 },
     };
     struct riscv_insn insn;
     size_t i;
@@ -118,7 +118,7 @@ START_TEST(features_that_are_off_make_instructions_illegal)
 {
     unsigned op;
     uint64_t bits;
-    struct isa_pick pick = {.features = UINT64_MAX, .rng = next_random};
+    struct isa_pick pick = { .features = UINT64_MAX, .rng = next_random };
 
     for (op = 1; op < RISCV_OP_COUNT; op++) {
         const struct isa_insn *line = &riscv_isa.insns[op];
@@ -156,8 +156,8 @@ static bool accept_add(void *opaque, const struct isa_insn *insn)
 
 START_TEST(random_instructions_are_valid_and_obey_the_choices)
 {
-    struct isa_pick pick = {.features = RV64, .rng = next_random, .choose = choose_x5};
-    bool seen[RISCV_OP_COUNT] = {false};
+    struct isa_pick pick = { .features = RV64, .rng = next_random, .choose = choose_x5 };
+    bool seen[RISCV_OP_COUNT] = { false };
     uint64_t bits;
     unsigned i, op, missing = 0;
 
@@ -206,10 +206,12 @@ START_TEST(field_put_and_get_are_inverse_for_every_field)
                 ck_assert_int_eq(isa_field_get(field, isa_field_put(field, ~bits, value)),
                                  value);
             }
-            ck_assert_int_eq(isa_field_get(field, isa_field_put(field, 0, isa_field_min(field))),
-                             isa_field_min(field));
-            ck_assert_int_eq(isa_field_get(field, isa_field_put(field, 0, isa_field_max(field))),
-                             isa_field_max(field));
+            ck_assert_int_eq(
+                isa_field_get(field, isa_field_put(field, 0, isa_field_min(field))),
+                isa_field_min(field));
+            ck_assert_int_eq(
+                isa_field_get(field, isa_field_put(field, 0, isa_field_max(field))),
+                isa_field_max(field));
         }
     }
 }
@@ -217,7 +219,7 @@ END_TEST
 
 START_TEST(disassembly_stays_within_its_buffer)
 {
-    struct isa_pick pick = {.features = RV64, .rng = next_random};
+    struct isa_pick pick = { .features = RV64, .rng = next_random };
     size_t longest = 0;
     int i;
 

@@ -29,7 +29,7 @@ static uint64_t next_random(void *opaque)
 /* A translation of what stands at off in the page, about to start. */
 static struct tcg_trans start(uint32_t code, int32_t off)
 {
-    struct tcg_trans t = {.ir = &ir, .cpu = &cpu, .code = code, .page = page, .start = off};
+    struct tcg_trans t = { .ir = &ir, .cpu = &cpu, .code = code, .page = page, .start = off };
 
     ir_start(&ir, riscv64_guest.globals, riscv64_guest.n_globals, riscv64_guest.pc_offset);
     t.off = off;
@@ -95,17 +95,22 @@ static bool translate(uint32_t code, const uint32_t *insns)
     return more;
 }
 
-#define TRANSLATE(code, ...) translate(code, (const uint32_t[]){__VA_ARGS__, 0})
+#define TRANSLATE(code, ...) translate(code, (const uint32_t[]){ __VA_ARGS__, 0 })
 
 static const uint32_t codes[] = {
-    RISCV_M, RISCV_S, RISCV_U, RISCV_M | RV_CODE_FS_OFF, RISCV_U | RV_CODE_FS_OFF,
-    RISCV_S | 5 << RV_CODE_FRM_SHIFT, RISCV_M | RV_CODE_RV32,
+    RISCV_M,
+    RISCV_S,
+    RISCV_U,
+    RISCV_M | RV_CODE_FS_OFF,
+    RISCV_U | RV_CODE_FS_OFF,
+    RISCV_S | 5 << RV_CODE_FRM_SHIFT,
+    RISCV_M | RV_CODE_RV32,
     RISCV_S | RV_CODE_RV32 | 2 << RV_CODE_FRM_SHIFT,
 };
 
 START_TEST(every_instruction_gives_valid_ir_of_bounded_size)
 {
-    struct isa_pick pick = {.features = UINT64_MAX, .rng = next_random};
+    struct isa_pick pick = { .features = UINT64_MAX, .rng = next_random };
     unsigned op, c, i;
 
     for (op = 1; op < RISCV_OP_COUNT; op++) {
@@ -164,9 +169,9 @@ START_TEST(far_call_by_auipc_and_jalr_is_a_direct_exit)
     ck_assert(!TRANSLATE(RISCV_U, 0x00002097, 0xff0080e7));
     for (i = 0; i < ir.n_exits; i++) {
         ck_assert_int_ne(ir.exits[i].kind, IR_EXIT_INDIRECT);
-        found = found || (ir.exits[i].kind == IR_EXIT_DIRECT &&
-                          ir.exits[i].off == 256 + 0x2000 - 16 &&
-                          ir.exits[i].hint == IR_HINT_CALL);
+        found = found ||
+                (ir.exits[i].kind == IR_EXIT_DIRECT && ir.exits[i].off == 256 + 0x2000 - 16 &&
+                 ir.exits[i].hint == IR_HINT_CALL);
     }
     ck_assert(found);
 }
@@ -214,7 +219,7 @@ START_TEST(trap_scratch_swap_is_inline)
     ck_assert_uint_eq(count(IR_call), 0);
     ck_assert_uint_eq(count(IR_ldenv), 1);
     ck_assert_uint_eq(count(IR_stenv), 2); /* sscratch, and the pc of the stop */
-    (void)TRANSLATE(RISCV_U, 0x14021273); /* not allowed: the helper raises */
+    (void)TRANSLATE(RISCV_U, 0x14021273);  /* not allowed: the helper raises */
     ck_assert_uint_eq(count(IR_call), 1);
 }
 END_TEST

@@ -23,8 +23,8 @@ int64_t isa_field_get(const struct isa_field *field, uint64_t bits)
     unsigned i;
 
     for (i = 0; i < field->seg_count; i++) {
-        value = value << field->segs[i].width | (bits >> field->segs[i].low &
-                                                 ones(field->segs[i].width));
+        value = value << field->segs[i].width |
+                (bits >> field->segs[i].low & ones(field->segs[i].width));
     }
     if (field->is_signed && field->width > 0 && (value >> (field->width - 1) & 1) != 0) {
         value |= ~ones(field->width);
@@ -145,7 +145,8 @@ static void put_arg(struct out *out, const struct text *text, const struct isa_f
     case ISA_HEX:
         value = (int64_t)((uint64_t)value >> field->print_shift);
         put(out, "0x%" PRIx64,
-            (uint64_t)value & (field->print_width != 0 ? ones(field->print_width) : UINT64_MAX));
+            (uint64_t)value &
+                (field->print_width != 0 ? ones(field->print_width) : UINT64_MAX));
         break;
     case ISA_PCREL:
         put(out, "0x%" PRIx64, (text->pc + (uint64_t)value) & ones(text->address_bits));
@@ -232,7 +233,7 @@ static void put_operands(struct out *out, const struct text *text, const char *s
 unsigned isa_disas(const struct isa *isa, uint64_t pc, uint64_t bits, uint64_t features,
                    unsigned address_bits, char *buf, size_t n)
 {
-    struct out out = {buf, n, 0};
+    struct out out = { buf, n, 0 };
     unsigned length = isa->length(bits);
     unsigned op;
     struct text text;
@@ -249,7 +250,7 @@ unsigned isa_disas(const struct isa *isa, uint64_t pc, uint64_t bits, uint64_t f
         put(&out, ".%ubyte 0x%" PRIx64, length, bits);
         return length;
     }
-    text = (struct text){&isa->insns[op], pc, bits, address_bits};
+    text = (struct text){ &isa->insns[op], pc, bits, address_bits };
     put(&out, "%s", text.insn->name);
     syntax = text.insn->format->syntax;
     if (*syntax == '!') {

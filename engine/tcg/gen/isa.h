@@ -22,10 +22,10 @@ enum {
 
 /* How an operand is written. */
 enum isa_kind {
-    ISA_DEC,  /* signed decimal */
-    ISA_HEX,  /* 0x..., after the field's print shift and mask */
+    ISA_DEC,   /* signed decimal */
+    ISA_HEX,   /* 0x..., after the field's print shift and mask */
     ISA_PCREL, /* the address pc + value, 0x... */
-    ISA_NAMES /* a name from a table; the number in hexadecimal when it has none */
+    ISA_NAMES  /* a name from a table; the number in hexadecimal when it has none */
 };
 
 /* A run of instruction bits. */
@@ -49,15 +49,15 @@ struct isa_names {
 /* Where an operand's value sits in the instruction; constant since generated. */
 struct isa_field {
     const char *name;
-    uint8_t seg_count;   /* 0: the constant 'add' */
+    uint8_t seg_count;                 /* 0: the constant 'add' */
     struct isa_seg segs[ISA_MAX_SEGS]; /* most significant first */
     bool is_signed;
-    uint8_t width;       /* sum of the segments' widths */
-    uint8_t shift;       /* value = (bits << shift) + add */
+    uint8_t width; /* sum of the segments' widths */
+    uint8_t shift; /* value = (bits << shift) + add */
     int32_t add;
     enum isa_kind kind;
-    uint8_t print_shift; /* ISA_HEX: printed is (value >> print_shift) */
-    uint8_t print_width; /* ISA_HEX: ... cut to this many bits; 0: all */
+    uint8_t print_shift;           /* ISA_HEX: printed is (value >> print_shift) */
+    uint8_t print_width;           /* ISA_HEX: ... cut to this many bits; 0: all */
     const struct isa_names *names; /* ISA_NAMES */
 };
 
@@ -128,8 +128,8 @@ unsigned isa_disas(const struct isa *isa, uint64_t pc, uint64_t bits, uint64_t f
 
 /* What a random instruction may look like. */
 struct isa_pick {
-    uint64_t features;                /* instructions that need others are not drawn */
-    uint64_t (*rng)(void *opaque);    /* 64 random bits */
+    uint64_t features;             /* instructions that need others are not drawn */
+    uint64_t (*rng)(void *opaque); /* 64 random bits */
     /*
      * Optional: draws an instruction or says no to it.
      */

@@ -12,8 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define X(n, abi, pin) [RISCV_GLOBAL_X1 + (n) - 1] = {abi, offsetof(struct riscv_cpu, x[n]), pin}
-#define F(n, abi) [RISCV_GLOBAL_F0 + (n)] = {abi, offsetof(struct riscv_cpu, f[n]), 0}
+#define X(n, abi, pin)                                                                         \
+    [RISCV_GLOBAL_X1 + (n)-1] = { abi, offsetof(struct riscv_cpu, x[n]), pin }
+#define F(n, abi) [RISCV_GLOBAL_F0 + (n)] = { abi, offsetof(struct riscv_cpu, f[n]), 0 }
 
 /* The pins follow how often compiled code names each register. */
 static const struct ir_global globals[RISCV_GLOBALS] = {
@@ -23,14 +24,13 @@ static const struct ir_global globals[RISCV_GLOBALS] = {
     X(16, "a6", 12), X(17, "a7", 14), X(18, "s2", 9),  X(19, "s3", 13), X(20, "s4", 16),
     X(21, "s5", 19), X(22, "s6", 23), X(23, "s7", 25), X(24, "s8", 26), X(25, "s9", 27),
     X(26, "s10", 0), X(27, "s11", 0), X(28, "t3", 20), X(29, "t4", 21), X(30, "t5", 24),
-    X(31, "t6", 28),
-    F(0, "ft0"),     F(1, "ft1"),     F(2, "ft2"),     F(3, "ft3"),     F(4, "ft4"),
-    F(5, "ft5"),     F(6, "ft6"),     F(7, "ft7"),     F(8, "fs0"),     F(9, "fs1"),
-    F(10, "fa0"),    F(11, "fa1"),    F(12, "fa2"),    F(13, "fa3"),    F(14, "fa4"),
-    F(15, "fa5"),    F(16, "fa6"),    F(17, "fa7"),    F(18, "fs2"),    F(19, "fs3"),
-    F(20, "fs4"),    F(21, "fs5"),    F(22, "fs6"),    F(23, "fs7"),    F(24, "fs8"),
-    F(25, "fs9"),    F(26, "fs10"),   F(27, "fs11"),   F(28, "ft8"),    F(29, "ft9"),
-    F(30, "ft10"),   F(31, "ft11"),
+    X(31, "t6", 28), F(0, "ft0"),     F(1, "ft1"),     F(2, "ft2"),     F(3, "ft3"),
+    F(4, "ft4"),     F(5, "ft5"),     F(6, "ft6"),     F(7, "ft7"),     F(8, "fs0"),
+    F(9, "fs1"),     F(10, "fa0"),    F(11, "fa1"),    F(12, "fa2"),    F(13, "fa3"),
+    F(14, "fa4"),    F(15, "fa5"),    F(16, "fa6"),    F(17, "fa7"),    F(18, "fs2"),
+    F(19, "fs3"),    F(20, "fs4"),    F(21, "fs5"),    F(22, "fs6"),    F(23, "fs7"),
+    F(24, "fs8"),    F(25, "fs9"),    F(26, "fs10"),   F(27, "fs11"),   F(28, "ft8"),
+    F(29, "ft9"),    F(30, "ft10"),   F(31, "ft11"),
 };
 
 /* From the features of a hart to those of the instruction tables. */
@@ -38,12 +38,12 @@ static const struct {
     enum riscv_feature ext;
     uint64_t isa;
 } ext_map[] = {
-    {RISCV_EXT_I, RISCV_ISA_I},         {RISCV_EXT_M, RISCV_ISA_M},
-    {RISCV_EXT_A, RISCV_ISA_A},         {RISCV_EXT_F, RISCV_ISA_F},
-    {RISCV_EXT_D, RISCV_ISA_D},         {RISCV_EXT_C, RISCV_ISA_C},
-    {RISCV_EXT_ZICSR, RISCV_ISA_ZICSR}, {RISCV_EXT_ZIFENCEI, RISCV_ISA_ZIFENCEI},
-    {RISCV_EXT_ZBA, RISCV_ISA_ZBA},     {RISCV_EXT_ZBB, RISCV_ISA_ZBB},
-    {RISCV_EXT_ZBS, RISCV_ISA_ZBS},
+    { RISCV_EXT_I, RISCV_ISA_I },         { RISCV_EXT_M, RISCV_ISA_M },
+    { RISCV_EXT_A, RISCV_ISA_A },         { RISCV_EXT_F, RISCV_ISA_F },
+    { RISCV_EXT_D, RISCV_ISA_D },         { RISCV_EXT_C, RISCV_ISA_C },
+    { RISCV_EXT_ZICSR, RISCV_ISA_ZICSR }, { RISCV_EXT_ZIFENCEI, RISCV_ISA_ZIFENCEI },
+    { RISCV_EXT_ZBA, RISCV_ISA_ZBA },     { RISCV_EXT_ZBB, RISCV_ISA_ZBB },
+    { RISCV_EXT_ZBS, RISCV_ISA_ZBS },
 };
 
 static uint64_t isa_features(const struct tcg_trans *t)
@@ -141,14 +141,14 @@ ir_ref pc_value(struct tcg_trans *t, int64_t off)
     return is_rv32(t) ? ir_un(t->ir, IR_sext32, 64, pc) : pc;
 }
 
-#define GUEST(guest_name, mask)                                                                 \
-    {                                                                                           \
-        .name = guest_name, .globals = globals, .n_globals = RISCV_GLOBALS,                     \
-        .pc_offset = offsetof(struct riscv_cpu, pc), .insn_align = 2, .insn_max = 4,            \
-        .pc_mask = mask, .mode = riscv_tcg_mode, .walk = riscv_tcg_walk,                        \
-        .bus_fault = riscv_tcg_bus_fault, .align_fault = riscv_tcg_align_fault,                 \
-        .exception = riscv_tcg_exception, .interrupt = riscv_tcg_interrupt,                     \
-        .translate = riscv_tcg_translate, .disas = riscv_tcg_disas, .dump = riscv_tcg_dump,     \
+#define GUEST(guest_name, mask)                                                                \
+    {                                                                                          \
+        .name = guest_name, .globals = globals, .n_globals = RISCV_GLOBALS,                    \
+        .pc_offset = offsetof(struct riscv_cpu, pc), .insn_align = 2, .insn_max = 4,           \
+        .pc_mask = mask, .mode = riscv_tcg_mode, .walk = riscv_tcg_walk,                       \
+        .bus_fault = riscv_tcg_bus_fault, .align_fault = riscv_tcg_align_fault,                \
+        .exception = riscv_tcg_exception, .interrupt = riscv_tcg_interrupt,                    \
+        .translate = riscv_tcg_translate, .disas = riscv_tcg_disas, .dump = riscv_tcg_dump,    \
     }
 
 const struct tcg_guest riscv64_guest = GUEST("riscv64", UINT64_MAX);

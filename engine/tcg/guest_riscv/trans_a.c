@@ -58,26 +58,28 @@ bool trans_lr_d(struct tcg_trans *t, const struct riscv_amo *a)
 
 bool trans_sc_w(struct tcg_trans *t, const struct riscv_amo *a)
 {
-    set_x(t, a->rd, ir_call(t->ir, riscv_sc_w, riscv_sc_w_flags, true, address_of(t, a),
-                            get_x(t, a->rs2), IR_NONE));
+    set_x(t, a->rd,
+          ir_call(t->ir, riscv_sc_w, riscv_sc_w_flags, true, address_of(t, a), get_x(t, a->rs2),
+                  IR_NONE));
     return true;
 }
 
 bool trans_sc_d(struct tcg_trans *t, const struct riscv_amo *a)
 {
-    set_x(t, a->rd, ir_call(t->ir, riscv_sc_d, riscv_sc_d_flags, true, address_of(t, a),
-                            get_x(t, a->rs2), IR_NONE));
+    set_x(t, a->rd,
+          ir_call(t->ir, riscv_sc_d, riscv_sc_d_flags, true, address_of(t, a), get_x(t, a->rs2),
+                  IR_NONE));
     return true;
 }
 
-#define AMO(name, kind)                                                                         \
-    bool trans_##name##_w(struct tcg_trans *t, const struct riscv_amo *a)                       \
-    {                                                                                           \
-        return amo(t, a, kind, MO_W);                                                           \
-    }                                                                                           \
-    bool trans_##name##_d(struct tcg_trans *t, const struct riscv_amo *a)                       \
-    {                                                                                           \
-        return amo(t, a, kind, MO_D);                                                           \
+#define AMO(name, kind)                                                                        \
+    bool trans_##name##_w(struct tcg_trans *t, const struct riscv_amo *a)                      \
+    {                                                                                          \
+        return amo(t, a, kind, MO_W);                                                          \
+    }                                                                                          \
+    bool trans_##name##_d(struct tcg_trans *t, const struct riscv_amo *a)                      \
+    {                                                                                          \
+        return amo(t, a, kind, MO_D);                                                          \
     }
 
 AMO(amoswap, IR_AMO_SWAP)

@@ -251,7 +251,8 @@ bool trans_rev8(struct tcg_trans *t, const struct riscv_r1 *a)
 /* ---- Zbs --------------------------------------------------------------------------------- */
 
 /* rd = rs1 OP (1 << n), n taken modulo XLEN. */
-static bool with_bit(struct tcg_trans *t, enum ir_opcode op, unsigned rd, unsigned rs1, ir_ref n)
+static bool with_bit(struct tcg_trans *t, enum ir_opcode op, unsigned rd, unsigned rs1,
+                     ir_ref n)
 {
     unsigned w = xlen(t);
     ir_ref bit = ir_bin(t->ir, IR_shl, w, num(t, 1), n);

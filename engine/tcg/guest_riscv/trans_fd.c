@@ -148,7 +148,7 @@ static bool inject(struct tcg_trans *t, const struct riscv_r *a, enum sign how, 
     }
     one = single ? get_single(t, a->rs1) : get_f(t, a->rs1);
     if (a->rs1 == a->rs2) { /* fmv, fneg, fabs */
-        static const enum ir_opcode ops[] = {IR_mov, IR_xor, IR_andc};
+        static const enum ir_opcode ops[] = { IR_mov, IR_xor, IR_andc };
 
         set_f(t, a->rd, how == SIGN_COPY ? one : op2(t, ops[how], one, num(t, bit)));
         return true;
@@ -202,88 +202,86 @@ bool trans_fsgnjx_d(struct tcg_trans *t, const struct riscv_r *a)
 #define CALL(t, name, a, b, c) ir_call((t)->ir, name, name##_flags, true, a, b, c)
 
 /* fd = OP(fs1, fs2, rm) */
-#define BINARY(name)                                                                            \
-    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                            \
-    {                                                                                           \
-        ir_ref rm;                                                                              \
-        if (!rounding(t, a->rm, &rm)) {                                                         \
-            return false;                                                                       \
-        }                                                                                       \
-        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), rm));         \
-        return true;                                                                            \
+#define BINARY(name)                                                                           \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
+    {                                                                                          \
+        ir_ref rm;                                                                             \
+        if (!rounding(t, a->rm, &rm)) {                                                        \
+            return false;                                                                      \
+        }                                                                                      \
+        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), rm));        \
+        return true;                                                                           \
     }
 
 /* fd = OP(fs1, rm) */
-#define UNARY(name)                                                                             \
-    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                            \
-    {                                                                                           \
-        ir_ref rm;                                                                              \
-        if (!rounding(t, a->rm, &rm)) {                                                         \
-            return false;                                                                       \
-        }                                                                                       \
-        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE));                  \
-        return true;                                                                            \
+#define UNARY(name)                                                                            \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
+    {                                                                                          \
+        ir_ref rm;                                                                             \
+        if (!rounding(t, a->rm, &rm)) {                                                        \
+            return false;                                                                      \
+        }                                                                                      \
+        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE));                 \
+        return true;                                                                           \
     }
 
 /* rd = OP(fs1, rm) */
-#define TO_INT(name)                                                                            \
-    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                            \
-    {                                                                                           \
-        ir_ref rm;                                                                              \
-        if (!rounding(t, a->rm, &rm)) {                                                         \
-            return false;                                                                       \
-        }                                                                                       \
-        mark_fs_dirty(t);                                                                       \
-        set_x(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE));                  \
-        return true;                                                                            \
+#define TO_INT(name)                                                                           \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
+    {                                                                                          \
+        ir_ref rm;                                                                             \
+        if (!rounding(t, a->rm, &rm)) {                                                        \
+            return false;                                                                      \
+        }                                                                                      \
+        mark_fs_dirty(t);                                                                      \
+        set_x(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE));                 \
+        return true;                                                                           \
     }
 
 /* fd = OP(rs1, rm) */
-#define FROM_INT(name)                                                                          \
-    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                            \
-    {                                                                                           \
-        ir_ref rm;                                                                              \
-        if (!rounding(t, a->rm, &rm)) {                                                         \
-            return false;                                                                       \
-        }                                                                                       \
-        set_f(t, a->rd, CALL(t, riscv_##name, get_x(t, a->rs1), rm, IR_NONE));                  \
-        return true;                                                                            \
+#define FROM_INT(name)                                                                         \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
+    {                                                                                          \
+        ir_ref rm;                                                                             \
+        if (!rounding(t, a->rm, &rm)) {                                                        \
+            return false;                                                                      \
+        }                                                                                      \
+        set_f(t, a->rd, CALL(t, riscv_##name, get_x(t, a->rs1), rm, IR_NONE));                 \
+        return true;                                                                           \
     }
 
 /* fd = OP(fs1, fs2) */
-#define CHOOSE(name)                                                                            \
-    bool trans_##name(struct tcg_trans *t, const struct riscv_r *a)                             \
-    {                                                                                           \
-        if (!fp_on(t)) {                                                                        \
-            return false;                                                                       \
-        }                                                                                       \
-        set_f(t, a->rd,                                                                         \
-              CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE));              \
-        return true;                                                                            \
+#define CHOOSE(name)                                                                           \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_r *a)                            \
+    {                                                                                          \
+        if (!fp_on(t)) {                                                                       \
+            return false;                                                                      \
+        }                                                                                      \
+        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE));   \
+        return true;                                                                           \
     }
 
 /* rd = OP(fs1, fs2) */
-#define COMPARE(name)                                                                           \
-    bool trans_##name(struct tcg_trans *t, const struct riscv_r *a)                             \
-    {                                                                                           \
-        if (!fp_on(t)) {                                                                        \
-            return false;                                                                       \
-        }                                                                                       \
-        mark_fs_dirty(t);                                                                       \
-        set_x(t, a->rd,                                                                         \
-              CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE));              \
-        return true;                                                                            \
+#define COMPARE(name)                                                                          \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_r *a)                            \
+    {                                                                                          \
+        if (!fp_on(t)) {                                                                       \
+            return false;                                                                      \
+        }                                                                                      \
+        mark_fs_dirty(t);                                                                      \
+        set_x(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE));   \
+        return true;                                                                           \
     }
 
 /* rd = OP(fs1), no flags */
-#define CLASSIFY(name)                                                                          \
-    bool trans_##name(struct tcg_trans *t, const struct riscv_r1 *a)                            \
-    {                                                                                           \
-        if (!fp_on(t)) {                                                                        \
-            return false;                                                                       \
-        }                                                                                       \
-        set_x(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), IR_NONE, IR_NONE));             \
-        return true;                                                                            \
+#define CLASSIFY(name)                                                                         \
+    bool trans_##name(struct tcg_trans *t, const struct riscv_r1 *a)                           \
+    {                                                                                          \
+        if (!fp_on(t)) {                                                                       \
+            return false;                                                                      \
+        }                                                                                      \
+        set_x(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), IR_NONE, IR_NONE));            \
+        return true;                                                                           \
     }
 
 BINARY(fadd_s)

@@ -66,12 +66,12 @@ static const struct {
     bool writable; /* any value is legal */
     uint32_t offset;
 } fields[] = {
-    {CSR_SSCRATCH, true, offsetof(struct riscv_cpu, sscratch)},
-    {CSR_MSCRATCH, true, offsetof(struct riscv_cpu, mscratch)},
-    {CSR_SCAUSE, false, offsetof(struct riscv_cpu, scause)},
-    {CSR_STVAL, true, offsetof(struct riscv_cpu, stval)},
-    {CSR_MCAUSE, false, offsetof(struct riscv_cpu, mcause)},
-    {CSR_MTVAL, true, offsetof(struct riscv_cpu, mtval)},
+    { CSR_SSCRATCH, true, offsetof(struct riscv_cpu, sscratch) },
+    { CSR_MSCRATCH, true, offsetof(struct riscv_cpu, mscratch) },
+    { CSR_SCAUSE, false, offsetof(struct riscv_cpu, scause) },
+    { CSR_STVAL, true, offsetof(struct riscv_cpu, stval) },
+    { CSR_MCAUSE, false, offsetof(struct riscv_cpu, mcause) },
+    { CSR_MTVAL, true, offsetof(struct riscv_cpu, mtval) },
 };
 
 /* The new value that op gives a register holding old. */
@@ -152,12 +152,13 @@ static bool inline_disable(struct tcg_trans *t, const struct csr_insn *in)
     if (in->reads) {
         uint32_t read = in->csr << 20 | 2 << 12 | 0x73; /* csrrs x0, csr, x0 */
 
-        set_x(t, in->rd, ir_call(t->ir, riscv_csr_read, riscv_csr_read_flags, true,
-                                 ir_const(t->ir, read), IR_NONE, IR_NONE));
+        set_x(t, in->rd,
+              ir_call(t->ir, riscv_csr_read, riscv_csr_read_flags, true, ir_const(t->ir, read),
+                      IR_NONE, IR_NONE));
     }
-    ir_stenv(t->ir, offset, MO_64,
-             ir_bin(t->ir, IR_and, 64, ir_ldenv(t->ir, offset, MO_64),
-                    ir_const(t->ir, ~in->imm)));
+    ir_stenv(
+        t->ir, offset, MO_64,
+        ir_bin(t->ir, IR_and, 64, ir_ldenv(t->ir, offset, MO_64), ir_const(t->ir, ~in->imm)));
     return true;
 }
 
@@ -166,7 +167,8 @@ static bool by_helper(struct tcg_trans *t, const struct csr_insn *in)
     ir_ref bits = ir_const(t->ir, insn_bits(t)), old;
 
     if (!in->writes) {
-        old = ir_call(t->ir, riscv_csr_read, riscv_csr_read_flags, true, bits, IR_NONE, IR_NONE);
+        old = ir_call(t->ir, riscv_csr_read, riscv_csr_read_flags, true, bits, IR_NONE,
+                      IR_NONE);
         set_x(t, in->rd, old);
         return true;
     }
