@@ -31,3 +31,10 @@ EXTRA_DIST += tests/isa/run_vectors.py tests/isa/cases.py tests/isa/deviations.p
 	tests/isa/image.py tests/isa/insns.py tests/isa/make-vectors tests/isa/runner.py \
 	tests/isa/sequences.py tests/isa/vectors.py \
 	tests/isa/vectors
+
+# The host back end against the IR interpreter on random blocks.
+check_PROGRAMS += tests/isa/jit_vs_interp
+tests_isa_jit_vs_interp_SOURCES = tests/isa/jit_vs_interp.c
+tests_isa_jit_vs_interp_LDADD = $(LINK_TCG) -lpthread
+TESTS += tests/isa/jit_vs_interp.sh
+EXTRA_DIST += tests/isa/jit_vs_interp.sh

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Random blocks run by the host back end and by the IR interpreter must give the same registers and memory.
+ *
+ *   jit_vs_interp [--seed N] [--from N] [--count N] [--xlen 32|64] [--show]
+ *
+ * Each case is a short random program in a fresh state; two VMs that share nothing run it until it traps, and everything
+ * architectural is compared. A case that loops for ever is cut by a timer and not
+ * compared; more than a tenth of those is a failure. The last line counts; a failing
+ * case is printed with the command that repeats it alone.
+ */
+#include "engine/arch/riscv/cpu.h"
+#include "engine/arch/riscv/features.h"
+#include "engine/base/log.h"
+#include "engine/core/bus.h"
+#include "engine/core/vm.h"
+#include "engine/tcg/gen/isa.h"
+#include "engine/tcg/guest_riscv/riscv_isa.h"
+#include "engine/tcg/tcg.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+
+#define RAM_BASE UINT64_C(0x80000000)
+#define RAM_SIZE (1u << 17)
+#define CODE (RAM_BASE + 0x4000)
+#define DATA (RAM_BASE + 0x8000) /* 64 KiB that registers point into */
+#define HANDLER (RAM_BASE + 0x100)
+#define STOP_IO 0x200ull /* a store here ends the case */
+
+static struct vcpu *running;
+static volatile sig_atomic_t cut;
+
+static uint64_t state;
+static uint64_t rnd(void *opaque)
+{
+    (void)opaque;
+    state += 0x9e3779b97f4a7c15ull; /* splitmix64 */
+    uint64_t z = state;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+
+static void on_alarm(int signo)
+{
+    (void)signo;
+    cut = 1;
+    if (running) {
+        running->vm->engine->kick(running);
+    }
+}
+
+static uint64_t stop_read(void *opaque, uint64_t offset, unsigned size)
+{
+    (void)opaque;
+    (void)offset;
+    (void)size;
+    return 0;
+}
+
+static void stop_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    struct vm *vm = opaque;
+    (void)offset;
+    (void)value;
+    (void)size;
+    vm->engine->kick(vm->vcpus[0]);
+}
+
+static const struct mem_io_ops stop_ops = { stop_read, stop_write, 1, 8 };
+
+static void die(const struct err *e)
+{
+    fprintf(stderr, "jit_vs_interp: %s\n", e->msg);
+    exit(1);
+}
+
+struct machine {
+    struct vm *vm;
+    struct mem_region *ram;
+    struct bus_lock lock;
+    struct tcg_config config;
+    struct riscv_cpu *cpu;
+};
+
+static void make(struct machine *m, enum tcg_backend backend, unsigned xlen, struct loop *loop)
+{
+    struct err e = ERR_INIT;
+    m->config = (struct tcg_config){ .cache_size = 1u << 20, .backend = backend };
+    bus_lock_init(&m->lock);
+    if (vm_new("case", xlen == 64 ? &riscv64_arch : &riscv32_arch, &tcg_engine_ops, loop,
+               &m->config, &m->vm, &e) < 0 ||
+        vm_add_vcpus(m->vm, 1, "max", &e) < 0 || mem_new_ram("ram", RAM_SIZE, &m->ram, &e) < 0 ||
+        mem_map(m->vm->root, RAM_BASE, 0, m->ram, &e) < 0 ||
+        mem_map(m->vm->root, 0, 0, mem_new_io("stop", 0x1000, &stop_ops, m->vm, &m->lock), &e) < 0) {
+        die(&e);
+    }
+    mem_commit(m->vm->mem);
+    m->cpu = m->vm->vcpus[0]->cpu;
+}
+
+static bool accept(void *opaque, const struct isa_insn *insn)
+{
+    (void)opaque;
+    static const char *const no[] = { "wfi", "mret", "sret", "csrrw", "csrrwi", "csrrs", "csrrsi", "csrrc",
+                                      "csrrci", "sfence.vma" };
+    for (unsigned i = 0; i < sizeof(no) / sizeof(no[0]); i++) {
+        if (strcmp(insn->name, no[i]) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static uint64_t random_value(void)
+{
+    uint64_t r = rnd(NULL);
+    switch (r & 15) {
+    case 0:
+        return 0;
+    case 1:
+        return UINT64_MAX;
+    case 2:
+        return 1ull << (r >> 8 & 63);
+    case 3:
+        return (uint64_t)(int64_t)(int32_t)(r >> 16);
+    case 4:
+        return rnd(NULL);
+    case 5:
+        return r >> 8 & 0xff;
+    case 6:
+        return 0xffffffff00000000ull | rnd(NULL); /* a boxed single */
+    default:
+        return DATA + (r >> 8 & 0xffff & ~(r >> 40 & 1 ? 0ull : 7ull)); /* mostly aligned pointers */
+    }
+}
+
+struct program {
+    uint8_t bytes[512];
+    unsigned n;
+    uint64_t x[32], f[32];
+    uint8_t frm;
+    uint64_t data_seed;
+};
+
+static void make_program(struct program *p, uint64_t features)
+{
+    struct isa_pick pick = { .features = features, .rng = rnd, .accept = accept };
+    unsigned insns = 4 + rnd(NULL) % 28;
+    p->n = 0;
+    for (unsigned i = 0; i < insns; i++) {
+        uint64_t bits;
+        isa_random(&riscv_isa, &pick, &bits);
+        unsigned len = riscv_isa.length(bits);
+        memcpy(p->bytes + p->n, &bits, len);
+        p->n += len;
+    }
+    memcpy(p->bytes + p->n, "\x73\x00\x00\x00", 4); /* ecall */
+    p->n += 4;
+    for (unsigned i = 0; i < 32; i++) {
+        p->x[i] = i ? random_value() : 0;
+        p->f[i] = random_value();
+    }
+    p->frm = (uint8_t)(rnd(NULL) % 5);
+    p->data_seed = rnd(NULL);
+}
+
+static void load(struct machine *m, const struct program *p, unsigned xlen, unsigned start)
+{
+    static const uint32_t handler[] = { 0x20000023, 0x0000006f }; /* sb x0, 0x200(x0); j . */
+    struct riscv_cpu *c = m->cpu;
+    uint8_t *ram = mem_ram_host(m->ram);
+    m->vm->arch->cpu_reset(m->vm->vcpus[0]);
+    memset(ram, 0, RAM_SIZE);
+    uint64_t s = p->data_seed;
+    for (unsigned i = 0; i < 0x10000; i += 8) {
+        s = s * 6364136223846793005ull + 1442695040888963407ull;
+        memcpy(ram + (DATA - RAM_BASE) + i, &s, 8);
+    }
+    memcpy(ram + (HANDLER - RAM_BASE), handler, sizeof(handler));
+    memcpy(ram + (CODE - RAM_BASE) + start, p->bytes, p->n);
+    mem_written(m->vm->mem, RAM_BASE, RAM_SIZE);
+    memcpy(c->x, p->x, sizeof(c->x));
+    memcpy(c->f, p->f, sizeof(c->f));
+    for (unsigned i = 0; xlen == 32 && i < 32; i++) {
+        c->x[i] = (uint64_t)(int64_t)(int32_t)c->x[i];
+    }
+    c->frm = p->frm;
+    c->fflags = 0;
+    c->mstatus |= MSTATUS_FS;
+    c->mtvec = HANDLER;
+    c->pc = CODE + start;
+    m->vm->engine->regs_put(m->vm->vcpus[0]);
+}
+
+static bool run(struct machine *m)
+{
+    struct itimerval t = { .it_value = { 0, 50000 } }, off = { 0 };
+    cut = 0;
+    running = m->vm->vcpus[0];
+    setitimer(ITIMER_REAL, &t, NULL);
+    m->vm->engine->run(m->vm->vcpus[0]);
+    setitimer(ITIMER_REAL, &off, NULL);
+    running = NULL;
+    return !cut;
+}
+
+static bool same(const char *what, unsigned n, uint64_t a, uint64_t b)
+{
+    if (a != b) {
+        printf("  %s%u: jit %016" PRIx64 ", interpreter %016" PRIx64 "\n", what, n, a, b);
+    }
+    return a == b;
+}
+
+static bool compare(struct machine *j, struct machine *i)
+{
+    const struct riscv_cpu *a = j->cpu, *b = i->cpu;
+    bool ok = true;
+    for (unsigned n = 0; n < 32; n++) {
+        ok &= same("x", n, a->x[n], b->x[n]);
+        ok &= same("f", n, a->f[n], b->f[n]);
+    }
+    ok &= same("mepc", 0, a->mepc, b->mepc);
+    ok &= same("mcause", 0, a->mcause, b->mcause);
+    ok &= same("mtval", 0, a->mtval, b->mtval);
+    ok &= same("fflags", 0, a->fflags, b->fflags);
+    ok &= same("mstatus", 0, a->mstatus, b->mstatus);
+    if (memcmp(mem_ram_host(j->ram), mem_ram_host(i->ram), RAM_SIZE) != 0) {
+        unsigned at = 0;
+        while (mem_ram_host(j->ram)[at] == mem_ram_host(i->ram)[at]) {
+            at++;
+        }
+        printf("  memory differs first at %" PRIx64 "\n", (uint64_t)(RAM_BASE + at));
+        ok = false;
+    }
+    return ok;
+}
+
+static void show(const struct program *p, unsigned start, uint64_t features, unsigned xlen)
+{
+    for (unsigned i = 0; i < p->n;) {
+        char text[96];
+        uint64_t bits = 0;
+        memcpy(&bits, p->bytes + i, p->n - i < 4 ? p->n - i : 4);
+        unsigned len = isa_disas(&riscv_isa, CODE + start + i, bits, features, xlen, text, sizeof(text));
+        printf("  %" PRIx64 ": %s\n", CODE + start + i, text);
+        i += len;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = 1, from = 0, count = 1000, xlen = 64;
+    bool verbose = false;
+    for (int i = 1; i < argc; i++) {
+        uint64_t *to = strcmp(argv[i], "--seed") == 0    ? &seed
+                       : strcmp(argv[i], "--from") == 0  ? &from
+                       : strcmp(argv[i], "--count") == 0 ? &count
+                       : strcmp(argv[i], "--xlen") == 0  ? &xlen
+                                                         : NULL;
+        if (to && i + 1 < argc) {
+            *to = strtoull(argv[++i], NULL, 0);
+        } else {
+            verbose = true;
+        }
+    }
+    struct err e = ERR_INIT;
+    struct loop *loop = loop_new(&e);
+    struct machine jit, interp;
+    uint64_t passed = 0, failed = 0, loops = 0;
+    uint64_t features = RISCV_ISA_I | RISCV_ISA_M | RISCV_ISA_A | RISCV_ISA_F | RISCV_ISA_D | RISCV_ISA_C |
+                        RISCV_ISA_ZICSR | RISCV_ISA_ZIFENCEI | RISCV_ISA_ZBA | RISCV_ISA_ZBB |
+                        RISCV_ISA_ZBS | RISCV_ISA_PRIV | (xlen == 64 ? RISCV_ISA_RV64 : RISCV_ISA_RV32);
+    log_init("jit_vs_interp", LOG_DEBUG, 2);
+    if (verbose) {
+        log_set_trace("ioeh");
+    }
+    signal(SIGALRM, on_alarm);
+    make(&jit, TCG_JIT, (unsigned)xlen, loop);
+    make(&interp, TCG_INTERP, (unsigned)xlen, loop);
+    printf("seed %" PRIu64 ", cases %" PRIu64 " to %" PRIu64 ", RV%" PRIu64 "\n", seed, from,
+           from + count - 1, xlen);
+    for (uint64_t n = from; n < from + count; n++) {
+        struct program p;
+        state = seed * 0x100000001b3ull ^ n * 0x9e3779b97f4a7c15ull;
+        make_program(&p, features);
+        /* One case in four lies across a page's end. */
+        unsigned start = rnd(NULL) % 4 ? 0 : 4096 - (unsigned)(rnd(NULL) % p.n & ~1ull);
+        load(&jit, &p, (unsigned)xlen, start);
+        load(&interp, &p, (unsigned)xlen, start);
+        if (verbose) {
+            show(&p, start, features, (unsigned)xlen);
+            fflush(stdout);
+        }
+        if (!run(&jit) || !run(&interp)) {
+            loops++;
+            continue;
+        }
+        if (compare(&jit, &interp)) {
+            passed++;
+        } else {
+            failed++;
+            show(&p, start, features, (unsigned)xlen);
+            printf("repeat: jit_vs_interp --seed %" PRIu64 " --from %" PRIu64 " --count 1 --xlen %" PRIu64 "\n", seed, n,
+                   xlen);
+        }
+    }
+    printf("%" PRIu64 " alike, %" PRIu64 " different, %" PRIu64 " endless and cut\n", passed, failed, loops);
+    return failed != 0 || loops > count / 10;
+}
