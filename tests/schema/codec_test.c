@@ -237,7 +237,6 @@ START_TEST(codec_error_texts_are_cut_between_characters)
 {
     struct api_error x = API_ERROR_INIT;
     char text[2048];
-    AUTO_JSON o = NULL;
 
     for (size_t shift = 0; shift < 3; shift++) {
         memset(text, 'x', shift);
