@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/e2e: tests, helper programs and EXTRA_DIST of this folder.
+
+# Real guests and bad ones, under vmd-emu by itself.
+TESTS += tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py
+EXTRA_DIST += tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py

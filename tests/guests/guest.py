@@ -83,7 +83,7 @@ def qemu_command(emulator, config):
     if firmware == "default":
         firmware = OPENSBI if "kernel" in config else "none"
     command += ["-accel", "tcg", "-machine", "virt", "-display", "none", "-serial", "stdio",
-                "-monitor", "none", "-no-reboot", "-nodefaults",
+                "-monitor", "none", "-nodefaults",
                 "-global", "virtio-mmio.force-legacy=false",
                 "-m", f"{config.get('memory', 512 << 20) >> 20}M",
                 "-smp", str(config.get("cpus", 1)), "-bios", firmware]

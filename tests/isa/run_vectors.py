@@ -15,29 +15,12 @@ import image  # noqa: E402
 import runner  # noqa: E402
 import vectors  # noqa: E402
 
+sys.path.insert(0, os.path.join(runner.HERE, "..", "lib"))
+import tap as taplib  # noqa: E402
+
 RESTARTS = 30
 SHOWN = 3
 ISA_FILE = os.path.join(runner.HERE, "..", "..", "engine", "tcg", "guest_riscv", "riscv.isa")
-
-
-class Tap:
-    """Prints TAP; remembers whether anything failed."""
-
-    def __init__(self):
-        self.count = 0
-        self.failed = 0
-
-    def case(self, name, problem=None, skip=None):
-        self.count += 1
-        self.failed += problem is not None
-        tail = f" # SKIP {skip}" if skip else ""
-        print(f"{'not ok' if problem else 'ok'} {self.count} - {name}{tail}")
-        for line in (problem or "").splitlines():
-            print(f"# {line}")
-
-    def done(self):
-        print(f"1..{self.count}")
-        return 1 if self.failed else 0
 
 
 def run_all(emulator, xlen, backend, todo):
@@ -134,7 +117,7 @@ def check_coverage(tap, everything):
 def main():
     emulator = os.environ.get("EMULATOR", "vmd")
     backends = ("jit", "interp") if emulator == "vmd" else (emulator,)
-    tap = Tap()
+    tap = taplib.Tap()
     everything = {xlen: vectors.load(xlen) for xlen in (64, 32)}
     check_coverage(tap, everything)
     for xlen, todo in everything.items():
