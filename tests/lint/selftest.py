@@ -100,7 +100,8 @@ def globals_cases(tap):
     source = ("static int counter; int *vmd_g(void); int *vmd_g(void) { return &counter; }\n"
               "const int table[] = {1}; static const char *const names[] = {\"a\"};\n"
               "const char *const *vmd_n(void); const char *const *vmd_n(void) { return names; }\n"
-              "__attribute__((constructor)) static void early(void) { counter = 1; }\n")
+              "extern int vmd_x(void);\n"
+              "__attribute__((constructor)) static void early(void) { counter = vmd_x(); }\n")
     cc = (os.environ.get("VMD_CC") or "cc").split()
     with make({"storage/x.c": source}) as top:
         path = os.path.join(top, "storage/x.c")
