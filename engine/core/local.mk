@@ -32,3 +32,15 @@ libcore_a_SOURCES = \
 	engine/core/vcpu.h \
 	engine/core/vm.c \
 	engine/core/vm.h
+
+core_tests = tests/core/bus_test tests/core/clock_test tests/core/mem_test tests/core/vm_test
+check_PROGRAMS += $(core_tests)
+TESTS += $(core_tests)
+tests_core_bus_test_SOURCES = tests/core/bus_test.c
+tests_core_bus_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+tests_core_clock_test_SOURCES = tests/core/clock_test.c
+tests_core_clock_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+tests_core_mem_test_SOURCES = tests/core/mem_test.c
+tests_core_mem_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+tests_core_vm_test_SOURCES = tests/core/vm_test.c
+tests_core_vm_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
