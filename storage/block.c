@@ -133,3 +133,33 @@ void blk_wait_idle(struct blk_node *n)
 {
     n->driver->wait_idle(n);
 }
+
+void blk_account(struct blk_node *n, const struct blk_req *r, int result)
+{
+    if (result != 0) {
+        n->count.errors++;
+    } else if (r->op == BLK_READ) {
+        n->count.reads++;
+        n->count.read_bytes += r->length;
+    } else if (r->op == BLK_FLUSH) {
+        n->count.flushes++;
+    } else {
+        n->count.writes++;
+        n->count.written_bytes += r->op == BLK_WRITE ? r->length : 0;
+    }
+}
+
+void blk_count(const struct blk_node *n, struct blk_counters *out)
+{
+    while (n->child) {
+        n = n->child;
+    }
+    *out = (struct blk_counters){
+        .reads = n->count.reads,
+        .read_bytes = n->count.read_bytes,
+        .writes = n->count.writes,
+        .written_bytes = n->count.written_bytes,
+        .flushes = n->count.flushes,
+        .errors = n->count.errors,
+    };
+}

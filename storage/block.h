@@ -80,6 +80,12 @@ int blk_map(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct 
 /* Returns when no submitted request touches its memory or the image any more; their completions still come. */
 void blk_wait_idle(struct blk_node *n);
 
+/* Requests that completed since the node was opened. Any thread. */
+struct blk_counters {
+    uint64_t reads, read_bytes, writes, written_bytes, flushes, errors;
+};
+void blk_count(const struct blk_node *n, struct blk_counters *out);
+
 /* Threads that do blocking I/O for the nodes of one loop. */
 struct blk_pool_options {
     unsigned threads;                /* 0: 4 */

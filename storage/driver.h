@@ -26,7 +26,13 @@ struct blk_node {
     char *name;
     uint64_t size;
     bool readonly;
+    struct {
+        _Atomic uint64_t reads, read_bytes, writes, written_bytes, flushes, errors;
+    } count; /* of the protocol node; see blk_account */
 };
+
+/* A request of a protocol node is through. Any thread. */
+void blk_account(struct blk_node *n, const struct blk_req *r, int result);
 
 extern const struct blk_driver blk_file_driver, blk_raw_driver;
 

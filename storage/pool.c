@@ -79,6 +79,7 @@ static void *pool_thread(void *arg)
         list_append(&p->running, &r->link);
         pthread_mutex_unlock(&p->mutex);
         rc = blk_file_run(r->node, r);
+        blk_account(r->node, r, rc);
         pthread_mutex_lock(&p->mutex);
         pool_finish_locked(p, r, rc);
     }

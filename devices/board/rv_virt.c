@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MIB (1024 * 1024ull)
 #define FW_DYNAMIC_MAGIC 0x4942534f /* "OSBI" */
@@ -240,10 +241,20 @@ static int load_firmware(struct board *b, struct err *e)
                        &b->firmware, e);
 }
 
+/* Linux Images, gzip'd ones too, say themselves how far behind the start of RAM they go. */
+static bool places_itself(int fd)
+{
+    uint8_t head[64];
+    ssize_t n = pread(fd, head, sizeof(head), 0);
+
+    return (n == sizeof(head) && memcmp(head + 0x38, "RSC\x05", 4) == 0) ||
+           (n >= 2 && head[0] == 0x1f && head[1] == 0x8b);
+}
+
 static int load_kernel(struct board *b, struct err *e)
 {
     const struct board_config *c = &b->cfg;
-    uint64_t offset = c->firmware.path ? RV_KERNEL_OFFSET : 0;
+    uint64_t offset = c->firmware.path && !places_itself(c->kernel.fd) ? RV_KERNEL_OFFSET : 0;
     int rc;
 
     if (c->memory <= offset) {

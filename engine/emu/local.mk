@@ -3,4 +3,17 @@
 # Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
 noinst_LIBRARIES += libemu.a
-libemu_a_SOURCES =
+libemu_a_SOURCES = \
+	engine/emu/build.c \
+	engine/emu/config.c \
+	engine/emu/confine.c \
+	engine/emu/console.c \
+	engine/emu/console.h \
+	engine/emu/control.c \
+	engine/emu/emu.h \
+	engine/emu/options.c \
+	engine/emu/stats.c
+
+pkglibexec_PROGRAMS += vmd-emu
+vmd_emu_SOURCES = engine/emu/main.c
+vmd_emu_LDADD = $(LINK_EMU)

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From the configuration to a VM on a board: engine, files, disks. Owns the descriptors of the images. Main thread.
+ */
+#include "engine/arch/riscv/cpu.h"
+#include "engine/base/fd.h"
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+#include "engine/emu/console.h"
+#include "engine/emu/emu.h"
+#include "storage/block.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Debian's package opensbi. */
+#define OPENSBI_RV64 "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin"
+
+/* The engines; a third is one line. */
+static const struct {
+    enum api_engine id;
+    const struct engine_ops *ops;
+} engines[] = {
+    { API_ENGINE_TCG, &tcg_engine_ops },
+};
+
+static const struct {
+    enum api_arch id;
+    const struct arch_ops *ops;
+    unsigned xlen;
+} arches[] = {
+    { API_ARCH_RISCV64, &riscv64_arch, 64 },
+    { API_ARCH_RISCV32, &riscv32_arch, 32 },
+};
+
+/* --- files ----------------------------------------------------------------------------------- */
+
+/* The descriptor the spawner passed for a path, or NULL. */
+static struct emu_file *given_file(struct emu *m, const char *path)
+{
+    for (unsigned i = 0; i < m->opt.n_files; i++) {
+        if (m->opt.files[i].fd >= 0 && strcmp(m->opt.files[i].path, path) == 0) {
+            return &m->opt.files[i];
+        }
+    }
+    return NULL;
+}
+
+/* Opens an image for reading, or finds it among those given. */
+static int image_file(struct emu *m, const char *what, const char *path, struct board_file *out,
+                      struct err *e)
+{
+    struct emu_file *given = given_file(m, path);
+    int fd;
+
+    if (given) {
+        *out = (struct board_file){ .path = path, .fd = given->fd };
+        return 0;
+    }
+    if (m->opt.config_fd >= 0) {
+        return err_set(e, -ENOENT, "%s %s was not passed with --file", what, path);
+    }
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return err_errno(e, errno, "cannot open the %s %s", what, path);
+    }
+    m->opened[m->n_opened++] = (struct emu_file){ .fd = fd };
+    *out = (struct board_file){ .path = path, .fd = fd };
+    return 0;
+}
+
+static int firmware_file(struct emu *m, struct board_config *b, struct err *e)
+{
+    const char *fw = m->config.firmware;
+    int rc;
+
+    if (strcmp(fw, "none") == 0 || (strcmp(fw, "default") == 0 && !b->kernel.path)) {
+        return 0;
+    }
+    if (strcmp(fw, "default") != 0) {
+        return image_file(m, "firmware", fw, &b->firmware, e);
+    }
+    if (b->xlen == 32) {
+        return err_set(e, -ENOENT, "there is no packaged OpenSBI for riscv32: set \"firmware\" to a file, or to "
+                                   "\"none\" to start the kernel in machine mode");
+    }
+    rc = image_file(m, "firmware", OPENSBI_RV64, &b->firmware, e);
+    if (rc == -ENOENT && m->opt.config_fd < 0) {
+        err_set(e, rc, "the default firmware %s is missing: install the package opensbi", OPENSBI_RV64);
+    }
+    return rc;
+}
+
+static int open_images(struct emu *m, struct board_config *b, struct err *e)
+{
+    const struct api_vm_config *c = &m->config;
+    int rc = c->kernel ? image_file(m, "kernel", c->kernel, &b->kernel, e) : 0;
+
+    if (rc == 0 && c->initrd) {
+        rc = image_file(m, "initrd", c->initrd, &b->initrd, e);
+    }
+    return rc != 0 ? rc : firmware_file(m, b, e);
+}
+
+/* --- disks ----------------------------------------------------------------------------------- */
+
+static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **name, struct err *e)
+{
+    const struct api_disk *d = &m->config.disks[i];
+    struct emu_file *given = given_file(m, d->file);
+    struct blk_options o = {
+        .driver = api_enum_name(&api_type_disk_format, (int)d->format),
+        .path = d->file,
+        .fd = given ? given->fd : -1,
+        .readonly = d->readonly,
+    };
+    int rc;
+
+    if (!given && m->opt.config_fd >= 0) {
+        return err_set(e, -ENOENT, "disk file %s was not passed with --file", d->file);
+    }
+    if (!d->name) {
+        *name = xasprintf("disk%u", i);
+    }
+    o.name = d->name ? d->name : *name;
+    for (unsigned j = 0; j < i; j++) {
+        if (strcmp(b->disk[j].name, o.name) == 0) {
+            return err_set(e, -EEXIST, "two disks are named '%s'", o.name);
+        }
+    }
+    rc = blk_open(m->pool, &o, &b->disk[i].node, e);
+    if (rc == 0) {
+        b->disk[i].name = blk_name(b->disk[i].node);
+        m->disk[i] = b->disk[i].node;
+        if (given) {
+            given->fd = -1;
+        }
+    }
+    return rc;
+}
+
+static int open_disks(struct emu *m, struct board_config *b, struct err *e)
+{
+    const struct blk_pool_options po = { .thread_start = confine_io_thread, .arg = m };
+    int rc = 0;
+
+    if (m->config.n_disks == 0) {
+        return 0;
+    }
+    rc = blk_pool_new(m->loop, &po, &m->pool, e);
+    for (unsigned i = 0; i < m->config.n_disks && rc == 0; i++) {
+        AUTO_FREE char *name = NULL;
+
+        rc = open_disk(m, i, b, &name, e);
+        b->n_disks += rc == 0;
+    }
+    if (rc != 0) {
+        while (b->n_disks > 0) {
+            blk_close(b->disk[--b->n_disks].node);
+        }
+    }
+    return rc;
+}
+
+/* --- the VM ---------------------------------------------------------------------------------- */
+
+static int check_memory(const struct api_vm_config *c, struct err *e)
+{
+    uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    char want[32], have[32];
+
+    if ((uint64_t)c->memory <= host) {
+        return 0;
+    }
+    str_size((uint64_t)c->memory, want, sizeof(want));
+    str_size(host, have, sizeof(have));
+    return err_set(e, -ENOMEM, "memory: %s are asked for, this host has %s", want, have);
+}
+
+static int new_vm(struct emu *m, struct board_config *b, struct err *e)
+{
+    const struct api_vm_config *c = &m->config;
+    const struct engine_ops *engine = NULL;
+    const struct arch_ops *arch = NULL;
+    int rc;
+
+    for (unsigned i = 0; i < ARRAY_LEN(engines); i++) {
+        engine = engines[i].id == c->engine ? engines[i].ops : engine;
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(arches); i++) {
+        if (arches[i].id == c->arch) {
+            arch = arches[i].ops;
+            b->xlen = arches[i].xlen;
+        }
+    }
+    m->board_class = board_find(api_enum_name(&api_type_machine, (int)c->machine));
+    if (!engine || !arch || !m->board_class) {
+        return err_set(e, -ENOTSUP, "this build has no %s", !engine ? "such engine" : !arch ? "such arch" :
+                       "such machine");
+    }
+    if (c->tcg) {
+        m->tcg.cache_size = (size_t)c->tcg->cache_size;
+        m->tcg.backend = c->tcg->backend == API_TCG_BACKEND_INTERP ? TCG_INTERP : TCG_JIT;
+    }
+    rc = vm_new(c->name, arch, engine, m->loop, &m->tcg, &m->vm, e);
+    if (rc == 0 && c->uuid) {
+        str_copy(m->vm->uuid, sizeof(m->vm->uuid), c->uuid);
+    }
+    return rc;
+}
+
+int build_vm(struct emu *m, struct err *e)
+{
+    const struct api_vm_config *c = &m->config;
+    struct board_config b = {
+        .cpu_model = c->cpu,
+        .cpus = (unsigned)c->cpus,
+        .memory = (uint64_t)c->memory,
+        .append = c->append,
+        .console = console_chr(m->console),
+        .virtio_console = c->console == API_CONSOLE_KIND_VIRTIO,
+        .rng = c->rng,
+    };
+    int rc = check_memory(c, e);
+
+    if (rc == 0) {
+        rc = new_vm(m, &b, e);
+    }
+    if (rc == 0) {
+        rc = open_images(m, &b, e);
+    }
+    if (rc == 0) {
+        rc = open_disks(m, &b, e);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    m->n_disks = b.n_disks;
+    rc = m->board_class->build(m->vm, &b, &m->board, e);
+    if (rc != 0) {
+        m->n_disks = 0;
+    }
+    return rc;
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
+struct flush {
+    struct blk_req req;
+    bool done;
+    int result;
+};
+
+static void on_flushed(struct blk_req *r, int result)
+{
+    struct flush *f = r->arg;
+
+    f->done = true;
+    f->result = result;
+}
+
+int build_flush_disks(struct emu *m, struct err *e)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < m->n_disks; i++) {
+        struct flush f = { .req = { .op = BLK_FLUSH, .done = on_flushed } };
+
+        f.req.arg = &f;
+        blk_wait_idle(m->disk[i]); /* what the guest had under way reaches the image too */
+        blk_submit(m->disk[i], &f.req);
+        while (!f.done) {
+            if (loop_run_once(m->loop, -1, e) != 0) {
+                return -EIO;
+            }
+        }
+        if (f.result != 0) {
+            rc = err_errno(e, -f.result, "disk '%s': flush", blk_name(m->disk[i]));
+        }
+    }
+    return rc;
+}
+
+void build_done(struct emu *m)
+{
+    vm_free(m->vm); /* and the disks, with their devices */
+    m->vm = NULL;
+    m->n_disks = 0;
+    if (m->board) {
+        m->board_class->free(m->board);
+        m->board = NULL;
+    }
+    blk_pool_free(m->pool);
+    m->pool = NULL;
+    while (m->n_opened > 0) {
+        close(m->opened[--m->n_opened].fd);
+    }
+}

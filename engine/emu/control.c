@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control socket: JSON-RPC methods emu.*, several clients at a time, state events to all of them. The schema is
+ * api-schema/schema/emu.json. Main thread.
+ */
+#include "api-schema/gen/methods.h"
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/call.h"
+#include "api-schema/rpc/server.h"
+#include "engine/base/fd.h"
+#include "engine/base/mem.h"
+#include "engine/emu/emu.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MAX_SESSIONS 16
+#define DRAIN_TURNS 50
+#define DRAIN_NS 20000000 /* each */
+
+struct emu_control {
+    struct emu *emu;
+    struct rpc_server *server;
+    struct rpc_session *session[MAX_SESSIONS];
+    unsigned n_sessions;
+    bool quit_posted;
+};
+
+static struct emu *emu_of(struct api_call *call)
+{
+    return ((struct emu_control *)api_call_app(call))->emu;
+}
+
+static enum api_emu_state state_of(const struct emu *m)
+{
+    static const enum api_emu_state names[] = {
+        [VM_PAUSED] = API_EMU_STATE_PAUSED,
+        [VM_RUNNING] = API_EMU_STATE_RUNNING,
+        [VM_STOPPED] = API_EMU_STATE_STOPPED,
+    };
+
+    return names[m->vm->state];
+}
+
+const char *emu_state_name(const struct emu *m)
+{
+    return api_enum_name(&api_type_emu_state, (int)state_of(m));
+}
+
+/* --- methods --------------------------------------------------------------------------------- */
+
+static bool cookie_ok(const struct emu *m, const char *given)
+{
+    return !given || strcmp(given, m->cookie) == 0;
+}
+
+void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
+{
+    struct emu *m = emu_of(call);
+    struct api_emu_hello_out out = {
+        .pid = getpid(),
+        .uuid = m->vm->uuid,
+        .name = m->vm->name,
+        .state = state_of(m),
+        .reason = m->reason,
+        .cookie = m->cookie,
+    };
+
+    if (!cookie_ok(m, in->cookie)) {
+        api_fail(call, API_E_DENIED, m->vm->name, "this is another start of the VM; look it up again",
+                 "the cookie is not the one this emulator was started with");
+        return;
+    }
+    api_reply_emu_hello(call, &out);
+}
+
+void api_handle_emu_status(struct api_call *call, struct api_emu_status_in *in)
+{
+    struct emu *m = emu_of(call);
+    struct api_emu_status_out out = { .state = state_of(m), .reason = m->reason };
+
+    (void)in;
+    api_reply_emu_status(call, &out);
+}
+
+/* Answers for the call when the VM is not in the state the method needs. */
+static bool wrong_state(struct api_call *call, const struct emu *m, enum vm_state need, const char *word)
+{
+    if (m->vm->state == need) {
+        return false;
+    }
+    api_fail(call, API_E_BAD_STATE, m->vm->name, NULL, "the VM is %s, not %s", emu_state_name(m), word);
+    return true;
+}
+
+void api_handle_emu_pause(struct api_call *call, struct api_emu_pause_in *in)
+{
+    struct emu *m = emu_of(call);
+
+    (void)in;
+    if (!wrong_state(call, m, VM_RUNNING, "running")) {
+        vm_pause(m->vm);
+        api_reply_emu_pause(call);
+    }
+}
+
+void api_handle_emu_resume(struct api_call *call, struct api_emu_resume_in *in)
+{
+    struct emu *m = emu_of(call);
+
+    (void)in;
+    if (!wrong_state(call, m, VM_PAUSED, "paused")) {
+        vm_resume(m->vm);
+        api_reply_emu_resume(call);
+    }
+}
+
+void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
+{
+    struct emu *m = emu_of(call);
+
+    (void)in;
+    if (m->vm->state == VM_STOPPED) {
+        wrong_state(call, m, VM_RUNNING, "running");
+        return;
+    }
+    vm_reset(m->vm);
+    control_event(m, "reset");
+    api_reply_emu_reset(call);
+}
+
+void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in *in)
+{
+    struct emu *m = emu_of(call);
+
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, m->vm->name,
+             "power off from within the guest, or stop the VM with --force",
+             "board %s has no power button", m->board_class->name);
+}
+
+static void on_quit(void *arg)
+{
+    emu_quit(arg, "quit");
+}
+
+void api_handle_emu_quit(struct api_call *call, struct api_emu_quit_in *in)
+{
+    struct emu *m = emu_of(call);
+
+    (void)in;
+    api_reply_emu_quit(call);
+    if (!m->control->quit_posted) {
+        m->control->quit_posted = true;
+        loop_post(m->loop, on_quit, m);
+    }
+}
+
+/* --- statistics as the schema has them ------------------------------------------------------- */
+
+static void fill_vcpus(const struct stats_page *p, struct api_vcpu_stats *v)
+{
+    for (unsigned i = 0; i < p->n_vcpus; i++) {
+        v[i] = (struct api_vcpu_stats){
+            .index = i,
+            .instructions = (int64_t)p->vcpu[i].instructions,
+            .cpu_time_ns = (int64_t)p->vcpu[i].cpu_time_ns,
+            .halted = p->vcpu[i].halted != 0,
+        };
+    }
+}
+
+static void fill_disks(struct stats_page *p, struct api_disk_stats *d)
+{
+    for (unsigned i = 0; i < p->n_disks; i++) {
+        d[i] = (struct api_disk_stats){
+            .name = p->disk[i].name,
+            .reads = (int64_t)p->disk[i].reads,
+            .read_bytes = (int64_t)p->disk[i].read_bytes,
+            .writes = (int64_t)p->disk[i].writes,
+            .written_bytes = (int64_t)p->disk[i].written_bytes,
+            .flushes = (int64_t)p->disk[i].flushes,
+            .errors = (int64_t)p->disk[i].errors,
+        };
+    }
+}
+
+void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
+{
+    struct stats_page p = { 0 };
+    struct api_vcpu_stats vcpus[STATS_MAX_VCPUS];
+    struct api_disk_stats disks[STATS_MAX_DISKS];
+
+    (void)in;
+    stats_collect(emu_of(call), &p);
+    fill_vcpus(&p, vcpus);
+    fill_disks(&p, disks);
+    struct api_vm_stats out = {
+        .uptime_ns = (int64_t)(p.published_ns - p.started_ns),
+        .guest_time_ns = (int64_t)p.guest_time_ns,
+        .cpu_time_ns = (int64_t)p.cpu_time_ns,
+        .instructions = (int64_t)p.instructions,
+        .memory_rss = (int64_t)p.memory_rss,
+        .tb_translated = (int64_t)p.tb_translated,
+        .tb_flushes = (int64_t)p.tb_flushes,
+        .cache_used = (int64_t)p.cache_used,
+        .cache_size = (int64_t)p.cache_size,
+        .exits = (int64_t)p.exits,
+        .mmio = (int64_t)p.mmio,
+        .interrupts = (int64_t)p.interrupts,
+        .console_in = (int64_t)p.console_in,
+        .console_out = (int64_t)p.console_out,
+        .vcpus = vcpus,
+        .n_vcpus = p.n_vcpus,
+        .disks = disks,
+        .n_disks = p.n_disks,
+    };
+    api_reply_emu_stats(call, &out);
+}
+
+/* --- server ---------------------------------------------------------------------------------- */
+
+static void on_opened(void *arg, struct rpc_session *s)
+{
+    struct emu_control *c = arg;
+
+    if (c->n_sessions < MAX_SESSIONS) {
+        c->session[c->n_sessions++] = s;
+    }
+}
+
+static void on_closed(void *arg, struct rpc_session *s)
+{
+    struct emu_control *c = arg;
+
+    for (unsigned i = 0; i < c->n_sessions; i++) {
+        if (c->session[i] == s) {
+            c->session[i] = c->session[--c->n_sessions];
+            return;
+        }
+    }
+}
+
+static const struct rpc_server_ops server_ops = {
+    .opened = on_opened,
+    .closed = on_closed,
+};
+
+int control_start(struct emu *m, struct err *e)
+{
+    const struct rpc_server_config config = {
+        .program = "vmd-emu",
+        .handlers = &api_handlers_emu,
+        .max_clients = MAX_SESSIONS,
+    };
+    struct emu_control *c = xnew(struct emu_control);
+    int fd = take_fd(&m->opt.control_fd), rc = fd_set_nonblock(fd, true, e);
+
+    c->emu = m;
+    m->control = c;
+    if (rc == 0 && listen(fd, MAX_SESSIONS) != 0) {
+        rc = err_errno(e, errno, "control socket: listen");
+    }
+    if (rc != 0) {
+        close(fd);
+        return rc;
+    }
+    c->server = rpc_server_new(m->loop, &config, &server_ops, c);
+    return rpc_server_listen(c->server, fd, API_ROLE_ADMIN, e);
+}
+
+void control_event(struct emu *m, const char *type)
+{
+    struct json_object *params;
+
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    params = json_object_new_object();
+    json_object_object_add(params, "type", json_object_new_string(type));
+    json_object_object_add(params, "state", json_object_new_string(emu_state_name(m)));
+    json_object_object_add(params, "reason", json_object_new_string(m->reason));
+    rpc_server_notify_all(m->control->server, "event", params);
+    json_object_put(params);
+}
+
+static bool queued(const struct emu_control *c)
+{
+    for (unsigned i = 0; i < c->n_sessions; i++) {
+        if (rpc_conn_queued(c->session[i]->conn) > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void control_drain(struct emu *m)
+{
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    rpc_server_drain(m->control->server);
+    for (unsigned i = 0; i < DRAIN_TURNS && queued(m->control); i++) {
+        (void)loop_run_once(m->loop, DRAIN_NS, NULL);
+    }
+}
+
+void control_free(struct emu *m)
+{
+    if (m->control) {
+        rpc_server_free(m->control->server);
+        free(m->control);
+        m->control = NULL;
+    }
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The emulator program: one process, one VM. Everything it owns hangs from struct emu, which belongs to the main thread.
+ */
+#ifndef VMD_EMU_EMU_H
+#define VMD_EMU_EMU_H
+
+#include "api-schema/gen/types.h"
+#include "devices/board/board.h"
+#include "engine/base/err.h"
+#include "engine/base/loop.h"
+#include "engine/base/statspage.h"
+#include "engine/core/vm.h"
+#include "engine/tcg/tcg.h"
+
+#include <stdbool.h>
+
+struct blk_node;
+struct blk_pool;
+struct console;
+struct emu_control;
+struct rpc_server;
+
+enum emu_exit {
+    EMU_EXIT_OK = 0,       /* guest power-off, or told to quit */
+    EMU_EXIT_CONFIG = 1,   /* the configuration cannot be run; the reason is on stderr */
+    EMU_EXIT_GUEST = 2,    /* the guest reported failure */
+    EMU_EXIT_INTERNAL = 3  /* a failure of our own, or of the host */
+};
+
+enum sandbox_mode { SANDBOX_DEFAULT, SANDBOX_OFF, SANDBOX_ON, SANDBOX_REQUIRE };
+enum console_mode { CONSOLE_DEFAULT, CONSOLE_NONE, CONSOLE_STDIO };
+
+/* A path of the configuration that was opened by the spawner. */
+struct emu_file {
+    char *path;
+    int fd; /* -1 once a disk took it */
+};
+
+struct emu_options {
+    const char *config_path;
+    int config_fd, control_fd, console_fd, console_log_fd, stats_fd, lock_fd; /* -1: not given */
+    enum console_mode console;
+    enum sandbox_mode sandbox;
+    bool paused;
+    struct emu_file *files;
+    unsigned n_files;
+    const char **sets; /* "key=value" over the configuration */
+    unsigned n_sets;
+};
+
+#define CONFINE_LAYERS 8
+struct confine_report {
+    struct {
+        const char *layer; /* "seccomp-vcpu" */
+        char state[96];    /* "on (20 system calls)", "off: <why>" */
+        bool on;
+    } layer[CONFINE_LAYERS];
+    unsigned n;
+};
+
+struct emu {
+    struct emu_options opt;
+    struct api_vm_config config;
+    bool has_config;
+    char cookie[65];
+
+    struct loop *loop;
+    struct vm *vm;
+    const struct board_class *board_class;
+    struct board *board;
+    struct tcg_config tcg;
+    struct blk_pool *pool;
+    struct blk_node *disk[BOARD_MAX_DISKS]; /* the devices' own; for flushing and statistics */
+    unsigned n_disks;
+    struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
+    unsigned n_opened;
+
+    struct console *console;
+    struct emu_control *control;
+    struct emu_stats *stats;
+    struct loop_signal *sigint, *sigterm;
+    struct confine_report confine;
+    bool failed_confine;     /* a thread could not be confined; atomic enough: only ever set */
+    char reason[64];         /* why it is in its state */
+};
+
+/* --- main.c --- */
+void emu_quit(struct emu *m, const char *reason); /* stops the VM and ends the loop */
+
+/* --- options.c --- */
+/* 0; 1: said all there was to say (--help and the like), exit 0; negative: error. */
+int options_parse(struct emu_options *o, int argc, char **argv, struct err *e);
+void options_done(struct emu_options *o);
+
+/* --- config.c: JSON to api_vm_config --- */
+int config_load(struct emu *m, struct err *e);
+
+/* --- build.c: api_vm_config to VM and board --- */
+int build_vm(struct emu *m, struct err *e);
+/* Every disk's data reaches stable storage; runs the loop meanwhile. The VM has stopped. */
+int build_flush_disks(struct emu *m, struct err *e);
+void build_done(struct emu *m);
+
+/* --- control.c --- */
+int control_start(struct emu *m, struct err *e);
+void control_event(struct emu *m, const char *type); /* to every client: our state, or a reset */
+/* Gives what is queued for clients a moment to go out. */
+void control_drain(struct emu *m);
+void control_free(struct emu *m);
+const char *emu_state_name(const struct emu *m);
+
+/* --- stats.c --- */
+int stats_start(struct emu *m, struct err *e); /* a page only when --stats-fd was given */
+void stats_publish(struct emu *m);
+void stats_collect(struct emu *m, struct stats_page *out);
+void stats_free(struct emu *m);
+
+/* --- confine.c --- */
+/* Before threads start: names the process, no_new_privs, not dumpable, limits. */
+int confine_process(struct emu *m, struct err *e);
+/* The calling thread, from now on. Kinds: */
+enum confine_kind { CONFINE_MAIN, CONFINE_IO, CONFINE_VCPU };
+int confine_thread(struct emu *m, enum confine_kind kind, struct err *e);
+void confine_io_thread(void *emu);                   /* hooks of pool and VM: end the process when required and failing */
+void confine_vcpu_thread(void *emu, struct vcpu *c);
+bool confine_wanted(const struct emu *m);
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmd-emu: one process that runs one virtual machine. main() reads the configuration, builds the VM, opens its doors
+ * (control socket, console), confines itself and runs the loop until the guest powers off or somebody tells it to quit.
+ *
+ * The way out never loses console output: the VM stops first, then everything it said is brought out, then disks are
+ * flushed, then clients hear of it.
+ */
+#include "engine/base/fd.h"
+#include "engine/base/log.h"
+#include "engine/base/str.h"
+#include "engine/emu/console.h"
+#include "engine/emu/emu.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void on_state(void *arg, enum vm_state state, const char *reason)
+{
+    struct emu *m = arg;
+    bool reset = strcmp(reason, "guest-reset") == 0;
+
+    str_copy(m->reason, sizeof(m->reason), reason);
+    console_set_running(m->console, state == VM_RUNNING);
+    control_event(m, reset ? "reset" : "state");
+    stats_publish(m);
+    if (state == VM_STOPPED) {
+        loop_quit(m->loop);
+    }
+}
+
+void emu_quit(struct emu *m, const char *reason)
+{
+    vm_stop(m->vm, reason);
+}
+
+static void on_signal(void *arg, int signo)
+{
+    (void)signo;
+    emu_quit(arg, "quit");
+}
+
+static void on_escape(void *arg)
+{
+    emu_quit(arg, "quit");
+}
+
+static int open_console(struct emu *m, struct err *e)
+{
+    int rc = 0;
+
+    if (m->opt.console_log_fd >= 0) {
+        console_log_to(m->console, take_fd(&m->opt.console_log_fd));
+    }
+    if (m->opt.console_fd >= 0) {
+        rc = console_listen(m->console, take_fd(&m->opt.console_fd), e);
+    }
+    if (rc == 0 && m->opt.console == CONSOLE_STDIO) {
+        rc = console_stdio(m->console, on_escape, m, e);
+    }
+    return rc;
+}
+
+static void take_cookie(struct emu *m)
+{
+    const char *cookie = getenv("VMD_COOKIE");
+
+    if (cookie) {
+        str_copy(m->cookie, sizeof(m->cookie), cookie);
+        unsetenv("VMD_COOKIE");
+    }
+}
+
+static int set_up(struct emu *m, struct err *e)
+{
+    int rc = config_load(m, e);
+
+    if (rc == 0) {
+        rc = confine_process(m, e);
+    }
+    m->loop = rc == 0 ? loop_new(e) : NULL;
+    if (!m->loop) {
+        return rc != 0 ? rc : -ENOMEM;
+    }
+    take_cookie(m);
+    m->console = console_new(m->loop);
+    rc = build_vm(m, e);
+    if (rc != 0) {
+        return rc;
+    }
+    str_copy(m->reason, sizeof(m->reason), "start");
+    m->vm->on_state = on_state;
+    m->vm->on_state_arg = m;
+    m->vm->on_vcpu_thread = confine_vcpu_thread;
+    m->vm->on_vcpu_thread_arg = m;
+    m->sigint = loop_signal_new(m->loop, SIGINT, on_signal, m);
+    m->sigterm = loop_signal_new(m->loop, SIGTERM, on_signal, m);
+    rc = stats_start(m, e);
+    if (rc == 0) {
+        rc = open_console(m, e);
+    }
+    if (rc == 0 && m->opt.control_fd >= 0) {
+        rc = control_start(m, e);
+    }
+    return rc;
+}
+
+/* Runs the VM until it has stopped. */
+static int run(struct emu *m, struct err *e)
+{
+    int rc = vm_start(m->vm, e);
+
+    if (rc == 0) {
+        rc = confine_thread(m, CONFINE_MAIN, e);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (!m->opt.paused) {
+        vm_resume(m->vm);
+    }
+    rc = loop_run(m->loop, e);
+    vm_stop(m->vm, "loop-failed"); /* does nothing when it has stopped */
+    console_flush(m->console);
+    if (build_flush_disks(m, e) != 0) {
+        rc = -EIO;
+    }
+    control_drain(m);
+    return rc;
+}
+
+static void tear_down(struct emu *m)
+{
+    build_done(m);
+    control_free(m);
+    stats_free(m);
+    console_free(m->console);
+    loop_signal_free(m->sigint);
+    loop_signal_free(m->sigterm);
+    loop_free(m->loop);
+    if (m->has_config) {
+        api_vm_config_release(&m->config);
+    }
+    options_done(&m->opt);
+}
+
+static enum emu_exit exit_status(const struct emu *m)
+{
+    if (strcmp(m->reason, "guest-fail") == 0) {
+        return EMU_EXIT_GUEST;
+    }
+    return strcmp(m->reason, "guest-poweroff") == 0 || strcmp(m->reason, "quit") == 0 ? EMU_EXIT_OK :
+                                                                                        EMU_EXIT_INTERNAL;
+}
+
+int main(int argc, char **argv)
+{
+    struct emu m = { .cookie = "" };
+    struct err e = ERR_INIT;
+    enum emu_exit status = EMU_EXIT_CONFIG;
+    int rc;
+
+    log_init("vmd-emu", LOG_INFO, STDERR_FILENO);
+    signal(SIGPIPE, SIG_IGN);
+    rc = options_parse(&m.opt, argc, argv, &e);
+    if (rc == 0) {
+        rc = set_up(&m, &e);
+        if (rc == 0) {
+            rc = run(&m, &e);
+            status = rc == 0 ? exit_status(&m) : EMU_EXIT_INTERNAL;
+        }
+    } else if (rc > 0) {
+        status = EMU_EXIT_OK;
+        rc = 0;
+    }
+    tear_down(&m);
+    if (rc != 0) {
+        fprintf(stderr, "vmd-emu: %s\n", e.msg);
+    }
+    return (int)status;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command line of vmd-emu. Main thread, before anything else.
+ */
+#include "devices/registry.h"
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+#include "engine/emu/emu.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+enum opt {
+    OPT_CONFIG = 256, OPT_CONFIG_FD, OPT_CONTROL_FD, OPT_CONSOLE_FD, OPT_CONSOLE_LOG_FD, OPT_STATS_FD,
+    OPT_LOCK_FD, OPT_FILE, OPT_CONSOLE, OPT_SET, OPT_PAUSED, OPT_SANDBOX, OPT_DESCRIBE, OPT_VERSION, OPT_HELP
+};
+
+static const struct option long_options[] = {
+    { "config", required_argument, NULL, OPT_CONFIG },
+    { "config-fd", required_argument, NULL, OPT_CONFIG_FD },
+    { "control-fd", required_argument, NULL, OPT_CONTROL_FD },
+    { "console-fd", required_argument, NULL, OPT_CONSOLE_FD },
+    { "console-log-fd", required_argument, NULL, OPT_CONSOLE_LOG_FD },
+    { "stats-fd", required_argument, NULL, OPT_STATS_FD },
+    { "lock-fd", required_argument, NULL, OPT_LOCK_FD },
+    { "file", required_argument, NULL, OPT_FILE },
+    { "console", required_argument, NULL, OPT_CONSOLE },
+    { "set", required_argument, NULL, OPT_SET },
+    { "paused", no_argument, NULL, OPT_PAUSED },
+    { "sandbox", required_argument, NULL, OPT_SANDBOX },
+    { "describe-devices", no_argument, NULL, OPT_DESCRIBE },
+    { "version", no_argument, NULL, OPT_VERSION },
+    { "help", no_argument, NULL, OPT_HELP },
+    { NULL, 0, NULL, 0 },
+};
+
+static const char help[] =
+    "usage: vmd-emu --config FILE [--set KEY=VALUE]... [--console stdio|none] [-d LETTERS]\n"
+    "       vmd-emu --config-fd N --control-fd N --console-fd N [--file PATH=FD]... ...\n"
+    "\n"
+    "Runs one virtual machine. The first form opens the files that the configuration names; the\n"
+    "second is for the spawner of vmd: everything comes as a descriptor, no path is opened.\n"
+    "\n"
+    "  --config FILE         configuration (JSON, VmConfig); '-' is standard input\n"
+    "  --set KEY=VALUE       changes it: cpus=2, memory=1G, tcg.backend=interp, append='...'\n"
+    "  --console stdio|none  where the console goes; on a terminal Ctrl-] quits (default: stdio)\n"
+    "  --paused              the guest waits for emu.resume\n"
+    "  --sandbox MODE        off, on, or require (fails without); default: on in the second form\n"
+    "  --config-fd, --control-fd, --console-fd, --console-log-fd, --stats-fd, --lock-fd N\n"
+    "  --file PATH=FD        a file of the configuration, already open\n"
+    "  -d LETTERS            traces: m device registers, u odd device use, v virtio, i o h e t b\n"
+    "                        the translator\n"
+    "  --describe-devices    prints the device reference (Markdown)\n"
+    "  --version, --help\n"
+    "\n"
+    "Exit status: 0 guest power-off or quit, 1 configuration, 2 the guest reported failure,\n"
+    "3 internal failure.\n";
+
+static int parse_fd(const char *text, const char *what, int *fd, struct err *e)
+{
+    uint64_t n;
+    int rc = str_to_u64(text, 0, 1 << 20, what, &n, e);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (fcntl((int)n, F_GETFD) < 0) {
+        return err_errno(e, errno, "%s: descriptor %d", what, (int)n);
+    }
+    (void)fcntl((int)n, F_SETFD, FD_CLOEXEC);
+    *fd = (int)n;
+    return 0;
+}
+
+static int parse_file(struct emu_options *o, const char *text, struct err *e)
+{
+    const char *eq = strrchr(text, '=');
+    struct emu_file *f;
+    int fd = -1, rc;
+
+    if (!eq || eq == text) {
+        return err_set(e, -EINVAL, "--file %s: expected PATH=FD", text);
+    }
+    rc = parse_fd(eq + 1, "--file", &fd, e);
+    if (rc != 0) {
+        return rc;
+    }
+    o->files = xrealloc_n(o->files, o->n_files + 1, sizeof(*o->files));
+    f = &o->files[o->n_files++];
+    f->path = xstrndup(text, (size_t)(eq - text));
+    f->fd = fd;
+    return 0;
+}
+
+/* Index of a word in a list ended by NULL; -EINVAL names the choices. */
+static int parse_word(const char *text, const char *const *words, const char *what, struct err *e)
+{
+    AUTO_BUF all = BUF_INIT;
+
+    for (int i = 0; words[i]; i++) {
+        if (strcmp(words[i], text) == 0) {
+            return i;
+        }
+        buf_printf(&all, "%s%s", i ? ", " : "", words[i]);
+    }
+    return err_set(e, -EINVAL, "%s %s: expected one of %s", what, text, all.data);
+}
+
+static int say(int opt)
+{
+    AUTO_BUF b = BUF_INIT;
+
+    if (opt == OPT_HELP) {
+        buf_add_str(&b, help);
+    } else if (opt == OPT_VERSION) {
+        buf_printf(&b, "vmd-emu %s\n", PACKAGE_VERSION);
+    } else {
+        devices_describe(&b);
+    }
+    return fwrite(b.data, 1, b.len, stdout) == b.len && fflush(stdout) == 0 ? 1 : -EIO;
+}
+
+static int parse_one(struct emu_options *o, int opt, const char *arg, struct err *e)
+{
+    static const char *const consoles[] = { "none", "stdio", NULL };
+    static const char *const sandboxes[] = { "off", "on", "require", NULL };
+    int rc = 0;
+
+    switch (opt) {
+    case OPT_CONFIG:
+        o->config_path = arg;
+        return 0;
+    case OPT_CONFIG_FD:
+        return parse_fd(arg, "--config-fd", &o->config_fd, e);
+    case OPT_CONTROL_FD:
+        return parse_fd(arg, "--control-fd", &o->control_fd, e);
+    case OPT_CONSOLE_FD:
+        return parse_fd(arg, "--console-fd", &o->console_fd, e);
+    case OPT_CONSOLE_LOG_FD:
+        return parse_fd(arg, "--console-log-fd", &o->console_log_fd, e);
+    case OPT_STATS_FD:
+        return parse_fd(arg, "--stats-fd", &o->stats_fd, e);
+    case OPT_LOCK_FD:
+        return parse_fd(arg, "--lock-fd", &o->lock_fd, e);
+    case OPT_FILE:
+        return parse_file(o, arg, e);
+    case OPT_SET:
+        o->sets = xrealloc_n(o->sets, o->n_sets + 1, sizeof(*o->sets));
+        o->sets[o->n_sets++] = arg;
+        return 0;
+    case OPT_CONSOLE:
+        rc = parse_word(arg, consoles, "--console", e);
+        o->console = CONSOLE_NONE + (unsigned)(rc < 0 ? 0 : rc);
+        return rc < 0 ? rc : 0;
+    case OPT_SANDBOX:
+        rc = parse_word(arg, sandboxes, "--sandbox", e);
+        o->sandbox = SANDBOX_OFF + (unsigned)(rc < 0 ? 0 : rc);
+        return rc < 0 ? rc : 0;
+    case OPT_PAUSED:
+        o->paused = true;
+        return 0;
+    case 'd':
+        log_set_trace(arg);
+        return 0;
+    case OPT_DESCRIBE:
+    case OPT_VERSION:
+    case OPT_HELP:
+        return say(opt);
+    default:
+        return err_set(e, -EINVAL, "unknown option or missing argument; see vmd-emu --help");
+    }
+}
+
+int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
+{
+    int opt, rc = 0;
+
+    *o = (struct emu_options){ .config_fd = -1, .control_fd = -1, .console_fd = -1, .console_log_fd = -1,
+                               .stats_fd = -1, .lock_fd = -1 };
+    opterr = 0;
+    while (rc == 0 && (opt = getopt_long(argc, argv, "d:", long_options, NULL)) != -1) {
+        rc = parse_one(o, opt, optarg, e);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (optind < argc) {
+        return err_set(e, -EINVAL, "unexpected argument '%s'; see vmd-emu --help", argv[optind]);
+    }
+    if ((o->config_path != NULL) == (o->config_fd >= 0)) {
+        return err_set(e, -EINVAL, "give either --config FILE or --config-fd N; see vmd-emu --help");
+    }
+    if (o->console == CONSOLE_DEFAULT) {
+        o->console = o->console_fd >= 0 || o->config_fd >= 0 ? CONSOLE_NONE : CONSOLE_STDIO;
+    }
+    if (o->sandbox == SANDBOX_DEFAULT) {
+        o->sandbox = o->config_fd >= 0 ? SANDBOX_ON : SANDBOX_OFF;
+    }
+    return 0;
+}
+
+void options_done(struct emu_options *o)
+{
+    for (unsigned i = 0; i < o->n_files; i++) {
+        free(o->files[i].path);
+    }
+    free(o->files);
+    free(o->sets);
+}
