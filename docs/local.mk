@@ -1,4 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # docs: pages written by hand, and the pages under docs/reference that generators print.
 
-EXTRA_DIST += docs/ARCHITECTURE.md docs/SECURITY.md docs/PERFORMANCE.md
+EXTRA_DIST += \
+	docs/ARCHITECTURE.md \
+	docs/PERFORMANCE.md \
+	docs/SECURITY.md \
+	docs/adr \
+	docs/guide \
+	docs/reference
