@@ -190,7 +190,6 @@ def runtime(xlen, digest):
 
 def setup(asm):
     asm.op("csrrw", "zero", "mie", "zero")
-    asm.op("csrrw", "zero", "medeleg", "zero")
     asm.op("csrrw", "zero", "mideleg", "zero")
     asm.op("jal", "t1", "after_vector")
     asm.op("jal", "zero", "trap")
@@ -226,6 +225,7 @@ def apply_record(asm):
 
 
 def enter_case(asm):
+    asm.op("csrrw", "zero", "medeleg", "zero")
     asm.const("t6", OUT)
     asm.op("csrrw", "zero", "mscratch", "t6")
     # A store-conditional drops a reservation that an earlier case left behind.

@@ -27,10 +27,9 @@ tests_isa_trans_test_SOURCES = tests/isa/trans_test.c
 tests_isa_trans_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
 TESTS += tests/isa/run_vectors.py
-EXTRA_DIST += tests/isa/run_vectors.py tests/isa/cases.py tests/isa/deviations.py tests/isa/diff \
-	tests/isa/image.py tests/isa/insns.py tests/isa/make-vectors tests/isa/runner.py \
-	tests/isa/sequences.py tests/isa/vectors.py \
-	tests/isa/vectors
+EXTRA_DIST += tests/isa/cases.py tests/isa/csrs.py tests/isa/deviations.py tests/isa/diff \
+	tests/isa/image.py tests/isa/insns.py tests/isa/make-vectors tests/isa/run_vectors.py \
+	tests/isa/runner.py tests/isa/sequences.py tests/isa/vectors.py tests/isa/vectors
 
 # The host back end against the IR interpreter on random blocks.
 check_PROGRAMS += tests/isa/jit_vs_interp
