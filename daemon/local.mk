@@ -4,13 +4,70 @@
 
 noinst_LIBRARIES += libdaemon.a
 libdaemon_a_SOURCES = \
+	daemon/adopt.c \
+	daemon/calls.c \
+	daemon/calls.h \
+	daemon/daemon.h \
+	daemon/events.c \
+	daemon/events.h \
 	daemon/filecheck.c \
 	daemon/filecheck.h \
+	daemon/jobs.c \
+	daemon/jobs.h \
+	daemon/lockfile.c \
+	daemon/lockfile.h \
+	daemon/ops.c \
+	daemon/ops.h \
+	daemon/options.c \
+	daemon/preflight.c \
+	daemon/preflight.h \
 	daemon/proc.c \
 	daemon/proc.h \
+	daemon/registry.c \
+	daemon/registry.h \
+	daemon/rpc_misc.c \
+	daemon/rpc_vm.c \
+	daemon/run.h \
+	daemon/runfs.c \
+	daemon/runfs.h \
 	daemon/spawn/proto.h \
+	daemon/spawner.c \
+	daemon/spawner.h \
+	daemon/stats.c \
+	daemon/stats.h \
 	daemon/store.c \
 	daemon/store.h \
 	daemon/store_load.c \
 	daemon/store_sql.c \
-	daemon/store_sql.h
+	daemon/store_sql.h \
+	daemon/supervise.c \
+	daemon/supervise.h \
+	daemon/systemd.c \
+	daemon/systemd.h \
+	daemon/vmops.c \
+	daemon/vmops.h \
+	daemon/waits.c \
+	daemon/waits.h \
+	daemon/watch.c
+
+bin_PROGRAMS += vmd
+vmd_SOURCES = daemon/main.c
+vmd_LDADD = $(LINK_DAEMON)
+
+# No store, no loop, no thread: it links the JSON of api-schema and the base alone.
+pkglibexec_PROGRAMS += vmd-spawn
+vmd_spawn_SOURCES = \
+	daemon/filecheck.c \
+	daemon/proc.c \
+	daemon/spawn/files.c \
+	daemon/spawn/jail.c \
+	daemon/spawn/main.c \
+	daemon/spawn/monitor.c \
+	daemon/spawn/proto.h \
+	daemon/spawn/spawn.h
+vmd_spawn_LDADD = $(LINK_API)
+
+# A stand-in for vmd-emu, for tests of the daemon that need an emulator that misbehaves.
+check_PROGRAMS += tests/e2e/fake_emu
+tests_e2e_fake_emu_SOURCES = tests/e2e/fake_emu.c
+tests_e2e_fake_emu_LDADD = $(LINK_API)

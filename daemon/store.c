@@ -31,7 +31,7 @@
 #include <unistd.h>
 
 #define BATCH_MAX 512
-#define OP_VALUES 10
+#define OP_VALUES 11
 
 struct val {
     char *text; /* NULL: the number */
@@ -143,14 +143,13 @@ void store_tx_run_del(struct store_tx *tx, int64_t vm)
 
 void store_tx_job_put(struct store_tx *tx, const struct store_job *r)
 {
-    tx_add(tx, ST_JOB_PUT, "itttiiit", r->id, r->kind, r->vm, r->state, r->owner, r->created_ns,
-           r->ended_ns, r->error);
+    tx_add(tx, ST_JOB_PUT, "iiit", r->id, r->owner, (int64_t)r->active, r->body);
     tx_add(tx, ST_JOB_TRIM, "i", r->id);
 }
 
 void store_tx_event_put(struct store_tx *tx, const struct store_event *r)
 {
-    tx_add(tx, ST_EVENT_PUT, "iittt", r->seq, r->time_ns, r->type, r->vm, r->data);
+    tx_add(tx, ST_EVENT_PUT, "it", r->seq, r->body);
     tx_add(tx, ST_EVENT_TRIM, "i", r->seq);
     if (r->seq > tx->s->max_event) {
         tx->s->max_event = r->seq;
@@ -159,8 +158,9 @@ void store_tx_event_put(struct store_tx *tx, const struct store_event *r)
 
 void store_tx_exit_put(struct store_tx *tx, const struct store_exit *r)
 {
-    tx_add(tx, ST_EXIT_PUT, "itttiiiiit", r->vm, r->uuid, r->name, r->cookie, r->pid,
-           r->started_ns, r->ended_ns, (int64_t)r->status, (int64_t)r->signal, r->reason);
+    tx_add(tx, ST_EXIT_PUT, "itttiiiiitt", r->vm, r->uuid, r->name, r->cookie, r->pid,
+           r->started_ns, r->ended_ns, (int64_t)r->status, (int64_t)r->signal, r->reason,
+           r->message);
     tx_add(tx, ST_EXIT_TRIM, "");
 }
 

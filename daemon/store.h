@@ -69,21 +69,20 @@ struct store_run {
     int64_t mon_pid, mon_start;  /* the monitor that waits for it */
 };
 struct store_job {
-    int64_t id;
-    const char *kind, *vm, *state; /* vm: its name, or "" */
-    int64_t owner, created_ns, ended_ns;
-    const char *error; /* "" unless failed */
+    int64_t id, owner;
+    bool active;      /* waits or runs */
+    const char *body; /* the API's Job as JSON */
 };
 struct store_event {
-    int64_t seq, time_ns;
-    const char *type, *vm, *data; /* data: JSON object */
+    int64_t seq;
+    const char *body; /* the API's Event as JSON */
 };
 struct store_exit {
     int64_t vm;
     const char *uuid, *name, *cookie;
     int64_t pid, started_ns, ended_ns;
     int status, signal; /* exit status or -1; signal number or 0 */
-    const char *reason;
+    const char *reason, *message; /* message: the emulator's last words, or "" */
 };
 struct store_idem {
     int64_t uid;

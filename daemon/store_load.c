@@ -101,13 +101,9 @@ static void each_job(const struct sink *to, sqlite3_stmt *st)
 {
     struct store_job row = {
         .id = sqlite3_column_int64(st, 0),
-        .kind = text(st, 1),
-        .vm = text(st, 2),
-        .state = text(st, 3),
-        .owner = sqlite3_column_int64(st, 4),
-        .created_ns = sqlite3_column_int64(st, 5),
-        .ended_ns = sqlite3_column_int64(st, 6),
-        .error = text(st, 7),
+        .owner = sqlite3_column_int64(st, 1),
+        .active = sqlite3_column_int(st, 2) != 0,
+        .body = text(st, 3),
     };
     to->job(to->arg, &row);
 }
@@ -117,7 +113,7 @@ int store_load_jobs(struct store *s, void (*fn)(void *arg, const struct store_jo
 {
     struct sink to = { .each = each_job, .job = fn, .arg = arg };
     return load(s,
-                "SELECT id, kind, vm, state, owner, created_ns, ended_ns, error "
+                "SELECT id, owner, active, body "
                 "FROM jobs ORDER BY id",
                 &to, e);
 }
@@ -126,10 +122,7 @@ static void each_event(const struct sink *to, sqlite3_stmt *st)
 {
     struct store_event row = {
         .seq = sqlite3_column_int64(st, 0),
-        .time_ns = sqlite3_column_int64(st, 1),
-        .type = text(st, 2),
-        .vm = text(st, 3),
-        .data = text(st, 4),
+        .body = text(st, 1),
     };
     to->event(to->arg, &row);
 }
@@ -139,7 +132,7 @@ int store_load_events(struct store *s, void (*fn)(void *arg, const struct store_
 {
     struct sink to = { .each = each_event, .event = fn, .arg = arg };
     return load(s,
-                "SELECT seq, time_ns, type, vm, data "
+                "SELECT seq, body "
                 "FROM events ORDER BY seq",
                 &to, e);
 }
@@ -157,6 +150,7 @@ static void each_exit(const struct sink *to, sqlite3_stmt *st)
         .status = sqlite3_column_int(st, 7),
         .signal = sqlite3_column_int(st, 8),
         .reason = text(st, 9),
+        .message = text(st, 10),
     };
     to->exit(to->arg, &row);
 }
@@ -166,7 +160,7 @@ int store_load_exits(struct store *s, void (*fn)(void *arg, const struct store_e
 {
     struct sink to = { .each = each_exit, .exit = fn, .arg = arg };
     return load(s,
-                "SELECT vm, uuid, name, cookie, pid, started_ns, ended_ns, status, signal, reason "
+                "SELECT vm, uuid, name, cookie, pid, started_ns, ended_ns, status, signal, reason, message "
                 "FROM exits ORDER BY id",
                 &to, e);
 }

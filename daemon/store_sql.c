@@ -27,14 +27,14 @@ const char *const store_stmt_sql[ST_COUNT] = {
     [ST_RUN_PUT] = "INSERT OR REPLACE INTO runtime(vm, cookie, boot_id, since_ns, pid, start_time, "
                    "mon_pid, mon_start) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [ST_RUN_DEL] = "DELETE FROM runtime WHERE vm = ?1",
-    [ST_JOB_PUT] = "INSERT INTO jobs(id, kind, vm, state, owner, created_ns, ended_ns, error) "
-                   "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT(id) DO UPDATE SET "
-                   "state = excluded.state, ended_ns = excluded.ended_ns, error = excluded.error",
-    [ST_JOB_TRIM] = "DELETE FROM jobs WHERE id <= ?1 - " STR(STORE_JOBS_KEPT) " AND ended_ns > 0",
-    [ST_EVENT_PUT] = "INSERT INTO events(seq, time_ns, type, vm, data) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [ST_JOB_PUT] = "INSERT INTO jobs(id, owner, active, body) VALUES(?1, ?2, ?3, ?4) "
+                   "ON CONFLICT(id) DO UPDATE SET active = excluded.active, body = excluded.body",
+    [ST_JOB_TRIM] = "DELETE FROM jobs WHERE id <= ?1 - " STR(STORE_JOBS_KEPT) " AND active = 0",
+    [ST_EVENT_PUT] = "INSERT INTO events(seq, body) VALUES(?1, ?2)",
     [ST_EVENT_TRIM] = "DELETE FROM events WHERE seq <= ?1 - " STR(STORE_EVENTS_KEPT),
     [ST_EXIT_PUT] = "INSERT OR IGNORE INTO exits(vm, uuid, name, cookie, pid, started_ns, ended_ns, "
-                    "status, signal, reason) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                    "status, signal, reason, message) "
+                    "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     [ST_EXIT_TRIM] = "DELETE FROM exits WHERE id <= (SELECT max(id) FROM exits) "
                      "- " STR(STORE_EXITS_KEPT),
     [ST_IDEM_PUT] = "INSERT INTO idem(uid, key, method, args_hash, reply, time_ns) "
@@ -61,15 +61,13 @@ static const char *const migrations[STORE_SCHEMA] = {
     " cookie TEXT NOT NULL UNIQUE, boot_id TEXT NOT NULL, since_ns INTEGER NOT NULL,"
     " pid INTEGER NOT NULL, start_time INTEGER NOT NULL, mon_pid INTEGER NOT NULL,"
     " mon_start INTEGER NOT NULL);"
-    "CREATE TABLE jobs(id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, vm TEXT NOT NULL,"
-    " state TEXT NOT NULL, owner INTEGER NOT NULL, created_ns INTEGER NOT NULL,"
-    " ended_ns INTEGER NOT NULL, error TEXT NOT NULL);"
-    "CREATE TABLE events(seq INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, type TEXT NOT NULL,"
-    " vm TEXT NOT NULL, data TEXT NOT NULL);"
+    "CREATE TABLE jobs(id INTEGER PRIMARY KEY AUTOINCREMENT, owner INTEGER NOT NULL,"
+    " active INTEGER NOT NULL, body TEXT NOT NULL);"
+    "CREATE TABLE events(seq INTEGER PRIMARY KEY, body TEXT NOT NULL);"
     "CREATE TABLE exits(id INTEGER PRIMARY KEY AUTOINCREMENT, vm INTEGER NOT NULL,"
     " uuid TEXT NOT NULL, name TEXT NOT NULL, cookie TEXT NOT NULL UNIQUE, pid INTEGER NOT NULL,"
     " started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL, status INTEGER NOT NULL,"
-    " signal INTEGER NOT NULL, reason TEXT NOT NULL);"
+    " signal INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL);"
     "CREATE INDEX exits_vm ON exits(vm);"
     "CREATE TABLE idem(id INTEGER PRIMARY KEY AUTOINCREMENT, uid INTEGER NOT NULL,"
     " key TEXT NOT NULL, method TEXT NOT NULL, args_hash TEXT NOT NULL, reply TEXT NOT NULL,"

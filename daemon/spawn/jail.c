@@ -32,6 +32,8 @@
 /* User ids of emulators that root starts: above every range that systemd or shadow hand out. */
 #define JAIL_UID_BASE 0x70000000u
 #define JAIL_UID_COUNT 0x0f000000u
+/* Where the new root is put together, in a mount namespace of its own: a folder every uid reaches. */
+#define JAIL_MOUNT "/tmp"
 /* What the emulator calls itself inside its user namespace; not 0, so exec drops capabilities. */
 #define JAIL_INNER_ID 1000
 
@@ -98,13 +100,18 @@ int jail_map_ids(const struct spawner *sp, pid_t child, int64_t vm, struct err *
     return rc;
 }
 
-static int drop_ids(const struct spawner *sp, int64_t vm, struct err *e)
+static void drop_caps(void)
 {
-    unsigned id = on(sp, LAYER_USER) ? JAIL_INNER_ID : jail_uid(sp, vm);
     for (int cap = 0; cap <= 63; cap++) {
         prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* fails for capabilities the kernel lacks */
     }
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+}
+
+/* In a user namespace capabilities (over the namespace) stay until exec, since no id in it is 0. */
+static int drop_ids(const struct spawner *sp, int64_t vm, struct err *e)
+{
+    unsigned id = on(sp, LAYER_USER) ? JAIL_INNER_ID : jail_uid(sp, vm);
     if (sp->root && setgroups(0, NULL) < 0) {
         return err_errno(e, errno, "jail: cannot drop groups");
     }
@@ -152,8 +159,9 @@ static int bind_folder(const char *root, const char *what, struct err *e)
     return lock_mount(at, e);
 }
 
-static int new_root(const char *root, struct err *e)
+static int new_root(struct err *e)
 {
+    const char *root = JAIL_MOUNT;
     static const char *const libs[] = { "/usr/lib", "/usr/lib64", "/lib", "/lib64" };
     if (mount("vmd-root", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=0755") < 0) {
         return err_errno(e, errno, "jail: cannot mount a tmpfs on '%s'", root);
@@ -186,30 +194,41 @@ static int limit(int what, rlim_t value, const char *name, struct err *e)
     return setrlimit(what, &now) < 0 ? err_errno(e, errno, "jail: rlimit %s", name) : 0;
 }
 
-int jail_enter(const struct spawner *sp, int64_t vm, const char *dir, struct err *e)
+static int set_limits(const struct spawner *sp, struct err *e)
+{
+    int rc = limit(RLIMIT_CORE, 0, "core", e);
+    if (rc == 0) {
+        rc = limit(RLIMIT_NOFILE, 1024, "nofile", e);
+    }
+    /* Counts threads, of the uid: only where the uid is the VM's own. */
+    if (rc == 0 && sp->root && on(sp, LAYER_USER)) {
+        rc = limit(RLIMIT_NPROC, 1024, "nproc", e);
+    }
+    return rc;
+}
+
+int jail_enter(const struct spawner *sp, int64_t vm, struct err *e)
 {
     int rc = 0;
-    umask(077);
-    if (on(sp, LAYER_MOUNT) && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+    umask(022);
+    if (on(sp, LAYER_USER)) { /* first: only mapped ids may own what a mount holds */
+        rc = drop_ids(sp, vm, e);
+    }
+    if (rc == 0 && on(sp, LAYER_MOUNT) && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
         rc = err_errno(e, errno, "jail: cannot make mounts private");
     }
     if (rc == 0 && on(sp, LAYER_ROOT)) {
-        rc = new_root(dir, e);
+        rc = new_root(e);
     }
     if (rc == 0 && !on(sp, LAYER_ROOT) && chdir("/") < 0) {
         rc = err_errno(e, errno, "jail: cannot enter /");
     }
     if (rc == 0 && on(sp, LAYER_RLIMITS)) {
-        rc = limit(RLIMIT_CORE, 0, "core", e);
-        if (rc == 0) {
-            rc = limit(RLIMIT_NOFILE, 1024, "nofile", e);
-        }
-        /* Counts threads, of the uid: only where the uid is the VM's own. */
-        if (rc == 0 && sp->root && on(sp, LAYER_USER)) {
-            rc = limit(RLIMIT_NPROC, 1024, "nproc", e);
-        }
+        rc = set_limits(sp, e);
     }
-    if (rc == 0) {
+    drop_caps();
+    umask(077);
+    if (rc == 0 && !on(sp, LAYER_USER)) {
         rc = drop_ids(sp, vm, e);
     }
     if (rc == 0 && on(sp, LAYER_NO_NEW_PRIVS) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
@@ -220,8 +239,7 @@ int jail_enter(const struct spawner *sp, int64_t vm, const char *dir, struct err
 
 /* ---- trying ---- */
 
-static void __attribute__((noreturn)) probe_child(const struct spawner *sp, const char *dir, int gate,
-                                                  int status)
+static void __attribute__((noreturn)) probe_child(const struct spawner *sp, int gate, int status)
 {
     struct err e = ERR_INIT;
     char go;
@@ -234,7 +252,7 @@ static void __attribute__((noreturn)) probe_child(const struct spawner *sp, cons
     dup2(null, 0);
     dup2(null, 1);
     dup2(null, 2);
-    if (jail_enter(sp, 0, dir, &e) == 0) {
+    if (jail_enter(sp, 0, &e) == 0) {
         syscall(SYS_execveat, sp->emulator_fd, "", argv, envp, AT_EMPTY_PATH);
         if (errno == ENOENT || errno == ENOEXEC) {
             execve(sp->emulator, argv, envp);
@@ -295,7 +313,7 @@ static int probe(const struct spawner *sp, char *why, size_t size)
     if (pid == 0) {
         close(gate_w);
         close(status_r);
-        probe_child(sp, sp->run, gate_r, status_w);
+        probe_child(sp, gate_r, status_w);
     }
     close(take_fd(&status_w));
     int rc = jail_map_ids(sp, pid, 0, &e);

@@ -100,7 +100,7 @@ static void __attribute__((noreturn)) emulator_main(struct start *st, int gate, 
     char **argv = build_argv(st);
     AUTO_FREE char *cookie = xasprintf("VMD_COOKIE=%s", st->cookie);
     char *envp[] = { (char *)"PATH=/usr/bin:/bin", (char *)"LANG=C.UTF-8", cookie, NULL };
-    if (jail_enter(st->sp, st->vm, st->dir, &e) == 0) {
+    if (jail_enter(st->sp, st->vm, &e) == 0) {
         /* By descriptor: the path may not exist in the jail. A script needs the path. */
         syscall(SYS_execveat, st->sp->emulator_fd, "", argv, envp, AT_EMPTY_PATH);
         if (errno == ENOENT || errno == ENOEXEC) {

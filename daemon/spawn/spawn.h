@@ -86,7 +86,7 @@ void jail_probe(struct spawner *sp);
 uint64_t jail_clone_flags(const struct spawner *sp);
 /* In the parent, after clone3: maps the ids of the child's user namespace. */
 int jail_map_ids(const struct spawner *sp, pid_t child, int64_t vm, struct err *e);
-/* In the child, before exec. `dir` is any folder to mount over. */
-int jail_enter(const struct spawner *sp, int64_t vm, const char *dir, struct err *e);
+/* In the child, before exec. */
+int jail_enter(const struct spawner *sp, int64_t vm, struct err *e);
 
 #endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The daemon: everything hangs from struct vmd. All of it lives on the loop's thread; the only
+ * other threads are the store's (store.c).
+ */
+#ifndef VMD_DAEMON_DAEMON_H
+#define VMD_DAEMON_DAEMON_H
+
+#include "engine/base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct events;
+struct idems;
+struct jobs;
+struct loop;
+struct loop_timer;
+struct registry;
+struct rpc_server;
+struct spawner_client;
+struct store;
+
+/* options.c; main() owns it. */
+struct vmd_options {
+    char *run, *lib;      /* folders: sockets and run folders; console logs */
+    char *socket, *store; /* files */
+    char *socket_ro;      /* second, read-only socket; NULL: none */
+    char *emulator, *spawn;
+    char *log; /* file; NULL: standard error */
+};
+
+/* From the command line. 0 go on, 1 done (--help, --version), -1 after a message. */
+int options_parse(struct vmd_options *o, int argc, char **argv);
+/* Makes the folders, checks that socket names fit. */
+int options_folders(const struct vmd_options *o, struct err *e);
+void options_done(struct vmd_options *o);
+
+struct vmd {
+    struct vmd_options opt;
+    struct loop *loop;
+    struct store *store;
+    struct events *events;
+    struct jobs *jobs;
+    struct idems *idems;
+    struct registry *vms;
+    struct spawner_client *spawner;
+    struct rpc_server *server;
+    char boot_id[37];
+    int64_t started_ns; /* CLOCK_REALTIME */
+    bool ending;        /* asked to end: no new work */
+    bool end_stop_vms;  /* and the VMs are ended first */
+    struct loop_timer *end_timer;
+};
+
+/* Ends the daemon orderly: what is open is answered, then the loop quits. VMs run on unless
+ * stop_vms. */
+void vmd_end(struct vmd *d, bool stop_vms);
+
+#endif

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The journal of events, its subscribers, and changes (a transaction plus its events).
+ *
+ * Owns the ring of published events and the subscriptions. Loop thread. A subscriber that has to
+ * catch up is fed in pieces, as fast as its connection takes them, so that neither a long journal
+ * nor a slow reader costs more than its own connection.
+ */
+#include "daemon/events.h"
+
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/conn.h"
+#include "api-schema/rpc/server.h"
+#include "daemon/daemon.h"
+#include "daemon/proc.h"
+#include "engine/base/list.h"
+#include "engine/base/log.h"
+#include "engine/base/loop.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define SUBS_PER_SESSION 16
+#define FEED_QUEUE (128 * 1024) /* bytes queued at a client above which feeding pauses */
+#define FEED_RETRY_NS 20000000
+#define SEQ_GAP 1000000 /* left after an unclean end: numbers told but not durable are not reused */
+
+struct entry {
+    int64_t seq;
+    enum api_event_type type;
+    char vm[40];
+    struct json_object *json; /* owned */
+};
+struct sub {
+    struct list link;
+    struct rpc_session *s;
+    int64_t id, sent; /* last sequence number looked at */
+    struct event_filter f;
+};
+struct events {
+    struct vmd *d;
+    struct entry *ring; /* STORE_EVENTS_KEPT entries */
+    size_t first, n;
+    int64_t next_seq; /* to be given next */
+    int64_t newest;   /* last published */
+    struct list subs;
+    int64_t next_sub;
+    struct loop_timer *feed_timer;
+};
+struct change {
+    struct vmd *d;
+    struct store_tx *tx;
+    bool must_tell;
+    struct api_event *events;
+    size_t n_events;
+    struct entry *entries; /* made at commit */
+    void (*fn)(void *arg, const struct err *e);
+    void *arg;
+};
+
+static void feed_all(void *arg);
+
+struct events *events_new(struct vmd *d)
+{
+    struct events *ev = xnew(struct events);
+    ev->d = d;
+    ev->ring = xnew_n(struct entry, STORE_EVENTS_KEPT);
+    ev->next_seq = 1;
+    ev->next_sub = 1;
+    list_init(&ev->subs);
+    ev->feed_timer = loop_timer_new(d->loop, feed_all, ev);
+    return ev;
+}
+
+void events_free(struct events *ev)
+{
+    if (!ev) {
+        return;
+    }
+    list_for_each_safe(n, &ev->subs) {
+        free(list_entry(n, struct sub, link));
+    }
+    for (size_t i = 0; i < ev->n; i++) {
+        json_object_put(ev->ring[(ev->first + i) % STORE_EVENTS_KEPT].json);
+    }
+    loop_timer_free(ev->feed_timer);
+    free(ev->ring);
+    free(ev);
+}
+
+static void ring_add(struct events *ev, struct entry *take)
+{
+    if (ev->n == STORE_EVENTS_KEPT) {
+        json_object_put(ev->ring[ev->first].json);
+        ev->first = (ev->first + 1) % STORE_EVENTS_KEPT;
+        ev->n--;
+    }
+    ev->ring[(ev->first + ev->n++) % STORE_EVENTS_KEPT] = *take;
+    ev->newest = take->seq;
+}
+
+static const struct entry *ring_at(const struct events *ev, size_t i)
+{
+    return &ev->ring[(ev->first + i) % STORE_EVENTS_KEPT];
+}
+
+static void load_one(void *arg, const struct store_event *row)
+{
+    struct events *ev = arg;
+    struct entry en = { .seq = row->seq };
+    struct err e = ERR_INIT;
+    if (api_json_parse(row->body, strlen(row->body), &en.json, &e) < 0) {
+        log_warn("daemon", "event %lld of the journal left out: %s", (long long)row->seq, e.msg);
+        return;
+    }
+    const char *type = api_json_get_str(en.json, "type");
+    const char *vm = api_json_get_str(en.json, "vm");
+    int value = type ? api_enum_value(&api_type_event_type, type) : -1;
+    en.type = value >= 0 ? (enum api_event_type)value : API_EVENT_TYPE_DAEMON;
+    str_copy(en.vm, sizeof(en.vm), vm ? vm : "");
+    ring_add(ev, &en);
+}
+
+int events_load(struct events *ev, bool skip, struct err *e)
+{
+    int64_t vm, job;
+    int rc = store_load_events(ev->d->store, load_one, ev, e);
+    if (rc == 0) {
+        rc = store_next_ids(ev->d->store, &vm, &job, &ev->next_seq, e);
+    }
+    if (rc == 0 && skip) {
+        ev->next_seq += SEQ_GAP;
+    }
+    return rc;
+}
+
+int64_t events_newest(const struct events *ev)
+{
+    return ev->newest;
+}
+
+int64_t events_oldest(const struct events *ev)
+{
+    return ev->n ? ring_at(ev, 0)->seq : ev->newest + 1;
+}
+
+/* First index with seq > after. */
+static size_t ring_find(const struct events *ev, int64_t after)
+{
+    size_t lo = 0, hi = ev->n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (ring_at(ev, mid)->seq > after) {
+            hi = mid;
+        } else {
+            lo = mid + 1;
+        }
+    }
+    return lo;
+}
+
+static bool passes(const struct event_filter *f, const struct entry *en)
+{
+    return (!f->vm[0] || strcmp(f->vm, en->vm) == 0) &&
+           (!f->types || (f->types & (UINT64_C(1) << en->type)));
+}
+
+int64_t events_page(const struct events *ev, int64_t after, unsigned max,
+                    const struct event_filter *f,
+                    void (*fn)(void *arg, struct json_object *event), void *arg)
+{
+    for (size_t i = ring_find(ev, after); i < ev->n; i++) {
+        const struct entry *en = ring_at(ev, i);
+        if (passes(f, en)) {
+            if (max-- == 0) {
+                return after;
+            }
+            fn(arg, en->json);
+        }
+        after = en->seq;
+    }
+    return after;
+}
+
+/* ---- subscriptions ---- */
+
+/* False when the client has enough for now. */
+static bool feed(struct events *ev, struct sub *sub)
+{
+    for (size_t i = ring_find(ev, sub->sent); i < ev->n; i++) {
+        const struct entry *en = ring_at(ev, i);
+        if (passes(&sub->f, en)) {
+            if (rpc_conn_queued(sub->s->conn) > FEED_QUEUE) {
+                return false;
+            }
+            AUTO_JSON params = json_object_new_object();
+            api_json_set_int(params, "subscription", sub->id);
+            api_json_set(params, "event", json_object_get(en->json));
+            rpc_session_notify(sub->s, "event", params);
+        }
+        sub->sent = en->seq;
+    }
+    return true;
+}
+
+static void feed_all(void *arg)
+{
+    struct events *ev = arg;
+    bool again = false;
+    list_for_each_safe(n, &ev->subs) {
+        again |= !feed(ev, list_entry(n, struct sub, link));
+    }
+    if (again) {
+        loop_timer_arm(ev->feed_timer, FEED_RETRY_NS);
+    }
+}
+
+int64_t events_subscribe(struct events *ev, struct rpc_session *s, int64_t after,
+                         const struct event_filter *f)
+{
+    unsigned has = 0;
+    list_for_each(n, &ev->subs) {
+        has += list_entry(n, struct sub, link)->s == s;
+    }
+    if (has >= SUBS_PER_SESSION) {
+        return -ENOBUFS;
+    }
+    struct sub *sub = xnew(struct sub);
+    sub->s = s;
+    sub->id = ev->next_sub++;
+    sub->sent = after >= 0 ? after : ev->newest;
+    sub->f = *f;
+    list_append(&ev->subs, &sub->link);
+    /* Not at once: the reply with the number goes first. */
+    loop_timer_arm(ev->feed_timer, 0);
+    return sub->id;
+}
+
+int events_unsubscribe(struct events *ev, struct rpc_session *s, int64_t id)
+{
+    list_for_each_safe(n, &ev->subs) {
+        struct sub *sub = list_entry(n, struct sub, link);
+        if (sub->s == s && sub->id == id) {
+            list_remove(n);
+            free(sub);
+            return 0;
+        }
+    }
+    return -ENOENT;
+}
+
+void events_session_closed(struct events *ev, struct rpc_session *s)
+{
+    list_for_each_safe(n, &ev->subs) {
+        struct sub *sub = list_entry(n, struct sub, link);
+        if (sub->s == s) {
+            list_remove(n);
+            free(sub);
+        }
+    }
+}
+
+/* ---- changes ---- */
+
+struct change *change_new(struct vmd *d)
+{
+    struct change *c = xnew(struct change);
+    c->d = d;
+    c->tx = store_tx_new(d->store);
+    return c;
+}
+
+struct store_tx *change_tx(struct change *c)
+{
+    return c->tx;
+}
+
+void change_event(struct change *c, const struct api_event *e)
+{
+    c->events = xrealloc_n(c->events, c->n_events + 1, sizeof(*c->events));
+    api_copy(&api_type_event, e, &c->events[c->n_events++]);
+}
+
+void change_must_tell(struct change *c)
+{
+    c->must_tell = true;
+}
+
+static void change_free(struct change *c)
+{
+    for (size_t i = 0; i < c->n_events; i++) {
+        api_release(&api_type_event, &c->events[i]);
+        if (c->entries) {
+            json_object_put(c->entries[i].json);
+        }
+    }
+    free(c->events);
+    free(c->entries);
+    free(c);
+}
+
+void change_drop(struct change *c)
+{
+    store_tx_drop(c->tx);
+    change_free(c);
+}
+
+static void change_done(void *arg, const struct err *e)
+{
+    struct change *c = arg;
+    if (!e || c->must_tell) {
+        for (size_t i = 0; i < c->n_events; i++) {
+            ring_add(c->d->events, &c->entries[i]);
+            c->entries[i].json = NULL;
+        }
+    }
+    if (e && c->must_tell) {
+        log_error("daemon", "not durable: %s", e->msg);
+    }
+    if (c->n_events && !list_empty(&c->d->events->subs)) {
+        feed_all(c->d->events);
+    }
+    if (c->fn) {
+        c->fn(c->arg, e);
+    }
+    change_free(c);
+}
+
+void change_commit(struct change *c, void (*fn)(void *arg, const struct err *e), void *arg)
+{
+    struct events *ev = c->d->events;
+    c->entries = xnew_n(struct entry, c->n_events ? c->n_events : 1);
+    for (size_t i = 0; i < c->n_events; i++) {
+        struct api_event *event = &c->events[i];
+        event->seq = ev->next_seq++;
+        event->time_ms = time_real_ns() / 1000000;
+        struct entry *en = &c->entries[i];
+        en->seq = event->seq;
+        en->type = event->type;
+        str_copy(en->vm, sizeof(en->vm), event->vm ? event->vm : "");
+        en->json = api_encode(&api_type_event, event);
+        store_tx_event_put(c->tx, &(struct store_event){ .seq = en->seq,
+                                                         .body = api_json_text(en->json) });
+    }
+    c->fn = fn;
+    c->arg = arg;
+    struct store_tx *tx = c->tx;
+    c->tx = NULL;
+    store_tx_commit(tx, change_done, c);
+}

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmd, the daemon: start, listening, signals, end. Owns struct vmd.
+ *
+ * Order of a start: options, locks (one daemon for one store), vmd-spawn (while there is neither a
+ * thread nor a store), store, registry, re-adoption, and only then clients.
+ */
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/server.h"
+#include "daemon/calls.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/jobs.h"
+#include "daemon/lockfile.h"
+#include "daemon/ops.h"
+#include "daemon/proc.h"
+#include "daemon/registry.h"
+#include "daemon/run.h"
+#include "daemon/spawner.h"
+#include "daemon/store.h"
+#include "daemon/systemd.h"
+#include "daemon/waits.h"
+#include "engine/base/fd.h"
+#include "engine/base/log.h"
+#include "engine/base/loop.h"
+#include "engine/base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define END_TICK_NS INT64_C(20000000)
+#define END_CALLS_TICKS 250    /* 5 s for calls at work */
+#define END_VMS_TICKS 1500     /* 30 s for VMs asked to quit, then they are killed */
+#define END_KILLED_TICKS 1750
+
+struct start {
+    struct vmd *d;
+    struct sd_fd sockets[SD_FDS_MAX];
+    unsigned n_sockets;
+    char notify[128];
+    bool recovered;
+    bool made_socket, made_socket_ro;
+    unsigned ticks;
+    struct loop_signal *term, *intr;
+    int code; /* exit status */
+};
+
+/* ---- clients ---- */
+
+static enum api_role authorize(void *arg, const struct rpc_peer *peer, enum api_role max)
+{
+    (void)arg;
+    if (peer->uid == 0 || peer->uid == geteuid()) {
+        return max;
+    }
+    /* The mode of the socket and its folder let in only the group. Its members run VMs and own
+     * those they defined (call_owns). */
+    return max < API_ROLE_OWNER ? max : API_ROLE_OWNER;
+}
+
+static void session_closed(void *arg, struct rpc_session *s)
+{
+    struct vmd *d = arg;
+    events_session_closed(d->events, s);
+}
+
+static const struct rpc_server_ops server_ops = {
+    .authorize = authorize,
+    .closed = session_closed,
+    .before = calls_before,
+    .after = calls_after,
+};
+
+static int listen_at(struct vmd *d, const char *path, unsigned mode, enum api_role max, bool *made,
+                     struct err *e)
+{
+    int fd = unix_listen(path, mode, 512, e);
+    if (fd < 0) {
+        return fd;
+    }
+    *made = true;
+    return rpc_server_listen(d->server, fd, max, e);
+}
+
+static int listen_all(struct start *st, struct err *e)
+{
+    struct vmd *d = st->d;
+    int rc = 0;
+    for (unsigned i = 0; i < st->n_sockets && rc == 0; i++) {
+        rc = rpc_server_listen(d->server, st->sockets[i].fd,
+                               st->sockets[i].read_only ? API_ROLE_VIEWER : API_ROLE_ADMIN, e);
+        st->sockets[i].fd = -1;
+    }
+    if (rc == 0 && st->n_sockets == 0) {
+        rc = listen_at(d, d->opt.socket, 0660, API_ROLE_ADMIN, &st->made_socket, e);
+    }
+    if (rc == 0 && d->opt.socket_ro) {
+        rc = listen_at(d, d->opt.socket_ro, 0666, API_ROLE_VIEWER, &st->made_socket_ro, e);
+    }
+    return rc;
+}
+
+/* ---- what the last daemon left at work ---- */
+
+static void settle_job(void *arg, struct job *job)
+{
+    struct vmd *d = arg;
+    if (!job_active(job)) {
+        return;
+    }
+    struct vm *vm = job->info.vm ? vm_find(d, job->info.vm, false) : NULL;
+    struct api_error x = API_ERROR_INIT;
+    struct change *c = change_new(d);
+    bool runs = vm && vm->run && run_pid(vm->run) > 0;
+    if (!runs) {
+        api_error_set(&x, API_E_CANCELLED, job->info.name, "begin it again",
+                      "vmd ended while the job was at work");
+    }
+    change_must_tell(c);
+    job_end(d, job, c, runs ? NULL : &x, runs ? vm_info(vm, false, false) : NULL);
+    change_commit(c, NULL, NULL);
+}
+
+static void tell_daemon(struct vmd *d, const char *reason)
+{
+    struct change *c = change_new(d);
+    change_must_tell(c);
+    change_event(c, &(struct api_event){ .type = API_EVENT_TYPE_DAEMON, .reason = (char *)reason });
+    change_commit(c, NULL, NULL);
+}
+
+/* Every emulator has answered, or had its time: clients may come. */
+static void on_adopted(void *arg)
+{
+    struct start *st = arg;
+    struct vmd *d = st->d;
+    struct err e = ERR_INIT;
+    jobs_each(d, settle_job, d);
+    tell_daemon(d, st->recovered ? "recovered" : "started");
+    if (listen_all(st, &e) < 0) {
+        log_error("daemon", "%s", e.msg);
+        st->code = 1;
+        loop_quit(d->loop);
+        return;
+    }
+    log_info("daemon", "vmd %s ready: %zu VMs, %zu of them running, socket %s, store %s",
+             PACKAGE_VERSION, vm_count(d), vm_count_active(d),
+             st->n_sockets ? "handed over" : d->opt.socket, d->opt.store);
+    sd_tell(st->notify, "READY=1");
+}
+
+/* ---- the end ---- */
+
+static bool calls_at_work(struct vmd *d)
+{
+    size_t n;
+    bool busy = false;
+    struct vm **list = vm_list(d, &n);
+    for (size_t i = 0; i < n; i++) {
+        busy |= list[i]->op != NULL;
+    }
+    free(list);
+    return busy;
+}
+
+static void each_run(struct vmd *d, bool kill)
+{
+    size_t n;
+    struct vm **list = vm_list(d, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (!list[i]->run) {
+            continue;
+        }
+        run_expect_end(list[i]->run, "quit");
+        if (kill || !run_call(list[i]->run, "emu.quit", 0, NULL, NULL)) {
+            run_kill(list[i]->run);
+        }
+    }
+    free(list);
+}
+
+static void on_end_tick(void *arg)
+{
+    struct start *st = arg;
+    struct vmd *d = st->d;
+    st->ticks++;
+    bool wait = calls_at_work(d) && st->ticks < END_CALLS_TICKS;
+    if (d->end_stop_vms) {
+        if (st->ticks == END_VMS_TICKS) {
+            each_run(d, true);
+        }
+        wait |= vm_count_active(d) > 0 && st->ticks < END_KILLED_TICKS;
+    }
+    if (wait || st->ticks < 3) {
+        loop_timer_arm(d->end_timer, END_TICK_NS);
+        return;
+    }
+    loop_quit(d->loop);
+}
+
+void vmd_end(struct vmd *d, bool stop_vms)
+{
+    if (d->ending) {
+        return;
+    }
+    log_info("daemon", "vmd ends; %zu VMs %s", vm_count_active(d),
+             stop_vms ? "are stopped" : "run on");
+    d->ending = true;
+    d->end_stop_vms = stop_vms;
+    tell_daemon(d, "stopping");
+    rpc_server_drain(d->server);
+    waits_end(d);
+    if (stop_vms) {
+        each_run(d, false);
+    }
+    loop_timer_arm(d->end_timer, END_TICK_NS);
+}
+
+static void on_signal(void *arg, int signo)
+{
+    struct start *st = arg;
+    (void)signo;
+    sd_tell(st->notify, "STOPPING=1");
+    vmd_end(st->d, false);
+}
+
+/* ---- putting together ---- */
+
+static int open_store(struct start *st, struct err *e)
+{
+    struct vmd *d = st->d;
+    struct store_info info;
+    d->store = store_open(&(struct store_opts){ .path = d->opt.store, .loop = d->loop }, &info, e);
+    if (!d->store) {
+        return e->code;
+    }
+    if (info.migrated_from && !info.created) {
+        log_info("daemon", "store %s brought from schema %d to %d", d->opt.store,
+                 info.migrated_from, STORE_SCHEMA);
+    }
+    if (info.unclean) {
+        log_warn("daemon", "the last vmd did not end orderly; the store is checked meanwhile");
+    }
+    st->recovered = info.unclean;
+    d->events = events_new(d);
+    d->jobs = jobs_new(d);
+    d->idems = idems_new(d);
+    d->vms = registry_new(d);
+    int rc = events_load(d->events, info.unclean, e);
+    if (rc == 0) {
+        rc = jobs_load(d->jobs, e);
+    }
+    if (rc == 0) {
+        rc = idems_load(d->idems, e);
+    }
+    return rc < 0 ? rc : registry_load(d->vms, e);
+}
+
+static int set_up(struct start *st, pid_t spawner, int *spawner_sock, struct err *e)
+{
+    struct vmd *d = st->d;
+    d->loop = loop_new(e);
+    if (!d->loop) {
+        return e->code;
+    }
+    d->spawner = spawner_new(d, spawner, take_fd(spawner_sock));
+    st->term = loop_signal_new(d->loop, SIGTERM, on_signal, st);
+    st->intr = loop_signal_new(d->loop, SIGINT, on_signal, st);
+    d->end_timer = loop_timer_new(d->loop, on_end_tick, st);
+    int rc = proc_boot_id(d->boot_id, e);
+    if (rc == 0) {
+        rc = open_store(st, e);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    struct rpc_server_config config = { .program = "vmd", .handlers = &api_handlers_vmd };
+    d->server = rpc_server_new(d->loop, &config, &server_ops, d);
+    return 0;
+}
+
+/* Nobody's call is left open, everything queued is on the disk, VMs run on. */
+static void tear_down(struct start *st)
+{
+    struct vmd *d = st->d;
+    size_t n = 0;
+    d->ending = true;
+    if (st->made_socket) {
+        unlink(d->opt.socket);
+    }
+    if (st->made_socket_ro) {
+        unlink(d->opt.socket_ro);
+    }
+    if (d->store) {
+        store_sync(d->store);
+    }
+    store_close(d->store);
+    struct vm **list = d->vms ? vm_list(d, &n) : NULL;
+    for (size_t i = 0; i < n; i++) {
+        ops_drop(list[i], API_E_CANCELLED, "vmd is shutting down");
+        if (list[i]->run) {
+            run_forget(list[i]->run);
+        }
+    }
+    free(list);
+    rpc_server_free(d->server);
+    spawner_free(d->spawner);
+    registry_free(d->vms);
+    idems_free(d->idems);
+    jobs_free(d->jobs);
+    events_free(d->events);
+    loop_timer_free(d->end_timer);
+    loop_signal_free(st->term);
+    loop_signal_free(st->intr);
+    loop_free(d->loop);
+}
+
+static int run(struct start *st, struct err *e)
+{
+    struct vmd *d = st->d;
+    AUTO_FREE char *store_lock = xasprintf("%s.lock", d->opt.store);
+    AUTO_FREE char *run_lock = xasprintf("%s/vmd.lock", d->opt.run);
+    AUTO_FREE char *store_name = xasprintf("the store '%s'", d->opt.store);
+    AUTO_FREE char *run_name = xasprintf("the run folder '%s'", d->opt.run);
+    pid_t spawner = 0;
+    AUTO_FD spawner_sock = -1;
+    int rc = options_folders(&d->opt, e);
+    if (rc < 0) {
+        return rc;
+    }
+    AUTO_FD lock = lockfile_take(store_lock, store_name, e);
+    if (lock < 0) {
+        return lock;
+    }
+    AUTO_FD lock2 = lockfile_take(run_lock, run_name, e);
+    if (lock2 < 0) {
+        return lock2;
+    }
+    rc = spawner_launch(&d->opt, &spawner, &spawner_sock, e);
+    if (rc == 0) {
+        rc = set_up(st, spawner, &spawner_sock, e);
+    }
+    if (rc == 0) {
+        runs_adopt(d, on_adopted, st);
+        rc = loop_run(d->loop, e);
+    }
+    tear_down(st);
+    return rc;
+}
+
+static int open_log(const struct vmd_options *o)
+{
+    int fd = 2;
+    if (o->log) {
+        fd = open(o->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
+        if (fd < 0) {
+            log_init("vmd", LOG_INFO, 2);
+            log_error("daemon", "cannot open log '%s': %s", o->log, strerror(errno));
+            return -1;
+        }
+        dup2(fd, 2); /* vmd-spawn's too */
+    }
+    log_init("vmd", LOG_INFO, fd);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct vmd d = { .started_ns = time_real_ns() };
+    struct start st = { .d = &d };
+    struct err e = ERR_INIT;
+    int rc = options_parse(&d.opt, argc, argv);
+    if (rc != 0) {
+        options_done(&d.opt);
+        return rc < 0 ? 2 : 0;
+    }
+    umask(027);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    if (open_log(&d.opt) < 0) {
+        return 2;
+    }
+    st.n_sockets = sd_take_fds(st.sockets);
+    sd_tell_init(st.notify, sizeof(st.notify));
+    rc = run(&st, &e);
+    if (rc < 0) {
+        log_error("daemon", "%s", e.msg);
+        st.code = 1;
+    }
+    options_done(&d.opt);
+    return st.code;
+}

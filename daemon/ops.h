@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Operations on one VM, one at a time, in the order the calls came. An operation begins when the
+ * one before it has ended, and ends with op_end(). Loop thread.
+ */
+#ifndef VMD_DAEMON_OPS_H
+#define VMD_DAEMON_OPS_H
+
+#include "api-schema/json/error.h"
+#include "engine/base/list.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct api_call;
+struct job;
+struct loop_timer;
+struct vm;
+
+struct op {
+    struct list link; /* in vm->ops while it waits */
+    struct vm *vm;
+    struct api_call *call; /* NULL: a job's */
+    struct job *job;
+    void (*begin)(struct op *op);
+    void *in;  /* decoded parameters, of the call */
+    bool flag; /* force, paused, whatever `begin` makes of it */
+    bool held; /* waits for the VM's end, registered with run_on_end */
+    const char *method;   /* static, what the emulator is asked */
+    const char *done;     /* static, word for state changes */
+    struct loop_timer *timer;
+};
+
+/* Runs begin(op) when the VM is free. With too many waiting the call is told `busy`. */
+void op_queue(struct vm *vm, struct api_call *call, struct job *job, void *in,
+              void (*begin)(struct op *op), bool flag);
+/* Frees op; the next one begins. The call must have been answered, or be about to. */
+void op_end(struct op *op);
+/* Before vm_free(): calls that wait are told that the VM is gone. Also ends the current op. */
+void ops_drop(struct vm *vm, int code, const char *why);
+/* Ends the op with VmInfo of the VM as the reply (durable audit and key first). */
+void op_reply_info(struct op *op);
+void op_fail(struct op *op, const struct api_error *x);
+void op_failf(struct op *op, int code, const char *remedy, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+#endif

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Checks before a definition is stored and before a VM is started. Owns nothing. Loop thread.
+ */
+#include "daemon/preflight.h"
+
+#include "api-schema/json/json.h"
+#include "daemon/daemon.h"
+#include "daemon/filecheck.h"
+#include "daemon/registry.h"
+#include "daemon/supervise.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BOARD_MAX_CPUS 64
+#define CPUS_PER_HOST_CPU 4 /* more vCPUs than this for each host CPU only make the guest slow */
+#define CPUS_ALWAYS 8
+
+int64_t preflight_max_cpus(void)
+{
+    cpu_set_t set;
+    int64_t n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+    n *= CPUS_PER_HOST_CPU;
+    n = n < CPUS_ALWAYS ? CPUS_ALWAYS : n;
+    return n > BOARD_MAX_CPUS ? BOARD_MAX_CPUS : n;
+}
+
+void preflight_memory(int64_t *total, int64_t *available)
+{
+    char line[128];
+    long long kib;
+    *total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    *available = (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && fgets(line, sizeof(line), f)) {
+        if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) {
+            *available = kib * 1024;
+            break;
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+}
+
+/* ---- definitions ---- */
+
+static int check_host(const struct api_vm_config *c, struct api_error *x)
+{
+    int64_t total, available;
+    char has[32], wants[32];
+    preflight_memory(&total, &available);
+    if (c->memory > total) {
+        str_size((uint64_t)total, has, sizeof(has));
+        str_size((uint64_t)c->memory, wants, sizeof(wants));
+        return api_error_set(x, API_E_HOST_LIMIT, "config.memory",
+                             "give the VM less memory than the host has",
+                             "VM '%s' wants %s of memory, the host has %s", c->name, wants, has);
+    }
+    if (c->cpus > preflight_max_cpus()) {
+        return api_error_set(x, API_E_HOST_LIMIT, "config.cpus", "give the VM fewer vCPUs",
+                             "VM '%s' wants %lld vCPUs, at most %lld are possible on this host",
+                             c->name, (long long)c->cpus, (long long)preflight_max_cpus());
+    }
+    return 0;
+}
+
+static int check_members(const struct api_vm_config *c, struct api_error *x)
+{
+    const char *lacks = !c->kernel && c->initrd ? "initrd" : !c->kernel && c->append ? "append" : NULL;
+    if (lacks) {
+        AUTO_FREE char *member = xasprintf("config.%s", lacks);
+        return api_error_set(x, API_E_INVALID_PARAMS, member, "give a kernel as well",
+                             "VM '%s' has '%s' but no kernel", c->name, lacks);
+    }
+    if (strcmp(c->cpu, "max") != 0) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.cpu", "use 'max'",
+                             "VM '%s' wants CPU model '%s', which is not known for %s", c->name,
+                             c->cpu, api_arch_name(c->arch));
+    }
+    return 0;
+}
+
+/* Disks without a name get disk0, disk1, ...; names and files must differ. */
+static int name_disks(struct api_vm_config *c, struct api_error *x)
+{
+    for (size_t i = 0; i < c->n_disks; i++) {
+        struct api_disk *k = &c->disks[i];
+        if (!k->name || !k->name[0]) {
+            free(k->name);
+            k->name = xasprintf("disk%zu", i);
+        }
+        for (size_t j = 0; j < i; j++) {
+            const char *same = strcmp(k->name, c->disks[j].name) == 0 ? "name" : NULL;
+            same = strcmp(k->file, c->disks[j].file) == 0 ? "file" : same;
+            if (same) {
+                AUTO_FREE char *member = xasprintf("config.disks[%zu].%s", i, same);
+                return api_error_set(x, API_E_INVALID_PARAMS, member, "make them differ",
+                                     "disks %zu and %zu of VM '%s' have the same %s", j, i, c->name,
+                                     same);
+            }
+        }
+    }
+    return 0;
+}
+
+int preflight_change(struct api_vm_config *c, struct api_error *x)
+{
+    return check_host(c, x) < 0 || check_members(c, x) < 0 || name_disks(c, x) < 0 ? -1 : 0;
+}
+
+int preflight_define(struct vmd *d, struct api_vm_config *c, struct api_error *x)
+{
+    struct vm *taken = vm_find(d, c->name, true);
+    if (taken) {
+        return api_error_set(x, API_E_EXISTS, c->name,
+                             "choose another name, or delete the VM that has it",
+                             "a VM named '%s' exists already (uuid %s)", c->name,
+                             taken->config.uuid);
+    }
+    if (!c->uuid) {
+        c->uuid = xalloc(37);
+        uuid_make(c->uuid);
+    }
+    taken = vm_find(d, c->uuid, true);
+    if (taken) {
+        return api_error_set(x, API_E_EXISTS, c->uuid, "leave 'uuid' out to have one made",
+                             "VM '%s' has the UUID %s already", taken->config.name, c->uuid);
+    }
+    return preflight_change(c, x);
+}
+
+/* ---- files ---- */
+
+/* One file of a definition; `what` for messages. */
+struct named {
+    const char *what, *path;
+    bool disk, write;
+};
+
+/* Calls fn for each file until it returns non-zero. */
+static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const struct named *f),
+                     void *arg)
+{
+    const char *fw = c->firmware ? c->firmware : "default";
+    int rc = 0;
+    if (strcmp(fw, "default") == 0) {
+        const char *path = c->arch == API_ARCH_RISCV32 ? DEFAULT_FIRMWARE_32 : DEFAULT_FIRMWARE_64;
+        rc = c->kernel ? fn(arg, &(struct named){ .what = "firmware", .path = path }) : 0;
+    } else if (strcmp(fw, "none") != 0) {
+        rc = fn(arg, &(struct named){ .what = "firmware", .path = fw });
+    }
+    if (rc == 0 && c->kernel) {
+        rc = fn(arg, &(struct named){ .what = "kernel", .path = c->kernel });
+    }
+    if (rc == 0 && c->initrd) {
+        rc = fn(arg, &(struct named){ .what = "initrd", .path = c->initrd });
+    }
+    for (size_t i = 0; rc == 0 && i < c->n_disks; i++) {
+        AUTO_FREE char *what = xasprintf("disk '%s'", c->disks[i].name);
+        rc = fn(arg, &(struct named){ .what = what,
+                                      .path = c->disks[i].file,
+                                      .disk = true,
+                                      .write = !c->disks[i].readonly });
+    }
+    return rc;
+}
+
+struct disk_id {
+    dev_t dev;
+    ino_t ino;
+    bool write, found;
+};
+
+static int match_disk(void *arg, const struct named *f)
+{
+    struct disk_id *want = arg;
+    dev_t dev;
+    ino_t ino;
+    if (f->disk && (f->write || want->write) &&
+        file_check(f->what, f->path, FILE_DISK, false, &dev, &ino, NULL) == 0 &&
+        dev == want->dev && ino == want->ino) {
+        want->found = true;
+        return 1;
+    }
+    return 0;
+}
+
+struct start_check {
+    struct vmd *d;
+    const struct api_vm_config *c;
+    const struct vm *self;
+    struct api_error *x;
+    struct disk_id seen[64];
+    size_t n_seen;
+};
+
+static int disk_elsewhere(struct start_check *k, const struct named *f, struct disk_id *id)
+{
+    size_t n;
+    struct vm **list = vm_list(k->d, &n);
+    int rc = 0;
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        if (!list[i]->run || list[i] == k->self) {
+            continue;
+        }
+        each_file(&list[i]->config, match_disk, id);
+        if (id->found) {
+            rc = api_error_set(k->x, API_E_BUSY, f->path,
+                               "stop that VM, or attach the disk read-only in both",
+                               "%s '%s' is in use by VM '%s' (pid %d)", f->what, f->path,
+                               list[i]->config.name, (int)run_pid(list[i]->run));
+        }
+    }
+    free(list);
+    return rc;
+}
+
+static int disk_twice(struct start_check *k, const struct named *f, const struct disk_id *id)
+{
+    for (size_t i = 0; i < k->n_seen; i++) {
+        if (k->seen[i].dev == id->dev && k->seen[i].ino == id->ino &&
+            (k->seen[i].write || id->write)) {
+            return api_error_set(k->x, API_E_FILE_ERROR, f->path, "give each disk a file of its own",
+                                 "%s '%s' is the same file as another disk of VM '%s'", f->what,
+                                 f->path, k->c->name);
+        }
+    }
+    if (k->n_seen < sizeof(k->seen) / sizeof(k->seen[0])) {
+        k->seen[k->n_seen++] = *id;
+    }
+    return 0;
+}
+
+static int check_file(void *arg, const struct named *f)
+{
+    struct start_check *k = arg;
+    struct err e = ERR_INIT;
+    struct disk_id id = { .write = f->write };
+    int rc = file_check(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA, f->write, &id.dev,
+                        &id.ino, &e);
+    if (rc < 0) {
+        bool fw = rc == -ENOENT && (strcmp(f->path, DEFAULT_FIRMWARE_64) == 0 ||
+                                    strcmp(f->path, DEFAULT_FIRMWARE_32) == 0);
+        return api_error_set(k->x, API_E_FILE_ERROR, f->path,
+                             fw ? "install package opensbi, or set 'firmware' to a file"
+                                : "mend the file or the definition, then start again",
+                             "VM '%s': %s", k->c->name, e.msg);
+    }
+    if (!f->disk) {
+        return 0;
+    }
+    rc = disk_twice(k, f, &id);
+    return rc ? rc : disk_elsewhere(k, f, &id);
+}
+
+int preflight_start(struct vmd *d, const struct api_vm_config *c, const struct vm *self,
+                    struct api_error *x)
+{
+    struct start_check k = { .d = d, .c = c, .self = self, .x = x };
+    if (!c->kernel && (!c->firmware || strcmp(c->firmware, "default") == 0 ||
+                       strcmp(c->firmware, "none") == 0)) {
+        return api_error_set(x, API_E_FILE_ERROR, c->name,
+                             "set 'kernel', or 'firmware' to a file that starts in machine mode",
+                             "VM '%s' has neither a kernel nor a firmware file to run", c->name);
+    }
+    if (check_host(c, x) < 0) {
+        return -1;
+    }
+    return each_file(c, check_file, &k) ? -1 : 0;
+}
+
+/* ---- what the emulator gets ---- */
+
+struct json_object *preflight_emu_config(const struct api_vm_config *config)
+{
+    return api_encode(&api_type_vm_config, config);
+}
+
+static int add_file(void *arg, const struct named *f)
+{
+    struct json_object *o = json_object_new_object();
+    api_json_set_str(o, "key", f->path);
+    api_json_set_str(o, "path", f->path);
+    api_json_set_str(o, "what", f->what);
+    api_json_set_bool(o, "disk", f->disk);
+    api_json_set_bool(o, "write", f->write);
+    json_object_array_add(arg, o);
+    return 0;
+}
+
+struct json_object *preflight_files(const struct api_vm_config *config)
+{
+    struct json_object *list = json_object_new_array();
+    each_file(config, add_file, list);
+    return list;
+}

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The VMs in memory. Owns struct vm and the tables by name, UUID and number. Loop thread.
+ */
+#include "daemon/registry.h"
+
+#include "api-schema/json/json.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/proc.h"
+#include "daemon/stats.h"
+#include "daemon/supervise.h"
+#include "engine/base/hash.h"
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct registry {
+    struct vmd *d;
+    struct hash *by_name, *by_uuid, *by_id;
+    int64_t next_id;
+};
+
+struct registry *registry_new(struct vmd *d)
+{
+    struct registry *r = xnew(struct registry);
+    r->d = d;
+    r->by_name = hash_new_str();
+    r->by_uuid = hash_new_str();
+    r->by_id = hash_new_u64();
+    r->next_id = 1;
+    return r;
+}
+
+static struct vm *vm_add(struct registry *r, int64_t id, struct api_vm_config *take_config)
+{
+    struct vm *vm = xnew(struct vm);
+    vm->d = r->d;
+    vm->id = id;
+    vm->config = *take_config;
+    memset(take_config, 0, sizeof(*take_config));
+    vm->state = API_VM_STATE_STOPPED;
+    list_init(&vm->ops);
+    list_init(&vm->waiters);
+    hash_put_str(r->by_name, vm->config.name, vm);
+    hash_put_str(r->by_uuid, vm->config.uuid, vm);
+    hash_put_u64(r->by_id, (uint64_t)id, vm);
+    return vm;
+}
+
+struct vm *vm_new(struct vmd *d, struct api_vm_config *take_config, int64_t owner, bool transient)
+{
+    struct vm *vm = vm_add(d->vms, d->vms->next_id++, take_config);
+    vm->owner = owner;
+    vm->transient = transient;
+    vm->pending = true;
+    vm->created_ns = time_real_ns();
+    vm->since_ms = vm->created_ns / 1000000;
+    return vm;
+}
+
+void vm_free(struct vm *vm)
+{
+    if (!vm) {
+        return;
+    }
+    struct registry *r = vm->d->vms;
+    if (hash_get_str(r->by_name, vm->config.name) == vm) {
+        hash_del_str(r->by_name, vm->config.name);
+    }
+    hash_del_str(r->by_uuid, vm->config.uuid);
+    hash_del_u64(r->by_id, (uint64_t)vm->id);
+    api_release(&api_type_vm_config, &vm->config);
+    if (vm->exit) {
+        api_release(&api_type_vm_exit, vm->exit);
+        free(vm->exit);
+    }
+    free(vm->reason);
+    free(vm);
+}
+
+static bool collect(const char *skey, uint64_t ukey, void *value, void *arg)
+{
+    (void)skey;
+    (void)ukey;
+    struct vm ***at = arg;
+    *(*at)++ = value;
+    return true;
+}
+
+static struct vm **all_vms(struct registry *r, size_t *n)
+{
+    *n = hash_count(r->by_id);
+    struct vm **list = xnew_n(struct vm *, *n + 1), **at = list;
+    hash_each(r->by_id, collect, &at);
+    return list;
+}
+
+void registry_free(struct registry *r)
+{
+    if (!r) {
+        return;
+    }
+    size_t n;
+    struct vm **list = all_vms(r, &n);
+    for (size_t i = 0; i < n; i++) {
+        vm_free(list[i]);
+    }
+    free(list);
+    hash_free(r->by_name);
+    hash_free(r->by_uuid);
+    hash_free(r->by_id);
+    free(r);
+}
+
+/* ---- loading ---- */
+
+static void load_vm(void *arg, const struct store_vm *row)
+{
+    struct registry *r = arg;
+    AUTO_JSON o = NULL;
+    struct err e = ERR_INIT;
+    struct api_error x = API_ERROR_INIT;
+    struct api_vm_config config;
+    if (api_json_parse(row->config, strlen(row->config), &o, &e) < 0 ||
+        api_decode(&api_type_vm_config, o, API_LENIENT, "config", &config, &x) < 0) {
+        log_error("daemon", "definition of VM '%s' left out: %s", row->name,
+                  x.code ? x.message : e.msg);
+        return;
+    }
+    struct vm *vm = vm_add(r, row->id, &config);
+    vm->owner = row->owner;
+    vm->transient = row->transient;
+    vm->created_ns = row->created_ns;
+    vm->since_ms = row->changed_ns / 1000000;
+}
+
+static void load_exit(void *arg, const struct store_exit *row)
+{
+    struct registry *r = arg;
+    struct vm *vm = hash_get_u64(r->by_id, (uint64_t)row->vm);
+    if (!vm) {
+        return;
+    }
+    if (!vm->exit) {
+        vm->exit = xnew(struct api_vm_exit);
+    }
+    api_release(&api_type_vm_exit, vm->exit);
+    *vm->exit = (struct api_vm_exit){ .reason = xstrdup(row->reason),
+                                      .status = row->status,
+                                      .has_status = row->status >= 0,
+                                      .signal = row->signal,
+                                      .has_signal = row->signal > 0,
+                                      .message = row->message[0] ? xstrdup(row->message) : NULL,
+                                      .time_ms = row->ended_ns / 1000000,
+                                      .has_time_ms = true };
+    vm->state = exit_is_crash(row->reason) ? API_VM_STATE_CRASHED : API_VM_STATE_STOPPED;
+    vm->since_ms = vm->exit->time_ms;
+    free(vm->reason);
+    vm->reason = xstrdup(row->reason);
+}
+
+int registry_load(struct registry *r, struct err *e)
+{
+    int64_t job, event;
+    int rc = store_load_vms(r->d->store, load_vm, r, e);
+    if (rc == 0) {
+        rc = store_load_exits(r->d->store, load_exit, r, e);
+    }
+    return rc < 0 ? rc : store_next_ids(r->d->store, &r->next_id, &job, &event, e);
+}
+
+/* ---- looking ---- */
+
+struct vm *vm_find(struct vmd *d, const char *ref, bool with_pending)
+{
+    struct vm *vm = hash_get_str(d->vms->by_name, ref);
+    if (!vm) {
+        vm = hash_get_str(d->vms->by_uuid, ref);
+    }
+    return vm && vm->pending && !with_pending ? NULL : vm;
+}
+
+struct vm *vm_by_id(struct vmd *d, int64_t id)
+{
+    return hash_get_u64(d->vms->by_id, (uint64_t)id);
+}
+
+void vm_name_add(struct vm *vm, const char *name)
+{
+    hash_put_str(vm->d->vms->by_name, name, vm);
+}
+
+void vm_name_drop(struct vm *vm, const char *name)
+{
+    if (hash_get_str(vm->d->vms->by_name, name) == vm) {
+        hash_del_str(vm->d->vms->by_name, name);
+    }
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct vm *const *x = a, *const *y = b;
+    return strcmp((*x)->config.name, (*y)->config.name);
+}
+
+struct vm **vm_list(struct vmd *d, size_t *n)
+{
+    size_t all, kept = 0;
+    struct vm **list = all_vms(d->vms, &all);
+    for (size_t i = 0; i < all; i++) {
+        if (!list[i]->pending) {
+            list[kept++] = list[i];
+        }
+    }
+    list[kept] = NULL;
+    qsort(list, kept, sizeof(*list), by_name);
+    *n = kept;
+    return list;
+}
+
+size_t vm_count(struct vmd *d)
+{
+    return hash_count(d->vms->by_id);
+}
+
+size_t vm_count_active(struct vmd *d)
+{
+    size_t n, active = 0;
+    struct vm **list = all_vms(d->vms, &n);
+    for (size_t i = 0; i < n; i++) {
+        active += list[i]->run != NULL;
+    }
+    free(list);
+    return active;
+}
+
+/* ---- changing ---- */
+
+void vm_put_as(struct vm *vm, const struct api_vm_config *config, struct change *c)
+{
+    AUTO_JSON o = api_encode(&api_type_vm_config, config);
+    store_tx_vm_put(change_tx(c), &(struct store_vm){ .id = vm->id,
+                                                      .uuid = config->uuid,
+                                                      .name = config->name,
+                                                      .config = api_json_text(o),
+                                                      .owner = vm->owner,
+                                                      .transient = vm->transient,
+                                                      .created_ns = vm->created_ns,
+                                                      .changed_ns = time_real_ns() });
+}
+
+void vm_put(struct vm *vm, struct change *c)
+{
+    vm_put_as(vm, &vm->config, c);
+}
+
+void vm_event(struct vm *vm, struct change *c, enum api_event_type type, const char *reason,
+              struct json_object *detail)
+{
+    bool state = type == API_EVENT_TYPE_VM_STATE;
+    change_event(c, &(struct api_event){ .type = type,
+                                         .vm = vm->config.uuid,
+                                         .name = vm->config.name,
+                                         .state = vm->state,
+                                         .has_state = state,
+                                         .reason = (char *)reason,
+                                         .detail = detail });
+}
+
+void vm_set_state(struct vm *vm, enum api_vm_state state, const char *reason, struct change *c)
+{
+    vm->state = state;
+    vm->since_ms = time_real_ns() / 1000000;
+    free(vm->reason);
+    vm->reason = reason ? xstrdup(reason) : NULL;
+    vm_event(vm, c, API_EVENT_TYPE_VM_STATE, reason, NULL);
+}
+
+struct told {
+    struct vmd *d;
+    int64_t id;
+};
+
+static void told(void *arg, const struct err *e)
+{
+    (void)e;
+    struct told *t = arg;
+    struct vm *vm = vm_by_id(t->d, t->id);
+    if (vm) {
+        vm_wake(vm, false);
+    }
+    free(t);
+}
+
+void vm_tell_state(struct vm *vm, enum api_vm_state state, const char *reason)
+{
+    struct change *c = change_new(vm->d);
+    struct told *t = xnew(struct told);
+    *t = (struct told){ .d = vm->d, .id = vm->id };
+    change_must_tell(c);
+    vm_set_state(vm, state, reason, c);
+    change_commit(c, told, t);
+}
+
+struct json_object *vm_info(struct vm *vm, bool config, bool stats)
+{
+    struct api_vm_stats figures;
+    bool has = stats && vm->run && run_stats(vm->run, &figures);
+    struct api_vm_info info = {
+        .name = vm->config.name,
+        .uuid = vm->config.uuid,
+        .state = vm->state,
+        .reason = vm->reason,
+        .since_ms = vm->since_ms,
+        .arch = vm->config.arch,
+        .cpus = vm->config.cpus,
+        .memory = vm->config.memory,
+        .pid = vm->run ? run_pid(vm->run) : 0,
+        .has_pid = vm->run && run_pid(vm->run) > 0,
+        .transient = vm->transient,
+        .exit = vm->run ? NULL : vm->exit,
+        .config = config ? &vm->config : NULL,
+        .stats = has ? &figures : NULL,
+    };
+    struct json_object *o = api_encode(&api_type_vm_info, &info);
+    if (has) {
+        api_release(&api_type_vm_stats, &figures);
+    }
+    return o;
+}

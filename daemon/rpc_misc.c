@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Handlers of event.*, job.*, host.* and vm.wait. Loop thread.
+ */
+#include "api-schema/gen/methods.h"
+#include "api-schema/json/codec.h"
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/server.h"
+#include "daemon/calls.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/jobs.h"
+#include "daemon/preflight.h"
+#include "daemon/registry.h"
+#include "daemon/spawner.h"
+#include "daemon/supervise.h"
+#include "daemon/waits.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+/* ---- events ---- */
+
+/* False after the call was answered. */
+static bool make_filter(struct api_call *call, const char *ref, const enum api_event_type *types,
+                        size_t n, struct event_filter *f)
+{
+    memset(f, 0, sizeof(*f));
+    for (size_t i = 0; i < n; i++) {
+        f->types |= UINT64_C(1) << types[i];
+    }
+    if (ref) {
+        struct vm *vm = vm_find(call_daemon(call), ref, false);
+        /* The events of a VM that is gone are still there, by its UUID. */
+        if (!vm && !uuid_ok(ref)) {
+            return call_vm(call, ref) != NULL;
+        }
+        str_copy(f->vm, sizeof(f->vm), vm ? vm->config.uuid : ref);
+    }
+    return true;
+}
+
+static bool cursor_ok(struct api_call *call, int64_t after)
+{
+    struct events *ev = call_daemon(call)->events;
+    int64_t oldest = events_oldest(ev), newest = events_newest(ev);
+    if (after > newest) {
+        api_fail(call, API_E_CURSOR_LOST, "after", "read the state anew: 'vm.list' gives a cursor",
+                 "cursor %lld is ahead of the newest event %lld: it is of another store",
+                 (long long)after, (long long)newest);
+        return false;
+    }
+    if (after > 0 && after + 1 < oldest) {
+        api_fail(call, API_E_CURSOR_LOST, "after", "read the state anew: 'vm.list' gives a cursor",
+                 "the journal begins at event %lld, cursor %lld is older", (long long)oldest,
+                 (long long)after);
+        return false;
+    }
+    return true;
+}
+
+void api_handle_event_subscribe(struct api_call *call, struct api_event_subscribe_in *in)
+{
+    struct vmd *d = call_daemon(call);
+    struct event_filter f;
+    struct rpc_session *s = api_call_session(call);
+    if (!make_filter(call, in->vm, in->types, in->n_types, &f)) {
+        return;
+    }
+    if (in->has_after && !cursor_ok(call, in->after)) {
+        return;
+    }
+    int64_t id = s ? events_subscribe(d->events, s, in->has_after ? in->after : -1, &f) : -EPIPE;
+    if (id < 0) {
+        api_fail(call, API_E_OVERLOAD, NULL, "end some with 'event.unsubscribe'",
+                 "this connection has too many subscriptions");
+        return;
+    }
+    api_reply_event_subscribe(
+        call, &(struct api_event_subscribe_out){ .subscription = id,
+                                                 .cursor = events_newest(d->events) });
+}
+
+void api_handle_event_unsubscribe(struct api_call *call, struct api_event_unsubscribe_in *in)
+{
+    struct rpc_session *s = api_call_session(call);
+    if (!s || events_unsubscribe(call_daemon(call)->events, s, in->subscription) < 0) {
+        api_fail(call, API_E_NOT_FOUND, "subscription", NULL,
+                 "this connection has no subscription %lld", (long long)in->subscription);
+        return;
+    }
+    api_reply_event_unsubscribe(call);
+}
+
+static void add_event(void *arg, struct json_object *event)
+{
+    json_object_array_add(arg, json_object_get(event));
+}
+
+void api_handle_event_list(struct api_call *call, struct api_event_list_in *in)
+{
+    struct vmd *d = call_daemon(call);
+    struct event_filter f;
+    if (!make_filter(call, in->vm, in->types, in->n_types, &f) || !cursor_ok(call, in->after)) {
+        return;
+    }
+    struct json_object *o = json_object_new_object(), *list = json_object_new_array();
+    int64_t cursor = events_page(d->events, in->after, (unsigned)in->limit, &f, add_event, list);
+    api_json_set(o, "events", list);
+    api_json_set_int(o, "cursor", cursor);
+    api_json_set_int(o, "oldest", events_oldest(d->events));
+    api_json_set_int(o, "newest", events_newest(d->events));
+    api_reply_json(call, o);
+}
+
+/* ---- jobs ---- */
+
+static void add_job(void *arg, struct job *job)
+{
+    json_object_array_add(arg, api_encode(&api_type_job, &job->info));
+}
+
+static void add_active_job(void *arg, struct job *job)
+{
+    if (job_active(job)) {
+        add_job(arg, job);
+    }
+}
+
+void api_handle_job_list(struct api_call *call, struct api_job_list_in *in)
+{
+    struct json_object *o = json_object_new_object(), *list = json_object_new_array();
+    jobs_each(call_daemon(call), in->active ? add_active_job : add_job, list);
+    api_json_set(o, "jobs", list);
+    api_reply_json(call, o);
+}
+
+static struct job *call_job(struct api_call *call, int64_t id)
+{
+    struct job *job = job_find(call_daemon(call), id);
+    if (!job) {
+        api_fail(call, API_E_NOT_FOUND, "job", "'vmctl jobs' shows the jobs there are",
+                 "there is no job %lld", (long long)id);
+    }
+    return job;
+}
+
+void api_handle_job_get(struct api_call *call, struct api_job_get_in *in)
+{
+    struct job *job = call_job(call, in->job);
+    if (job) {
+        api_reply(call, &job->info);
+    }
+}
+
+void api_handle_job_wait(struct api_call *call, struct api_job_wait_in *in)
+{
+    struct job *job = call_job(call, in->job);
+    if (job) {
+        wait_job(call, job, in->has_timeout_ms ? in->timeout_ms : -1);
+    }
+}
+
+void api_handle_job_cancel(struct api_call *call, struct api_job_cancel_in *in)
+{
+    struct vmd *d = call_daemon(call);
+    struct job *job = call_job(call, in->job);
+    if (!job) {
+        return;
+    }
+    if (!job_active(job)) {
+        api_fail(call, API_E_BAD_STATE, "job", NULL, "job %lld has ended: %s",
+                 (long long)in->job, api_job_state_name(job->info.state));
+        return;
+    }
+    job->cancel = true;
+    if (job->on_cancel) {
+        job->on_cancel(job->arg);
+    }
+    call_finish(d, call, job->info.name ? job->info.name : "", api_encode(&api_type_job, &job->info));
+}
+
+/* ---- vm.wait ---- */
+
+void api_handle_vm_wait(struct api_call *call, struct api_vm_wait_in *in)
+{
+    struct vm *vm = call_vm(call, in->vm);
+    if (vm) {
+        wait_vm(call, vm, in->states, in->n_states, in->has_timeout_ms ? in->timeout_ms : -1);
+    }
+}
+
+/* ---- host ---- */
+
+void api_handle_host_info(struct api_call *call, struct api_host_info_in *in)
+{
+    struct vmd *d = call_daemon(call);
+    struct utsname u;
+    int64_t total, available;
+    (void)in;
+    uname(&u);
+    preflight_memory(&total, &available);
+    api_reply_host_info(call,
+                        &(struct api_host_info_out){
+                            .hostname = u.nodename,
+                            .kernel = u.release,
+                            .arch = u.machine,
+                            .cpus = sysconf(_SC_NPROCESSORS_ONLN),
+                            .memory = total,
+                            .memory_free = available,
+                            .version = (char *)PACKAGE_VERSION,
+                            .schema = (char *)api_schema_hash,
+                            .pid = getpid(),
+                            .started_ms = d->started_ns / 1000000,
+                            .user = geteuid(),
+                            .socket = d->opt.socket,
+                            .store = d->opt.store,
+                            .vms = (int64_t)vm_count(d),
+                            .vms_active = (int64_t)vm_count_active(d),
+                            .connections = rpc_server_clients(d->server),
+                        });
+}
+
+/* What the emulator does to itself, whatever the host; listed with what vmd-spawn does. */
+static void add_layers(struct vmd *d, struct json_object *to)
+{
+    struct json_object *layers = spawner_layers(d->spawner);
+    for (size_t i = 0; layers && i < json_object_array_length(layers); i++) {
+        json_object_array_add(to, json_object_get(json_object_array_get_idx(layers, i)));
+    }
+}
+
+void api_handle_host_capabilities(struct api_call *call, struct api_host_capabilities_in *in)
+{
+    static const enum api_arch archs[] = { API_ARCH_RISCV64, API_ARCH_RISCV32 };
+    static const char *const firmware[] = { DEFAULT_FIRMWARE_64, DEFAULT_FIRMWARE_32 };
+    struct vmd *d = call_daemon(call);
+    enum api_engine engine = API_ENGINE_TCG;
+    enum api_machine machine = API_MACHINE_RV_VIRT;
+    char *cpu = (char *)"max";
+    (void)in;
+    struct json_object *list = json_object_new_array(), *o = json_object_new_object();
+    for (unsigned i = 0; i < ARRAY_LEN(archs); i++) {
+        struct api_arch_info info = { .arch = archs[i], .n_engines = 1, .engines = &engine,
+                                      .n_machines = 1, .machines = &machine, .n_cpus = 1,
+                                      .cpus = &cpu, .max_cpus = preflight_max_cpus() };
+        info.firmware = access(firmware[i], R_OK) == 0 ? (char *)firmware[i] : NULL;
+        json_object_array_add(list, api_encode(&api_type_arch_info, &info));
+    }
+    struct json_object *sandbox = json_object_new_array();
+    add_layers(d, sandbox);
+    api_json_set(o, "archs", list);
+    api_json_set(o, "sandbox", sandbox);
+    api_json_set_str(o, "emulator", d->opt.emulator);
+    api_reply_json(call, o);
+}
+
+static void end_now(void *arg, const struct err *e)
+{
+    struct vmd *d = arg;
+    if (!e) {
+        vmd_end(d, d->end_stop_vms);
+    }
+}
+
+void api_handle_host_shutdown_daemon(struct api_call *call,
+                                     struct api_host_shutdown_daemon_in *in)
+{
+    struct vmd *d = call_daemon(call);
+    d->end_stop_vms = in->stop_vms;
+    call_commit(d, call, change_new(d), "vmd", json_object_new_object(), end_now, d);
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests to vmd-spawn and its life. Owns the socket, the requests in flight, and the process's
+ * pidfd. Loop thread.
+ */
+#include "daemon/spawner.h"
+
+#include "api-schema/json/json.h"
+#include "daemon/daemon.h"
+#include "daemon/spawn/proto.h"
+#include "engine/base/fd.h"
+#include "engine/base/list.h"
+#include "engine/base/log.h"
+#include "engine/base/loop.h"
+#include "engine/base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define RESTART_NS 200000000 /* between attempts when the helper dies */
+#define CHILD_SOCK 3
+
+struct request {
+    struct list link;
+    int64_t id;
+    struct json_object *body; /* until sent */
+    spawned_fn *fn;
+    void *arg;
+};
+struct ready_wait {
+    struct list link;
+    void (*fn)(void *arg);
+    void *arg;
+};
+struct spawner_client {
+    struct vmd *d;
+    pid_t pid;
+    int sock; /* -1 while none runs */
+    bool ready;
+    struct loop_fd *watch;
+    struct loop_timer *restart;
+    struct list requests, waits;
+    int64_t next_id;
+    struct json_object *layers;
+    char *packet;
+};
+
+extern char **environ;
+
+static int make_pair(int pair[2], struct err *e)
+{
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        return err_errno(e, errno, "cannot make a socket pair");
+    }
+    int size = 4 * SPAWN_PACKET_MAX;
+    for (int i = 0; i < 2; i++) {
+        setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    }
+    return 0;
+}
+
+int spawner_launch(const struct vmd_options *o, pid_t *pid, int *sock, struct err *e)
+{
+    int pair[2];
+    int rc = make_pair(pair, e);
+    if (rc < 0) {
+        return rc;
+    }
+    AUTO_FD mine = pair[0], theirs = pair[1];
+    if (theirs == CHILD_SOCK) { /* dup2 onto itself would keep close-on-exec */
+        int other = fcntl(theirs, F_DUPFD_CLOEXEC, CHILD_SOCK + 1);
+        if (other < 0) {
+            return err_errno(e, errno, "cannot move a descriptor");
+        }
+        close(theirs);
+        theirs = other;
+    }
+    char *argv[] = { o->spawn, (char *)"--socket-fd", (char *)"3",    (char *)"--run",
+                     o->run,   (char *)"--emulator",  o->emulator, NULL };
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attr;
+    posix_spawn_file_actions_init(&files);
+    posix_spawnattr_init(&attr);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&files, theirs, CHILD_SOCK);
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+    rc = posix_spawn(pid, o->spawn, &files, &attr, argv, environ);
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attr);
+    if (rc != 0) {
+        return err_errno(e, rc, "cannot start the helper '%s'", o->spawn);
+    }
+    *sock = take_fd(&mine);
+    return 0;
+}
+
+static void request_free(struct request *r)
+{
+    list_remove(&r->link);
+    json_object_put(r->body);
+    free(r);
+}
+
+/* The helper died: the requests it had, and those it never got, fail. */
+static void lost(struct spawner_client *s)
+{
+    struct err e = ERR_INIT;
+    err_set(&e, -ECONNRESET, "the helper vmd-spawn died; see the log of vmd");
+    loop_fd_free(s->watch);
+    s->watch = NULL;
+    fd_autoclose(&s->sock);
+    s->sock = -1;
+    s->ready = false;
+    waitpid(s->pid, NULL, WNOHANG);
+    log_error("daemon", "vmd-spawn (pid %d) died; starting another", (int)s->pid);
+    loop_timer_arm(s->restart, RESTART_NS);
+    struct list old;
+    list_init(&old);
+    while (!list_empty(&s->requests)) {
+        struct list *n = s->requests.next;
+        list_remove(n);
+        list_append(&old, n);
+    }
+    while (!list_empty(&old)) {
+        struct request *r = list_entry(old.next, struct request, link);
+        spawned_fn *fn = r->fn;
+        void *arg = r->arg;
+        request_free(r);
+        fn(arg, NULL, &e);
+    }
+}
+
+static void on_ready(struct spawner_client *s)
+{
+    s->ready = true;
+    while (!list_empty(&s->waits)) {
+        struct ready_wait *w = list_entry(s->waits.next, struct ready_wait, link);
+        list_remove(&w->link);
+        w->fn(w->arg);
+        free(w);
+    }
+}
+
+static struct request *find(struct spawner_client *s, int64_t id)
+{
+    list_for_each(n, &s->requests) {
+        struct request *r = list_entry(n, struct request, link);
+        if (r->id == id) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+/* Ends a request with what the packet says. Takes the descriptors. */
+static void on_answer(struct spawner_client *s, struct json_object *o, int *fds, unsigned nfds)
+{
+    struct request *r = find(s, api_json_get_int(o, "id", 0));
+    struct json_object *x = api_json_get(o, "error");
+    struct err e = ERR_INIT;
+    if (!r || (!x && nfds != 3)) {
+        log_error("daemon", "vmd-spawn sent an answer that was not asked for");
+        for (unsigned i = 0; i < nfds; i++) {
+            close(fds[i]);
+        }
+        return;
+    }
+    spawned_fn *fn = r->fn;
+    void *arg = r->arg;
+    request_free(r);
+    if (x) {
+        const char *text = api_json_get_str(x, "message");
+        int64_t code = api_json_get_int(x, "code", -EIO);
+        err_set(&e, code < 0 && code > -4096 ? (int)code : -EIO, "%s", text ? text : "?");
+        fn(arg, NULL, &e);
+        return;
+    }
+    struct spawned what = { .pid = (pid_t)api_json_get_int(o, "pid", 0),
+                            .mon_pid = (pid_t)api_json_get_int(o, "mon_pid", 0),
+                            .start_time = (uint64_t)api_json_get_int(o, "start_time", 0),
+                            .mon_start = (uint64_t)api_json_get_int(o, "mon_start", 0),
+                            .fds = { fds[0], fds[1], fds[2] } };
+    fn(arg, &what, NULL);
+}
+
+static void on_packet(struct spawner_client *s, size_t n, int *fds, unsigned nfds)
+{
+    AUTO_JSON o = NULL;
+    struct err e = ERR_INIT;
+    if (api_json_parse(s->packet, n, &o, &e) < 0) {
+        log_error("daemon", "vmd-spawn: %s", e.msg);
+    } else if (api_json_get(o, "id")) {
+        on_answer(s, o, fds, nfds);
+        return;
+    } else if (api_json_get_bool(o, "ready", false)) {
+        on_ready(s);
+    } else if (api_json_get(o, "layers")) {
+        json_object_put(s->layers);
+        s->layers = json_object_get(api_json_get(o, "layers"));
+    }
+    for (unsigned i = 0; i < nfds; i++) {
+        close(fds[i]);
+    }
+}
+
+static void on_readable(void *arg, int fd, unsigned events)
+{
+    (void)events;
+    struct spawner_client *s = arg;
+    int fds[4];
+    unsigned nfds = 4;
+    struct err e = ERR_INIT;
+    ssize_t n = fd_recv(fd, s->packet, SPAWN_PACKET_MAX, fds, &nfds, &e);
+    if (n == -EAGAIN || n == -EINTR) {
+        return;
+    }
+    if (n <= 0) {
+        lost(s);
+        return;
+    }
+    on_packet(s, (size_t)n, fds, nfds);
+}
+
+static void adopt_socket(struct spawner_client *s, pid_t pid, int take_sock)
+{
+    s->pid = pid;
+    s->sock = take_sock;
+    fd_set_nonblock(take_sock, true, NULL);
+    s->watch = loop_fd_new(s->d->loop, take_sock, LOOP_READ, on_readable, s);
+}
+
+static void on_restart(void *arg)
+{
+    struct spawner_client *s = arg;
+    struct err e = ERR_INIT;
+    pid_t pid;
+    int sock;
+    waitpid(s->pid, NULL, WNOHANG);
+    if (spawner_launch(&s->d->opt, &pid, &sock, &e) < 0) {
+        log_error("daemon", "%s", e.msg);
+        loop_timer_arm(s->restart, 5 * RESTART_NS);
+        return;
+    }
+    adopt_socket(s, pid, sock);
+}
+
+struct spawner_client *spawner_new(struct vmd *d, pid_t pid, int take_sock)
+{
+    struct spawner_client *s = xnew(struct spawner_client);
+    s->d = d;
+    s->next_id = 1;
+    s->packet = xalloc(SPAWN_PACKET_MAX);
+    list_init(&s->requests);
+    list_init(&s->waits);
+    s->restart = loop_timer_new(d->loop, on_restart, s);
+    adopt_socket(s, pid, take_sock);
+    return s;
+}
+
+void spawner_free(struct spawner_client *s)
+{
+    if (!s) {
+        return;
+    }
+    loop_fd_free(s->watch);
+    loop_timer_free(s->restart);
+    if (s->sock >= 0) {
+        close(s->sock); /* it ends by itself when it sees that */
+        waitpid(s->pid, NULL, 0);
+    }
+    while (!list_empty(&s->requests)) {
+        request_free(list_entry(s->requests.next, struct request, link));
+    }
+    while (!list_empty(&s->waits)) {
+        struct ready_wait *w = list_entry(s->waits.next, struct ready_wait, link);
+        list_remove(&w->link);
+        free(w);
+    }
+    json_object_put(s->layers);
+    free(s->packet);
+    free(s);
+}
+
+bool spawner_ready(const struct spawner_client *s)
+{
+    return s->ready;
+}
+
+void spawner_when_ready(struct spawner_client *s, void (*fn)(void *arg), void *arg)
+{
+    if (s->ready) {
+        fn(arg);
+        return;
+    }
+    struct ready_wait *w = xnew(struct ready_wait);
+    w->fn = fn;
+    w->arg = arg;
+    list_append(&s->waits, &w->link);
+}
+
+void spawner_start(struct spawner_client *s, struct json_object *take_request, spawned_fn *fn,
+                   void *arg)
+{
+    struct request *r = xnew(struct request);
+    struct err e = ERR_INIT;
+    r->id = s->next_id++;
+    r->fn = fn;
+    r->arg = arg;
+    r->body = take_request;
+    list_append(&s->requests, &r->link);
+    api_json_set_int(take_request, "id", r->id);
+    api_json_set_str(take_request, "op", "start");
+    const char *text = api_json_text(take_request);
+    int rc = s->sock < 0 ? err_set(&e, -EAGAIN, "the helper vmd-spawn is being started again")
+                         : 0;
+    if (rc == 0 && strlen(text) >= SPAWN_PACKET_MAX) {
+        rc = err_set(&e, -EMSGSIZE, "the definition is too large");
+    }
+    if (rc == 0) {
+        rc = fd_send(s->sock, text, strlen(text), NULL, 0, &e);
+    }
+    if (rc < 0) {
+        request_free(r);
+        fn(arg, NULL, &e);
+        return;
+    }
+    json_object_put(r->body);
+    r->body = NULL;
+}
+
+struct json_object *spawner_layers(const struct spawner_client *s)
+{
+    return s->layers;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Emulators: starting, taking up again, watching, ending. A struct run is one emulator's life from
+ * the durable intent to the durable record of its end; vm->run points to it.
+ * Loop thread.
+ */
+#ifndef VMD_DAEMON_SUPERVISE_H
+#define VMD_DAEMON_SUPERVISE_H
+
+#include "api-schema/gen/types.h"
+#include "api-schema/json/error.h"
+#include "api-schema/rpc/client.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct run;
+struct vm;
+struct vmd;
+
+/* Starts a VM that has no run: intent, spawn, first contact. fn(arg, x) once, when it runs (x
+ * NULL, told and durable) or when it failed and everything is cleaned up. */
+typedef void run_started_fn(void *arg, const struct api_error *x);
+void run_start(struct vm *vm, bool paused, run_started_fn *fn, void *arg);
+/* SIGKILL now, or as soon as there is a process. */
+void run_kill(struct run *run);
+/* That the VM was asked to quit; its end is then no crash. */
+void run_expect_end(struct run *run, const char *reason);
+/* Calls the emulator; fn as in rpc_client_call. False when there is no connection. */
+bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done_fn *fn, void *arg);
+/* fn(arg, x) when the VM has ended and that is durable; `gone`: the definition went with it, the
+ * struct vm is freed after the calls. */
+void run_on_end(struct run *run, void (*fn)(void *arg, struct vm *vm, bool gone), void *arg);
+void run_on_end_cancel(struct run *run, void *arg);
+/* Forgets it without touching the emulator: the daemon ends. */
+void run_forget(struct run *run);
+
+pid_t run_pid(const struct run *run); /* 0 before there is one */
+/* Latest statistics; false when none were published. To be released. */
+bool run_stats(struct run *run, struct api_vm_stats *out);
+/* "killed", "crashed" and so on: is it a crash? */
+bool exit_is_crash(const char *reason);
+
+/* Takes up what runs, clears away what does not. fn(arg) once: when every emulator has answered or
+ * was found dead, or when the time for that has passed; the rest goes on in the background. */
+void runs_adopt(struct vmd *d, void (*fn)(void *arg), void *arg);
+
+#endif

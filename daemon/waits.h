@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Calls that wait: vm.wait for a state, job.wait for an end. Each ends with an answer, its timeout,
+ * or its client's going. Loop thread.
+ */
+#ifndef VMD_DAEMON_WAITS_H
+#define VMD_DAEMON_WAITS_H
+
+#include "api-schema/gen/types.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct api_call;
+struct job;
+struct vm;
+struct vmd;
+
+/* timeout_ms < 0: none. Takes no ownership of states. */
+void wait_vm(struct api_call *call, struct vm *vm, const enum api_vm_state *states, size_t n,
+             int64_t timeout_ms);
+void wait_job(struct api_call *call, struct job *job, int64_t timeout_ms);
+/* Answers those that wait for this job, which has ended. */
+void wait_job_ended(struct job *job);
+/* The daemon ends: everybody is told. */
+void waits_end(struct vmd *d);
+
+#endif

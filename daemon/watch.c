@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Watching an emulator: its pidfd and its monitor's, the control connection, its notifications, and
+ * whether it still answers. Part of struct run (run.h). Loop thread; the emulator is not trusted:
+ * what it sends is decoded against the schema and rate-limited.
+ */
+#include "api-schema/gen/methods.h"
+#include "api-schema/json/codec.h"
+#include "api-schema/json/json.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/registry.h"
+#include "daemon/run.h"
+#include "daemon/runfs.h"
+#include "daemon/spawn/proto.h"
+#include "daemon/stats.h"
+#include "engine/base/log.h"
+#include "engine/base/loop.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define MS INT64_C(1000000)
+#define RETRY_FIRST_NS (1 * MS)
+#define RETRY_MOST_NS (50 * MS)
+#define HELLO_NS (3000 * MS)
+#define PING_EVERY_NS (3000 * MS)
+#define PING_NS (2500 * MS)
+#define RECORD_NS (2000 * MS) /* how long a monitor may take for its record */
+#define RESETS_PER_S 10
+
+static void say_hello(struct run *run);
+
+/* ---- processes ---- */
+
+static void on_no_record(void *arg)
+{
+    struct run *run = arg;
+    log_warn("daemon", "VM '%s': its monitor (pid %d) left no record", run->vm->config.name,
+             (int)run->mon_pid);
+    run->mon_dead = true;
+    run_finish(run);
+}
+
+static void wait_for_record(struct run *run)
+{
+    loop_timer_free(run->grace);
+    run->grace = loop_timer_new(run->d->loop, on_no_record, run);
+    loop_timer_arm(run->grace, RECORD_NS);
+}
+
+static void on_process_end(void *arg, int fd, unsigned events)
+{
+    (void)events;
+    struct run *run = arg;
+    if (fd == run->pidfd) {
+        loop_fd_free(run->w_pid);
+        run->w_pid = NULL;
+        run->emu_dead = true;
+    } else {
+        loop_fd_free(run->w_mon);
+        run->w_mon = NULL;
+        run->mon_dead = true;
+    }
+    if (run->emu_dead && run->mon_dead) {
+        run_finish(run);
+    } else if (run->emu_dead) {
+        wait_for_record(run);
+    } else {
+        log_warn("daemon", "VM '%s': its monitor (pid %d) is gone; how it will end cannot be told",
+                 run->vm->config.name, (int)run->mon_pid);
+    }
+}
+
+void run_attach(struct run *run, int take_pidfd, int take_mon_pidfd, int take_stats)
+{
+    struct err e = ERR_INIT;
+    run->pidfd = take_pidfd;
+    run->mon_pidfd = take_mon_pidfd;
+    run->emu_dead = take_pidfd < 0;
+    run->mon_dead = take_mon_pidfd < 0;
+    if (take_stats >= 0) {
+        run->stats = stats_open(take_stats, &e);
+        if (!run->stats) {
+            log_warn("daemon", "VM '%s': no statistics: %s", run->vm->config.name, e.msg);
+        }
+    }
+    if (take_pidfd >= 0) {
+        run->w_pid = loop_fd_new(run->d->loop, take_pidfd, LOOP_READ, on_process_end, run);
+    }
+    if (take_mon_pidfd >= 0) {
+        run->w_mon = loop_fd_new(run->d->loop, take_mon_pidfd, LOOP_READ, on_process_end, run);
+    }
+    if (run->emu_dead && run->mon_dead) {
+        run_finish(run);
+    } else if (run->emu_dead) {
+        wait_for_record(run);
+    }
+}
+
+void run_settle(struct run *run)
+{
+    void (*fn)(void *arg) = run->settled;
+    run->settled = NULL;
+    if (fn) {
+        fn(run->settled_arg);
+    }
+}
+
+/* ---- states ---- */
+
+static enum api_vm_state vm_state_of(enum api_emu_state s)
+{
+    switch (s) {
+    case API_EMU_STATE_RUNNING:
+        return API_VM_STATE_RUNNING;
+    case API_EMU_STATE_PAUSED:
+        return API_VM_STATE_PAUSED;
+    default:
+        return API_VM_STATE_STOPPING;
+    }
+}
+
+static void take_state(struct run *run, enum api_emu_state s, const char *reason)
+{
+    enum api_vm_state state = vm_state_of(s);
+    if (s == API_EMU_STATE_STOPPED && reason) {
+        str_copy(run->said, sizeof(run->said), reason);
+    }
+    if (!run->up || run->ended) {
+        return;
+    }
+    /* A guest asked to power off stays `stopping` while it works on it. */
+    if (run->vm->state == API_VM_STATE_STOPPING && s == API_EMU_STATE_RUNNING) {
+        return;
+    }
+    if (run->vm->state != state) {
+        vm_tell_state(run->vm, state, reason);
+    }
+}
+
+static void on_reset(struct run *run)
+{
+    int64_t now = time_mono_ns();
+    if (now - run->resets_ns > 1000 * MS) {
+        run->resets_ns = now;
+        run->resets = 0;
+    }
+    if (run->resets++ < RESETS_PER_S) {
+        struct change *c = change_new(run->d);
+        change_must_tell(c);
+        vm_event(run->vm, c, API_EVENT_TYPE_VM_RESET, NULL, NULL);
+        change_commit(c, NULL, NULL);
+    }
+}
+
+static void on_notify(void *arg, const char *method, struct json_object *params)
+{
+    struct run *run = arg;
+    if (strcmp(method, "event") != 0) {
+        return;
+    }
+    const char *type = api_json_get_str(params, "type");
+    const char *word = api_json_get_str(params, "state");
+    const char *reason = api_json_get_str(params, "reason");
+    if (type && strcmp(type, "reset") == 0) {
+        on_reset(run);
+    } else if (type && strcmp(type, "state") == 0 && word) {
+        int state = api_enum_value(&api_type_emu_state, word);
+        if (state >= 0) {
+            take_state(run, (enum api_emu_state)state, reason);
+        }
+    }
+}
+
+/* ---- is it well ---- */
+
+static void unresponsive(struct run *run, const char *why)
+{
+    if (!run->ended && run->vm->state != API_VM_STATE_UNRESPONSIVE && !run->started) {
+        log_warn("daemon", "VM '%s' (pid %d) does not answer: %s", run->vm->config.name,
+                 (int)run->pid, why);
+        vm_tell_state(run->vm, API_VM_STATE_UNRESPONSIVE, "no answer");
+    }
+    run_settle(run);
+}
+
+static void on_status(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct run *run = arg;
+    struct api_emu_status_out out;
+    if (x) {
+        if (x->code == API_E_TIMEOUT) {
+            unresponsive(run, x->message);
+            loop_timer_arm(run->timer, 0);
+        }
+        return;
+    }
+    if (api_decode(&api_type_emu_status_out, result, API_LENIENT, "", &out, NULL) == 0) {
+        if (run->vm->state == API_VM_STATE_UNRESPONSIVE) {
+            vm_tell_state(run->vm, vm_state_of(out.state), "answers again");
+        } else {
+            take_state(run, out.state, out.reason);
+        }
+        api_release(&api_type_emu_status_out, &out);
+    }
+    loop_timer_arm(run->timer, PING_EVERY_NS);
+}
+
+/* ---- the connection ---- */
+
+static void connect_later(struct run *run)
+{
+    run->retry_ns = run->retry_ns ? run->retry_ns * 2 : RETRY_FIRST_NS;
+    if (run->retry_ns > RETRY_MOST_NS) {
+        run->retry_ns = RETRY_MOST_NS;
+    }
+    loop_timer_arm(run->timer, run->retry_ns);
+}
+
+static void on_closed(void *arg, const struct err *why)
+{
+    struct run *run = arg;
+    (void)why;
+    rpc_client_free(run->client);
+    run->client = NULL;
+    if (!run->ended) {
+        connect_later(run);
+    }
+}
+
+static const struct rpc_client_ops client_ops = { .notify = on_notify, .closed = on_closed };
+
+/* Whoever listens there must be our emulator. */
+static bool hello_ok(struct run *run, const struct api_emu_hello_out *out)
+{
+    const struct rpc_peer *peer = rpc_client_peer(run->client);
+    return peer->pid == run->pid && out->cookie && strcmp(out->cookie, run->cookie) == 0 &&
+           strcmp(out->uuid, run->vm->config.uuid) == 0;
+}
+
+static void on_hello(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct run *run = arg;
+    struct api_emu_hello_out out;
+    if (x && x->code == API_E_TIMEOUT) {
+        unresponsive(run, x->message);
+        say_hello(run);
+        return;
+    }
+    if (x) {
+        return; /* the connection ended; on_closed tries again */
+    }
+    if (api_decode(&api_type_emu_hello_out, result, API_LENIENT, "", &out, NULL) < 0) {
+        unresponsive(run, "its hello cannot be understood");
+        return;
+    }
+    if (!hello_ok(run, &out)) {
+        log_error("daemon", "VM '%s': process %d behind its control socket is not its emulator %d",
+                  run->vm->config.name, (int)rpc_client_peer(run->client)->pid, (int)run->pid);
+        unresponsive(run, "another process answered");
+    } else {
+        bool first = !run->up;
+        run->adopting = false;
+        if (out.state == API_EMU_STATE_STOPPED && out.reason) {
+            str_copy(run->said, sizeof(run->said), out.reason);
+        }
+        if (first) {
+            run_is_up(run, vm_state_of(out.state), run->started ? out.reason : "adopted");
+        } else if (run->vm->state == API_VM_STATE_UNRESPONSIVE) {
+            vm_tell_state(run->vm, vm_state_of(out.state), "answers again");
+        } else {
+            take_state(run, out.state, out.reason);
+        }
+        run->retry_ns = 0;
+        run_settle(run);
+        loop_timer_arm(run->timer, PING_EVERY_NS);
+    }
+    api_release(&api_type_emu_hello_out, &out);
+}
+
+static void say_hello(struct run *run)
+{
+    struct json_object *params = json_object_new_object();
+    api_json_set_str(params, "cookie", run->cookie);
+    rpc_client_call(run->client, "emu.hello", params, HELLO_NS, on_hello, run);
+}
+
+static void on_timer(void *arg)
+{
+    struct run *run = arg;
+    if (run->client && run->up) {
+        rpc_client_call(run->client, "emu.status", NULL, PING_NS, on_status, run);
+    } else if (!run->client && !run->emu_dead) {
+        run_connect(run);
+    }
+}
+
+void run_connect(struct run *run)
+{
+    struct err e = ERR_INIT;
+    if (!run->timer) {
+        run->timer = loop_timer_new(run->d->loop, on_timer, run);
+    }
+    AUTO_FREE char *path = runfs_path(&run->d->opt, run->vm->id, VM_CONTROL);
+    AUTO_FREE char *name = xasprintf("emulator of VM '%s'", run->vm->config.name);
+    run->client = rpc_client_connect(run->d->loop, path, name, &client_ops, run, &e);
+    if (!run->client) {
+        connect_later(run);
+        return;
+    }
+    say_hello(run);
+}
+
+bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done_fn *fn, void *arg)
+{
+    if (!run->client || !run->up || run->ended) {
+        return false;
+    }
+    rpc_client_call(run->client, method, NULL, deadline_ns, fn, arg);
+    return true;
+}

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A stand-in for vmd-emu in tests of the daemon: the same command line and control protocol, no
+ * guest. The definition's `append` tells it how to behave, words apart by spaces:
+ *   die-early      writes a line to standard error and exits 1 before it listens
+ *   mute           listens, never answers
+ *   off-after=MS   powers off after so many milliseconds
+ *   crash-after=MS is killed by a signal of its own
+ *   no-quit        answers emu.quit and stays
+ *   liar           says hello with another cookie
+ * Owns everything in struct fake; one thread.
+ */
+#include "api-schema/json/codec.h"
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/call.h"
+#include "api-schema/rpc/server.h"
+#include "engine/base/fd.h"
+#include "engine/base/loop.h"
+#include "engine/base/mem.h"
+#include "engine/base/statspage.h"
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+struct fake {
+    struct loop *loop;
+    struct rpc_server *server;
+    struct loop_timer *end, *tick;
+    char *name, *uuid, *append;
+    const char *cookie, *reason;
+    enum api_emu_state state;
+    int console, client;
+    unsigned ticks;
+    bool no_quit, liar, crash;
+    struct stats_page *stats;
+};
+
+static uint64_t boot_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void tell(struct fake *f, enum api_emu_state state, const char *reason)
+{
+    AUTO_JSON o = json_object_new_object();
+    f->state = state;
+    f->reason = reason;
+    api_json_set_str(o, "type", "state");
+    api_json_set_str(o, "state", api_emu_state_name(state));
+    api_json_set_str(o, "reason", reason);
+    rpc_server_notify_all(f->server, "event", o);
+}
+
+static void on_exit_timer(void *arg)
+{
+    struct fake *f = arg;
+    loop_quit(f->loop);
+}
+
+static void power_off(struct fake *f, const char *reason)
+{
+    tell(f, API_EMU_STATE_STOPPED, reason);
+    f->end = loop_timer_new(f->loop, on_exit_timer, f);
+    loop_timer_arm(f->end, 5000000);
+}
+
+static void on_off(void *arg)
+{
+    struct fake *f = arg;
+    if (f->crash) {
+        raise(SIGKILL);
+    }
+    power_off(f, "poweroff");
+}
+
+/* The guest's only deed: a line on the console now and then. */
+static void on_tick(void *arg)
+{
+    struct fake *f = arg;
+    char line[64];
+    f->ticks++;
+    int n = snprintf(line, sizeof(line), "tick %u\r\n", f->ticks);
+    if (f->client >= 0 && send(f->client, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+        close(f->client);
+        f->client = -1;
+    }
+    if (f->stats) {
+        struct stats_page p = { .published_ns = boot_ns(), .started_ns = f->stats->started_ns };
+        p.started_ns = p.started_ns ? p.started_ns : p.published_ns;
+        p.interval_ns = 50000000;
+        p.pid = (uint32_t)getpid();
+        p.state = STATS_RUNNING;
+        p.instructions = f->ticks;
+        p.n_vcpus = 1;
+        p.vcpu[0].instructions = f->ticks;
+        stats_page_publish(f->stats, &p);
+    }
+    loop_timer_arm(f->tick, 50000000);
+}
+
+static void on_console(void *arg, int fd, unsigned events)
+{
+    struct fake *f = arg;
+    (void)events;
+    int c = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    if (c >= 0) {
+        fd_autoclose(&f->client);
+        f->client = c;
+    }
+}
+
+/* ---- handlers ---- */
+
+void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
+{
+    struct fake *f = api_call_app(call);
+    (void)in;
+    api_reply_emu_hello(call, &(struct api_emu_hello_out){ .pid = getpid(),
+                                                           .uuid = f->uuid,
+                                                           .name = f->name,
+                                                           .state = f->state,
+                                                           .reason = (char *)f->reason,
+                                                           .cookie = f->liar
+                                                                         ? (char *)"liar"
+                                                                         : (char *)f->cookie });
+}
+
+void api_handle_emu_status(struct api_call *call, struct api_emu_status_in *in)
+{
+    struct fake *f = api_call_app(call);
+    (void)in;
+    api_reply_emu_status(call, &(struct api_emu_status_out){ .state = f->state,
+                                                             .reason = (char *)f->reason });
+}
+
+void api_handle_emu_pause(struct api_call *call, struct api_emu_pause_in *in)
+{
+    (void)in;
+    tell(api_call_app(call), API_EMU_STATE_PAUSED, "pause");
+    api_reply_emu_pause(call);
+}
+
+void api_handle_emu_resume(struct api_call *call, struct api_emu_resume_in *in)
+{
+    (void)in;
+    tell(api_call_app(call), API_EMU_STATE_RUNNING, "resume");
+    api_reply_emu_resume(call);
+}
+
+void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
+{
+    struct fake *f = api_call_app(call);
+    AUTO_JSON o = json_object_new_object();
+    (void)in;
+    api_json_set_str(o, "type", "reset");
+    rpc_server_notify_all(f->server, "event", o);
+    api_reply_emu_reset(call);
+}
+
+void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, NULL, "shut down from within the guest",
+             "the board has no power button");
+}
+
+void api_handle_emu_quit(struct api_call *call, struct api_emu_quit_in *in)
+{
+    struct fake *f = api_call_app(call);
+    (void)in;
+    api_reply_emu_quit(call);
+    if (!f->no_quit) {
+        power_off(f, "quit");
+    }
+}
+
+void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
+{
+    (void)in;
+    struct api_vm_stats out = { .instructions = 1 };
+    api_reply_emu_stats(call, &out);
+}
+
+/* ---- start ---- */
+
+static int word_ms(const struct fake *f, const char *word)
+{
+    const char *at = f->append ? strstr(f->append, word) : NULL;
+    return at ? atoi(at + strlen(word)) : -1;
+}
+
+static bool has_word(const struct fake *f, const char *word)
+{
+    return f->append && strstr(f->append, word);
+}
+
+static int read_config(struct fake *f, int fd)
+{
+    AUTO_BUF b = BUF_INIT;
+    AUTO_JSON o = NULL;
+    if (lseek(fd, 0, SEEK_SET) < 0 || fd_slurp(fd, &b, 1 << 20, "config", NULL) < 0 ||
+        api_json_parse(b.data, b.len, &o, NULL) < 0) {
+        fprintf(stderr, "the configuration cannot be read\n");
+        return -1;
+    }
+    f->name = xstrdup(api_json_get_str(o, "name"));
+    f->uuid = xstrdup(api_json_get_str(o, "uuid"));
+    const char *append = api_json_get_str(o, "append");
+    f->append = append ? xstrdup(append) : NULL;
+    return 0;
+}
+
+static void serve(struct fake *f, int control)
+{
+    struct rpc_server_config config = { .program = "vmd-emu", .handlers = &api_handlers_emu };
+    f->server = rpc_server_new(f->loop, &config, NULL, f);
+    listen(control, 64);
+    fd_set_nonblock(control, true, NULL);
+    rpc_server_listen(f->server, control, API_ROLE_ADMIN, NULL);
+    if (f->console >= 0) {
+        listen(f->console, 16);
+        loop_fd_new(f->loop, f->console, LOOP_READ, on_console, f);
+    }
+    int off = word_ms(f, "off-after="), crash = word_ms(f, "crash-after=");
+    if (off >= 0 || crash >= 0) {
+        f->crash = crash >= 0;
+        struct loop_timer *t = loop_timer_new(f->loop, on_off, f);
+        loop_timer_arm(t, (int64_t)(crash >= 0 ? crash : off) * 1000000);
+    }
+    f->tick = loop_timer_new(f->loop, on_tick, f);
+    loop_timer_arm(f->tick, 1000000);
+    loop_run(f->loop, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        { "config-fd", 1, NULL, 'c' },      { "control-fd", 1, NULL, 'o' },
+        { "console-fd", 1, NULL, 'n' },     { "console-log-fd", 1, NULL, 'l' },
+        { "stats-fd", 1, NULL, 's' },       { "lock-fd", 1, NULL, 'k' },
+        { "file", 1, NULL, 'f' },           { "paused", 0, NULL, 'p' },
+        { "version", 0, NULL, 'v' },        { NULL, 0, NULL, 0 },
+    };
+    struct fake f = { .console = -1, .client = -1, .state = API_EMU_STATE_RUNNING };
+    int config = -1, control = -1, stats = -1, opt;
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (opt) {
+        case 'c':
+            config = atoi(optarg);
+            break;
+        case 'o':
+            control = atoi(optarg);
+            break;
+        case 'n':
+            f.console = atoi(optarg);
+            break;
+        case 's':
+            stats = atoi(optarg);
+            break;
+        case 'p':
+            f.state = API_EMU_STATE_PAUSED;
+            break;
+        case 'v':
+            puts("fake_emu");
+            return 0;
+        default:
+            break;
+        }
+    }
+    f.cookie = getenv("VMD_COOKIE");
+    if (control < 0 || read_config(&f, config) < 0) {
+        return 1;
+    }
+    if (has_word(&f, "die-early")) {
+        fprintf(stderr, "the kernel is not to my liking\n");
+        return 1;
+    }
+    f.no_quit = has_word(&f, "no-quit");
+    f.liar = has_word(&f, "liar");
+    if (stats >= 0) {
+        void *p = mmap(NULL, STATS_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, stats, 0);
+        f.stats = p == MAP_FAILED ? NULL : p;
+    }
+    if (has_word(&f, "mute")) {
+        listen(control, 16);
+        pause();
+    }
+    f.loop = loop_new(NULL);
+    serve(&f, control);
+    return 0;
+}
