@@ -202,7 +202,7 @@ static int migrate_steps(sqlite3 *db, int *from, struct err *e)
         }
     }
     rc = version < STORE_SCHEMA ? store_sql_exec(db, "PRAGMA user_version = " STR(STORE_SCHEMA), e) : 0;
-    *from = (int)version;
+    *from = version < STORE_SCHEMA ? (int)version : 0;
     return rc;
 }
 

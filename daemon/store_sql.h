@@ -38,7 +38,7 @@ extern const char *const store_stmt_sql[ST_COUNT];
 
 /* Opens with the settings the store relies on. NULL on failure. */
 sqlite3 *store_sql_open(const char *path, const char *vfs, struct err *e);
-/* Brings the schema up in one transaction; *from gets the version found. */
+/* Brings the schema up in one transaction; *from gets the version found when it was older, else 0. */
 int store_sql_migrate(sqlite3 *db, int *from, struct err *e);
 int store_sql_exec(sqlite3 *db, const char *sql, struct err *e);
 /* First column of the first row, or `missing` when there is none. */
