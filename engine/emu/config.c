@@ -13,7 +13,9 @@
 
 static int config_error(struct err *e, const struct api_error *x)
 {
-    return err_set(e, -EINVAL, "%s%s%s%s%s", x->object, x->object[0] ? ": " : "", x->message,
+    bool named = x->object[0] == 0 || strncmp(x->message, x->object, strlen(x->object)) == 0;
+
+    return err_set(e, -EINVAL, "%s%s%s%s%s", named ? "" : x->object, named ? "" : ": ", x->message,
                    x->remedy[0] ? "; " : "", x->remedy);
 }
 
@@ -62,7 +64,11 @@ static int apply_set(struct json_object *root, const char *text, struct err *e)
         o = next;
         type = member ? member->type : NULL;
     }
-    json_object_object_add(o, part, set_value(member, eq + 1));
+    if (eq[1] == 0) {
+        json_object_object_del(o, part); /* back to the default */
+    } else {
+        json_object_object_add(o, part, set_value(member, eq + 1));
+    }
     return 0;
 }
 
