@@ -23,6 +23,7 @@ libapi_a_SOURCES = \
 # --- generated: C from api-schema/schema by api-schema/gen -----------------------------------
 api_schema = \
 	api-schema/schema/api.json \
+	api-schema/schema/cli.json \
 	api-schema/schema/emu.json \
 	api-schema/schema/errors.json \
 	api-schema/schema/event.json \
@@ -33,6 +34,8 @@ api_schema = \
 api_generator = \
 	api-schema/gen/apigen.py \
 	api-schema/gen/emit_c.py \
+	api-schema/gen/emit_cli.py \
+	api-schema/gen/emit_docs.py \
 	api-schema/gen/model.py
 api_gen_h = \
 	api-schema/gen/errors.h \

@@ -3,4 +3,35 @@
 # Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
 noinst_LIBRARIES += libcli.a
-libcli_a_SOURCES =
+libcli_a_SOURCES = \
+	cli/api.c \
+	cli/args.c \
+	cli/call.c \
+	cli/cli.h \
+	cli/connect.c \
+	cli/console.c \
+	cli/console.h \
+	cli/events.c \
+	cli/format.c \
+	cli/help.c \
+	cli/private.c \
+	cli/private.h \
+	cli/run.c \
+	cli/stats.c \
+	cli/value.c \
+	cli/verbs.h
+nodist_libcli_a_SOURCES = cli/verbs_table.c
+
+bin_PROGRAMS += vmctl
+vmctl_SOURCES = cli/main.c
+vmctl_LDADD = $(LINK_CLI)
+
+# --- generated: verbs, completion, manual page ---------------------------------------------------
+cli_gen = cli/verbs_table.c cli/vmctl.1 cli/completion/vmctl
+CLEANFILES += $(cli_gen) cli/gen.stamp
+cli/gen.stamp: $(api_generator) $(api_schema)
+	$(AM_V_GEN)$(MKDIR_P) cli && $(PY) $(srcdir)/api-schema/gen/apigen.py --cli cli && touch $@
+$(cli_gen): cli/gen.stamp ;
+
+nodist_man1_MANS = cli/vmctl.1
+nodist_bashcompletion_DATA = cli/completion/vmctl

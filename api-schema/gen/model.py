@@ -26,7 +26,7 @@ MEMBER_KEYS = {
 METHOD_KEYS = {"since", "role", "mutating", "job", "doc", "in", "out", "errors", "cli"}
 CLI_KEYS = {
     "verb", "group", "summary", "args", "spread", "unset", "file", "rows", "columns", "quiet",
-    "done", "examples", "aliases", "options", "doc", "handler",
+    "done", "examples", "aliases", "options", "doc", "handler", "line", "hide", "method", "methods",
 }
 
 
@@ -164,6 +164,8 @@ class Schema:
         for name, raw in data.get("methods", {}).items():
             self.methods[name] = Method(name, raw, family, internal)
         self.verbs += data.get("verbs", [])
+        if family == "cli":
+            self.cli = data
 
     def _implicit(self, name, doc, members):
         found = Type(name, {"doc": doc, "members": members}, "")

@@ -8,6 +8,7 @@
 #include "api-schema/json/error.h"
 #include "api-schema/rpc/conn.h"
 
+#include <signal.h>
 #include <stdint.h>
 
 struct json_object;
@@ -65,6 +66,9 @@ struct json_object *rpc_dial_hello(const struct rpc_dial *d);
  * Notifications that arrive meanwhile are kept (1,024 at most) for rpc_dial_next(). */
 int rpc_dial_call(struct rpc_dial *d, const char *method, struct json_object *take_params,
                   int timeout_ms, struct json_object **result, struct api_error *x);
+/* While *flag (a signal handler sets it) is not 0, waiting calls return API_E_CANCELLED. NULL: no
+ * flag. Borrowed. */
+void rpc_dial_watch(struct rpc_dial *d, const volatile sig_atomic_t *flag);
 /* Next notification; 1 with *method and *params (the caller's: free(), json_object_put()), 0 when
  * the time passed, -1 when the connection ended. */
 int rpc_dial_next(struct rpc_dial *d, int timeout_ms, char **method,

@@ -15,6 +15,8 @@
 
 enum { NOTES_MAX = 1024 };
 
+static const int64_t flag_poll_ns = 100 * INT64_C(1000000);
+
 struct note {
     struct list node;
     char *method;
@@ -29,6 +31,7 @@ struct rpc_dial {
     unsigned n_notes;
     bool ended;
     struct err why;
+    const volatile sig_atomic_t *flag; /* NULL: nothing interrupts */
 };
 
 struct answer {
@@ -84,15 +87,29 @@ static void on_closed(void *arg, const struct err *why)
 
 static const struct rpc_client_ops ops = { .notify = on_notify, .closed = on_closed };
 
-/* One turn of the loop. False when the deadline (-1: none) passed or the loop failed. */
+static bool interrupted(const struct rpc_dial *d)
+{
+    return d->flag && *d->flag;
+}
+
+/* One turn of the loop. False when the deadline (-1: none) passed, a flag was raised, or the loop
+ * failed. */
 static bool turn(struct rpc_dial *d, int64_t deadline_ns)
 {
     int64_t left = deadline_ns < 0 ? -1 : deadline_ns - now_ns();
 
-    if (deadline_ns >= 0 && left <= 0) {
+    if (interrupted(d) || (deadline_ns >= 0 && left <= 0)) {
         return false;
     }
+    if (d->flag && (left < 0 || left > flag_poll_ns)) {
+        left = flag_poll_ns;
+    }
     return loop_run_once(d->loop, left, NULL) == 0;
+}
+
+void rpc_dial_watch(struct rpc_dial *d, const volatile sig_atomic_t *flag)
+{
+    d->flag = flag;
 }
 
 static int64_t deadline_after(int timeout_ms)
@@ -173,10 +190,9 @@ int rpc_dial_call(struct rpc_dial *d, const char *method, struct json_object *ta
     uint64_t id = rpc_client_call(d->client, method, take_params, wait, on_answer, &a);
 
     while (!a.there) {
-        struct err e = ERR_INIT;
-        if (loop_run_once(d->loop, -1, &e) < 0) {
+        if (!turn(d, -1)) {
             rpc_client_cancel(d->client, id);
-            return api_error_from(x, 0, "vmd", NULL, &e);
+            return api_error_set(x, API_E_CANCELLED, NULL, NULL, "%s: interrupted", method);
         }
     }
     if (a.rc == 0) {
@@ -201,7 +217,7 @@ int rpc_dial_next(struct rpc_dial *d, int timeout_ms, char **method,
                                  d->why.msg[0] ? ": " : "", d->why.msg);
         }
         if (!turn(d, deadline)) {
-            return 0;
+            return interrupted(d) ? api_error_set(x, API_E_CANCELLED, NULL, NULL, "interrupted") : 0;
         }
     }
     n = list_entry(d->notes.next, struct note, node);

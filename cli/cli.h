@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the verbs of vmctl share: the global options, parsed input, the connection, output. One
+ * process, one thread.
+ */
+#ifndef VMD_CLI_CLI_H
+#define VMD_CLI_CLI_H
+
+#include "api-schema/json/codec.h"
+#include "api-schema/json/error.h"
+#include "cli/verbs.h"
+#include "engine/base/buf.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct json_object;
+struct rpc_dial;
+
+/* Exit statuses beside those of the error codes; cli.json documents them. */
+enum {
+    CLI_OK = 0,
+    CLI_FAILED = 1,
+    CLI_USAGE = 2,
+    CLI_NO_DAEMON = 3,
+    CLI_VM_ENDED = 10,
+    CLI_VM_CRASHED = 11,
+};
+
+struct cli {
+    const char *connect, *dir, *key; /* borrowed from argv; NULL: not given */
+    const char *color;               /* "auto", "always", "never" */
+    bool json, quiet, help;
+    bool color_out, color_err; /* colours go to stdout, stderr */
+    char *socket;              /* path that is or will be connected to */
+    struct rpc_dial *dial;     /* NULL until cli_connect() */
+};
+
+struct cli_input {
+    const struct cli_verb *verb;
+    struct json_object *params; /* from options, file and arguments; an object */
+    struct json_object *own;    /* the verb's own options and arguments: name to string, true or list */
+    char **targets;             /* of the repeated argument; borrowed from argv */
+    size_t n_targets;
+    const char *target_path; /* where one of them goes; NULL: there is no repeated argument */
+};
+
+/* --- args.c: the command line --- */
+
+/* Fills c and in from the command line. -1: go on; else the exit status. */
+int cli_parse(struct cli *c, int argc, char **argv, struct cli_input *in);
+void cli_input_done(struct cli_input *in);
+const struct cli_verb *cli_verb_find(const char *name);
+/* The verb's own option: text, NULL when it was not given. */
+const char *cli_own(const struct cli_input *in, const char *name);
+/* Sets the member at a dotted path, making objects on the way. */
+void cli_set_path(struct json_object *o, const char *path, struct json_object *take_value);
+/* Borrowed; NULL when absent. */
+struct json_object *cli_get_path(struct json_object *o, const char *path);
+
+/* --- value.c: text to JSON --- */
+
+/* A value of a member (or of one element, for a list) from text as people write it: 512M, 30s,
+ * relative paths, key=value lists for structs. The caller's; NULL with e set when it is none. */
+struct json_object *cli_value(const struct api_member *m, const char *kind, const char *text,
+                              struct err *e);
+/* "500ms", "30s", "5m", "2h", "1.5s"; a bare number is seconds. */
+int cli_duration(const char *text, int64_t *ms, struct err *e);
+/* Member at a dotted path below t, NULL when there is none. */
+const struct api_member *cli_member(const struct api_type *t, const char *path);
+
+/* --- connect.c --- */
+
+/* Socket of the daemon by options and environment; the caller's. NULL with e set. */
+char *cli_socket_path(const struct cli *c, struct err *e);
+/* Connects once. CLI_OK, or prints and returns the exit status. */
+int cli_connect(struct cli *c);
+/* The same without printing. */
+int cli_try_connect(struct cli *c, struct err *e);
+/* Calls; adds the idempotency key to changing methods. params (may be NULL) are taken. 0 and
+ * *result (the caller's; may be NULL: not wanted), or the exit status after printing. */
+int cli_call(struct cli *c, const char *method, struct json_object *take_params,
+             struct json_object **result);
+/* The same without printing. 0 or -1. */
+int cli_call_quiet(struct cli *c, const char *method, struct json_object *take_params,
+                   struct json_object **result, struct api_error *x);
+
+/* --- format.c: output --- */
+
+/* Error, with object and remedy (JSON on stderr under --json); returns the exit status for it. */
+int cli_error(struct cli *c, const struct api_error *x);
+/* "vmctl: text" and, when not NULL, the remedy on a line of its own; returns `status`. */
+int cli_fail(struct cli *c, int status, const char *remedy, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+void cli_print_json(struct json_object *o); /* one line, or indented on a terminal */
+/* A table over a JSON array of objects. */
+void cli_table(struct cli *c, struct json_object *rows, const struct cli_column *columns, size_t n);
+/* "member  value" lines, by the tables of the type. */
+void cli_object(struct cli *c, const struct api_type *t, const struct json_object *o);
+/* Text of one value in a style of cli_column (NULL: plain), appended. */
+void cli_text(struct buf *b, const struct json_object *row, const char *member, const char *style);
+void cli_ago(struct buf *b, int64_t since_ms);
+void cli_time(struct buf *b, int64_t ms);
+void cli_nanoseconds(struct buf *b, int64_t ns);
+/* ANSI colour for a state word, "" for none; static. */
+const char *cli_state_color(const char *state);
+/* Appends text with control characters replaced: what a daemon sends must not steer the terminal. */
+void cli_clean(struct buf *b, const char *text);
+/* Progress of a job on stderr, on a terminal; rewritten in place; NULL ends the line. */
+void cli_progress(struct cli *c, struct json_object *job);
+
+/* --- jobs (call.c) --- */
+
+/* Waits for a job with progress. CLI_OK, or prints its error and returns the exit status. */
+int cli_wait_job(struct cli *c, int64_t job, struct json_object **take_result);
+
+/* --- help.c --- */
+void cli_help_overview(FILE *f);
+void cli_help_verb(const struct cli_verb *v, FILE *f);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which daemon, the connection to it, and calls over it. One thread. */
+#include "cli/cli.h"
+
+#include "api-schema/gen/methods.h"
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/client.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { GREETING_MS = 5000 };
+
+static char *default_socket(struct err *e)
+{
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    AUTO_FREE char *mine = NULL;
+
+    if (geteuid() == 0) {
+        return xstrdup("/run/vmd/vmd.sock");
+    }
+    mine = runtime && runtime[0] == '/' ? xasprintf("%s/vmd/vmd.sock", runtime) : NULL;
+    /* Members of the daemon's group use the system's daemon when they run none of their own. */
+    if ((!mine || access(mine, F_OK) < 0) && access("/run/vmd/vmd.sock", F_OK) == 0) {
+        return xstrdup("/run/vmd/vmd.sock");
+    }
+    if (!mine) {
+        err_set(e, -ENOENT, "XDG_RUNTIME_DIR is not set, so there is no default socket; use --connect or --dir");
+        return NULL;
+    }
+    return take_ptr(mine);
+}
+
+char *cli_socket_path(const struct cli *c, struct err *e)
+{
+    const char *url = c->connect;
+
+    if (c->connect && c->dir) {
+        err_set(e, -EINVAL, "--connect and --dir exclude each other");
+        return NULL;
+    }
+    if (c->dir) {
+        return xasprintf("%s/run/vmd.sock", c->dir);
+    }
+    url = url ? url : getenv("VMCTL_CONNECT");
+    if (!url || !*url) {
+        return default_socket(e);
+    }
+    if (str_starts(url, "vmd+unix://")) {
+        url += strlen("vmd+unix://");
+        if (url[0] != '/') {
+            err_set(e, -EINVAL, "'vmd+unix://%s' has no absolute path; write vmd+unix:///path/to/vmd.sock", url);
+            return NULL;
+        }
+    } else if (strstr(url, "://")) {
+        err_set(e, -EINVAL, "'%s': only vmd+unix:///path (or a path) is supported", url);
+        return NULL;
+    }
+    return xstrdup(url);
+}
+
+int cli_try_connect(struct cli *c, struct err *e)
+{
+    if (c->dial) {
+        return 0;
+    }
+    if (!c->socket) {
+        c->socket = cli_socket_path(c, e);
+    }
+    if (!c->socket) {
+        return e->code;
+    }
+    c->dial = rpc_dial_open(c->socket, GREETING_MS, e);
+    return c->dial ? 0 : e->code;
+}
+
+int cli_connect(struct cli *c)
+{
+    struct err e = ERR_INIT;
+    const char *remedy = NULL;
+
+    if (cli_try_connect(c, &e) == 0) {
+        return CLI_OK;
+    }
+    if (e.code == -EINVAL) {
+        return cli_fail(c, CLI_USAGE, NULL, "%s", e.msg);
+    }
+    if (e.code == -ENOENT || e.code == -ECONNREFUSED) {
+        remedy = "start the daemon: 'systemctl start vmd.socket', or 'vmd --dir DIR' and then 'vmctl --dir DIR ...'";
+    } else if (e.code == -EACCES) {
+        remedy = "ask the administrator to add you to the daemon's group, or run a daemon of your own";
+    }
+    return cli_fail(c, CLI_NO_DAEMON, remedy, "%s", e.msg);
+}
+
+static int add_key(const struct cli *c, const char *method, struct json_object **params)
+{
+    const struct api_method *m = api_method_find(method);
+
+    if (c->key && m && m->mutating) {
+        *params = *params ? *params : json_object_new_object();
+        api_json_set_str(*params, "idempotency_key", c->key);
+    }
+    return 0;
+}
+
+int cli_call_quiet(struct cli *c, const char *method, struct json_object *take_params,
+                   struct json_object **result, struct api_error *x)
+{
+    struct err e = ERR_INIT;
+
+    add_key(c, method, &take_params);
+    if (cli_try_connect(c, &e) < 0) {
+        json_object_put(take_params);
+        return api_error_from(x, API_E_INTERNAL_ERROR, NULL, NULL, &e);
+    }
+    return rpc_dial_call(c->dial, method, take_params, -1, result, x);
+}
+
+int cli_call(struct cli *c, const char *method, struct json_object *take_params,
+             struct json_object **result)
+{
+    struct api_error x = API_ERROR_INIT;
+    int rc = cli_connect(c);
+
+    if (rc != CLI_OK) {
+        json_object_put(take_params);
+        return rc;
+    }
+    if (cli_call_quiet(c, method, take_params, result, &x) < 0) {
+        return cli_error(c, &x);
+    }
+    return CLI_OK;
+}
