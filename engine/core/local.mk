@@ -33,14 +33,32 @@ libcore_a_SOURCES = \
 	engine/core/vm.c \
 	engine/core/vm.h
 
-core_tests = tests/core/bus_test tests/core/clock_test tests/core/mem_test tests/core/vm_test
+core_tests = tests/core/bus_test \
+	tests/core/clock_test \
+	tests/core/device_test \
+	tests/core/fdt_test \
+	tests/core/loader_test \
+	tests/core/mem_test \
+	tests/core/riscv_test \
+	tests/core/state_test \
+	tests/core/vm_test
 check_PROGRAMS += $(core_tests)
 TESTS += $(core_tests)
 tests_core_bus_test_SOURCES = tests/core/bus_test.c
 tests_core_bus_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
 tests_core_clock_test_SOURCES = tests/core/clock_test.c
 tests_core_clock_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+tests_core_device_test_SOURCES = tests/core/device_test.c
+tests_core_device_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+tests_core_fdt_test_SOURCES = tests/core/fdt_test.c
+tests_core_fdt_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+tests_core_loader_test_SOURCES = tests/core/loader_test.c
+tests_core_loader_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
 tests_core_mem_test_SOURCES = tests/core/mem_test.c
 tests_core_mem_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+tests_core_riscv_test_SOURCES = tests/core/riscv_test.c
+tests_core_riscv_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+tests_core_state_test_SOURCES = tests/core/state_test.c
+tests_core_state_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
 tests_core_vm_test_SOURCES = tests/core/vm_test.c
 tests_core_vm_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)

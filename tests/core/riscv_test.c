@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tests of the RISC-V architecture: CPU models, ISA strings, reset and start, interrupt inputs, the stimecmp timer, saved
+ * state. The engine runs nothing.
+ */
+#include "engine/arch/riscv/cpu.h"
+#include "engine/arch/riscv/features.h"
+#include "engine/base/mem.h"
+#include "engine/core/state.h"
+#include "engine/core/vm.h"
+#include "tests/lib/testing.h"
+
+#include <sched.h>
+
+static int idle_init(struct vcpu *c, struct err *e)
+{
+    (void)e;
+    c->cpu = xalloc(c->vm->arch->cpu_size);
+    return 0;
+}
+
+static void idle_done(struct vcpu *c)
+{
+    free(c->cpu);
+}
+
+
+static enum vcpu_exit idle_run(struct vcpu *c)
+{
+    (void)c;
+    sched_yield();
+    return VCPU_EXIT_KICK;
+}
+
+static void idle_nothing(struct vcpu *c)
+{
+    (void)c;
+}
+
+static const struct engine_ops idle_engine = { .name = "idle", .vcpu_init = idle_init, .vcpu_done = idle_done,
+                                               .run = idle_run, .kick = idle_nothing, .irq = idle_nothing };
+
+struct fixture {
+    struct loop *loop;
+    struct vm *vm;
+    struct riscv_cpu *c;
+};
+
+static void make(struct fixture *x, const struct arch_ops *arch, const char *model)
+{
+    struct err e = ERR_INIT;
+    x->loop = loop_new(&e);
+    ck_assert_int_eq(vm_new("v", arch, &idle_engine, x->loop, NULL, &x->vm, &e), 0);
+    ck_assert_msg(vm_add_vcpus(x->vm, 2, model, &e) == 0, "%s", e.msg);
+    vm_reset(x->vm);
+    x->c = x->vm->vcpus[1]->cpu;
+}
+
+static void drop(struct fixture *x)
+{
+    vm_free(x->vm);
+    loop_run_once(x->loop, 0, NULL);
+    loop_free(x->loop);
+}
+
+START_TEST(table_of_extensions_is_consistent)
+{
+    uint64_t seen = 0;
+    for (unsigned i = 0; i < RISCV_EXT_COUNT; i++) {
+        ck_assert_ptr_nonnull(riscv_exts[i].name);
+        ck_assert_ptr_nonnull(riscv_exts[i].doc);
+        seen |= 1ull << riscv_exts[i].bit;
+    }
+    ck_assert_uint_eq(seen, (1ull << RISCV_EXT_COUNT) - 1);
+}
+END_TEST
+
+START_TEST(isa_string_is_what_kernels_parse)
+{
+    uint64_t f = 0;
+    char isa[256], cut[8];
+    ck_assert_int_eq(riscv_features_parse("max", 64, &f, NULL), 0);
+    riscv_isa_format(f, 64, isa, sizeof(isa));
+    ck_assert_str_eq(isa, "rv64imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svadu");
+    ck_assert_str_eq(riscv_mmu_type(f, 64), "riscv,sv57");
+    riscv_isa_format(f, 64, cut, sizeof(cut));
+    ck_assert_str_eq(cut, "rv64ima");
+    ck_assert_int_eq(riscv_features_parse("rv64,zba=off,sstc=off,sv57=off,svadu=off", 64, &f, NULL), 0);
+    riscv_isa_format(f, 64, isa, sizeof(isa));
+    ck_assert_str_eq(isa, "rv64imafdc_zicntr_zicsr_zifencei_zbb_zbs");
+    ck_assert_str_eq(riscv_mmu_type(f, 64), "riscv,sv48");
+    ck_assert_int_eq(riscv_features_parse("rv32", 32, &f, NULL), 0);
+    riscv_isa_format(f, 32, isa, sizeof(isa));
+    ck_assert_str_eq(isa, "rv32imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svadu");
+    ck_assert_str_eq(riscv_mmu_type(f, 32), "riscv,sv32");
+}
+END_TEST
+
+START_TEST(misa_names_letters_and_width)
+{
+    uint64_t f = 0;
+    ck_assert_int_eq(riscv_features_parse("max", 64, &f, NULL), 0);
+    ck_assert_uint_eq(riscv_misa(f, 64), 0x800000000014112d);
+    ck_assert_int_eq(riscv_features_parse("max,d=off", 32, &f, NULL), 0);
+    ck_assert_uint_eq(riscv_misa(f, 32), 0x40141125);
+}
+END_TEST
+
+START_TEST(bad_cpu_models_are_named)
+{
+    static const struct {
+        const char *model, *says;
+    } bad[] = { { "cortex-a72", "max, rv64" }, { "rv32", "max, rv64" }, { "", "CPU model" },
+                { "rv64,vector=on", "'vector'" }, { "rv64,zba", "zba" }, { "rv64,zba=maybe", "on or" },
+                { "rv64,i=off", "'i'" }, { "rv64,f=off", "'d' needs 'f'" }, { "rv64,", "on or" },
+                { "rv64,sv39=off", "sv39" }, { "rv64,=off", "extension" } };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct err e = ERR_INIT;
+        uint64_t f = 42;
+        ck_assert_int_eq(riscv_features_parse(bad[i].model, 64, &f, &e), -EINVAL);
+        ck_assert_msg(strstr(e.msg, bad[i].says) != NULL, "%s: %s", bad[i].model, e.msg);
+        ck_assert_uint_eq(f, 42);
+    }
+    struct err e = ERR_INIT;
+    struct loop *loop = loop_new(&e);
+    struct vm *vm;
+    ck_assert_int_eq(vm_new("v", &riscv64_arch, &idle_engine, loop, NULL, &vm, &e), 0);
+    ck_assert_int_eq(vm_add_vcpus(vm, 2, "pentium", &e), -EINVAL);
+    vm_free(vm);
+    loop_free(loop);
+}
+END_TEST
+
+START_TEST(reset_gives_the_power_on_state)
+{
+    struct fixture x;
+    make(&x, &riscv64_arch, "max");
+    struct riscv_cpu *c = x.c;
+    memset(c->x, 0xff, sizeof(c->x));
+    c->priv = RISCV_U;
+    c->mstatus = UINT64_MAX;
+    c->pmpcfg[3] = 0x1f;
+    c->pmp_used = 4;
+    vm_reset(x.vm);
+    ck_assert_uint_eq(c->priv, RISCV_M);
+    ck_assert_uint_eq(c->xlen, 64);
+    ck_assert_uint_eq(c->hartid, 1);
+    ck_assert_uint_eq(c->x[5], 0);
+    ck_assert_uint_eq(c->pmp_used, 0);
+    ck_assert_uint_eq(c->mstatus, 0xaull << 32);
+    ck_assert_uint_eq(c->menvcfg, MENVCFG_ADUE);
+    ck_assert_uint_eq(c->res_addr, UINT64_MAX);
+    ck_assert_uint_eq(c->misa, riscv_misa(c->features, 64));
+    drop(&x);
+    make(&x, &riscv64_arch, "max,svadu=off,s=off,u=off,sstc=off,sv39=off,sv48=off,sv57=off");
+    ck_assert_uint_eq(x.c->menvcfg, 0);
+    ck_assert_uint_eq(x.c->mstatus, 0);
+    drop(&x);
+}
+END_TEST
+
+START_TEST(boot_sets_pc_and_arguments)
+{
+    struct fixture x;
+    make(&x, &riscv32_arch, "max");
+    riscv32_arch.cpu_boot(x.vm->vcpus[1], 0x80000000, 1, 0x87000000, 3);
+    ck_assert_uint_eq(x.c->pc, 0x80000000);
+    ck_assert_uint_eq(x.c->x[10], 1);
+    ck_assert_uint_eq(x.c->x[11], 0xffffffff87000000); /* RV32 registers are kept sign-extended */
+    ck_assert_uint_eq(x.c->x[12], 3);
+    drop(&x);
+}
+END_TEST
+
+START_TEST(interrupts_are_inputs_or_software_bits)
+{
+    struct fixture x;
+    make(&x, &riscv64_arch, "max");
+    struct vcpu *v = x.vm->vcpus[1];
+    ck_assert_uint_eq(riscv_mip(x.c), 0);
+    vcpu_irq_set(v, RISCV_IRQ_MTI, true);
+    x.c->mip = 1 << RISCV_IRQ_SSI | 1 << RISCV_IRQ_STI;
+    ck_assert_uint_eq(riscv_mip(x.c), 1 << RISCV_IRQ_MTI | 1 << RISCV_IRQ_SSI | 1 << RISCV_IRQ_STI);
+    ck_assert(!riscv64_arch.cpu_has_work(v));
+    x.c->mie = 1 << RISCV_IRQ_MTI; /* WFI ends whatever mstatus.MIE says */
+    ck_assert(riscv64_arch.cpu_has_work(v));
+    x.c->menvcfg |= MENVCFG_STCE;
+    riscv_stimecmp_changed(x.c);
+    ck_assert_uint_eq(riscv_mip(x.c), 1 << RISCV_IRQ_MTI | 1 << RISCV_IRQ_SSI); /* STIP is the timer's now */
+    x.c->stimecmp = 0;
+    riscv_stimecmp_changed(x.c);
+    ck_assert_uint_ne(riscv_mip(x.c) & (1 << RISCV_IRQ_STI), 0);
+    x.c->menvcfg &= ~MENVCFG_STCE;
+    x.c->mip = 0;
+    riscv_stimecmp_changed(x.c);
+    ck_assert_uint_eq(riscv_mip(x.c), 1 << RISCV_IRQ_MTI);
+    drop(&x);
+}
+END_TEST
+
+START_TEST(stimecmp_raises_its_interrupt_when_time_comes)
+{
+    struct fixture x;
+    make(&x, &riscv64_arch, "max");
+    x.c->menvcfg |= MENVCFG_STCE;
+    clock_start(x.vm->clock);
+    for (unsigned i = 0; i < 20; i++) {
+        x.c->stimecmp = riscv_time(x.c->vcpu) + 1000; /* 100 us */
+        riscv_stimecmp_changed(x.c);
+        while (!(riscv_mip(x.c) & (1 << RISCV_IRQ_STI))) {
+            loop_run_once(x.loop, 1000000, NULL);
+        }
+        ck_assert_uint_ge(riscv_time(x.c->vcpu), x.c->stimecmp);
+        x.c->stimecmp = UINT64_MAX;
+        riscv_stimecmp_changed(x.c);
+        ck_assert_uint_eq(riscv_mip(x.c) & (1 << RISCV_IRQ_STI), 0);
+        x.c->stimecmp = UINT64_MAX - 1; /* beyond what nanoseconds can say: in 58,000 years */
+        riscv_stimecmp_changed(x.c);
+        ck_assert_uint_eq(riscv_mip(x.c) & (1 << RISCV_IRQ_STI), 0);
+    }
+    drop(&x);
+}
+END_TEST
+
+struct hart {
+    struct fixture *x;
+    _Atomic bool end;
+};
+
+/* A hart that re-arms at random: after each write its input has to come to what time and stimecmp say. */
+static void *hart_thread(void *arg)
+{
+    struct hart *h = arg;
+    struct riscv_cpu *c = h->x->c;
+    uint64_t rnd = 4711;
+    for (unsigned i = 0; i < 3000; i++) {
+        uint64_t dice = test_random(&rnd) % 3;
+        c->stimecmp = dice == 0 ? UINT64_MAX : riscv_time(c->vcpu) + test_random(&rnd) % 300;
+        riscv_stimecmp_changed(c);
+        if (dice == 1) {
+            while (!(riscv_mip(c) & (1 << RISCV_IRQ_STI))) { /* a lost one never comes */
+                sched_yield();
+            }
+        }
+    }
+    c->stimecmp = UINT64_MAX;
+    riscv_stimecmp_changed(c);
+    atomic_store(&h->end, true);
+    return NULL;
+}
+
+START_TEST(stimecmp_written_while_its_timer_fires_loses_and_invents_nothing)
+{
+    struct fixture x;
+    make(&x, &riscv64_arch, "max");
+    x.c->menvcfg |= MENVCFG_STCE;
+    clock_start(x.vm->clock);
+    struct hart h = { .x = &x };
+    pthread_t t;
+    pthread_create(&t, NULL, hart_thread, &h);
+    while (!atomic_load(&h.end)) {
+        loop_run_once(x.loop, 1000000, NULL);
+    }
+    pthread_join(t, NULL);
+    ck_assert_uint_eq(riscv_mip(x.c) & (1 << RISCV_IRQ_STI), 0);
+    drop(&x);
+}
+END_TEST
+
+START_TEST(hart_is_saved_and_loaded)
+{
+    struct fixture x;
+    struct err e = ERR_INIT;
+    make(&x, &riscv64_arch, "max");
+    struct riscv_cpu *a = x.c, *b = x.vm->vcpus[0]->cpu;
+    const struct st_table *t = riscv64_arch.state;
+    for (unsigned i = 1; i < 32; i++) {
+        a->x[i] = i * 0x1111111111111111ull;
+        a->f[i] = ~a->x[i];
+    }
+    a->pc = 0x80001234;
+    a->priv = RISCV_S;
+    a->frm = 4;
+    a->satp = 8ull << 60 | 0x1234;
+    a->pmpcfg[2] = 0x1f;
+    a->menvcfg |= MENVCFG_STCE;
+    a->stimecmp = 0;
+    AUTO_BUF s = BUF_INIT;
+    size_t used;
+    st_save(t, a, &s);
+    ck_assert_msg(st_load(t, b, sizeof(*b), s.data, s.len, &used, &e) == 0, "%s", e.msg);
+    AUTO_BUF pa = BUF_INIT;
+    AUTO_BUF pb = BUF_INIT;
+    st_print(t, a, &pa);
+    st_print(t, b, &pb);
+    ck_assert_str_eq(pa.data, pb.data);
+    ck_assert_uint_eq(b->pmp_used, 3);
+    ck_assert_uint_ne(riscv_mip(b) & (1 << RISCV_IRQ_STI), 0); /* its timer was set anew */
+    ck_assert_uint_eq(b->hartid, 0);
+    /* Impossible values, and the other width, leave it as it was. */
+    a->priv = 2;
+    buf_consume(&s, s.len);
+    st_save(t, a, &s);
+    ck_assert_int_eq(st_load(t, b, sizeof(*b), s.data, s.len, &used, &e), -EINVAL);
+    ck_assert_uint_eq(b->priv, RISCV_S);
+    a->priv = RISCV_U;
+    a->xlen = 32;
+    buf_consume(&s, s.len);
+    st_save(t, a, &s);
+    ck_assert_int_eq(st_load(t, b, sizeof(*b), s.data, s.len, &used, &e), -EINVAL);
+    ck_assert_uint_eq(b->xlen, 64);
+    drop(&x);
+}
+END_TEST
+
+START_TEST(every_architectural_field_is_saved)
+{
+    /* Each byte before `vcpu` that no field covers is padding: changing all fields' bytes must change all but those. */
+    static uint8_t covered[sizeof(struct riscv_cpu)];
+    static const uint8_t size[] = { [ST_U8] = 1, [ST_U64] = 8 };
+    unsigned holes = 0;
+    for (const struct st_field *f = riscv64_arch.state->fields; f->name; f++) {
+        ck_assert(f->kind == ST_U8 || f->kind == ST_U64);
+        memset(covered + f->offset, 1, (size_t)size[f->kind] * f->count);
+    }
+    for (size_t i = 0; i < offsetof(struct riscv_cpu, vcpu); i++) {
+        holes = covered[i] ? 0 : holes + 1;
+        ck_assert_msg(holes < 8, "byte %zu of struct riscv_cpu is in no field of the state table", i);
+    }
+}
+END_TEST
+
+static Suite *suite_riscv(void)
+{
+    Suite *s = suite_create("riscv");
+    TCase *c = tcase_create("riscv");
+    tcase_add_test(c, table_of_extensions_is_consistent);
+    tcase_add_test(c, isa_string_is_what_kernels_parse);
+    tcase_add_test(c, misa_names_letters_and_width);
+    tcase_add_test(c, bad_cpu_models_are_named);
+    tcase_add_test(c, reset_gives_the_power_on_state);
+    tcase_add_test(c, boot_sets_pc_and_arguments);
+    tcase_add_test(c, interrupts_are_inputs_or_software_bits);
+    tcase_add_test(c, stimecmp_raises_its_interrupt_when_time_comes);
+    tcase_add_test(c, stimecmp_written_while_its_timer_fires_loses_and_invents_nothing);
+    tcase_add_test(c, hart_is_saved_and_loaded);
+    tcase_add_test(c, every_architectural_field_is_saved);
+    suite_add_tcase(s, c);
+    return s;
+}
+
+int main(int argc, char **argv)
+{
+    return test_main(argc, argv, suite_riscv, NULL);
+}
