@@ -59,11 +59,18 @@ api-schema/gen.stamp: $(api_generator) $(api_schema)
 $(api_gen): api-schema/gen.stamp ;
 
 # --- tests -------------------------------------------------------------------------------------
-check_PROGRAMS += tests/schema/json_test tests/schema/codec_test tests/schema/rpc_test
-TESTS += tests/schema/json_test tests/schema/codec_test tests/schema/rpc_test
-tests_schema_json_test_SOURCES = tests/schema/json_test.c
-tests_schema_json_test_LDADD = $(LINK_API) $(CHECK_LIBS)
+api_tests = \
+	tests/schema/client_test \
+	tests/schema/codec_test \
+	tests/schema/json_test \
+	tests/schema/rpc_test
+check_PROGRAMS += $(api_tests)
+TESTS += $(api_tests)
+tests_schema_client_test_SOURCES = tests/schema/client_test.c tests/schema/rpc_lib.h
+tests_schema_client_test_LDADD = $(LINK_API) $(CHECK_LIBS)
 tests_schema_codec_test_SOURCES = tests/schema/codec_test.c
 tests_schema_codec_test_LDADD = $(LINK_API) $(CHECK_LIBS)
-tests_schema_rpc_test_SOURCES = tests/schema/rpc_test.c
+tests_schema_json_test_SOURCES = tests/schema/json_test.c
+tests_schema_json_test_LDADD = $(LINK_API) $(CHECK_LIBS)
+tests_schema_rpc_test_SOURCES = tests/schema/rpc_test.c tests/schema/rpc_lib.h
 tests_schema_rpc_test_LDADD = $(LINK_API) $(CHECK_LIBS)

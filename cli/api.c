@@ -10,7 +10,9 @@
 static int list_methods(struct cli *c)
 {
     static const struct cli_column columns[] = {
-        { "METHOD", "method", NULL }, { "ROLE", "role", NULL }, { "WHAT IT DOES", "doc", NULL },
+        { "METHOD", "method", NULL },
+        { "ROLE", "role", NULL },
+        { "WHAT IT DOES", "doc", NULL },
     };
     AUTO_JSON rows = json_object_new_array();
 
@@ -66,11 +68,12 @@ int cli_verb_api(struct cli *c, struct cli_input *in)
     if (!method) {
         return list_methods(c);
     }
-    rc = !text                   ? 0
+    rc = !text                    ? 0
          : strcmp(text, "-") == 0 ? api_json_file("-", &params, &e)
                                   : api_json_parse(text, strlen(text), &params, &e);
     if (rc < 0) {
-        return cli_fail(c, CLI_USAGE, "PARAMS is a JSON object, as '{\"vm\":\"db1\"}'", "%s", e.msg);
+        return cli_fail(c, CLI_USAGE, "PARAMS is a JSON object, as '{\"vm\":\"db1\"}'", "%s",
+                        e.msg);
     }
     rc = cli_call(c, method, params, &result);
     if (rc == CLI_OK) {

@@ -89,13 +89,16 @@ static const char *option_name(const void *arg, size_t i)
     return ((const struct cli_option *)arg)[i].name;
 }
 
-static int usage_error(struct parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static int usage_error(struct parser *p, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 static int usage_error(struct parser *p, const char *fmt, ...)
 {
     const struct cli_verb *v = p->in->verb;
     AUTO_BUF text = BUF_INIT;
-    AUTO_FREE char *remedy = v ? xasprintf("usage: %s\n'vmctl help %s' has options and examples", v->usage, v->name)
+    AUTO_FREE char *remedy = v ? xasprintf(
+                                     "usage: %s\n'vmctl help %s' has options and examples",
+                                     v->usage, v->name)
                                : xstrdup("'vmctl help' lists the verbs");
     va_list ap;
 
@@ -107,11 +110,12 @@ static int usage_error(struct parser *p, const char *fmt, ...)
 
 /* --- options ------------------------------------------------------------------------------ */
 
-static const struct cli_option *find_option(const struct cli_option *o, size_t n, const char *name,
-                                            size_t len, char letter)
+static const struct cli_option *find_option(const struct cli_option *o, size_t n,
+                                            const char *name, size_t len, char letter)
 {
     for (size_t i = 0; i < n; i++) {
-        if (letter ? o[i].letter == letter : strlen(o[i].name) == len && !memcmp(o[i].name, name, len)) {
+        if (letter ? o[i].letter == letter
+                   : strlen(o[i].name) == len && !memcmp(o[i].name, name, len)) {
             return &o[i];
         }
     }
@@ -157,7 +161,8 @@ static int set_own(struct parser *p, const struct cli_option *o, const char *val
         AUTO_FREE char *path = xasprintf("%s.%s", p->in->verb->unset, value);
         cli_set_path(p->in->params, path, NULL);
     } else if (!old) {
-        api_json_set(p->in->own, o->name, value ? json_object_new_string(value) : json_object_new_boolean(1));
+        api_json_set(p->in->own, o->name,
+                     value ? json_object_new_string(value) : json_object_new_boolean(1));
     } else if (value) {
         if (!json_object_is_type(old, json_type_array)) {
             struct json_object *list = json_object_new_array();
@@ -196,7 +201,8 @@ static int add_to_list(struct parser *p, const struct cli_option *o, const struc
     return -1;
 }
 
-static int set_member(struct parser *p, const struct cli_option *o, const char *value, bool negated)
+static int set_member(struct parser *p, const struct cli_option *o, const char *value,
+                      bool negated)
 {
     const struct api_member *m = cli_member(p->in->verb->method->in, o->path);
     struct err e = ERR_INIT;
@@ -225,14 +231,15 @@ static int unknown_option(struct parser *p, const char *text)
         near = near ? near : api_nearest(name, option_name, cli_globals, cli_n_globals);
     }
     if (near) {
-        return usage_error(p, "%s%sno option '%s'; did you mean --%s?", v ? v->name : "", v ? ": " : "", text, near);
+        return usage_error(p, "%s%sno option '%s'; did you mean --%s?", v ? v->name : "",
+                           v ? ": " : "", text, near);
     }
     return usage_error(p, "%s%sno option '%s'", v ? v->name : "", v ? ": " : "", text);
 }
 
 /* Applies a found option; takes its value from `attached` or the next word. */
-static int apply_option(struct parser *p, const struct cli_option *o, bool is_global, const char *attached,
-                        bool negated)
+static int apply_option(struct parser *p, const struct cli_option *o, bool is_global,
+                        const char *attached, bool negated)
 {
     const char *value = attached;
     /* A flag of a member may be given a value with '=': --rng=no. */
@@ -283,7 +290,8 @@ static int parse_short(struct parser *p, const char *word)
     int rc = -1;
 
     for (const char *l = word + 1; *l && rc < 0; l++) {
-        const struct cli_option *o = v ? find_option(v->options, v->n_options, NULL, 0, *l) : NULL;
+        const struct cli_option *o = v ? find_option(v->options, v->n_options, NULL, 0, *l)
+                                       : NULL;
         bool is_global = !o;
 
         o = o ? o : find_option(cli_globals, cli_n_globals, NULL, 0, *l);
@@ -360,7 +368,8 @@ static void overlay(struct json_object *into, struct json_object *from)
     {
         struct json_object *old = api_json_get(into, key);
 
-        if (json_object_is_type(old, json_type_object) && json_object_is_type(v, json_type_object)) {
+        if (json_object_is_type(old, json_type_object) &&
+            json_object_is_type(v, json_type_object)) {
             overlay(old, v);
         } else {
             api_json_set(into, key, json_object_get(v));
@@ -374,8 +383,10 @@ static int apply_file(struct parser *p)
     struct err e = ERR_INIT;
 
     if (api_json_file(p->file, &base, &e) < 0) {
-        return cli_fail(p->c, CLI_USAGE, "the file holds one JSON object, as 'vmctl show --json' has in 'config'",
-                        "%s", e.msg);
+        return cli_fail(
+            p->c, CLI_USAGE,
+            "the file holds one JSON object, as 'vmctl show --json' has in 'config'", "%s",
+            e.msg);
     }
     if (!json_object_is_type(base, json_type_object)) {
         json_object_put(base);
@@ -408,8 +419,10 @@ static void choose_colors(struct cli *c)
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
     bool may = !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
 
-    c->color_out = strcmp(c->color, "always") == 0 || (strcmp(c->color, "auto") == 0 && may && isatty(1));
-    c->color_err = strcmp(c->color, "always") == 0 || (strcmp(c->color, "auto") == 0 && may && isatty(2));
+    c->color_out = strcmp(c->color, "always") == 0 ||
+                   (strcmp(c->color, "auto") == 0 && may && isatty(1));
+    c->color_err = strcmp(c->color, "always") == 0 ||
+                   (strcmp(c->color, "auto") == 0 && may && isatty(2));
 }
 
 int cli_parse(struct cli *c, int argc, char **argv, struct cli_input *in)

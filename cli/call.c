@@ -13,7 +13,8 @@
 #include <unistd.h>
 
 /* Parameters for one target; checked here too so that a mistake needs no daemon. */
-static int make_params(struct cli *c, struct cli_input *in, const char *target, struct json_object **out)
+static int make_params(struct cli *c, struct cli_input *in, const char *target,
+                       struct json_object **out)
 {
     const struct api_type *t = in->verb->method->in;
     struct json_object *params = NULL;
@@ -54,7 +55,8 @@ static const char *name_of(struct json_object *result, const char *target)
 }
 
 /* One line about one target: "db1: stopped (poweroff)". */
-static void print_line(struct cli *c, const struct cli_verb *v, struct json_object *result, const char *target)
+static void print_line(struct cli *c, const struct cli_verb *v, struct json_object *result,
+                       const char *target)
 {
     AUTO_BUF b = BUF_INIT;
     const char *state = v->line_state ? api_json_get_str(result, v->line_state) : v->done;
@@ -93,7 +95,8 @@ static void print_quiet(const struct cli_verb *v, struct json_object *result)
     }
 }
 
-static void print_result(struct cli *c, struct cli_input *in, struct json_object *result, const char *target)
+static void print_result(struct cli *c, struct cli_input *in, struct json_object *result,
+                         const char *target)
 {
     const struct cli_verb *v = in->verb;
 
@@ -128,7 +131,8 @@ static const char *single_target(struct cli_input *in, struct json_object *param
     return NULL;
 }
 
-static int call_one(struct cli *c, struct cli_input *in, const char *target, struct json_object **result)
+static int call_one(struct cli *c, struct cli_input *in, const char *target,
+                    struct json_object **result)
 {
     struct json_object *params;
     int rc = make_params(c, in, target, &params);
@@ -201,8 +205,8 @@ static int job_status(struct cli *c, struct json_object *job)
     }
     if (error) {
         api_error_set(&x, (int)api_json_get_int(error, "code", API_E_INTERNAL_ERROR),
-                      api_json_get_str(error, "object"), api_json_get_str(error, "remedy"), "%s",
-                      api_json_get_str(error, "message") ?: "the job failed");
+                      api_json_get_str(error, "object"), api_json_get_str(error, "remedy"),
+                      "%s", api_json_get_str(error, "message") ?: "the job failed");
         return cli_error(c, &x);
     }
     return cli_fail(c, CLI_FAILED, NULL, "the job was %s", state ? state : "lost");

@@ -40,8 +40,9 @@ struct cli {
 struct cli_input {
     const struct cli_verb *verb;
     struct json_object *params; /* from options, file and arguments; an object */
-    struct json_object *own;    /* the verb's own options and arguments: name to string, true or list */
-    char **targets;             /* of the repeated argument; borrowed from argv */
+    struct json_object
+        *own;       /* the verb's own options and arguments: name to string, true or list */
+    char **targets; /* of the repeated argument; borrowed from argv */
     size_t n_targets;
     const char *target_path; /* where one of them goes; NULL: there is no repeated argument */
 };
@@ -95,11 +96,13 @@ int cli_fail(struct cli *c, int status, const char *remedy, const char *fmt, ...
     __attribute__((format(printf, 4, 5)));
 void cli_print_json(struct json_object *o); /* one line, or indented on a terminal */
 /* A table over a JSON array of objects. */
-void cli_table(struct cli *c, struct json_object *rows, const struct cli_column *columns, size_t n);
+void cli_table(struct cli *c, struct json_object *rows, const struct cli_column *columns,
+               size_t n);
 /* "member  value" lines, by the tables of the type. */
 void cli_object(struct cli *c, const struct api_type *t, const struct json_object *o);
 /* Text of one value in a style of cli_column (NULL: plain), appended. */
-void cli_text(struct buf *b, const struct json_object *row, const char *member, const char *style);
+void cli_text(struct buf *b, const struct json_object *row, const char *member,
+              const char *style);
 void cli_ago(struct buf *b, int64_t since_ms);
 void cli_time(struct buf *b, int64_t ms);
 void cli_nanoseconds(struct buf *b, int64_t ns);

@@ -28,7 +28,9 @@ static char *default_socket(struct err *e)
         return xstrdup("/run/vmd/vmd.sock");
     }
     if (!mine) {
-        err_set(e, -ENOENT, "XDG_RUNTIME_DIR is not set, so there is no default socket; use --connect or --dir");
+        err_set(e, -ENOENT,
+                "XDG_RUNTIME_DIR is not set, so there is no default socket; use --connect or "
+                "--dir");
         return NULL;
     }
     return take_ptr(mine);
@@ -52,7 +54,9 @@ char *cli_socket_path(const struct cli *c, struct err *e)
     if (str_starts(url, "vmd+unix://")) {
         url += strlen("vmd+unix://");
         if (url[0] != '/') {
-            err_set(e, -EINVAL, "'vmd+unix://%s' has no absolute path; write vmd+unix:///path/to/vmd.sock", url);
+            err_set(e, -EINVAL,
+                    "'vmd+unix://%s' has no absolute path; write vmd+unix:///path/to/vmd.sock",
+                    url);
             return NULL;
         }
     } else if (strstr(url, "://")) {
@@ -89,9 +93,11 @@ int cli_connect(struct cli *c)
         return cli_fail(c, CLI_USAGE, NULL, "%s", e.msg);
     }
     if (e.code == -ENOENT || e.code == -ECONNREFUSED) {
-        remedy = "start the daemon: 'systemctl start vmd.socket', or 'vmd --dir DIR' and then 'vmctl --dir DIR ...'";
+        remedy = "start the daemon: 'systemctl start vmd.socket', or 'vmd --dir DIR' and then "
+                 "'vmctl --dir DIR ...'";
     } else if (e.code == -EACCES) {
-        remedy = "ask the administrator to add you to the daemon's group, or run a daemon of your own";
+        remedy = "ask the administrator to add you to the daemon's group, or run a daemon of "
+                 "your own";
     }
     return cli_fail(c, CLI_NO_DAEMON, remedy, "%s", e.msg);
 }

@@ -233,14 +233,17 @@ static void type_size(struct copy *c)
 {
     struct winsize w;
 
-    if ((ioctl(1, TIOCGWINSZ, &w) == 0 || ioctl(0, TIOCGWINSZ, &w) == 0) && w.ws_row && w.ws_col) {
+    if ((ioctl(1, TIOCGWINSZ, &w) == 0 || ioctl(0, TIOCGWINSZ, &w) == 0) && w.ws_row &&
+        w.ws_col) {
         buf_printf(&c->to_guest, "stty rows %u cols %u\r", w.ws_row, w.ws_col);
     }
 }
 
 enum console_end console_run(int sock, const struct console_options *o, int *signo)
 {
-    struct copy c = { .sock = sock, .escape = o->escape, .to_guest = BUF_INIT, .in_open = true };
+    struct copy c = {
+        .sock = sock, .escape = o->escape, .to_guest = BUF_INIT, .in_open = true
+    };
     struct handlers old;
     int wake[2];
     enum console_end end;
@@ -285,7 +288,8 @@ int console_escape(const char *text, int *escape, struct err *e)
     } else if (text[0] && !text[1]) {
         *escape = (unsigned char)text[0];
     } else {
-        return err_set(e, -EINVAL, "'%s' is no key; write ^] or ^A, a character, or none", text);
+        return err_set(e, -EINVAL, "'%s' is no key; write ^] or ^A, a character, or none",
+                       text);
     }
     return 0;
 }
@@ -303,9 +307,10 @@ static int explain_close(struct cli *c, const char *vm)
     api_json_set_str(params, "vm", vm);
     api_json_set_int(params, "timeout_ms", 2000);
     if (cli_call_quiet(c, "vm.wait", params, &result, &x) == 0) {
-        const char *state = api_json_get_str(result, "state"), *reason = api_json_get_str(result, "reason");
-        fprintf(stderr, "%s[%s has ended: %s%s%s]\n", nl, vm, state ? state : "?", reason ? ", " : "",
-                reason ? reason : "");
+        const char *state = api_json_get_str(result, "state"),
+                   *reason = api_json_get_str(result, "reason");
+        fprintf(stderr, "%s[%s has ended: %s%s%s]\n", nl, vm, state ? state : "?",
+                reason ? ", " : "", reason ? reason : "");
         return state && strcmp(state, "crashed") == 0 ? CLI_VM_CRASHED : CLI_OK;
     }
     if (x.code == API_E_NOT_FOUND) {
@@ -313,8 +318,10 @@ static int explain_close(struct cli *c, const char *vm)
         return CLI_OK;
     }
     if (x.code == API_E_TIMEOUT) {
-        return cli_fail(c, CLI_FAILED, "'vmctl console' attaches again; output that is not read in time is dropped",
-                        "the console of %s was closed, the VM runs on", vm);
+        return cli_fail(
+            c, CLI_FAILED,
+            "'vmctl console' attaches again; output that is not read in time is dropped",
+            "the console of %s was closed, the VM runs on", vm);
     }
     fprintf(stderr, "%s[the console of %s was closed; the daemon does not say why]\n", nl, vm);
     return CLI_FAILED;
@@ -343,11 +350,12 @@ int cli_verb_console(struct cli *c, struct cli_input *in)
     path = api_json_get_str(result, "path");
     sock = path ? unix_connect(path, &e) : -1;
     if (sock < 0) {
-        return cli_fail(c, CLI_FAILED, "'vmctl show' tells whether the VM still runs", "console of %s: %s", vm,
-                        path ? e.msg : "the daemon named no socket");
+        return cli_fail(c, CLI_FAILED, "'vmctl show' tells whether the VM still runs",
+                        "console of %s: %s", vm, path ? e.msg : "the daemon named no socket");
     }
     if (isatty(0) && !c->quiet && o.escape >= 0) {
-        fprintf(stderr, "[console of %s; %s detaches]\r\n", vm, cli_own(in, "escape") ?: "Ctrl-]");
+        fprintf(stderr, "[console of %s; %s detaches]\r\n", vm,
+                cli_own(in, "escape") ?: "Ctrl-]");
     }
     switch (console_run(sock, &o, &signo)) {
     case CONSOLE_DETACHED:

@@ -24,7 +24,8 @@ struct follow {
 
 static void add_detail(struct buf *b, struct json_object *event)
 {
-    struct json_object *job = api_json_get(event, "job"), *detail = api_json_get(event, "detail");
+    struct json_object *job = api_json_get(event, "job"),
+                       *detail = api_json_get(event, "detail");
     const char *reason = api_json_get_str(event, "reason");
 
     if (job) {
@@ -79,7 +80,8 @@ static void print_event(struct cli *c, struct json_object *event)
 /* --vm and --type to parameters. */
 static struct json_object *filters(struct cli_input *in)
 {
-    struct json_object *params = json_object_new_object(), *types = api_json_get(in->own, "type");
+    struct json_object *params = json_object_new_object(),
+                       *types = api_json_get(in->own, "type");
 
     if (cli_own(in, "vm")) {
         api_json_set_str(params, "vm", cli_own(in, "vm"));

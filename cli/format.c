@@ -92,7 +92,8 @@ void cli_clean(struct buf *b, const char *text)
         size_t len = api_utf8_len(text + at, n - at);
         unsigned char c = (unsigned char)text[at];
         /* U+0080..U+009F are control characters too. */
-        bool bad = len == 0 || c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)text[at + 1] < 0xa0);
+        bool bad = len == 0 || c < 0x20 || c == 0x7f ||
+                   (c == 0xc2 && (unsigned char)text[at + 1] < 0xa0);
 
         len = len ? len : 1;
         if (bad) {
@@ -164,9 +165,10 @@ const char *cli_state_color(const char *state)
     static const struct {
         const char *state, *color;
     } colors[] = {
-        { "running", GREEN },   { "done", GREEN },          { "paused", YELLOW },  { "starting", YELLOW },
-        { "stopping", YELLOW }, { "queued", YELLOW },       { "crashed", RED },    { "failed", RED },
-        { "cancelled", YELLOW }, { "unresponsive", RED },
+        { "running", GREEN },    { "done", GREEN },      { "paused", YELLOW },
+        { "starting", YELLOW },  { "stopping", YELLOW }, { "queued", YELLOW },
+        { "crashed", RED },      { "failed", RED },      { "cancelled", YELLOW },
+        { "unresponsive", RED },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(colors); i++) {
@@ -202,7 +204,8 @@ static void add_plain(struct buf *b, struct json_object *v)
     }
 }
 
-void cli_text(struct buf *b, const struct json_object *row, const char *member, const char *style)
+void cli_text(struct buf *b, const struct json_object *row, const char *member,
+              const char *style)
 {
     struct json_object *v = api_json_get(row, member);
     char text[64];
@@ -224,7 +227,8 @@ void cli_text(struct buf *b, const struct json_object *row, const char *member, 
 void cli_print_json(struct json_object *o)
 {
     int flags = JSON_C_TO_STRING_NOSLASHESCAPE |
-                (isatty(1) ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED : JSON_C_TO_STRING_PLAIN);
+                (isatty(1) ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED
+                           : JSON_C_TO_STRING_PLAIN);
 
     printf("%s\n", o ? json_object_to_json_string_ext(o, flags) : "null");
 }
@@ -240,7 +244,8 @@ static size_t columns_of(const char *s)
     return n;
 }
 
-static void add_cell(struct buf *b, const char *text, size_t width, const char *color, bool last)
+static void add_cell(struct buf *b, const char *text, size_t width, const char *color,
+                     bool last)
 {
     size_t n = columns_of(text);
 
@@ -250,10 +255,12 @@ static void add_cell(struct buf *b, const char *text, size_t width, const char *
     }
 }
 
-void cli_table(struct cli *c, struct json_object *rows, const struct cli_column *columns, size_t n)
+void cli_table(struct cli *c, struct json_object *rows, const struct cli_column *columns,
+               size_t n)
 {
-    size_t n_rows = json_object_is_type(rows, json_type_array) ? json_object_array_length(rows) : 0;
-    char **cells = xnew_n(char *, n_rows * n + 1);
+    size_t n_rows = json_object_is_type(rows, json_type_array) ? json_object_array_length(rows)
+                                                               : 0;
+    char **cells = xnew_n(char *, n_rows *n + 1);
     size_t *width = xnew_n(size_t, n);
     AUTO_BUF out = BUF_INIT;
 
@@ -261,7 +268,8 @@ void cli_table(struct cli *c, struct json_object *rows, const struct cli_column 
         width[k] = columns_of(columns[k].title);
         for (size_t i = 0; i < n_rows; i++) {
             AUTO_BUF b = BUF_INIT;
-            cli_text(&b, json_object_array_get_idx(rows, i), columns[k].member, columns[k].style);
+            cli_text(&b, json_object_array_get_idx(rows, i), columns[k].member,
+                     columns[k].style);
             cells[i * n + k] = buf_take(&b);
             size_t w = columns_of(cells[i * n + k]);
             width[k] = w > width[k] ? w : width[k];
@@ -303,13 +311,15 @@ static void add_member(struct buf *b, const struct api_member *m, struct json_ob
     }
 }
 
-static void add_object(struct cli *c, struct buf *b, const struct api_type *t, const struct json_object *o,
-                       int indent);
+static void add_object(struct cli *c, struct buf *b, const struct api_type *t,
+                       const struct json_object *o, int indent);
 
 static void add_line(struct cli *c, struct buf *b, const struct api_member *m, const char *key,
                      struct json_object *v, int indent)
 {
-    const struct api_type *inner = m && (m->kind == API_STRUCT || m->kind == API_PATCH) ? m->type : NULL;
+    const struct api_type *inner = m && (m->kind == API_STRUCT || m->kind == API_PATCH)
+                                       ? m->type
+                                       : NULL;
 
     buf_printf(b, "%*s", indent, "");
     cli_clean(b, key);
@@ -321,7 +331,8 @@ static void add_line(struct cli *c, struct buf *b, const struct api_member *m, c
     if (json_object_is_type(v, json_type_array) && json_object_array_length(v) > 0 &&
         json_object_is_type(json_object_array_get_idx(v, 0), json_type_object)) {
         for (size_t i = 0; i < json_object_array_length(v); i++) {
-            buf_printf(b, i ? "%*s%s %zu\n" : "%*s%s %zu\n", i ? indent : 0, "", i ? key : "", i);
+            buf_printf(b, i ? "%*s%s %zu\n" : "%*s%s %zu\n", i ? indent : 0, "", i ? key : "",
+                       i);
             add_object(c, b, inner, json_object_array_get_idx(v, i), indent + 2);
         }
         return;
@@ -337,7 +348,8 @@ static void add_line(struct cli *c, struct buf *b, const struct api_member *m, c
         }
         buf_add_str(b, json_object_array_length(v) ? "" : "-");
     } else {
-        const char *color = c->color_out && strcmp(key, "state") == 0 && json_object_is_type(v, json_type_string)
+        const char *color = c->color_out && strcmp(key, "state") == 0 &&
+                                    json_object_is_type(v, json_type_string)
                                 ? cli_state_color(json_object_get_string(v))
                                 : "";
         buf_add_str(b, color);
@@ -347,8 +359,8 @@ static void add_line(struct cli *c, struct buf *b, const struct api_member *m, c
     buf_add_char(b, '\n');
 }
 
-static void add_object(struct cli *c, struct buf *b, const struct api_type *t, const struct json_object *o,
-                       int indent)
+static void add_object(struct cli *c, struct buf *b, const struct api_type *t,
+                       const struct json_object *o, int indent)
 {
     json_object_object_foreach((struct json_object *)o, key, v)
     {
@@ -384,7 +396,8 @@ void cli_progress(struct cli *c, struct json_object *job)
     if (total > 0) {
         int filled = (int)(done * 20 / total);
         filled = filled < 0 ? 0 : filled > 20 ? 20 : filled;
-        buf_printf(&b, "[%.*s%.*s] ", filled, "####################", 20 - filled, "                    ");
+        buf_printf(&b, "[%.*s%.*s] ", filled, "####################", 20 - filled,
+                   "                    ");
     }
     cli_clean(&b, api_json_get_str(job, "kind") ?: "job");
     buf_add_char(&b, ' ');

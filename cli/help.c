@@ -57,7 +57,8 @@ static void option_line(FILE *f, const struct cli_option *o, const struct api_me
     } else {
         fprintf(f, "%-*s", INDENT, head.data);
     }
-    if (m && m->def && strcmp(m->def, "[]") && strcmp(m->def, "{}") && strcmp(m->def, "false")) {
+    if (m && m->def && strcmp(m->def, "[]") && strcmp(m->def, "{}") &&
+        strcmp(m->def, "false")) {
         AUTO_FREE char *with = xasprintf("%s (default %s)", o->doc, m->def);
         wrapped(f, with, INDENT);
     } else {
@@ -85,7 +86,8 @@ void cli_help_verb(const struct cli_verb *v, FILE *f)
 
 void cli_help_overview(FILE *f)
 {
-    fprintf(f, "usage: vmctl [OPTION]... VERB [ARGUMENT]...\n\nDefine, run and look at virtual machines.\n");
+    fprintf(f, "usage: vmctl [OPTION]... VERB [ARGUMENT]...\n\nDefine, run and look at virtual "
+               "machines.\n");
     for (size_t g = 0; g < cli_n_groups; g++) {
         fprintf(f, "\n%s:\n", cli_groups[g].title);
         for (size_t i = 0; i < cli_n_verbs; i++) {
@@ -103,7 +105,8 @@ void cli_help_overview(FILE *f)
         fprintf(f, "  %2d  ", cli_exits[i].status);
         wrapped(f, cli_exits[i].doc, 6);
     }
-    fprintf(f, "\n'vmctl help VERB' shows its options and examples. Sizes take K, M, G, T; times ms, s, m, h.\n");
+    fprintf(f, "\n'vmctl help VERB' shows its options and examples. Sizes take K, M, G, T; "
+               "times ms, s, m, h.\n");
 }
 
 int cli_verb_help(struct cli *c, struct cli_input *in)

@@ -113,10 +113,12 @@ static void set_last_words(struct private_daemon *d, struct err *e)
             last = line;
         }
     }
-    err_set(e, -ECHILD, "the private daemon ended at once: %s", last ? last : "it said nothing");
+    err_set(e, -ECHILD, "the private daemon ended at once: %s",
+            last ? last : "it said nothing");
 }
 
-static struct rpc_dial *await_greeting(struct private_daemon *d, const volatile sig_atomic_t *flag, struct err *e)
+static struct rpc_dial *await_greeting(struct private_daemon *d,
+                                       const volatile sig_atomic_t *flag, struct err *e)
 {
     for (int i = 0; i < START_TRIES; i++) {
         struct err why = ERR_INIT;
@@ -158,7 +160,8 @@ struct private_daemon *private_start(const volatile sig_atomic_t *flag, struct e
     struct private_daemon *d = xnew(struct private_daemon);
     struct rpc_dial *dial;
 
-    d->dir = xasprintf("%s/vmctl-XXXXXX", tmp && tmp[0] == '/' && strlen(tmp) < 40 ? tmp : "/tmp");
+    d->dir = xasprintf("%s/vmctl-XXXXXX",
+                       tmp && tmp[0] == '/' && strlen(tmp) < 40 ? tmp : "/tmp");
     if (!mkdtemp(d->dir)) {
         err_errno(e, errno, "cannot make a folder %s", d->dir);
         free(take_ptr(d->dir));

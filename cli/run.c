@@ -92,7 +92,8 @@ static void give_name(struct cli_input *in)
         return;
     }
     if (getrandom(random, sizeof(random), 0) == sizeof(random)) {
-        AUTO_FREE char *name = xasprintf("run-%02x%02x%02x%02x", random[0], random[1], random[2], random[3]);
+        AUTO_FREE char *name = xasprintf("run-%02x%02x%02x%02x", random[0], random[1],
+                                         random[2], random[3]);
         cli_set_path(in->params, "config.name", json_object_new_string(name));
     }
 }
@@ -159,7 +160,8 @@ static int report_end(struct run *r)
         cli_print_json(r->end);
     }
     if (crashed) {
-        return cli_fail(r->c, CLI_VM_CRASHED, message, "%s crashed: %s", r->name, reason[0] ? reason : "?");
+        return cli_fail(r->c, CLI_VM_CRASHED, message, "%s crashed: %s", r->name,
+                        reason[0] ? reason : "?");
     }
     if (isatty(2) && !r->c->quiet && !r->c->json) {
         fprintf(stderr, "[%s ended: %s]\n", r->name, reason[0] ? reason : "stopped");
@@ -172,7 +174,8 @@ static int after_signal(struct run *r, int signo)
     if (r->uuid) {
         remove_vm(r);
     }
-    return cli_fail(r->c, CLI_VM_ENDED, NULL, "%s: ended by signal %d", r->name ? r->name : "run", signo);
+    return cli_fail(r->c, CLI_VM_ENDED, NULL, "%s: ended by signal %d",
+                    r->name ? r->name : "run", signo);
 }
 
 static int after_detach(struct run *r)
@@ -185,8 +188,11 @@ static int after_detach(struct run *r)
         return CLI_OK;
     }
     if (!r->c->quiet) {
-        fprintf(stderr, "\r\n[detached; %s runs on. 'vmctl%s%s console %s' attaches again, 'vmctl%s%s stop %s' ends it]\n",
-                r->name, at ? " --dir " : "", at ? at : "", r->name, at ? " --dir " : "", at ? at : "", r->name);
+        fprintf(stderr,
+                "\r\n[detached; %s runs on. 'vmctl%s%s console %s' attaches again, 'vmctl%s%s "
+                "stop %s' ends it]\n",
+                r->name, at ? " --dir " : "", at ? at : "", r->name, at ? " --dir " : "",
+                at ? at : "", r->name);
     }
     return CLI_OK;
 }
@@ -254,7 +260,8 @@ static int connect_daemon(struct run *r)
     return cli_fail(r->c, CLI_NO_DAEMON,
                     "start one with 'vmd --dir DIR &' and use 'vmctl --dir DIR run ...',\n"
                     "or let this VM have its own: 'vmctl run --private ...'",
-                    "no daemon listens at %s", r->c->socket ? r->c->socket : "the default socket");
+                    "no daemon listens at %s",
+                    r->c->socket ? r->c->socket : "the default socket");
 }
 
 int cli_verb_run(struct cli *c, struct cli_input *in)

@@ -76,7 +76,8 @@ static void set_text(struct json_object *row, const char *key, struct buf *b)
     buf_done(b);
 }
 
-static void set_size(struct json_object *row, const char *key, int64_t bytes, const char *suffix)
+static void set_size(struct json_object *row, const char *key, int64_t bytes,
+                     const char *suffix)
 {
     char text[32];
     AUTO_BUF b = BUF_INIT;
@@ -157,7 +158,8 @@ static struct json_object *rate_row(struct view *v, struct json_object *vm)
         set_text(row, "cpu", &b);
         set_count(row, "insns", (double)(now->instructions - was->instructions) / seconds);
         set_size(row, "read", (int64_t)((double)(now->read - was->read) / seconds), "/s");
-        set_size(row, "written", (int64_t)((double)(now->written - was->written) / seconds), "/s");
+        set_size(row, "written", (int64_t)((double)(now->written - was->written) / seconds),
+                 "/s");
     }
     free(was);
     return row;
@@ -166,13 +168,13 @@ static struct json_object *rate_row(struct view *v, struct json_object *vm)
 static void show(struct view *v, struct json_object *vms, bool rates)
 {
     static const struct cli_column totals[] = {
-        { "NAME", "name", NULL },   { "STATE", "state", "state" }, { "UPTIME", "uptime", NULL },
-        { "CPU", "cpu", NULL },     { "RSS", "rss", NULL },        { "INSNS", "insns", NULL },
-        { "READ", "read", NULL },   { "WRITTEN", "written", NULL }, { "AGE", "age", NULL },
+        { "NAME", "name", NULL }, { "STATE", "state", "state" },  { "UPTIME", "uptime", NULL },
+        { "CPU", "cpu", NULL },   { "RSS", "rss", NULL },         { "INSNS", "insns", NULL },
+        { "READ", "read", NULL }, { "WRITTEN", "written", NULL }, { "AGE", "age", NULL },
     };
     static const struct cli_column per_second[] = {
-        { "NAME", "name", NULL },    { "STATE", "state", "state" }, { "CPU", "cpu", NULL },
-        { "RSS", "rss", NULL },      { "INSNS/S", "insns", NULL },  { "READ", "read", NULL },
+        { "NAME", "name", NULL },       { "STATE", "state", "state" }, { "CPU", "cpu", NULL },
+        { "RSS", "rss", NULL },         { "INSNS/S", "insns", NULL },  { "READ", "read", NULL },
         { "WRITTEN", "written", NULL }, { "AGE", "age", NULL },
     };
     AUTO_JSON rows = json_object_new_array();
@@ -221,7 +223,8 @@ static int watch(struct view *v, int64_t interval_ms, int64_t count)
     v->last = hash_new_str();
     for (int64_t i = 0; rc == CLI_OK && (count == 0 || i < count); i++) {
         AUTO_JSON vms = NULL;
-        struct timespec t = { .tv_sec = interval_ms / 1000, .tv_nsec = interval_ms % 1000 * 1000000 };
+        struct timespec t = { .tv_sec = interval_ms / 1000,
+                              .tv_nsec = interval_ms % 1000 * 1000000 };
 
         if (i > 0) {
             nanosleep(&t, NULL);

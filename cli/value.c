@@ -20,14 +20,16 @@ int cli_duration(const char *text, int64_t *ms, struct err *e)
         const char *suffix;
         double ms;
     } units[] = {
-        { "ms", 1 }, { "s", 1e3 }, { "m", 60e3 }, { "h", 3600e3 }, { "d", 86400e3 }, { "", 1e3 },
+        { "ms", 1 },     { "s", 1e3 },     { "m", 60e3 },
+        { "h", 3600e3 }, { "d", 86400e3 }, { "", 1e3 },
     };
     char *end;
     double v;
 
     errno = 0;
     v = strtod(text, &end);
-    if (end == text || errno || !(v >= 0) || strspn(text, "0123456789.") != (size_t)(end - text)) {
+    if (end == text || errno || !(v >= 0) ||
+        strspn(text, "0123456789.") != (size_t)(end - text)) {
         return err_set(e, -EINVAL, "'%s' is no time; write 500ms, 30s, 5m or 2h", text);
     }
     for (size_t i = 0; i < ARRAY_LEN(units); i++) {
@@ -74,8 +76,8 @@ static struct json_object *bool_value(const char *text, struct err *e)
     return NULL;
 }
 
-static struct json_object *int_value(const struct api_member *m, const char *kind, const char *text,
-                                     struct err *e)
+static struct json_object *int_value(const struct api_member *m, const char *kind,
+                                     const char *text, struct err *e)
 {
     uint64_t size;
     int64_t ms;
@@ -159,7 +161,8 @@ static bool is_bool(const struct api_type *t, const char *name)
 }
 
 /* One "key=value", "flag" or bare value into o. */
-static int struct_item(const struct api_type *t, char *item, struct json_object *o, struct err *e)
+static int struct_item(const struct api_type *t, char *item, struct json_object *o,
+                       struct err *e)
 {
     char *equals = strchr(item, '='), *value;
     const struct api_member *m;
@@ -197,7 +200,8 @@ static int struct_item(const struct api_type *t, char *item, struct json_object 
     return 0;
 }
 
-static struct json_object *struct_value(const struct api_type *t, const char *text, struct err *e)
+static struct json_object *struct_value(const struct api_type *t, const char *text,
+                                        struct err *e)
 {
     struct json_object *o;
     const char *at = text;

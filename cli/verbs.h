@@ -18,8 +18,9 @@ struct cli_option {
     char letter;         /* 0: none */
     const char *metavar; /* NULL: takes no value */
     const char *path;    /* member of the parameters, "config.memory"; NULL: the verb's own */
-    const char *kind;    /* "duration": text like 30s, milliseconds in JSON; NULL: as the member says */
-    bool negatable;      /* --no-NAME exists */
+    const char
+        *kind; /* "duration": text like 30s, milliseconds in JSON; NULL: as the member says */
+    bool negatable; /* --no-NAME exists */
     const char *doc;
 };
 
@@ -39,7 +40,7 @@ struct cli_example {
 
 struct cli_verb {
     const char *name, *alias, *group, *summary, *doc, *usage;
-    const struct api_method *method; /* NULL: no single one */
+    const struct api_method *method;                 /* NULL: no single one */
     int (*run)(struct cli *c, struct cli_input *in); /* returns the exit status */
     const struct cli_option *options;
     size_t n_options;

@@ -22,8 +22,8 @@ struct decoder {
     size_t len;
 };
 
-static int decode_struct(struct decoder *d, const struct api_type *t, const struct json_object *o,
-                         void *out);
+static int decode_struct(struct decoder *d, const struct api_type *t,
+                         const struct json_object *o, void *out);
 static int decode_value(struct decoder *d, const struct api_member *m, struct json_object *v,
                         void *slot);
 
@@ -94,7 +94,8 @@ static void expected_string(const struct api_member *m, struct buf *b)
     for (const char *w = m->words; w && *w; w += strlen(w) + 1) {
         buf_printf(b, "'%s', ", w);
     }
-    buf_printf(b, "%s%s of at most %" PRId64 " bytes", m->words ? "or " : "", checks[m->check], m->max);
+    buf_printf(b, "%s%s of at most %" PRId64 " bytes", m->words ? "or " : "", checks[m->check],
+               m->max);
 }
 
 static void expected_int(const struct api_member *m, struct buf *b)
@@ -141,7 +142,8 @@ static void expected(const struct api_member *m, struct buf *b)
     }
 }
 
-static int fail_value(struct decoder *d, const struct api_member *m, const struct json_object *v)
+static int fail_value(struct decoder *d, const struct api_member *m,
+                      const struct json_object *v)
 {
     AUTO_BUF want = BUF_INIT;
     char got[96];
@@ -185,8 +187,8 @@ static int fail_missing(struct decoder *d, const struct api_member *m)
     AUTO_BUF want = BUF_INIT;
 
     expected(m, &want);
-    api_error_set(d->x, API_E_INVALID_PARAMS, d->path, m->doc, "%s: missing, expected %s%s", d->path,
-                  m->flags & API_F_LIST ? "a list, each " : "", want.data);
+    api_error_set(d->x, API_E_INVALID_PARAMS, d->path, m->doc, "%s: missing, expected %s%s",
+                  d->path, m->flags & API_F_LIST ? "a list, each " : "", want.data);
     path_pop(d, was);
     return -1;
 }
@@ -274,13 +276,16 @@ static const char *enum_word(const void *arg, size_t i)
     return ((const struct api_type *)arg)->values[i];
 }
 
-static int decode_enum(struct decoder *d, const struct api_member *m, struct json_object *v, int *out)
+static int decode_enum(struct decoder *d, const struct api_member *m, struct json_object *v,
+                       int *out)
 {
-    const char *word = json_object_is_type(v, json_type_string) ? json_object_get_string(v) : NULL;
+    const char *word = json_object_is_type(v, json_type_string) ? json_object_get_string(v)
+                                                                : NULL;
     int n = word ? api_enum_value(m->type, word) : -1;
 
     if (n < 0) {
-        const char *near = word ? api_nearest(word, enum_word, m->type, m->type->n_values) : NULL;
+        const char *near = word ? api_nearest(word, enum_word, m->type, m->type->n_values)
+                                : NULL;
         fail_value(d, m, v);
         if (near && d->x) {
             snprintf(d->x->remedy, sizeof(d->x->remedy), "did you mean '%s'?", near);
@@ -339,7 +344,8 @@ static int decode_json(struct decoder *d, const struct api_member *m, struct jso
 }
 
 /* One value into its slot; a struct is decoded in place. */
-static int decode_one(struct decoder *d, const struct api_member *m, struct json_object *v, void *slot)
+static int decode_one(struct decoder *d, const struct api_member *m, struct json_object *v,
+                      void *slot)
 {
     switch (m->kind) {
     case API_BOOL:
@@ -401,7 +407,8 @@ static int decode_list(struct decoder *d, const struct api_member *m, struct jso
     n = json_object_array_length(v);
     if (n > m->max_items) {
         return api_error_set(d->x, API_E_INVALID_PARAMS, d->path, m->doc,
-                             "%s: expected at most %zu elements, got %zu", d->path, m->max_items, n);
+                             "%s: expected at most %zu elements, got %zu", d->path,
+                             m->max_items, n);
     }
     if (n > 0 && !(list = try_alloc_n(n, size))) {
         return api_error_set(d->x, API_E_INTERNAL_ERROR, d->path, NULL,
@@ -423,7 +430,8 @@ static int decode_list(struct decoder *d, const struct api_member *m, struct jso
 }
 
 /* A present member into the struct at `base`. */
-static int decode_value(struct decoder *d, const struct api_member *m, struct json_object *v, void *base)
+static int decode_value(struct decoder *d, const struct api_member *m, struct json_object *v,
+                        void *base)
 {
     void *slot = (char *)base + m->offset;
     int rc;
@@ -471,8 +479,8 @@ static int check_known(struct decoder *d, const struct api_type *t, const struct
     return 0;
 }
 
-static int decode_struct(struct decoder *d, const struct api_type *t, const struct json_object *o,
-                         void *out)
+static int decode_struct(struct decoder *d, const struct api_type *t,
+                         const struct json_object *o, void *out)
 {
     int rc = 0;
 
@@ -513,8 +521,9 @@ int api_decode(const struct api_type *t, const struct json_object *o, unsigned f
         char got[96];
         describe_value(o, got, sizeof(got));
         memset(out, 0, t->size);
-        return api_error_set(x, API_E_INVALID_PARAMS, root, NULL, "%s%sexpected an object (%s), got %s",
-                             root, root[0] ? ": " : "", t->name, got);
+        return api_error_set(x, API_E_INVALID_PARAMS, root, NULL,
+                             "%s%sexpected an object (%s), got %s", root, root[0] ? ": " : "",
+                             t->name, got);
     }
     return decode_struct(&d, t, o, out);
 }
@@ -588,7 +597,8 @@ void api_copy(const struct api_type *t, const void *in, void *out)
         char *to = (char *)out + m->offset;
 
         if (m->flags & API_F_LIST) {
-            size_t n = *(const size_t *)((const char *)in + m->has_offset), size = element_size(m);
+            size_t n = *(const size_t *)((const char *)in + m->has_offset),
+                   size = element_size(m);
             char *list = n ? xalloc_n(n, size) : NULL;
             for (size_t k = 0; k < n; k++) {
                 copy_one(m, *(char *const *)from + k * size, list + k * size);
@@ -657,11 +667,12 @@ struct json_object *api_encode(const struct api_type *t, const void *in)
         } else if (m->flags & API_F_HAS && !*((const bool *)in + m->has_offset)) {
             v = NULL;
         } else {
-            v = encode_one(m, m->kind == API_STRUCT ? *(void *const *)slot : (const void *)slot);
+            v = encode_one(m,
+                           m->kind == API_STRUCT ? *(void *const *)slot : (const void *)slot);
         }
         if (v) {
-            json_object_object_add_ex(o, m->name, v,
-                                      JSON_C_OBJECT_ADD_KEY_IS_NEW | JSON_C_OBJECT_ADD_CONSTANT_KEY);
+            json_object_object_add_ex(
+                o, m->name, v, JSON_C_OBJECT_ADD_KEY_IS_NEW | JSON_C_OBJECT_ADD_CONSTANT_KEY);
         }
     }
     return o;
@@ -686,7 +697,8 @@ static void merge(struct json_object *into, const struct json_object *patch)
     }
 }
 
-int api_patch(const struct api_type *t, void *s, const struct json_object *patch, struct api_error *x)
+int api_patch(const struct api_type *t, void *s, const struct json_object *patch,
+              struct api_error *x)
 {
     AUTO_JSON o = api_encode(t, s);
     void *made = xalloc(t->size);

@@ -44,9 +44,9 @@ enum api_check { API_TEXT, API_NAME, API_UUID, API_PATH, API_VMREF };
 enum {
     API_F_REQUIRED = 1,
     API_F_LIST = 2,
-    API_F_HAS = 4,    /* a has_ flag tells absence */
-    API_F_SIZE = 8,   /* an int in bytes: tools take and show 512M */
-    API_F_BARE = 16,  /* vmctl: the value written without "key=" */
+    API_F_HAS = 4,   /* a has_ flag tells absence */
+    API_F_SIZE = 8,  /* an int in bytes: tools take and show 512M */
+    API_F_BARE = 16, /* vmctl: the value written without "key=" */
 };
 
 struct api_member {
@@ -56,11 +56,11 @@ struct api_member {
     enum api_kind kind;
     enum api_check check;
     unsigned flags;
-    size_t offset;     /* of the member; of the pointer for a list */
-    size_t has_offset; /* of has_x, or of n_x for a list */
-    int64_t min, max;  /* int: range; string: max is the length in bytes */
-    int64_t multiple;  /* int: must be a multiple of this; 0: any */
-    size_t max_items;  /* list */
+    size_t offset;               /* of the member; of the pointer for a list */
+    size_t has_offset;           /* of has_x, or of n_x for a list */
+    int64_t min, max;            /* int: range; string: max is the length in bytes */
+    int64_t multiple;            /* int: must be a multiple of this; 0: any */
+    size_t max_items;            /* list */
     const struct api_type *type; /* enum, struct, patch */
     const char *words; /* strings that pass `check`, each followed by \0; NULL: none */
     const char *def;   /* default as JSON text; NULL: none */
@@ -69,17 +69,18 @@ struct api_member {
 struct api_type {
     const char *name; /* "VmConfig", "vm.start (in)" */
     const char *doc;
-    size_t size;                       /* of the struct; 0 for an enum */
-    const struct api_member *members;  /* struct */
+    size_t size;                      /* of the struct; 0 for an enum */
+    const struct api_member *members; /* struct */
     size_t n_members;
-    const char *const *values;         /* enum, by number */
+    const char *const *values; /* enum, by number */
     const char *const *value_docs;
     size_t n_values;
 };
 
 enum {
     API_STRICT = 0,
-    API_LENIENT = 1, /* unknown members are skipped: replies of a newer daemon, old store rows */
+    API_LENIENT =
+        1, /* unknown members are skipped: replies of a newer daemon, old store rows */
 };
 
 /* Fills *out (type->size bytes, contents ignored) from `o` (NULL: an empty object). On failure *x

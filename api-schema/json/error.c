@@ -78,16 +78,16 @@ static int code_of_errno(int negative)
     static const struct {
         int errnum, code;
     } map[] = {
-        { EEXIST, API_E_EXISTS },          { ENOENT, API_E_NOT_FOUND },
-        { ESRCH, API_E_NOT_FOUND },        { EACCES, API_E_DENIED },
-        { EPERM, API_E_DENIED },           { EBUSY, API_E_BUSY },
-        { EAGAIN, API_E_BUSY },            { EADDRINUSE, API_E_BUSY },
-        { ENOMEM, API_E_HOST_LIMIT },      { EMFILE, API_E_HOST_LIMIT },
-        { ENFILE, API_E_HOST_LIMIT },      { ENOSPC, API_E_STORE_ERROR },
-        { EDQUOT, API_E_STORE_ERROR },     { EROFS, API_E_STORE_ERROR },
-        { EIO, API_E_STORE_ERROR },        { ETIMEDOUT, API_E_TIMEOUT },
-        { EINVAL, API_E_INVALID_PARAMS },  { ERANGE, API_E_INVALID_PARAMS },
-        { ENOTSUP, API_E_UNSUPPORTED },    { ENOSYS, API_E_UNSUPPORTED },
+        { EEXIST, API_E_EXISTS },         { ENOENT, API_E_NOT_FOUND },
+        { ESRCH, API_E_NOT_FOUND },       { EACCES, API_E_DENIED },
+        { EPERM, API_E_DENIED },          { EBUSY, API_E_BUSY },
+        { EAGAIN, API_E_BUSY },           { EADDRINUSE, API_E_BUSY },
+        { ENOMEM, API_E_HOST_LIMIT },     { EMFILE, API_E_HOST_LIMIT },
+        { ENFILE, API_E_HOST_LIMIT },     { ENOSPC, API_E_STORE_ERROR },
+        { EDQUOT, API_E_STORE_ERROR },    { EROFS, API_E_STORE_ERROR },
+        { EIO, API_E_STORE_ERROR },       { ETIMEDOUT, API_E_TIMEOUT },
+        { EINVAL, API_E_INVALID_PARAMS }, { ERANGE, API_E_INVALID_PARAMS },
+        { ENOTSUP, API_E_UNSUPPORTED },   { ENOSYS, API_E_UNSUPPORTED },
         { ECANCELED, API_E_CANCELLED },
     };
 
@@ -155,6 +155,7 @@ void api_error_decode(struct api_error *x, const struct json_object *o)
     if (code == 0 || code < INT32_MIN || code > INT32_MAX) {
         code = API_E_INTERNAL_ERROR;
     }
-    api_error_set(x, (int)code, api_json_get_str(data, "object"), api_json_get_str(data, "remedy"),
-                  "%s", message ? message : "the peer reported an error without a message");
+    api_error_set(x, (int)code, api_json_get_str(data, "object"),
+                  api_json_get_str(data, "remedy"), "%s",
+                  message ? message : "the peer reported an error without a message");
 }

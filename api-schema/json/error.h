@@ -20,9 +20,12 @@ struct api_error {
     char message[640]; /* what happened, one line of UTF-8 */
 };
 
-#define API_ERROR_INIT                                                                          \
-    {                                                                                           \
-        0, { 0 }, { 0 }, { 0 }                                                                  \
+#define API_ERROR_INIT                                                                         \
+    {                                                                                          \
+        0, { 0 }, { 0 },                                                                       \
+        {                                                                                      \
+            0                                                                                  \
+        }                                                                                      \
     }
 
 /* Fills all of it; `object` and `remedy` may be NULL. Returns -1 so that callers can

@@ -200,7 +200,8 @@ static int scan_number(struct scan *s)
     size_t n = 0;
     bool is_integer;
 
-    while (s->at + n < s->len && s->text[s->at + n] && strchr("+-.eE0123456789", s->text[s->at + n])) {
+    while (s->at + n < s->len && s->text[s->at + n] &&
+           strchr("+-.eE0123456789", s->text[s->at + n])) {
         if (n == NUMBER_MAX) {
             return bad(s, "a number of more than 64 characters");
         }
@@ -253,8 +254,8 @@ static int scan_token(struct scan *s)
     case '{':
     case '[':
         if (++s->depth > s->max_depth) {
-            return err_set(s->e, -EINVAL, "JSON nested deeper than %u at byte %zu", s->max_depth,
-                           s->at);
+            return err_set(s->e, -EINVAL, "JSON nested deeper than %u at byte %zu",
+                           s->max_depth, s->at);
         }
         break;
     case '}':
@@ -338,8 +339,10 @@ static int report_duplicate(const char *text, size_t len, unsigned max_depth, st
             AUTO_JSON key = json_tokener_parse(token);
             const char *name = json_object_get_string(key);
             if (json_object_object_get_ex(seen[s.depth], name, NULL)) {
-                rc = err_set(e, -EINVAL, "not acceptable JSON at byte %zu: member %.80s stands twice "
-                             "in one object", string_at, token);
+                rc = err_set(e, -EINVAL,
+                             "not acceptable JSON at byte %zu: member %.80s stands twice "
+                             "in one object",
+                             string_at, token);
             } else {
                 json_object_object_add(seen[s.depth], name, NULL);
             }
@@ -383,8 +386,8 @@ static int parse(const char *text, size_t len, unsigned max_depth, struct json_o
     end += strspn(text + end, " \t\r\n");
     if (end < len) {
         json_object_put(o);
-        return err_set(e, -EINVAL, "not acceptable JSON at byte %zu: something follows the value",
-                       end);
+        return err_set(e, -EINVAL,
+                       "not acceptable JSON at byte %zu: something follows the value", end);
     }
     *out = o;
     return 0;
@@ -401,7 +404,8 @@ int api_json_parse_max(const char *text, size_t len, size_t max_size, unsigned m
     max_size = max_size ? max_size : API_JSON_MAX_SIZE;
     s.max_depth = max_depth = max_depth ? max_depth : API_JSON_MAX_DEPTH;
     if (len > max_size) {
-        return err_set(e, -EMSGSIZE, "JSON of %zu bytes exceeds the limit of %zu", len, max_size);
+        return err_set(e, -EMSGSIZE, "JSON of %zu bytes exceeds the limit of %zu", len,
+                       max_size);
     }
     rc = scan_all(&s);
     if (rc < 0) {
@@ -500,7 +504,8 @@ bool api_json_get_bool(const struct json_object *o, const char *key, bool otherw
 
 const char *api_json_text(struct json_object *o)
 {
-    return json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+    return json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN |
+                                                 JSON_C_TO_STRING_NOSLASHESCAPE);
 }
 
 void api_json_autoput(struct json_object **o)

@@ -51,7 +51,7 @@ void *api_call_data(const struct api_call *c);
 void api_call_on_gone(struct api_call *c, void (*fn)(void *arg, struct api_call *c), void *arg);
 
 /* Answers. Each ends the call. */
-void api_reply(struct api_call *c, const void *out);              /* struct of the method's out type */
+void api_reply(struct api_call *c, const void *out); /* struct of the method's out type */
 void api_reply_json(struct api_call *c, struct json_object *take_result);
 void api_reply_error(struct api_call *c, const struct api_error *x);
 void api_fail(struct api_call *c, int code, const char *object, const char *remedy,

@@ -73,8 +73,9 @@ static void on_deadline(void *arg)
     struct rpc_client *c = k->client;
     struct api_error x = API_ERROR_INIT;
 
-    api_error_set(&x, API_E_TIMEOUT, c->name, NULL, "%s did not answer %s within %" PRId64 " ms", c->name,
-                  k->method, k->after_ns / 1000000);
+    api_error_set(&x, API_E_TIMEOUT, c->name, NULL,
+                  "%s did not answer %s within %" PRId64 " ms", c->name, k->method,
+                  k->after_ns / 1000000);
     c->busy++;
     finish(k, NULL, &x);
     leave(c);
@@ -87,8 +88,9 @@ static void fail_all(struct rpc_client *c, const char *why)
         struct call *k = list_entry(c->calls.next, struct call, node);
         struct api_error x = API_ERROR_INIT;
 
-        api_error_set(&x, API_E_INTERNAL_ERROR, c->name, NULL, "no answer to %s: the connection to %s ended%s%s",
-                      k->method, c->name, why[0] ? ": " : "", why);
+        api_error_set(&x, API_E_INTERNAL_ERROR, c->name, NULL,
+                      "no answer to %s: the connection to %s ended%s%s", k->method, c->name,
+                      why[0] ? ": " : "", why);
         finish(k, NULL, &x);
     }
 }
@@ -104,8 +106,7 @@ static void on_fail(void *arg)
 
 static struct call *find_call(struct rpc_client *c, uint64_t id)
 {
-    list_for_each(it, &c->calls)
-    {
+    list_for_each (it, &c->calls) {
         struct call *k = list_entry(it, struct call, node);
         if (k->id == id) {
             return k;
@@ -211,7 +212,8 @@ struct rpc_client *rpc_client_new(struct loop *l, int owned_fd, const char *name
 }
 
 struct rpc_client *rpc_client_connect(struct loop *l, const char *path, const char *name,
-                                      const struct rpc_client_ops *ops, void *arg, struct err *e)
+                                      const struct rpc_client_ops *ops, void *arg,
+                                      struct err *e)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
     AUTO_FD fd = -1;
@@ -239,8 +241,7 @@ void rpc_client_free(struct rpc_client *c)
     if (!c) {
         return;
     }
-    list_for_each_safe(it, &c->calls)
-    {
+    list_for_each_safe (it, &c->calls) {
         call_free(list_entry(it, struct call, node));
     }
     rpc_conn_free(c->conn);

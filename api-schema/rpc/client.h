@@ -33,7 +33,8 @@ struct rpc_client *rpc_client_new(struct loop *l, int owned_fd, const char *name
                                   const struct rpc_client_ops *ops, void *arg, struct err *e);
 /* Connects without blocking. A unix socket whose queue is full is -EAGAIN. */
 struct rpc_client *rpc_client_connect(struct loop *l, const char *path, const char *name,
-                                      const struct rpc_client_ops *ops, void *arg, struct err *e);
+                                      const struct rpc_client_ops *ops, void *arg,
+                                      struct err *e);
 /* No callback follows, open calls are forgotten; NULL is fine; safe from within a callback. */
 void rpc_client_free(struct rpc_client *c);
 

@@ -49,18 +49,18 @@ struct rpc_conn {
     const struct rpc_conn_ops *ops; /* NULL once freed or told */
     void *arg;
     struct rpc_peer peer;
-    struct err why;  /* of the end */
-    size_t scanned;  /* bytes at the front of the input known to hold no newline */
-    unsigned holds;  /* rpc_conn_hold() */
-    unsigned busy;   /* callbacks on the stack: the struct must stay */
-    bool reading;    /* EV_READ is on */
-    bool watching;   /* `watch` is armed */
-    bool line_runs;  /* `line` is armed */
-    bool eof;        /* the peer sends no more */
-    bool told_eof;   /* and the owner knows */
-    bool closing;    /* ends once the output is written */
-    bool dead;       /* ends at the next kick */
-    bool freed;      /* the owner let go */
+    struct err why; /* of the end */
+    size_t scanned; /* bytes at the front of the input known to hold no newline */
+    unsigned holds; /* rpc_conn_hold() */
+    unsigned busy;  /* callbacks on the stack: the struct must stay */
+    bool reading;   /* EV_READ is on */
+    bool watching;  /* `watch` is armed */
+    bool line_runs; /* `line` is armed */
+    bool eof;       /* the peer sends no more */
+    bool told_eof;  /* and the owner knows */
+    bool closing;   /* ends once the output is written */
+    bool dead;      /* ends at the next kick */
+    bool freed;     /* the owner let go */
 };
 
 static void update_reading(struct rpc_conn *c);

@@ -139,7 +139,8 @@ struct rpc_dial *rpc_dial_open(const char *path, int timeout_ms, struct err *e)
         }
     }
     if (!d->hello) {
-        err_set(e, d->why.code ? d->why.code : -ECONNRESET, "vmd at %s refused the connection: %s", path,
+        err_set(e, d->why.code ? d->why.code : -ECONNRESET,
+                "vmd at %s refused the connection: %s", path,
                 d->why.msg[0] ? d->why.msg : "it closed it");
         rpc_dial_close(d);
         return NULL;
@@ -153,8 +154,7 @@ void rpc_dial_close(struct rpc_dial *d)
         return;
     }
     rpc_client_free(d->client);
-    list_for_each_safe(it, &d->notes)
-    {
+    list_for_each_safe (it, &d->notes) {
         note_free(d, list_entry(it, struct note, node));
     }
     json_object_put(d->hello);
@@ -213,11 +213,13 @@ int rpc_dial_next(struct rpc_dial *d, int timeout_ms, char **method,
 
     while (list_empty(&d->notes)) {
         if (d->ended) {
-            return api_error_set(x, API_E_INTERNAL_ERROR, "vmd", NULL, "the connection to vmd ended%s%s",
-                                 d->why.msg[0] ? ": " : "", d->why.msg);
+            return api_error_set(x, API_E_INTERNAL_ERROR, "vmd", NULL,
+                                 "the connection to vmd ended%s%s", d->why.msg[0] ? ": " : "",
+                                 d->why.msg);
         }
         if (!turn(d, deadline)) {
-            return interrupted(d) ? api_error_set(x, API_E_CANCELLED, NULL, NULL, "interrupted") : 0;
+            return interrupted(d) ? api_error_set(x, API_E_CANCELLED, NULL, NULL, "interrupted")
+                                  : 0;
         }
     }
     n = list_entry(d->notes.next, struct note, node);

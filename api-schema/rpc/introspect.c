@@ -32,8 +32,8 @@ void api_handle_api_schema(struct api_call *call, struct api_api_schema_in *in)
     if (in->method) {
         const struct api_method *m = api_method_find(in->method);
         if (!m || m->internal) {
-            api_fail(call, API_E_NOT_FOUND, in->method, "api.schema without 'method' lists them",
-                     "no method '%s'", in->method);
+            api_fail(call, API_E_NOT_FOUND, in->method,
+                     "api.schema without 'method' lists them", "no method '%s'", in->method);
             return;
         }
         one = only_method(schema, m);

@@ -19,10 +19,10 @@
 
 enum {
     MAX_CLIENTS = 512,
-    OPEN_CALLS = 64,    /* unanswered calls of one client above which it is not read */
-    BATCH_MAX = 256,    /* requests in a batch */
-    ID_MAX = 128,       /* bytes of a string id */
-    KEY_MAX = 128,      /* bytes of an idempotency key */
+    OPEN_CALLS = 64, /* unanswered calls of one client above which it is not read */
+    BATCH_MAX = 256, /* requests in a batch */
+    ID_MAX = 128,    /* bytes of a string id */
+    KEY_MAX = 128,   /* bytes of an idempotency key */
     ACCEPTS_A_TURN = 64,
 };
 
@@ -299,7 +299,8 @@ void api_call_on_gone(struct api_call *c, void (*fn)(void *arg, struct api_call 
 
 /* --- requests ----------------------------------------------------------------------------- */
 
-static const struct api_handler *find_handler(const struct api_handler_table *t, const char *name)
+static const struct api_handler *find_handler(const struct api_handler_table *t,
+                                              const char *name)
 {
     size_t low = 0, high = t->n;
 
@@ -326,12 +327,14 @@ static const char *handler_name(const void *arg, size_t i)
 static bool id_ok(const struct json_object *id)
 {
     return json_object_is_type(id, json_type_int) ||
-           (json_object_is_type(id, json_type_string) && json_object_get_string_len(id) <= ID_MAX);
+           (json_object_is_type(id, json_type_string) &&
+            json_object_get_string_len(id) <= ID_MAX);
 }
 
 /* Checks the JSON-RPC form; fills in what it found. Refuses and returns false when it is wrong. */
 static bool check_form(struct slot *s, struct batch *b, struct json_object *msg,
-                       struct json_object **id, const char **method, struct json_object **params)
+                       struct json_object **id, const char **method,
+                       struct json_object **params)
 {
     const char *version = api_json_get_str(msg, "jsonrpc"), *wrong = NULL;
     struct json_object *v;
@@ -365,7 +368,8 @@ static bool check_form(struct slot *s, struct batch *b, struct json_object *msg,
     }
     if (wrong) {
         refuse(s, b, *id, API_E_INVALID_REQUEST, *method,
-               "send {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\",\"params\":{}}", "%s", wrong);
+               "send {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\",\"params\":{}}",
+               "%s", wrong);
     }
     return !wrong;
 }
@@ -425,7 +429,8 @@ static void run_call(struct api_call *c, const struct api_handler *h)
     }
 }
 
-static void refuse_unknown(struct slot *s, struct batch *b, struct json_object *id, const char *method)
+static void refuse_unknown(struct slot *s, struct batch *b, struct json_object *id,
+                           const char *method)
 {
     const struct api_handler_table *t = s->server->config.handlers;
     const char *near = api_nearest(method, handler_name, t->handlers, t->n);
@@ -485,8 +490,8 @@ static void handle_batch(struct slot *s, struct json_object *msg)
     struct batch *b;
 
     if (n == 0 || n > BATCH_MAX) {
-        refuse(s, NULL, NULL, API_E_INVALID_REQUEST, NULL, NULL, "a batch has 1 to %d requests, not %zu",
-               BATCH_MAX, n);
+        refuse(s, NULL, NULL, API_E_INVALID_REQUEST, NULL, NULL,
+               "a batch has 1 to %d requests, not %zu", BATCH_MAX, n);
         return;
     }
     b = xnew(struct batch);
@@ -518,7 +523,8 @@ static void on_message(void *arg, struct rpc_conn *conn, struct json_object *msg
 static void on_garbage(void *arg, struct rpc_conn *conn, const struct err *why)
 {
     (void)conn;
-    refuse(arg, NULL, NULL, API_E_PARSE_ERROR, NULL, "one JSON value a line, at most 1 MiB", "%s", why->msg);
+    refuse(arg, NULL, NULL, API_E_PARSE_ERROR, NULL, "one JSON value a line, at most 1 MiB",
+           "%s", why->msg);
 }
 
 /* --- sessions ----------------------------------------------------------------------------- */
@@ -527,8 +533,7 @@ static void slot_free(struct slot *s)
 {
     struct rpc_server *server = s->server;
 
-    list_for_each_safe(it, &s->calls)
-    {
+    list_for_each_safe (it, &s->calls) {
         struct api_call *c = list_entry(it, struct api_call, node);
         list_remove(&c->node);
         c->slot = NULL;
@@ -550,8 +555,7 @@ static void tell_gone(struct slot *s)
 
     while (again) {
         again = false;
-        list_for_each(it, &s->calls)
-        {
+        list_for_each (it, &s->calls) {
             struct api_call *c = list_entry(it, struct api_call, node);
             void (*gone)(void *, struct api_call *) = c->gone;
             if (gone) {
@@ -631,7 +635,8 @@ int rpc_server_add(struct rpc_server *s, int owned_fd, enum api_role max, struct
         role = role > max ? max : role;
     }
     if (role == API_ROLE_NONE) {
-        turn_away(fd, API_E_DENIED, "ask the administrator for access", "this user may not connect");
+        turn_away(fd, API_E_DENIED, "ask the administrator for access",
+                  "this user may not connect");
         return err_set(e, -EACCES, "user %u may not connect", (unsigned)peer.uid);
     }
     slot = xnew(struct slot);
@@ -745,8 +750,7 @@ struct rpc_server *rpc_server_new(struct loop *l, const struct rpc_server_config
 
 static void stop_listening(struct rpc_server *s)
 {
-    list_for_each_safe(it, &s->listeners)
-    {
+    list_for_each_safe (it, &s->listeners) {
         listener_free(list_entry(it, struct listener, node));
     }
 }
@@ -804,8 +808,7 @@ void rpc_server_notify_all(struct rpc_server *s, const char *method, struct json
     const char *text = api_json_text(o);
     size_t len = strlen(text);
 
-    list_for_each(it, &s->slots)
-    {
+    list_for_each (it, &s->slots) {
         rpc_conn_send_text(list_entry(it, struct slot, node)->session.conn, text, len);
     }
 }

@@ -78,6 +78,7 @@ unsigned rpc_server_clients(const struct rpc_server *s);
 void *rpc_server_arg(const struct rpc_server *s);
 /* Sends a notification to one client or to all; params stays the caller's. */
 int rpc_session_notify(struct rpc_session *s, const char *method, struct json_object *params);
-void rpc_server_notify_all(struct rpc_server *s, const char *method, struct json_object *params);
+void rpc_server_notify_all(struct rpc_server *s, const char *method,
+                           struct json_object *params);
 
 #endif

@@ -12,6 +12,8 @@ import tree  # noqa: E402
 # (object, symbol): the reason.
 ALLOWED = {
     ("engine/base/log", "sink"): "the process-wide log, set in main() before threads start",
+    ("cli/console", "tty"): "what signal handlers need to restore the terminal",
+    ("cli/run", "run_signal"): "set by a signal handler",
     ("engine/core/vcpu", "current"): "thread-local: which vCPU this thread runs",
 }
 # Names that compilers and sanitizers add.

@@ -40,10 +40,14 @@ END_TEST
 
 static const char full_config[] =
     "{\"name\":\"db1\",\"uuid\":\"01234567-89ab-4cde-8f01-23456789abcd\",\"arch\":\"riscv32\","
-    "\"machine\":\"rv-virt\",\"engine\":\"tcg\",\"cpu\":\"max\",\"cpus\":4,\"memory\":1073741824,"
-    "\"firmware\":\"none\",\"kernel\":\"/k\",\"initrd\":\"/i\",\"append\":\"console=ttyS0 a=\\\"b\\\"\","
-    "\"disks\":[{\"name\":\"root\",\"file\":\"/d/\xc3\xa4.raw\",\"format\":\"raw\",\"readonly\":true},"
-    "{\"file\":\"/e\",\"format\":\"raw\",\"readonly\":false}],\"rng\":false,\"console\":\"virtio\","
+    "\"machine\":\"rv-virt\",\"engine\":\"tcg\",\"cpu\":\"max\",\"cpus\":4,\"memory\":"
+    "1073741824,"
+    "\"firmware\":\"none\",\"kernel\":\"/k\",\"initrd\":\"/i\",\"append\":\"console=ttyS0 "
+    "a=\\\"b\\\"\","
+    "\"disks\":[{\"name\":\"root\",\"file\":\"/d/"
+    "\xc3\xa4.raw\",\"format\":\"raw\",\"readonly\":true},"
+    "{\"file\":\"/"
+    "e\",\"format\":\"raw\",\"readonly\":false}],\"rng\":false,\"console\":\"virtio\","
     "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\"}}";
 
 START_TEST(codec_round_trip_is_the_identity)
@@ -69,55 +73,73 @@ END_TEST
 static const struct {
     const char *text, *message, *object, *remedy;
 } bad_configs[] = {
-    { "{}", "config.name: missing, expected a name (a letter or digit, then letters, digits and . _ + -) of "
-            "at most 63 bytes",
-      "config.name", "Unique name: a letter or digit, then letters, digits and . _ + -, at most 63." },
-    { "{\"name\":5}", "config.name: expected a name (a letter or digit, then letters, digits and . _ + -) "
-                      "of at most 63 bytes, got 5",
+    { "{}",
+      "config.name: missing, expected a name (a letter or digit, then letters, digits and . _ "
+      "+ -) of "
+      "at most 63 bytes",
+      "config.name",
+      "Unique name: a letter or digit, then letters, digits and . _ + -, at most 63." },
+    { "{\"name\":5}",
+      "config.name: expected a name (a letter or digit, then letters, digits and . _ + -) "
+      "of at most 63 bytes, got 5",
       "config.name", NULL },
-    { "{\"name\":\"-x\"}", "config.name: expected a name (a letter or digit, then letters, digits and "
-                           ". _ + -) of at most 63 bytes, got \"-x\"",
+    { "{\"name\":\"-x\"}",
+      "config.name: expected a name (a letter or digit, then letters, digits and "
+      ". _ + -) of at most 63 bytes, got \"-x\"",
       "config.name", NULL },
-    { "{\"name\":null}", "config.name: expected a name (a letter or digit, then letters, digits and . _ + -) "
-                         "of at most 63 bytes, got null",
+    { "{\"name\":null}",
+      "config.name: expected a name (a letter or digit, then letters, digits and . _ + -) "
+      "of at most 63 bytes, got null",
       "config.name", NULL },
-    { "{\"name\":\"a\",\"memroy\":1}", "config.memroy: no such member of VmConfig", "config.memroy",
-      "did you mean 'memory'?" },
+    { "{\"name\":\"a\",\"memroy\":1}", "config.memroy: no such member of VmConfig",
+      "config.memroy", "did you mean 'memory'?" },
     { "{\"name\":\"a\",\"memory\":5}",
-      "config.memory: expected a number of bytes from 1048576 to 17592186044416, a multiple of 4096, got 5",
+      "config.memory: expected a number of bytes from 1048576 to 17592186044416, a multiple of "
+      "4096, got 5",
       "config.memory", "Memory of the guest." },
     { "{\"name\":\"a\",\"memory\":1048577}",
-      "config.memory: expected a number of bytes from 1048576 to 17592186044416, a multiple of 4096, got "
+      "config.memory: expected a number of bytes from 1048576 to 17592186044416, a multiple of "
+      "4096, got "
       "1048577",
       "config.memory", NULL },
     { "{\"name\":\"a\",\"memory\":18446744073709551615}",
-      "config.memory: expected a number of bytes from 1048576 to 17592186044416, a multiple of 4096, got "
+      "config.memory: expected a number of bytes from 1048576 to 17592186044416, a multiple of "
+      "4096, got "
       "18446744073709551615",
       "config.memory", NULL },
     { "{\"name\":\"a\",\"memory\":1048576.0}",
-      "config.memory: expected a number of bytes from 1048576 to 17592186044416, a multiple of 4096, got "
+      "config.memory: expected a number of bytes from 1048576 to 17592186044416, a multiple of "
+      "4096, got "
       "1048576.0",
       "config.memory", NULL },
-    { "{\"name\":\"a\",\"cpus\":\"2\"}", "config.cpus: expected an integer from 1 to 512, got \"2\"",
-      "config.cpus", "Number of vCPUs." },
-    { "{\"name\":\"a\",\"arch\":\"riscv\"}", "config.arch: expected one of riscv64, riscv32, got \"riscv\"",
-      "config.arch", "did you mean 'riscv64'?" },
-    { "{\"name\":\"a\",\"rng\":1}", "config.rng: expected true or false, got 1", "config.rng", NULL },
-    { "{\"name\":\"a\",\"kernel\":\"Image\"}",
-      "config.kernel: expected an absolute path of at most 4095 bytes, got \"Image\"", "config.kernel", NULL },
-    { "{\"name\":\"a\",\"firmware\":\"fw\"}",
-      "config.firmware: expected 'default', 'none', or an absolute path of at most 4095 bytes, got \"fw\"",
-      "config.firmware", NULL },
-    { "{\"name\":\"a\",\"disks\":{}}", "config.disks: expected a list, each an object (Disk), got an object",
-      "config.disks", NULL },
-    { "{\"name\":\"a\",\"disks\":[{\"file\":\"/a\"},{\"fil\":\"/b\"}]}",
-      "config.disks[1].fil: no such member of Disk", "config.disks[1].fil", "did you mean 'file'?" },
-    { "{\"name\":\"a\",\"disks\":[1]}", "config.disks[0]: expected an object (Disk), got 1", "config.disks[0]",
+    { "{\"name\":\"a\",\"cpus\":\"2\"}",
+      "config.cpus: expected an integer from 1 to 512, got \"2\"", "config.cpus",
+      "Number of vCPUs." },
+    { "{\"name\":\"a\",\"arch\":\"riscv\"}",
+      "config.arch: expected one of riscv64, riscv32, got \"riscv\"", "config.arch",
+      "did you mean 'riscv64'?" },
+    { "{\"name\":\"a\",\"rng\":1}", "config.rng: expected true or false, got 1", "config.rng",
       NULL },
+    { "{\"name\":\"a\",\"kernel\":\"Image\"}",
+      "config.kernel: expected an absolute path of at most 4095 bytes, got \"Image\"",
+      "config.kernel", NULL },
+    { "{\"name\":\"a\",\"firmware\":\"fw\"}",
+      "config.firmware: expected 'default', 'none', or an absolute path of at most 4095 bytes, "
+      "got \"fw\"",
+      "config.firmware", NULL },
+    { "{\"name\":\"a\",\"disks\":{}}",
+      "config.disks: expected a list, each an object (Disk), got an object", "config.disks",
+      NULL },
+    { "{\"name\":\"a\",\"disks\":[{\"file\":\"/a\"},{\"fil\":\"/b\"}]}",
+      "config.disks[1].fil: no such member of Disk", "config.disks[1].fil",
+      "did you mean 'file'?" },
+    { "{\"name\":\"a\",\"disks\":[1]}", "config.disks[0]: expected an object (Disk), got 1",
+      "config.disks[0]", NULL },
     { "{\"name\":\"a\",\"disks\":[{},{},{},{},{},{},{},{},{}]}",
       "config.disks: expected at most 8 elements, got 9", "config.disks", NULL },
     { "{\"name\":\"a\",\"tcg\":{\"backend\":\"llvm\"}}",
-      "config.tcg.backend: expected one of jit, interp, got \"llvm\"", "config.tcg.backend", NULL },
+      "config.tcg.backend: expected one of jit, interp, got \"llvm\"", "config.tcg.backend",
+      NULL },
     { "[]", "config: expected an object (VmConfig), got a list", "config", NULL },
 };
 
@@ -140,7 +162,8 @@ END_TEST
 
 START_TEST(codec_lenient_skips_unknown_members)
 {
-    AUTO_JSON o = json("{\"name\":\"a\",\"new_in_2.0\":{\"x\":1},\"disks\":[{\"file\":\"/a\",\"y\":1}]}");
+    AUTO_JSON o = json(
+        "{\"name\":\"a\",\"new_in_2.0\":{\"x\":1},\"disks\":[{\"file\":\"/a\",\"y\":1}]}");
     struct api_vm_config c;
     struct api_error x = API_ERROR_INIT;
 
@@ -199,7 +222,8 @@ static void patch(const char *text, int expect, const char *expect_message)
 START_TEST(codec_patch_replaces_resets_and_merges)
 {
     patch("{\"cpus\":2,\"initrd\":null,\"memory\":null,\"tcg\":{\"backend\":\"jit\"},"
-          "\"disks\":[{\"file\":\"/n\"}]}", 0, NULL);
+          "\"disks\":[{\"file\":\"/n\"}]}",
+          0, NULL);
 }
 END_TEST
 
@@ -207,7 +231,8 @@ START_TEST(codec_patch_refuses_what_does_not_fit)
 {
     patch("{\"cpus\":0}", -1, "set.cpus: expected an integer from 1 to 512, got 0");
     patch("{\"name\":\"b\"}", -1, "set.name: no such member of VmPatch");
-    patch("{\"disks\":[{}]}", -1, "set.disks[0].file: missing, expected an absolute path of at most 4095 bytes");
+    patch("{\"disks\":[{}]}", -1,
+          "set.disks[0].file: missing, expected an absolute path of at most 4095 bytes");
     patch("{\"tcg\":{\"cache_size\":1}}", -1,
           "set.tcg.cache_size: expected a number of bytes from 1048576 to 4294967296, got 1");
     patch("5", -1, "set: expected an object (VmPatch), got 5");
@@ -219,11 +244,13 @@ START_TEST(codec_error_round_trips)
     struct api_error x = API_ERROR_INIT, y = API_ERROR_INIT;
     AUTO_JSON o = NULL;
 
-    api_error_set(&x, API_E_NOT_FOUND, "VM db1", "see 'vmctl list'", "no VM '%s'", "db1\x01\xff");
+    api_error_set(&x, API_E_NOT_FOUND, "VM db1", "see 'vmctl list'", "no VM '%s'",
+                  "db1\x01\xff");
     ck_assert_str_eq(x.message, "no VM 'db1?\?'");
     o = api_error_encode(&x);
-    ck_assert_str_eq(api_json_text(o), "{\"code\":1001,\"message\":\"no VM 'db1?\?'\",\"data\":{\"error\":"
-                                       "\"not-found\",\"object\":\"VM db1\",\"remedy\":\"see 'vmctl list'\"}}");
+    ck_assert_str_eq(api_json_text(o),
+                     "{\"code\":1001,\"message\":\"no VM 'db1?\?'\",\"data\":{\"error\":"
+                     "\"not-found\",\"object\":\"VM db1\",\"remedy\":\"see 'vmctl list'\"}}");
     api_error_decode(&y, o);
     ck_assert_int_eq(y.code, API_E_NOT_FOUND);
     ck_assert_str_eq(y.remedy, x.remedy);
@@ -271,7 +298,8 @@ START_TEST(codec_survives_mutated_documents)
 
         memcpy(text, full_config, sizeof(text));
         for (unsigned n = 1 + test_random(&state) % 3; n > 0; n--) {
-            text[test_random(&state) % (sizeof(text) - 1)] = (char)(' ' + test_random(&state) % 95);
+            text[test_random(&state) % (sizeof(text) - 1)] = (char)(' ' +
+                                                                    test_random(&state) % 95);
         }
         if (api_json_parse(text, sizeof(text) - 1, &o, &e) < 0) {
             continue;

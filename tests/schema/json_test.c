@@ -24,17 +24,34 @@ static void accept(const char *text)
 static void refuse(const char *text, const char *message_part)
 {
     ck_assert_msg(parse(text, strlen(text)) < 0, "'%.60s' was accepted", text);
-    ck_assert_msg(strstr(err_s.msg, message_part) != NULL, "'%.60s': '%s' does not say '%s'", text,
-                  err_s.msg, message_part);
+    ck_assert_msg(strstr(err_s.msg, message_part) != NULL, "'%.60s': '%s' does not say '%s'",
+                  text, err_s.msg, message_part);
 }
 
 START_TEST(json_accepts_what_rfc8259_allows)
 {
     static const char *const good[] = {
-        "{}", "[]", "null", "true", "false", "0", "-0", "17", "-1.5e+10", "1E2", "\"\"", " [ 1 , 2 ] \n",
-        "{\"a\":{\"b\":[null,true,\"x\"]}}", "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4\"",
-        "\"\\ud83d\\ude00\"", "\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"", "9223372036854775807",
-        "-9223372036854775808", "18446744073709551615", "{\"a\":1,\"b\":{\"a\":1}}", "[{\"a\":1},{\"a\":2}]",
+        "{}",
+        "[]",
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0",
+        "17",
+        "-1.5e+10",
+        "1E2",
+        "\"\"",
+        " [ 1 , 2 ] \n",
+        "{\"a\":{\"b\":[null,true,\"x\"]}}",
+        "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4\"",
+        "\"\\ud83d\\ude00\"",
+        "\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "18446744073709551615",
+        "{\"a\":1,\"b\":{\"a\":1}}",
+        "[{\"a\":1},{\"a\":2}]",
     };
 
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
@@ -46,10 +63,48 @@ END_TEST
 START_TEST(json_refuses_bad_grammar)
 {
     static const char *const bad[] = {
-        "", " ", "{", "[", "}", "{]", "[}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "[1,]", "[1 2]", "{1:2}",
-        "tru", "TRUE", "nul", "NaN", "Infinity", "-Infinity", "nan", "01", "-", "+1", "1.", ".5", "1e",
-        "0x10", "'a'", "{'a':1}", "\"abc", "\"a\\", "\"\\x41\"", "\"\\u12\"", "// c\n1", "/* c */ 1", "1 1",
-        "{} {}", "[]x", "\"\\u00zz\"", "{\"a\":1 \"b\":2}", "\xef\xbb\xbf{}", "1;",
+        "",
+        " ",
+        "{",
+        "[",
+        "}",
+        "{]",
+        "[}",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "[1,]",
+        "[1 2]",
+        "{1:2}",
+        "tru",
+        "TRUE",
+        "nul",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "nan",
+        "01",
+        "-",
+        "+1",
+        "1.",
+        ".5",
+        "1e",
+        "0x10",
+        "'a'",
+        "{'a':1}",
+        "\"abc",
+        "\"a\\",
+        "\"\\x41\"",
+        "\"\\u12\"",
+        "// c\n1",
+        "/* c */ 1",
+        "1 1",
+        "{} {}",
+        "[]x",
+        "\"\\u00zz\"",
+        "{\"a\":1 \"b\":2}",
+        "\xef\xbb\xbf{}",
+        "1;",
     };
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -61,8 +116,15 @@ END_TEST
 START_TEST(json_refuses_text_that_is_not_utf8)
 {
     static const char *const bad[] = {
-        "\"\xff\"", "\"\x80\"", "\"\xc3\"", "\"\xc0\xaf\"", "\"\xe0\x80\xaf\"", "\"\xed\xa0\x80\"",
-        "\"\xf4\x90\x80\x80\"", "\"\xf8\x88\x80\x80\x80\"", "\"\xe2\x82\"",
+        "\"\xff\"",
+        "\"\x80\"",
+        "\"\xc3\"",
+        "\"\xc0\xaf\"",
+        "\"\xe0\x80\xaf\"",
+        "\"\xed\xa0\x80\"",
+        "\"\xf4\x90\x80\x80\"",
+        "\"\xf8\x88\x80\x80\x80\"",
+        "\"\xe2\x82\"",
     };
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -85,7 +147,8 @@ START_TEST(json_refuses_numbers_that_would_be_clamped)
     refuse("123456789012345678901234567890", "beyond 64 bits");
     refuse("1e999", "too large");
     refuse("[-1e400]", "too large");
-    refuse("1111111111111111111111111111111111111111111111111111111111111111111111", "64 characters");
+    refuse("1111111111111111111111111111111111111111111111111111111111111111111111",
+           "64 characters");
 }
 END_TEST
 
@@ -140,8 +203,9 @@ END_TEST
 
 START_TEST(json_every_truncation_is_refused)
 {
-    static const char text[] = "{\"jsonrpc\":\"2.0\",\"id\":12,\"method\":\"vm.set\",\"params\":{\"vm\":"
-                               "\"d\\u00e4\\ud83d\\ude00\",\"set\":{\"x\":[1,-2.5e3,true,null]}}}";
+    static const char text[] =
+        "{\"jsonrpc\":\"2.0\",\"id\":12,\"method\":\"vm.set\",\"params\":{\"vm\":"
+        "\"d\\u00e4\\ud83d\\ude00\",\"set\":{\"x\":[1,-2.5e3,true,null]}}}";
 
     accept(text);
     for (size_t n = 0; n + 1 < sizeof(text) - 1; n++) {
@@ -154,8 +218,9 @@ END_TEST
 START_TEST(json_random_texts_are_refused_or_round_trip)
 {
     static const char *const pieces[] = {
-        "{", "}", "[", "]", ":", ",", "\"a\"", "\"b\"", "1", "-2", "3.5", "true", "null", " ", "\"\\u0041\"",
-        "\"", "\\", "\xc3\xa4", "\xff", "e", "{\"k\":", "[1,", "\n", "0",
+        "{",  "}",        "[",    "]",    ":",       ",",   "\"a\"",       "\"b\"",
+        "1",  "-2",       "3.5",  "true", "null",    " ",   "\"\\u0041\"", "\"",
+        "\\", "\xc3\xa4", "\xff", "e",    "{\"k\":", "[1,", "\n",          "0",
     };
     uint64_t state = test_seed();
 
@@ -174,7 +239,8 @@ START_TEST(json_random_texts_are_refused_or_round_trip)
             continue;
         }
         const char *text = api_json_text(o);
-        ck_assert_msg(api_json_parse(text, strlen(text), &again, &e) == 0, "%s: %s", text, e.msg);
+        ck_assert_msg(api_json_parse(text, strlen(text), &again, &e) == 0, "%s: %s", text,
+                      e.msg);
         ck_assert(json_object_equal(o, again));
     }
 }
