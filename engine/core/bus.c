@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MMIO dispatch. Owns nothing; any thread. An access is cut into naturally aligned pieces of a size that the device
- * takes, and the device's lock is held over all of them, so that no other thread sees half an access.
+ * MMIO dispatch. Owns nothing; any thread. An access is cut into naturally aligned pieces of
+ * a size that the device takes, and the device's lock is held over all of them, so that no
+ * other thread sees half an access.
  */
 #include "engine/core/bus.h"
 
@@ -32,8 +33,8 @@ static uint64_t mask_of(unsigned size)
     return size >= 8 ? UINT64_MAX : (1ull << (size * 8)) - 1;
 }
 
-/* The next piece of an access at `offset` with `left` bytes to go: `unit` bytes at `at`, of which `n` bytes from
- * `skip` on belong to the access. */
+/* The next piece of an access at `offset` with `left` bytes to go: `unit` bytes at `at`, of
+ * which `n` bytes from `skip` on belong to the access. */
 struct piece {
     uint64_t at;
     unsigned unit, skip, n;
@@ -92,7 +93,8 @@ static enum bus_result io_write(const struct mem_range *r, uint64_t offset, unsi
     return BUS_OK;
 }
 
-enum bus_result bus_read(const struct mem_range *r, uint64_t gpa, unsigned size, uint64_t *value)
+enum bus_result bus_read(const struct mem_range *r, uint64_t gpa, unsigned size,
+                         uint64_t *value)
 {
     if (!inside(r, gpa, size)) {
         return BUS_NONE;
@@ -117,8 +119,8 @@ enum bus_result bus_read(const struct mem_range *r, uint64_t gpa, unsigned size,
     return ret;
 }
 
-enum bus_result bus_write(struct mem_space *s, const struct mem_range *r, uint64_t gpa, unsigned size,
-                          uint64_t value)
+enum bus_result bus_write(struct mem_space *s, const struct mem_range *r, uint64_t gpa,
+                          unsigned size, uint64_t value)
 {
     if (!inside(r, gpa, size)) {
         return BUS_NONE;

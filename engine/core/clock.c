@@ -2,10 +2,11 @@
 /*
  * Virtual time and its timers. Owns struct clock and struct vtimer.
  *
- * Time is (virtual base, host base): a sequence lock lets any thread read the pair without waiting. Timers hang in
- * a list sorted by deadline under c->lock. One timer of the main loop is set for the earliest; arming from another thread posts
- * to the loop only when the new deadline comes before the one the loop already wakes for, so a guest that moves its deadline
- * ahead at each tick costs no wake-up.
+ * Time is (virtual base, host base): a sequence lock lets any thread read the pair without
+ * waiting. Timers hang in a list sorted by deadline under c->lock. One timer of the main
+ * loop is set for the earliest; arming from another thread posts to the loop only when the
+ * new deadline comes before the one the loop already wakes for, so a guest that moves its
+ * deadline ahead at each tick costs no wake-up.
  */
 #include "engine/core/clock.h"
 #include "engine/base/list.h"
@@ -20,24 +21,26 @@
 struct clock {
     struct loop *loop;
     struct loop_timer *loop_timer;
-    _Atomic unsigned refs;    /* the owner and each post under way */
+    _Atomic unsigned refs; /* the owner and each post under way */
 
-    _Atomic uint32_t seq;     /* odd: being written; the three below are written by the main thread */
+    /* odd: being written; the three below are written by the main thread */
+    _Atomic uint32_t seq;
     _Atomic bool running;
     _Atomic uint64_t virtual_base, host_base;
     _Atomic int64_t wall_offset;
 
-    pthread_mutex_t lock;     /* the rest, and every vtimer's node and deadline */
-    struct list armed;        /* sorted by deadline */
-    struct list due;          /* expired, their functions are about to be called */
-    uint64_t programmed;      /* virtual time for which the loop's timer is set, NEVER: not set */
-    bool posted;              /* a post that will look again is under way */
-    bool dead;                /* clock_free() was called */
+    pthread_mutex_t lock; /* the rest, and every vtimer's node and deadline */
+    struct list armed;    /* sorted by deadline */
+    struct list due;      /* expired, their functions are about to be called */
+    /* virtual time for which the loop's timer is set, NEVER: not set */
+    uint64_t programmed;
+    bool posted; /* a post that will look again is under way */
+    bool dead;   /* clock_free() was called */
 };
 
 struct vtimer {
     struct clock *clock;
-    struct list node;         /* in armed or due; alone: disarmed */
+    struct list node;          /* in armed or due; alone: disarmed */
     _Atomic uint64_t deadline; /* written under clock->lock */
     void (*fn)(void *arg);
     void *arg;
@@ -57,7 +60,8 @@ uint64_t clock_now(const struct clock *cc)
     struct clock *c = (struct clock *)cc;
     for (;;) {
         uint32_t seq = atomic_load_explicit(&c->seq, memory_order_acquire);
-        /* Acquire and release on the data itself do a fence's work, and the thread sanitizer understands them. */
+        /* Acquire and release on the data itself do a fence's work, and the thread sanitizer
+         * understands them. */
         bool running = atomic_load_explicit(&c->running, memory_order_acquire);
         uint64_t base = atomic_load_explicit(&c->virtual_base, memory_order_acquire);
         uint64_t host = atomic_load_explicit(&c->host_base, memory_order_acquire);
@@ -105,7 +109,8 @@ static void program_locked(struct clock *c)
 {
     uint64_t first = list_empty(&c->armed)
                          ? NEVER
-                         : atomic_load(&list_entry(c->armed.next, struct vtimer, node)->deadline);
+                         : atomic_load(
+                               &list_entry(c->armed.next, struct vtimer, node)->deadline);
     if (!clock_running(c)) {
         first = NEVER;
     }
@@ -118,8 +123,8 @@ static void program_locked(struct clock *c)
     loop_timer_arm(c->loop_timer, after > INT64_MAX / 2 ? INT64_MAX / 2 : (int64_t)after);
 }
 
-/* Main thread: calls what is due, then sets the loop's timer anew. A function that arms for the past again waits
- * for the next round, so that other events of the loop get their turn. */
+/* Main thread: calls what is due, then sets the loop's timer anew. A function that arms for
+ * the past again waits for the next round, so that other events of the loop get their turn. */
 static void run_due(struct clock *c)
 {
     pthread_mutex_lock(&c->lock);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Devices: instances, properties, life. Owns struct device and the regions of its register blocks. Main thread.
- * The decoding of registers is in device_regs.c, the reference in device_doc.c.
+ * Devices: instances, properties, life. Owns struct device and the regions of its register
+ * blocks. Main thread. The decoding of registers is in device_regs.c, the reference in
+ * device_doc.c.
  */
 #include "engine/core/device.h"
 #include "engine/base/mem.h"
@@ -62,8 +63,10 @@ static int no_such_prop(struct device *d, const char *name, struct err *e)
                    d->cls->name, name, names.len ? names.data : "none");
 }
 
-static const char *const prop_kinds[] = { [PROP_U64] = "a number", [PROP_BOOL] = "a yes or no",
-                                          [PROP_STR] = "a text", [PROP_PTR] = "an object" };
+static const char *const prop_kinds[] = { [PROP_U64] = "a number",
+                                          [PROP_BOOL] = "a yes or no",
+                                          [PROP_STR] = "a text",
+                                          [PROP_PTR] = "an object" };
 
 /* Finds a property that may be set now and holds this kind. */
 static int find_prop(struct device *d, const char *name, enum dev_prop_kind kind,
@@ -74,12 +77,12 @@ static int find_prop(struct device *d, const char *name, enum dev_prop_kind kind
             continue;
         }
         if (p->kind != kind) {
-            return err_set(e, -EINVAL, "property '%s' of device '%s' holds %s, not %s", name, d->id,
-                           prop_kinds[p->kind], prop_kinds[kind]);
+            return err_set(e, -EINVAL, "property '%s' of device '%s' holds %s, not %s", name,
+                           d->id, prop_kinds[p->kind], prop_kinds[kind]);
         }
         if (d->realized) {
-            return err_set(e, -EBUSY, "property '%s' of device '%s' cannot change any more", name,
-                           d->id);
+            return err_set(e, -EBUSY, "property '%s' of device '%s' cannot change any more",
+                           name, d->id);
         }
         assert(p - d->cls->props < 64);
         *out = p;
@@ -101,8 +104,10 @@ int dev_set_u64(struct device *d, const char *prop, uint64_t v, struct err *e)
         return ret;
     }
     if (v < p->min || (p->max && v > p->max)) {
-        return err_set(e, -ERANGE, "property '%s' of device '%s' cannot be %" PRIu64 ": it takes %" PRIu64
-                       " to %" PRIu64, prop, d->id, v, p->min, p->max ? p->max : UINT64_MAX);
+        return err_set(e, -ERANGE,
+                       "property '%s' of device '%s' cannot be %" PRIu64 ": it takes %" PRIu64
+                       " to %" PRIu64,
+                       prop, d->id, v, p->min, p->max ? p->max : UINT64_MAX);
     }
     *(uint64_t *)prop_ptr(d, p) = v;
     mark_set(d, p);
@@ -251,7 +256,7 @@ void dev_free(struct device *d)
 
 struct device *dev_find(struct vm *vm, const char *id)
 {
-    list_for_each(it, &vm->devices) {
+    list_for_each (it, &vm->devices) {
         struct device *d = list_entry(it, struct device, node);
         if (strcmp(d->id, id) == 0) {
             return d;

@@ -6,15 +6,18 @@
 
 #include <inttypes.h>
 
-static const char *const kinds[] = { [PROP_U64] = "number", [PROP_BOOL] = "yes or no",
-                                     [PROP_STR] = "text", [PROP_PTR] = "backend" };
+static const char *const kinds[] = { [PROP_U64] = "number",
+                                     [PROP_BOOL] = "yes or no",
+                                     [PROP_STR] = "text",
+                                     [PROP_PTR] = "backend" };
 
 static void describe_props(const struct device_class *cls, struct buf *b)
 {
     if (!cls->props || !cls->props->name) {
         return;
     }
-    buf_add_str(b, "\n### Properties\n\n| name | kind | default | range | meaning |\n|---|---|---|---|---|\n");
+    buf_add_str(b, "\n### Properties\n\n| name | kind | default | range | meaning "
+                   "|\n|---|---|---|---|---|\n");
     for (const struct dev_prop *p = cls->props; p->name; p++) {
         buf_printf(b, "| `%s` | %s | ", p->name, kinds[p->kind]);
         if (p->required) {
@@ -64,7 +67,8 @@ static void describe_block(const struct dev_reg_block *k, struct buf *b)
         buf_add_str(b, "Not a register file; see the specification the device follows.\n");
         return;
     }
-    buf_add_str(b, "| offset | bytes | name | writable bits | reset | meaning |\n|---|---|---|---|---|---|\n");
+    buf_add_str(b, "| offset | bytes | name | writable bits | reset | meaning "
+                   "|\n|---|---|---|---|---|---|\n");
     for (const struct dev_reg *r = k->regs; r->name; r++) {
         describe_reg(r, b);
     }
@@ -72,8 +76,9 @@ static void describe_block(const struct dev_reg_block *k, struct buf *b)
 
 static void describe_state(const struct st_table *t, struct buf *b)
 {
-    buf_printf(b, "\n### Saved state `%s`, version %u\n\n| field | since | meaning |\n|---|---|---|\n",
-               t->name, t->version);
+    buf_printf(
+        b, "\n### Saved state `%s`, version %u\n\n| field | since | meaning |\n|---|---|---|\n",
+        t->name, t->version);
     for (const struct st_field *f = t->fields; f->name; f++) {
         buf_printf(b, "| `%s` | %u | %s |\n", f->name, f->since, f->doc ? f->doc : "");
     }

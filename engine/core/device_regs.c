@@ -2,8 +2,9 @@
 /*
  * Decoding of register tables. Owns nothing; called by the bus with the device's lock held.
  *
- * An access may be smaller than a register (its bytes are merged under the masks) or larger (it is served register by
- * register, low address first). What hits no register reads as zero, is dropped on writes, and is traced: -d m.
+ * An access may be smaller than a register (its bytes are merged under the masks) or larger
+ * (it is served register by register, low address first). What hits no register reads as
+ * zero, is dropped on writes, and is traced: -d m.
  */
 #include "engine/base/log.h"
 #include "engine/core/device.h"
@@ -67,8 +68,8 @@ static uint64_t reg_value(struct device *d, const struct dev_reg *r, unsigned in
 }
 
 /* The register that holds the byte at `offset`: which element, and which byte of it. */
-static const struct dev_reg *reg_at(const struct dev_reg_block *b, uint64_t offset, unsigned *index,
-                                    unsigned *byte)
+static const struct dev_reg *reg_at(const struct dev_reg_block *b, uint64_t offset,
+                                    unsigned *index, unsigned *byte)
 {
     for (const struct dev_reg *r = b->regs; r && r->name; r++) {
         unsigned count = r->count ? r->count : 1, stride = r->stride ? r->stride : r->size;
@@ -94,8 +95,8 @@ static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
         unsigned index, byte, n = 1;
         const struct dev_reg *r = reg_at(port->block, offset + done, &index, &byte);
         if (!r) {
-            log_trace(TRACE_LETTER, "%s: read of nothing at %s+0x%" PRIx64, d->id, port->block->name,
-                      offset + done);
+            log_trace(TRACE_LETTER, "%s: read of nothing at %s+0x%" PRIx64, d->id,
+                      port->block->name, offset + done);
         } else {
             n = r->size - byte < size - done ? r->size - byte : size - done;
             uint64_t v = r->read ? r->read(d, r, index) : reg_value(d, r, index);
@@ -134,8 +135,8 @@ static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
         unsigned index, byte, n = 1;
         const struct dev_reg *r = reg_at(port->block, offset + done, &index, &byte);
         if (!r) {
-            log_trace(TRACE_LETTER, "%s: write of nothing at %s+0x%" PRIx64, d->id, port->block->name,
-                      offset + done);
+            log_trace(TRACE_LETTER, "%s: write of nothing at %s+0x%" PRIx64, d->id,
+                      port->block->name, offset + done);
         } else {
             n = r->size - byte < size - done ? r->size - byte : size - done;
             uint64_t part = (value >> (done * 8)) & mask_of(n);

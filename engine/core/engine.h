@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What runs guest code: a vtable with two implementations, engine/tcg and engine/kvm. A third is a folder and one
- * line in the list of engine/emu.
+ * What runs guest code: a vtable with two implementations, engine/tcg and engine/kvm. A
+ * third is a folder and one line in the list of engine/emu.
  */
 #ifndef VMD_CORE_ENGINE_H
 #define VMD_CORE_ENGINE_H
@@ -20,7 +20,7 @@ enum vcpu_exit {
     VCPU_EXIT_KICK,  /* asked to (pause, request); call run again when it may go on */
     VCPU_EXIT_HALT,  /* waits for an interrupt (WFI): core sleeps until vcpu_has_work */
     VCPU_EXIT_DEBUG, /* breakpoint or single step done */
-    VCPU_EXIT_ERROR  /* the engine cannot go on; the error was logged, the VM stops as "crashed" */
+    VCPU_EXIT_ERROR /* cannot go on; the error was logged, the VM stops as "crashed" */
 };
 
 struct engine_ops {
@@ -37,13 +37,15 @@ struct engine_ops {
     void (*mem_written)(struct vm *vm, uint64_t gpa, uint64_t n);
     /* Runs guest code until there is a reason to stop. Owner thread of the vCPU. */
     enum vcpu_exit (*run)(struct vcpu *c);
-    /* Makes run() return soon. Any thread. Sticky: a kick that arrives before run() begins makes the next run() return
-     * at once, so the engine clears its flag when run() returns VCPU_EXIT_KICK, never when it begins. */
+    /* Makes run() return soon. Any thread. Sticky: a kick that arrives before run() begins
+     * makes the next run() return at once, so the engine clears its flag when run() returns
+     * VCPU_EXIT_KICK, never when it begins. */
     void (*kick)(struct vcpu *c);
     /* Interrupt inputs (vcpu->irq_level) changed. Any thread. */
     void (*irq)(struct vcpu *c);
-    /* After the architecture's reset or a state load wrote vcpu->cpu, and before it is read: copies between it and the
-     * engine (no-ops where the engine works on it directly). Owner thread, or main thread with vCPUs paused. */
+    /* After the architecture's reset or a state load wrote vcpu->cpu, and before it is read:
+     * copies between it and the engine (no-ops where the engine works on it directly). Owner
+     * thread, or main thread with vCPUs paused. */
     void (*regs_put)(struct vcpu *c);
     void (*regs_get)(struct vcpu *c);
     /* Counters for people: appends "name value\n" lines; may be NULL. Main thread. */

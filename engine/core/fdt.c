@@ -23,7 +23,8 @@ struct fdt {
     struct err error; /* first failure; code 0: none */
 };
 
-/* Room for more: libfdt writes properties and strings from both ends, so it moves them itself. */
+/* Room for more: libfdt writes properties and strings from both ends, so it moves them
+ * itself. */
 static int grow(struct fdt *f)
 {
     int size = f->size ? f->size * 2 : FDT_FIRST_SIZE;
@@ -45,19 +46,19 @@ static int grow(struct fdt *f)
 static void latch(struct fdt *f, int ret, const char *what, const char *name)
 {
     if (ret < 0 && !f->error.code) {
-        err_set(&f->error, -EINVAL, "device tree: cannot write %s '%s' (near node '%s'): %s", what, name,
-                f->node ? f->node : "/", fdt_strerror(ret));
+        err_set(&f->error, -EINVAL, "device tree: cannot write %s '%s' (near node '%s'): %s",
+                what, name, f->node ? f->node : "/", fdt_strerror(ret));
     }
 }
 
 /* Evaluates `call` until it fits; nothing more is written after a failure. */
-#define WRITE(f, what, name, call)                                                              \
-    do {                                                                                        \
-        int ret_ = (f)->error.code ? 0 : (call);                                                \
-        while (ret_ == -FDT_ERR_NOSPACE && (ret_ = grow(f)) == 0) {                             \
-            ret_ = (call);                                                                      \
-        }                                                                                       \
-        latch((f), ret_, (what), (name));                                                       \
+#define WRITE(f, what, name, call)                                                             \
+    do {                                                                                       \
+        int ret_ = (f)->error.code ? 0 : (call);                                               \
+        while (ret_ == -FDT_ERR_NOSPACE && (ret_ = grow(f)) == 0) {                            \
+            ret_ = (call);                                                                     \
+        }                                                                                      \
+        latch((f), ret_, (what), (name));                                                      \
     } while (0)
 
 struct fdt *fdt_new(void)

@@ -23,10 +23,12 @@ void fdt_u64(struct fdt *f, const char *name, uint64_t v); /* two cells */
 void fdt_cells(struct fdt *f, const char *name, const uint32_t *cells, unsigned n);
 void fdt_reg64(struct fdt *f, uint64_t base, uint64_t size); /* "reg" with 2+2 cells */
 void fdt_str(struct fdt *f, const char *name, const char *v);
-void fdt_strs(struct fdt *f, const char *name, const char *const *v, unsigned n); /* stringlist */
+/* stringlist */
+void fdt_strs(struct fdt *f, const char *name, const char *const *v, unsigned n);
 void fdt_bytes(struct fdt *f, const char *name, const void *p, size_t n);
 uint32_t fdt_phandle_new(struct fdt *f); /* number for a "phandle" property */
-/* Finishes the tree (the name fdt_finish is libfdt's own); *blob is owned by the caller (free). Error names the first call that failed. */
+/* Finishes the tree (the name fdt_finish is libfdt's own); *blob is owned by the caller
+ * (free). Error names the first call that failed. */
 int fdt_take(struct fdt *f, void **blob, size_t *size, struct err *e);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Interrupt wires and messages. A line is a value: where it leads and its number there. A device calls irq_set()
- * with a level; the irqchip's callback takes the irqchip's own lock.
+ * Interrupt wires and messages. A line is a value: where it leads and its number there. A
+ * device calls irq_set() with a level; the irqchip's callback takes the irqchip's own lock.
  */
 #ifndef VMD_CORE_IRQ_H
 #define VMD_CORE_IRQ_H
@@ -28,7 +28,8 @@ static inline void irq_pulse(const struct irq_line *l)
     irq_set(l, false);
 }
 
-/* Message-signalled interrupts: the board's handler (PLIC has none; IMSIC and the APIC do). Any thread. */
+/* Message-signalled interrupts: the board's handler (PLIC has none; IMSIC and the APIC do).
+ * Any thread. */
 struct irq_msi {
     void (*send)(void *opaque, uint64_t address, uint32_t data);
     void *opaque;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loading of firmware, kernels and initrds: raw files, Linux Images, gzip'd ones. ELF is in loader_elf.c. Owns nothing
- * beyond a call; main thread.
+ * Loading of firmware, kernels and initrds: raw files, Linux Images, gzip'd ones. ELF is in
+ * loader_elf.c. Owns nothing beyond a call; main thread.
  *
- * The file is untrusted: what its headers say is compared with its size and with guest RAM before it is used.
+ * The file is untrusted: what its headers say is compared with its size and with guest RAM
+ * before it is used.
  */
 #include "engine/core/loader_priv.h"
 #include "engine/base/str.h"
@@ -27,8 +28,8 @@ static int source_open(struct source *src, int fd, const char *path, struct err 
         return err_errno(e, errno, "cannot read '%s'", path);
     }
     if (!S_ISREG(st.st_mode)) {
-        return err_set(e, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "'%s' is %s, not a file", path,
-                       S_ISDIR(st.st_mode) ? "a folder" : "a device or pipe");
+        return err_set(e, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "'%s' is %s, not a file",
+                       path, S_ISDIR(st.st_mode) ? "a folder" : "a device or pipe");
     }
     if (st.st_size == 0) {
         return err_set(e, -ENODATA, "'%s' is empty", path);
@@ -40,7 +41,8 @@ static int source_open(struct source *src, int fd, const char *path, struct err 
 int source_read(const struct source *src, uint64_t at, void *out, size_t n, struct err *e)
 {
     if (at > src->size || n > src->size - at) {
-        return err_set(e, -ENODATA, "'%s' is truncated: it ends at byte %" PRIu64, src->path, src->size);
+        return err_set(e, -ENODATA, "'%s' is truncated: it ends at byte %" PRIu64, src->path,
+                       src->size);
     }
     if (src->data) {
         memcpy(out, src->data + at, n);
@@ -62,13 +64,14 @@ int source_read(const struct source *src, uint64_t at, void *out, size_t n, stru
     return 0;
 }
 
-int source_copy(const struct source *src, uint64_t from, struct mem_space *s, uint64_t to, uint64_t n,
-                struct err *e)
+int source_copy(const struct source *src, uint64_t from, struct mem_space *s, uint64_t to,
+                uint64_t n, struct err *e)
 {
     if (!mem_dma_reaches(s, to, n, true)) {
         return err_set(e, -EFAULT,
                        "'%s' does not fit: 0x%" PRIx64 " to 0x%" PRIx64
-                       " is not all guest RAM; give the guest more memory", src->path, to, to + n);
+                       " is not all guest RAM; give the guest more memory",
+                       src->path, to, to + n);
     }
     AUTO_FREE uint8_t *chunk = xalloc(CHUNK);
     while (n) {
@@ -98,7 +101,8 @@ static int inflate_failed(const struct source *src, int code, struct err *e)
     return err_set(e, -EBADMSG, "'%s' is no valid gzip file (damaged?)", src->path);
 }
 
-/* Makes room for more output: at most one byte beyond max, by which an output that ends there is told from one that goes on. */
+/* Makes room for more output: at most one byte beyond max, by which an output that ends
+ * there is told from one that goes on. */
 static int inflate_grow(const struct source *src, struct buf *out, uint64_t max, struct err *e)
 {
     uint64_t want = out->cap ? (uint64_t)out->cap * 2 : 4u << 20;
@@ -106,7 +110,8 @@ static int inflate_grow(const struct source *src, struct buf *out, uint64_t max,
         want = max + 1;
     }
     if (want <= out->len) {
-        return err_set(e, -EFBIG, "'%s' unpacks to more than the %" PRIu64 " bytes there is room for",
+        return err_set(e, -EFBIG,
+                       "'%s' unpacks to more than the %" PRIu64 " bytes there is room for",
                        src->path, max);
     }
     char *data = realloc(out->data, want);
@@ -118,7 +123,8 @@ static int inflate_grow(const struct source *src, struct buf *out, uint64_t max,
     return 0;
 }
 
-/* One turn: feeds input if it ran out, inflates into the room that is left. 1: the stream's end. */
+/* One turn: feeds input if it ran out, inflates into the room that is left. 1: the stream's
+ * end. */
 static int inflate_step(const struct source *src, z_stream *z, uint64_t *from, uint8_t *in,
                         struct buf *out, struct err *e)
 {
@@ -175,9 +181,13 @@ static const struct {
     unsigned at, n;
     const char *magic, *what;
 } foreign[] = {
-    { 4, 4, "zimg", "an EFI-compressed kernel (zboot); unpack it first: it holds a gzip'd Image" },
+    { 4, 4, "zimg",
+      "an EFI-compressed kernel (zboot); unpack it first: it holds a gzip'd Image" },
     { 0x202, 4, "HdrS", "a Linux kernel for x86 (bzImage)" },
-    { 0, 6, "\xfd" "7zXZ", "compressed by xz; unpack it with 'xz -d'" },
+    { 0, 6,
+      "\xfd"
+      "7zXZ",
+      "compressed by xz; unpack it with 'xz -d'" },
     { 0, 4, "\x28\xb5\x2f\xfd", "compressed by zstd; unpack it with 'zstd -d'" },
     { 0, 4, "\x04\x22\x4d\x18", "compressed by lz4; unpack it with 'lz4 -d'" },
     { 0, 4, "\x02\x21\x4c\x18", "compressed by lz4; unpack it with 'lz4 -d'" },
@@ -211,7 +221,8 @@ static uint64_t le64(const uint8_t *p)
     return le32(p) | (uint64_t)le32(p + 4) << 32;
 }
 
-/* Linux Documentation/riscv/boot-image-header.rst, arm64/booting.rst: the same layout but for the magic. */
+/* Linux Documentation/riscv/boot-image-header.rst, arm64/booting.rst: the same layout but
+ * for the magic. */
 #define IMAGE_HEADER 64
 #define IMAGE_TEXT_OFFSET 8
 #define IMAGE_SIZE 16
@@ -221,11 +232,14 @@ static uint64_t le64(const uint8_t *p)
 static const struct {
     unsigned machine;
     const char *magic, *arch;
-} image_kinds[] = { { EM_RISCV, "RSC\x05", "RISC-V" }, { EM_AARCH64, "ARM\x64", "64-bit ARM" } };
+} image_kinds[] = { { EM_RISCV, "RSC\x05", "RISC-V" },
+                    { EM_AARCH64, "ARM\x64", "64-bit ARM" } };
 
-/* The EFI stub's section table says where the file's contents end (Microsoft PE format, COFF header): the only way to see
- * that an Image is cut, since its own header gives the size in memory. Returns 0 when there is no such table. */
-static int image_file_end(const struct source *src, const uint8_t *head, uint64_t *end, struct err *e)
+/* The EFI stub's section table says where the file's contents end (Microsoft PE format, COFF
+ * header): the only way to see that an Image is cut, since its own header gives the size in
+ * memory. Returns 0 when there is no such table. */
+static int image_file_end(const struct source *src, const uint8_t *head, uint64_t *end,
+                          struct err *e)
 {
     uint8_t coff[24], section[40];
     uint64_t at = le32(head + IMAGE_PE);
@@ -250,12 +264,14 @@ static int image_file_end(const struct source *src, const uint8_t *head, uint64_
     return 0;
 }
 
-static int check_image(const struct source *src, const uint8_t *head, unsigned elf_machine, struct err *e)
+static int check_image(const struct source *src, const uint8_t *head, unsigned elf_machine,
+                       struct err *e)
 {
     for (size_t i = 0; i < ARRAY_LEN(image_kinds); i++) {
         if (memcmp(head + IMAGE_MAGIC, image_kinds[i].magic, 4) == 0 &&
             image_kinds[i].machine != elf_machine) {
-            return err_set(e, -ENOEXEC, "'%s' is a Linux kernel for %s; this VM needs one for %s", src->path,
+            return err_set(e, -ENOEXEC,
+                           "'%s' is a Linux kernel for %s; this VM needs one for %s", src->path,
                            image_kinds[i].arch, elf_machine_name(elf_machine));
         }
     }
@@ -264,7 +280,8 @@ static int check_image(const struct source *src, const uint8_t *head, unsigned e
     if (ret == 0 && end > src->size) {
         return err_set(e, -ENODATA,
                        "'%s' is truncated: it has %" PRIu64 " of the kernel's %" PRIu64
-                       " bytes; fetch it again", src->path, src->size, end);
+                       " bytes; fetch it again",
+                       src->path, src->size, end);
     }
     return ret;
 }
@@ -282,13 +299,16 @@ static bool is_image(const uint8_t *head, size_t n)
     return false;
 }
 
-static int too_big(const struct source *src, uint64_t size, uint64_t at, uint64_t max, struct err *e)
+static int too_big(const struct source *src, uint64_t size, uint64_t at, uint64_t max,
+                   struct err *e)
 {
     char have[40], room[40];
     str_size(size, have, sizeof(have));
     str_size(max, room, sizeof(room));
-    return err_set(e, -EFBIG, "'%s' needs %s at 0x%" PRIx64 ", where there is room for %s; give the guest "
-                   "more memory", src->path, have, at, room);
+    return err_set(e, -EFBIG,
+                   "'%s' needs %s at 0x%" PRIx64 ", where there is room for %s; give the guest "
+                   "more memory",
+                   src->path, have, at, room);
 }
 
 static int load_image(struct mem_space *s, const struct source *src, const uint8_t *head,
@@ -329,8 +349,8 @@ static int load_flat(struct mem_space *s, const struct source *src, uint64_t at,
     return source_copy(src, 0, s, at, src->size, e);
 }
 
-static int load_any(struct mem_space *s, const struct source *src, const struct load_target *t, bool packed,
-                    struct loader_image *out, struct err *e);
+static int load_any(struct mem_space *s, const struct source *src, const struct load_target *t,
+                    bool packed, struct loader_image *out, struct err *e);
 
 static int load_gzip(struct mem_space *s, const struct source *src, const struct load_target *t,
                      struct loader_image *out, struct err *e)
@@ -343,13 +363,14 @@ static int load_gzip(struct mem_space *s, const struct source *src, const struct
     if (plain.len == 0) {
         return err_set(e, -ENODATA, "'%s' unpacks to nothing", src->path);
     }
-    struct source inner = { .fd = -1, .path = src->path, .size = plain.len,
-                            .data = (const uint8_t *)plain.data };
+    struct source inner = {
+        .fd = -1, .path = src->path, .size = plain.len, .data = (const uint8_t *)plain.data
+    };
     return load_any(s, &inner, t, true, out, e);
 }
 
-static int load_any(struct mem_space *s, const struct source *src, const struct load_target *t, bool packed,
-                    struct loader_image *out, struct err *e)
+static int load_any(struct mem_space *s, const struct source *src, const struct load_target *t,
+                    bool packed, struct loader_image *out, struct err *e)
 {
     uint8_t head[1024];
     size_t n = src->size < sizeof(head) ? src->size : sizeof(head);
@@ -377,8 +398,9 @@ static int load_any(struct mem_space *s, const struct source *src, const struct 
     return ret;
 }
 
-int loader_load(struct mem_space *s, int fd, const char *path, uint64_t at, unsigned elf_machine, unsigned xlen,
-                uint64_t max, struct loader_image *out, struct err *e)
+int loader_load(struct mem_space *s, int fd, const char *path, uint64_t at,
+                unsigned elf_machine, unsigned xlen, uint64_t max, struct loader_image *out,
+                struct err *e)
 {
     struct source src;
     int ret = source_open(&src, fd, path, e);

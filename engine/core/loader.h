@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loads firmware, kernels and initrds into guest RAM: ELF32/64, raw, Linux Image (riscv "RSC\005", arm64), gzip'd
- * Image. Input is untrusted: every size and offset is bounded by the file and by RAM; decompression is bounded by max.
- * The flat view must have been committed. Errors name the file and what to do. Main thread.
+ * Loads firmware, kernels and initrds into guest RAM: ELF32/64, raw, Linux Image (riscv
+ * "RSC\005", arm64), gzip'd Image. Input is untrusted: every size and offset is bounded by
+ * the file and by RAM; decompression is bounded by max. The flat view must have been
+ * committed. Errors name the file and what to do. Main thread.
  */
 #ifndef VMD_CORE_LOADER_H
 #define VMD_CORE_LOADER_H
@@ -11,17 +12,20 @@
 #include "engine/core/mem.h"
 
 struct loader_image {
-    uint64_t entry;      /* guest physical start address */
-    uint64_t low, high;  /* extent loaded: [low, high) */
+    uint64_t entry;     /* guest physical start address */
+    uint64_t low, high; /* extent loaded: [low, high) */
     bool is_elf;
 };
 
-/* elf_machine: EM_* the board accepts (EM_RISCV), xlen 32 or 64 the ELF class it must have. `path` names the file in errors; `fd` is read from offset 0 by
- * pread and stays open. Raw and Image files go to `at` (an Image header's text_offset is added to the next 2 MiB boundary, 4 MiB
- * for RV32) and may take max bytes from there, an Image with its BSS. ELF segments go to their physical addresses; a
- * position-independent file linked at 0 is moved to `at`. */
-int loader_load(struct mem_space *s, int fd, const char *path, uint64_t at, unsigned elf_machine, unsigned xlen,
-                uint64_t max, struct loader_image *out, struct err *e);
+/* elf_machine: EM_* the board accepts (EM_RISCV), xlen 32 or 64 the ELF class it must have.
+ * `path` names the file in errors; `fd` is read from offset 0 by pread and stays open. Raw
+ * and Image files go to `at` (an Image header's text_offset is added to the next 2 MiB
+ * boundary, 4 MiB for RV32) and may take max bytes from there, an Image with its BSS. ELF
+ * segments go to their physical addresses; a position-independent file linked at 0 is moved
+ * to `at`. */
+int loader_load(struct mem_space *s, int fd, const char *path, uint64_t at,
+                unsigned elf_machine, unsigned xlen, uint64_t max, struct loader_image *out,
+                struct err *e);
 /* Whole file at `at`, at most max bytes (-EFBIG names file, size and the room there is). */
 int loader_load_raw(struct mem_space *s, int fd, const char *path, uint64_t at, uint64_t max,
                     uint64_t *size, struct err *e);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loading of ELF files (System V gABI, chapters 4 and 5): little-endian, 32 and 64 bits, by physical addresses. Owns
- * nothing; main thread.
+ * Loading of ELF files (System V gABI, chapters 4 and 5): little-endian, 32 and 64 bits, by
+ * physical addresses. Owns nothing; main thread.
  */
 #include "engine/core/loader_priv.h"
 
@@ -25,10 +25,12 @@ static const struct {
     unsigned machine;
     const char *name;
 } machines[] = {
-    { EM_RISCV, "RISC-V" },    { EM_X86_64, "x86-64" },     { EM_386, "32-bit x86" },
-    { EM_AARCH64, "64-bit ARM" }, { EM_ARM, "32-bit ARM" }, { EM_PPC64, "64-bit PowerPC" },
-    { EM_PPC, "PowerPC" },     { EM_MIPS, "MIPS" },         { EM_S390, "S/390" },
-    { EM_SPARCV9, "64-bit SPARC" }, { EM_LOONGARCH, "LoongArch" }, { EM_68K, "68000" },
+    { EM_RISCV, "RISC-V" },        { EM_X86_64, "x86-64" },
+    { EM_386, "32-bit x86" },      { EM_AARCH64, "64-bit ARM" },
+    { EM_ARM, "32-bit ARM" },      { EM_PPC64, "64-bit PowerPC" },
+    { EM_PPC, "PowerPC" },         { EM_MIPS, "MIPS" },
+    { EM_S390, "S/390" },          { EM_SPARCV9, "64-bit SPARC" },
+    { EM_LOONGARCH, "LoongArch" }, { EM_68K, "68000" },
 };
 
 const char *elf_machine_name(unsigned machine)
@@ -41,11 +43,12 @@ const char *elf_machine_name(unsigned machine)
     return "an architecture unknown here";
 }
 
-static int check_ident(const struct source *src, const unsigned char *ident, const struct load_target *t,
-                       struct err *e)
+static int check_ident(const struct source *src, const unsigned char *ident,
+                       const struct load_target *t, struct err *e)
 {
     if (ident[EI_DATA] != ELFDATA2LSB) {
-        return err_set(e, -ENOEXEC, "'%s' is a big-endian ELF file; this VM runs little-endian %s code",
+        return err_set(e, -ENOEXEC,
+                       "'%s' is a big-endian ELF file; this VM runs little-endian %s code",
                        src->path, elf_machine_name(t->elf_machine));
     }
     unsigned bits = ident[EI_CLASS] == ELFCLASS64 ? 64 : ident[EI_CLASS] == ELFCLASS32 ? 32 : 0;
@@ -65,9 +68,9 @@ static int read_header(const struct source *src, unsigned bits, struct elf *h, s
     if (ret < 0) {
         return ret;
     }
-#define TAKE(x)                                                                                 \
-    h->type = (x).e_type, h->machine = (x).e_machine, h->entry = (x).e_entry, h->phoff = (x).e_phoff, \
-    h->phentsize = (x).e_phentsize, h->phnum = (x).e_phnum
+#define TAKE(x)                                                                                \
+    h->type = (x).e_type, h->machine = (x).e_machine, h->entry = (x).e_entry,                  \
+    h->phoff = (x).e_phoff, h->phentsize = (x).e_phentsize, h->phnum = (x).e_phnum
     if (bits == 64) {
         TAKE(u.e64);
     } else {
@@ -81,15 +84,19 @@ static int check_header(const struct source *src, const struct elf *h, unsigned 
                         const struct load_target *t, struct err *e)
 {
     if (h->machine != t->elf_machine || bits != t->xlen) {
-        return err_set(e, -ENOEXEC, "'%s' is an ELF file for %s (%u bits); this VM needs %s (%u bits)", src->path,
-                       elf_machine_name(h->machine), bits, elf_machine_name(t->elf_machine), t->xlen);
+        return err_set(e, -ENOEXEC,
+                       "'%s' is an ELF file for %s (%u bits); this VM needs %s (%u bits)",
+                       src->path, elf_machine_name(h->machine), bits,
+                       elf_machine_name(t->elf_machine), t->xlen);
     }
     if (h->type != ET_EXEC && h->type != ET_DYN) {
-        return err_set(e, -ENOEXEC, "'%s' is an ELF file that was not linked to a program", src->path);
+        return err_set(e, -ENOEXEC, "'%s' is an ELF file that was not linked to a program",
+                       src->path);
     }
     size_t size = bits == 64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
     if (h->phnum == 0 || h->phnum > MAX_SEGMENTS || h->phentsize != size) {
-        return err_set(e, -ENOEXEC, "'%s' has an ELF segment table of %u entries, which cannot be loaded",
+        return err_set(e, -ENOEXEC,
+                       "'%s' has an ELF segment table of %u entries, which cannot be loaded",
                        src->path, h->phnum);
     }
     return 0;
@@ -100,7 +107,8 @@ static int read_segments(const struct source *src, unsigned bits, struct elf *h,
     for (unsigned i = 0; i < h->phnum; i++) {
         Elf32_Phdr p;
         if (h->phoff > src->size) {
-            return err_set(e, -ENODATA, "'%s' is truncated: its ELF segment table is missing", src->path);
+            return err_set(e, -ENODATA, "'%s' is truncated: its ELF segment table is missing",
+                           src->path);
         }
         uint64_t at = h->phoff + (uint64_t)i * h->phentsize;
         int ret = bits == 64 ? source_read(src, at, &h->ph[i], sizeof(h->ph[i]), e)
@@ -109,8 +117,12 @@ static int read_segments(const struct source *src, unsigned bits, struct elf *h,
             return ret;
         }
         if (bits == 32) {
-            h->ph[i] = (Elf64_Phdr){ .p_type = p.p_type, .p_offset = p.p_offset, .p_vaddr = p.p_vaddr,
-                                     .p_paddr = p.p_paddr, .p_filesz = p.p_filesz, .p_memsz = p.p_memsz };
+            h->ph[i] = (Elf64_Phdr){ .p_type = p.p_type,
+                                     .p_offset = p.p_offset,
+                                     .p_vaddr = p.p_vaddr,
+                                     .p_paddr = p.p_paddr,
+                                     .p_filesz = p.p_filesz,
+                                     .p_memsz = p.p_memsz };
         }
     }
     return 0;
@@ -122,8 +134,8 @@ static bool loads(const Elf64_Phdr *p)
 }
 
 /* Every check, before the first byte is written; *out gets extent and entry. */
-static int check_segments(struct mem_space *s, const struct source *src, const struct elf *h, uint64_t bias,
-                          struct loader_image *out, struct err *e)
+static int check_segments(struct mem_space *s, const struct source *src, const struct elf *h,
+                          uint64_t bias, struct loader_image *out, struct err *e)
 {
     *out = (struct loader_image){ .entry = h->entry + bias, .low = UINT64_MAX, .is_elf = true };
     for (unsigned i = 0; i < h->phnum; i++) {
@@ -133,7 +145,8 @@ static int check_segments(struct mem_space *s, const struct source *src, const s
         }
         if (p->p_offset > src->size || p->p_filesz > src->size - p->p_offset) {
             return err_set(e, -ENODATA,
-                           "'%s' is truncated: segment %u ends at byte %" PRIu64 ", the file at %" PRIu64,
+                           "'%s' is truncated: segment %u ends at byte %" PRIu64
+                           ", the file at %" PRIu64,
                            src->path, i, p->p_offset + p->p_filesz, src->size);
         }
         uint64_t to = p->p_paddr + bias;
@@ -141,10 +154,11 @@ static int check_segments(struct mem_space *s, const struct source *src, const s
             return err_set(e, -ENOEXEC, "'%s' has a damaged ELF segment %u", src->path, i);
         }
         if (!mem_dma_reaches(s, to, p->p_memsz, true)) {
-            return err_set(e, -EFAULT,
-                           "'%s' wants 0x%" PRIx64 " to 0x%" PRIx64
-                           ", which is not all guest RAM: link it for this board or give more memory",
-                           src->path, to, to + p->p_memsz);
+            return err_set(
+                e, -EFAULT,
+                "'%s' wants 0x%" PRIx64 " to 0x%" PRIx64
+                ", which is not all guest RAM: link it for this board or give more memory",
+                src->path, to, to + p->p_memsz);
         }
         if (h->entry >= p->p_vaddr && h->entry - p->p_vaddr < p->p_memsz) {
             out->entry = h->entry - p->p_vaddr + to;
@@ -215,7 +229,8 @@ int load_elf(struct mem_space *s, const struct source *src, const struct load_ta
         const Elf64_Phdr *p = &h->ph[i];
         if (loads(p)) {
             ret = source_copy(src, p->p_offset, s, p->p_paddr + bias, p->p_filesz, e);
-            if (ret == 0 && clear(s, p->p_paddr + bias + p->p_filesz, p->p_memsz - p->p_filesz) < 0) {
+            if (ret == 0 &&
+                clear(s, p->p_paddr + bias + p->p_filesz, p->p_memsz - p->p_filesz) < 0) {
                 ret = err_set(e, -EFAULT, "'%s': guest RAM went away", src->path);
             }
         }

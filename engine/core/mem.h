@@ -2,12 +2,14 @@
 /*
  * Guest physical memory: a tree of regions, flattened once at commit.
  *
- * A container holds children at offsets with priorities; RAM, ROM and I/O regions are leaves; an alias shows a
- * window of another region. mem_commit() computes the flat view: sorted, non-overlapping ranges. The tree is
- * changed only by the main loop's thread with the vCPUs paused (or before they start); flat views are immutable and
- * swapped atomically, old ones are freed at the next pause, so readers (vCPU and I/O threads) take no lock.
+ * A container holds children at offsets with priorities; RAM, ROM and I/O regions are
+ * leaves; an alias shows a window of another region. mem_commit() computes the flat view:
+ * sorted, non-overlapping ranges. The tree is changed only by the main loop's thread with
+ * the vCPUs paused (or before they start); flat views are immutable and swapped atomically,
+ * old ones are freed at the next pause, so readers (vCPU and I/O threads) take no lock.
  *
- * DMA reaches RAM-backed regions only; device-to-device DMA is refused, MSI goes through irq.
+ * DMA reaches RAM-backed regions only; device-to-device DMA is refused, MSI goes through
+ * irq.
  */
 #ifndef VMD_CORE_MEM_H
 #define VMD_CORE_MEM_H
@@ -28,9 +30,9 @@ struct mem_space;
 
 enum mem_kind { MEM_CONTAINER, MEM_RAM, MEM_ROM, MEM_IO, MEM_ALIAS };
 
-/* Accesses of a device. Offsets are within the region; size is 1, 2, 4 or 8 bytes; values are little-endian numbers
- * (host integers). The dispatcher (bus.h) holds the device's lock; accesses outside [min,max] size are split or
- * widened by it. */
+/* Accesses of a device. Offsets are within the region; size is 1, 2, 4 or 8 bytes; values
+ * are little-endian numbers (host integers). The dispatcher (bus.h) holds the device's lock;
+ * accesses outside [min,max] size are split or widened by it. */
 struct mem_io_ops {
     uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
     void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
@@ -54,8 +56,8 @@ uint64_t mem_region_size(const struct mem_region *r);
 const char *mem_region_name(const struct mem_region *r);
 enum mem_kind mem_region_kind(const struct mem_region *r);
 
-/* Places child at offset `at` of a container; among overlapping children the higher priority wins, then the
- * later. Takes effect at mem_commit(). */
+/* Places child at offset `at` of a container; among overlapping children the higher priority
+ * wins, then the later. Takes effect at mem_commit(). */
 int mem_map(struct mem_region *parent, uint64_t at, int priority, struct mem_region *child,
             struct err *e);
 void mem_unmap(struct mem_region *child);
@@ -63,24 +65,29 @@ void mem_set_enabled(struct mem_region *r, bool on);
 
 /* One leaf window of the flat view. Immutable while the view lives. */
 struct mem_range {
-    uint64_t base, size;        /* guest physical, bytes */
-    struct mem_region *region;  /* leaf */
-    uint64_t offset;            /* of base within the leaf */
-    uint8_t *host;              /* RAM/ROM: host address of base, else NULL */
-    enum mem_kind kind;         /* MEM_RAM, MEM_ROM or MEM_IO */
+    uint64_t base, size;       /* guest physical, bytes */
+    struct mem_region *region; /* leaf */
+    uint64_t offset;           /* of base within the leaf */
+    uint8_t *host;             /* RAM/ROM: host address of base, else NULL */
+    enum mem_kind kind;        /* MEM_RAM, MEM_ROM or MEM_IO */
     const struct mem_io_ops *ops;
     void *opaque;
     struct bus_lock *lock;
-    _Atomic uint64_t *dirty;    /* RAM: the space-wide dirty bitmap (bit N: page N), or NULL when not logging */
-    uint64_t ram_page;          /* RAM: number of the page that holds the range's first byte; see mem_range_page() */
+    /* RAM: the space-wide dirty bitmap (bit N: page N), or NULL when not logging */
+    _Atomic uint64_t *dirty;
+    /* RAM: number of the page that holds the range's first byte; see mem_range_page() */
+    uint64_t ram_page;
 };
 
-/* RAM ranges: number of the page that holds gpa in the space-wide numbering (stable while the region lives). */
+/* RAM ranges: number of the page that holds gpa in the space-wide numbering (stable while
+ * the region lives). */
 static inline uint64_t mem_range_page(const struct mem_range *r, uint64_t gpa)
 {
-    return r->ram_page + ((((r->offset & (MEM_PAGE_SIZE - 1)) + (gpa - r->base))) >> MEM_PAGE_BITS);
+    return r->ram_page +
+           ((((r->offset & (MEM_PAGE_SIZE - 1)) + (gpa - r->base))) >> MEM_PAGE_BITS);
 }
-/* Marks the page of gpa dirty if logging. Any thread; for stores that do not go through mem_written(). */
+/* Marks the page of gpa dirty if logging. Any thread; for stores that do not go through
+ * mem_written(). */
 static inline void mem_range_dirty(const struct mem_range *r, uint64_t gpa)
 {
     if (r->dirty) {
@@ -98,40 +105,47 @@ struct mem_flat {
 
 struct mem_space *mem_space_new(struct mem_region *root);
 void mem_space_free(struct mem_space *s);
-/* Recomputes the flat view and calls the commit hook (the engine). Main thread, vCPUs paused or not started. */
+/* Recomputes the flat view and calls the commit hook (the engine). Main thread, vCPUs paused
+ * or not started. */
 void mem_commit(struct mem_space *s);
 void mem_set_hooks(struct mem_space *s, void (*committed)(void *arg, const struct mem_flat *),
                    void (*written)(void *arg, uint64_t gpa, uint64_t len), void *arg);
 /* The current view. vCPU threads and the main thread; valid till the next pause. */
 const struct mem_flat *mem_flat(const struct mem_space *s);
-/* Frees views that a commit replaced. Main thread, every vCPU at the pause barrier (vm_pause calls it). */
+/* Frees views that a commit replaced. Main thread, every vCPU at the pause barrier (vm_pause
+ * calls it). */
 void mem_reclaim(struct mem_space *s);
-/* Range holding gpa, or NULL. vCPU threads and the main thread (others use the mem_dma_ calls, which hold the view); binary search with a small per-thread hint by the caller if wanted. */
+/* Range holding gpa, or NULL. vCPU threads and the main thread (others use the mem_dma_
+ * calls, which hold the view); binary search with a small per-thread hint by the caller if
+ * wanted. */
 const struct mem_range *mem_find(const struct mem_space *s, uint64_t gpa);
 
 /* Total number of guest RAM pages over all RAM regions (the numbering of ram_page). */
 uint64_t mem_ram_pages(const struct mem_space *s);
 
-/* DMA. RAM (and ROM for reads) only; -EFAULT on anything else, before anything is transferred. Any thread.
- * mem_dma_write calls mem_written() itself. */
+/* DMA. RAM (and ROM for reads) only; -EFAULT on anything else, before anything is
+ * transferred. Any thread. mem_dma_write calls mem_written() itself. */
 int mem_dma_read(struct mem_space *s, uint64_t gpa, void *out, size_t n);
 int mem_dma_write(struct mem_space *s, uint64_t gpa, const void *in, size_t n);
 /* Would mem_dma_read or mem_dma_write of this many bytes succeed? */
 bool mem_dma_reaches(struct mem_space *s, uint64_t gpa, uint64_t n, bool write);
-/* Host pointer for [gpa, gpa+n) when it lies in one RAM range, else NULL. A writer calls mem_written() after. */
+/* Host pointer for [gpa, gpa+n) when it lies in one RAM range, else NULL. A writer calls
+ * mem_written() after. */
 void *mem_dma_map(struct mem_space *s, uint64_t gpa, size_t n, bool write);
-/* Marks pages dirty and invalidates translated code, before a completion is visible to the guest. Any thread. */
+/* Marks pages dirty and invalidates translated code, before a completion is visible to the
+ * guest. Any thread. */
 void mem_written(struct mem_space *s, uint64_t gpa, uint64_t n);
 
-/* Atomic 8/4-byte access to naturally aligned RAM for page walks and A/D updates (loads reach ROM too); false when
- * it is not that. A swap that succeeded has called mem_written(). */
+/* Atomic 8/4-byte access to naturally aligned RAM for page walks and A/D updates (loads
+ * reach ROM too); false when it is not that. A swap that succeeded has called mem_written(). */
 bool mem_cas64(struct mem_space *s, uint64_t gpa, uint64_t old, uint64_t new_, bool *swapped);
 bool mem_cas32(struct mem_space *s, uint64_t gpa, uint32_t old, uint32_t new_, bool *swapped);
 bool mem_load64(struct mem_space *s, uint64_t gpa, uint64_t *out);
 bool mem_load32(struct mem_space *s, uint64_t gpa, uint32_t *out);
 
 /* Dirty logging (migration, live snapshot): one bit a RAM page, numbered as ram_page. */
-void mem_dirty_start(struct mem_space *s); /* all pages start clean; engine told through commit hook */
+/* All pages start clean; the engine is told through the commit hook. */
+void mem_dirty_start(struct mem_space *s);
 void mem_dirty_stop(struct mem_space *s);
 bool mem_dirty_logging(const struct mem_space *s);
 /* Moves the bitmap into out (mem_ram_pages bits, 64-bit words) and clears it. Main thread. */

@@ -2,8 +2,9 @@
 /*
  * Access to guest memory by devices, loaders and page walks. Owns nothing; any thread.
  *
- * vCPU threads are stopped by the pause barrier and the main thread frees the views itself, but an I/O thread may be
- * inside an access when a view is retired: it is counted in, and reclaiming waits for the count.
+ * vCPU threads are stopped by the pause barrier and the main thread frees the views itself,
+ * but an I/O thread may be inside an access when a view is retired: it is counted in, and
+ * reclaiming waits for the count.
  */
 #include "engine/core/mem_priv.h"
 #include "engine/core/vcpu.h"
@@ -56,7 +57,8 @@ bool mem_dma_reaches(struct mem_space *s, uint64_t gpa, uint64_t n, bool write)
     return ret;
 }
 
-static void mark_written(struct mem_space *s, const struct mem_flat *f, uint64_t gpa, uint64_t n)
+static void mark_written(struct mem_space *s, const struct mem_flat *f, uint64_t gpa,
+                         uint64_t n)
 {
     uint64_t pos = gpa, left = n;
     while (left) {

@@ -2,9 +2,10 @@
 /*
  * Flat views of a region tree, and the dirty bitmap.
  *
- * A commit paints the leaves into an empty line, highest priority first, each into the gaps that are left. The new view is
- * swapped in atomically; the old one is freed by mem_reclaim() when the vCPUs stand at the pause barrier and no other
- * thread is inside an access. Commit, reclaim and the dirty calls: main thread.
+ * A commit paints the leaves into an empty line, highest priority first, each into the gaps
+ * that are left. The new view is swapped in atomically; the old one is freed by
+ * mem_reclaim() when the vCPUs stand at the pause barrier and no other thread is inside an
+ * access. Commit, reclaim and the dirty calls: main thread.
  */
 #include "engine/core/mem_priv.h"
 
@@ -41,9 +42,13 @@ static void paint_leaf(struct paint *p, struct mem_region *leaf, uint64_t lo, ui
     while (pos < end) {
         uint64_t stop = i < p->n && p->r[i].base < end ? p->r[i].base : end;
         if (pos < stop) {
-            struct mem_range r = { .base = pos, .size = stop - pos, .region = leaf,
-                                   .offset = lo + (pos - gpa), .kind = leaf->kind,
-                                   .ops = leaf->ops, .opaque = leaf->opaque,
+            struct mem_range r = { .base = pos,
+                                   .size = stop - pos,
+                                   .region = leaf,
+                                   .offset = lo + (pos - gpa),
+                                   .kind = leaf->kind,
+                                   .ops = leaf->ops,
+                                   .opaque = leaf->opaque,
                                    .lock = leaf->lock };
             paint_insert(p, i++, &r);
         }
@@ -55,7 +60,8 @@ static void paint_leaf(struct paint *p, struct mem_region *leaf, uint64_t lo, ui
     }
 }
 
-/* Paints the window [lo, hi) of r at guest physical `gpa`. Depth is bounded by the tree's, which has no cycle. */
+/* Paints the window [lo, hi) of r at guest physical `gpa`. Depth is bounded by the tree's,
+ * which has no cycle. */
 static void paint_region(struct paint *p, struct mem_region *r, uint64_t lo, uint64_t hi,
                          uint64_t gpa)
 {
@@ -77,7 +83,7 @@ static void paint_region(struct paint *p, struct mem_region *r, uint64_t lo, uin
         paint_leaf(p, r, lo, hi, gpa);
         return;
     }
-    list_for_each(it, &r->children) {
+    list_for_each (it, &r->children) {
         struct mem_region *c = list_entry(it, struct mem_region, node);
         uint64_t from = c->at > lo ? c->at : lo;
         uint64_t to = c->at + c->size < hi ? c->at + c->size : hi;
@@ -190,7 +196,8 @@ void mem_set_hooks(struct mem_space *s, void (*committed)(void *arg, const struc
     s->hook_arg = arg;
 }
 
-/* Gives pages their numbers. A region keeps its numbers for life, so a bitmap's bits never change their meaning. */
+/* Gives pages their numbers. A region keeps its numbers for life, so a bitmap's bits never
+ * change their meaning. */
 static void number_pages(struct mem_space *s, struct paint *p)
 {
     for (unsigned i = 0; i < p->n; i++) {
@@ -208,7 +215,8 @@ static void number_pages(struct mem_space *s, struct paint *p)
     }
 }
 
-/* Makes the bitmap hold every page. The one it replaces is kept: a thread with the old view may still mark there. */
+/* Makes the bitmap hold every page. The one it replaces is kept: a thread with the old view
+ * may still mark there. */
 static void grow_bitmap(struct mem_space *s)
 {
     size_t n = (s->ram_pages + 63) / 64;

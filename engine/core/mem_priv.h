@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of the memory room, shared by its three files only: mem_region (the tree), mem_flat (views, dirty bitmap) and
- * mem_dma (access).
+ * Inside of the memory room, shared by its three files only: mem_region (the tree), mem_flat
+ * (views, dirty bitmap) and mem_dma (access).
  */
 #ifndef VMD_CORE_MEM_PRIV_H
 #define VMD_CORE_MEM_PRIV_H
@@ -19,15 +19,16 @@ struct mem_region {
     struct mem_region *parent; /* NULL: not mapped */
     uint64_t at;               /* offset in parent */
     int priority;
-    struct list node;          /* parent->children: highest priority first, later mapped first among equals */
-    struct list children;      /* container */
+    /* parent->children: highest priority first, later mapped first among equals */
+    struct list node;
+    struct list children; /* container */
 
-    struct mem_region *of;     /* alias */
+    struct mem_region *of; /* alias */
     uint64_t of_offset;
 
-    uint8_t *host;             /* RAM, ROM */
-    size_t host_size;          /* rounded up to host pages */
-    uint64_t ram_page;         /* RAM: number of the first page, given at its first commit */
+    uint8_t *host;     /* RAM, ROM */
+    size_t host_size;  /* rounded up to host pages */
+    uint64_t ram_page; /* RAM: number of the first page, given at its first commit */
     bool ram_numbered;
 
     const struct mem_io_ops *ops; /* I/O */
@@ -53,12 +54,13 @@ struct mem_bitmap {
 struct mem_space {
     struct mem_region *root;
     _Atomic(struct mem_view *) view;
-    _Atomic unsigned readers; /* accesses in flight on threads that the pause barrier does not stop */
+    /* accesses in flight on threads that the pause barrier does not stop */
+    _Atomic unsigned readers;
     struct mem_view *retired;
     uint64_t ram_pages;
 
     bool logging;
-    struct mem_bitmap bitmap;   /* current */
+    struct mem_bitmap bitmap; /* current */
     struct mem_bitmap *old_bitmaps;
 
     void (*committed)(void *arg, const struct mem_flat *flat);

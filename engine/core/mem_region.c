@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tree of memory regions: making, mapping and freeing nodes. Owns the RAM behind them (a sealed memfd each).
- * Main thread only.
+ * The tree of memory regions: making, mapping and freeing nodes. Owns the RAM behind them (a
+ * sealed memfd each). Main thread only.
  */
 #include "engine/base/fd.h"
 #include "engine/base/str.h"
@@ -31,7 +31,8 @@ struct mem_region *mem_new_container(const char *name, uint64_t size)
     return region_new(name, size, MEM_CONTAINER);
 }
 
-/* An anonymous file that can neither shrink (which would turn guest accesses into SIGBUS) nor grow. */
+/* An anonymous file that can neither shrink (which would turn guest accesses into SIGBUS)
+ * nor grow. */
 static int ram_file(const char *name, size_t size, const char *size_text, struct err *e)
 {
     AUTO_FREE char *file_name = xasprintf("vmd-%.200s", name);
@@ -62,11 +63,13 @@ static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct m
     if (fd < 0) {
         return fd;
     }
-    void *host = mmap(NULL, host_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *host = mmap(NULL, host_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+                      0);
     if (host == MAP_FAILED) {
         return err_errno(e, errno, "cannot map the memory '%s' of %s", name, size_text);
     }
-    /* Guest memory holds the guest's secrets, and would make a core dump useless by its size. */
+    /* Guest memory holds the guest's secrets, and would make a core dump useless by its
+     * size. */
     (void)madvise(host, host_size, MADV_DONTDUMP);
     struct mem_region *r = region_new(name, size, kind);
     r->host = host;
@@ -110,7 +113,7 @@ void mem_free(struct mem_region *r)
         return;
     }
     mem_unmap(r);
-    list_for_each_safe(it, &r->children) {
+    list_for_each_safe (it, &r->children) {
         mem_unmap(list_entry(it, struct mem_region, node));
     }
     if (r->host) {
@@ -140,7 +143,8 @@ enum mem_kind mem_region_kind(const struct mem_region *r)
     return r->kind;
 }
 
-/* Does the sub-tree of r, followed through aliases, hold `what`? The tree has no cycle, so this ends. */
+/* Does the sub-tree of r, followed through aliases, hold `what`? The tree has no cycle, so
+ * this ends. */
 static bool reaches(const struct mem_region *r, const struct mem_region *what)
 {
     if (r == what) {
@@ -149,7 +153,7 @@ static bool reaches(const struct mem_region *r, const struct mem_region *what)
     if (r->kind == MEM_ALIAS) {
         return reaches(r->of, what);
     }
-    list_for_each(it, &r->children) {
+    list_for_each (it, &r->children) {
         if (reaches(list_entry(it, struct mem_region, node), what)) {
             return true;
         }
@@ -182,7 +186,7 @@ int mem_map(struct mem_region *parent, uint64_t at, int priority, struct mem_reg
     child->at = at;
     child->priority = priority;
     struct list *before = &parent->children;
-    list_for_each(it, &parent->children) {
+    list_for_each (it, &parent->children) {
         if (list_entry(it, struct mem_region, node)->priority <= priority) {
             break;
         }

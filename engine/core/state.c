@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The state codec: objects to tagged bytes and back, by their tables. Owns nothing. Main thread (timers are armed).
+ * The state codec: objects to tagged bytes and back, by their tables. Owns nothing. Main
+ * thread (timers are armed).
  *
- * Loading reads the stream twice, first against the table alone, then into the object, so that a bad stream changes nothing.
+ * Loading reads the stream twice, first against the table alone, then into the object, so
+ * that a bad stream changes nothing.
  */
 #include "engine/core/state.h"
 #include "engine/core/clock.h"
@@ -15,13 +17,14 @@
 
 #define ST_MAX_FIELDS 256
 
-/* What stands in the stream for a kind: never renumbered. size: bytes of a value, 0: variable. */
+/* What stands in the stream for a kind: never renumbered. size: bytes of a value, 0:
+ * variable. */
 static const struct wire {
     uint8_t tag, size;
 } wires[] = {
-    [ST_U8] = { 1, 1 },      [ST_U16] = { 2, 2 },   [ST_U32] = { 4, 4 },     [ST_U64] = { 8, 8 },
-    [ST_BOOL] = { 16, 1 },   [ST_BYTES] = { 32, 1 }, [ST_BUF] = { 33, 1 },   [ST_STRUCT] = { 48, 0 },
-    [ST_TIMER] = { 64, 8 },
+    [ST_U8] = { 1, 1 },   [ST_U16] = { 2, 2 },     [ST_U32] = { 4, 4 },
+    [ST_U64] = { 8, 8 },  [ST_BOOL] = { 16, 1 },   [ST_BYTES] = { 32, 1 },
+    [ST_BUF] = { 33, 1 }, [ST_STRUCT] = { 48, 0 }, [ST_TIMER] = { 64, 8 },
 };
 
 static uint32_t count_of(const struct st_field *f)
@@ -128,8 +131,9 @@ static bool field_at_reset(const struct st_field *f, const void *obj)
     }
     for (uint32_t i = 0; i < count_of(f); i++) {
         const void *p = element(obj, f, i);
-        if (f->kind == ST_STRUCT ? !table_at_reset(f->table, p)
-                                 : value_get(f, p) != (f->kind == ST_TIMER ? UINT64_MAX : f->reset)) {
+        if (f->kind == ST_STRUCT
+                ? !table_at_reset(f->table, p)
+                : value_get(f, p) != (f->kind == ST_TIMER ? UINT64_MAX : f->reset)) {
             return false;
         }
     }
@@ -257,7 +261,8 @@ static int get_text(struct reader *r, char out[256], struct err *e)
 static int load_object(struct reader *r, const struct st_table *t, void *obj, struct err *e);
 
 /* obj NULL: only checks. */
-static int load_struct(struct reader *r, const struct st_field *f, void *obj, uint32_t i, struct err *e)
+static int load_struct(struct reader *r, const struct st_field *f, void *obj, uint32_t i,
+                       struct err *e)
 {
     uint64_t n = 0;
     int ret = get_num(r, 4, &n, e);
@@ -270,14 +275,16 @@ static int load_struct(struct reader *r, const struct st_field *f, void *obj, ui
     struct reader inner = { r->p, n, f->table->name };
     ret = load_object(&inner, f->table, obj ? element(obj, f, i) : NULL, e);
     if (ret == 0 && inner.n) {
-        ret = err_set(e, -EBADMSG, "state of '%s' has %zu bytes too many", f->table->name, inner.n);
+        ret = err_set(e, -EBADMSG, "state of '%s' has %zu bytes too many", f->table->name,
+                      inner.n);
     }
     r->p += n;
     r->n -= n;
     return ret;
 }
 
-static int load_bytes(struct reader *r, const struct st_field *f, void *obj, uint64_t n, struct err *e)
+static int load_bytes(struct reader *r, const struct st_field *f, void *obj, uint64_t n,
+                      struct err *e)
 {
     if (r->n < n) {
         return ends_early(r, e);
@@ -294,7 +301,8 @@ static int load_bytes(struct reader *r, const struct st_field *f, void *obj, uin
     return 0;
 }
 
-static int load_values(struct reader *r, const struct st_field *f, void *obj, uint32_t n, struct err *e)
+static int load_values(struct reader *r, const struct st_field *f, void *obj, uint32_t n,
+                       struct err *e)
 {
     for (uint32_t i = 0; i < n; i++) {
         uint64_t v = 0;
@@ -304,7 +312,8 @@ static int load_values(struct reader *r, const struct st_field *f, void *obj, ui
             return ret;
         }
         if (f->kind == ST_BOOL && v > 1) {
-            return err_set(e, -EBADMSG, "state of '%s': field '%s' is neither yes nor no", r->table, f->name);
+            return err_set(e, -EBADMSG, "state of '%s': field '%s' is neither yes nor no",
+                           r->table, f->name);
         }
         if (obj && f->kind != ST_STRUCT) {
             value_put(f, element(obj, f, i), v);
@@ -324,10 +333,12 @@ static int load_field(struct reader *r, const struct st_field *f, void *obj, str
         return ret;
     }
     if (tag != wires[f->kind].tag) {
-        return err_set(e, -EBADMSG, "state of '%s': field '%s' has another kind", r->table, f->name);
+        return err_set(e, -EBADMSG, "state of '%s': field '%s' has another kind", r->table,
+                       f->name);
     }
     if (f->kind == ST_BUF ? n > f->count : n != count_of(f)) {
-        return err_set(e, -EBADMSG, "state of '%s': field '%s' cannot have %" PRIu64 " elements", r->table,
+        return err_set(e, -EBADMSG,
+                       "state of '%s': field '%s' cannot have %" PRIu64 " elements", r->table,
                        f->name, n);
     }
     if (f->kind == ST_BUF || f->kind == ST_BYTES) {
@@ -336,8 +347,10 @@ static int load_field(struct reader *r, const struct st_field *f, void *obj, str
     return load_values(r, f, obj, (uint32_t)n, e);
 }
 
-/* Fields that did not come: newer than the sender, or optional and at their reset value there. */
-static int check_missing(const struct st_table *t, const bool *seen, unsigned version, struct err *e)
+/* Fields that did not come: newer than the sender, or optional and at their reset value
+ * there. */
+static int check_missing(const struct st_table *t, const bool *seen, unsigned version,
+                         struct err *e)
 {
     for (const struct st_field *f = t->fields; f->name; f++) {
         if (!seen[f - t->fields] && !(f->flags & ST_OPTIONAL) && f->since <= version) {
@@ -362,12 +375,15 @@ static int load_fields(struct reader *r, const struct st_table *t, void *obj, ui
             f++;
         }
         if (!f->name) {
-            return err_set(e, -EBADMSG,
-                           "state of '%s' (version %u) has a field '%s' that this program (version %u) "
-                           "does not know: a newer program saved it", t->name, version, name, t->version);
+            return err_set(
+                e, -EBADMSG,
+                "state of '%s' (version %u) has a field '%s' that this program (version %u) "
+                "does not know: a newer program saved it",
+                t->name, version, name, t->version);
         }
         if (seen[f - t->fields]) {
-            return err_set(e, -EBADMSG, "state of '%s' has the field '%s' twice", t->name, name);
+            return err_set(e, -EBADMSG, "state of '%s' has the field '%s' twice", t->name,
+                           name);
         }
         seen[f - t->fields] = true;
         ret = load_field(r, f, obj, e);
@@ -384,7 +400,8 @@ static int load_object(struct reader *r, const struct st_table *t, void *obj, st
     uint64_t version = 0, n_fields = 0;
     int ret = get_text(r, name, e);
     if (ret == 0 && strcmp(name, t->name) != 0) {
-        ret = err_set(e, -EBADMSG, "state of '%s' expected, the stream has '%s'", t->name, name);
+        ret = err_set(e, -EBADMSG, "state of '%s' expected, the stream has '%s'", t->name,
+                      name);
     }
     if (ret == 0) {
         ret = get_num(r, 2, &version, e);
@@ -424,7 +441,8 @@ static void check_table(const struct st_table *t, size_t obj_size)
 }
 
 /* Finds the frame in p[0..n) and checks its sum. */
-static int open_frame(const struct st_table *t, const void *p, size_t n, struct reader *r, struct err *e)
+static int open_frame(const struct st_table *t, const void *p, size_t n, struct reader *r,
+                      struct err *e)
 {
     struct reader whole = { p, n, t->name };
     uint64_t len = 0, sum = 0;
@@ -439,13 +457,14 @@ static int open_frame(const struct st_table *t, const void *p, size_t n, struct 
     struct reader tail = { whole.p + len, 4, t->name };
     ret = get_num(&tail, 4, &sum, e);
     if (ret == 0 && sum != crc32_z(0, p, len + 4)) {
-        ret = err_set(e, -EBADMSG, "state of '%s' is damaged: its checksum does not match", t->name);
+        ret = err_set(e, -EBADMSG, "state of '%s' is damaged: its checksum does not match",
+                      t->name);
     }
     return ret;
 }
 
-int st_load(const struct st_table *t, void *obj, size_t obj_size, const void *p, size_t n, size_t *used,
-            struct err *e)
+int st_load(const struct st_table *t, void *obj, size_t obj_size, const void *p, size_t n,
+            size_t *used, struct err *e)
 {
     check_table(t, obj_size);
     struct reader r;
@@ -478,7 +497,8 @@ int st_load(const struct st_table *t, void *obj, size_t obj_size, const void *p,
 
 /* ---- printing ---- */
 
-static void print_object(const struct st_table *t, const void *obj, struct buf *b, unsigned depth);
+static void print_object(const struct st_table *t, const void *obj, struct buf *b,
+                         unsigned depth);
 
 static void print_bytes(const uint8_t *p, size_t n, struct buf *b)
 {
@@ -488,7 +508,8 @@ static void print_bytes(const uint8_t *p, size_t n, struct buf *b)
     buf_add_str(b, n > 64 ? "...\n" : "\n");
 }
 
-static void print_field(const struct st_field *f, const void *obj, struct buf *b, unsigned depth)
+static void print_field(const struct st_field *f, const void *obj, struct buf *b,
+                        unsigned depth)
 {
     uint32_t n = count_of(f);
     if (f->kind == ST_BYTES || f->kind == ST_BUF) {
@@ -517,7 +538,8 @@ static void print_field(const struct st_field *f, const void *obj, struct buf *b
     }
 }
 
-static void print_object(const struct st_table *t, const void *obj, struct buf *b, unsigned depth)
+static void print_object(const struct st_table *t, const void *obj, struct buf *b,
+                         unsigned depth)
 {
     for (const struct st_field *f = t->fields; f->name; f++) {
         print_field(f, obj, b, depth);

@@ -2,10 +2,12 @@
 /*
  * vCPU threads. Owns struct vcpu and its thread.
  *
- * The thread's whole life is vcpu_main(): under c->lock it looks at the flags, and only when none of them speaks
- * against it, it drops the lock and runs guest code. Whoever changes a flag, an interrupt input or anything else that
- * arch->cpu_has_work() reads does so before it takes c->lock and broadcasts, so a change is either seen by the look or ends
- * the wait. A change that falls between the look and run() is caught by the engine's kick, which is sticky.
+ * The thread's whole life is vcpu_main(): under c->lock it looks at the flags, and only when
+ * none of them speaks against it, it drops the lock and runs guest code. Whoever changes a
+ * flag, an interrupt input or anything else that arch->cpu_has_work() reads does so before
+ * it takes c->lock and broadcasts, so a change is either seen by the look or ends the wait.
+ * A change that falls between the look and run() is caught by the engine's kick, which is
+ * sticky.
  */
 #include "engine/core/vcpu.h"
 #include "engine/base/mem.h"
@@ -54,7 +56,8 @@ void vcpu_wake(struct vcpu *c)
 void vcpu_irq_set(struct vcpu *c, unsigned n, bool level)
 {
     uint64_t bit = 1ull << (n & 63);
-    uint64_t old = level ? atomic_fetch_or(&c->irq_level, bit) : atomic_fetch_and(&c->irq_level, ~bit);
+    uint64_t old = level ? atomic_fetch_or(&c->irq_level, bit)
+                         : atomic_fetch_and(&c->irq_level, ~bit);
     if (((old & bit) != 0) == level) {
         return;
     }
@@ -81,7 +84,8 @@ void vcpu_park(struct vcpu *c)
     c->vm->engine->kick(c);
 }
 
-/* Waits until guest code may run. Called and returns with c->lock held; false: the thread shall end. */
+/* Waits until guest code may run. Called and returns with c->lock held; false: the thread
+ * shall end. */
 static bool wait_to_run(struct vcpu *c)
 {
     for (;;) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A virtual CPU: one host thread that calls the engine's run(), sleeps in WFI, and stops at the pause barrier.
+ * A virtual CPU: one host thread that calls the engine's run(), sleeps in WFI, and stops at
+ * the pause barrier.
  */
 #ifndef VMD_CORE_VCPU_H
 #define VMD_CORE_VCPU_H
@@ -14,32 +15,36 @@
 
 struct vm;
 
-/* `lock` protects the flags below it; irq_level is atomic; cpu and engine_data belong to the vCPU's thread while it
- * runs, to the main thread while it is paused. */
+/* `lock` protects the flags below it; irq_level is atomic; cpu and engine_data belong to the
+ * vCPU's thread while it runs, to the main thread while it is paused. */
 struct vcpu {
     struct vm *vm;
-    unsigned index;             /* 0 .. vm->n_vcpus - 1; hart id on riscv */
-    void *cpu;                  /* architectural state (engine/arch/X/cpu.h), storage owned by the engine */
+    unsigned index; /* 0 .. vm->n_vcpus - 1; hart id on riscv */
+    /* architectural state (engine/arch/X/cpu.h), storage owned by the engine */
+    void *cpu;
     void *engine_data;
-    _Atomic uint64_t irq_level; /* interrupt inputs driven by irqchips and timers, by architecture-defined bit */
+    /* interrupt inputs driven by irqchips and timers, by architecture-defined bit */
+    _Atomic uint64_t irq_level;
 
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t wake;        /* any change of the flags */
-    bool started;               /* the thread exists; main thread */
-    bool stop;                  /* the thread shall end */
-    bool pause_wanted, paused;  /* the barrier's question and its answer */
-    bool parked;                /* asked for a power-off or reset, or its engine failed: runs nothing till it is served */
-    bool halted;                /* in WFI */
-    bool kicked;                /* leave WFI once, without work */
-    uint64_t halts;             /* statistics */
+    pthread_cond_t wake;       /* any change of the flags */
+    bool started;              /* the thread exists; main thread */
+    bool stop;                 /* the thread shall end */
+    bool pause_wanted, paused; /* the barrier's question and its answer */
+    /* asked for a power-off or reset, or its engine failed: runs nothing till it is served */
+    bool parked;
+    bool halted;    /* in WFI */
+    bool kicked;    /* leave WFI once, without work */
+    uint64_t halts; /* statistics */
 };
 
 /* Any thread: sets or clears input n, tells the engine, wakes a halted vCPU. */
 void vcpu_irq_set(struct vcpu *c, unsigned n, bool level);
 /* Any thread: run() returns soon and a halted vCPU wakes. */
 void vcpu_kick(struct vcpu *c);
-/* Any thread: has_work may have changed without an input having changed (a control register of another hart's). */
+/* Any thread: has_work may have changed without an input having changed (a control register
+ * of another hart's). */
 void vcpu_wake(struct vcpu *c);
 
 /* For vm.c only; main thread. */
@@ -50,8 +55,9 @@ void vcpu_thread_stop(struct vcpu *c);                /* ends and joins it */
 void vcpu_pause_ask(struct vcpu *c);
 void vcpu_pause_wait(struct vcpu *c);
 void vcpu_unpause(struct vcpu *c);
-void vcpu_cleared(struct vcpu *c);                    /* reset: no longer halted or parked */
-/* Owner thread: runs no more guest code after the access it is in, till vcpu_cleared() or the end. */
+void vcpu_cleared(struct vcpu *c); /* reset: no longer halted or parked */
+/* Owner thread: runs no more guest code after the access it is in, till vcpu_cleared() or
+ * the end. */
 void vcpu_park(struct vcpu *c);
 /* The vCPU running on this thread, or NULL. */
 struct vcpu *vcpu_current(void);

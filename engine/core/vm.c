@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The life of a virtual machine: made, started, paused, reset, stopped. Owns struct vm and everything below it.
- * Main thread, but for vm_request().
+ * The life of a virtual machine: made, started, paused, reset, stopped. Owns struct vm and
+ * everything below it. Main thread, but for vm_request().
  *
- * A request posts to the main loop at most once until it is served, so a guest that writes its power-off register
- * in a loop grows nothing. The post may be delivered after the VM is gone: it carries the door, not the VM.
+ * A request posts to the main loop at most once until it is served, so a guest that writes
+ * its power-off register in a loop grows nothing. The post may be delivered after the VM is
+ * gone: it carries the door, not the VM.
  */
 #include "engine/core/vm.h"
 #include "engine/base/mem.h"
@@ -113,8 +114,8 @@ int vm_add_vcpus(struct vm *vm, unsigned n, const char *cpu_model, struct err *e
 {
     assert(!vm->vcpus && !vm->started);
     if (n == 0 || n > vm->arch->max_vcpus) {
-        return err_set(e, -EINVAL, "VM '%s' cannot have %u vCPUs: %s takes 1 to %u", vm->name, n,
-                       vm->arch->name, vm->arch->max_vcpus);
+        return err_set(e, -EINVAL, "VM '%s' cannot have %u vCPUs: %s takes 1 to %u", vm->name,
+                       n, vm->arch->name, vm->arch->max_vcpus);
     }
     vm->vcpus = xnew_n(struct vcpu *, n);
     for (unsigned i = 0; i < n; i++) {
@@ -159,7 +160,7 @@ static void barrier_open(struct vm *vm)
 static void reset_all(struct vm *vm)
 {
     atomic_fetch_and(&vm->requests, ~(unsigned)VM_REQ_RESET);
-    list_for_each(it, &vm->devices) {
+    list_for_each (it, &vm->devices) {
         dev_reset(list_entry(it, struct device, node));
     }
     for (unsigned i = 0; i < vm->n_vcpus; i++) {
@@ -205,7 +206,7 @@ void vm_resume(struct vm *vm)
     }
     barrier_open(vm);
     set_state(vm, VM_RUNNING, "resume");
-    list_for_each(it, &vm->devices) {
+    list_for_each (it, &vm->devices) {
         struct device *d = list_entry(it, struct device, node);
         if (d->cls->resumed) {
             d->cls->resumed(d);
@@ -282,8 +283,8 @@ void vm_free(struct vm *vm)
     free(vm);
 }
 
-/* Does what was asked for; the strongest wish wins. The barrier is closed before the requests are taken, so that what
- * several vCPUs ask at once is served once. */
+/* Does what was asked for; the strongest wish wins. The barrier is closed before the
+ * requests are taken, so that what several vCPUs ask at once is served once. */
 static void serve(struct vm *vm)
 {
     bool running = vm->state == VM_RUNNING;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A virtual machine inside its emulator process: everything hangs from struct vm. The main thread (the loop's) owns
- * it; vCPU threads run under it; requests from any thread come in through vm_request().
+ * A virtual machine inside its emulator process: everything hangs from struct vm. The main
+ * thread (the loop's) owns it; vCPU threads run under it; requests from any thread come in
+ * through vm_request().
  */
 #ifndef VMD_CORE_VM_H
 #define VMD_CORE_VM_H
@@ -20,18 +21,21 @@ struct vm_door;
 
 /* An instruction-set architecture as the core sees it. Engine-neutral. */
 struct arch_ops {
-    const char *name;         /* "riscv64" */
-    size_t cpu_size;          /* of the architectural state */
+    const char *name; /* "riscv64" */
+    size_t cpu_size;  /* of the architectural state */
     const struct st_table *state;
     unsigned max_vcpus;
     /* Power-on state. Main thread, before start or paused. */
     void (*cpu_reset)(struct vcpu *c);
-    /* Once after the engine allocated vcpu->cpu: what outlives a reset (hart id, features, timers). cpu_model as in the config ("max", "rv64"). */
+    /* Once after the engine allocated vcpu->cpu: what outlives a reset (hart id, features,
+     * timers). cpu_model as in the config ("max", "rv64"). */
     int (*cpu_init)(struct vcpu *c, const char *cpu_model, struct err *e);
     void (*cpu_done)(struct vcpu *c);
-    /* Would an interrupt or event end WFI? Any thread holding c->lock; reads c->irq_level and cpu. */
+    /* Would an interrupt or event end WFI? Any thread holding c->lock; reads c->irq_level
+     * and cpu. */
     bool (*cpu_has_work)(struct vcpu *c);
-    /* Sets where a vCPU starts and its argument registers: riscv a0 = arg0, a1 = arg1, a2 = arg2. Applied again after each reset by the board. */
+    /* Sets where a vCPU starts and its argument registers: riscv a0 = arg0, a1 = arg1, a2 =
+     * arg2. Applied again after each reset by the board. */
     void (*cpu_boot)(struct vcpu *c, uint64_t pc, uint64_t arg0, uint64_t arg1, uint64_t arg2);
 };
 
@@ -44,33 +48,38 @@ struct vm {
     const struct arch_ops *arch;
     const struct engine_ops *engine;
     void *engine_data;
-    void *engine_config;      /* const struct tcg_config * or NULL; set by the builder before vm_init */
-    struct loop *loop;        /* main loop, borrowed */
+    /* const struct tcg_config * or NULL; set by the builder before vm_init */
+    void *engine_config;
+    struct loop *loop; /* main loop, borrowed */
     struct clock *clock;
-    struct mem_region *root;  /* the guest physical address space */
+    struct mem_region *root; /* the guest physical address space */
     struct mem_space *mem;
-    struct irq_msi msi;       /* where the board takes message-signalled interrupts; send NULL: nowhere */
-    struct list devices;      /* struct device.node, in realize order */
+    /* where the board takes message-signalled interrupts; send NULL: nowhere */
+    struct irq_msi msi;
+    struct list devices; /* struct device.node, in realize order */
     unsigned n_vcpus;
     struct vcpu **vcpus;
-    enum vm_state state;      /* main thread */
+    enum vm_state state;       /* main thread */
     _Atomic unsigned requests; /* enum vm_request bits not yet served */
     _Atomic(const char *) request_reason;
-    struct vm_door *door;     /* posts of vm_request() that are under way */
-    bool started;             /* vCPU threads exist */
-    char stop_reason[64];     /* "guest-poweroff", "guest-reset", "crash: ..." */
+    struct vm_door *door; /* posts of vm_request() that are under way */
+    bool started;         /* vCPU threads exist */
+    char stop_reason[64]; /* "guest-poweroff", "guest-reset", "crash: ..." */
     /* Called on the main thread when the state changes (control socket, tests). */
     void (*on_state)(void *arg, enum vm_state state, const char *reason);
     void *on_state_arg;
-    /* Called on each vCPU's own thread before its first guest instruction (the sandbox); or NULL. */
+    /* Called on each vCPU's own thread before its first guest instruction (the sandbox); or
+     * NULL. */
     void (*on_vcpu_thread)(void *arg, struct vcpu *c);
     void *on_vcpu_thread_arg;
-    /* Board's hook, called after devices and CPUs were reset: reloads firmware and kernel, sets start addresses. */
+    /* Board's hook, called after devices and CPUs were reset: reloads firmware and kernel,
+     * sets start addresses. */
     void (*on_reset)(void *arg);
     void *on_reset_arg;
 };
 
-/* Makes an empty VM: clock stopped, no vCPU yet, root container of 2^56 bytes. Main thread, as all below unless said. */
+/* Makes an empty VM: clock stopped, no vCPU yet, root container of 2^56 bytes. Main thread,
+ * as all below unless said. */
 int vm_new(const char *name, const struct arch_ops *arch, const struct engine_ops *engine,
            struct loop *loop, void *engine_config, struct vm **out, struct err *e);
 /* Makes the vCPUs (threads start at vm_start). */
@@ -78,18 +87,20 @@ int vm_add_vcpus(struct vm *vm, unsigned n, const char *cpu_model, struct err *e
 /* Commits memory, resets everything (vm_reset), starts the threads paused. */
 int vm_start(struct vm *vm, struct err *e);
 void vm_resume(struct vm *vm); /* VM_PAUSED -> VM_RUNNING; clock goes on */
-/* on_state reasons of these two: "resume", "pause". Pausing what is paused does nothing, nor resuming what runs or has stopped.
- * Pause barrier: returns when every vCPU has left guest code and the clock stands. Nothing changes guest state until
- * vm_resume. Bounded by the longest slow path of an engine. */
+/* on_state reasons of these two: "resume", "pause". Pausing what is paused does nothing, nor
+ * resuming what runs or has stopped. Pause barrier: returns when every vCPU has left guest
+ * code and the clock stands. Nothing changes guest state until vm_resume. Bounded by the
+ * longest slow path of an engine. */
 void vm_pause(struct vm *vm);
 /* Resets devices, CPUs, then on_reset; pauses and resumes around itself when running. */
 void vm_reset(struct vm *vm);
 /* Stops and joins the vCPU threads; state VM_STOPPED. */
 void vm_stop(struct vm *vm, const char *reason);
 void vm_free(struct vm *vm);
-/* Any thread (devices, engines): asks the main thread to power off, reset or crash the VM. `reason` is a literal. A
- * calling vCPU leaves guest code soon and runs none before the request was served. Power-off and crash end in
- * vm_stop(); a reset calls on_state with the state it found and "guest-reset". */
+/* Any thread (devices, engines): asks the main thread to power off, reset or crash the VM.
+ * `reason` is a literal. A calling vCPU leaves guest code soon and runs none before the
+ * request was served. Power-off and crash end in vm_stop(); a reset calls on_state with the
+ * state it found and "guest-reset". */
 void vm_request(struct vm *vm, enum vm_request what, const char *reason);
 
 #endif

@@ -67,8 +67,9 @@ static void make(struct fixture *x, unsigned min, unsigned max)
     memset(x, 0, sizeof(*x));
     bus_lock_init(&x->lock);
     x->d.lock = &x->lock;
-    x->ops = (struct mem_io_ops){ .read = dev_read, .write = dev_write, .min_size = (uint8_t)min,
-                                  .max_size = (uint8_t)max };
+    x->ops = (struct mem_io_ops){
+        .read = dev_read, .write = dev_write, .min_size = (uint8_t)min, .max_size = (uint8_t)max
+    };
     for (unsigned i = 0; i < sizeof(x->d.bytes); i++) {
         x->d.bytes[i] = (uint8_t)(i + 1);
     }
@@ -160,8 +161,8 @@ END_TEST
 
 START_TEST(every_read_gives_the_same_bytes_however_it_is_cut)
 {
-    static const uint8_t limits[][2] = { { 1, 8 }, { 1, 4 }, { 1, 1 }, { 2, 2 }, { 4, 4 }, { 2, 8 },
-                                         { 8, 8 }, { 4, 8 }, { 1, 2 } };
+    static const uint8_t limits[][2] = { { 1, 8 }, { 1, 4 }, { 1, 1 }, { 2, 2 }, { 4, 4 },
+                                         { 2, 8 }, { 8, 8 }, { 4, 8 }, { 1, 2 } };
     for (size_t l = 0; l < ARRAY_LEN(limits); l++) {
         struct fixture x;
         make(&x, limits[l][0], limits[l][1]);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tests of virtual time and timers. Real time passes only to let things happen; nothing is asserted about how much.
+ * Tests of virtual time and timers. Real time passes only to let things happen; nothing is
+ * asserted about how much.
  */
 #include "engine/core/clock.h"
 #include "engine/base/mem.h"
@@ -184,7 +185,9 @@ START_TEST(timer_function_may_stop_the_clock_and_free_its_timer)
 {
     struct fixture x;
     make(&x);
-    struct fired f[3] = { { .c = x.c, .stop_clock = true, .free_self = true }, { .c = x.c }, { .c = x.c } };
+    struct fired f[3] = { { .c = x.c, .stop_clock = true, .free_self = true },
+                          { .c = x.c },
+                          { .c = x.c } };
     for (unsigned i = 0; i < 3; i++) {
         f[i].t = vtimer_new(x.c, on_timer, &f[i]);
         vtimer_arm(f[i].t, i + 1);

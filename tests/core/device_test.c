@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tests of device classes: properties, register tables (masks, write-1-to-clear, arrays, parts of registers, hooks), life
- * and the reference.
+ * Tests of device classes: properties, register tables (masks, write-1-to-clear, arrays,
+ * parts of registers, hooks), life and the reference.
  */
 #include "engine/core/device.h"
 #include "engine/base/mem.h"
@@ -31,7 +31,8 @@ static uint64_t read_counter(struct device *d, const struct dev_reg *r, unsigned
     return 0xc0de0000 + ((struct gadget *)d)->writes * 16 + index;
 }
 
-static void on_written(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old, uint64_t value)
+static void on_written(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
+                       uint64_t value)
 {
     (void)r;
     struct gadget *g = (struct gadget *)d;
@@ -43,20 +44,67 @@ static void on_written(struct device *d, const struct dev_reg *r, unsigned index
 
 #define FIELD(f) offsetof(struct gadget, f)
 static const struct dev_reg regs[] = {
-    { .name = "ID", .offset = 0, .size = 4, .reset = 0x74726976, .field = DEV_NO_FIELD, .doc = "constant" },
-    { .name = "CTRL", .offset = 4, .size = 4, .writable = 0x00ff00ff, .reset = 0x11111111,
-      .field = FIELD(ctrl), .written = on_written, .doc = "control" },
-    { .name = "STATUS", .offset = 8, .size = 4, .writable = 0xf, .w1c = 0xff00, .reset = 0xff00,
-      .field = FIELD(status), .written = on_written, .doc = "status" },
-    { .name = "DOORBELL", .offset = 12, .size = 4, .writable = 0xffff, .field = DEV_NO_FIELD,
-      .written = on_written, .doc = "doorbell" },
-    { .name = "TABLE", .offset = 16, .size = 4, .count = 4, .stride = 8, .writable = UINT32_MAX,
-      .reset = 7, .field = FIELD(table), .written = on_written, .doc = "array" },
-    { .name = "COUNT", .offset = 48, .size = 4, .count = 2, .field = DEV_NO_FIELD, .read = read_counter,
+    { .name = "ID",
+      .offset = 0,
+      .size = 4,
+      .reset = 0x74726976,
+      .field = DEV_NO_FIELD,
+      .doc = "constant" },
+    { .name = "CTRL",
+      .offset = 4,
+      .size = 4,
+      .writable = 0x00ff00ff,
+      .reset = 0x11111111,
+      .field = FIELD(ctrl),
+      .written = on_written,
+      .doc = "control" },
+    { .name = "STATUS",
+      .offset = 8,
+      .size = 4,
+      .writable = 0xf,
+      .w1c = 0xff00,
+      .reset = 0xff00,
+      .field = FIELD(status),
+      .written = on_written,
+      .doc = "status" },
+    { .name = "DOORBELL",
+      .offset = 12,
+      .size = 4,
+      .writable = 0xffff,
+      .field = DEV_NO_FIELD,
+      .written = on_written,
+      .doc = "doorbell" },
+    { .name = "TABLE",
+      .offset = 16,
+      .size = 4,
+      .count = 4,
+      .stride = 8,
+      .writable = UINT32_MAX,
+      .reset = 7,
+      .field = FIELD(table),
+      .written = on_written,
+      .doc = "array" },
+    { .name = "COUNT",
+      .offset = 48,
+      .size = 4,
+      .count = 2,
+      .field = DEV_NO_FIELD,
+      .read = read_counter,
       .doc = "read hook" },
-    { .name = "HALF", .offset = 56, .size = 4, .field_size = 2, .writable = UINT32_MAX, .reset = 0xbeef,
-      .field = FIELD(half), .doc = "field smaller than the register" },
-    { .name = "WIDE", .offset = 64, .size = 8, .writable = UINT64_MAX, .field = FIELD(wide), .doc = "64 bits" },
+    { .name = "HALF",
+      .offset = 56,
+      .size = 4,
+      .field_size = 2,
+      .writable = UINT32_MAX,
+      .reset = 0xbeef,
+      .field = FIELD(half),
+      .doc = "field smaller than the register" },
+    { .name = "WIDE",
+      .offset = 64,
+      .size = 8,
+      .writable = UINT64_MAX,
+      .field = FIELD(wide),
+      .doc = "64 bits" },
     { .name = NULL },
 };
 
@@ -75,10 +123,20 @@ static const struct dev_reg_block blocks[] = {
 };
 
 static const struct dev_prop props[] = {
-    { .name = "speed", .kind = PROP_U64, .offset = FIELD(speed), .def = 100, .min = 10, .max = 1000, .doc = "Hz" },
+    { .name = "speed",
+      .kind = PROP_U64,
+      .offset = FIELD(speed),
+      .def = 100,
+      .min = 10,
+      .max = 1000,
+      .doc = "Hz" },
     { .name = "fast", .kind = PROP_BOOL, .offset = FIELD(fast), .def = 1, .doc = "hurry" },
     { .name = "title", .kind = PROP_STR, .offset = FIELD(title), .doc = "name" },
-    { .name = "backend", .kind = PROP_PTR, .offset = FIELD(backend), .required = true, .doc = "what is behind" },
+    { .name = "backend",
+      .kind = PROP_PTR,
+      .offset = FIELD(backend),
+      .required = true,
+      .doc = "what is behind" },
     { .name = NULL },
 };
 
@@ -102,12 +160,20 @@ static void gadget_destroy(struct device *d)
     destroyed++;
 }
 
-static const struct st_field fields[] = { ST_FIELD(struct gadget, ctrl, ST_U32, 1, "control"), ST_END };
+static const struct st_field fields[] = { ST_FIELD(struct gadget, ctrl, ST_U32, 1, "control"),
+                                          ST_END };
 static const struct st_table state = { .name = "gadget", .version = 1, .fields = fields };
 
 static const struct device_class gadget_class = {
-    .name = "gadget", .doc = "A device for tests.", .size = sizeof(struct gadget), .props = props,
-    .blocks = blocks, .n_irqs = 2, .state = &state, .realize = gadget_realize, .reset = gadget_reset,
+    .name = "gadget",
+    .doc = "A device for tests.",
+    .size = sizeof(struct gadget),
+    .props = props,
+    .blocks = blocks,
+    .n_irqs = 2,
+    .state = &state,
+    .realize = gadget_realize,
+    .reset = gadget_reset,
     .destroy = gadget_destroy,
 };
 

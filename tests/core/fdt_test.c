@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tests of device-tree building: read back with libfdt's reader, and by dtc where it is installed.
+ * Tests of device-tree building: read back with libfdt's reader, and by dtc where it is
+ * installed.
  */
 #include "engine/core/fdt.h"
 #include "engine/base/buf.h"
@@ -44,14 +45,14 @@ START_TEST(tree_reads_back_as_written)
     int len = 0;
     void *blob = build(&size);
     ck_assert_int_eq(fdt_check_full(blob, size), 0);
-    int memory = fdt_path_offset(blob, "/memory@80000000"), chosen = fdt_path_offset(blob, "/chosen");
+    int memory = fdt_path_offset(blob, "/memory@80000000"),
+        chosen = fdt_path_offset(blob, "/chosen");
     ck_assert_int_ge(memory, 0);
     const fdt64_t *reg = fdt_getprop(blob, memory, "reg", &len);
     ck_assert_int_eq(len, 16);
     ck_assert_uint_eq(fdt64_ld(reg), 0x80000000);
     ck_assert_uint_eq(fdt64_ld(reg + 1), 0x123456789a);
-    ck_assert_uint_eq(fdt64_ld(fdt_getprop(blob, chosen, "seed", &len)),
-                      0x1122334455667788);
+    ck_assert_uint_eq(fdt64_ld(fdt_getprop(blob, chosen, "seed", &len)), 0x1122334455667788);
     ck_assert_ptr_nonnull(fdt_getprop(blob, chosen, "flag", &len));
     ck_assert_int_eq(len, 0);
     ck_assert_str_eq(fdt_stringlist_get(blob, chosen, "names", 1, &len), "two");

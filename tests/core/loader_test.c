@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tests of the loader: ELF, Image, gzip and raw files that are right, cut at every byte, flipped, foreign or too large. Files
- * are memfds made here.
+ * Tests of the loader: ELF, Image, gzip and raw files that are right, cut at every byte,
+ * flipped, foreign or too large. Files are memfds made here.
  */
 #include "engine/core/loader.h"
 #include "engine/base/mem.h"
@@ -53,7 +53,8 @@ static int load_at(struct fixture *x, const void *p, size_t n, uint64_t at, unsi
 {
     put_file(x, p, n);
     memset(&x->e, 0, sizeof(x->e));
-    return loader_load(x->s, x->fd, "kernel.img", at, EM_RISCV, xlen, RAM + RAM_SIZE - at, &x->out, &x->e);
+    return loader_load(x->s, x->fd, "kernel.img", at, EM_RISCV, xlen, RAM + RAM_SIZE - at,
+                       &x->out, &x->e);
 }
 
 static int load(struct fixture *x, const void *p, size_t n)
@@ -76,13 +77,23 @@ struct elf64 {
 
 static struct elf64 make_elf64(void)
 {
-    struct elf64 f = { .h = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
-                              .e_type = ET_EXEC, .e_machine = EM_RISCV, .e_version = 1,
-                              .e_entry = 0xffffffff80001004, .e_phoff = offsetof(struct elf64, p),
-                              .e_ehsize = sizeof(Elf64_Ehdr), .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 2 } };
+    struct elf64 f = { .h = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB,
+                                           EV_CURRENT },
+                              .e_type = ET_EXEC,
+                              .e_machine = EM_RISCV,
+                              .e_version = 1,
+                              .e_entry = 0xffffffff80001004,
+                              .e_phoff = offsetof(struct elf64, p),
+                              .e_ehsize = sizeof(Elf64_Ehdr),
+                              .e_phentsize = sizeof(Elf64_Phdr),
+                              .e_phnum = 2 } };
     f.p[0] = (Elf64_Phdr){ .p_type = PT_NOTE, .p_offset = 1ull << 60, .p_filesz = 1ull << 60 };
-    f.p[1] = (Elf64_Phdr){ .p_type = PT_LOAD, .p_offset = offsetof(struct elf64, code),
-                           .p_vaddr = 0xffffffff80001000, .p_paddr = RAM + 0x1000, .p_filesz = 32, .p_memsz = 5000 };
+    f.p[1] = (Elf64_Phdr){ .p_type = PT_LOAD,
+                           .p_offset = offsetof(struct elf64, code),
+                           .p_vaddr = 0xffffffff80001000,
+                           .p_paddr = RAM + 0x1000,
+                           .p_filesz = 32,
+                           .p_memsz = 5000 };
     memset(f.code, 0x13, sizeof(f.code));
     return f;
 }
@@ -113,11 +124,19 @@ START_TEST(elf32_is_loaded_for_rv32_only)
         Elf32_Ehdr h;
         Elf32_Phdr p;
         uint8_t code[8];
-    } f = { .h = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, EV_CURRENT }, .e_type = ET_EXEC,
-                   .e_machine = EM_RISCV, .e_entry = RAM, .e_phoff = sizeof(Elf32_Ehdr),
-                   .e_phentsize = sizeof(Elf32_Phdr), .e_phnum = 1 },
-            .p = { .p_type = PT_LOAD, .p_offset = sizeof(Elf32_Ehdr) + sizeof(Elf32_Phdr), .p_vaddr = RAM,
-                   .p_paddr = RAM, .p_filesz = 8, .p_memsz = 8 },
+    } f = { .h = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, EV_CURRENT },
+                   .e_type = ET_EXEC,
+                   .e_machine = EM_RISCV,
+                   .e_entry = RAM,
+                   .e_phoff = sizeof(Elf32_Ehdr),
+                   .e_phentsize = sizeof(Elf32_Phdr),
+                   .e_phnum = 1 },
+            .p = { .p_type = PT_LOAD,
+                   .p_offset = sizeof(Elf32_Ehdr) + sizeof(Elf32_Phdr),
+                   .p_vaddr = RAM,
+                   .p_paddr = RAM,
+                   .p_filesz = 8,
+                   .p_memsz = 8 },
             .code = { 1, 2, 3, 4, 5, 6, 7, 8 } };
     struct fixture x;
     make(&x);
@@ -238,7 +257,8 @@ START_TEST(elf_with_random_bytes_changed_is_loaded_or_refused)
     for (unsigned i = 0; i < 5000; i++) {
         struct elf64 f = make_elf64();
         for (unsigned k = 1 + test_random(&rnd) % 4; k; k--) {
-            ((uint8_t *)&f)[4 + test_random(&rnd) % (sizeof(f) - 4)] = (uint8_t)test_random(&rnd);
+            ((uint8_t *)&f)[4 + test_random(&rnd) % (sizeof(f) - 4)] = (uint8_t)test_random(
+                &rnd);
         }
         int ret = load(&x, &f, sizeof(f));
         ck_assert(ret == 0 || x.e.msg[0]);
@@ -253,7 +273,8 @@ END_TEST
 #define IMAGE_FILE 4096
 
 /* With an EFI stub's section table that ends with the file. */
-static void make_image(uint8_t img[IMAGE_FILE], const char *magic, uint64_t text_offset, uint64_t image_size)
+static void make_image(uint8_t img[IMAGE_FILE], const char *magic, uint64_t text_offset,
+                       uint64_t image_size)
 {
     for (unsigned i = 0; i < IMAGE_FILE; i++) {
         img[i] = (uint8_t)(i * 7);
@@ -266,8 +287,8 @@ static void make_image(uint8_t img[IMAGE_FILE], const char *magic, uint64_t text
     uint32_t pe = 0x40;
     memcpy(img + 0x3c, &pe, 4);
     memcpy(img + 0x40, "PE\0\0", 4);
-    img[0x46] = 2;     /* sections */
-    img[0x54] = 0x70;  /* size of the optional header */
+    img[0x46] = 2;    /* sections */
+    img[0x54] = 0x70; /* size of the optional header */
     uint32_t size = IMAGE_FILE - 0x800, at = 0x800, n = 0x600, low = 0x200;
     memcpy(img + 0x40 + 24 + 0x70 + 16, &n, 4);
     memcpy(img + 0x40 + 24 + 0x70 + 20, &low, 4);
@@ -339,8 +360,11 @@ END_TEST
 
 static size_t gzip(const void *p, size_t n, uint8_t *out, size_t room)
 {
-    z_stream z = { .next_in = (Bytef *)p, .avail_in = (uInt)n, .next_out = out, .avail_out = (uInt)room };
-    ck_assert_int_eq(deflateInit2(&z, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    z_stream z = {
+        .next_in = (Bytef *)p, .avail_in = (uInt)n, .next_out = out, .avail_out = (uInt)room
+    };
+    ck_assert_int_eq(deflateInit2(&z, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY),
+                     Z_OK);
     ck_assert_int_eq(deflate(&z, Z_FINISH), Z_STREAM_END);
     deflateEnd(&z);
     return z.total_out;
@@ -360,7 +384,8 @@ START_TEST(gzipped_image_is_unpacked)
         ck_assert_int_lt(load(&x, gz, cut), 0);
         ck_assert_ptr_nonnull(strstr(x.e.msg, "kernel.img"));
     }
-    for (size_t at = 2; at < n; at++) { /* one damaged byte: refused, or a header byte that means nothing */
+    /* one damaged byte: refused, or a header byte that means nothing */
+    for (size_t at = 2; at < n; at++) {
         gz[at] ^= 0x55;
         (void)load(&x, gz, n);
         gz[at] ^= 0x55;
@@ -408,8 +433,10 @@ START_TEST(raw_file_goes_to_its_place)
     ck_assert_mem_eq(ram_at(&x, RAM + 0x300001), code, sizeof(code));
     ck_assert_int_eq(loader_load_raw(x.s, x.fd, "initrd", RAM, 6, &size, &x.e), -EFBIG);
     ck_assert_ptr_nonnull(strstr(x.e.msg, "initrd"));
-    ck_assert_int_eq(loader_load_raw(x.s, x.fd, "initrd", RAM + RAM_SIZE - 6, 100, &size, &x.e), -EFAULT);
-    ck_assert_int_eq(loader_load_raw(x.s, x.fd, "initrd", UINT64_MAX - 2, 100, &size, &x.e), -EFBIG);
+    ck_assert_int_eq(loader_load_raw(x.s, x.fd, "initrd", RAM + RAM_SIZE - 6, 100, &size, &x.e),
+                     -EFAULT);
+    ck_assert_int_eq(loader_load_raw(x.s, x.fd, "initrd", UINT64_MAX - 2, 100, &size, &x.e),
+                     -EFBIG);
     drop(&x);
 }
 END_TEST
@@ -439,8 +466,15 @@ START_TEST(foreign_formats_are_named_with_a_remedy)
     static const struct {
         unsigned at, n;
         const char *magic, *says;
-    } k[] = { { 0, 6, "\xfd" "7zXZ", "xz -d" }, { 0, 4, "\x28\xb5\x2f\xfd", "zstd -d" }, { 0x202, 4, "HdrS", "x86" },
-              { 4, 4, "zimg", "zboot" }, { 0, 4, "\x27\x05\x19\x56", "U-Boot" }, { 0, 3, "BZh", "bzip2 -d" } };
+    } k[] = { { 0, 6,
+                "\xfd"
+                "7zXZ",
+                "xz -d" },
+              { 0, 4, "\x28\xb5\x2f\xfd", "zstd -d" },
+              { 0x202, 4, "HdrS", "x86" },
+              { 4, 4, "zimg", "zboot" },
+              { 0, 4, "\x27\x05\x19\x56", "U-Boot" },
+              { 0, 3, "BZh", "bzip2 -d" } };
     struct fixture x;
     make(&x);
     for (size_t i = 0; i < ARRAY_LEN(k); i++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tests of the memory tree: flat views against a brute-force model over random trees, DMA bounds, dirty bitmap, atomic
- * access, seals of RAM, views that live until the pause.
+ * Tests of the memory tree: flat views against a brute-force model over random trees, DMA
+ * bounds, dirty bitmap, atomic access, seals of RAM, views that live until the pause.
  */
 #include "engine/core/mem.h"
 #include "engine/base/mem.h"
@@ -38,7 +38,8 @@ struct tree {
 };
 
 /* The leaf that shows at an offset of a node, MODEL_MAX: none. */
-static unsigned model_find(const struct tree *t, unsigned node, uint64_t offset, uint64_t *leaf_offset)
+static unsigned model_find(const struct tree *t, unsigned node, uint64_t offset,
+                           uint64_t *leaf_offset)
 {
     const struct model *m = &t->m[node];
     if (!m->enabled || offset >= m->size) {
@@ -152,7 +153,8 @@ static void tree_compare(const struct tree *t, struct mem_space *s)
         uint64_t offset = 0;
         unsigned leaf = model_find(t, 0, a, &offset);
         const struct mem_range *r = mem_find(s, a);
-        ck_assert_msg((r != NULL) == (leaf != MODEL_MAX), "address %llu", (unsigned long long)a);
+        ck_assert_msg((r != NULL) == (leaf != MODEL_MAX), "address %llu",
+                      (unsigned long long)a);
         if (r) {
             ck_assert_ptr_eq(r->region, t->m[leaf].real);
             ck_assert_uint_eq(r->offset + (a - r->base), offset);
@@ -182,7 +184,9 @@ START_TEST(flat_view_equals_brute_force_on_random_trees)
     uint64_t rnd = test_seed();
     for (unsigned round = 0; round < 400; round++) {
         struct tree t = { .n = 1 };
-        t.m[0] = (struct model){ .kind = MEM_CONTAINER, .size = MODEL_SPACE, .enabled = true,
+        t.m[0] = (struct model){ .kind = MEM_CONTAINER,
+                                 .size = MODEL_SPACE,
+                                 .enabled = true,
                                  .real = mem_new_container("root", MODEL_SPACE) };
         struct mem_space *s = mem_space_new(t.m[0].real);
         while (t.n < MODEL_MAX) {
@@ -228,7 +232,8 @@ START_TEST(mapping_refuses_what_does_not_fit_and_cycles)
 }
 END_TEST
 
-/* ---- a machine: RAM at 0x1000 (3 pages), I/O at 0x4000, RAM at 0x5000 (1 page) directly before ROM ---- */
+/* ---- a machine: RAM at 0x1000 (3 pages), I/O at 0x4000, RAM at 0x5000 (1 page) directly
+ * before ROM ---- */
 
 struct machine {
     struct mem_region *root, *ram1, *ram2, *io, *rom;
@@ -320,7 +325,8 @@ START_TEST(dma_bounds_hold_for_random_windows)
         uint64_t at = test_random(&rnd) % 0x8000, n = test_random(&rnd) % 0x4000;
         bool write = test_random(&rnd) & 1, fits = true;
         for (uint64_t a = at; a < at + n && fits; a = (a | 0xfff) + 1) {
-            fits = (a >= 0x1000 && a < 0x4000) || (a >= 0x5000 && a < (write ? 0x6000 : 0x7000));
+            fits = (a >= 0x1000 && a < 0x4000) ||
+                   (a >= 0x5000 && a < (write ? 0x6000 : 0x7000));
         }
         int ret = write ? mem_dma_write(m.s, at, buf, n) : mem_dma_read(m.s, at, buf, n);
         ck_assert_int_eq(ret, fits ? 0 : -EFAULT);
@@ -391,7 +397,8 @@ START_TEST(pages_keep_their_numbers_when_ram_comes_and_windows_move)
     ck_assert_uint_eq(mem_range_page(mem_find(m.s, 0x10000), 0x107ff), page);
     ck_assert_int_eq(mem_dma_write(m.s, 0x100000 + 0x7ffff, &one, 1), 0);
     mem_dirty_take(m.s, w);
-    ck_assert_uint_eq(bits(w, 0, 4 + 0x80), 2); /* the mark made before the bitmap grew is not lost */
+    /* the mark made before the bitmap grew is not lost */
+    ck_assert_uint_eq(bits(w, 0, 4 + 0x80), 2);
     ck_assert_uint_eq(w[page / 64] >> (page % 64) & 1, 1);
     mem_dirty_stop(m.s);
     mem_reclaim(m.s);
@@ -482,7 +489,8 @@ static void *io_thread(void *arg)
 {
     struct race *r = arg;
     uint8_t buf[64] = { 0 };
-    uint64_t at = 0x5000 + atomic_fetch_add(&r->threads, 1) * sizeof(buf); /* guests may race, tests may not */
+    /* guests may race, tests may not */
+    uint64_t at = 0x5000 + atomic_fetch_add(&r->threads, 1) * sizeof(buf);
     while (!atomic_load(&r->end)) {
         ck_assert_int_eq(mem_dma_write(r->m.s, at, buf, sizeof(buf)), 0);
         mem_dma_read(r->m.s, 0x1000, buf, sizeof(buf)); /* mapped now and then */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tests of the RISC-V architecture: CPU models, ISA strings, reset and start, interrupt inputs, the stimecmp timer, saved
- * state. The engine runs nothing.
+ * Tests of the RISC-V architecture: CPU models, ISA strings, reset and start, interrupt
+ * inputs, the stimecmp timer, saved state. The engine runs nothing.
  */
 #include "engine/arch/riscv/cpu.h"
 #include "engine/arch/riscv/features.h"
@@ -24,7 +24,6 @@ static void idle_done(struct vcpu *c)
     free(c->cpu);
 }
 
-
 static enum vcpu_exit idle_run(struct vcpu *c)
 {
     (void)c;
@@ -37,8 +36,12 @@ static void idle_nothing(struct vcpu *c)
     (void)c;
 }
 
-static const struct engine_ops idle_engine = { .name = "idle", .vcpu_init = idle_init, .vcpu_done = idle_done,
-                                               .run = idle_run, .kick = idle_nothing, .irq = idle_nothing };
+static const struct engine_ops idle_engine = { .name = "idle",
+                                               .vcpu_init = idle_init,
+                                               .vcpu_done = idle_done,
+                                               .run = idle_run,
+                                               .kick = idle_nothing,
+                                               .irq = idle_nothing };
 
 struct fixture {
     struct loop *loop;
@@ -85,7 +88,8 @@ START_TEST(isa_string_is_what_kernels_parse)
     ck_assert_str_eq(riscv_mmu_type(f, 64), "riscv,sv57");
     riscv_isa_format(f, 64, cut, sizeof(cut));
     ck_assert_str_eq(cut, "rv64ima");
-    ck_assert_int_eq(riscv_features_parse("rv64,zba=off,sstc=off,sv57=off,svadu=off", 64, &f, NULL), 0);
+    ck_assert_int_eq(
+        riscv_features_parse("rv64,zba=off,sstc=off,sv57=off,svadu=off", 64, &f, NULL), 0);
     riscv_isa_format(f, 64, isa, sizeof(isa));
     ck_assert_str_eq(isa, "rv64imafdc_zicntr_zicsr_zifencei_zbb_zbs");
     ck_assert_str_eq(riscv_mmu_type(f, 64), "riscv,sv48");
@@ -110,10 +114,12 @@ START_TEST(bad_cpu_models_are_named)
 {
     static const struct {
         const char *model, *says;
-    } bad[] = { { "cortex-a72", "max, rv64" }, { "rv32", "max, rv64" }, { "", "CPU model" },
-                { "rv64,vector=on", "'vector'" }, { "rv64,zba", "zba" }, { "rv64,zba=maybe", "on or" },
-                { "rv64,i=off", "'i'" }, { "rv64,f=off", "'d' needs 'f'" }, { "rv64,", "on or" },
-                { "rv64,sv39=off", "sv39" }, { "rv64,=off", "extension" } };
+    } bad[] = { { "cortex-a72", "max, rv64" }, { "rv32", "max, rv64" },
+                { "", "CPU model" },           { "rv64,vector=on", "'vector'" },
+                { "rv64,zba", "zba" },         { "rv64,zba=maybe", "on or" },
+                { "rv64,i=off", "'i'" },       { "rv64,f=off", "'d' needs 'f'" },
+                { "rv64,", "on or" },          { "rv64,sv39=off", "sv39" },
+                { "rv64,=off", "extension" } };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct err e = ERR_INIT;
         uint64_t f = 42;
@@ -166,7 +172,8 @@ START_TEST(boot_sets_pc_and_arguments)
     riscv32_arch.cpu_boot(x.vm->vcpus[1], 0x80000000, 1, 0x87000000, 3);
     ck_assert_uint_eq(x.c->pc, 0x80000000);
     ck_assert_uint_eq(x.c->x[10], 1);
-    ck_assert_uint_eq(x.c->x[11], 0xffffffff87000000); /* RV32 registers are kept sign-extended */
+    /* RV32 registers are kept sign-extended */
+    ck_assert_uint_eq(x.c->x[11], 0xffffffff87000000);
     ck_assert_uint_eq(x.c->x[12], 3);
     drop(&x);
 }
@@ -180,13 +187,15 @@ START_TEST(interrupts_are_inputs_or_software_bits)
     ck_assert_uint_eq(riscv_mip(x.c), 0);
     vcpu_irq_set(v, RISCV_IRQ_MTI, true);
     x.c->mip = 1 << RISCV_IRQ_SSI | 1 << RISCV_IRQ_STI;
-    ck_assert_uint_eq(riscv_mip(x.c), 1 << RISCV_IRQ_MTI | 1 << RISCV_IRQ_SSI | 1 << RISCV_IRQ_STI);
+    ck_assert_uint_eq(riscv_mip(x.c),
+                      1 << RISCV_IRQ_MTI | 1 << RISCV_IRQ_SSI | 1 << RISCV_IRQ_STI);
     ck_assert(!riscv64_arch.cpu_has_work(v));
     x.c->mie = 1 << RISCV_IRQ_MTI; /* WFI ends whatever mstatus.MIE says */
     ck_assert(riscv64_arch.cpu_has_work(v));
     x.c->menvcfg |= MENVCFG_STCE;
     riscv_stimecmp_changed(x.c);
-    ck_assert_uint_eq(riscv_mip(x.c), 1 << RISCV_IRQ_MTI | 1 << RISCV_IRQ_SSI); /* STIP is the timer's now */
+    /* STIP is the timer's now */
+    ck_assert_uint_eq(riscv_mip(x.c), 1 << RISCV_IRQ_MTI | 1 << RISCV_IRQ_SSI);
     x.c->stimecmp = 0;
     riscv_stimecmp_changed(x.c);
     ck_assert_uint_ne(riscv_mip(x.c) & (1 << RISCV_IRQ_STI), 0);
@@ -227,7 +236,8 @@ struct hart {
     _Atomic bool end;
 };
 
-/* A hart that re-arms at random: after each write its input has to come to what time and stimecmp say. */
+/* A hart that re-arms at random: after each write its input has to come to what time and
+ * stimecmp say. */
 static void *hart_thread(void *arg)
 {
     struct hart *h = arg;
@@ -315,7 +325,8 @@ END_TEST
 
 START_TEST(every_architectural_field_is_saved)
 {
-    /* Each byte before `vcpu` that no field covers is padding: changing all fields' bytes must change all but those. */
+    /* Each byte before `vcpu` that no field covers is padding: changing all fields' bytes
+     * must change all but those. */
     static uint8_t covered[sizeof(struct riscv_cpu)];
     static const uint8_t size[] = { [ST_U8] = 1, [ST_U64] = 8 };
     unsigned holes = 0;
@@ -325,7 +336,8 @@ START_TEST(every_architectural_field_is_saved)
     }
     for (size_t i = 0; i < offsetof(struct riscv_cpu, vcpu); i++) {
         holes = covered[i] ? 0 : holes + 1;
-        ck_assert_msg(holes < 8, "byte %zu of struct riscv_cpu is in no field of the state table", i);
+        ck_assert_msg(holes < 8,
+                      "byte %zu of struct riscv_cpu is in no field of the state table", i);
     }
 }
 END_TEST

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tests of the state codec: round trips, versions, optional fields, and streams that are cut, flipped or made up.
+ * Tests of the state codec: round trips, versions, optional fields, and streams that are
+ * cut, flipped or made up.
  */
 #include "engine/core/state.h"
 #include "engine/base/loop.h"
@@ -36,7 +37,9 @@ static const struct st_field inner_fields[] = {
     ST_FIELD(struct inner, b, ST_BOOL, 1, "b"),
     ST_END,
 };
-static const struct st_table inner_table = { .name = "inner", .version = 1, .fields = inner_fields };
+static const struct st_table inner_table = { .name = "inner",
+                                             .version = 1,
+                                             .fields = inner_fields };
 
 static int thing_loaded(void *obj, struct err *e)
 {
@@ -46,29 +49,42 @@ static int thing_loaded(void *obj, struct err *e)
     return t->u64 == 666 ? err_set(e, -EINVAL, "u64 cannot be 666") : 0;
 }
 
-#define COMMON                                                                                  \
-    ST_FIELD(struct thing, u8, ST_U8, 1, "u8"), ST_FIELD(struct thing, u16, ST_U16, 1, "u16"),  \
-        ST_ARRAY(struct thing, u32, ST_U32, 3, 1, "u32"), ST_FIELD(struct thing, u64, ST_U64, 1, "u64"), \
-        ST_FIELD(struct thing, flag, ST_BOOL, 1, "flag"),                                       \
-        ST_ARRAY(struct thing, bytes, ST_BYTES, 5, 1, "bytes"),                                 \
-        ST_ARRAY(struct thing, text, ST_BUF, 100, 1, "text"),                                   \
-    {                                                                                           \
-        .name = "in", .kind = ST_STRUCT, .offset = offsetof(struct thing, in), .count = 2,      \
-        .stride = sizeof(struct inner), .since = 1, .table = &inner_table                       \
+#define COMMON                                                                                 \
+    ST_FIELD(struct thing, u8, ST_U8, 1, "u8"), ST_FIELD(struct thing, u16, ST_U16, 1, "u16"), \
+        ST_ARRAY(struct thing, u32, ST_U32, 3, 1, "u32"),                                      \
+        ST_FIELD(struct thing, u64, ST_U64, 1, "u64"),                                         \
+        ST_FIELD(struct thing, flag, ST_BOOL, 1, "flag"),                                      \
+        ST_ARRAY(struct thing, bytes, ST_BYTES, 5, 1, "bytes"),                                \
+        ST_ARRAY(struct thing, text, ST_BUF, 100, 1, "text"),                                  \
+    {                                                                                          \
+        .name = "in", .kind = ST_STRUCT, .offset = offsetof(struct thing, in), .count = 2,     \
+        .stride = sizeof(struct inner), .since = 1, .table = &inner_table                      \
     }
-#define OPT                                                                                     \
-    {                                                                                           \
-        .name = "opt", .kind = ST_U32, .offset = offsetof(struct thing, opt), .count = 1,       \
-        .since = 1, .flags = ST_OPTIONAL, .reset = 9                                            \
+#define OPT                                                                                    \
+    {                                                                                          \
+        .name = "opt", .kind = ST_U32, .offset = offsetof(struct thing, opt), .count = 1,      \
+        .since = 1, .flags = ST_OPTIONAL, .reset = 9                                           \
     }
 
-static const struct st_field v1_fields[] = { COMMON, ST_FIELD(struct thing, timer, ST_TIMER, 1, "t"), ST_END };
-static const struct st_table v1 = { .name = "thing", .version = 1, .fields = v1_fields, .loaded = thing_loaded };
-static const struct st_field v2_fields[] = { COMMON, ST_FIELD(struct thing, timer, ST_TIMER, 1, "t"), OPT,
-                                             ST_FIELD(struct thing, later, ST_U64, 2, "later"), ST_END };
-static const struct st_table v2 = { .name = "thing", .version = 2, .fields = v2_fields, .loaded = thing_loaded };
-static const struct st_field v3_fields[] = { COMMON, ST_FIELD(struct thing, timer, ST_TIMER, 1, "t"), OPT, ST_END };
-static const struct st_table v3 = { .name = "thing", .version = 3, .fields = v3_fields, .loaded = thing_loaded };
+static const struct st_field v1_fields[] = { COMMON,
+                                             ST_FIELD(struct thing, timer, ST_TIMER, 1, "t"),
+                                             ST_END };
+static const struct st_table v1 = {
+    .name = "thing", .version = 1, .fields = v1_fields, .loaded = thing_loaded
+};
+static const struct st_field v2_fields[] = {
+    COMMON, ST_FIELD(struct thing, timer, ST_TIMER, 1, "t"), OPT,
+    ST_FIELD(struct thing, later, ST_U64, 2, "later"), ST_END
+};
+static const struct st_table v2 = {
+    .name = "thing", .version = 2, .fields = v2_fields, .loaded = thing_loaded
+};
+static const struct st_field v3_fields[] = { COMMON,
+                                             ST_FIELD(struct thing, timer, ST_TIMER, 1, "t"),
+                                             OPT, ST_END };
+static const struct st_table v3 = {
+    .name = "thing", .version = 3, .fields = v3_fields, .loaded = thing_loaded
+};
 
 static void on_timer(void *arg)
 {
@@ -145,7 +161,8 @@ START_TEST(what_is_saved_comes_back)
     size_t n = x.s.len - 6;
     buf_add_str(&x.s, "behind");
     ck_assert(!same(&x.a, &x.b));
-    ck_assert_msg(st_load(&v2, &x.b, sizeof(x.b), x.s.data + 6, x.s.len - 6, &used, &e) == 0, "%s", e.msg);
+    ck_assert_msg(st_load(&v2, &x.b, sizeof(x.b), x.s.data + 6, x.s.len - 6, &used, &e) == 0,
+                  "%s", e.msg);
     ck_assert_uint_eq(used, n);
     ck_assert(same(&x.a, &x.b));
     ck_assert_uint_eq(x.b.sum, x.b.u64 + x.b.u8);
@@ -158,16 +175,19 @@ START_TEST(encoding_is_little_endian_and_does_not_move)
 {
     static const struct st_field f[] = { ST_FIELD(struct inner, a, ST_U16, 1, "a"), ST_END };
     static const struct st_table t = { .name = "t", .version = 258, .fields = f };
-    static const uint8_t want[] = { 17, 0, 0, 0,              /* length of the object */
-                                    1, 't', 2, 1, 1, 0, 0, 0, /* name, version 258, one field */
-                                    1, 'a', 2, 1, 0, 0, 0, 0x34, 0x12 };
+    static const uint8_t want[] = {
+        17, 0,   0, 0,             /* length of the object */
+        1,  't', 2, 1, 1, 0, 0, 0, /* name, version 258, one field */
+        1,  'a', 2, 1, 0, 0, 0, 0x34, 0x12
+    };
     struct inner in = { .a = 0x1234 };
     AUTO_BUF b = BUF_INIT;
     st_save(&t, &in, &b);
     ck_assert_uint_eq(b.len, sizeof(want) + 4);
     ck_assert_mem_eq(b.data, want, sizeof(want));
     for (unsigned i = 0; i < 4; i++) {
-        ck_assert_uint_eq((uint8_t)b.data[sizeof(want) + i], crc32(0, want, sizeof(want)) >> (i * 8) & 0xff);
+        ck_assert_uint_eq((uint8_t)b.data[sizeof(want) + i],
+                          crc32(0, want, sizeof(want)) >> (i * 8) & 0xff);
     }
 }
 END_TEST
@@ -181,7 +201,8 @@ START_TEST(field_newer_than_the_sender_keeps_its_reset_value)
     st_save(&v1, &x.a, &x.s);
     x.b.later = 99;
     x.b.opt = 9;
-    ck_assert_msg(st_load(&v2, &x.b, sizeof(x.b), x.s.data, x.s.len, &used, &e) == 0, "%s", e.msg);
+    ck_assert_msg(st_load(&v2, &x.b, sizeof(x.b), x.s.data, x.s.len, &used, &e) == 0, "%s",
+                  e.msg);
     ck_assert_uint_eq(x.b.later, 99);
     ck_assert_uint_eq(x.b.u64, x.a.u64);
     drop(&x);
@@ -331,10 +352,16 @@ END_TEST
 
 START_TEST(names_counts_and_kinds_have_to_match)
 {
-    static const struct st_field two[] = { ST_ARRAY(struct thing, u32, ST_U32, 2, 1, "u32"), ST_END };
-    static const struct st_field three[] = { ST_ARRAY(struct thing, u32, ST_U32, 3, 1, "u32"), ST_END };
-    static const struct st_field other[] = { { .name = "u32", .kind = ST_U64, .offset = offsetof(struct thing, u64),
-                                               .count = 2, .since = 1 }, ST_END };
+    static const struct st_field two[] = { ST_ARRAY(struct thing, u32, ST_U32, 2, 1, "u32"),
+                                           ST_END };
+    static const struct st_field three[] = { ST_ARRAY(struct thing, u32, ST_U32, 3, 1, "u32"),
+                                             ST_END };
+    static const struct st_field other[] = { { .name = "u32",
+                                               .kind = ST_U64,
+                                               .offset = offsetof(struct thing, u64),
+                                               .count = 2,
+                                               .since = 1 },
+                                             ST_END };
     static const struct st_table t2 = { .name = "t", .version = 1, .fields = two };
     static const struct st_table t3 = { .name = "t", .version = 1, .fields = three };
     static const struct st_table t64 = { .name = "t", .version = 1, .fields = other };

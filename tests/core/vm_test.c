@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tests of vCPU threads and the life of a VM with an engine and an architecture made for the purpose: the pause barrier,
- * halting and wake-ups under load, resets and power-off asked for by several vCPUs at once.
+ * Tests of vCPU threads and the life of a VM with an engine and an architecture made for the
+ * purpose: the pause barrier, halting and wake-ups under load, resets and power-off asked
+ * for by several vCPUs at once.
  */
 #include "engine/base/mem.h"
 #include "engine/core/device.h"
@@ -16,10 +17,11 @@ enum { IN_WORK = 0, IN_PARTNER = 1 };
 struct fake_cpu {
     /* Engine */
     _Atomic bool kicked;
-    _Atomic bool in_guest;      /* between the entry and the exit of run() */
+    _Atomic bool in_guest; /* between the entry and the exit of run() */
     _Atomic uint64_t steps;
-    _Atomic uint64_t irqs;      /* engine->irq calls */
-    uint64_t plain;             /* written by the vCPU's thread and, paused, by the main thread: the sanitizer judges */
+    _Atomic uint64_t irqs; /* engine->irq calls */
+    /* written by the vCPU's thread and, paused, by the main thread: the sanitizer judges */
+    uint64_t plain;
     unsigned resets;
     uint64_t boot_pc;
     /* What the guest does */
@@ -41,7 +43,7 @@ static void fake_vcpu_done(struct vcpu *c)
     c->cpu = NULL;
 }
 
-#define NO_EXIT ((enum vcpu_exit)-1)
+#define NO_EXIT ((enum vcpu_exit) - 1)
 
 static enum vcpu_exit fake_run(struct vcpu *c)
 {
@@ -79,8 +81,12 @@ static void fake_irq(struct vcpu *c)
 }
 
 static const struct engine_ops fake_engine = {
-    .name = "fake", .vcpu_init = fake_vcpu_init, .vcpu_done = fake_vcpu_done, .run = fake_run,
-    .kick = fake_kick, .irq = fake_irq,
+    .name = "fake",
+    .vcpu_init = fake_vcpu_init,
+    .vcpu_done = fake_vcpu_done,
+    .run = fake_run,
+    .kick = fake_kick,
+    .irq = fake_irq,
 };
 
 static void arch_reset(struct vcpu *c)
@@ -105,8 +111,12 @@ static void arch_boot(struct vcpu *c, uint64_t pc, uint64_t a0, uint64_t a1, uin
 }
 
 static const struct arch_ops fake_arch = {
-    .name = "fake", .cpu_size = sizeof(struct fake_cpu), .max_vcpus = 8, .cpu_reset = arch_reset,
-    .cpu_has_work = arch_has_work, .cpu_boot = arch_boot,
+    .name = "fake",
+    .cpu_size = sizeof(struct fake_cpu),
+    .max_vcpus = 8,
+    .cpu_reset = arch_reset,
+    .cpu_has_work = arch_has_work,
+    .cpu_boot = arch_boot,
 };
 
 /* ---- a VM and what it told us ---- */
@@ -284,7 +294,8 @@ struct pinger {
     uint64_t rounds;
 };
 
-/* Raises a vCPU's input and waits for it to be served, over and over: one lost wake-up and this never ends. */
+/* Raises a vCPU's input and waits for it to be served, over and over: one lost wake-up and
+ * this never ends. */
 static void *ping(void *arg)
 {
     struct pinger *p = arg;
@@ -334,7 +345,8 @@ START_TEST(no_wakeup_is_lost_under_irqs_kicks_and_pauses)
 }
 END_TEST
 
-/* Each vCPU hands the token to the next one and sleeps: inter-processor interrupts without any other thread. */
+/* Each vCPU hands the token to the next one and sleeps: inter-processor interrupts without
+ * any other thread. */
 static void step_ring(struct vcpu *c, struct fake_cpu *f, enum vcpu_exit *why)
 {
     if (atomic_load(&c->irq_level) & (1u << IN_PARTNER)) {
@@ -417,7 +429,8 @@ static void step_poweroff(struct vcpu *c, struct fake_cpu *f, enum vcpu_exit *wh
     (void)why;
     ck_assert_uint_le(f->plain, 5);
     if (f->plain == 5) {
-        for (unsigned i = 0; i < 1000; i++) { /* a guest that hammers its power button grows no queue */
+        /* a guest that hammers its power button grows no queue */
+        for (unsigned i = 0; i < 1000; i++) {
             vm_request(c->vm, VM_REQ_POWEROFF, "guest-poweroff");
         }
     }

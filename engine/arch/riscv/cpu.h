@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Architectural state of a RISC-V hart (Unprivileged 20191213, Privileged 1.12): what every engine fills. RV32 uses the
- * same struct: x registers are kept sign-extended to 64 bits, pc zero-extended, xlen says which.
- * Belongs to the vCPU's thread; see engine/core/vcpu.h.
+ * Architectural state of a RISC-V hart (Unprivileged 20191213, Privileged 1.12): what every
+ * engine fills. RV32 uses the same struct: x registers are kept sign-extended to 64 bits, pc
+ * zero-extended, xlen says which. Belongs to the vCPU's thread; see engine/core/vcpu.h.
  */
 #ifndef VMD_ARCH_RISCV_CPU_H
 #define VMD_ARCH_RISCV_CPU_H
@@ -17,39 +17,52 @@
 enum riscv_priv { RISCV_U = 0, RISCV_S = 1, RISCV_M = 3 };
 
 /* Interrupt inputs (bits of vcpu->irq_level and of mip). */
-enum { RISCV_IRQ_SSI = 1, RISCV_IRQ_MSI = 3, RISCV_IRQ_STI = 5, RISCV_IRQ_MTI = 7, RISCV_IRQ_SEI = 9, RISCV_IRQ_MEI = 11 };
+enum {
+    RISCV_IRQ_SSI = 1,
+    RISCV_IRQ_MSI = 3,
+    RISCV_IRQ_STI = 5,
+    RISCV_IRQ_MTI = 7,
+    RISCV_IRQ_SEI = 9,
+    RISCV_IRQ_MEI = 11
+};
 
 struct vtimer;
 struct vcpu;
 
 struct riscv_cpu {
-    uint64_t x[32];   /* x[0] is always 0 */
-    uint64_t f[32];   /* raw bits, NaN-boxed singles */
+    uint64_t x[32]; /* x[0] is always 0 */
+    uint64_t f[32]; /* raw bits, NaN-boxed singles */
     uint64_t pc;
-    uint64_t res_addr, res_value; /* LR reservation: guest virtual address (UINT64_MAX: none) and value loaded */
+    /* LR reservation: guest virtual address (UINT64_MAX: none) and value loaded */
+    uint64_t res_addr, res_value;
 
     uint8_t fflags, frm;
-    uint8_t priv;     /* enum riscv_priv */
-    uint8_t xlen;     /* 32 or 64 */
+    uint8_t priv; /* enum riscv_priv */
+    uint8_t xlen; /* 32 or 64 */
 
     uint64_t mstatus; /* includes SXL/UXL; RV32 mstatush is bits 63:32 */
     uint64_t misa, medeleg, mideleg, mie, mtvec, mcounteren, mscratch, mepc, mcause, mtval;
-    uint64_t mip;     /* software-writable bits only (SSIP, and STIP when Sstc is off, SEIP's latch); inputs come by vcpu->irq_level */
+    /* software-writable bits only (SSIP, and STIP when Sstc is off, SEIP's latch); inputs
+     * come by vcpu->irq_level */
+    uint64_t mip;
     uint64_t menvcfg, mcountinhibit;
     uint64_t stvec, scounteren, sscratch, sepc, scause, stval, satp, senvcfg, stimecmp;
     uint8_t pmpcfg[RISCV_PMP_COUNT];
     uint64_t pmpaddr[RISCV_PMP_COUNT];
-    uint64_t cycle_offset, instret_offset; /* written counters: value minus virtual clock base */
+    /* written counters: value minus virtual clock base */
+    uint64_t cycle_offset, instret_offset;
 
     /* Not architectural, not saved: set by cpu_init. */
     struct vcpu *vcpu;
     uint64_t hartid;
-    uint64_t features;          /* enum riscv_feature bits (features.h) */
-    uint8_t pmp_used;           /* number of the highest active entry + 1, derived */
-    uint8_t n_superpages;       /* GiB of virtual space (va >> 30) where the translator cached parts of superpages; */
-    uint64_t superpages[8];     /* more than 8: anywhere */
-    struct vtimer *stimer;      /* stimecmp */
-    _Atomic uint64_t stimer_at; /* what the timer compares with: stimecmp, UINT64_MAX while menvcfg.STCE is 0 */
+    uint64_t features; /* enum riscv_feature bits (features.h) */
+    uint8_t pmp_used;  /* number of the highest active entry + 1, derived */
+    /* GiB of virtual space (va >> 30) where the translator cached parts of superpages; */
+    uint8_t n_superpages;
+    uint64_t superpages[8]; /* more than 8: anywhere */
+    struct vtimer *stimer;  /* stimecmp */
+    /* what the timer compares with: stimecmp, UINT64_MAX while menvcfg.STCE is 0 */
+    _Atomic uint64_t stimer_at;
 };
 
 /* satp, mstatus bits used by more than one room. */
@@ -77,13 +90,13 @@ struct riscv_cpu {
 struct arch_ops;
 extern const struct arch_ops riscv64_arch, riscv32_arch;
 
-/* Effective mip: software bits or inputs. While menvcfg.STCE is set STIP is the timer's input alone, else the software
- * bit alone. Owner thread, or holding vcpu->lock. */
+/* Effective mip: software bits or inputs. While menvcfg.STCE is set STIP is the timer's
+ * input alone, else the software bit alone. Owner thread, or holding vcpu->lock. */
 uint64_t riscv_mip(const struct riscv_cpu *c);
 /* Virtual time in timebase ticks, for time/mtime. Any thread. */
 uint64_t riscv_time(const struct vcpu *v);
-/* New stimecmp value or new menvcfg.STCE: arms the timer, updates STIP. Owner thread, or main thread with the vCPU
- * paused. */
+/* New stimecmp value or new menvcfg.STCE: arms the timer, updates STIP. Owner thread, or
+ * main thread with the vCPU paused. */
 void riscv_stimecmp_changed(struct riscv_cpu *c);
 /* "rv64imafdc_zicsr_..." for the device tree and for people. */
 void riscv_isa_string(const struct riscv_cpu *c, char *out, size_t n);

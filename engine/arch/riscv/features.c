@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The table of RISC-V extensions and what is made from it: CPU models, misa, ISA strings. Constant data and pure
- * functions, any thread.
+ * The table of RISC-V extensions and what is made from it: CPU models, misa, ISA strings.
+ * Constant data and pure functions, any thread.
  */
 #include "engine/arch/riscv/features.h"
 #include "engine/base/buf.h"
@@ -13,8 +13,8 @@
 #define BOTH (RISCV_RV32 | RISCV_RV64)
 #define F(x) (1ull << RISCV_EXT_##x)
 
-/* In the order of the ISA string: single letters in the canonical order of the Unprivileged manual §27, then
- * Z by category, then S. */
+/* In the order of the ISA string: single letters in the canonical order of the Unprivileged
+ * manual §27, then Z by category, then S. */
 const struct riscv_ext riscv_exts[RISCV_EXT_COUNT] = {
     { "i", RISCV_EXT_I, BOTH, true, true, 0, "base integer instructions" },
     { "m", RISCV_EXT_M, BOTH, true, false, 0, "multiplication and division" },
@@ -22,7 +22,8 @@ const struct riscv_ext riscv_exts[RISCV_EXT_COUNT] = {
     { "f", RISCV_EXT_F, BOTH, true, false, F(ZICSR), "single-precision floating point" },
     { "d", RISCV_EXT_D, BOTH, true, false, F(F), "double-precision floating point" },
     { "c", RISCV_EXT_C, BOTH, true, false, 0, "compressed instructions" },
-    { "zicntr", RISCV_EXT_ZICNTR, BOTH, true, false, F(ZICSR), "cycle, time and instret counters" },
+    { "zicntr", RISCV_EXT_ZICNTR, BOTH, true, false, F(ZICSR),
+      "cycle, time and instret counters" },
     { "zicsr", RISCV_EXT_ZICSR, BOTH, true, true, 0, "control and status registers" },
     { "zifencei", RISCV_EXT_ZIFENCEI, BOTH, true, true, 0, "fence.i" },
     { "zba", RISCV_EXT_ZBA, BOTH, true, false, 0, "address generation" },
@@ -77,7 +78,8 @@ static int apply_word(char *word, unsigned xlen, uint64_t *features, struct err 
     char *value = strchr(word, '=');
     bool on = value && strcmp(value, "=on") == 0;
     if (!on && !(value && strcmp(value, "=off") == 0)) {
-        return err_set(e, -EINVAL, "'%s' is no part of a CPU model: write extension=on or extension=off",
+        return err_set(e, -EINVAL,
+                       "'%s' is no part of a CPU model: write extension=on or extension=off",
                        word);
     }
     *value = '\0';
@@ -108,11 +110,12 @@ static int check_needs(uint64_t features, unsigned xlen, struct err *e)
         const struct riscv_ext *x = &riscv_exts[i];
         uint64_t missing = x->needs & ~features;
         if (RISCV_HAS(features, x->bit) && missing) {
-            return err_set(e, -EINVAL, "extension '%s' needs '%s': switch both off or both on", x->name,
-                           name_of(missing));
+            return err_set(e, -EINVAL, "extension '%s' needs '%s': switch both off or both on",
+                           x->name, name_of(missing));
         }
     }
-    if (xlen == 64 && RISCV_HAS(features, RISCV_EXT_S) && !RISCV_HAS(features, RISCV_EXT_SV39)) {
+    if (xlen == 64 && RISCV_HAS(features, RISCV_EXT_S) &&
+        !RISCV_HAS(features, RISCV_EXT_SV39)) {
         return err_set(e, -EINVAL, "extension 's' needs 'sv39': switch both off or both on");
     }
     return 0;
@@ -124,7 +127,8 @@ int riscv_features_parse(const char *model, unsigned xlen, uint64_t *features, s
     char *rest = text, *word = strsep(&rest, ",");
     const char *own = xlen == 32 ? "rv32" : "rv64";
     if (strcmp(word, "max") != 0 && strcmp(word, own) != 0) {
-        return err_set(e, -EINVAL, "riscv%u has no CPU model '%s'; it has: max, %s", xlen, word, own);
+        return err_set(e, -EINVAL, "riscv%u has no CPU model '%s'; it has: max, %s", xlen, word,
+                       own);
     }
     uint64_t f = all_features(xlen);
     while ((word = strsep(&rest, ","))) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a RISC-V hart may have: one table of extensions, from which come CPU models, misa, the ISA string of the
- * device tree and the checks of the translator. Constant data, any thread.
+ * What a RISC-V hart may have: one table of extensions, from which come CPU models, misa,
+ * the ISA string of the device tree and the checks of the translator. Constant data, any
+ * thread.
  */
 #ifndef VMD_ARCH_RISCV_FEATURES_H
 #define VMD_ARCH_RISCV_FEATURES_H
@@ -12,7 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bits of riscv_cpu.features; the number is internal and never leaves the process (snapshots carry names). */
+/* Bits of riscv_cpu.features; the number is internal and never leaves the process (snapshots
+ * carry names). */
 enum riscv_feature {
     RISCV_EXT_I,
     RISCV_EXT_M,
@@ -40,20 +42,21 @@ enum riscv_feature {
 enum { RISCV_RV32 = 1, RISCV_RV64 = 2 };
 
 struct riscv_ext {
-    const char *name;     /* as written in CPU models and ISA strings: "zba" */
+    const char *name; /* as written in CPU models and ISA strings: "zba" */
     enum riscv_feature bit;
-    uint8_t xlens;        /* RISCV_RV32 | RISCV_RV64 */
-    bool in_isa;          /* appears in the ISA string (s, u and the paging modes do not) */
-    bool fixed;           /* cannot be switched off */
-    uint64_t needs;       /* feature bits without which it cannot be on */
+    uint8_t xlens;  /* RISCV_RV32 | RISCV_RV64 */
+    bool in_isa;    /* appears in the ISA string (s, u and the paging modes do not) */
+    bool fixed;     /* cannot be switched off */
+    uint64_t needs; /* feature bits without which it cannot be on */
     const char *doc;
 };
 
 /* RISCV_EXT_COUNT rows, in the order of the ISA string. */
 extern const struct riscv_ext riscv_exts[RISCV_EXT_COUNT];
 
-/* Features of a CPU model: "max" (everything for the width), "rv64" or "rv32" (the same, but the width must match), followed by
- * any number of ",ext=on" and ",ext=off". xlen is 32 or 64. Errors name the word and list what is known. */
+/* Features of a CPU model: "max" (everything for the width), "rv64" or "rv32" (the same, but
+ * the width must match), followed by any number of ",ext=on" and ",ext=off". xlen is 32 or
+ * 64. Errors name the word and list what is known. */
 int riscv_features_parse(const char *model, unsigned xlen, uint64_t *features, struct err *e);
 /* misa for these features (MXL included). */
 uint64_t riscv_misa(uint64_t features, unsigned xlen);

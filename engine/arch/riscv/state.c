@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * RISC-V for the core: the state table of a hart, reset, start, interrupt inputs and the stimecmp timer. Owns the
- * parts of struct riscv_cpu that outlive a reset.
+ * RISC-V for the core: the state table of a hart, reset, start, interrupt inputs and the
+ * stimecmp timer. Owns the parts of struct riscv_cpu that outlive a reset.
  */
 #include "engine/arch/riscv/cpu.h"
 #include "engine/arch/riscv/features.h"
@@ -77,7 +77,8 @@ static int loaded(void *obj, struct err *e)
     struct riscv_cpu *c = obj;
     unsigned xlen = c->vcpu->vm->arch == &riscv32_arch ? 32 : 64;
     if (c->xlen != xlen) {
-        return err_set(e, -EINVAL, "hart %u: xlen cannot be %u on this machine", c->vcpu->index, c->xlen);
+        return err_set(e, -EINVAL, "hart %u: xlen cannot be %u on this machine", c->vcpu->index,
+                       c->xlen);
     }
     if (c->priv > RISCV_M || c->priv == 2 || c->frm > 7 || c->fflags > 31 || c->x[0] != 0) {
         return err_set(e, -EINVAL, "hart %u: priv, frm, fflags or x0 hold an impossible value",
@@ -113,8 +114,8 @@ static void set_stip(struct riscv_cpu *c, uint64_t at)
     vcpu_irq_set(c->vcpu, RISCV_IRQ_STI, at != UINT64_MAX && riscv_time(c->vcpu) >= at);
 }
 
-/* Main thread, while the hart may be giving stimer_at a new value: if it changed after we read it, our level may have come
- * after the hart's, so it is worked out again. */
+/* Main thread, while the hart may be giving stimer_at a new value: if it changed after we
+ * read it, our level may have come after the hart's, so it is worked out again. */
 static void on_stimer(void *arg)
 {
     struct riscv_cpu *c = arg;
@@ -197,7 +198,8 @@ static void cpu_reset(struct vcpu *v)
         c->mstatus = u | s; /* UXL, SXL: 64 */
     }
     c->stimecmp = UINT64_MAX;
-    /* A device tree with svadu and without svade says that hardware updates are on from the start. */
+    /* A device tree with svadu and without svade says that hardware updates are on from the
+     * start. */
     c->menvcfg = RISCV_HAS(c->features, RISCV_EXT_SVADU) ? MENVCFG_ADUE : 0;
     riscv_stimecmp_changed(c);
 }
