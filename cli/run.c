@@ -166,7 +166,8 @@ static int report_end(struct run *r)
     if (isatty(2) && !r->c->quiet && !r->c->json) {
         fprintf(stderr, "[%s ended: %s]\n", r->name, reason[0] ? reason : "stopped");
     }
-    return strcmp(reason, "poweroff") == 0 ? CLI_OK : CLI_VM_ENDED;
+    bool poweroff = strcmp(reason, "guest-poweroff") == 0 || strcmp(reason, "poweroff") == 0;
+    return poweroff ? CLI_OK : CLI_VM_ENDED;
 }
 
 static int after_signal(struct run *r, int signo)
