@@ -71,3 +71,28 @@ vmd_spawn_LDADD = $(LINK_API)
 check_PROGRAMS += tests/e2e/fake_emu
 tests_e2e_fake_emu_SOURCES = tests/e2e/fake_emu.c
 tests_e2e_fake_emu_LDADD = $(LINK_API)
+
+check_PROGRAMS += tests/unit/daemon_test
+TESTS += tests/unit/daemon_test
+tests_unit_daemon_test_SOURCES = \
+	tests/unit/daemon_faultvfs.c \
+	tests/unit/daemon_faultvfs.h \
+	tests/unit/daemon_registry.c \
+	tests/unit/daemon_spawn.c \
+	tests/unit/daemon_store.c \
+	tests/unit/daemon_suites.h \
+	tests/unit/daemon_test.c
+tests_unit_daemon_test_LDADD = $(LINK_DAEMON) $(CHECK_LIBS)
+
+# --- service manager ------------------------------------------------------------------------------
+systemdsystemunit_DATA = \
+	daemon/systemd/vmd-ro.socket \
+	daemon/systemd/vmd.service \
+	daemon/systemd/vmd.socket
+EXTRA_DIST += \
+	daemon/systemd/vmd-ro.socket \
+	daemon/systemd/vmd.service.in \
+	daemon/systemd/vmd.socket
+CLEANFILES += daemon/systemd/vmd.service
+daemon/systemd/vmd.service: daemon/systemd/vmd.service.in
+	$(AM_V_GEN)$(SUBST_PATHS) <$< >$@

@@ -55,6 +55,7 @@ struct store_tx {
 struct store {
     char *path, *vfs;
     struct loop *loop;
+    unsigned retry_us;
     sqlite3 *db; /* writer thread */
     sqlite3_stmt *stmt[ST_COUNT];
     int64_t batch;     /* number of the last batch known to be in the file; writer thread */
@@ -354,7 +355,7 @@ static int settle(struct store *s, struct err *e)
             set_health(s, STORE_OK, "");
             return found == s->batch + 1 ? 1 : e->code;
         }
-        usleep(20000u << i);
+        usleep(s->retry_us << i);
     }
     s->poisoned = true;
     set_health(s, STORE_FAILED, e->msg);
@@ -570,6 +571,7 @@ struct store *store_open(const struct store_opts *opts, struct store_info *info,
     s->path = xstrdup(opts->path);
     s->vfs = opts->vfs ? xstrdup(opts->vfs) : NULL;
     s->loop = opts->loop;
+    s->retry_us = opts->retry_us ? opts->retry_us : 20000;
     list_init(&s->queue);
     list_init(&s->done);
     pthread_mutex_init(&s->lock, NULL);

@@ -31,6 +31,7 @@ struct store_tx;
 struct store_opts {
     const char *path;
     const char *vfs;    /* SQLite VFS for fault tests; NULL: the system's */
+    unsigned retry_us;  /* first pause between attempts to reopen after an I/O error; 0: 20 ms */
     struct loop *loop;  /* where completions run; NULL: only store_sync() delivers them */
 };
 

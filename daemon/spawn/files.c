@@ -36,12 +36,12 @@ static int make_folder(struct start *st, struct err *e)
 /* Held by the open file description, which at the end only the emulator has. */
 static int take_lock(struct start *st, struct err *e)
 {
-    st->lock_fd = openat(st->dir_fd, VM_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (st->lock_fd < 0) {
+    AUTO_FD fd = openat(st->dir_fd, VM_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
         return err_errno(e, errno, "cannot open '%s/%s'", st->dir, VM_LOCK);
     }
     struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    if (fcntl(st->lock_fd, F_OFD_SETLK, &lock) < 0) {
+    if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
         if (errno == EAGAIN || errno == EACCES) {
             return err_set(e, -EBUSY,
                            "VM '%s' already has an emulator: '%s/%s' is locked; stop it first",
@@ -49,6 +49,7 @@ static int take_lock(struct start *st, struct err *e)
         }
         return err_errno(e, errno, "cannot lock '%s/%s'", st->dir, VM_LOCK);
     }
+    st->lock_fd = take_fd(&fd); /* from here on the folder is ours, and undone when the start fails */
     return 0;
 }
 

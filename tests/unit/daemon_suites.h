@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The suites of the daemon's unit tests.
+ */
+#ifndef VMD_TESTS_DAEMON_SUITES_H
+#define VMD_TESTS_DAEMON_SUITES_H
+
+#include <check.h>
+
+Suite *suite_store(void);
+Suite *suite_registry(void);
+Suite *suite_spawn(void);
+
+#endif
