@@ -61,6 +61,7 @@ static void print_line(struct cli *c, const struct cli_verb *v, struct json_obje
     AUTO_BUF b = BUF_INIT;
     const char *state = v->line_state ? api_json_get_str(result, v->line_state) : v->done;
     const char *reason = v->line_reason ? api_json_get_str(result, v->line_reason) : NULL;
+    int64_t signal = v->line_state ? api_json_get_int(api_json_get(result, "exit"), "signal", 0) : 0;
     const char *name = name_of(result, target);
 
     if (name) {
@@ -75,7 +76,9 @@ static void print_line(struct cli *c, const struct cli_verb *v, struct json_obje
     } else {
         cli_clean(&b, state ? state : "?");
     }
-    if (reason) {
+    if (signal > 0) {
+        buf_printf(&b, " (signal %lld)", (long long)signal);
+    } else if (reason && (!state || strcmp(reason, state) != 0)) {
         buf_add_str(&b, " (");
         cli_clean(&b, reason);
         buf_add_char(&b, ')');

@@ -26,6 +26,7 @@ enum {
     CLI_NO_DAEMON = 3,
     CLI_VM_ENDED = 10,
     CLI_VM_CRASHED = 11,
+    CLI_GUEST_FAILED = 12,
 };
 
 struct cli {

@@ -199,6 +199,11 @@ static void add_plain(struct buf *b, struct json_object *v)
         buf_add_str(b, json_object_get_boolean(v) ? "yes" : "no");
     } else if (json_object_is_type(v, json_type_string)) {
         cli_clean(b, json_object_get_string(v)[0] ? json_object_get_string(v) : "-");
+    } else if (json_object_is_type(v, json_type_array)) {
+        for (size_t i = 0; i < json_object_array_length(v); i++) {
+            buf_add_str(b, i ? ", " : "");
+            add_plain(b, json_object_array_get_idx(v, i));
+        }
     } else {
         cli_clean(b, api_json_text(v));
     }
@@ -255,42 +260,57 @@ static void add_cell(struct buf *b, const char *text, size_t width, const char *
     }
 }
 
-void cli_table(struct cli *c, struct json_object *rows, const struct cli_column *columns,
-               size_t n)
+/* Text of each cell, row after row; each is the caller's. Widens the columns. */
+static char **make_cells(struct json_object *rows, size_t n_rows, const struct cli_column *columns, size_t n,
+                         size_t *width)
 {
-    size_t n_rows = json_object_is_type(rows, json_type_array) ? json_object_array_length(rows)
-                                                               : 0;
-    char **cells = xnew_n(char *, n_rows *n + 1);
-    size_t *width = xnew_n(size_t, n);
-    AUTO_BUF out = BUF_INIT;
+    char **cells = xnew_n(char *, n_rows * n + 1);
 
     for (size_t k = 0; k < n; k++) {
         width[k] = columns_of(columns[k].title);
         for (size_t i = 0; i < n_rows; i++) {
             AUTO_BUF b = BUF_INIT;
-            cli_text(&b, json_object_array_get_idx(rows, i), columns[k].member,
-                     columns[k].style);
+            cli_text(&b, json_object_array_get_idx(rows, i), columns[k].member, columns[k].style);
             cells[i * n + k] = buf_take(&b);
             size_t w = columns_of(cells[i * n + k]);
             width[k] = w > width[k] ? w : width[k];
         }
     }
+    return cells;
+}
+
+static void add_table(struct cli *c, struct buf *out, struct json_object *rows, const struct cli_column *columns,
+                      size_t n, int indent)
+{
+    size_t n_rows = json_object_is_type(rows, json_type_array) ? json_object_array_length(rows) : 0;
+    size_t *width = xnew_n(size_t, n);
+    char **cells = make_cells(rows, n_rows, columns, n, width);
+
+    buf_printf(out, "%*s", indent, "");
     for (size_t k = 0; k < n; k++) {
-        add_cell(&out, columns[k].title, width[k], c->color_out ? BOLD : "", k + 1 == n);
+        add_cell(out, columns[k].title, width[k], c->color_out ? BOLD : "", k + 1 == n);
     }
-    buf_add_char(&out, '\n');
+    buf_add_char(out, '\n');
     for (size_t i = 0; i < n_rows; i++) {
+        buf_printf(out, "%*s", indent, "");
         for (size_t k = 0; k < n; k++) {
             bool state = columns[k].style && strcmp(columns[k].style, "state") == 0;
             const char *color = c->color_out && state ? cli_state_color(cells[i * n + k]) : "";
-            add_cell(&out, cells[i * n + k], width[k], color, k + 1 == n);
+            add_cell(out, cells[i * n + k], width[k], color, k + 1 == n);
             free(cells[i * n + k]);
         }
-        buf_add_char(&out, '\n');
+        buf_add_char(out, '\n');
     }
-    fputs(out.data, stdout);
     free(cells);
     free(width);
+}
+
+void cli_table(struct cli *c, struct json_object *rows, const struct cli_column *columns, size_t n)
+{
+    AUTO_BUF out = BUF_INIT;
+
+    add_table(c, &out, rows, columns, n, 0);
+    fputs(out.data, stdout);
 }
 
 /* Value of a member as its table entry says. */
@@ -311,56 +331,93 @@ static void add_member(struct buf *b, const struct api_member *m, struct json_ob
     }
 }
 
-static void add_object(struct cli *c, struct buf *b, const struct api_type *t,
-                       const struct json_object *o, int indent);
+/* A list of objects as a table with the members that its elements have. */
+static void add_list(struct cli *c, struct buf *b, const struct api_type *t, struct json_object *list, int indent)
+{
+    struct cli_column *columns;
+    AUTO_JSON members = json_object_new_object();
+    size_t n = 0;
+
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        struct json_object *o = json_object_array_get_idx(list, i);
+        if (json_object_is_type(o, json_type_object)) {
+            json_object_object_foreach(o, key, v)
+            {
+                (void)v;
+                json_object_object_add(members, key, NULL);
+            }
+        }
+    }
+    columns = xnew_n(struct cli_column, (size_t)json_object_object_length(members) + 1);
+    json_object_object_foreach(members, name, none)
+    {
+        const struct api_member *m = t ? api_member_find(t, name) : NULL;
+        (void)none;
+        columns[n++] = (struct cli_column){ name, name, m && m->flags & API_F_SIZE ? "size" : NULL };
+    }
+    add_table(c, b, list, columns, n, indent);
+    free(columns);
+}
+
+/* The unit is shown with the value, so it goes from the name: uptime_ns is uptime. */
+static size_t name_length(const struct api_member *m, const char *key)
+{
+    size_t n = strlen(key);
+
+    return m && m->unit && n > 3 && (!strcmp(key + n - 3, "_ms") || !strcmp(key + n - 3, "_ns")) ? n - 3 : n;
+}
+
+static void add_object(struct cli *c, struct buf *b, const struct api_type *t, const struct json_object *o,
+                       int indent);
+
+static void add_scalars(struct cli *c, struct buf *b, const struct api_member *m, const char *key,
+                        struct json_object *v)
+{
+    bool state = strcmp(key, "state") == 0 && json_object_is_type(v, json_type_string);
+    const char *color = c->color_out && state ? cli_state_color(json_object_get_string(v)) : "";
+
+    if (!json_object_is_type(v, json_type_array)) {
+        buf_add_str(b, color);
+        add_member(b, m, v);
+        buf_add_str(b, color[0] ? PLAIN : "");
+        return;
+    }
+    for (size_t i = 0; i < json_object_array_length(v); i++) {
+        buf_add_str(b, i ? ", " : "");
+        add_member(b, m, json_object_array_get_idx(v, i));
+    }
+    buf_add_str(b, json_object_array_length(v) ? "" : "-");
+}
 
 static void add_line(struct cli *c, struct buf *b, const struct api_member *m, const char *key,
                      struct json_object *v, int indent)
 {
-    const struct api_type *inner = m && (m->kind == API_STRUCT || m->kind == API_PATCH)
-                                       ? m->type
-                                       : NULL;
+    const struct api_type *inner = m && (m->kind == API_STRUCT || m->kind == API_PATCH) ? m->type : NULL;
+    AUTO_FREE char *name = xstrndup(key, name_length(m, key));
+    bool objects = json_object_is_type(v, json_type_array) && json_object_array_length(v) > 0 &&
+                   json_object_is_type(json_object_array_get_idx(v, 0), json_type_object);
 
     buf_printf(b, "%*s", indent, "");
-    cli_clean(b, key);
-    if (json_object_is_type(v, json_type_object)) {
+    cli_clean(b, name);
+    if (json_object_is_type(v, json_type_object) || objects) {
         buf_add_char(b, '\n');
-        add_object(c, b, inner, v, indent + 2);
-        return;
-    }
-    if (json_object_is_type(v, json_type_array) && json_object_array_length(v) > 0 &&
-        json_object_is_type(json_object_array_get_idx(v, 0), json_type_object)) {
-        for (size_t i = 0; i < json_object_array_length(v); i++) {
-            buf_printf(b, i ? "%*s%s %zu\n" : "%*s%s %zu\n", i ? indent : 0, "", i ? key : "",
-                       i);
-            add_object(c, b, inner, json_object_array_get_idx(v, i), indent + 2);
+        if (objects) {
+            add_list(c, b, inner, v, indent + 2);
+        } else {
+            add_object(c, b, inner, v, indent + 2);
         }
         return;
     }
-    for (size_t n = columns_of(key) + (size_t)indent; n < 18; n++) {
+    for (size_t n = columns_of(name) + (size_t)indent; n < 16; n++) {
         buf_add_char(b, ' ');
     }
     buf_add_str(b, "  ");
-    if (json_object_is_type(v, json_type_array)) {
-        for (size_t i = 0; i < json_object_array_length(v); i++) {
-            buf_add_str(b, i ? ", " : "");
-            add_member(b, m, json_object_array_get_idx(v, i));
-        }
-        buf_add_str(b, json_object_array_length(v) ? "" : "-");
-    } else {
-        const char *color = c->color_out && strcmp(key, "state") == 0 &&
-                                    json_object_is_type(v, json_type_string)
-                                ? cli_state_color(json_object_get_string(v))
-                                : "";
-        buf_add_str(b, color);
-        add_member(b, m, v);
-        buf_add_str(b, color[0] ? PLAIN : "");
-    }
+    add_scalars(c, b, m, key, v);
     buf_add_char(b, '\n');
 }
 
-static void add_object(struct cli *c, struct buf *b, const struct api_type *t,
-                       const struct json_object *o, int indent)
+static void add_object(struct cli *c, struct buf *b, const struct api_type *t, const struct json_object *o,
+                       int indent)
 {
     json_object_object_foreach((struct json_object *)o, key, v)
     {

@@ -150,6 +150,14 @@ static void remove_vm(struct run *r)
 /* Says how it ended, gives the exit status. */
 static int report_end(struct run *r)
 {
+    static const struct {
+        const char *reason;
+        int status;
+    } ends[] = {
+        { "guest-poweroff", CLI_OK },
+        { "poweroff", CLI_OK },
+        { "guest-fail", CLI_GUEST_FAILED },
+    };
     struct json_object *exit = api_json_get(r->end, "exit");
     const char *state = api_json_get_str(r->end, "state");
     const char *reason = api_json_get_str(exit, "reason") ?: api_json_get_str(r->end, "reason") ?: "";
@@ -166,8 +174,12 @@ static int report_end(struct run *r)
     if (isatty(2) && !r->c->quiet && !r->c->json) {
         fprintf(stderr, "[%s ended: %s]\n", r->name, reason[0] ? reason : "stopped");
     }
-    bool poweroff = strcmp(reason, "guest-poweroff") == 0 || strcmp(reason, "poweroff") == 0;
-    return poweroff ? CLI_OK : CLI_VM_ENDED;
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+        if (strcmp(reason, ends[i].reason) == 0) {
+            return ends[i].status;
+        }
+    }
+    return CLI_VM_ENDED;
 }
 
 static int after_signal(struct run *r, int signo)

@@ -88,7 +88,7 @@ static struct json_object *int_value(const struct api_member *m, const char *kin
         return cli_duration(text, &ms, e) < 0 ? NULL : json_object_new_int64(ms);
     }
     if (m->flags & API_F_SIZE) {
-        if (str_to_size(text, m->name, &size, e) < 0) {
+        if (str_to_size(text, "the size", &size, e) < 0) {
             return NULL;
         }
         if (size > INT64_MAX) {
