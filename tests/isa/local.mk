@@ -26,6 +26,12 @@ TESTS += tests/isa/trans_test
 tests_isa_trans_test_SOURCES = tests/isa/trans_test.c
 tests_isa_trans_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
+# Random programs by JIT and by interpreter.
+check_PROGRAMS += tests/isa/blocks_test
+TESTS += tests/isa/blocks_test
+tests_isa_blocks_test_SOURCES = tests/isa/blocks_test.c
+tests_isa_blocks_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+
 TESTS += tests/isa/run_vectors.py
 EXTRA_DIST += tests/isa/cases.py tests/isa/csrs.py tests/isa/deviations.py tests/isa/diff \
 	tests/isa/image.py tests/isa/insns.py tests/isa/make-vectors tests/isa/run_vectors.py \
