@@ -431,10 +431,10 @@ void tlb_store(void *cpu, uint64_t va, uint64_t value, uint64_t mo)
         store_within(v, va, value, size);
         return;
     }
-    /* Both pages must be writable before either byte is stored. */
+    /* Both pages must be writable before any byte is stored; the lower one's fault is told. */
     struct tcg_tlb_info probe;
-    translate(v, ((va | PAGE_MASK) + 1) & v->tcg->guest->pc_mask, TCG_WRITE, &probe);
     translate(v, va, TCG_WRITE, &probe);
+    translate(v, ((va | PAGE_MASK) + 1) & v->tcg->guest->pc_mask, TCG_WRITE, &probe);
     for (unsigned i = 0; i < size; i++) {
         store_within(v, (va + i) & v->tcg->guest->pc_mask, value >> 8 * i & 0xff, 1);
     }
