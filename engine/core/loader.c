@@ -111,7 +111,8 @@ static int inflate_grow(const struct source *src, struct buf *out, uint64_t max,
     }
     if (want <= out->len) {
         return err_set(e, -EFBIG,
-                       "'%s' unpacks to more than the %" PRIu64 " bytes there is room for",
+                       "'%s' unpacks to more than the %" PRIu64 " bytes there is room for; "
+                       "give the guest more memory",
                        src->path, max);
     }
     char *data = realloc(out->data, want);
