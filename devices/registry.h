@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The explicit list of device classes. A new device is one file, one line in registry.c and here, one register test,
- * one state golden.
+ * The explicit list of device classes. A new device is one file, one line in registry.c and
+ * here, one register test, one state golden.
  */
 #ifndef VMD_DEVICES_REGISTRY_H
 #define VMD_DEVICES_REGISTRY_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Block nodes: opening the graph of an image, and the checks that every request passes. Loop thread, except
- * blk_wait_idle.
+ * Block nodes: opening the graph of an image, and the checks that every request passes. Loop
+ * thread, except blk_wait_idle.
  */
 #include "storage/block.h"
 
@@ -24,8 +24,9 @@ static const struct blk_driver *blk_find_format(const char *name)
     return NULL;
 }
 
-static int blk_node_new(const struct blk_driver *d, struct blk_pool *pool, struct blk_node *child,
-                        const struct blk_options *o, struct blk_node **out, struct err *e)
+static int blk_node_new(const struct blk_driver *d, struct blk_pool *pool,
+                        struct blk_node *child, const struct blk_options *o,
+                        struct blk_node **out, struct err *e)
 {
     struct blk_node *n = xalloc(d->size);
     int rc;
@@ -45,7 +46,8 @@ static int blk_node_new(const struct blk_driver *d, struct blk_pool *pool, struc
     return 0;
 }
 
-int blk_open(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out, struct err *e)
+int blk_open(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
+             struct err *e)
 {
     const struct blk_driver *format = blk_find_format(o->driver);
     struct blk_options file = *o;
@@ -53,7 +55,8 @@ int blk_open(struct blk_pool *pool, const struct blk_options *o, struct blk_node
     int rc;
 
     if (!format) {
-        return err_set(e, -ENOTSUP, "disk '%s': unknown image format '%s' (known: raw)", o->name, o->driver);
+        return err_set(e, -ENOTSUP, "disk '%s': unknown image format '%s' (known: raw)",
+                       o->name, o->driver);
     }
     file.driver = "file";
     rc = blk_node_new(&blk_file_driver, pool, NULL, &file, &child, e);
@@ -63,7 +66,8 @@ int blk_open(struct blk_pool *pool, const struct blk_options *o, struct blk_node
     rc = blk_node_new(format, pool, child, o, out, e);
     if (rc != 0) {
         if (o->fd >= 0) {
-            blk_file_release(child); /* a given descriptor stays the caller's when opening fails */
+            blk_file_release(
+                child); /* a given descriptor stays the caller's when opening fails */
         }
         blk_close(child);
     }

@@ -16,7 +16,8 @@ struct blk_driver {
     void (*submit)(struct blk_node *n, struct blk_req *r);
     int (*map)(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct err *e);
     void (*wait_idle)(struct blk_node *n);
-    void (*close)(struct blk_node *n); /* accepts half-open nodes; the child is closed by the caller */
+    void (*close)(
+        struct blk_node *n); /* accepts half-open nodes; the child is closed by the caller */
 };
 
 struct blk_node {
@@ -42,7 +43,8 @@ void blk_pool_submit(struct blk_pool *p, struct blk_node *n, struct blk_req *r);
 void blk_pool_wait_idle(struct blk_pool *p, struct blk_node *n);
 /* Loop thread: forgets completions of node n that were not delivered yet. */
 void blk_pool_forget(struct blk_pool *p, struct blk_node *n);
-/* Completes without work (errors), still from the loop and never from within blk_submit. Loop thread. */
+/* Completes without work (errors), still from the loop and never from within blk_submit.
+ * Loop thread. */
 void blk_pool_complete(struct blk_pool *p, struct blk_node *n, struct blk_req *r, int result);
 
 /* Blocking execution of a request on a file node; pool threads. */
@@ -51,7 +53,8 @@ int blk_file_run(struct blk_node *n, struct blk_req *r);
 /* A file node gives up its descriptor without closing it. */
 void blk_file_release(struct blk_node *n);
 
-/* Image lock on an open file description: shared for readers, exclusive for a writer. -EBUSY names the holder. */
+/* Image lock on an open file description: shared for readers, exclusive for a writer. -EBUSY
+ * names the holder. */
 int blk_lock(int fd, bool readonly, const char *disk, struct err *e);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Protocol driver "file": a regular file or block device through the thread pool. Owns the descriptor and the image
- * lock on it. blk_file_run() is entered by pool threads, several at once; everything else by the loop.
+ * Protocol driver "file": a regular file or block device through the thread pool. Owns the
+ * descriptor and the image lock on it. blk_file_run() is entered by pool threads, several at
+ * once; everything else by the loop.
  */
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -40,10 +41,12 @@ static int file_size(int fd, const char *disk, const char *path, uint64_t *size,
         return 0;
     }
     if (S_ISBLK(st.st_mode)) {
-        return ioctl(fd, BLKGETSIZE64, size) == 0 ? 0 :
-               err_errno(e, errno, "disk '%s': size of %s", disk, path);
+        return ioctl(fd, BLKGETSIZE64, size) == 0
+                   ? 0
+                   : err_errno(e, errno, "disk '%s': size of %s", disk, path);
     }
-    return err_set(e, -EINVAL, "disk '%s': %s is neither a file nor a block device", disk, path);
+    return err_set(e, -EINVAL, "disk '%s': %s is neither a file nor a block device", disk,
+                   path);
 }
 
 static int file_open(struct blk_node *n, const struct blk_options *o, struct err *e)
@@ -60,8 +63,8 @@ static int file_open(struct blk_node *n, const struct blk_options *o, struct err
                              o->readonly ? "" : " for writing");
         }
     } else if (!o->readonly && (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR) {
-        return err_set(e, -EACCES, "disk '%s': %s was given read-only; mark the disk read-only", o->name,
-                       o->path);
+        return err_set(e, -EACCES, "disk '%s': %s was given read-only; mark the disk read-only",
+                       o->name, o->path);
     }
     rc = file_size(fd, o->name, o->path, &n->size, e);
     if (rc == 0) {
@@ -84,10 +87,11 @@ static void file_submit(struct blk_node *n, struct blk_req *r)
     blk_pool_submit(n->pool, n, r);
 }
 
-/* --- on pool threads ------------------------------------------------------------------------- */
+/* --- on pool threads
+ * ------------------------------------------------------------------------- */
 
-/* Reads or writes the whole vector, going on after short transfers; a read beyond the end of a file that shrank is an
- * error, not zeroes. */
+/* Reads or writes the whole vector, going on after short transfers; a read beyond the end of
+ * a file that shrank is an error, not zeroes. */
 static int file_transfer(int fd, struct blk_req *r)
 {
     uint64_t offset = r->offset;
@@ -102,8 +106,8 @@ static int file_transfer(int fd, struct blk_req *r)
         memcpy(part, r->iov + first, count * sizeof(part[0]));
         part[0].iov_base = (char *)part[0].iov_base + skip;
         part[0].iov_len -= skip;
-        got = r->op == BLK_READ ? preadv(fd, part, (int)count, (off_t)offset) :
-                                  pwritev(fd, part, (int)count, (off_t)offset);
+        got = r->op == BLK_READ ? preadv(fd, part, (int)count, (off_t)offset)
+                                : pwritev(fd, part, (int)count, (off_t)offset);
         if (got < 0) {
             if (errno == EINTR) {
                 continue;
@@ -131,8 +135,8 @@ static int file_flush(struct blk_file *f)
     if (err == 0 && fdatasync(f->fd) != 0) {
         err = errno;
         atomic_store(&f->flush_error, err);
-        log_error("storage", "disk '%s': flush failed: %s; all later flushes fail", f->node.name,
-                  strerror(err));
+        log_error("storage", "disk '%s': flush failed: %s; all later flushes fail",
+                  f->node.name, strerror(err));
     }
     return -err;
 }
@@ -158,7 +162,8 @@ static int file_write_zeroes(int fd, uint64_t offset, uint64_t length)
 
 static bool unsupported(int err)
 {
-    return err == EOPNOTSUPP || err == ENOSYS || err == ENOTTY || err == EINVAL || err == ENODEV;
+    return err == EOPNOTSUPP || err == ENOSYS || err == ENOTTY || err == EINVAL ||
+           err == ENODEV;
 }
 
 static int file_zero(int fd, const struct blk_req *r)
@@ -174,8 +179,8 @@ static int file_zero(int fd, const struct blk_req *r)
 
 static int file_discard(int fd, const struct blk_req *r)
 {
-    if (r->length == 0 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)r->offset,
-                                    (off_t)r->length) == 0) {
+    if (r->length == 0 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                    (off_t)r->offset, (off_t)r->length) == 0) {
         return 0;
     }
     return unsupported(errno) ? 0 : -errno; /* a hint */
@@ -199,7 +204,8 @@ int blk_file_run(struct blk_node *n, struct blk_req *r)
     return -EINVAL;
 }
 
-/* --- on the loop ----------------------------------------------------------------------------- */
+/* --- on the loop
+ * ----------------------------------------------------------------------------- */
 
 static int file_map(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct err *e)
 {

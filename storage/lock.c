@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Image locks: an open-file-description lock over the image, shared by readers, exclusive to one writer. It ends with the
- * last copy of the descriptor, however the process dies.
+ * Image locks: an open-file-description lock over the image, shared by readers, exclusive to
+ * one writer. It ends with the last copy of the descriptor, however the process dies.
  *
- * OFD locks do not tell who holds them, so each holder also keeps a classic lock on one byte far behind any data, which
- * F_GETLK answers with the pid. That one is information only.
+ * OFD locks do not tell who holds them, so each holder also keeps a classic lock on one byte
+ * far behind any data, which F_GETLK answers with the pid. That one is information only.
  */
 #include "engine/base/buf.h"
 #include "engine/base/fd.h"
@@ -41,11 +41,14 @@ static void holder_name(pid_t pid, char *out, size_t size)
 
 static int lock_busy(int fd, const char *disk, struct err *e)
 {
-    struct flock mark = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = MARK_BYTE, .l_len = 1 };
+    struct flock mark = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = MARK_BYTE, .l_len = 1
+    };
     char who[64];
 
     if (fcntl(fd, F_GETLK, &mark) != 0 || mark.l_type == F_UNLCK || mark.l_pid <= 0) {
-        return err_set(e, -EBUSY, "disk '%s' is locked by another program; stop it first", disk);
+        return err_set(e, -EBUSY, "disk '%s' is locked by another program; stop it first",
+                       disk);
     }
     holder_name(mark.l_pid, who, sizeof(who));
     return err_set(e, -EBUSY, "disk '%s' is locked by %s (pid %d)", disk, who, (int)mark.l_pid);
@@ -53,14 +56,19 @@ static int lock_busy(int fd, const char *disk, struct err *e)
 
 int blk_lock(int fd, bool readonly, const char *disk, struct err *e)
 {
-    struct flock lock = { .l_type = readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET, .l_len = LOCK_SPAN };
-    struct flock mark = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = MARK_BYTE, .l_len = 1 };
+    struct flock lock = { .l_type = readonly ? F_RDLCK : F_WRLCK,
+                          .l_whence = SEEK_SET,
+                          .l_len = LOCK_SPAN };
+    struct flock mark = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = MARK_BYTE, .l_len = 1
+    };
 
     if (fcntl(fd, F_OFD_SETLK, &lock) != 0) {
         if (errno == EAGAIN || errno == EACCES) {
             return lock_busy(fd, disk, e);
         }
-        log_warn("storage", "disk '%s': its file system has no locks (%s)", disk, strerror(errno));
+        log_warn("storage", "disk '%s': its file system has no locks (%s)", disk,
+                 strerror(errno));
         return 0;
     }
     (void)fcntl(fd, F_SETLK, &mark); /* information only */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The thread pool that does blocking file I/O for the block nodes of one loop. `mutex` protects both lists and the
- * counters; completions are delivered in batches on the loop.
+ * The thread pool that does blocking file I/O for the block nodes of one loop. `mutex` protects
+ * both lists and the counters; completions are delivered in batches on the loop.
  */
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
@@ -17,8 +17,8 @@ struct blk_pool {
     struct loop *loop;
     struct blk_pool_options options;
     pthread_mutex_t mutex;
-    pthread_cond_t work;  /* todo grew, or stop */
-    pthread_cond_t idle;  /* a request left `running` */
+    pthread_cond_t work; /* todo grew, or stop */
+    pthread_cond_t idle; /* a request left `running` */
     struct list todo, running, done;
     bool stop, delivering; /* a delivery is posted */
     unsigned n_threads;

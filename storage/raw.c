@@ -14,7 +14,9 @@ static int raw_open(struct blk_node *n, const struct blk_options *o, struct err 
 {
     n->size = n->child->size;
     if (n->size % BLK_SECTOR) {
-        return err_set(e, -EINVAL, "disk '%s': size of %s, %llu bytes, is not a multiple of %d; extend it with truncate",
+        return err_set(e, -EINVAL,
+                       "disk '%s': size of %s, %llu bytes, is not a multiple of %d; extend it "
+                       "with truncate",
                        o->name, o->path, (unsigned long long)n->size, BLK_SECTOR);
     }
     return 0;

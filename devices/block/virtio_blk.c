@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-blk: a disk (virtio 1.2 §5.2) on a block node, which it owns. Requests are taken, submitted and completed on
- * the main loop; data moves straight between guest RAM and the node. The transport's lock covers all.
+ * virtio-blk: a disk (virtio 1.2 §5.2) on a block node, which it owns. Requests are taken,
+ * submitted and completed on the main loop; data moves straight between guest RAM and the node.
+ * The transport's lock covers all.
  *
- * While the VM is paused completions are kept back, so that nothing changes in guest memory's rings.
+ * While the VM is paused completions are kept back, so that nothing changes in guest memory's
+ * rings.
  */
 #include "devices/registry.h"
 #include "devices/virtio/virtio.h"
@@ -20,8 +22,14 @@
 #define SERIAL_SIZE 20
 #define MAX_ZERO_SECTORS (1u << 22) /* 2 GiB a request */
 
-enum { F_SEG_MAX = 1 << 2, F_RO = 1 << 5, F_BLK_SIZE = 1 << 6, F_FLUSH = 1 << 9, F_DISCARD = 1 << 13,
-       F_WRITE_ZEROES = 1 << 14 };
+enum {
+    F_SEG_MAX = 1 << 2,
+    F_RO = 1 << 5,
+    F_BLK_SIZE = 1 << 6,
+    F_FLUSH = 1 << 9,
+    F_DISCARD = 1 << 13,
+    F_WRITE_ZEROES = 1 << 14
+};
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 
@@ -110,10 +118,12 @@ static void vblk_rw(struct vblk_req *r, const struct vblk_header *h, bool write)
     const struct virtio_elem *el = r->el;
     uint64_t length = write ? el->out_len - sizeof(*h) : el->in_len - 1;
     uint64_t skip = write ? sizeof(*h) : 0, left = length;
-    unsigned first = write ? 0 : el->n_out, last = write ? el->n_out : el->n_out + el->n_in, n = 0;
+    unsigned first = write ? 0 : el->n_out, last = write ? el->n_out : el->n_out + el->n_in,
+             n = 0;
     uint64_t sectors = blk_size(r->owner->node) / BLK_SECTOR;
 
-    if (length % BLK_SECTOR || h->sector > sectors || length / BLK_SECTOR > sectors - h->sector) {
+    if (length % BLK_SECTOR || h->sector > sectors ||
+        length / BLK_SECTOR > sectors - h->sector) {
         vblk_answer(r, S_IOERR);
         return;
     }
@@ -187,7 +197,8 @@ static void vblk_start(struct vblk_req *r)
     virtio_get(r->el, 0, &h, sizeof(h));
     h.sector = le64toh(h.sector);
     type = le32toh(h.type);
-    if (blk_readonly(b->node) && (type == T_OUT || type == T_DISCARD || type == T_WRITE_ZEROES)) {
+    if (blk_readonly(b->node) &&
+        (type == T_OUT || type == T_DISCARD || type == T_WRITE_ZEROES)) {
         vblk_answer(r, S_IOERR);
         return;
     }
@@ -276,7 +287,8 @@ static void vblk_config(struct virtio *v, uint8_t *out)
     out[56] = 1;        /* write_zeroes_may_unmap */
 }
 
-/* Waits until the node touches no guest memory; results that come later find their generation gone. */
+/* Waits until the node touches no guest memory; results that come later find their
+ * generation gone. */
 static void vblk_drop(struct virtio *v)
 {
     struct vblk *b = (struct vblk *)v;
@@ -364,9 +376,14 @@ static const struct st_table vblk_state = {
 };
 
 static const struct dev_prop vblk_props[] = {
-    { .name = "node", .kind = PROP_PTR, .offset = offsetof(struct vblk, node), .required = true,
+    { .name = "node",
+      .kind = PROP_PTR,
+      .offset = offsetof(struct vblk, node),
+      .required = true,
       .doc = "block node of the disk; the device closes it" },
-    { .name = "serial", .kind = PROP_STR, .offset = offsetof(struct vblk, serial),
+    { .name = "serial",
+      .kind = PROP_STR,
+      .offset = offsetof(struct vblk, serial),
       .doc = "identification string, up to 20 bytes" },
     { .name = NULL },
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Boards: which devices, where, on which interrupt, with which firmware. A board fills an empty VM from a plain
- * description; the JSON of the configuration is engine/emu's business.
+ * Boards: which devices, where, on which interrupt, with which firmware. A board fills an empty
+ * VM from a plain description; the JSON of the configuration is engine/emu's business.
  */
 #ifndef VMD_DEVICES_BOARD_BOARD_H
 #define VMD_DEVICES_BOARD_BOARD_H
@@ -25,32 +25,36 @@ struct board_file {
 };
 
 struct board_config {
-    unsigned xlen;         /* of the guest's CPUs: 32 or 64 */
+    unsigned xlen; /* of the guest's CPUs: 32 or 64 */
     const char *cpu_model;
     unsigned cpus;
-    uint64_t memory;       /* bytes, a multiple of 4096 */
+    uint64_t memory;            /* bytes, a multiple of 4096 */
     struct board_file firmware; /* none: the kernel starts in machine mode */
     struct board_file kernel, initrd;
-    const char *append;    /* kernel command line or NULL */
+    const char *append; /* kernel command line or NULL */
     struct {
         const char *name;
         struct blk_node *node; /* taken by build, also when it fails */
     } disk[BOARD_MAX_DISKS];
     unsigned n_disks;
-    struct chr *console;   /* may be NULL */
-    bool virtio_console;   /* the console is virtio, not the UART */
+    struct chr *console; /* may be NULL */
+    bool virtio_console; /* the console is virtio, not the UART */
     bool rng;
 };
 
 struct board_class {
     const char *name; /* "rv-virt" */
     const char *doc;
-    /* Builds vCPUs, memory, devices, firmware tables; loads the images once, so that errors show now. The VM has not
-     * started. Main thread. The texts of `cfg` must outlive the board. */
-    int (*build)(struct vm *vm, const struct board_config *cfg, struct board **out, struct err *e);
-    /* After vm_free(), since devices may use the memory until then: gives it back. NULL is fine. */
+    /* Builds vCPUs, memory, devices, firmware tables; loads the images once, so that errors
+     * show now. The VM has not started. Main thread. The texts of `cfg` must outlive the
+     * board. */
+    int (*build)(struct vm *vm, const struct board_config *cfg, struct board **out,
+                 struct err *e);
+    /* After vm_free(), since devices may use the memory until then: gives it back. NULL is
+     * fine. */
     void (*free)(struct board *b);
-    /* The device tree of a built board, for people and tests; *blob stays the board's. NULL: has none. */
+    /* The device tree of a built board, for people and tests; *blob stays the board's. NULL:
+     * has none. */
     const void *(*fdt)(const struct board *b, uint32_t *size);
 };
 

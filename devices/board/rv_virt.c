@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rv-virt: a RISC-V board, address-compatible with QEMU's "virt". Owns RAM, boot ROM and the device tree; the devices
- * belong to the VM. Main thread.
+ * rv-virt: a RISC-V board, address-compatible with QEMU's "virt". Owns RAM, boot ROM and the
+ * device tree; the devices belong to the VM. Main thread.
  *
- * Boot, as QEMU does it: harts start in the boot ROM, which passes the hart id, the device tree and an fw_dynamic_info
- * block (OpenSBI, "FW_DYNAMIC") to what lies at the firmware's entry. Without firmware that is the kernel itself,
- * in machine mode. A reset loads everything anew.
+ * Boot, as QEMU does it: harts start in the boot ROM, which passes the hart id, the device tree
+ * and an fw_dynamic_info block (OpenSBI, "FW_DYNAMIC") to what lies at the firmware's entry.
+ * Without firmware that is the kernel itself, in machine mode. A reset loads everything anew.
  */
 #include "devices/board/rv_virt.h"
 
@@ -28,7 +28,8 @@
 #define MIB (1024 * 1024ull)
 #define FW_DYNAMIC_MAGIC 0x4942534f /* "OSBI" */
 
-/* --- devices --------------------------------------------------------------------------------- */
+/* --- devices
+ * --------------------------------------------------------------------------------- */
 
 static int place(struct board *b, struct device *d, unsigned block, uint64_t at, struct err *e)
 {
@@ -36,8 +37,8 @@ static int place(struct board *b, struct device *d, unsigned block, uint64_t at,
 }
 
 /* Makes, realizes and maps a device that needs no properties. */
-static int add_plain(struct board *b, const struct device_class *cls, const char *id, uint64_t at,
-                     struct device **out, struct err *e)
+static int add_plain(struct board *b, const struct device_class *cls, const char *id,
+                     uint64_t at, struct device **out, struct err *e)
 {
     int rc = dev_new(b->vm, cls, id, out, e);
 
@@ -218,14 +219,16 @@ static int add_memory(struct board *b, struct err *e)
     return rc != 0 ? rc : mem_map(b->vm->root, RV_ROM, 0, b->rom, e);
 }
 
-/* --- images ---------------------------------------------------------------------------------- */
+/* --- images
+ * ---------------------------------------------------------------------------------- */
 
 static uint64_t ram_end(const struct board *b)
 {
     return RV_RAM + b->cfg.memory;
 }
 
-/* Where the device tree goes: below the end of RAM or 3 GiB, out of the way of what a kernel unpacks. */
+/* Where the device tree goes: below the end of RAM or 3 GiB, out of the way of what a kernel
+ * unpacks. */
 static uint64_t fdt_place(const struct board *b)
 {
     uint64_t end = ram_end(b) < 3072 * MIB ? ram_end(b) : 3072 * MIB;
@@ -237,8 +240,8 @@ static int load_firmware(struct board *b, struct err *e)
 {
     const struct board_config *c = &b->cfg;
 
-    return loader_load(b->vm->mem, c->firmware.fd, c->firmware.path, RV_RAM, EM_RISCV, c->xlen, c->memory,
-                       &b->firmware, e);
+    return loader_load(b->vm->mem, c->firmware.fd, c->firmware.path, RV_RAM, EM_RISCV, c->xlen,
+                       c->memory, &b->firmware, e);
 }
 
 /* Linux Images, gzip'd ones too, say themselves how far behind the start of RAM they go. */
@@ -261,13 +264,14 @@ static int load_kernel(struct board *b, struct err *e)
         return err_set(e, -EINVAL, "memory: %llu bytes leave no room for a kernel",
                        (unsigned long long)c->memory);
     }
-    rc = loader_load(b->vm->mem, c->kernel.fd, c->kernel.path, RV_RAM + offset, EM_RISCV, c->xlen,
-                     c->memory - offset, &b->kernel, e);
+    rc = loader_load(b->vm->mem, c->kernel.fd, c->kernel.path, RV_RAM + offset, EM_RISCV,
+                     c->xlen, c->memory - offset, &b->kernel, e);
     if (rc == 0 && c->firmware.path && b->kernel.low < b->firmware.high &&
         b->firmware.low < b->kernel.high) {
-        return err_set(e, -EINVAL, "kernel %s lies at 0x%llx, over the firmware; link it to 0x%llx or above",
-                       c->kernel.path, (unsigned long long)b->kernel.low,
-                       RV_RAM + RV_KERNEL_OFFSET);
+        return err_set(
+            e, -EINVAL,
+            "kernel %s lies at 0x%llx, over the firmware; link it to 0x%llx or above",
+            c->kernel.path, (unsigned long long)b->kernel.low, RV_RAM + RV_KERNEL_OFFSET);
     }
     return rc;
 }
@@ -283,11 +287,13 @@ static int load_initrd(struct board *b, struct err *e)
         at = (b->kernel.high + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     }
     if (at >= limit) {
-        return err_set(e, -EFBIG, "initrd %s: no memory is left behind the kernel; give the VM more",
+        return err_set(e, -EFBIG,
+                       "initrd %s: no memory is left behind the kernel; give the VM more",
                        c->initrd.path);
     }
     b->initrd_at = at;
-    return loader_load_raw(b->vm->mem, c->initrd.fd, c->initrd.path, at, limit - at, &b->initrd_size, e);
+    return loader_load_raw(b->vm->mem, c->initrd.fd, c->initrd.path, at, limit - at,
+                           &b->initrd_size, e);
 }
 
 static bool overlap(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end)
@@ -305,31 +311,39 @@ static int load_fdt(struct board *b, struct err *e)
     }
     b->fdt_at = fdt_place(b);
     end = b->fdt_at + b->fdt_size;
-    if (b->fdt_at < RV_RAM || end > ram_end(b) || overlap(b->fdt_at, end, b->firmware.low, b->firmware.high) ||
+    if (b->fdt_at < RV_RAM || end > ram_end(b) ||
+        overlap(b->fdt_at, end, b->firmware.low, b->firmware.high) ||
         overlap(b->fdt_at, end, b->kernel.low, b->kernel.high) ||
         overlap(b->fdt_at, end, b->initrd_at, b->initrd_at + b->initrd_size)) {
-        return err_set(e, -ENOMEM, "memory: no room for the device tree beside kernel and initrd; give the VM more");
+        return err_set(
+            e, -ENOMEM,
+            "memory: no room for the device tree beside kernel and initrd; give the VM more");
     }
     rc = mem_dma_write(b->vm->mem, b->fdt_at, b->fdt, b->fdt_size);
     return rc == 0 ? 0 : err_set(e, rc, "cannot write the device tree to memory");
 }
 
-/* Boot ROM: loads a0 = hart id, a1 = device tree, a2 = fw_dynamic_info and jumps to the entry. */
+/* Boot ROM: loads a0 = hart id, a1 = device tree, a2 = fw_dynamic_info and jumps to the
+ * entry. */
 static void write_rom(struct board *b)
 {
     const bool rv32 = b->cfg.xlen == 32;
     const uint32_t code[6] = {
-        htole32(0x00000297),                      /* auipc t0, 0 */
-        htole32(0x02828613),                      /* addi  a2, t0, 40: fw_dynamic_info */
-        htole32(0xf1402573),                      /* csrr  a0, mhartid */
+        htole32(0x00000297),                     /* auipc t0, 0 */
+        htole32(0x02828613),                     /* addi  a2, t0, 40: fw_dynamic_info */
+        htole32(0xf1402573),                     /* csrr  a0, mhartid */
         htole32(rv32 ? 0x0202a583 : 0x0202b583), /* lw/ld a1, 32(t0) */
         htole32(rv32 ? 0x0182a283 : 0x0182b283), /* lw/ld t0, 24(t0) */
-        htole32(0x00028067),                      /* jr    t0 */
+        htole32(0x00028067),                     /* jr    t0 */
     };
     const bool firmware = b->cfg.firmware.path, kernel = b->cfg.kernel.path;
     uint64_t entry = firmware ? b->firmware.entry : b->kernel.entry;
-    const uint64_t info[6] = { FW_DYNAMIC_MAGIC, 2, firmware && kernel ? b->kernel.entry : 0,
-                               1 /* supervisor mode */, 0 /* options */, 0 /* boot hart */ };
+    const uint64_t info[6] = { FW_DYNAMIC_MAGIC,
+                               2,
+                               firmware && kernel ? b->kernel.entry : 0,
+                               1 /* supervisor mode */,
+                               0 /* options */,
+                               0 /* boot hart */ };
     uint8_t *rom = mem_ram_host(b->rom);
 
     memset(rom, 0, RV_ROM_SIZE);
@@ -381,7 +395,8 @@ static void board_reset(void *arg)
     }
 }
 
-/* --- class ----------------------------------------------------------------------------------- */
+/* --- class
+ * ----------------------------------------------------------------------------------- */
 
 static int check_config(const struct board_config *c, struct err *e)
 {
@@ -431,7 +446,8 @@ static int build_all(struct board *b, struct err *e)
     return rc;
 }
 
-static int rv_virt_build(struct vm *vm, const struct board_config *cfg, struct board **out, struct err *e)
+static int rv_virt_build(struct vm *vm, const struct board_config *cfg, struct board **out,
+                         struct err *e)
 {
     struct board *b = xnew(struct board);
     int rc;

@@ -10,15 +10,18 @@
 
 #define RV_SLOTS 8 /* virtio-mmio */
 
-/* Where everything lies: as on the "virt" board of QEMU, so that its firmware and kernels run here. */
+/* Where everything lies: as on the "virt" board of QEMU, so that its firmware and kernels
+ * run here. */
 enum {
-    RV_ROM = 0x1000, RV_ROM_SIZE = 0xf000,
+    RV_ROM = 0x1000,
+    RV_ROM_SIZE = 0xf000,
     RV_TEST = 0x100000,
     RV_RTC = 0x101000,
     RV_ACLINT = 0x2000000,
     RV_PLIC = 0xc000000,
     RV_UART = 0x10000000,
-    RV_VIRTIO = 0x10001000, RV_VIRTIO_STEP = 0x1000,
+    RV_VIRTIO = 0x10001000,
+    RV_VIRTIO_STEP = 0x1000,
     RV_FW_CFG = 0x10100000
 };
 #define RV_RAM 0x80000000ull

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Device tree of the rv-virt board (Devicetree Specification 0.4 and the Linux bindings of each device). Node names,
- * addresses and properties are those that guests of QEMU's "virt" board know; devices that are not here are absent.
+ * Device tree of the rv-virt board (Devicetree Specification 0.4 and the Linux bindings of each
+ * device). Node names, addresses and properties are those that guests of QEMU's "virt" board
+ * know; devices that are not here are absent.
  */
 #include "devices/board/rv_virt.h"
 #include "devices/irqchip/plic.h"
@@ -206,7 +207,9 @@ static void add_all(struct tree *t)
 int rv_virt_fdt(struct board *b, struct err *e)
 {
     unsigned n = b->vm->n_vcpus;
-    struct tree t = { .f = fdt_new(), .b = b, .cpu = xnew_n(uint32_t, n), .intc = xnew_n(uint32_t, n) };
+    struct tree t = {
+        .f = fdt_new(), .b = b, .cpu = xnew_n(uint32_t, n), .intc = xnew_n(uint32_t, n)
+    };
     int rc;
 
     t.plic = fdt_phandle_new(t.f);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Character streams: the joint between a serial device (front) and what carries its bytes (back: the emulator's
- * console hub, a memory buffer in tests). Bytes are never lost: a side that has no room says so and is called back.
+ * Character streams: the joint between a serial device (front) and what carries its bytes
+ * (back: the emulator's console hub, a memory buffer in tests). Bytes are never lost: a side
+ * that has no room says so and is called back.
  *
- * Lock order: device lock, then the back end's own lock. A back end calls the front on the main loop, holding no lock
- * of its own; the front takes its device's lock.
+ * Lock order: device lock, then the back end's own lock. A back end calls the front on the main
+ * loop, holding no lock of its own; the front takes its device's lock.
  */
 #ifndef VMD_DEVICES_CHAR_CHR_H
 #define VMD_DEVICES_CHAR_CHR_H
@@ -23,7 +24,8 @@ struct chr_front_ops {
 
 /* The carrier's side. Any thread, with the device's lock held; none of them blocks. */
 struct chr_back_ops {
-    size_t (*write)(struct chr *c, const uint8_t *p, size_t n); /* returns how many bytes it took */
+    size_t (*write)(struct chr *c, const uint8_t *p,
+                    size_t n);     /* returns how many bytes it took */
     void (*accept)(struct chr *c); /* the front has room again: offer input soon */
 };
 
@@ -33,7 +35,8 @@ struct chr {
     void *front_arg;
 };
 
-/* Device side, at realize and destroy (main thread). `c` may be NULL: output vanishes, no input comes. */
+/* Device side, at realize and destroy (main thread). `c` may be NULL: output vanishes, no
+ * input comes. */
 static inline void chr_attach(struct chr *c, const struct chr_front_ops *front, void *arg)
 {
     if (c) {

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ns16550a: a 16550A UART as on the boards' serial port (National PC16550D data sheet). Owns its FIFOs; bytes go to
- * and come from a chr. vCPU threads enter by MMIO, the main loop by chr and timer callbacks; the device lock covers all.
+ * ns16550a: a 16550A UART as on the boards' serial port (National PC16550D data sheet). Owns
+ * its FIFOs; bytes go to and come from a chr. vCPU threads enter by MMIO, the main loop by chr
+ * and timer callbacks; the device lock covers all.
  *
- * Output leaves the transmit FIFO in the access that wrote it when the back end takes it; else THRE stays clear until
- * it does. Input is offered only while the receive FIFO has room, so nothing is lost either way.
+ * Output leaves the transmit FIFO in the access that wrote it when the back end takes it; else
+ * THRE stays clear until it does. Input is offered only while the receive FIFO has room, so
+ * nothing is lost either way.
  */
 #include "devices/char/chr.h"
 #include "devices/registry.h"
@@ -17,7 +19,15 @@
 #define FIFO_SIZE 16
 
 enum { IER_RDI = 1, IER_THRI = 2, IER_RLSI = 4, IER_MSI = 8 };
-enum { IIR_NONE = 1, IIR_MSI = 0, IIR_THRI = 2, IIR_RDI = 4, IIR_RLSI = 6, IIR_CTI = 12, IIR_FIFO = 0xc0 };
+enum {
+    IIR_NONE = 1,
+    IIR_MSI = 0,
+    IIR_THRI = 2,
+    IIR_RDI = 4,
+    IIR_RLSI = 6,
+    IIR_CTI = 12,
+    IIR_FIFO = 0xc0
+};
 enum { FCR_ENABLE = 1, FCR_CLEAR_RX = 2, FCR_CLEAR_TX = 4 };
 enum { LCR_DLAB = 0x80 };
 enum { MCR_DTR = 1, MCR_RTS = 2, MCR_OUT1 = 4, MCR_OUT2 = 8, MCR_LOOP = 0x10 };
@@ -75,7 +85,8 @@ static void uart_update_irq(struct uart *u)
     irq_set(&u->dev.irq[0], uart_iir(u) != IIR_NONE);
 }
 
-/* Four character times of 10 bits at the programmed speed (PC16550D, "FIFO interrupt mode operation"). */
+/* Four character times of 10 bits at the programmed speed (PC16550D, "FIFO interrupt mode
+ * operation"). */
 static void uart_restart_timeout(struct uart *u)
 {
     uint64_t divisor = (uint64_t)u->dlm << 8 | u->dll;
@@ -135,7 +146,8 @@ static void uart_write_thr(struct uart *u, uint8_t byte)
         return;
     }
     if (u->tx_len >= uart_rx_size(u)) {
-        log_trace('u', "%s: byte 0x%02x written to a full transmitter is lost", u->dev.id, byte);
+        log_trace('u', "%s: byte 0x%02x written to a full transmitter is lost", u->dev.id,
+                  byte);
         return;
     }
     u->tx[u->tx_len++] = byte;
@@ -184,7 +196,8 @@ static void uart_update_msr(struct uart *u)
     u->msr = lines | (u->msr & MSR_DELTAS) | changed;
 }
 
-/* --- register hooks -------------------------------------------------------------------------- */
+/* --- register hooks
+ * -------------------------------------------------------------------------- */
 
 static uint64_t uart_read_data(struct device *d, const struct dev_reg *r, unsigned index)
 {
@@ -200,8 +213,8 @@ static uint64_t uart_read_data(struct device *d, const struct dev_reg *r, unsign
     return v;
 }
 
-static void uart_written_data(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                              uint64_t value)
+static void uart_written_data(struct device *d, const struct dev_reg *r, unsigned index,
+                              uint64_t old, uint64_t value)
 {
     struct uart *u = (struct uart *)d;
 
@@ -222,8 +235,8 @@ static uint64_t uart_read_ier(struct device *d, const struct dev_reg *r, unsigne
     return u->lcr & LCR_DLAB ? u->dlm : u->ier;
 }
 
-static void uart_written_ier(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                             uint64_t value)
+static void uart_written_ier(struct device *d, const struct dev_reg *r, unsigned index,
+                             uint64_t old, uint64_t value)
 {
     struct uart *u = (struct uart *)d;
 
@@ -233,7 +246,8 @@ static void uart_written_ier(struct device *d, const struct dev_reg *r, unsigned
         return;
     }
     value &= 0x0f;
-    /* Enabling the transmit interrupt with an empty THR raises it at once; drivers probe for this. */
+    /* Enabling the transmit interrupt with an empty THR raises it at once; drivers probe for
+     * this. */
     if ((value & IER_THRI) && !(u->ier & IER_THRI)) {
         u->thri_pending = (u->lsr & LSR_THRE) != 0;
     }
@@ -254,8 +268,8 @@ static uint64_t uart_read_iir(struct device *d, const struct dev_reg *r, unsigne
     return iir | (u->fcr & FCR_ENABLE ? IIR_FIFO : 0);
 }
 
-static void uart_written_fcr(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                             uint64_t value)
+static void uart_written_fcr(struct device *d, const struct dev_reg *r, unsigned index,
+                             uint64_t old, uint64_t value)
 {
     struct uart *u = (struct uart *)d;
 
@@ -278,8 +292,8 @@ static void uart_written_fcr(struct device *d, const struct dev_reg *r, unsigned
     uart_update_irq(u);
 }
 
-static void uart_written_mcr(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                             uint64_t value)
+static void uart_written_mcr(struct device *d, const struct dev_reg *r, unsigned index,
+                             uint64_t old, uint64_t value)
 {
     struct uart *u = (struct uart *)d;
 
@@ -315,7 +329,8 @@ static uint64_t uart_read_msr(struct device *d, const struct dev_reg *r, unsigne
     return v;
 }
 
-/* --- character back end ---------------------------------------------------------------------- */
+/* --- character back end
+ * ---------------------------------------------------------------------- */
 
 static size_t uart_chr_room(void *arg)
 {
@@ -359,7 +374,8 @@ static const struct chr_front_ops uart_front = {
     .writable = uart_chr_writable,
 };
 
-/* --- class ----------------------------------------------------------------------------------- */
+/* --- class
+ * ----------------------------------------------------------------------------------- */
 
 static int uart_realize(struct device *d, struct err *e)
 {
@@ -433,23 +449,62 @@ static const struct st_table uart_state = {
 };
 
 static const struct dev_reg uart_regs[] = {
-    { .name = "RBR/THR/DLL", .doc = "receive and transmit data; divisor low while LCR.DLAB", .offset = 0,
-      .size = 1, .writable = 0xff, .field = DEV_NO_FIELD, .read = uart_read_data,
+    { .name = "RBR/THR/DLL",
+      .doc = "receive and transmit data; divisor low while LCR.DLAB",
+      .offset = 0,
+      .size = 1,
+      .writable = 0xff,
+      .field = DEV_NO_FIELD,
+      .read = uart_read_data,
       .written = uart_written_data },
-    { .name = "IER/DLM", .doc = "interrupt enable; divisor high while LCR.DLAB", .offset = 1, .size = 1,
-      .writable = 0xff, .field = DEV_NO_FIELD, .read = uart_read_ier, .written = uart_written_ier },
-    { .name = "IIR/FCR", .doc = "interrupt identification (read), FIFO control (write)", .offset = 2,
-      .size = 1, .writable = 0xff, .field = DEV_NO_FIELD, .read = uart_read_iir,
+    { .name = "IER/DLM",
+      .doc = "interrupt enable; divisor high while LCR.DLAB",
+      .offset = 1,
+      .size = 1,
+      .writable = 0xff,
+      .field = DEV_NO_FIELD,
+      .read = uart_read_ier,
+      .written = uart_written_ier },
+    { .name = "IIR/FCR",
+      .doc = "interrupt identification (read), FIFO control (write)",
+      .offset = 2,
+      .size = 1,
+      .writable = 0xff,
+      .field = DEV_NO_FIELD,
+      .read = uart_read_iir,
       .written = uart_written_fcr },
-    { .name = "LCR", .doc = "line control", .offset = 3, .size = 1, .writable = 0xff,
+    { .name = "LCR",
+      .doc = "line control",
+      .offset = 3,
+      .size = 1,
+      .writable = 0xff,
       .field = offsetof(struct uart, lcr) },
-    { .name = "MCR", .doc = "modem control; bit 4 is loopback", .offset = 4, .size = 1, .writable = 0x1f,
-      .field = offsetof(struct uart, mcr), .written = uart_written_mcr },
-    { .name = "LSR", .doc = "line status; reading clears the error bits", .offset = 5, .size = 1,
-      .field = DEV_NO_FIELD, .reset = LSR_THRE | LSR_TEMT, .read = uart_read_lsr },
-    { .name = "MSR", .doc = "modem status; reading clears the deltas", .offset = 6, .size = 1,
-      .field = DEV_NO_FIELD, .reset = MSR_CTS | MSR_DSR | MSR_DCD, .read = uart_read_msr },
-    { .name = "SCR", .doc = "scratch", .offset = 7, .size = 1, .writable = 0xff,
+    { .name = "MCR",
+      .doc = "modem control; bit 4 is loopback",
+      .offset = 4,
+      .size = 1,
+      .writable = 0x1f,
+      .field = offsetof(struct uart, mcr),
+      .written = uart_written_mcr },
+    { .name = "LSR",
+      .doc = "line status; reading clears the error bits",
+      .offset = 5,
+      .size = 1,
+      .field = DEV_NO_FIELD,
+      .reset = LSR_THRE | LSR_TEMT,
+      .read = uart_read_lsr },
+    { .name = "MSR",
+      .doc = "modem status; reading clears the deltas",
+      .offset = 6,
+      .size = 1,
+      .field = DEV_NO_FIELD,
+      .reset = MSR_CTS | MSR_DSR | MSR_DCD,
+      .read = uart_read_msr },
+    { .name = "SCR",
+      .doc = "scratch",
+      .offset = 7,
+      .size = 1,
+      .writable = 0xff,
       .field = offsetof(struct uart, scr) },
     { .name = NULL },
 };
@@ -460,10 +515,17 @@ static const struct dev_reg_block uart_blocks[] = {
 };
 
 static const struct dev_prop uart_props[] = {
-    { .name = "chr", .kind = PROP_PTR, .offset = offsetof(struct uart, chr),
+    { .name = "chr",
+      .kind = PROP_PTR,
+      .offset = offsetof(struct uart, chr),
       .doc = "character stream that carries the bytes" },
-    { .name = "clock-hz", .kind = PROP_U64, .offset = offsetof(struct uart, clock_hz), .def = 3686400,
-      .min = 1, .max = 1000000000, .doc = "input clock of the baud-rate generator, Hz" },
+    { .name = "clock-hz",
+      .kind = PROP_U64,
+      .offset = offsetof(struct uart, clock_hz),
+      .def = 3686400,
+      .min = 1,
+      .max = 1000000000,
+      .doc = "input clock of the baud-rate generator, Hz" },
     { .name = NULL },
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-console: one port (virtio 1.2 §5.3) on a chr. Queue 0 receives, queue 1 transmits. Main loop, transport's lock;
- * emergency writes come on vCPU threads.
+ * virtio-console: one port (virtio 1.2 §5.3) on a chr. Queue 0 receives, queue 1 transmits.
+ * Main loop, transport's lock; emergency writes come on vCPU threads.
  */
 #include "devices/char/chr.h"
 #include "devices/registry.h"
@@ -17,9 +17,9 @@ enum { Q_RX = 0, Q_TX = 1 };
 struct vcon {
     struct virtio v;
     struct chr *chr;
-    struct virtio_elem *rx;  /* buffer that waits for input, or NULL */
-    struct virtio_elem *tx;  /* output the back end has not taken wholly, or NULL */
-    uint64_t tx_skip;        /* bytes of it that were taken */
+    struct virtio_elem *rx; /* buffer that waits for input, or NULL */
+    struct virtio_elem *tx; /* output the back end has not taken wholly, or NULL */
+    uint64_t tx_skip;       /* bytes of it that were taken */
 };
 
 /* Hands tx to the back end; true when it is through. */
@@ -75,7 +75,8 @@ static void vcon_serve(struct virtio *v, unsigned q)
     }
 }
 
-/* --- character back end, main loop ----------------------------------------------------------- */
+/* --- character back end, main loop
+ * ----------------------------------------------------------- */
 
 static size_t vcon_room(void *arg)
 {
@@ -129,9 +130,11 @@ static const struct chr_front_ops vcon_front = {
     .writable = vcon_writable,
 };
 
-/* --- class ----------------------------------------------------------------------------------- */
+/* --- class
+ * ----------------------------------------------------------------------------------- */
 
-static void vcon_config_written(struct virtio *v, uint32_t offset, uint64_t value, unsigned size)
+static void vcon_config_written(struct virtio *v, uint32_t offset, uint64_t value,
+                                unsigned size)
 {
     uint8_t byte = (uint8_t)value;
 
@@ -171,7 +174,8 @@ static int vcon_realize(struct device *d, struct err *e)
     return 0;
 }
 
-/* Buffers that wait go back to their rings; tx_skip remembers how much of the next output was taken. */
+/* Buffers that wait go back to their rings; tx_skip remembers how much of the next output
+ * was taken. */
 static void vcon_quiesce(struct device *d)
 {
     struct vcon *c = (struct vcon *)d;
@@ -208,7 +212,9 @@ static const struct st_table vcon_state = {
 };
 
 static const struct dev_prop vcon_props[] = {
-    { .name = "chr", .kind = PROP_PTR, .offset = offsetof(struct vcon, chr),
+    { .name = "chr",
+      .kind = PROP_PTR,
+      .offset = offsetof(struct vcon, chr),
       .doc = "character stream that carries the bytes" },
     { .name = NULL },
 };

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * aclint: RISC-V Advanced Core Local Interruptor (ACLINT specification 1.0), laid out like the SiFive CLINT: MSWI at 0,
- * MTIMER compare registers at 0x4000, mtime at 0xbff8. Drives MSIP and MTIP of every hart.
+ * aclint: RISC-V Advanced Core Local Interruptor (ACLINT specification 1.0), laid out like the
+ * SiFive CLINT: MSWI at 0, MTIMER compare registers at 0x4000, mtime at 0xbff8. Drives MSIP and
+ * MTIP of every hart.
  *
- * vCPU threads enter by MMIO, the main loop by timers; the device lock covers all. mtime ticks at RISCV_TIMEBASE_HZ of
- * the virtual clock.
+ * vCPU threads enter by MMIO, the main loop by timers; the device lock covers all. mtime ticks
+ * at RISCV_TIMEBASE_HZ of the virtual clock.
  */
 #include "devices/registry.h"
 #include "engine/arch/riscv/cpu.h"
@@ -65,8 +66,8 @@ static void aclint_timer_fired(void *arg)
     bus_unlock(&h->owner->dev.lock);
 }
 
-static void aclint_written_msip(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                uint64_t value)
+static void aclint_written_msip(struct device *d, const struct dev_reg *r, unsigned index,
+                                uint64_t old, uint64_t value)
 {
     struct aclint *a = (struct aclint *)d;
 
@@ -78,8 +79,8 @@ static void aclint_written_msip(struct device *d, const struct dev_reg *r, unsig
     }
 }
 
-static void aclint_written_cmp(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                               uint64_t value)
+static void aclint_written_cmp(struct device *d, const struct dev_reg *r, unsigned index,
+                               uint64_t old, uint64_t value)
 {
     struct aclint *a = (struct aclint *)d;
 
@@ -97,8 +98,8 @@ static uint64_t aclint_read_time(struct device *d, const struct dev_reg *r, unsi
     return aclint_time((struct aclint *)d);
 }
 
-static void aclint_written_time(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                uint64_t value)
+static void aclint_written_time(struct device *d, const struct dev_reg *r, unsigned index,
+                                uint64_t old, uint64_t value)
 {
     struct aclint *a = (struct aclint *)d;
 
@@ -176,13 +177,30 @@ static const struct st_table aclint_state = {
 };
 
 static const struct dev_reg aclint_regs[] = {
-    { .name = "MSIP", .doc = "bit 0: software interrupt of hart n", .offset = 0, .size = 4, .count = MAX_HARTS,
-      .writable = 1, .field = offsetof(struct aclint, msip), .written = aclint_written_msip },
-    { .name = "MTIMECMP", .doc = "timer compare of hart n", .offset = 0x4000, .size = 8, .count = MAX_HARTS,
-      .writable = UINT64_MAX, .reset = UINT64_MAX, .field = offsetof(struct aclint, mtimecmp),
+    { .name = "MSIP",
+      .doc = "bit 0: software interrupt of hart n",
+      .offset = 0,
+      .size = 4,
+      .count = MAX_HARTS,
+      .writable = 1,
+      .field = offsetof(struct aclint, msip),
+      .written = aclint_written_msip },
+    { .name = "MTIMECMP",
+      .doc = "timer compare of hart n",
+      .offset = 0x4000,
+      .size = 8,
+      .count = MAX_HARTS,
+      .writable = UINT64_MAX,
+      .reset = UINT64_MAX,
+      .field = offsetof(struct aclint, mtimecmp),
       .written = aclint_written_cmp },
-    { .name = "MTIME", .doc = "time in ticks of the timebase", .offset = 0xbff8, .size = 8,
-      .writable = UINT64_MAX, .field = DEV_NO_FIELD, .read = aclint_read_time,
+    { .name = "MTIME",
+      .doc = "time in ticks of the timebase",
+      .offset = 0xbff8,
+      .size = 8,
+      .writable = UINT64_MAX,
+      .field = DEV_NO_FIELD,
+      .read = aclint_read_time,
       .written = aclint_written_time },
     { .name = NULL },
 };

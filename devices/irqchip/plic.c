@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * plic: RISC-V Platform-Level Interrupt Controller (PLIC specification 1.0.0), level-triggered gateways. Context 2h is
- * M-mode of hart h, 2h+1 its S-mode. Drives MEIP and SEIP.
+ * plic: RISC-V Platform-Level Interrupt Controller (PLIC specification 1.0.0), level-triggered
+ * gateways. Context 2h is M-mode of hart h, 2h+1 its S-mode. Drives MEIP and SEIP.
  *
- * The device lock is an irqchip lock: devices call in (irq_set) with their own lock held; it calls only into vCPUs.
- * A source that falls before it is claimed is withdrawn, so that guests see no spurious claims.
+ * The device lock is an irqchip lock: devices call in (irq_set) with their own lock held; it
+ * calls only into vCPUs. A source that falls before it is claimed is withdrawn, so that guests
+ * see no spurious claims.
  */
 #include "devices/irqchip/plic.h"
 
@@ -45,7 +46,8 @@ static void bit_put(uint32_t *w, unsigned n, bool v)
     w[n / 32] = (w[n / 32] & ~(1u << (n % 32))) | (uint32_t)v << (n % 32);
 }
 
-/* The pending, enabled source of highest priority above `floor`; the lowest number among equals; 0: none. */
+/* The pending, enabled source of highest priority above `floor`; the lowest number among
+ * equals; 0: none. */
 static unsigned plic_best(const struct plic *p, const struct plic_context *c, uint32_t floor)
 {
     unsigned best = 0;
@@ -99,10 +101,11 @@ struct irq_line plic_input(struct device *plic, unsigned n)
     return (struct irq_line){ .set = plic_set, .opaque = plic, .n = n };
 }
 
-/* --- registers ------------------------------------------------------------------------------- */
+/* --- registers
+ * ------------------------------------------------------------------------------- */
 
-static void plic_written_priority(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                  uint64_t value)
+static void plic_written_priority(struct device *d, const struct dev_reg *r, unsigned index,
+                                  uint64_t old, uint64_t value)
 {
     struct plic *p = (struct plic *)d;
 
@@ -132,8 +135,8 @@ static uint64_t plic_read_enable(struct device *d, const struct dev_reg *r, unsi
     return w ? *w : 0;
 }
 
-static void plic_written_enable(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                uint64_t value)
+static void plic_written_enable(struct device *d, const struct dev_reg *r, unsigned index,
+                                uint64_t old, uint64_t value)
 {
     struct plic *p = (struct plic *)d;
     uint32_t *w = plic_enable_word(p, index);
@@ -161,8 +164,8 @@ static uint64_t plic_read_threshold(struct device *d, const struct dev_reg *r, u
     return index < p->n_contexts ? p->context[index].threshold : 0;
 }
 
-static void plic_written_threshold(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                   uint64_t value)
+static void plic_written_threshold(struct device *d, const struct dev_reg *r, unsigned index,
+                                   uint64_t old, uint64_t value)
 {
     struct plic *p = (struct plic *)d;
 
@@ -192,8 +195,8 @@ static uint64_t plic_claim(struct device *d, const struct dev_reg *r, unsigned i
     return n;
 }
 
-static void plic_complete(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                          uint64_t value)
+static void plic_complete(struct device *d, const struct dev_reg *r, unsigned index,
+                          uint64_t old, uint64_t value)
 {
     struct plic *p = (struct plic *)d;
     unsigned n = value <= PLIC_SOURCES ? (unsigned)value : 0;
@@ -210,7 +213,8 @@ static void plic_complete(struct device *d, const struct dev_reg *r, unsigned in
     plic_update(p);
 }
 
-/* --- class ----------------------------------------------------------------------------------- */
+/* --- class
+ * ----------------------------------------------------------------------------------- */
 
 static int plic_realize(struct device *d, struct err *e)
 {
@@ -272,8 +276,13 @@ static const struct st_field plic_fields[] = {
     ST_ARRAY(struct plic, level, ST_U32, WORDS, 1, "input levels"),
     ST_ARRAY(struct plic, pending, ST_U32, WORDS, 1, "sources waiting for a claim"),
     ST_ARRAY(struct plic, claimed, ST_U32, WORDS, 1, "sources claimed and not completed"),
-    { .name = "context", .kind = ST_STRUCT, .offset = offsetof(struct plic, context), .count = MAX_CONTEXTS,
-      .stride = sizeof(struct plic_context), .since = 1, .table = &plic_context_state,
+    { .name = "context",
+      .kind = ST_STRUCT,
+      .offset = offsetof(struct plic, context),
+      .count = MAX_CONTEXTS,
+      .stride = sizeof(struct plic_context),
+      .since = 1,
+      .table = &plic_context_state,
       .doc = "M and S mode of each hart" },
     ST_END,
 };
@@ -285,20 +294,49 @@ static const struct st_table plic_state = {
 };
 
 static const struct dev_reg plic_regs[] = {
-    { .name = "PRIORITY", .doc = "priority of source n, 0 never interrupts", .offset = 0, .size = 4,
-      .count = PLIC_SOURCES + 1, .writable = 7, .field = offsetof(struct plic, priority),
+    { .name = "PRIORITY",
+      .doc = "priority of source n, 0 never interrupts",
+      .offset = 0,
+      .size = 4,
+      .count = PLIC_SOURCES + 1,
+      .writable = 7,
+      .field = offsetof(struct plic, priority),
       .written = plic_written_priority },
-    { .name = "PENDING", .doc = "pending sources, a bit each", .offset = 0x1000, .size = 4, .count = WORDS,
+    { .name = "PENDING",
+      .doc = "pending sources, a bit each",
+      .offset = 0x1000,
+      .size = 4,
+      .count = WORDS,
       .field = offsetof(struct plic, pending) },
-    { .name = "ENABLE", .doc = "enabled sources, a bit each; 32 words a context", .offset = 0x2000, .size = 4,
-      .count = MAX_CONTEXTS * ENABLE_WORDS, .writable = UINT32_MAX, .field = DEV_NO_FIELD,
-      .read = plic_read_enable, .written = plic_written_enable },
-    { .name = "THRESHOLD", .doc = "context n is interrupted by priorities above this", .offset = 0x200000,
-      .size = 4, .count = MAX_CONTEXTS, .stride = 0x1000, .writable = 7, .field = DEV_NO_FIELD,
-      .read = plic_read_threshold, .written = plic_written_threshold },
-    { .name = "CLAIM", .doc = "read: claims a source for context n; write: completes it", .offset = 0x200004,
-      .size = 4, .count = MAX_CONTEXTS, .stride = 0x1000, .writable = UINT32_MAX, .field = DEV_NO_FIELD,
-      .read = plic_claim, .written = plic_complete },
+    { .name = "ENABLE",
+      .doc = "enabled sources, a bit each; 32 words a context",
+      .offset = 0x2000,
+      .size = 4,
+      .count = MAX_CONTEXTS * ENABLE_WORDS,
+      .writable = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .read = plic_read_enable,
+      .written = plic_written_enable },
+    { .name = "THRESHOLD",
+      .doc = "context n is interrupted by priorities above this",
+      .offset = 0x200000,
+      .size = 4,
+      .count = MAX_CONTEXTS,
+      .stride = 0x1000,
+      .writable = 7,
+      .field = DEV_NO_FIELD,
+      .read = plic_read_threshold,
+      .written = plic_written_threshold },
+    { .name = "CLAIM",
+      .doc = "read: claims a source for context n; write: completes it",
+      .offset = 0x200004,
+      .size = 4,
+      .count = MAX_CONTEXTS,
+      .stride = 0x1000,
+      .writable = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .read = plic_claim,
+      .written = plic_complete },
     { .name = NULL },
 };
 

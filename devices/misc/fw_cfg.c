@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fw-cfg: the firmware configuration device (QEMU firmware configuration specification, MMIO layout with DMA). Owns
- * copies of its items; all are read-only to the guest. vCPU threads enter by MMIO under the device lock.
+ * fw-cfg: the firmware configuration device (QEMU firmware configuration specification, MMIO
+ * layout with DMA). Owns copies of its items; all are read-only to the guest. vCPU threads
+ * enter by MMIO under the device lock.
  */
 #include "devices/misc/fw_cfg.h"
 
@@ -93,7 +94,8 @@ int fw_cfg_add_file(struct device *d, const char *name, const void *p, size_t n,
     unsigned at = FW_CFG_FILE_FIRST;
 
     if (strlen(name) >= FILE_NAME_SIZE || n > UINT32_MAX) {
-        return err_set(e, -EINVAL, "fw-cfg file '%s': name longer than %d bytes or content over 4 GiB",
+        return err_set(e, -EINVAL,
+                       "fw-cfg file '%s': name longer than %d bytes or content over 4 GiB",
                        name, FILE_NAME_SIZE - 1);
     }
     while (at < MAX_ITEMS && f->item[at].data && strcmp(f->item[at].name, name) < 0) {
@@ -115,7 +117,8 @@ int fw_cfg_add_file(struct device *d, const char *name, const void *p, size_t n,
 /* The selected item, or an empty one. */
 static struct fw_cfg_item fw_cfg_current(const struct fw_cfg *f)
 {
-    unsigned key = f->selected & 0x3fff; /* bit 14: write, bit 15: architecture's; we have neither */
+    unsigned key = f->selected &
+                   0x3fff; /* bit 14: write, bit 15: architecture's; we have neither */
 
     if (f->selected & 0x8000 || key >= MAX_ITEMS) {
         return (struct fw_cfg_item){ .len = 0 };
@@ -130,7 +133,8 @@ static uint8_t fw_cfg_next(struct fw_cfg *f)
     return f->offset < item.len ? item.data[f->offset++] : 0;
 }
 
-/* Copies to guest memory; zeroes follow the end of the item. False when the target is not RAM. */
+/* Copies to guest memory; zeroes follow the end of the item. False when the target is not
+ * RAM. */
 static bool fw_cfg_dma_copy(struct fw_cfg *f, uint64_t to, uint32_t n)
 {
     uint8_t chunk[4096];
@@ -157,7 +161,8 @@ static void fw_cfg_dma(struct fw_cfg *f, uint64_t at)
     uint32_t control, length, result = 0;
 
     if (mem_dma_read(mem, at, &op, sizeof(op)) != 0) {
-        log_trace('u', "%s: DMA descriptor at 0x%llx is not in RAM", f->dev.id, (unsigned long long)at);
+        log_trace('u', "%s: DMA descriptor at 0x%llx is not in RAM", f->dev.id,
+                  (unsigned long long)at);
         return;
     }
     control = be32toh(op.control);
@@ -177,7 +182,8 @@ static void fw_cfg_dma(struct fw_cfg *f, uint64_t at)
     mem_dma_write(mem, at, &result, sizeof(result));
 }
 
-/* Data port: bytes keep their order in memory, so the first one is the lowest of a little-endian access. */
+/* Data port: bytes keep their order in memory, so the first one is the lowest of a little-
+ * endian access. */
 static uint64_t fw_cfg_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct fw_cfg *f = opaque;
@@ -212,7 +218,8 @@ static void fw_cfg_write(void *opaque, uint64_t offset, uint64_t value, unsigned
         f->dma_high = 0;
         fw_cfg_dma(f, at);
     } else {
-        log_trace('u', "%s: write of %u bytes at 0x%llx", f->dev.id, size, (unsigned long long)offset);
+        log_trace('u', "%s: write of %u bytes at 0x%llx", f->dev.id, size,
+                  (unsigned long long)offset);
     }
 }
 
@@ -263,19 +270,36 @@ static const struct mem_io_ops fw_cfg_ops = {
     .max_size = 8,
 };
 
-/* Widths decide what an access means here, so it has operations of its own; the table is for the reference. */
+/* Widths decide what an access means here, so it has operations of its own; the table is for
+ * the reference. */
 static const struct dev_reg fw_cfg_regs[] = {
-    { .name = "DATA", .doc = "next bytes of the selected item, any width", .offset = REG_DATA, .size = 8,
+    { .name = "DATA",
+      .doc = "next bytes of the selected item, any width",
+      .offset = REG_DATA,
+      .size = 8,
       .field = DEV_NO_FIELD },
-    { .name = "SELECTOR", .doc = "item number, big-endian; rewinds", .offset = REG_SELECTOR, .size = 2,
-      .writable = 0xffff, .field = DEV_NO_FIELD },
-    { .name = "DMA", .doc = "guest address of a DMA descriptor, big-endian; the write of the low half starts it",
-      .offset = REG_DMA_HIGH, .size = 8, .writable = UINT64_MAX, .field = DEV_NO_FIELD },
+    { .name = "SELECTOR",
+      .doc = "item number, big-endian; rewinds",
+      .offset = REG_SELECTOR,
+      .size = 2,
+      .writable = 0xffff,
+      .field = DEV_NO_FIELD },
+    { .name = "DMA",
+      .doc =
+          "guest address of a DMA descriptor, big-endian; the write of the low half starts it",
+      .offset = REG_DMA_HIGH,
+      .size = 8,
+      .writable = UINT64_MAX,
+      .field = DEV_NO_FIELD },
     { .name = NULL },
 };
 
 static const struct dev_reg_block fw_cfg_blocks[] = {
-    { .name = "mmio", .size = REG_END, .regs = fw_cfg_regs, .ops = &fw_cfg_ops, .min_size = 1,
+    { .name = "mmio",
+      .size = REG_END,
+      .regs = fw_cfg_regs,
+      .ops = &fw_cfg_ops,
+      .min_size = 1,
       .max_size = 8 },
     { .name = NULL },
 };

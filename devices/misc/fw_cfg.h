@@ -15,9 +15,17 @@ struct device;
 
 /* Well-known item numbers (QEMU firmware configuration specification). */
 enum fw_cfg_key {
-    FW_CFG_SIGNATURE = 0x00, FW_CFG_ID = 0x01, FW_CFG_UUID = 0x02, FW_CFG_RAM_SIZE = 0x03,
-    FW_CFG_NOGRAPHIC = 0x04, FW_CFG_NB_CPUS = 0x05, FW_CFG_BOOT_MENU = 0x0e, FW_CFG_MAX_CPUS = 0x0f,
-    FW_CFG_CMDLINE_SIZE = 0x14, FW_CFG_CMDLINE_DATA = 0x15, FW_CFG_FILE_DIR = 0x19,
+    FW_CFG_SIGNATURE = 0x00,
+    FW_CFG_ID = 0x01,
+    FW_CFG_UUID = 0x02,
+    FW_CFG_RAM_SIZE = 0x03,
+    FW_CFG_NOGRAPHIC = 0x04,
+    FW_CFG_NB_CPUS = 0x05,
+    FW_CFG_BOOT_MENU = 0x0e,
+    FW_CFG_MAX_CPUS = 0x0f,
+    FW_CFG_CMDLINE_SIZE = 0x14,
+    FW_CFG_CMDLINE_DATA = 0x15,
+    FW_CFG_FILE_DIR = 0x19,
     FW_CFG_FILE_FIRST = 0x20
 };
 
@@ -25,7 +33,9 @@ enum fw_cfg_key {
 void fw_cfg_set(struct device *fw_cfg, unsigned key, const void *p, size_t n);
 void fw_cfg_set_u16(struct device *fw_cfg, unsigned key, uint16_t v);
 void fw_cfg_set_u64(struct device *fw_cfg, unsigned key, uint64_t v);
-/* Adds a file (name up to 55 bytes, unique) and puts it into the directory, sorted by name. -ENOSPC: too many. */
-int fw_cfg_add_file(struct device *fw_cfg, const char *name, const void *p, size_t n, struct err *e);
+/* Adds a file (name up to 55 bytes, unique) and puts it into the directory, sorted by name.
+ * -ENOSPC: too many. */
+int fw_cfg_add_file(struct device *fw_cfg, const char *name, const void *p, size_t n,
+                    struct err *e);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * syscon: the SiFive test finisher: a guest ends or resets its machine by one write. Holds no state. vCPU threads
- * enter by MMIO; the request is served by the main thread.
+ * syscon: the SiFive test finisher: a guest ends or resets its machine by one write. Holds no
+ * state. vCPU threads enter by MMIO; the request is served by the main thread.
  */
 #include "devices/registry.h"
 #include "engine/base/log.h"
@@ -13,8 +13,8 @@ struct syscon {
     struct device dev;
 };
 
-static void syscon_written(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                           uint64_t value)
+static void syscon_written(struct device *d, const struct dev_reg *r, unsigned index,
+                           uint64_t old, uint64_t value)
 {
     (void)r, (void)index, (void)old;
     switch (value & 0xffff) {
@@ -25,7 +25,8 @@ static void syscon_written(struct device *d, const struct dev_reg *r, unsigned i
         vm_request(d->vm, VM_REQ_RESET, "guest-reset");
         break;
     case FINISH_FAIL:
-        log_info("devices", "%s: the guest reports failure, code %u", d->id, (unsigned)(value >> 16));
+        log_info("devices", "%s: the guest reports failure, code %u", d->id,
+                 (unsigned)(value >> 16));
         vm_request(d->vm, VM_REQ_POWEROFF, "guest-fail");
         break;
     default:
@@ -34,8 +35,13 @@ static void syscon_written(struct device *d, const struct dev_reg *r, unsigned i
 }
 
 static const struct dev_reg syscon_regs[] = {
-    { .name = "FINISH", .doc = "0x5555 powers off, 0x7777 resets, 0x3333 | code << 16 reports failure",
-      .offset = 0, .size = 4, .writable = UINT32_MAX, .field = DEV_NO_FIELD, .written = syscon_written },
+    { .name = "FINISH",
+      .doc = "0x5555 powers off, 0x7777 resets, 0x3333 | code << 16 reports failure",
+      .offset = 0,
+      .size = 4,
+      .writable = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .written = syscon_written },
     { .name = NULL },
 };
 

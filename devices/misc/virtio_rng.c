@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-rng: entropy (virtio 1.2 §5.4) from the host's getrandom(). Main loop, transport's lock. No state of its own.
+ * virtio-rng: entropy (virtio 1.2 §5.4) from the host's getrandom(). Main loop, transport's
+ * lock. No state of its own.
  */
 #include "devices/registry.h"
 #include "devices/virtio/virtio.h"

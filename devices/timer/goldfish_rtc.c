@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * goldfish-rtc: real-time clock of the Android emulator's "goldfish" platform (its hardware specification, GOLDFISH
- * RTC): nanoseconds since 1970 and one alarm. vCPU threads enter by MMIO, the main loop by the alarm timer.
+ * goldfish-rtc: real-time clock of the Android emulator's "goldfish" platform (its hardware
+ * specification, GOLDFISH RTC): nanoseconds since 1970 and one alarm. vCPU threads enter by
+ * MMIO, the main loop by the alarm timer.
  *
  * The guest sees the host's wall clock plus an offset that it sets by writing the time.
  */
@@ -40,7 +41,8 @@ static void rtc_update_alarm(struct rtc *t)
         t->irq_pending = true;
         vtimer_disarm(t->timer);
         rtc_update_irq(t);
-    } else if (!__builtin_add_overflow(clock_now(t->dev.vm->clock), t->alarm - now, &deadline)) {
+    } else if (!__builtin_add_overflow(clock_now(t->dev.vm->clock), t->alarm - now,
+                                       &deadline)) {
         vtimer_arm(t->timer, deadline);
     }
 }
@@ -71,8 +73,8 @@ static uint64_t rtc_read_time_high(struct device *d, const struct dev_reg *r, un
 }
 
 /* Drivers write the high half first, the low half sets the clock. */
-static void rtc_written_time_low(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                 uint64_t value)
+static void rtc_written_time_low(struct device *d, const struct dev_reg *r, unsigned index,
+                                 uint64_t old, uint64_t value)
 {
     struct rtc *t = (struct rtc *)d;
 
@@ -81,8 +83,8 @@ static void rtc_written_time_low(struct device *d, const struct dev_reg *r, unsi
     rtc_update_alarm(t);
 }
 
-static void rtc_written_time_high(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                  uint64_t value)
+static void rtc_written_time_high(struct device *d, const struct dev_reg *r, unsigned index,
+                                  uint64_t old, uint64_t value)
 {
     (void)r, (void)index, (void)old;
     ((struct rtc *)d)->write_high = value;
@@ -100,8 +102,8 @@ static uint64_t rtc_read_alarm_high(struct device *d, const struct dev_reg *r, u
     return ((struct rtc *)d)->alarm >> 32;
 }
 
-static void rtc_written_alarm_low(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                  uint64_t value)
+static void rtc_written_alarm_low(struct device *d, const struct dev_reg *r, unsigned index,
+                                  uint64_t old, uint64_t value)
 {
     struct rtc *t = (struct rtc *)d;
 
@@ -111,15 +113,15 @@ static void rtc_written_alarm_low(struct device *d, const struct dev_reg *r, uns
     rtc_update_alarm(t);
 }
 
-static void rtc_written_alarm_high(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                   uint64_t value)
+static void rtc_written_alarm_high(struct device *d, const struct dev_reg *r, unsigned index,
+                                   uint64_t old, uint64_t value)
 {
     (void)r, (void)index, (void)old;
     ((struct rtc *)d)->alarm_high = value;
 }
 
-static void rtc_written_enable(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                               uint64_t value)
+static void rtc_written_enable(struct device *d, const struct dev_reg *r, unsigned index,
+                               uint64_t old, uint64_t value)
 {
     struct rtc *t = (struct rtc *)d;
 
@@ -134,8 +136,8 @@ static uint64_t rtc_read_enable(struct device *d, const struct dev_reg *r, unsig
     return ((struct rtc *)d)->irq_enabled;
 }
 
-static void rtc_written_clear_alarm(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                    uint64_t value)
+static void rtc_written_clear_alarm(struct device *d, const struct dev_reg *r, unsigned index,
+                                    uint64_t old, uint64_t value)
 {
     struct rtc *t = (struct rtc *)d;
 
@@ -150,8 +152,8 @@ static uint64_t rtc_read_alarm_status(struct device *d, const struct dev_reg *r,
     return ((struct rtc *)d)->alarm_armed;
 }
 
-static void rtc_written_clear_irq(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                  uint64_t value)
+static void rtc_written_clear_irq(struct device *d, const struct dev_reg *r, unsigned index,
+                                  uint64_t old, uint64_t value)
 {
     struct rtc *t = (struct rtc *)d;
 
@@ -203,26 +205,66 @@ static const struct st_table rtc_state = {
 };
 
 static const struct dev_reg rtc_regs[] = {
-    { .name = "TIME_LOW", .doc = "time, low half; a read latches the high half, a write sets the clock",
-      .offset = 0x00, .size = 4, .writable = UINT32_MAX, .field = DEV_NO_FIELD,
-      .read = rtc_read_time_low, .written = rtc_written_time_low },
-    { .name = "TIME_HIGH", .doc = "time, high half; written first", .offset = 0x04, .size = 4,
-      .writable = UINT32_MAX, .field = DEV_NO_FIELD, .read = rtc_read_time_high,
+    { .name = "TIME_LOW",
+      .doc = "time, low half; a read latches the high half, a write sets the clock",
+      .offset = 0x00,
+      .size = 4,
+      .writable = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .read = rtc_read_time_low,
+      .written = rtc_written_time_low },
+    { .name = "TIME_HIGH",
+      .doc = "time, high half; written first",
+      .offset = 0x04,
+      .size = 4,
+      .writable = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .read = rtc_read_time_high,
       .written = rtc_written_time_high },
-    { .name = "ALARM_LOW", .doc = "alarm, low half; a write arms it", .offset = 0x08, .size = 4,
-      .writable = UINT32_MAX, .field = DEV_NO_FIELD, .read = rtc_read_alarm_low,
+    { .name = "ALARM_LOW",
+      .doc = "alarm, low half; a write arms it",
+      .offset = 0x08,
+      .size = 4,
+      .writable = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .read = rtc_read_alarm_low,
       .written = rtc_written_alarm_low },
-    { .name = "ALARM_HIGH", .doc = "alarm, high half; written first", .offset = 0x0c, .size = 4,
-      .writable = UINT32_MAX, .field = DEV_NO_FIELD, .read = rtc_read_alarm_high,
+    { .name = "ALARM_HIGH",
+      .doc = "alarm, high half; written first",
+      .offset = 0x0c,
+      .size = 4,
+      .writable = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .read = rtc_read_alarm_high,
       .written = rtc_written_alarm_high },
-    { .name = "IRQ_ENABLED", .doc = "bit 0: the alarm interrupts", .offset = 0x10, .size = 4, .writable = 1,
-      .field = DEV_NO_FIELD, .read = rtc_read_enable, .written = rtc_written_enable },
-    { .name = "CLEAR_ALARM", .doc = "a write disarms the alarm", .offset = 0x14, .size = 4,
-      .writable = UINT32_MAX, .field = DEV_NO_FIELD, .written = rtc_written_clear_alarm },
-    { .name = "ALARM_STATUS", .doc = "1 while the alarm waits", .offset = 0x18, .size = 4,
-      .field = DEV_NO_FIELD, .read = rtc_read_alarm_status },
-    { .name = "CLEAR_INTERRUPT", .doc = "a write ends the interrupt", .offset = 0x1c, .size = 4,
-      .writable = UINT32_MAX, .field = DEV_NO_FIELD, .written = rtc_written_clear_irq },
+    { .name = "IRQ_ENABLED",
+      .doc = "bit 0: the alarm interrupts",
+      .offset = 0x10,
+      .size = 4,
+      .writable = 1,
+      .field = DEV_NO_FIELD,
+      .read = rtc_read_enable,
+      .written = rtc_written_enable },
+    { .name = "CLEAR_ALARM",
+      .doc = "a write disarms the alarm",
+      .offset = 0x14,
+      .size = 4,
+      .writable = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .written = rtc_written_clear_alarm },
+    { .name = "ALARM_STATUS",
+      .doc = "1 while the alarm waits",
+      .offset = 0x18,
+      .size = 4,
+      .field = DEV_NO_FIELD,
+      .read = rtc_read_alarm_status },
+    { .name = "CLEAR_INTERRUPT",
+      .doc = "a write ends the interrupt",
+      .offset = 0x1c,
+      .size = 4,
+      .writable = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .written = rtc_written_clear_irq },
     { .name = NULL },
 };
 

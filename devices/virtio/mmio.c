@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-mmio: the memory-mapped transport (virtio 1.2 §4.2, version 2; no legacy interface). Its device lock covers the
- * virtio device behind it too. Without a device the slot answers with device id 0.
+ * virtio-mmio: the memory-mapped transport (virtio 1.2 §4.2, version 2; no legacy interface).
+ * Its device lock covers the virtio device behind it too. Without a device the slot answers
+ * with device id 0.
  */
 #include "devices/registry.h"
 #include "devices/virtio/virtio.h"
@@ -54,8 +55,8 @@ static uint64_t mmio_read_features(struct device *d, const struct dev_reg *r, un
     return m->v ? virtio_offered(m->v, m->device_sel) : 0;
 }
 
-static void mmio_written_features(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                  uint64_t value)
+static void mmio_written_features(struct device *d, const struct dev_reg *r, unsigned index,
+                                  uint64_t old, uint64_t value)
 {
     struct virtio_mmio *m = mmio_of(d);
 
@@ -73,8 +74,8 @@ static uint64_t mmio_read_num_max(struct device *d, const struct dev_reg *r, uns
     return q ? q->max : 0;
 }
 
-static void mmio_written_num(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                             uint64_t value)
+static void mmio_written_num(struct device *d, const struct dev_reg *r, unsigned index,
+                             uint64_t old, uint64_t value)
 {
     struct virtq *q = mmio_queue(mmio_of(d));
 
@@ -92,8 +93,8 @@ static uint64_t mmio_read_ready(struct device *d, const struct dev_reg *r, unsig
     return q && q->ready;
 }
 
-static void mmio_written_ready(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                               uint64_t value)
+static void mmio_written_ready(struct device *d, const struct dev_reg *r, unsigned index,
+                               uint64_t old, uint64_t value)
 {
     struct virtio_mmio *m = mmio_of(d);
 
@@ -103,8 +104,8 @@ static void mmio_written_ready(struct device *d, const struct dev_reg *r, unsign
     }
 }
 
-static void mmio_written_notify(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                uint64_t value)
+static void mmio_written_notify(struct device *d, const struct dev_reg *r, unsigned index,
+                                uint64_t old, uint64_t value)
 {
     struct virtio_mmio *m = mmio_of(d);
 
@@ -112,7 +113,8 @@ static void mmio_written_notify(struct device *d, const struct dev_reg *r, unsig
     if (m->v && value < m->v->ops->n_queues && virtio_working(m->v)) {
         virtio_ring(m->v, (unsigned)value);
     } else {
-        log_trace('v', "%s: bell for queue %llu that does not work", d->id, (unsigned long long)value);
+        log_trace('v', "%s: bell for queue %llu that does not work", d->id,
+                  (unsigned long long)value);
     }
 }
 
@@ -122,8 +124,8 @@ static uint64_t mmio_read_isr(struct device *d, const struct dev_reg *r, unsigne
     return mmio_of(d)->v ? mmio_of(d)->v->isr : 0;
 }
 
-static void mmio_written_ack(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                             uint64_t value)
+static void mmio_written_ack(struct device *d, const struct dev_reg *r, unsigned index,
+                             uint64_t old, uint64_t value)
 {
     struct virtio_mmio *m = mmio_of(d);
 
@@ -140,8 +142,8 @@ static uint64_t mmio_read_status(struct device *d, const struct dev_reg *r, unsi
     return mmio_of(d)->v ? mmio_of(d)->v->status : 0;
 }
 
-static void mmio_written_status(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                                uint64_t value)
+static void mmio_written_status(struct device *d, const struct dev_reg *r, unsigned index,
+                                uint64_t old, uint64_t value)
 {
     (void)r, (void)index, (void)old;
     if (mmio_of(d)->v) {
@@ -150,8 +152,8 @@ static void mmio_written_status(struct device *d, const struct dev_reg *r, unsig
 }
 
 /* Queue addresses: low half, high half of desc, avail (driver), used (device). */
-static void mmio_written_addr(struct device *d, const struct dev_reg *r, unsigned index, uint64_t old,
-                              uint64_t value)
+static void mmio_written_addr(struct device *d, const struct dev_reg *r, unsigned index,
+                              uint64_t old, uint64_t value)
 {
     struct virtq *q = mmio_queue(mmio_of(d));
     unsigned which = (r->offset - 0x80) / 0x10;
@@ -239,35 +241,50 @@ static const struct st_table mmio_state = {
     .fields = mmio_fields,
 };
 
-#define RO(name_, at, doc_, read_)                                                              \
-    {                                                                                           \
-        .name = (name_), .doc = (doc_), .offset = (at), .size = 4, .field = DEV_NO_FIELD,       \
-        .read = (read_)                                                                         \
+#define RO(name_, at, doc_, read_)                                                             \
+    {                                                                                          \
+        .name = (name_), .doc = (doc_), .offset = (at), .size = 4, .field = DEV_NO_FIELD,      \
+        .read = (read_)                                                                        \
     }
-#define WO(name_, at, doc_, written_)                                                           \
-    {                                                                                           \
-        .name = (name_), .doc = (doc_), .offset = (at), .size = 4, .writable = UINT32_MAX,      \
-        .field = DEV_NO_FIELD, .written = (written_)                                            \
+#define WO(name_, at, doc_, written_)                                                          \
+    {                                                                                          \
+        .name = (name_), .doc = (doc_), .offset = (at), .size = 4, .writable = UINT32_MAX,     \
+        .field = DEV_NO_FIELD, .written = (written_)                                           \
     }
-#define SEL(name_, at, doc_, field_)                                                            \
-    {                                                                                           \
-        .name = (name_), .doc = (doc_), .offset = (at), .size = 4, .writable = UINT32_MAX,      \
-        .field = offsetof(struct virtio_mmio, field_)                                           \
+#define SEL(name_, at, doc_, field_)                                                           \
+    {                                                                                          \
+        .name = (name_), .doc = (doc_), .offset = (at), .size = 4, .writable = UINT32_MAX,     \
+        .field = offsetof(struct virtio_mmio, field_)                                          \
     }
-#define ADDR(name_, at, doc_)                                                                   \
-    {                                                                                           \
-        .name = (name_), .doc = (doc_), .offset = (at), .size = 4, .count = 2,                  \
-        .writable = UINT32_MAX, .field = DEV_NO_FIELD, .written = mmio_written_addr             \
+#define ADDR(name_, at, doc_)                                                                  \
+    {                                                                                          \
+        .name = (name_), .doc = (doc_), .offset = (at), .size = 4, .count = 2,                 \
+        .writable = UINT32_MAX, .field = DEV_NO_FIELD, .written = mmio_written_addr            \
     }
 
 static const struct dev_reg mmio_regs[] = {
-    { .name = "MagicValue", .doc = "\"virt\"", .offset = 0x00, .size = 4, .reset = 0x74726976,
-      .field = DEV_NO_FIELD, .read = mmio_read_magic },
-    { .name = "Version", .doc = "2: virtio 1.x", .offset = 0x04, .size = 4, .reset = 2, .field = DEV_NO_FIELD,
+    { .name = "MagicValue",
+      .doc = "\"virt\"",
+      .offset = 0x00,
+      .size = 4,
+      .reset = 0x74726976,
+      .field = DEV_NO_FIELD,
+      .read = mmio_read_magic },
+    { .name = "Version",
+      .doc = "2: virtio 1.x",
+      .offset = 0x04,
+      .size = 4,
+      .reset = 2,
+      .field = DEV_NO_FIELD,
       .read = mmio_read_magic },
     RO("DeviceID", 0x08, "device type, 0 for an empty slot", mmio_read_id),
-    { .name = "VendorID", .doc = "\"VMD\"", .offset = 0x0c, .size = 4, .reset = VENDOR_VMD,
-      .field = DEV_NO_FIELD, .read = mmio_read_magic },
+    { .name = "VendorID",
+      .doc = "\"VMD\"",
+      .offset = 0x0c,
+      .size = 4,
+      .reset = VENDOR_VMD,
+      .field = DEV_NO_FIELD,
+      .read = mmio_read_magic },
     RO("DeviceFeatures", 0x10, "selected word of offered features", mmio_read_features),
     SEL("DeviceFeaturesSel", 0x14, "selects a word of DeviceFeatures", device_sel),
     WO("DriverFeatures", 0x20, "selected word of accepted features", mmio_written_features),
@@ -275,19 +292,40 @@ static const struct dev_reg mmio_regs[] = {
     SEL("QueueSel", 0x30, "selects the queue of the registers below", queue_sel),
     RO("QueueNumMax", 0x34, "most entries of the queue, 0: no such queue", mmio_read_num_max),
     WO("QueueNum", 0x38, "entries of the queue, a power of two", mmio_written_num),
-    { .name = "QueueReady", .doc = "1 puts the queue to use", .offset = 0x44, .size = 4, .writable = 1,
-      .field = DEV_NO_FIELD, .read = mmio_read_ready, .written = mmio_written_ready },
-    WO("QueueNotify", 0x50, "rings the bell of the queue whose number is written", mmio_written_notify),
-    RO("InterruptStatus", 0x60, "bit 0: used buffers, bit 1: configuration changed", mmio_read_isr),
-    WO("InterruptACK", 0x64, "clears the bits written as 1 in InterruptStatus", mmio_written_ack),
-    { .name = "Status", .doc = "device status; writing 0 resets", .offset = 0x70, .size = 4, .writable = 0xff,
-      .field = DEV_NO_FIELD, .read = mmio_read_status, .written = mmio_written_status },
+    { .name = "QueueReady",
+      .doc = "1 puts the queue to use",
+      .offset = 0x44,
+      .size = 4,
+      .writable = 1,
+      .field = DEV_NO_FIELD,
+      .read = mmio_read_ready,
+      .written = mmio_written_ready },
+    WO("QueueNotify", 0x50, "rings the bell of the queue whose number is written",
+       mmio_written_notify),
+    RO("InterruptStatus", 0x60, "bit 0: used buffers, bit 1: configuration changed",
+       mmio_read_isr),
+    WO("InterruptACK", 0x64, "clears the bits written as 1 in InterruptStatus",
+       mmio_written_ack),
+    { .name = "Status",
+      .doc = "device status; writing 0 resets",
+      .offset = 0x70,
+      .size = 4,
+      .writable = 0xff,
+      .field = DEV_NO_FIELD,
+      .read = mmio_read_status,
+      .written = mmio_written_status },
     ADDR("QueueDesc", 0x80, "descriptor table, low and high half of the address"),
     ADDR("QueueDriver", 0x90, "available ring, low and high half"),
     ADDR("QueueDevice", 0xa0, "used ring, low and high half"),
     WO("SHMSel", 0xac, "selects a shared memory region (there is none)", NULL),
-    { .name = "SHMLen/SHMBase", .doc = "length and base of the region: all ones, absent", .offset = 0xb0,
-      .size = 4, .count = 4, .reset = UINT32_MAX, .field = DEV_NO_FIELD, .read = mmio_read_shm },
+    { .name = "SHMLen/SHMBase",
+      .doc = "length and base of the region: all ones, absent",
+      .offset = 0xb0,
+      .size = 4,
+      .count = 4,
+      .reset = UINT32_MAX,
+      .field = DEV_NO_FIELD,
+      .read = mmio_read_shm },
     RO("ConfigGeneration", 0xfc, "changes with the configuration space", mmio_read_generation),
     { .name = NULL },
 };
@@ -307,7 +345,9 @@ static const struct dev_reg_block mmio_blocks[] = {
 };
 
 static const struct dev_prop mmio_props[] = {
-    { .name = "device", .kind = PROP_PTR, .offset = offsetof(struct virtio_mmio, v),
+    { .name = "device",
+      .kind = PROP_PTR,
+      .offset = offsetof(struct virtio_mmio, v),
       .doc = "realized virtio device behind this slot" },
     { .name = NULL },
 };

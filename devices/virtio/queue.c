@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Split virtqueues (virtio 1.2 §2.7) with indirect descriptors and event index. All with the transport's lock held.
+ * Split virtqueues (virtio 1.2 §2.7) with indirect descriptors and event index. All with the
+ * transport's lock held.
  *
- * The rings are shared with running vCPUs: indices are read and written once with acquire and release order, and every
- * descriptor is copied before it is checked.
+ * The rings are shared with running vCPUs: indices are read and written once with acquire and
+ * release order, and every descriptor is copied before it is checked.
  */
 #include "devices/virtio/virtio.h"
 #include "engine/base/log.h"
@@ -45,7 +46,8 @@ static size_t avail_bytes(const struct virtq *vq)
 
 static size_t used_bytes(const struct virtq *vq)
 {
-    return sizeof(struct vring_used) + vq->num * sizeof(struct vring_used_elem) + sizeof(uint16_t);
+    return sizeof(struct vring_used) + vq->num * sizeof(struct vring_used_elem) +
+           sizeof(uint16_t);
 }
 
 /* Finds the three parts in guest RAM; a queue that is not there breaks the device. */
@@ -149,7 +151,8 @@ static bool walk_add(struct virtio *v, struct walk *w, const struct vring_desc *
     return true;
 }
 
-/* Follows the chain from `head` into v->walk. Bounded: no table is walked further than its number of entries. */
+/* Follows the chain from `head` into v->walk. Bounded: no table is walked further than its
+ * number of entries. */
 static bool walk_chain(struct virtio *v, struct walk *w, uint16_t head)
 {
     uint32_t at = head, steps = 0;
@@ -200,7 +203,8 @@ struct virtio_elem *virtq_pop(struct virtio *v, unsigned q)
         virtio_broken(v, "the available ring has an impossible index");
         return NULL;
     }
-    /* A driver that offers buffers twice could otherwise make us hold any number of requests. */
+    /* A driver that offers buffers twice could otherwise make us hold any number of
+     * requests. */
     if (vq->in_flight >= vq->num) {
         virtio_broken(v, "more requests are in flight than the queue has entries");
         return NULL;
@@ -229,7 +233,8 @@ void virtio_elem_free(struct virtio_elem *el)
     free(el);
 }
 
-/* Device writes become known to the dirty log and the translator before the driver can see the completion. */
+/* Device writes become known to the dirty log and the translator before the driver can see
+ * the completion. */
 static void elem_written(struct virtio *v, const struct virtio_elem *el, uint64_t written)
 {
     for (unsigned i = el->n_out; i < el->n_out + el->n_in && written > 0; i++) {
@@ -271,7 +276,8 @@ void virtq_unpop(struct virtio *v, unsigned q, struct virtio_elem *el)
     virtio_elem_free(el);
 }
 
-/* virtio 1.2 §2.7.7.2: interrupts are wanted when used_event lies in the entries filled since the last one. */
+/* virtio 1.2 §2.7.7.2: interrupts are wanted when used_event lies in the entries filled
+ * since the last one. */
 static bool signal_wanted(struct virtio *v, struct virtq *vq, const struct vring *r)
 {
     uint16_t old = vq->signalled, fresh = vq->used_idx;
@@ -317,8 +323,8 @@ bool virtq_rearm(struct virtio *v, unsigned q)
 }
 
 /* Copies n bytes between buf and sg[0..count), `skip` bytes into it. */
-static size_t sg_copy(const struct virtio_sg *sg, unsigned count, uint64_t skip, uint8_t *buf, size_t n,
-                      bool to_guest)
+static size_t sg_copy(const struct virtio_sg *sg, unsigned count, uint64_t skip, uint8_t *buf,
+                      size_t n, bool to_guest)
 {
     size_t done = 0;
 

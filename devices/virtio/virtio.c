@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Virtio devices, the part above the rings: negotiation, status, bells, configuration space (virtio 1.2 §2.1 to §2.5, §3).
- * Transport threads enter with the transport's lock held; virtio_service() runs on the main loop.
+ * Virtio devices, the part above the rings: negotiation, status, bells, configuration space
+ * (virtio 1.2 §2.1 to §2.5, §3). Transport threads enter with the transport's lock held;
+ * virtio_service() runs on the main loop.
  */
 #include "devices/virtio/virtio.h"
 
@@ -133,7 +134,8 @@ uint8_t virtio_set_status(struct virtio *v, uint8_t status)
         virtio_reset(v);
         return 0;
     }
-    /* Features that were not offered, or a driver from before 1.0, are refused by not setting FEATURES_OK. */
+    /* Features that were not offered, or a driver from before 1.0, are refused by not
+     * setting FEATURES_OK. */
     if ((status & VIRTIO_STATUS_FEATURES_OK) && !(v->status & VIRTIO_STATUS_FEATURES_OK) &&
         ((v->features & ~v->offered) || !(v->features & VIRTIO_F_VERSION_1))) {
         log_trace('v', "%s: driver asks for features 0x%llx of 0x%llx", v->dev.id,
@@ -174,10 +176,12 @@ void virtq_set_ready(struct virtio *v, unsigned q, bool ready)
     struct virtq *vq = &v->queue[q];
 
     if (ready && !vq->ready) {
-        /* A split ring has a power of two of entries; desc, avail, used are aligned to 16, 2, 4 (virtio 1.2 §2.7). */
+        /* A split ring has a power of two of entries; desc, avail, used are aligned to 16,
+         * 2, 4 (virtio 1.2 §2.7). */
         if (vq->num == 0 || vq->num > vq->max || (vq->num & (vq->num - 1)) || vq->desc % 16 ||
             vq->avail % 2 || vq->used % 4) {
-            log_trace('v', "%s: queue %u: size %u or its addresses are not valid", v->dev.id, q, vq->num);
+            log_trace('v', "%s: queue %u: size %u or its addresses are not valid", v->dev.id, q,
+                      vq->num);
             return;
         }
         vq->last_avail = vq->used_idx = vq->signalled = 0;
@@ -225,12 +229,13 @@ static int virtio_loaded(void *obj, struct err *e)
         const struct virtq *vq = &v->queue[q];
 
         if (vq->num > vq->max || (vq->num & (vq->num - 1)) || (vq->ready && vq->num == 0)) {
-            return err_set(e, -EINVAL, "%s: queue %u has an impossible size %u", v->dev.id, q, vq->num);
+            return err_set(e, -EINVAL, "%s: queue %u has an impossible size %u", v->dev.id, q,
+                           vq->num);
         }
     }
     if (v->features & ~v->offered) {
-        return err_set(e, -EINVAL, "%s: state uses features 0x%llx that this device lacks", v->dev.id,
-                       (unsigned long long)(v->features & ~v->offered));
+        return err_set(e, -EINVAL, "%s: state uses features 0x%llx that this device lacks",
+                       v->dev.id, (unsigned long long)(v->features & ~v->offered));
     }
     return 0;
 }
@@ -257,8 +262,13 @@ static const struct st_field virtio_fields[] = {
     ST_FIELD(struct virtio, status, ST_U8, 1, "device status"),
     ST_FIELD(struct virtio, isr, ST_U8, 1, "interrupt causes not yet acknowledged"),
     ST_FIELD(struct virtio, config_generation, ST_U32, 1, "version of the configuration space"),
-    { .name = "queue", .kind = ST_STRUCT, .offset = offsetof(struct virtio, queue),
-      .count = VIRTIO_MAX_QUEUES, .stride = sizeof(struct virtq), .since = 1, .table = &virtq_state,
+    { .name = "queue",
+      .kind = ST_STRUCT,
+      .offset = offsetof(struct virtio, queue),
+      .count = VIRTIO_MAX_QUEUES,
+      .stride = sizeof(struct virtq),
+      .since = 1,
+      .table = &virtq_state,
       .doc = "virtqueues" },
     ST_END,
 };

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Transport-neutral virtio devices (OASIS virtio 1.2): feature negotiation, status, split virtqueues with indirect
- * descriptors and event index, configuration space.
+ * Transport-neutral virtio devices (OASIS virtio 1.2): feature negotiation, status, split
+ * virtqueues with indirect descriptors and event index, configuration space.
  *
- * A virtio device is a `struct device` without registers of its own; a transport (virtio-mmio) gives it registers, an
- * interrupt line and the lock that covers both. A vCPU only rings the bell: queues are served on the main loop, where
- * back ends complete too. Nothing in a ring is trusted: descriptors are copied once and checked, chains are bounded, and
- * a driver that breaks the rules gets DEVICE_NEEDS_RESET, never more.
+ * A virtio device is a `struct device` without registers of its own; a transport (virtio-mmio)
+ * gives it registers, an interrupt line and the lock that covers both. A vCPU only rings the
+ * bell: queues are served on the main loop, where back ends complete too. Nothing in a ring is
+ * trusted: descriptors are copied once and checked, chains are bounded, and a driver that
+ * breaks the rules gets DEVICE_NEEDS_RESET, never more.
  */
 #ifndef VMD_DEVICES_VIRTIO_VIRTIO_H
 #define VMD_DEVICES_VIRTIO_VIRTIO_H
@@ -20,8 +21,12 @@
 #define VIRTIO_MAX_CONFIG 256
 
 enum {
-    VIRTIO_STATUS_ACKNOWLEDGE = 1, VIRTIO_STATUS_DRIVER = 2, VIRTIO_STATUS_DRIVER_OK = 4,
-    VIRTIO_STATUS_FEATURES_OK = 8, VIRTIO_STATUS_NEEDS_RESET = 64, VIRTIO_STATUS_FAILED = 128
+    VIRTIO_STATUS_ACKNOWLEDGE = 1,
+    VIRTIO_STATUS_DRIVER = 2,
+    VIRTIO_STATUS_DRIVER_OK = 4,
+    VIRTIO_STATUS_FEATURES_OK = 8,
+    VIRTIO_STATUS_NEEDS_RESET = 64,
+    VIRTIO_STATUS_FAILED = 128
 };
 enum { VIRTIO_ISR_QUEUE = 1, VIRTIO_ISR_CONFIG = 2 };
 #define VIRTIO_F_INDIRECT_DESC (1ull << 28)
@@ -37,8 +42,9 @@ struct virtio_sg {
     uint32_t len;
 };
 
-/* One request: the pieces the device reads (out), then those it writes (in). Owned by the device from virtq_pop() until
- * virtq_push() or virtio_elem_free(). Its pointers stay valid until virtio_ops.reset returns. */
+/* One request: the pieces the device reads (out), then those it writes (in). Owned by the
+ * device from virtq_pop() until virtq_push() or virtio_elem_free(). Its pointers stay valid
+ * until virtio_ops.reset returns. */
 struct virtio_elem {
     struct list node; /* for the device's own lists */
     uint16_t head;
@@ -59,7 +65,7 @@ struct virtq {
 };
 
 struct virtio_ops {
-    uint32_t id;                           /* virtio 1.2 §5 */
+    uint32_t id; /* virtio 1.2 §5 */
     unsigned n_queues;
     uint32_t queue_max[VIRTIO_MAX_QUEUES]; /* powers of two */
     uint32_t config_size;                  /* at most VIRTIO_MAX_CONFIG */
@@ -68,14 +74,15 @@ struct virtio_ops {
     /* Fills config_size bytes, little-endian. Lock held; may be NULL. */
     void (*config)(struct virtio *v, uint8_t *out);
     void (*config_written)(struct virtio *v, uint32_t offset, uint64_t value, unsigned size);
-    /* Drops what is in flight; when it returns, nothing touches guest memory any more. Any thread, lock held; NULL: nothing to drop. */
+    /* Drops what is in flight; when it returns, nothing touches guest memory any more. Any
+     * thread, lock held; NULL: nothing to drop. */
     void (*reset)(struct virtio *v);
 };
 
 struct virtio {
     struct device dev;
     const struct virtio_ops *ops;
-    uint64_t offered; /* features; VERSION_1, INDIRECT_DESC and EVENT_IDX are added by virtio_setup */
+    uint64_t offered; /* features; virtio_setup adds VERSION_1, INDIRECT_DESC, EVENT_IDX */
 
     /* Set by the transport at its realize. */
     struct bus_lock *lock;
@@ -87,17 +94,17 @@ struct virtio {
     uint32_t config_generation;
     struct virtq queue[VIRTIO_MAX_QUEUES];
 
-    _Atomic unsigned bells;   /* a bit a queue that waits for the main loop */
-    struct virtio_sg *walk;   /* scratch of virtq_pop, VIRTIO_MAX_CHAIN long */
+    _Atomic unsigned bells; /* a bit a queue that waits for the main loop */
+    struct virtio_sg *walk; /* scratch of virtq_pop, VIRTIO_MAX_CHAIN long */
 };
 
 /* State of the common part, nested as field "virtio" in the table of each device. */
 extern const struct st_table virtio_state;
-#define VIRTIO_ST_FIELD                                                                         \
-    {                                                                                           \
-        .name = "virtio", .kind = ST_STRUCT, .offset = 0, .count = 1,                           \
-        .stride = sizeof(struct virtio), .since = 1, .table = &virtio_state,                    \
-        .doc = "status, features and queues"                                                    \
+#define VIRTIO_ST_FIELD                                                                        \
+    {                                                                                          \
+        .name = "virtio", .kind = ST_STRUCT, .offset = 0, .count = 1,                          \
+        .stride = sizeof(struct virtio), .since = 1, .table = &virtio_state,                   \
+        .doc = "status, features and queues"                                                   \
     }
 
 /* --- for devices --- */
@@ -106,14 +113,16 @@ extern const struct st_table virtio_state;
 void virtio_setup(struct virtio *v, const struct virtio_ops *ops, uint64_t features);
 void virtio_done(struct virtio *v);
 
-/* The next request of queue q, or NULL when there is none or the driver broke the ring. Main loop, lock held. */
+/* The next request of queue q, or NULL when there is none or the driver broke the ring. Main
+ * loop, lock held. */
 struct virtio_elem *virtq_pop(struct virtio *v, unsigned q);
-/* Returns a request with `written` bytes of its in part filled (their mem_written() is done here). Requests from before a
- * reset are just freed. Lock held. */
+/* Returns a request with `written` bytes of its in part filled (their mem_written() is done
+ * here). Requests from before a reset are just freed. Lock held. */
 void virtq_push(struct virtio *v, unsigned q, struct virtio_elem *el, uint64_t written);
 /* Tells the driver about pushes, if it wants to know. After a batch; lock held. */
 void virtq_signal(struct virtio *v, unsigned q);
-/* Asks the driver to ring for further requests; true when some arrived meanwhile: go on popping. */
+/* Asks the driver to ring for further requests; true when some arrived meanwhile: go on
+ * popping. */
 bool virtq_rearm(struct virtio *v, unsigned q);
 void virtio_elem_free(struct virtio_elem *el);
 /* Puts the request popped last back to the ring, as if it had never been taken. Lock held. */
@@ -126,7 +135,8 @@ bool virtio_working(const struct virtio *v); /* DRIVER_OK and not broken */
 /* False while the VM is paused: requests and completions then wait for virtio_resumed(). */
 bool virtio_may_run(const struct virtio *v);
 
-/* Copies between a request and a buffer, skipping `skip` bytes of its out or in part first; returns the bytes copied. */
+/* Copies between a request and a buffer, skipping `skip` bytes of its out or in part first;
+ * returns the bytes copied. */
 size_t virtio_get(const struct virtio_elem *el, uint64_t skip, void *out, size_t n);
 size_t virtio_put(struct virtio_elem *el, uint64_t skip, const void *in, size_t n);
 
@@ -135,8 +145,10 @@ void virtio_resumed(struct device *d);
 
 /* --- for transports (lock held unless said) --- */
 
-void virtio_ring(struct virtio *v, unsigned q); /* any thread, with or without lock: serve q on the main loop soon */
-void virtio_ring_all(struct virtio *v);         /* all queues that are ready */
+void virtio_ring(
+    struct virtio *v,
+    unsigned q); /* any thread, with or without lock: serve q on the main loop soon */
+void virtio_ring_all(struct virtio *v); /* all queues that are ready */
 void virtio_reset(struct virtio *v);
 uint8_t virtio_set_status(struct virtio *v, uint8_t status); /* returns the new status */
 uint32_t virtio_offered(const struct virtio *v, uint32_t select);

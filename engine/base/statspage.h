@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The page that an emulator publishes its statistics in: a memfd of 4096 bytes, size-sealed by whoever made it,
- * mapped writable by the emulator and read-only by the daemon. A sequence lock guards it, so a reader never waits for a
- * writer: it retries a bounded number of times and then keeps its last good copy.
+ * The page that an emulator publishes its statistics in: a memfd of 4096 bytes, size-sealed by
+ * whoever made it, mapped writable by the emulator and read-only by the daemon. A sequence lock
+ * guards it, so a reader never waits for a writer: it retries a bounded number of times and
+ * then keeps its last good copy.
  *
  * The writer is not trusted: a reader copies the page, then checks counts with stats_page_ok().
  */
@@ -44,11 +45,11 @@ struct stats_page {
     uint64_t started_ns;   /* of the emulator */
     uint64_t interval_ns;  /* published at least this often while healthy */
     uint32_t pid;
-    uint32_t state;        /* enum stats_state */
-    char reason[64];       /* why it is in this state; terminated */
+    uint32_t state;  /* enum stats_state */
+    char reason[64]; /* why it is in this state; terminated */
     uint64_t guest_time_ns;
-    uint64_t cpu_time_ns;  /* of the process */
-    uint64_t memory_rss;   /* bytes */
+    uint64_t cpu_time_ns; /* of the process */
+    uint64_t memory_rss;  /* bytes */
     uint64_t instructions;
     uint64_t tb_translated, tb_flushes, cache_used, cache_size;
     uint64_t exits, mmio, interrupts;
@@ -78,8 +79,8 @@ static inline void stats_page_publish(struct stats_page *page, const struct stat
 static inline bool stats_page_ok(const struct stats_page *p)
 {
     if (p->magic != STATS_MAGIC || p->version != STATS_VERSION || p->size != sizeof(*p) ||
-        p->n_vcpus > STATS_MAX_VCPUS || p->n_disks > STATS_MAX_DISKS || p->state > STATS_STOPPED ||
-        p->reason[sizeof(p->reason) - 1]) {
+        p->n_vcpus > STATS_MAX_VCPUS || p->n_disks > STATS_MAX_DISKS ||
+        p->state > STATS_STOPPED || p->reason[sizeof(p->reason) - 1]) {
         return false;
     }
     for (unsigned i = 0; i < p->n_disks; i++) {
@@ -90,20 +91,22 @@ static inline bool stats_page_ok(const struct stats_page *p)
     return true;
 }
 
-/* Copies a consistent page; false after a bounded number of tries, or when nothing valid was published yet: `out` is
- * then untouched, so that it keeps the last good copy. Never blocks. */
+/* Copies a consistent page; false after a bounded number of tries, or when nothing valid was
+ * published yet: `out` is then untouched, so that it keeps the last good copy. Never blocks. */
 static inline bool stats_page_read(const struct stats_page *page, struct stats_page *out)
 {
     for (unsigned tries = 0; tries < 64; tries++) {
         struct stats_page copy;
-        uint64_t seq = atomic_load_explicit(&((struct stats_page *)(uintptr_t)page)->seq, memory_order_acquire);
+        uint64_t seq = atomic_load_explicit(&((struct stats_page *)(uintptr_t)page)->seq,
+                                            memory_order_acquire);
 
         if (seq == 0 || (seq & 1)) {
             continue;
         }
         memcpy(&copy, (const void *)page, sizeof(copy));
         atomic_thread_fence(memory_order_acquire);
-        if (atomic_load_explicit(&((struct stats_page *)(uintptr_t)page)->seq, memory_order_relaxed) != seq) {
+        if (atomic_load_explicit(&((struct stats_page *)(uintptr_t)page)->seq,
+                                 memory_order_relaxed) != seq) {
             continue;
         }
         if (!stats_page_ok(&copy)) {

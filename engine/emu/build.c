@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From the configuration to a VM on a board: engine, files, disks. Owns the descriptors of the images. Main thread.
+ * From the configuration to a VM on a board: engine, files, disks. Owns the descriptors of the
+ * images. Main thread.
  */
 #include "engine/arch/riscv/cpu.h"
 #include "engine/base/fd.h"
@@ -37,7 +38,8 @@ static const struct {
     { API_ARCH_RISCV32, &riscv32_arch, 32 },
 };
 
-/* --- files ----------------------------------------------------------------------------------- */
+/* --- files
+ * ----------------------------------------------------------------------------------- */
 
 /* The descriptor the spawner passed for a path, or NULL. */
 static struct emu_file *given_file(struct emu *m, const char *path)
@@ -85,12 +87,15 @@ static int firmware_file(struct emu *m, struct board_config *b, struct err *e)
         return image_file(m, "firmware", fw, &b->firmware, e);
     }
     if (b->xlen == 32) {
-        return err_set(e, -ENOENT, "there is no packaged OpenSBI for riscv32: set \"firmware\" to a file, or to "
-                                   "\"none\" to start the kernel in machine mode");
+        return err_set(
+            e, -ENOENT,
+            "there is no packaged OpenSBI for riscv32: set \"firmware\" to a file, or to "
+            "\"none\" to start the kernel in machine mode");
     }
     rc = image_file(m, "firmware", OPENSBI_RV64, &b->firmware, e);
     if (rc == -ENOENT && m->opt.config_fd < 0) {
-        err_set(e, rc, "the default firmware %s is missing: install the package opensbi", OPENSBI_RV64);
+        err_set(e, rc, "the default firmware %s is missing: install the package opensbi",
+                OPENSBI_RV64);
     }
     return rc;
 }
@@ -106,9 +111,11 @@ static int open_images(struct emu *m, struct board_config *b, struct err *e)
     return rc != 0 ? rc : firmware_file(m, b, e);
 }
 
-/* --- disks ----------------------------------------------------------------------------------- */
+/* --- disks
+ * ----------------------------------------------------------------------------------- */
 
-static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **name, struct err *e)
+static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
+                     struct err *e)
 {
     const struct api_disk *d = &m->config.disks[i];
     struct emu_file *given = given_file(m, d->file);
@@ -166,7 +173,8 @@ static int open_disks(struct emu *m, struct board_config *b, struct err *e)
     return rc;
 }
 
-/* --- the VM ---------------------------------------------------------------------------------- */
+/* --- the VM
+ * ---------------------------------------------------------------------------------- */
 
 static int check_memory(const struct api_vm_config *c, struct err *e)
 {
@@ -199,8 +207,10 @@ static int new_vm(struct emu *m, struct board_config *b, struct err *e)
     }
     m->board_class = board_find(api_enum_name(&api_type_machine, (int)c->machine));
     if (!engine || !arch || !m->board_class) {
-        return err_set(e, -ENOTSUP, "this build has no %s", !engine ? "such engine" : !arch ? "such arch" :
-                       "such machine");
+        return err_set(e, -ENOTSUP, "this build has no %s",
+                       !engine ? "such engine"
+                       : !arch ? "such arch"
+                               : "such machine");
     }
     if (c->tcg) {
         m->tcg.cache_size = (size_t)c->tcg->cache_size;
@@ -247,7 +257,8 @@ int build_vm(struct emu *m, struct err *e)
     return rc;
 }
 
-/* --- the end --------------------------------------------------------------------------------- */
+/* --- the end
+ * --------------------------------------------------------------------------------- */
 
 struct flush {
     struct blk_req req;

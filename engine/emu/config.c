@@ -15,11 +15,12 @@ static int config_error(struct err *e, const struct api_error *x)
 {
     bool named = x->object[0] == 0 || strncmp(x->message, x->object, strlen(x->object)) == 0;
 
-    return err_set(e, -EINVAL, "%s%s%s%s%s", named ? "" : x->object, named ? "" : ": ", x->message,
-                   x->remedy[0] ? "; " : "", x->remedy);
+    return err_set(e, -EINVAL, "%s%s%s%s%s", named ? "" : x->object, named ? "" : ": ",
+                   x->message, x->remedy[0] ? "; " : "", x->remedy);
 }
 
-/* The value of --set: a size where the member is one, JSON where it reads as such, else text. */
+/* The value of --set: a size where the member is one, JSON where it reads as such, else
+ * text. */
 static struct json_object *set_value(const struct api_member *member, const char *text)
 {
     struct json_object *value = NULL;
@@ -33,8 +34,9 @@ static struct json_object *set_value(const struct api_member *member, const char
         !(member->flags & API_F_LIST)) {
         return json_object_new_string(text);
     }
-    return api_json_parse(text, strlen(text), &value, NULL) == 0 && value ?
-           value : json_object_new_string(text);
+    return api_json_parse(text, strlen(text), &value, NULL) == 0 && value
+               ? value
+               : json_object_new_string(text);
 }
 
 /* "a.b=value"; objects on the way are made. */
@@ -57,7 +59,8 @@ static int apply_set(struct json_object *root, const char *text, struct err *e)
         if (!rest) {
             break;
         }
-        if (!json_object_object_get_ex(o, part, &next) || !json_object_is_type(next, json_type_object)) {
+        if (!json_object_object_get_ex(o, part, &next) ||
+            !json_object_is_type(next, json_type_object)) {
             next = json_object_new_object();
             json_object_object_add(o, part, next);
         }
@@ -79,8 +82,8 @@ static int read_json(struct emu *m, struct json_object **out, struct err *e)
     int rc;
 
     if (m->opt.config_path) {
-        rc = strcmp(what, "-") == 0 ? fd_slurp(0, &b, API_JSON_MAX_SIZE, "standard input", e) :
-                                      file_slurp(what, &b, API_JSON_MAX_SIZE, e);
+        rc = strcmp(what, "-") == 0 ? fd_slurp(0, &b, API_JSON_MAX_SIZE, "standard input", e)
+                                    : file_slurp(what, &b, API_JSON_MAX_SIZE, e);
     } else {
         rc = fd_slurp(m->opt.config_fd, &b, API_JSON_MAX_SIZE, what, e);
     }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Confinement of the emulator from within (the jail around it is the spawner's): no new privileges, no core dumps and no
- * ptrace by equals, limits, and a system-call allowlist for each kind of thread, default kill. Each layer is tried and its
- * outcome kept for people. Each thread confines itself before it does anything for the guest.
+ * Confinement of the emulator from within (the jail around it is the spawner's): no new
+ * privileges, no core dumps and no ptrace by equals, limits, and a system-call allowlist for
+ * each kind of thread, default kill. Each layer is tried and its outcome kept for people. Each
+ * thread confines itself before it does anything for the guest.
  */
 #include "engine/base/log.h"
 #include "engine/base/str.h"
@@ -30,28 +31,56 @@ static const char *const kind_names[] = {
     [CONFINE_VCPU] = "seccomp-vcpu",
 };
 
-/* What every thread needs: memory for malloc, locks, time, waking the loop, log lines, its end. */
+/* What every thread needs: memory for malloc, locks, time, waking the loop, log lines, its
+ * end. */
 static const int common_calls[] = {
-    SCMP_SYS(futex), SCMP_SYS(write), SCMP_SYS(munmap), SCMP_SYS(madvise), SCMP_SYS(brk),
-    SCMP_SYS(clock_gettime), SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(restart_syscall),
-    SCMP_SYS(exit), SCMP_SYS(exit_group),
+    SCMP_SYS(futex),
+    SCMP_SYS(write),
+    SCMP_SYS(munmap),
+    SCMP_SYS(madvise),
+    SCMP_SYS(brk),
+    SCMP_SYS(clock_gettime),
+    SCMP_SYS(rt_sigreturn),
+    SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(restart_syscall),
+    SCMP_SYS(exit),
+    SCMP_SYS(exit_group),
+    SCMP_SYS(getpid),
 };
 static const int vcpu_calls[] = {
-    SCMP_SYS(sched_yield), SCMP_SYS(getrandom),
+    SCMP_SYS(sched_yield),
+    SCMP_SYS(getrandom),
 };
 static const int io_calls[] = {
-    SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(pwrite64), SCMP_SYS(fdatasync), SCMP_SYS(fallocate),
+    SCMP_SYS(preadv),    SCMP_SYS(pwritev),   SCMP_SYS(pwrite64),
+    SCMP_SYS(fdatasync), SCMP_SYS(fallocate),
 };
 static const int main_calls[] = {
     /* the loop */
-    SCMP_SYS(read), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(timerfd_settime),
-    SCMP_SYS(poll), SCMP_SYS(close),
+    SCMP_SYS(read),
+    SCMP_SYS(epoll_wait),
+    SCMP_SYS(epoll_pwait),
+    SCMP_SYS(epoll_ctl),
+    SCMP_SYS(timerfd_settime),
+    SCMP_SYS(poll),
+    SCMP_SYS(close),
     /* control and console sockets */
-    SCMP_SYS(accept4), SCMP_SYS(sendto), SCMP_SYS(recvfrom), SCMP_SYS(readv), SCMP_SYS(writev),
-    SCMP_SYS(shutdown), SCMP_SYS(getsockopt),
+    SCMP_SYS(accept4),
+    SCMP_SYS(sendto),
+    SCMP_SYS(recvfrom),
+    SCMP_SYS(readv),
+    SCMP_SYS(writev),
+    SCMP_SYS(shutdown),
+    SCMP_SYS(getsockopt),
     /* kernel images at a reset, statistics, the console log */
-    SCMP_SYS(pread64), SCMP_SYS(lseek), SCMP_SYS(newfstatat), SCMP_SYS(fstat), SCMP_SYS(ftruncate),
-    SCMP_SYS(getrandom), SCMP_SYS(getpid), SCMP_SYS(mremap), SCMP_SYS(rt_sigaction),
+    SCMP_SYS(pread64),
+    SCMP_SYS(lseek),
+    SCMP_SYS(newfstatat),
+    SCMP_SYS(fstat),
+    SCMP_SYS(ftruncate),
+    SCMP_SYS(getrandom),
+    SCMP_SYS(mremap),
+    SCMP_SYS(rt_sigaction),
 };
 
 static void report(struct emu *m, const char *layer, bool on, const char *fmt, ...)
@@ -77,7 +106,8 @@ bool confine_wanted(const struct emu *m)
     return m->opt.sandbox >= SANDBOX_ON;
 }
 
-/* --- the process ----------------------------------------------------------------------------- */
+/* --- the process
+ * ----------------------------------------------------------------------------- */
 
 /* One layer that either holds or not; the reason is errno's. */
 static int layer_done(struct emu *m, const char *layer, int rc, struct err *e)
@@ -122,12 +152,14 @@ int confine_process(struct emu *m, struct err *e)
         rc = layer_done(m, "not-dumpable", prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), e);
     }
     if (rc == 0) {
-        rc = layer_done(m, "limits", limit(RLIMIT_CORE, 0) | limit(RLIMIT_NOFILE, MAX_FILES), e);
+        rc = layer_done(m, "limits", limit(RLIMIT_CORE, 0) | limit(RLIMIT_NOFILE, MAX_FILES),
+                        e);
     }
     return rc;
 }
 
-/* --- threads --------------------------------------------------------------------------------- */
+/* --- threads
+ * --------------------------------------------------------------------------------- */
 
 #ifdef VMD_SANITIZERS
 
@@ -150,8 +182,9 @@ static int allow_all(scmp_filter_ctx ctx, const int *calls, size_t n, unsigned *
     return rc;
 }
 
-/* Memory may be mapped and its protection changed, but never to be executable: translated code lives in mappings made
- * before. Of ioctl and fcntl only what libevent and the sockets need. */
+/* Memory may be mapped and its protection changed, but never to be executable: translated
+ * code lives in mappings made before. Of ioctl and fcntl only what libevent and the sockets
+ * need. */
 static int allow_conditional(scmp_filter_ctx ctx, enum confine_kind kind, unsigned *count)
 {
     int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
@@ -165,7 +198,8 @@ static int allow_conditional(scmp_filter_ctx ctx, enum confine_kind kind, unsign
     if (rc == 0 && kind == CONFINE_MAIN) {
         static const unsigned fcntls[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD };
 
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, FIONREAD));
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+                              SCMP_A1(SCMP_CMP_EQ, FIONREAD));
         for (unsigned i = 0; i < ARRAY_LEN(fcntls) && rc == 0; i++) {
             rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
                                   SCMP_A1(SCMP_CMP_EQ, fcntls[i]));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The console hub. Owns the readers, the backlog and the log file. `lock` protects `pending` and the flags beside it,
- * which the device's side shares; all else belongs to the main thread.
+ * The console hub. Owns the readers, the backlog and the log file. `lock` protects `pending`
+ * and the flags beside it, which the device's side shares; all else belongs to the main thread.
  */
 #include "engine/emu/console.h"
 
@@ -78,7 +78,8 @@ static void console_distribute(struct console *c);
 static void console_pump(struct console *c);
 static void watch_inputs(struct console *c);
 
-/* --- the device's side, any thread ----------------------------------------------------------- */
+/* --- the device's side, any thread
+ * ----------------------------------------------------------- */
 
 static void on_distribute(void *arg)
 {
@@ -134,7 +135,8 @@ static const struct chr_back_ops hub_ops = {
     .accept = hub_accept,
 };
 
-/* --- log file -------------------------------------------------------------------------------- */
+/* --- log file
+ * -------------------------------------------------------------------------------- */
 
 static void log_output(struct console *c, const char *p, size_t n)
 {
@@ -144,7 +146,8 @@ static void log_output(struct console *c, const char *p, size_t n)
     if (c->log_fd < 0) {
         return;
     }
-    if (c->log_rotates && lseek(c->log_fd, 0, SEEK_END) > LOG_MAX && ftruncate(c->log_fd, 0) == 0) {
+    if (c->log_rotates && lseek(c->log_fd, 0, SEEK_END) > LOG_MAX &&
+        ftruncate(c->log_fd, 0) == 0) {
         (void)lseek(c->log_fd, 0, SEEK_SET);
     }
     rc = fd_write_all(c->log_fd, p, n, "the console log", &e);
@@ -162,7 +165,8 @@ void console_log_to(struct console *c, int take_fd)
     c->log_rotates = fstat(take_fd, &st) == 0 && S_ISREG(st.st_mode);
 }
 
-/* --- clients --------------------------------------------------------------------------------- */
+/* --- clients
+ * --------------------------------------------------------------------------------- */
 
 static void client_free(struct client *k)
 {
@@ -223,7 +227,8 @@ static void on_client(void *arg, int fd, unsigned events)
     struct client *k = arg;
 
     (void)fd;
-    if (((events & LOOP_WRITE) && !client_send(k)) || ((events & LOOP_READ) && !client_receive(k))) {
+    if (((events & LOOP_WRITE) && !client_send(k)) ||
+        ((events & LOOP_READ) && !client_receive(k))) {
         client_free(k);
         return;
     }
@@ -335,10 +340,12 @@ int console_listen(struct console *c, int take_fd, struct err *e)
     return 0;
 }
 
-/* --- standard input and output --------------------------------------------------------------- */
+/* --- standard input and output
+ * --------------------------------------------------------------- */
 
-/* Writes without ever blocking and without O_NONBLOCK, which would reach other users of the same terminal or pipe: at
- * most PIPE_BUF bytes, when poll says that they fit. False: not now. */
+/* Writes without ever blocking and without O_NONBLOCK, which would reach other users of the
+ * same terminal or pipe: at most PIPE_BUF bytes, when poll says that they fit. False: not
+ * now. */
 static bool stdout_step(struct console *c)
 {
     struct pollfd p = { .fd = STDOUT_FILENO, .events = POLLOUT };
@@ -353,7 +360,8 @@ static bool stdout_step(struct console *c)
         if (errno == EINTR || errno == EAGAIN) {
             return errno == EINTR;
         }
-        log_warn("emu", "standard output is gone (%s); the console goes on without it", strerror(errno));
+        log_warn("emu", "standard output is gone (%s); the console goes on without it",
+                 strerror(errno));
         c->stdout_open = false;
         buf_consume(&c->out, c->out.len);
         return true;
@@ -426,10 +434,11 @@ int console_stdio(struct console *c, void (*quit)(void *arg), void *arg, struct 
     return 0;
 }
 
-/* --- flow ------------------------------------------------------------------------------------ */
+/* --- flow
+ * ------------------------------------------------------------------------------------ */
 
-/* Main thread: hands pending output to every reader. While standard output is behind, output stays pending and the
- * device is held up. */
+/* Main thread: hands pending output to every reader. While standard output is behind, output
+ * stays pending and the device is held up. */
 static void console_distribute(struct console *c)
 {
     struct buf got = BUF_INIT;
@@ -480,7 +489,8 @@ static void console_pump(struct console *c)
     const struct chr_front_ops *f = c->chr.front;
     size_t before = c->input.len;
 
-    atomic_store(&c->input_waiting, c->input.len > 0); /* before the look at the room: no wake-up is missed */
+    atomic_store(&c->input_waiting,
+                 c->input.len > 0); /* before the look at the room: no wake-up is missed */
     while (c->running && f && c->input.len > 0) {
         size_t room = f->room(c->chr.front_arg), n = room < c->input.len ? room : c->input.len;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control socket: JSON-RPC methods emu.*, several clients at a time, state events to all of them. The schema is
- * api-schema/schema/emu.json. Main thread.
+ * The control socket: JSON-RPC methods emu.*, several clients at a time, state events to all of
+ * them. The schema is api-schema/schema/emu.json. Main thread.
  */
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/json.h"
@@ -49,7 +49,8 @@ const char *emu_state_name(const struct emu *m)
     return api_enum_name(&api_type_emu_state, (int)state_of(m));
 }
 
-/* --- methods --------------------------------------------------------------------------------- */
+/* --- methods
+ * --------------------------------------------------------------------------------- */
 
 static bool cookie_ok(const struct emu *m, const char *given)
 {
@@ -69,7 +70,8 @@ void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
     };
 
     if (!cookie_ok(m, in->cookie)) {
-        api_fail(call, API_E_DENIED, m->vm->name, "this is another start of the VM; look it up again",
+        api_fail(call, API_E_DENIED, m->vm->name,
+                 "this is another start of the VM; look it up again",
                  "the cookie is not the one this emulator was started with");
         return;
     }
@@ -86,12 +88,14 @@ void api_handle_emu_status(struct api_call *call, struct api_emu_status_in *in)
 }
 
 /* Answers for the call when the VM is not in the state the method needs. */
-static bool wrong_state(struct api_call *call, const struct emu *m, enum vm_state need, const char *word)
+static bool wrong_state(struct api_call *call, const struct emu *m, enum vm_state need,
+                        const char *word)
 {
     if (m->vm->state == need) {
         return false;
     }
-    api_fail(call, API_E_BAD_STATE, m->vm->name, NULL, "the VM is %s, not %s", emu_state_name(m), word);
+    api_fail(call, API_E_BAD_STATE, m->vm->name, NULL, "the VM is %s, not %s",
+             emu_state_name(m), word);
     return true;
 }
 
@@ -158,7 +162,8 @@ void api_handle_emu_quit(struct api_call *call, struct api_emu_quit_in *in)
     }
 }
 
-/* --- statistics as the schema has them ------------------------------------------------------- */
+/* --- statistics as the schema has them
+ * ------------------------------------------------------- */
 
 static void fill_vcpus(const struct stats_page *p, struct api_vcpu_stats *v)
 {
@@ -220,7 +225,8 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
     api_reply_emu_stats(call, &out);
 }
 
-/* --- server ---------------------------------------------------------------------------------- */
+/* --- server
+ * ---------------------------------------------------------------------------------- */
 
 static void on_opened(void *arg, struct rpc_session *s)
 {

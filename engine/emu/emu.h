@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The emulator program: one process, one VM. Everything it owns hangs from struct emu, which belongs to the main thread.
+ * The emulator program: one process, one VM. Everything it owns hangs from struct emu, which
+ * belongs to the main thread.
  */
 #ifndef VMD_EMU_EMU_H
 #define VMD_EMU_EMU_H
@@ -22,10 +23,10 @@ struct emu_control;
 struct rpc_server;
 
 enum emu_exit {
-    EMU_EXIT_OK = 0,       /* guest power-off, or told to quit */
-    EMU_EXIT_CONFIG = 1,   /* the configuration cannot be run; the reason is on stderr */
-    EMU_EXIT_GUEST = 2,    /* the guest reported failure */
-    EMU_EXIT_INTERNAL = 3  /* a failure of our own, or of the host */
+    EMU_EXIT_OK = 0,      /* guest power-off, or told to quit */
+    EMU_EXIT_CONFIG = 1,  /* the configuration cannot be run; the reason is on stderr */
+    EMU_EXIT_GUEST = 2,   /* the guest reported failure */
+    EMU_EXIT_INTERNAL = 3 /* a failure of our own, or of the host */
 };
 
 enum sandbox_mode { SANDBOX_DEFAULT, SANDBOX_OFF, SANDBOX_ON, SANDBOX_REQUIRE };
@@ -39,7 +40,8 @@ struct emu_file {
 
 struct emu_options {
     const char *config_path;
-    int config_fd, control_fd, console_fd, console_log_fd, stats_fd, lock_fd; /* -1: not given */
+    int config_fd, control_fd, console_fd, console_log_fd, stats_fd,
+        lock_fd; /* -1: not given */
     enum console_mode console;
     enum sandbox_mode sandbox;
     bool paused;
@@ -81,8 +83,8 @@ struct emu {
     struct emu_stats *stats;
     struct loop_signal *sigint, *sigterm;
     struct confine_report confine;
-    bool failed_confine;     /* a thread could not be confined; atomic enough: only ever set */
-    char reason[64];         /* why it is in its state */
+    bool failed_confine; /* a thread could not be confined; atomic enough: only ever set */
+    char reason[64];     /* why it is in its state */
 };
 
 /* --- main.c --- */
@@ -104,7 +106,8 @@ void build_done(struct emu *m);
 
 /* --- control.c --- */
 int control_start(struct emu *m, struct err *e);
-void control_event(struct emu *m, const char *type); /* to every client: our state, or a reset */
+void control_event(struct emu *m,
+                   const char *type); /* to every client: our state, or a reset */
 /* Gives what is queued for clients a moment to go out. */
 void control_drain(struct emu *m);
 void control_free(struct emu *m);
@@ -122,7 +125,8 @@ int confine_process(struct emu *m, struct err *e);
 /* The calling thread, from now on. Kinds: */
 enum confine_kind { CONFINE_MAIN, CONFINE_IO, CONFINE_VCPU };
 int confine_thread(struct emu *m, enum confine_kind kind, struct err *e);
-void confine_io_thread(void *emu);                   /* hooks of pool and VM: end the process when required and failing */
+void confine_io_thread(
+    void *emu); /* hooks of pool and VM: end the process when required and failing */
 void confine_vcpu_thread(void *emu, struct vcpu *c);
 bool confine_wanted(const struct emu *m);
 

@@ -17,3 +17,6 @@ libemu_a_SOURCES = \
 pkglibexec_PROGRAMS += vmd-emu
 vmd_emu_SOURCES = engine/emu/main.c
 vmd_emu_LDADD = $(LINK_EMU)
+
+TESTS += tests/device/emu_control.py
+EXTRA_DIST += tests/device/emu_control.py

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmd-emu: one process that runs one virtual machine. main() reads the configuration, builds the VM, opens its doors
- * (control socket, console), confines itself and runs the loop until the guest powers off or somebody tells it to quit.
+ * vmd-emu: one process that runs one virtual machine. main() reads the configuration, builds
+ * the VM, opens its doors (control socket, console), confines itself and runs the loop until
+ * the guest powers off or somebody tells it to quit.
  *
- * The way out never loses console output: the VM stops first, then everything it said is brought out, then disks are
- * flushed, then clients hear of it.
+ * The way out never loses console output: the VM stops first, then everything it said is
+ * brought out, then disks are flushed, then clients hear of it.
  */
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -152,8 +153,9 @@ static enum emu_exit exit_status(const struct emu *m)
     if (strcmp(m->reason, "guest-fail") == 0) {
         return EMU_EXIT_GUEST;
     }
-    return strcmp(m->reason, "guest-poweroff") == 0 || strcmp(m->reason, "quit") == 0 ? EMU_EXIT_OK :
-                                                                                        EMU_EXIT_INTERNAL;
+    return strcmp(m->reason, "guest-poweroff") == 0 || strcmp(m->reason, "quit") == 0
+               ? EMU_EXIT_OK
+               : EMU_EXIT_INTERNAL;
 }
 
 int main(int argc, char **argv)

@@ -15,8 +15,21 @@
 #include <string.h>
 
 enum opt {
-    OPT_CONFIG = 256, OPT_CONFIG_FD, OPT_CONTROL_FD, OPT_CONSOLE_FD, OPT_CONSOLE_LOG_FD, OPT_STATS_FD,
-    OPT_LOCK_FD, OPT_FILE, OPT_CONSOLE, OPT_SET, OPT_PAUSED, OPT_SANDBOX, OPT_DESCRIBE, OPT_VERSION, OPT_HELP
+    OPT_CONFIG = 256,
+    OPT_CONFIG_FD,
+    OPT_CONTROL_FD,
+    OPT_CONSOLE_FD,
+    OPT_CONSOLE_LOG_FD,
+    OPT_STATS_FD,
+    OPT_LOCK_FD,
+    OPT_FILE,
+    OPT_CONSOLE,
+    OPT_SET,
+    OPT_PAUSED,
+    OPT_SANDBOX,
+    OPT_DESCRIBE,
+    OPT_VERSION,
+    OPT_HELP
 };
 
 static const struct option long_options[] = {
@@ -42,18 +55,22 @@ static const char help[] =
     "usage: vmd-emu --config FILE [--set KEY=VALUE]... [--console stdio|none] [-d LETTERS]\n"
     "       vmd-emu --config-fd N --control-fd N --console-fd N [--file PATH=FD]... ...\n"
     "\n"
-    "Runs one virtual machine. The first form opens the files that the configuration names; the\n"
+    "Runs one virtual machine. The first form opens the files that the configuration names; "
+    "the\n"
     "second is for the spawner of vmd: everything comes as a descriptor, no path is opened.\n"
     "\n"
     "  --config FILE         configuration (JSON, VmConfig); '-' is standard input\n"
     "  --set KEY=VALUE       changes it: cpus=2, memory=1G, tcg.backend=interp, append='...';\n"
     "                        an empty value puts the default back\n"
-    "  --console stdio|none  where the console goes; on a terminal Ctrl-] quits (default: stdio)\n"
+    "  --console stdio|none  where the console goes; on a terminal Ctrl-] quits (default: "
+    "stdio)\n"
     "  --paused              the guest waits for emu.resume\n"
-    "  --sandbox MODE        off, on, or require (fails without); default: on in the second form\n"
+    "  --sandbox MODE        off, on, or require (fails without); default: on in the second "
+    "form\n"
     "  --config-fd, --control-fd, --console-fd, --console-log-fd, --stats-fd, --lock-fd N\n"
     "  --file PATH=FD        a file of the configuration, already open\n"
-    "  -d LETTERS            traces: m device registers, u odd device use, v virtio, i o h e t b\n"
+    "  -d LETTERS            traces: m device registers, u odd device use, v virtio, i o h e t "
+    "b\n"
     "                        the translator\n"
     "  --describe-devices    prints the device reference (Markdown)\n"
     "  --version, --help\n"
@@ -98,7 +115,8 @@ static int parse_file(struct emu_options *o, const char *text, struct err *e)
 }
 
 /* Index of a word in a list ended by NULL; -EINVAL names the choices. */
-static int parse_word(const char *text, const char *const *words, const char *what, struct err *e)
+static int parse_word(const char *text, const char *const *words, const char *what,
+                      struct err *e)
 {
     AUTO_BUF all = BUF_INIT;
 
@@ -180,8 +198,12 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
 {
     int opt, rc = 0;
 
-    *o = (struct emu_options){ .config_fd = -1, .control_fd = -1, .console_fd = -1, .console_log_fd = -1,
-                               .stats_fd = -1, .lock_fd = -1 };
+    *o = (struct emu_options){ .config_fd = -1,
+                               .control_fd = -1,
+                               .console_fd = -1,
+                               .console_log_fd = -1,
+                               .stats_fd = -1,
+                               .lock_fd = -1 };
     opterr = 0;
     while (rc == 0 && (opt = getopt_long(argc, argv, "d:", long_options, NULL)) != -1) {
         rc = parse_one(o, opt, optarg, e);
@@ -190,10 +212,12 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
         return rc;
     }
     if (optind < argc) {
-        return err_set(e, -EINVAL, "unexpected argument '%s'; see vmd-emu --help", argv[optind]);
+        return err_set(e, -EINVAL, "unexpected argument '%s'; see vmd-emu --help",
+                       argv[optind]);
     }
     if ((o->config_path != NULL) == (o->config_fd >= 0)) {
-        return err_set(e, -EINVAL, "give either --config FILE or --config-fd N; see vmd-emu --help");
+        return err_set(e, -EINVAL,
+                       "give either --config FILE or --config-fd N; see vmd-emu --help");
     }
     if (o->console == CONSOLE_DEFAULT) {
         o->console = o->console_fd >= 0 || o->config_fd >= 0 ? CONSOLE_NONE : CONSOLE_STDIO;

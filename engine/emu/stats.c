@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Statistics: collected from VM, engine, console and disks; published once a second, and at every change of state, into
- * the page that the spawner passed (engine/base/statspage.h). Main thread.
+ * Statistics: collected from VM, engine, console and disks; published once a second, and at
+ * every change of state, into the page that the spawner passed (engine/base/statspage.h). Main
+ * thread.
  */
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -49,7 +50,8 @@ static uint64_t memory_rss(const struct emu_stats *s)
     return resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* --- engine counters: "name value" lines ----------------------------------------------------- */
+/* --- engine counters: "name value" lines
+ * ----------------------------------------------------- */
 
 /* Which counter of the engine goes where; those of a vCPU ("cpu3.enter") are added up. */
 static const struct {
@@ -106,7 +108,8 @@ static void engine_counters(struct emu *m, struct stats_page *p)
     }
 }
 
-/* --- collecting ------------------------------------------------------------------------------ */
+/* --- collecting
+ * ------------------------------------------------------------------------------ */
 
 static void vcpu_figures(struct emu *m, struct stats_page *p)
 {
@@ -144,8 +147,9 @@ static void disk_figures(struct emu *m, struct stats_page *p)
 
 void stats_collect(struct emu *m, struct stats_page *p)
 {
-    static const uint32_t states[] = { [VM_PAUSED] = STATS_PAUSED, [VM_RUNNING] = STATS_RUNNING,
-                                       [VM_STOPPED] = STATS_STOPPED };
+    static const uint32_t states[] = {
+        [VM_PAUSED] = STATS_PAUSED, [VM_RUNNING] = STATS_RUNNING, [VM_STOPPED] = STATS_STOPPED
+    };
 
     memset(p, 0, sizeof(*p));
     p->published_ns = now_ns(CLOCK_BOOTTIME);
@@ -188,7 +192,8 @@ static int map_page(struct emu *m, struct err *e)
     void *p;
 
     if (fstat(fd, &st) != 0 || st.st_size < STATS_PAGE_SIZE) {
-        return err_set(e, -EINVAL, "--stats-fd: not a file of at least %d bytes", STATS_PAGE_SIZE);
+        return err_set(e, -EINVAL, "--stats-fd: not a file of at least %d bytes",
+                       STATS_PAGE_SIZE);
     }
     p = mmap(NULL, STATS_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED) {

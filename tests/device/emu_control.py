@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vmd-emu as the spawner of vmd starts it: descriptors, control socket, console, statistics page, sandbox.
+
+The guest is a 192-byte program (source below) that says READY, echoes what is typed, and ends, resets,
+fails or floods the console on a letter.
+"""
+
+import json
+import mmap
+import os
+import re
+import select
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+import tap  # noqa: E402
+
+EMU = os.environ.get("VMD_EMU") or os.path.join(os.environ.get("VMD_BUILDDIR", "."), "vmd-emu")
+COOKIE = "00112233445566778899aabbccddeeff"
+UUID = "01234567-89ab-4def-8123-456789abcdef"
+LIMIT = 60.0  # of patience, nothing is measured
+
+# hart 0: prints "READY\n" at 0x10000000, then polls LSR (offset 5) and echoes each byte, except
+#   q: 0x5555 to 0x100000 (power off)       r: 0x7777 (reset)      f: 0x73333 (fail, code 7)
+#   x: prints 100000 bytes '0' + (n & 63), n from 100000 down to 1, then powers off
+# other harts: wfi for ever.
+GUEST = bytes.fromhex(
+    "6318050ab7020010370e1000170300001303c30a834303006388030023807200"
+    "130313006ff01fff83c3520093f31300e38c03fe83c30200930e10076382d303"
+    "930e20076386d303930e6006638ad303930e8007638ed303238072006ff0dffc"
+    "b75e00009b8e5e552320de016ff05fffb77e00009b8e7e772320de016ff05fff"
+    "b73e07009b8e3e332320de016ff05fff378f01001b0f0f6a9373ff0393830303"
+    "23807200130fffffe3180ffe6ff05ffb730050106ff0dfff52454144590a0000")
+FLOOD = bytes(48 + (n & 63) for n in range(100000, 0, -1))
+
+
+class Emu:
+    """One vmd-emu in descriptor mode."""
+
+    def __init__(self, sandbox="on", paused=False, config=None, files=None, extra=()):
+        self.dir = tempfile.TemporaryDirectory()
+        where = self.dir.name
+        self.guest = os.path.join(where, "guest.bin")
+        with open(self.guest, "wb") as f:
+            f.write(GUEST)
+        full = {"name": "t1", "uuid": UUID, "memory": 64 << 20, "firmware": self.guest, **(config or {})}
+        self.control, self.console = (os.path.join(where, n) for n in ("control", "console"))
+        self.log = os.path.join(where, "console.log")
+        fds = {}
+        read, write = os.pipe()
+        os.write(write, json.dumps(full).encode())
+        os.close(write)
+        fds["--config-fd"] = read
+        self.bound = []
+        for option, path in (("--control-fd", self.control), ("--console-fd", self.console)):
+            s = socket.socket(socket.AF_UNIX)
+            s.bind(path)
+            self.bound.append(s)
+            fds[option] = s.fileno()
+        fds["--console-log-fd"] = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.page_fd = fds["--stats-fd"] = os.memfd_create("stats")
+        os.ftruncate(self.page_fd, 4096)
+        argv = [EMU, "--sandbox", sandbox, *extra]
+        for option, fd in fds.items():
+            argv += [option, str(fd)]
+        given = {self.guest: os.open(self.guest, os.O_RDONLY)}
+        for path, mode in (files or {}).items():
+            given[path] = os.open(path, mode)
+        for path, fd in given.items():
+            argv += ["--file", f"{path}={fd}"]
+        if paused:
+            argv.append("--paused")
+        passed = [*fds.values(), *given.values()]
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, pass_fds=passed,
+                                        env={**os.environ, "VMD_COOKIE": COOKIE})
+        for fd in passed:
+            if fd != self.page_fd and fd not in [s.fileno() for s in self.bound]:
+                os.close(fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        os.close(self.page_fd)
+        for s in self.bound:
+            s.close()
+        self.dir.cleanup()
+
+    def connect(self, path):
+        """A client of the control or console socket, as soon as the emulator listens."""
+        end = time.monotonic() + LIMIT
+        while True:
+            s = socket.socket(socket.AF_UNIX)
+            try:
+                s.connect(path)
+                s.settimeout(LIMIT)
+                return s
+            except OSError:
+                s.close()
+                if self.process.poll() is not None:
+                    raise AssertionError("the emulator ended: " + self.rest()) from None
+                tap.check(time.monotonic() < end, "nobody listens")
+                time.sleep(0.01)
+
+    def rest(self):
+        return self.process.communicate(timeout=LIMIT)[1].decode(errors="replace")
+
+    def wait(self):
+        """Exit status; what it wrote to stderr goes into the report of a failure."""
+        try:
+            errors = self.rest()
+        except subprocess.TimeoutExpired:
+            raise AssertionError("the emulator does not end") from None
+        return self.process.returncode, errors
+
+    def page(self):
+        with mmap.mmap(self.page_fd, 4096, prot=mmap.PROT_READ) as m:
+            return bytes(m)
+
+
+class Client:
+    """A control client."""
+
+    def __init__(self, emu):
+        self.file = emu.connect(emu.control).makefile("rw", encoding="utf-8", newline="\n")
+        self.number = 0
+        self.events = []
+        self.greeting = self.line()
+
+    def line(self):
+        text = self.file.readline()
+        tap.check(text, "the control connection is closed")
+        return json.loads(text)
+
+    def call(self, method, **params):
+        self.number += 1
+        self.file.write(json.dumps({"jsonrpc": "2.0", "id": self.number, "method": method,
+                                    "params": params}) + "\n")
+        self.file.flush()
+        while True:
+            answer = self.line()
+            if answer.get("id") == self.number:
+                return answer
+            self.events.append(answer)
+
+    def ok(self, method, **params):
+        answer = self.call(method, **params)
+        tap.check("result" in answer, f"{method}: {answer}")
+        return answer["result"]
+
+    def event(self):
+        while not self.events:
+            self.events.append(self.line())
+        return self.events.pop(0)["params"]
+
+    def close(self):
+        self.file.close()
+
+
+def read_until(sock, word, have=b""):
+    end = time.monotonic() + LIMIT
+    while word not in have:
+        tap.check(time.monotonic() < end and select.select([sock], [], [], LIMIT)[0], f"no {word!r} in {have[-200:]!r}")
+        got = sock.recv(65536)
+        tap.check(got, f"console closed before {word!r}: {have[-200:]!r}")
+        have += got
+    return have
+
+
+def read_all(sock, have=b""):
+    while True:
+        got = sock.recv(65536)
+        if not got:
+            return have
+        have += got
+
+
+def check_end(emu, status=0):
+    code, errors = emu.wait()
+    tap.check(code == status, f"exit status {code}, expected {status}: {errors[-800:]}")
+
+
+def emulator_says_who_it_is():
+    with Emu() as emu:
+        c = Client(emu)
+        hello = c.ok("emu.hello")
+        tap.check(hello["uuid"] == UUID and hello["name"] == "t1" and hello["cookie"] == COOKIE, str(hello))
+        tap.check(hello["pid"] == emu.process.pid and hello["state"] == "running", str(hello))
+        tap.check(c.ok("emu.hello", cookie=COOKIE)["uuid"] == UUID, "right cookie refused")
+        tap.check("error" in c.call("emu.hello", cookie="ff" * 16), "wrong cookie accepted")
+        c.ok("emu.quit")
+        check_end(emu)
+
+
+def pause_resume_and_reset_answer_and_notify_all_clients():
+    with Emu(paused=True) as emu:
+        one, two = Client(emu), Client(emu)
+        tap.check(one.ok("emu.status")["state"] == "paused", "not paused")
+        tap.check("error" in one.call("emu.pause"), "paused twice")
+        one.ok("emu.resume")
+        tap.check(two.event()["state"] == "running", "no event of the resume")
+        console = emu.connect(emu.console)
+        read_until(console, b"READY\n")
+        one.ok("emu.pause")
+        tap.check(two.event() == {"type": "state", "state": "paused", "reason": "pause"}, "pause event")
+        console.sendall(b"late")  # waits for the guest to run again
+        one.ok("emu.resume")
+        two.event()
+        read_until(console, b"late")
+        one.ok("emu.reset")
+        tap.check(two.event()["type"] == "reset", "reset event")
+        read_until(console, b"READY\n")
+        powerdown = one.call("emu.powerdown")
+        tap.check("power button" in powerdown["error"]["message"], str(powerdown))
+        tap.check("error" in one.call("emu.nothing"), "unknown method accepted")
+        two.ok("emu.quit")
+        check_end(emu)
+
+
+def guest_power_off_reset_and_failure_end_as_they_should():
+    with Emu() as emu:
+        console, c = emu.connect(emu.console), Client(emu)
+        read_until(console, b"READY\n")
+        console.sendall(b"r")
+        read_until(console, b"READY\n")
+        tap.check(c.event() == {"type": "reset", "state": "running", "reason": "guest-reset"}, "reset")
+        console.sendall(b"q")
+        stopped = c.event()
+        tap.check(stopped == {"type": "state", "state": "stopped", "reason": "guest-poweroff"}, str(stopped))
+        check_end(emu, 0)
+    with Emu() as emu:
+        console = emu.connect(emu.console)
+        read_until(console, b"READY\n")
+        console.sendall(b"f")
+        check_end(emu, 2)
+
+
+def console_gives_backlog_to_several_readers():
+    with Emu() as emu:
+        one = emu.connect(emu.console)
+        read_until(one, b"READY\n")
+        one.sendall(b"abc")
+        read_until(one, b"abc")
+        two = emu.connect(emu.console)
+        read_until(two, b"READY\nabc")
+        two.sendall(b"deg")
+        read_until(one, b"deg")
+        read_until(two, b"deg")
+        one.close()
+        two.sendall(b"ghi" + b"q")
+        tap.check(read_all(two) == b"ghi", "the reader that stayed sees the rest")
+        check_end(emu)
+        with open(emu.log, "rb") as f:
+            tap.check(f.read() == b"READY\nabcdegghi", "console log")
+
+
+def input_beyond_any_queue_arrives_whole():
+    text = bytes(b"abcdeghijklmnop"[i % 15] for i in range(100000))
+    with Emu() as emu:
+        console = emu.connect(emu.console)
+        have = read_until(console, b"READY\n")[6:]
+        console.setblocking(False)
+        sent = 0
+        end = time.monotonic() + LIMIT
+        while len(have) < len(text):
+            tap.check(time.monotonic() < end, f"{len(have)} of {len(text)} bytes came back")
+            r, w, _ = select.select([console], [console] if sent < len(text) else [], [], LIMIT)
+            if r:
+                have += console.recv(65536)
+            if w:
+                sent += console.send(text[sent:sent + 8192])
+        tap.check(have == text, "bytes were lost or reordered")
+        console.setblocking(True)
+        console.sendall(b"q")
+        check_end(emu)
+
+
+def last_output_is_never_lost():
+    with Emu() as emu:
+        console = emu.connect(emu.console)
+        read_until(console, b"READY\n")
+        console.sendall(b"x")
+        tap.check(read_all(console) == FLOOD, "a reader misses output")
+        check_end(emu)
+        with open(emu.log, "rb") as f:
+            tap.check(f.read() == b"READY\n" + FLOOD, "the log misses output")
+    with tempfile.TemporaryDirectory() as where:
+        path, config = (os.path.join(where, n) for n in ("guest.bin", "vm.json"))
+        with open(path, "wb") as f:
+            f.write(GUEST)
+        with open(config, "w", encoding="utf-8") as f:
+            json.dump({"memory": 64 << 20, "firmware": path}, f)
+        with subprocess.Popen([EMU, "--config", config], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p:
+            p.stdin.write(b"x")
+            p.stdin.close()
+            time.sleep(1.0)  # longer than the flood: the pipe is full, the guest held up
+            out = p.stdout.read()
+            tap.check(p.wait(LIMIT) == 0 and out == b"READY\n" + FLOOD, f"{len(out)} bytes on standard output")
+
+
+def slow_reader_is_dropped_and_never_holds_up_the_guest():
+    with Emu() as emu:
+        slow, fast = emu.connect(emu.console), emu.connect(emu.console)
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        read_until(fast, b"READY\n")
+        for _ in range(12):
+            fast.sendall(b"z" * 65536)
+            read_until(fast, b"z" * 65536)
+        fast.sendall(b"q")
+        read_all(fast)
+        check_end(emu)
+
+
+def statistics_page_is_published():
+    with Emu() as emu:
+        console, c = emu.connect(emu.console), Client(emu)
+        read_until(console, b"READY\n")
+        console.sendall(b"hello")
+        read_until(console, b"hello")
+        stats = c.ok("emu.stats")
+        tap.check(stats["console_in"] == 5 and stats["console_out"] == 11, str(stats))
+        tap.check(len(stats["vcpus"]) == 1 and stats["tb_translated"] > 0, str(stats))
+        c.ok("emu.pause")
+        page = emu.page()
+        magic, version, size, seq = struct.unpack_from("<8sIIQ", page)
+        tap.check(magic == b"VMDSTATS" and version == 1 and 0 < size <= 4096 and seq % 2 == 0, repr(page[:32]))
+        pid, state = struct.unpack_from("<II", page, 48)
+        tap.check(pid == emu.process.pid and state == 0, f"pid {pid} state {state}")
+        c.ok("emu.quit")
+        check_end(emu)
+        tap.check(struct.unpack_from("<I", emu.page(), 52)[0] == 2, "the end is not published")
+
+
+def quit_while_paused_and_sigterm_end_cleanly():
+    with Emu(paused=True) as emu:
+        Client(emu).ok("emu.quit")
+        check_end(emu)
+    with Emu() as emu:
+        read_until(emu.connect(emu.console), b"READY\n")
+        emu.process.terminate()
+        check_end(emu)
+
+
+def hundred_control_clients_come_and_go():
+    with Emu() as emu:
+        for i in range(100):
+            c = Client(emu)
+            if i % 3 == 0:
+                c.file.write('{"jsonrpc":"2.0","id":1,"meth')  # leaves in the middle of a line
+                c.file.flush()
+            elif i % 3 == 1:
+                c.ok("emu.status")
+            c.close()
+        Client(emu).ok("emu.quit")
+        check_end(emu)
+
+
+def every_thread_is_confined():
+    with Emu(sandbox="require", config={"cpus": 2}) as emu:
+        c = Client(emu)
+        read_until(emu.connect(emu.console), b"READY\n")
+        kinds = {}
+        for task in os.listdir(f"/proc/{emu.process.pid}/task"):
+            with open(f"/proc/{emu.process.pid}/task/{task}/status", encoding="utf-8") as f:
+                text = f.read()
+            field = dict(re.findall(r"^(\w+):\s+(.*)$", text, re.M))
+            kinds[field["Name"]] = (field["Seccomp"], field["NoNewPrivs"])
+        if emu.process.poll() is not None:
+            raise AssertionError(emu.rest())
+        tap.check(set(kinds) == {"vm:t1", "vcpu0", "vcpu1"}, str(kinds))
+        tap.check(all(v == ("2", "1") for v in kinds.values()), str(kinds))
+        c.ok("emu.reset")
+        c.ok("emu.stats")
+        c.ok("emu.quit")
+        check_end(emu)
+
+
+def disks_come_as_descriptors_and_are_locked():
+    with tempfile.TemporaryDirectory() as where:
+        image = os.path.join(where, "root.img")
+        with open(image, "wb") as f:
+            f.truncate(1 << 20)
+        disk = {"disks": [{"name": "root", "file": image}]}
+        with Emu(config=disk, files={image: os.O_RDWR}) as emu:
+            read_until(emu.connect(emu.console), b"READY\n")
+            with Emu(config={**disk, "name": "t2"}, files={image: os.O_RDWR}) as second:
+                code, errors = second.wait()
+                tap.check(code == 1 and "disk 'root' is locked by VM 't1'" in errors and
+                          str(emu.process.pid) in errors, f"{code} {errors}")
+            c = Client(emu)
+            tap.check(c.ok("emu.stats")["disks"][0]["name"] == "root", "disk statistics")
+            c.ok("emu.quit")
+            check_end(emu)
+        readonly = {"disks": [{"name": "root", "file": image, "readonly": True}]}
+        with Emu(config=readonly, files={image: os.O_RDONLY}) as one:
+            read_until(one.connect(one.console), b"READY\n")
+            with Emu(config=readonly, files={image: os.O_RDONLY}) as two:
+                read_until(two.connect(two.console), b"READY\n")
+                Client(two).ok("emu.quit")
+                check_end(two)
+            Client(one).ok("emu.quit")
+            check_end(one)
+        with Emu(config=disk, files={image: os.O_RDONLY}) as emu:
+            code, errors = emu.wait()
+            tap.check(code == 1 and "read-only" in errors, f"{code} {errors}")
+        with Emu(config=disk) as emu:
+            code, errors = emu.wait()
+            tap.check(code == 1 and "--file" in errors, f"{code} {errors}")
+
+
+def no_descriptor_is_left_over():
+    with Emu() as emu:
+        c = Client(emu)
+        console = emu.connect(emu.console)
+        read_until(console, b"READY\n")
+        before = None
+        for _ in range(5):
+            extra = [Client(emu) for _ in range(4)] + [emu.connect(emu.console) for _ in range(4)]
+            for e in extra:
+                e.close()
+            console.sendall(b"a")
+            read_until(console, b"a")
+            end = time.monotonic() + LIMIT
+            while True:
+                try:
+                    now = len(os.listdir(f"/proc/{emu.process.pid}/fd"))
+                except PermissionError:
+                    raise tap.Skip("root, to look into a process that is not dumpable") from None
+                if before is None or now <= before or time.monotonic() > end:
+                    break
+                time.sleep(0.05)
+            before = now if before is None else before
+            tap.check(now <= before, f"{now} descriptors, {before} before")
+        c.ok("emu.quit")
+        check_end(emu)
+
+
+CASES = [
+    emulator_says_who_it_is,
+    pause_resume_and_reset_answer_and_notify_all_clients,
+    guest_power_off_reset_and_failure_end_as_they_should,
+    console_gives_backlog_to_several_readers,
+    input_beyond_any_queue_arrives_whole,
+    last_output_is_never_lost,
+    slow_reader_is_dropped_and_never_holds_up_the_guest,
+    statistics_page_is_published,
+    quit_while_paused_and_sigterm_end_cleanly,
+    hundred_control_clients_come_and_go,
+    every_thread_is_confined,
+    disks_come_as_descriptors_and_are_locked,
+    no_descriptor_is_left_over,
+]
+
+if __name__ == "__main__":
+    sys.exit(tap.run_cases(CASES))
