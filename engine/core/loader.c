@@ -236,15 +236,22 @@ static const struct {
 } image_kinds[] = { { EM_RISCV, "RSC\x05", "RISC-V" },
                     { EM_AARCH64, "ARM\x64", "64-bit ARM" } };
 
-/* The EFI stub's section table says where the file's contents end (Microsoft PE format, COFF
- * header): the only way to see that an Image is cut, since its own header gives the size in
- * memory. Returns 0 when there is no such table. */
-static int image_file_end(const struct source *src, const uint8_t *head, uint64_t *end,
-                          struct err *e)
+/* What the EFI stub's tables add (Microsoft PE format, COFF header): the machine, and where the
+ * file's contents end, which is the only way to see that an Image is cut, since its own header
+ * gives the size in memory. All zero when there is no stub. */
+struct image_pe {
+    unsigned machine;
+    uint64_t end;
+};
+#define PE_RISCV32 0x5032
+#define PE_RISCV64 0x5064
+
+static int image_pe(const struct source *src, const uint8_t *head, struct image_pe *pe,
+                    struct err *e)
 {
     uint8_t coff[24], section[40];
     uint64_t at = le32(head + IMAGE_PE);
-    *end = 0;
+    *pe = (struct image_pe){ 0 };
     if (head[0] != 'M' || head[1] != 'Z' || at < IMAGE_HEADER) {
         return 0;
     }
@@ -252,6 +259,7 @@ static int image_file_end(const struct source *src, const uint8_t *head, uint64_
     if (ret < 0 || memcmp(coff, "PE\0\0", 4) != 0) {
         return ret;
     }
+    pe->machine = le16(coff + 4);
     unsigned n = le16(coff + 6);
     at += sizeof(coff) + le16(coff + 20);
     for (unsigned i = 0; i < n && i < PE_MAX_SECTIONS; i++, at += sizeof(section)) {
@@ -260,29 +268,34 @@ static int image_file_end(const struct source *src, const uint8_t *head, uint64_
             return ret;
         }
         uint64_t stop = (uint64_t)le32(section + 20) + le32(section + 16);
-        *end = stop > *end ? stop : *end;
+        pe->end = stop > pe->end ? stop : pe->end;
     }
     return 0;
 }
 
-static int check_image(const struct source *src, const uint8_t *head, unsigned elf_machine,
-                       struct err *e)
+static int check_image(const struct source *src, const uint8_t *head,
+                       const struct load_target *t, struct err *e)
 {
     for (size_t i = 0; i < ARRAY_LEN(image_kinds); i++) {
         if (memcmp(head + IMAGE_MAGIC, image_kinds[i].magic, 4) == 0 &&
-            image_kinds[i].machine != elf_machine) {
+            image_kinds[i].machine != t->elf_machine) {
             return err_set(e, -ENOEXEC,
                            "'%s' is a Linux kernel for %s; this VM needs one for %s", src->path,
-                           image_kinds[i].arch, elf_machine_name(elf_machine));
+                           image_kinds[i].arch, elf_machine_name(t->elf_machine));
         }
     }
-    uint64_t end;
-    int ret = image_file_end(src, head, &end, e);
-    if (ret == 0 && end > src->size) {
+    struct image_pe pe;
+    int ret = image_pe(src, head, &pe, e);
+    if (ret == 0 && pe.end > src->size) {
         return err_set(e, -ENODATA,
                        "'%s' is truncated: it has %" PRIu64 " of the kernel's %" PRIu64
                        " bytes; fetch it again",
-                       src->path, src->size, end);
+                       src->path, src->size, pe.end);
+    }
+    unsigned bits = pe.machine == PE_RISCV32 ? 32 : pe.machine == PE_RISCV64 ? 64 : t->xlen;
+    if (ret == 0 && bits != t->xlen) {
+        return err_set(e, -ENOEXEC, "'%s' is a Linux kernel of %u bits; this VM has %u",
+                       src->path, bits, t->xlen);
     }
     return ret;
 }
@@ -315,7 +328,7 @@ static int too_big(const struct source *src, uint64_t size, uint64_t at, uint64_
 static int load_image(struct mem_space *s, const struct source *src, const uint8_t *head,
                       const struct load_target *t, struct loader_image *out, struct err *e)
 {
-    int ret = check_image(src, head, t->elf_machine, e);
+    int ret = check_image(src, head, t, e);
     if (ret < 0) {
         return ret;
     }

@@ -342,6 +342,11 @@ START_TEST(image_that_does_not_fit_or_fit_the_machine_is_refused)
     ck_assert_int_eq(load(&x, img, sizeof(img)), -ENOEXEC);
     ck_assert_ptr_nonnull(strstr(x.e.msg, "64-bit ARM"));
     ck_assert_ptr_nonnull(strstr(x.e.msg, "RISC-V"));
+    make_image(img, "RSC\x05", 0x200000, 0x10000);
+    img[0x44] = 0x32, img[0x45] = 0x50; /* the EFI stub says RV32 */
+    ck_assert_int_eq(load(&x, img, sizeof(img)), -ENOEXEC);
+    ck_assert_ptr_nonnull(strstr(x.e.msg, "32 bits"));
+    ck_assert_int_eq(load_at(&x, img, sizeof(img), RAM, 32), 0);
     make_image(img, "RSC\x05", 0x200000, RAM_SIZE);
     ck_assert_int_eq(load(&x, img, sizeof(img)), -EFBIG);
     make_image(img, "RSC\x05", 0x200000, UINT64_MAX);
