@@ -56,7 +56,7 @@ static void clean(const char *dir, const char *const *names, size_t n)
 
 void runfs_clean(const struct vmd_options *o, int64_t vm)
 {
-    static const char *const names[] = { VM_CONTROL, VM_CONSOLE, VM_EMU_LOG, VM_PROCESS, VM_EXIT,
+    static const char *const names[] = { VM_CONTROL, VM_CONSOLE, VM_EMU_LOG, VM_PROCESS, VM_EXIT, VM_ENDING,
                                          "." VM_PROCESS ".tmp", "." VM_EXIT ".tmp", VM_LOCK };
     AUTO_FREE char *dir = xasprintf("%s/%s/%lld", o->run, SPAWN_VM_DIR, (long long)vm);
     clean(dir, names, ARRAY_LEN(names));
@@ -118,6 +118,28 @@ int runfs_exit(const struct vmd_options *o, int64_t vm, const char *cookie, stru
                                   .ended_ns = api_json_get_int(j, "ended_ns", 0) };
     }
     return rc;
+}
+
+void runfs_set_ending(const struct vmd_options *o, int64_t vm, const char *cookie,
+                      const char *reason)
+{
+    AUTO_FREE char *path = runfs_path(o, vm, VM_ENDING);
+    AUTO_FREE char *text = xasprintf("{\"cookie\":\"%s\",\"reason\":\"%s\"}\n", cookie, reason);
+    AUTO_FD fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (fd >= 0) {
+        fd_write_all(fd, text, strlen(text), path, NULL);
+    }
+}
+
+bool runfs_ending(const struct vmd_options *o, int64_t vm, const char *cookie, char *out,
+                  size_t size)
+{
+    AUTO_JSON j = NULL;
+    if (read_json(o, vm, VM_ENDING, cookie, &j, NULL) < 0) {
+        return false;
+    }
+    const char *reason = api_json_get_str(j, "reason");
+    return reason && str_copy(out, size, reason);
 }
 
 void runfs_last_words(const struct vmd_options *o, int64_t vm, char *out, size_t size)

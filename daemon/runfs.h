@@ -35,6 +35,13 @@ struct run_exit {
 };
 int runfs_exit(const struct vmd_options *o, int64_t vm, const char *cookie, struct run_exit *out,
                struct err *e);
+/* Writes down that the daemon ends the VM, and why ("quit", "killed"); a word. Not synced: it matters
+ * only while this boot lasts. */
+void runfs_set_ending(const struct vmd_options *o, int64_t vm, const char *cookie,
+                      const char *reason);
+/* That reason, or false. */
+bool runfs_ending(const struct vmd_options *o, int64_t vm, const char *cookie, char *out,
+                  size_t size);
 /* Last line of the emulator's standard error, without control characters; "" when there is none. */
 void runfs_last_words(const struct vmd_options *o, int64_t vm, char *out, size_t size);
 /* True when an emulator (or a start under way) holds the VM's lock. */

@@ -151,7 +151,9 @@ void store_tx_job_put(struct store_tx *tx, const struct store_job *r)
 void store_tx_event_put(struct store_tx *tx, const struct store_event *r)
 {
     tx_add(tx, ST_EVENT_PUT, "it", r->seq, r->body);
-    tx_add(tx, ST_EVENT_TRIM, "i", r->seq);
+    if (r->drop > 0) {
+        tx_add(tx, ST_EVENT_TRIM, "i", r->drop);
+    }
     if (r->seq > tx->s->max_event) {
         tx->s->max_event = r->seq;
     }

@@ -31,7 +31,7 @@ const char *const store_stmt_sql[ST_COUNT] = {
                    "ON CONFLICT(id) DO UPDATE SET active = excluded.active, body = excluded.body",
     [ST_JOB_TRIM] = "DELETE FROM jobs WHERE id <= ?1 - " STR(STORE_JOBS_KEPT) " AND active = 0",
     [ST_EVENT_PUT] = "INSERT INTO events(seq, body) VALUES(?1, ?2)",
-    [ST_EVENT_TRIM] = "DELETE FROM events WHERE seq <= ?1 - " STR(STORE_EVENTS_KEPT),
+    [ST_EVENT_TRIM] = "DELETE FROM events WHERE seq <= ?1",
     [ST_EXIT_PUT] = "INSERT OR IGNORE INTO exits(vm, uuid, name, cookie, pid, started_ns, ended_ns, "
                     "status, signal, reason, message) "
                     "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",

@@ -91,6 +91,7 @@ void run_kill(struct run *run)
     run->kill_wanted = true;
     if (run->pidfd >= 0 && !run->emu_dead) {
         run->killed = true;
+        runfs_set_ending(&run->d->opt, run->vm->id, run->cookie, "killed");
         syscall(SYS_pidfd_send_signal, run->pidfd, SIGKILL, NULL, 0);
     }
 }
@@ -98,6 +99,24 @@ void run_kill(struct run *run)
 void run_expect_end(struct run *run, const char *reason)
 {
     str_copy(run->expected, sizeof(run->expected), reason);
+    if (run->pid > 0) {
+        runfs_set_ending(&run->d->opt, run->vm->id, run->cookie, reason);
+    }
+}
+
+/* What a daemon before us did to it. */
+static void read_ending(struct run *run)
+{
+    char reason[sizeof(run->expected)];
+    if (run->expected[0] || run->killed ||
+        !runfs_ending(&run->d->opt, run->vm->id, run->cookie, reason, sizeof(reason))) {
+        return;
+    }
+    if (strcmp(reason, "killed") == 0) {
+        run->killed = true;
+    } else {
+        str_copy(run->expected, sizeof(run->expected), reason);
+    }
 }
 
 /* ---- the start ---- */
@@ -452,6 +471,7 @@ void run_finish(struct run *run)
     run->timer = NULL;
     loop_timer_free(run->grace);
     run->grace = NULL;
+    read_ending(run);
     bool known = runfs_exit(&run->d->opt, vm->id, run->cookie, &x, NULL) == 0;
     const char *reason = exit_reason(run, &x, known);
     bool failed = exit_is_crash(reason) || strcmp(reason, "start-failed") == 0;

@@ -132,6 +132,7 @@ int start_prepare(struct start *st, struct err *e)
     if (rc == 0) {
         unlinkat(st->dir_fd, VM_PROCESS, 0);
         unlinkat(st->dir_fd, VM_EXIT, 0);
+        unlinkat(st->dir_fd, VM_ENDING, 0);
         rc = open_files(st, e);
     }
     if (rc == 0) {

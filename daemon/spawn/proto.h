@@ -19,6 +19,8 @@
  *   emu.log   the emulator's standard error
  *   process   {"cookie","boot_id","pid","start_time","mon_pid","mon_start"}, written by the monitor
  *             before the emulator's first instruction
+ *   ending    {"cookie","reason"}, written by vmd before it asks the emulator to quit or kills it, for
+ *             a vmd that comes later
  *   exit      {"cookie","pid","status","signal","ended_ns","cpu_ns"}, written by the monitor when
  *             it has ended, SIGKILL included
  */
@@ -38,6 +40,7 @@
 #define VM_CONSOLE "console"
 #define VM_EMU_LOG "emu.log"
 #define VM_PROCESS "process"
+#define VM_ENDING "ending"
 #define VM_EXIT "exit"
 
 #endif

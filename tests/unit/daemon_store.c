@@ -245,7 +245,9 @@ START_TEST(store_journal_is_bounded)
     struct store *s = open_ok(NULL, NULL);
     for (int i = 1; i <= STORE_EVENTS_KEPT + 500; i++) {
         struct store_tx *tx = store_tx_new(s);
-        store_tx_event_put(tx, &(struct store_event){ .seq = i, .body = "{}" });
+        store_tx_event_put(tx, &(struct store_event){ .seq = i,
+                                                      .body = "{}",
+                                                      .drop = i - STORE_EVENTS_KEPT });
         store_tx_commit(tx, NULL, NULL);
     }
     store_close(s);
