@@ -89,7 +89,7 @@ def empty_kernel_is_refused():
 def truncated_image_is_refused():
     with open(guest.fetched("riscv64")["kernel"], "rb") as kernel:
         data = kernel.read()
-    for size in (40, 4096, len(data) // 2):
+    for size in (64, 100, 4096, len(data) // 2, len(data) - 1):
         with file_with(data[:size]) as file:
             refused({"kernel": file.name}, file.name)
 

@@ -28,7 +28,7 @@ def linux(run, cpus=1, memory=512 * MIB, target="riscv64", append="", **more):
 def boot(config, *patterns, timeout=240.0):
     """Boots to BOOT-OK, sees the patterns in order, then the power-off; returns the console."""
     with guest.Guest(config) as vm:
-        vm.expect(r"^BOOT-OK\r?$", timeout)
+        vm.expect(r"^BOOT-OK\r", timeout)
         matches = [vm.expect(pattern, timeout) for pattern in patterns]
         status = vm.wait(timeout)
         tap.check(status == 0, f"exit status {status} after power-off: {vm.errors[-500:]!r}")
@@ -36,12 +36,12 @@ def boot(config, *patterns, timeout=240.0):
 
 
 def linux_boots_with_one_vcpu():
-    text, _ = boot(linux("cpus"), r"^Linux .* riscv64 GNU/Linux", r"^CPUS 1\r?$")
+    text, _ = boot(linux("cpus"), r"^Linux .* riscv64 GNU/Linux", r"^CPUS 1\r")
     tap.check("OpenSBI v" in text, "no OpenSBI banner before the kernel")
 
 
 def linux_boots_with_four_vcpus():
-    text, _ = boot(linux("cpus,bench:fork", cpus=4), r"^CPUS 4\r?$", r"^BENCH fork \S+ 300")
+    text, _ = boot(linux("cpus,bench:fork", cpus=4), r"^CPUS 4\r", r"^BENCH fork \S+ 300")
     tap.check(re.search(r"HART Count\s*: 4", text), "OpenSBI did not count four harts")
 
 
@@ -72,24 +72,24 @@ def guest_results_are_right():
 
 def reset_boots_again_in_the_same_process():
     with guest.Guest(linux("reboot")) as vm:
-        vm.expect(r"^BOOT-OK\r?$", 240)
+        vm.expect(r"^BOOT-OK\r", 240)
         vm.expect(r"OpenSBI v", 240)
-        vm.expect(r"^BOOT-OK\r?$", 240)
+        vm.expect(r"^BOOT-OK\r", 240)
 
 
 def guest_clock_keeps_host_time():
     """Ten seconds of the guest are ten seconds of the host, within what scheduling explains."""
     with guest.Guest(linux("ticks:11")) as vm:
-        vm.expect(r"^TICK 1\r?$", 240)
+        vm.expect(r"^TICK 1\r", 240)
         began = time.monotonic()
-        vm.expect(r"^TICK 11\r?$", 60)
+        vm.expect(r"^TICK 11\r", 60)
         took = time.monotonic() - began
         tap.check(9.0 < took < 30.0, f"ten ticks took {took:.1f} s")
 
 
 def virtio_rng_gives_bytes():
     _, (first, second) = boot(linux("rng,rng", append="vmd.virtio", rng=True),
-                              r"^RNG ([0-9a-f]{32})\r?$", r"^RNG ([0-9a-f]{32})\r?$")
+                              r"^RNG ([0-9a-f]{32})\r", r"^RNG ([0-9a-f]{32})\r")
     tap.check(first.group(1) != second.group(1), "the same bytes twice")
 
 
