@@ -27,3 +27,10 @@ libdevices_a_SOURCES = \
 	devices/virtio/queue.c \
 	devices/virtio/virtio.c \
 	devices/virtio/virtio.h
+
+# --- tests ------------------------------------------------------------------------------------
+device_rig = tests/device/rig.c tests/device/rig.h
+check_PROGRAMS += tests/device/registers_test
+TESTS += tests/device/registers_test
+tests_device_registers_test_SOURCES = tests/device/registers_test.c $(device_rig)
+tests_device_registers_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
