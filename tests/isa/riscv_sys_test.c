@@ -697,6 +697,22 @@ START_TEST(user_and_supervisor_pages_are_apart)
 }
 END_TEST
 
+START_TEST(global_pages_are_told_from_others)
+{
+    enable(8, RISCV_S);
+    uint64_t at = map(3, 0x4000, 0, pte(0x80abc000, V | R | A));
+    walks_to(0x4000, TCG_READ, 0x80abc000);
+    ck_assert(!walked.global);
+    put64(at, pte(0x80abc000, V | R | G | A));
+    walks_to(0x4000, TCG_READ, 0x80abc000);
+    ck_assert(walked.global);
+    put64(at, pte(0x80abc000, V | R | A));
+    put64(ROOT, get64(ROOT) | G); /* a pointer speaks for all below it */
+    walks_to(0x4000, TCG_READ, 0x80abc000);
+    ck_assert(walked.global);
+}
+END_TEST
+
 START_TEST(mxr_makes_executable_pages_readable)
 {
     enable(8, RISCV_S);
@@ -974,6 +990,7 @@ static Suite *suite_riscv_sys(void)
     tcase_add_test(rv64, walks_of_every_scheme_reach_their_page);
     tcase_add_test(rv64, superpages_translate_and_are_remembered);
     tcase_add_test(rv64, user_and_supervisor_pages_are_apart);
+    tcase_add_test(rv64, global_pages_are_told_from_others);
     tcase_add_test(rv64, mxr_makes_executable_pages_readable);
     tcase_add_test(rv64, accessed_and_dirty_are_set_by_hardware_or_fault);
     tcase_add_test(rv64, reserved_entries_fault);

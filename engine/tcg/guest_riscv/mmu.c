@@ -313,6 +313,7 @@ static enum leaf_result walk_once(struct riscv_cpu *c, struct tcg_walk *w,
     uint64_t ppn = c->satp & (c->xlen == 64 ? RV_SATP_PPN_RV64 : RV_SATP_PPN_RV32);
     uint64_t index_mask = (1ull << s->index_bits) - 1;
 
+    w->global = false;
     for (unsigned level = s->levels; level-- > 0;) {
         unsigned bits = MEM_PAGE_BITS + level * s->index_bits;
         uint64_t index = w->va >> bits & index_mask;
@@ -328,6 +329,8 @@ static enum leaf_result walk_once(struct riscv_cpu *c, struct tcg_walk *w,
             (p.wide && (p.value & PTE_RESERVED_RV64))) {
             break;
         }
+        /* In a pointer it says so of everything below (§4.3.1). */
+        w->global |= (p.value & PTE_G) != 0;
         if (p.value & (PTE_R | PTE_X)) {
             return use_leaf(c, w, &p, bits, priv);
         }
@@ -352,6 +355,7 @@ int riscv_tcg_walk(void *cpu, struct tcg_walk *w)
     }
     if (priv == RISCV_M || !s) {
         w->gpa = w->va;
+        w->global = true;
         w->prot = own_prot(w, TCG_PROT_R | TCG_PROT_W | TCG_PROT_X);
         return protect(c, w, priv);
     }
