@@ -74,3 +74,9 @@ tests_schema_json_test_SOURCES = tests/schema/json_test.c
 tests_schema_json_test_LDADD = $(LINK_API) $(CHECK_LIBS)
 tests_schema_rpc_test_SOURCES = tests/schema/rpc_test.c tests/schema/rpc_lib.h
 tests_schema_rpc_test_LDADD = $(LINK_API) $(CHECK_LIBS)
+
+TESTS += tests/schema/gen_test.py tests/schema/vmctl_test.py tests/schema/console_test.py
+EXTRA_DIST += tests/schema/gen_test.py tests/schema/vmctl_test.py tests/schema/console_test.py tests/schema/fake.py
+# They look at what the generator and the linker left in the build folder.
+tests/schema/vmctl_test.log: vmctl$(EXEEXT) cli/gen.stamp
+tests/schema/console_test.log: vmctl$(EXEEXT)

@@ -20,7 +20,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-enum { CHUNK = 4096, DEFAULT_ESCAPE = 0x1d };
+enum { CHUNK = 4096, BACKLOG = 65536, BACKLOG_MS = 30, DEFAULT_ESCAPE = 0x1d };
 
 static struct {
     struct termios cooked, raw;
@@ -206,6 +206,47 @@ static void read_guest(struct copy *c)
     }
 }
 
+/* Length of a question to the terminal at p (device status or attributes: CSI ... n, CSI ... c,
+ * ESC Z), 0 when there is none. */
+static size_t question(const char *p, size_t n)
+{
+    size_t at = 2;
+
+    if (n >= 2 && p[0] == '\033' && p[1] == 'Z') {
+        return 2;
+    }
+    if (n < 3 || p[0] != '\033' || p[1] != '[') {
+        return 0;
+    }
+    while (at < n && p[at] >= 0x20 && p[at] <= 0x3f) {
+        at++;
+    }
+    return at < n && (p[at] == 'n' || p[at] == 'c') ? at + 1 : 0;
+}
+
+/* The output from before is shown without the questions it asked of a terminal then: ours would
+ * answer them, and the answers would be typed into the guest. */
+static void show_backlog(struct copy *c)
+{
+    struct pollfd p = { .fd = c->sock, .events = POLLIN };
+    AUTO_BUF b = BUF_INIT;
+    char chunk[CHUNK];
+    ssize_t n;
+
+    while (b.len < BACKLOG && poll(&p, 1, BACKLOG_MS) > 0 &&
+           (n = recv(c->sock, chunk, sizeof(chunk), MSG_DONTWAIT)) > 0) {
+        buf_add(&b, chunk, (size_t)n);
+    }
+    for (size_t at = 0, from = 0; at < b.len; at++) {
+        size_t skip = question(b.data + at, b.len - at);
+        if (skip || at + 1 == b.len) {
+            write_output(c, b.data + from, at + !skip - from);
+            from = at + skip;
+            at += skip ? skip - 1 : 0;
+        }
+    }
+}
+
 static void copy_turn(struct copy *c, int wake)
 {
     bool want_input = c->in_open && c->to_guest.len < CHUNK;
@@ -257,6 +298,9 @@ enum console_end console_run(int sock, const struct console_options *o, int *sig
     tty.is_raw = 0;
     install(&old);
     make_raw();
+    if (o->backlog && isatty(0) && isatty(1)) {
+        show_backlog(&c);
+    }
     if (o->send_size) {
         type_size(&c);
     }
@@ -331,7 +375,7 @@ int cli_verb_console(struct cli *c, struct cli_input *in)
 {
     const char *vm = cli_own(in, "VM");
     struct json_object *params = json_object_new_object();
-    struct console_options o = { .send_size = cli_own(in, "send-size") != NULL };
+    struct console_options o = { .send_size = cli_own(in, "send-size") != NULL, .backlog = true };
     AUTO_JSON result = NULL;
     AUTO_FD sock = -1;
     struct err e = ERR_INIT;

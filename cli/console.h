@@ -19,6 +19,7 @@ enum console_end {
 
 struct console_options {
     int escape;     /* byte that detaches when standard input is a terminal; -1: none */
+    bool backlog;   /* what arrives first is output from before */
     bool send_size; /* type the terminal's size into the guest's shell */
 };
 

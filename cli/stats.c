@@ -93,7 +93,7 @@ static void set_count(struct json_object *row, const char *key, double n)
     unsigned u = 0;
     AUTO_BUF b = BUF_INIT;
 
-    while (n >= 10000 && u + 2 < sizeof(units)) {
+    while (n >= 1000 && u + 2 < sizeof(units)) {
         n /= 1000;
         u++;
     }
