@@ -34,3 +34,7 @@ check_PROGRAMS += tests/device/registers_test
 TESTS += tests/device/registers_test
 tests_device_registers_test_SOURCES = tests/device/registers_test.c $(device_rig)
 tests_device_registers_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/virtio_test
+TESTS += tests/device/virtio_test
+tests_device_virtio_test_SOURCES = tests/device/virtio_test.c $(device_rig)
+tests_device_virtio_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
