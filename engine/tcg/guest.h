@@ -20,6 +20,7 @@ struct tcg_mode {
     uint32_t code;  /* everything that changes the code made for the same bytes: privilege, xlen, FP off ... */
     uint32_t mmu;   /* everything that changes how addresses translate but the table itself: data privilege, SUM, MXR, MPRV ... */
     uint64_t asid;  /* which table: for tcg_flush_asid; e.g. translation scheme and ASID */
+    bool shared;    /* mostly global pages are seen here (a kernel's own): keep them when only asid changes */
 };
 
 enum tcg_access { TCG_READ, TCG_WRITE, TCG_FETCH };
@@ -32,6 +33,7 @@ struct tcg_walk {
     bool probe;             /* in: no side effect, no exception wanted (debugger) */
     uint64_t gpa;           /* out: of va */
     unsigned prot;          /* out: TCG_PROT_* that hold for the whole 4 KiB page in this mode without another walk (W only when already dirty) */
+    bool global;            /* out: the same in every address space (asid) of this mode */
     bool uncached;          /* out: valid for this access only (e.g. PMP splits the page) */
     bool global;            /* out: every address space translates this page alike (a global mapping) */
     uint32_t cause;         /* out when refused */

@@ -56,6 +56,7 @@ struct tcg_space {
     struct tcg_mode mode;
     uint64_t last_used;
     bool clean;                        /* nothing cached */
+    bool local;                        /* a shared space holds pages that are not global: good for mode.asid only */
 };
 
 /* ---- blocks ---- */

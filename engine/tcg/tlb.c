@@ -35,6 +35,7 @@ void space_flush(struct tcg_space *s)
     }
     memset(s->fetched, 0, sizeof(s->fetched));
     s->clean = true;
+    s->local = false;
 }
 
 static uint64_t *bloom(struct tcg_space *s, uint64_t va, uint64_t *bit)
@@ -92,7 +93,17 @@ void tlb_free(struct tcg_vcpu *v)
 
 static bool same_mode(struct tcg_mode a, struct tcg_mode b)
 {
-    return a.code == b.code && a.mmu == b.mmu && a.asid == b.asid;
+    return a.code == b.code && a.mmu == b.mmu && a.shared == b.shared &&
+           (a.asid == b.asid || a.shared);
+}
+
+/* A shared space goes on under another table: global pages stay, which are usually all. */
+static void change_table(struct tcg_space *s, uint64_t asid)
+{
+    if (s->mode.asid != asid && s->local) {
+        space_flush(s);
+    }
+    s->mode.asid = asid;
 }
 
 struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m)
@@ -107,6 +118,7 @@ struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m)
         }
         if (same_mode(s->mode, m)) {
             s->last_used = v->use_clock;
+            change_table(s, m.asid);
             return s;
         }
         if (s->last_used < (*victim)->last_used) {
@@ -200,6 +212,7 @@ static void fill(struct tcg_vcpu *v, const struct tcg_walk *w, const struct mem_
     unsigned i = tlb_index(w->va);
     v->n_tlb_fill++;
     s->clean = false;
+    s->local |= !w->global;
     s->info[i] = (struct tcg_tlb_info){ gpa, r };
     s->addend[i] = r->host ? (uint64_t)(uintptr_t)(r->host + (gpa - r->base)) - page : 0 - page;
     s->tag[TCG_READ][i] = !(w->prot & TCG_PROT_R) ? UINT64_MAX : page | (r->host ? 0 : TLB_SLOW);
@@ -257,6 +270,7 @@ const struct tcg_fetch *tlb_fetch(struct tcg_vcpu *v, uint64_t va, struct tcg_fe
     uint64_t bit, *word = bloom(s, va, &bit);
     *word |= bit;
     s->clean = false;
+    s->local |= !w.global;
     *f = (struct tcg_fetch){ va & ~PAGE_MASK, w.gpa & ~PAGE_MASK, r };
     return f;
 }
@@ -563,8 +577,9 @@ void tcg_flush_asid(void *cpu, uint64_t asid)
 {
     struct tcg_vcpu *v = tcg_of(cpu);
     for (unsigned i = 0; i < TCG_SPACES; i++) {
-        if (v->spaces[i] && v->spaces[i]->mode.asid == asid) {
-            space_flush(v->spaces[i]);
+        struct tcg_space *s = v->spaces[i];
+        if (s && s->mode.asid == asid && (s->local || !s->mode.shared)) {
+            space_flush(s);
         }
     }
 }

@@ -17,6 +17,7 @@ enum {
     RV_MMU_DATA_PRIV = 3 << RV_MMU_DATA_SHIFT,
     RV_MMU_SUM = 1 << 4,
     RV_MMU_MXR = 1 << 5,
+    RV_MMU_SCHEME_SHIFT = 8, /* satp.MODE, where data accesses are translated */
 };
 
 #define RV_IRQ_S ((1ull << RISCV_IRQ_SSI) | (1ull << RISCV_IRQ_STI) | (1ull << RISCV_IRQ_SEI))
