@@ -22,7 +22,7 @@
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
 #define FTLB_SIZE 256u
-#define JC_BITS 12
+#define JC_BITS 13
 #define JC_SIZE (1u << JC_BITS)
 /* Flags in the low bits of a tag: any of them makes the inline comparison fail. */
 #define TLB_SLOW 8u     /* valid, but the slow path must see each access (I/O, code page, dirty logging) */
@@ -108,7 +108,7 @@ int codebuf_init(struct tcg_codebuf *b, size_t size, struct err *e);
 void codebuf_done(struct tcg_codebuf *b);
 
 #define TCG_REGIONS 16
-#define TCG_HASH_BITS 15
+#define TCG_HASH_BITS 17
 
 /* A 4 KiB page of guest RAM or ROM as the translator sees it. */
 struct tcg_page {
