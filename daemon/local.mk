@@ -96,3 +96,16 @@ EXTRA_DIST += \
 CLEANFILES += daemon/systemd/vmd.service
 daemon/systemd/vmd.service: daemon/systemd/vmd.service.in
 	$(AM_V_GEN)$(SUBST_PATHS) <$< >$@
+
+# With the real emulator. Campaigns: daemon_chaos.py --seed N --count N, daemon_cycles.py --count N.
+TESTS += \
+	tests/e2e/daemon_chaos.py \
+	tests/e2e/daemon_cycles.py \
+	tests/e2e/daemon_input.py \
+	tests/e2e/daemon_survive.py
+EXTRA_DIST += \
+	tests/e2e/daemon_chaos.py \
+	tests/e2e/daemon_cycles.py \
+	tests/e2e/daemon_input.py \
+	tests/e2e/daemon_lib.py \
+	tests/e2e/daemon_survive.py

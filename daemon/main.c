@@ -167,6 +167,13 @@ static bool calls_at_work(struct vmd *d)
     return busy;
 }
 
+static void on_quit(void *arg, struct json_object *result, const struct api_error *x)
+{
+    (void)arg;
+    (void)result;
+    (void)x; /* its end tells, or the time it had */
+}
+
 static void each_run(struct vmd *d, bool kill)
 {
     size_t n;
@@ -176,7 +183,7 @@ static void each_run(struct vmd *d, bool kill)
             continue;
         }
         run_expect_end(list[i]->run, "quit");
-        if (kill || !run_call(list[i]->run, "emu.quit", 0, NULL, NULL)) {
+        if (kill || !run_call(list[i]->run, "emu.quit", 0, on_quit, NULL)) {
             run_kill(list[i]->run);
         }
     }

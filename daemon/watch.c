@@ -241,6 +241,19 @@ static bool hello_ok(struct run *run, const struct api_emu_hello_out *out)
            strcmp(out->uuid, run->vm->config.uuid) == 0;
 }
 
+/* A start ends there; a VM that was taken up is listed unresponsive, for a person to look at. */
+static void refuse_stranger(struct run *run)
+{
+    if (run->started) {
+        str_copy(run->failure, sizeof(run->failure),
+                 "the emulator that answered is not the one that was started; it was killed");
+        run->fail_code = API_E_START_FAILED;
+        run_kill(run);
+    } else {
+        unresponsive(run, "another process answered");
+    }
+}
+
 static void on_hello(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct run *run = arg;
@@ -260,7 +273,7 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
     if (!hello_ok(run, &out)) {
         log_error("daemon", "VM '%s': process %d behind its control socket is not its emulator %d",
                   run->vm->config.name, (int)rpc_client_peer(run->client)->pid, (int)run->pid);
-        unresponsive(run, "another process answered");
+        refuse_stranger(run);
     } else {
         bool first = !run->up;
         run->adopting = false;

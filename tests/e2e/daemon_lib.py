@@ -47,6 +47,7 @@ class Client:
         self.data = b""
         self.number = 0
         self.events = []
+        self.answers = {}
         try:
             self.sock.connect(path)
             self.hello = self.read()
@@ -87,14 +88,16 @@ class Client:
         return self.number
 
     def answer(self, number):
-        while True:
+        while number not in self.answers:
             message = self.read()
-            if message.get("id") == number and "method" not in message:
-                if "error" in message:
-                    raise CallError(message["error"])
-                return message["result"]
             if message.get("method") == "event":
                 self.events.append(message["params"]["event"])
+            elif "method" not in message:
+                self.answers[message.get("id")] = message
+        message = self.answers.pop(number)
+        if "error" in message:
+            raise CallError(message["error"])
+        return message["result"]
 
     def call(self, method, **params):
         return self.answer(self.send(method, **params))
