@@ -7,4 +7,6 @@ libarch_a_SOURCES = \
 	engine/arch/riscv/cpu.h \
 	engine/arch/riscv/features.c \
 	engine/arch/riscv/features.h \
+	engine/arch/riscv/gdb.c \
+	engine/arch/riscv/gdb.h \
 	engine/arch/riscv/state.c

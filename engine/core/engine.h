@@ -8,6 +8,7 @@
 
 #include "engine/base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct buf;
@@ -20,7 +21,7 @@ enum vcpu_exit {
     VCPU_EXIT_KICK,  /* asked to (pause, request); call run again when it may go on */
     VCPU_EXIT_HALT,  /* waits for an interrupt (WFI): core sleeps until vcpu_has_work */
     VCPU_EXIT_DEBUG, /* breakpoint or single step done */
-    VCPU_EXIT_ERROR /* cannot go on; the error was logged, the VM stops as "crashed" */
+    VCPU_EXIT_ERROR  /* cannot go on; the error was logged, the VM stops as "crashed" */
 };
 
 struct engine_ops {
@@ -48,6 +49,15 @@ struct engine_ops {
      * thread, or main thread with vCPUs paused. */
     void (*regs_put)(struct vcpu *c);
     void (*regs_get)(struct vcpu *c);
+    /* Debugging, all three or none (NULL). Main thread, vCPUs at the barrier.
+     * Where a virtual address leads in this vCPU's current mode, without side effects. */
+    bool (*debug_translate)(struct vcpu *c, uint64_t va, uint64_t *gpa);
+    /* run() returns VCPU_EXIT_DEBUG before an instruction at one of these virtual addresses (of
+     * any vCPU and mode), also when it is the first, but not when it was asked for a step.
+     * Replaces the set before; n 0: none. The array is copied. 0 or negative. */
+    int (*debug_breakpoints)(struct vm *vm, const uint64_t *va, unsigned n);
+    /* On: run() returns VCPU_EXIT_DEBUG after one instruction or the trap it led to. */
+    void (*debug_step)(struct vcpu *c, bool on);
     /* Counters for people: appends "name value\n" lines; may be NULL. Main thread. */
     void (*stats)(struct vm *vm, struct buf *out);
 };

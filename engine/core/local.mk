@@ -15,6 +15,8 @@ libcore_a_SOURCES = \
 	engine/core/engine.h \
 	engine/core/fdt.c \
 	engine/core/fdt.h \
+	engine/core/gdb.c \
+	engine/core/gdb.h \
 	engine/core/irq.c \
 	engine/core/irq.h \
 	engine/core/loader.c \
@@ -37,6 +39,7 @@ core_tests = tests/core/bus_test \
 	tests/core/clock_test \
 	tests/core/device_test \
 	tests/core/fdt_test \
+	tests/core/gdb_test \
 	tests/core/loader_test \
 	tests/core/mem_test \
 	tests/core/riscv_test \
@@ -52,6 +55,8 @@ tests_core_device_test_SOURCES = tests/core/device_test.c
 tests_core_device_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
 tests_core_fdt_test_SOURCES = tests/core/fdt_test.c
 tests_core_fdt_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+tests_core_gdb_test_SOURCES = tests/core/gdb_test.c
+tests_core_gdb_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
 tests_core_loader_test_SOURCES = tests/core/loader_test.c
 tests_core_loader_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
 tests_core_mem_test_SOURCES = tests/core/mem_test.c

@@ -84,6 +84,22 @@ void vcpu_park(struct vcpu *c)
     c->vm->engine->kick(c);
 }
 
+void vcpu_hold(struct vcpu *c, bool on)
+{
+    pthread_mutex_lock(&c->lock);
+    c->held = on;
+    pthread_cond_broadcast(&c->wake);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void vcpu_unpark(struct vcpu *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->parked = false;
+    pthread_cond_broadcast(&c->wake);
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* Waits until guest code may run. Called and returns with c->lock held; false: the thread
  * shall end. */
 static bool wait_to_run(struct vcpu *c)
@@ -99,7 +115,7 @@ static bool wait_to_run(struct vcpu *c)
             }
         } else {
             c->paused = false;
-            if (!c->parked) {
+            if (!c->parked && !c->held) {
                 if (!c->halted || c->kicked || c->vm->arch->cpu_has_work(c)) {
                     c->halted = false;
                     c->kicked = false;
@@ -124,6 +140,10 @@ static void *vcpu_main(void *arg)
         enum vcpu_exit why = c->vm->engine->run(c);
         if (why == VCPU_EXIT_ERROR) {
             vm_request(c->vm, VM_REQ_CRASH, "crash: the engine failed"); /* parks this vCPU */
+        }
+        if (why == VCPU_EXIT_DEBUG) {
+            c->debug_stop = true;
+            vm_request(c->vm, VM_REQ_DEBUG, "debug");
         }
         pthread_mutex_lock(&c->lock);
         if (why == VCPU_EXIT_HALT) {

@@ -34,9 +34,11 @@ struct vcpu {
     bool pause_wanted, paused; /* the barrier's question and its answer */
     /* asked for a power-off or reset, or its engine failed: runs nothing till it is served */
     bool parked;
-    bool halted;    /* in WFI */
-    bool kicked;    /* leave WFI once, without work */
-    uint64_t halts; /* statistics */
+    bool held;       /* the debugger lets others run, not this one */
+    bool debug_stop; /* left run() for the debugger; read at the barrier */
+    bool halted;     /* in WFI */
+    bool kicked;     /* leave WFI once, without work */
+    uint64_t halts;  /* statistics */
 };
 
 /* Any thread: sets or clears input n, tells the engine, wakes a halted vCPU. */
@@ -56,9 +58,12 @@ void vcpu_pause_ask(struct vcpu *c);
 void vcpu_pause_wait(struct vcpu *c);
 void vcpu_unpause(struct vcpu *c);
 void vcpu_cleared(struct vcpu *c); /* reset: no longer halted or parked */
+/* Main thread, at the barrier: a held vCPU runs nothing when the VM runs again. */
+void vcpu_hold(struct vcpu *c, bool on);
 /* Owner thread: runs no more guest code after the access it is in, till vcpu_cleared() or
  * the end. */
 void vcpu_park(struct vcpu *c);
+void vcpu_unpark(struct vcpu *c); /* main thread, at the barrier: its request was served */
 /* The vCPU running on this thread, or NULL. */
 struct vcpu *vcpu_current(void);
 

@@ -283,11 +283,26 @@ void vm_free(struct vm *vm)
     free(vm);
 }
 
+void vm_debug_clear(struct vm *vm)
+{
+    atomic_fetch_and(&vm->requests, ~(unsigned)VM_REQ_DEBUG);
+    for (unsigned i = 0; i < vm->n_vcpus; i++) {
+        if (vm->vcpus[i]->debug_stop) {
+            vm->vcpus[i]->debug_stop = false;
+            vcpu_unpark(vm->vcpus[i]);
+        }
+    }
+}
+
 /* Does what was asked for; the strongest wish wins. The barrier is closed before the
  * requests are taken, so that what several vCPUs ask at once is served once. */
 static void serve(struct vm *vm)
 {
     bool running = vm->state == VM_RUNNING;
+    if (vm->state == VM_STOPPED) {
+        atomic_store(&vm->requests, 0);
+        return;
+    }
     if (running) {
         barrier_close(vm);
     }
@@ -297,15 +312,24 @@ static void serve(struct vm *vm)
         vm_stop(vm, reason);
         return;
     }
-    bool reset = (wanted & VM_REQ_RESET) && vm->state != VM_STOPPED;
+    bool reset = wanted & VM_REQ_RESET;
     if (reset) {
         reset_all(vm);
     }
-    if (running) {
+    bool debug = (wanted & VM_REQ_DEBUG) && vm->on_debug;
+    if (running && !debug) {
+        vm_debug_clear(vm); /* the debugger went meanwhile */
         barrier_open(vm);
     }
     if (reset) {
         set_state(vm, vm->state, "guest-reset");
+    }
+    if (debug && vm->on_debug) {
+        vm->state = VM_PAUSED;
+        vm->on_debug(vm->on_debug_arg);
+        if (running) {
+            set_state(vm, VM_PAUSED, "debug");
+        }
     }
 }
 
@@ -320,7 +344,9 @@ static void on_request(void *arg)
 
 void vm_request(struct vm *vm, enum vm_request what, const char *reason)
 {
-    atomic_store(&vm->request_reason, reason);
+    if (what != VM_REQ_DEBUG) {
+        atomic_store(&vm->request_reason, reason);
+    }
     if (atomic_fetch_or(&vm->requests, what) == 0) {
         atomic_fetch_add(&vm->door->refs, 1);
         loop_post(vm->loop, on_request, vm->door);

@@ -16,6 +16,7 @@
 #include "engine/core/vcpu.h"
 
 struct device;
+struct gdb_arch;
 struct st_table;
 struct vm_door;
 
@@ -25,6 +26,7 @@ struct arch_ops {
     size_t cpu_size;  /* of the architectural state */
     const struct st_table *state;
     unsigned max_vcpus;
+    const struct gdb_arch *gdb; /* or NULL: cannot be debugged */
     /* Power-on state. Main thread, before start or paused. */
     void (*cpu_reset)(struct vcpu *c);
     /* Once after the engine allocated vcpu->cpu: what outlives a reset (hart id, features,
@@ -40,7 +42,7 @@ struct arch_ops {
 };
 
 enum vm_state { VM_PAUSED, VM_RUNNING, VM_STOPPED };
-enum vm_request { VM_REQ_POWEROFF = 1, VM_REQ_RESET = 2, VM_REQ_CRASH = 4 };
+enum vm_request { VM_REQ_POWEROFF = 1, VM_REQ_RESET = 2, VM_REQ_CRASH = 4, VM_REQ_DEBUG = 8 };
 
 struct vm {
     char *name;
@@ -72,6 +74,10 @@ struct vm {
      * NULL. */
     void (*on_vcpu_thread)(void *arg, struct vcpu *c);
     void *on_vcpu_thread_arg;
+    /* The debugger's (gdb.c), on the main thread when a vCPU left guest code with
+     * VCPU_EXIT_DEBUG: the VM has been paused (on_state says "debug"). */
+    void (*on_debug)(void *arg);
+    void *on_debug_arg;
     /* Board's hook, called after devices and CPUs were reset: reloads firmware and kernel,
      * sets start addresses. */
     void (*on_reset)(void *arg);
@@ -97,6 +103,8 @@ void vm_reset(struct vm *vm);
 /* Stops and joins the vCPU threads; state VM_STOPPED. */
 void vm_stop(struct vm *vm, const char *reason);
 void vm_free(struct vm *vm);
+/* Forgets stops for the debugger that were not told yet. Main thread, at the barrier. */
+void vm_debug_clear(struct vm *vm);
 /* Any thread (devices, engines): asks the main thread to power off, reset or crash the VM.
  * `reason` is a literal. A calling vCPU leaves guest code soon and runs none before the
  * request was served. Power-off and crash end in vm_stop(); a reset calls on_state with the

@@ -5,6 +5,7 @@
  */
 #include "engine/arch/riscv/cpu.h"
 #include "engine/arch/riscv/features.h"
+#include "engine/arch/riscv/gdb.h"
 #include "engine/core/clock.h"
 #include "engine/core/state.h"
 #include "engine/core/vm.h"
@@ -229,6 +230,7 @@ const struct arch_ops riscv64_arch = {
     .cpu_size = sizeof(struct riscv_cpu),
     .state = &state_table,
     .max_vcpus = 64,
+    .gdb = &riscv_gdb,
     .cpu_reset = cpu_reset,
     .cpu_init = init64,
     .cpu_done = cpu_done,
@@ -241,6 +243,7 @@ const struct arch_ops riscv32_arch = {
     .cpu_size = sizeof(struct riscv_cpu),
     .state = &state_table,
     .max_vcpus = 64,
+    .gdb = &riscv_gdb,
     .cpu_reset = cpu_reset,
     .cpu_init = init32,
     .cpu_done = cpu_done,
