@@ -33,7 +33,6 @@ struct tcg_walk {
     bool probe;             /* in: no side effect, no exception wanted (debugger) */
     uint64_t gpa;           /* out: of va */
     unsigned prot;          /* out: TCG_PROT_* that hold for the whole 4 KiB page in this mode without another walk (W only when already dirty) */
-    bool global;            /* out: the same in every address space (asid) of this mode */
     bool uncached;          /* out: valid for this access only (e.g. PMP splits the page) */
     bool global;            /* out: every address space translates this page alike (a global mapping) */
     uint32_t cause;         /* out when refused */

@@ -300,7 +300,6 @@ static enum leaf_result use_leaf(struct riscv_cpu *c, struct tcg_walk *w, struct
     }
     w->gpa = base | (w->va & offset_mask);
     w->prot = prot;
-    w->global |= (p->value & PTE_G) != 0;
     if (bits > MEM_PAGE_BITS && !w->probe) {
         superpage_note(c, w->va, bits);
     }
@@ -338,7 +337,6 @@ static enum leaf_result walk_once(struct riscv_cpu *c, struct tcg_walk *w,
         if (p.value & (PTE_A | PTE_D | PTE_U)) {
             break; /* reserved in a pointer */
         }
-        w->global |= (p.value & PTE_G) != 0; /* in a pointer: everything below is */
         ppn = p.value >> PTE_PPN_SHIFT;
     }
     refuse(w, page_fault(w->access));
@@ -376,7 +374,6 @@ int riscv_tcg_walk(void *cpu, struct tcg_walk *w)
         case LEAF_REFUSED:
             return 1;
         case LEAF_AGAIN:
-            w->global = false;
             break;
         }
     }
