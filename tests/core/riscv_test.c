@@ -84,18 +84,22 @@ START_TEST(isa_string_is_what_kernels_parse)
     char isa[256], cut[8];
     ck_assert_int_eq(riscv_features_parse("max", 64, &f, NULL), 0);
     riscv_isa_format(f, 64, isa, sizeof(isa));
-    ck_assert_str_eq(isa, "rv64imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svadu");
+    ck_assert_str_eq(isa,
+                     "rv64imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svadu_svvptc");
     ck_assert_str_eq(riscv_mmu_type(f, 64), "riscv,sv57");
     riscv_isa_format(f, 64, cut, sizeof(cut));
     ck_assert_str_eq(cut, "rv64ima");
     ck_assert_int_eq(
-        riscv_features_parse("rv64,zba=off,sstc=off,sv57=off,svadu=off", 64, &f, NULL), 0);
+        riscv_features_parse("rv64,zba=off,sstc=off,sv57=off,svadu=off,svvptc=off", 64, &f,
+                             NULL),
+        0);
     riscv_isa_format(f, 64, isa, sizeof(isa));
     ck_assert_str_eq(isa, "rv64imafdc_zicntr_zicsr_zifencei_zbb_zbs");
     ck_assert_str_eq(riscv_mmu_type(f, 64), "riscv,sv48");
     ck_assert_int_eq(riscv_features_parse("rv32", 32, &f, NULL), 0);
     riscv_isa_format(f, 32, isa, sizeof(isa));
-    ck_assert_str_eq(isa, "rv32imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svadu");
+    ck_assert_str_eq(isa,
+                     "rv32imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svadu_svvptc");
     ck_assert_str_eq(riscv_mmu_type(f, 32), "riscv,sv32");
 }
 END_TEST
@@ -158,7 +162,7 @@ START_TEST(reset_gives_the_power_on_state)
     ck_assert_uint_eq(c->res_addr, UINT64_MAX);
     ck_assert_uint_eq(c->misa, riscv_misa(c->features, 64));
     drop(&x);
-    make(&x, &riscv64_arch, "max,svadu=off,s=off,u=off,sstc=off,sv39=off,sv48=off,sv57=off");
+    make(&x, &riscv64_arch, "max,svadu=off,svvptc=off,s=off,u=off,sstc=off,sv39=off,sv48=off,sv57=off");
     ck_assert_uint_eq(x.c->menvcfg, 0);
     ck_assert_uint_eq(x.c->mstatus, 0);
     drop(&x);

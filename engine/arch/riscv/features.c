@@ -31,6 +31,8 @@ const struct riscv_ext riscv_exts[RISCV_EXT_COUNT] = {
     { "zbs", RISCV_EXT_ZBS, BOTH, true, false, 0, "single-bit instructions" },
     { "sstc", RISCV_EXT_SSTC, BOTH, true, false, F(S) | F(ZICNTR), "supervisor timer compare" },
     { "svadu", RISCV_EXT_SVADU, BOTH, true, false, F(S), "hardware updates of A and D bits" },
+    { "svvptc", RISCV_EXT_SVVPTC, BOTH, true, false, F(S),
+      "new mappings need no fence (invalid entries are never cached)" },
     { "s", RISCV_EXT_S, BOTH, false, false, F(U), "supervisor mode and address translation" },
     { "u", RISCV_EXT_U, BOTH, false, false, 0, "user mode" },
     { "sv39", RISCV_EXT_SV39, RISCV_RV64, false, false, F(S), "39-bit virtual addresses" },

@@ -32,6 +32,7 @@ enum riscv_feature {
     RISCV_EXT_ZBS,
     RISCV_EXT_SSTC,
     RISCV_EXT_SVADU,
+    RISCV_EXT_SVVPTC,
     RISCV_EXT_SV39, /* address translation modes; RV32 has Sv32 in their place */
     RISCV_EXT_SV48,
     RISCV_EXT_SV57,
