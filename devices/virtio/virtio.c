@@ -221,21 +221,23 @@ void virtio_config_write(struct virtio *v, uint64_t offset, uint64_t value, unsi
     }
 }
 
+/* What the driver only prepared (an odd size, features not yet checked) may be anything. */
 static int virtio_loaded(void *obj, struct err *e)
 {
     struct virtio *v = obj;
+    uint64_t lacking = v->features & ~v->offered;
 
     for (unsigned q = 0; q < VIRTIO_MAX_QUEUES; q++) {
         const struct virtq *vq = &v->queue[q];
 
-        if (vq->num > vq->max || (vq->num & (vq->num - 1)) || (vq->ready && vq->num == 0)) {
+        if (vq->ready && (vq->num == 0 || vq->num > vq->max || (vq->num & (vq->num - 1)))) {
             return err_set(e, -EINVAL, "%s: queue %u has an impossible size %u", v->dev.id, q,
                            vq->num);
         }
     }
-    if (v->features & ~v->offered) {
+    if ((v->status & VIRTIO_STATUS_FEATURES_OK) && lacking) {
         return err_set(e, -EINVAL, "%s: state uses features 0x%llx that this device lacks",
-                       v->dev.id, (unsigned long long)(v->features & ~v->offered));
+                       v->dev.id, (unsigned long long)lacking);
     }
     return 0;
 }

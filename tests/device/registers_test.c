@@ -279,7 +279,8 @@ START_TEST(plic_claims_by_priority_and_completes)
     irq_set(&five, true);
     irq_set(&ten, true);
     ck_assert_uint_eq(rd32(r, AT + P_PENDING), 1 << 5 | 1 << 10);
-    ck_assert(input(r, 1, RISCV_IRQ_SEI) && !input(r, 1, RISCV_IRQ_MEI) && !input(r, 0, RISCV_IRQ_SEI));
+    ck_assert(input(r, 1, RISCV_IRQ_SEI) && !input(r, 1, RISCV_IRQ_MEI) &&
+              !input(r, 0, RISCV_IRQ_SEI));
     ck_assert_uint_eq(rd32(r, AT + P_CONTEXT + 3 * 0x1000 + 4), 10);
     ck_assert_uint_eq(rd32(r, AT + P_CONTEXT + 3 * 0x1000 + 4), 5);
     ck_assert_uint_eq(rd32(r, AT + P_CONTEXT + 3 * 0x1000 + 4), 0);

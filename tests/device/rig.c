@@ -48,8 +48,8 @@ struct rig *rig_new(unsigned vcpus)
 
     r->loop = loop_new(&e);
     ck_assert_msg(r->loop != NULL, "%s", e.msg);
-    ck_assert_msg(vm_new("rig", &riscv64_arch, &rig_engine, r->loop, NULL, &r->vm, &e) == 0, "%s",
-                  e.msg);
+    ck_assert_msg(vm_new("rig", &riscv64_arch, &rig_engine, r->loop, NULL, &r->vm, &e) == 0,
+                  "%s", e.msg);
     ck_assert_msg(vm_add_vcpus(r->vm, vcpus, "max", &e) == 0, "%s", e.msg);
     ck_assert_int_eq(mem_new_ram("ram", RIG_RAM_SIZE, &r->ram, &e), 0);
     ck_assert_int_eq(mem_map(r->vm->root, RIG_RAM, 0, r->ram, &e), 0);
@@ -184,7 +184,8 @@ void rig_state_round_trip(struct device *d)
     size_t used = 0;
 
     st_save(d->cls->state, d, &before);
-    ck_assert_msg(st_load(d->cls->state, d, d->cls->size, before.data, before.len, &used, &e) == 0,
+    ck_assert_msg(st_load(d->cls->state, d, d->cls->size, before.data, before.len, &used, &e) ==
+                      0,
                   "%s", e.msg);
     ck_assert_uint_eq(used, before.len);
     st_save(d->cls->state, d, &after);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A VM for device tests: an engine that runs nothing, RAM, devices placed by hand, interrupt lines
- * that are looked at. Accesses go through the bus as a vCPU's do. One thread.
+ * A VM for device tests: an engine that runs nothing, RAM, devices placed by hand, interrupt
+ * lines that are looked at. Accesses go through the bus as a vCPU's do. One thread.
  */
 #ifndef VMD_TESTS_DEVICE_RIG_H
 #define VMD_TESTS_DEVICE_RIG_H

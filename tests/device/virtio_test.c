@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-mmio and its devices: negotiation, split rings in order and broken on purpose, disks on
- * a real file, entropy, console.
+ * virtio-mmio and its devices: negotiation, split rings in order and broken on purpose, disks
+ * on a real file, entropy, console.
  */
 #include "devices/registry.h"
 #include "devices/virtio/virtio.h"
@@ -16,10 +16,25 @@
 #define AT 0x10001000ull
 #define NUM 8
 
-enum { R_ID = 0x08, R_DEV_FEAT = 0x10, R_DEV_SEL = 0x14, R_DRV_FEAT = 0x20, R_DRV_SEL = 0x24,
-       R_QSEL = 0x30, R_QMAX = 0x34, R_QNUM = 0x38, R_QREADY = 0x44, R_NOTIFY = 0x50, R_ISR = 0x60,
-       R_ACK = 0x64, R_STATUS = 0x70, R_DESC = 0x80, R_DRIVER = 0x90, R_DEVICE = 0xa0,
-       R_CONFIG = 0x100 };
+enum {
+    R_ID = 0x08,
+    R_DEV_FEAT = 0x10,
+    R_DEV_SEL = 0x14,
+    R_DRV_FEAT = 0x20,
+    R_DRV_SEL = 0x24,
+    R_QSEL = 0x30,
+    R_QMAX = 0x34,
+    R_QNUM = 0x38,
+    R_QREADY = 0x44,
+    R_NOTIFY = 0x50,
+    R_ISR = 0x60,
+    R_ACK = 0x64,
+    R_STATUS = 0x70,
+    R_DESC = 0x80,
+    R_DRIVER = 0x90,
+    R_DEVICE = 0xa0,
+    R_CONFIG = 0x100
+};
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
 
 /* Where a queue's parts lie, by queue. */
@@ -181,7 +196,7 @@ START_TEST(queue_of_a_wrong_shape_is_not_taken)
     static const struct {
         uint32_t num, desc, avail, used;
     } bad[] = {
-        { 0, 0, 0, 0 },    { 3, 0, 0, 0 },    { 128, 0, 0, 0 }, { UINT32_MAX, 0, 0, 0 },
+        { 0, 0, 0, 0 },   { 3, 0, 0, 0 },   { 128, 0, 0, 0 }, { UINT32_MAX, 0, 0, 0 },
         { NUM, 8, 0, 0 }, { NUM, 0, 1, 0 }, { NUM, 0, 0, 2 },
     };
     struct vio v = rng_new();
@@ -259,7 +274,8 @@ START_TEST(indirect_tables_and_event_index_work)
         offer(&v, 0, (uint16_t)i);
         rig_until(v.r, all_used, &v);
         ck_assert_uint_eq(used_len(&v, 0, i), 32);
-        ck_assert_uint_eq(((uint16_t *)rig_ram(v.r, USED(0)))[2 + NUM * 4], i + 1); /* avail_event */
+        ck_assert_uint_eq(((uint16_t *)rig_ram(v.r, USED(0)))[2 + NUM * 4],
+                          i + 1); /* avail_event */
         /* The first push always tells: nothing was told before. */
         ck_assert_uint_eq(v.line.rises, i < 2 ? 1 : 2);
         wr32(v.r, AT + R_ACK, 1);
@@ -466,7 +482,8 @@ static struct disk *disk_new(bool readonly)
     close(fd);
     o.path = k->path;
     k->v.r = rig_new(1);
-    ck_assert_int_eq(blk_pool_new(k->v.r->loop, &(struct blk_pool_options){ 0 }, &k->pool, &e), 0);
+    ck_assert_int_eq(blk_pool_new(k->v.r->loop, &(struct blk_pool_options){ 0 }, &k->pool, &e),
+                     0);
     ck_assert_msg(blk_open(k->pool, &o, &k->node, &e) == 0, "%s", e.msg);
     k->v.dev = rig_device(k->v.r, &virtio_blk_class);
     ck_assert_int_eq(dev_set_ptr(k->v.dev, "node", k->node, &e), 0);
@@ -674,7 +691,7 @@ START_TEST(console_carries_bytes_both_ways_and_waits_for_room)
     rig_turn(v.r);
     ck_assert_uint_ge(c.accepts, 1);
     ck_assert_uint_eq(f->room(v.dev), 4);
-    v.dev->cls->quiesce(v.dev); /* the buffer goes back to its ring ... */
+    v.dev->cls->quiesce(v.dev);           /* the buffer goes back to its ring ... */
     ck_assert_uint_eq(f->room(v.dev), 4); /* ... and is there again */
     f->receive(v.dev, (const uint8_t *)"xyz", 3);
     ck_assert_uint_eq(used_idx(&v, 0), 1);
