@@ -11,3 +11,8 @@ libstorage_a_SOURCES = \
 	storage/lock.c \
 	storage/pool.c \
 	storage/raw.c
+
+check_PROGRAMS += tests/block/file_test
+TESTS += tests/block/file_test
+tests_block_file_test_SOURCES = tests/block/file_test.c
+tests_block_file_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
