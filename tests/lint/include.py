@@ -66,6 +66,8 @@ def sees(path):
     room = tree.room_of(path)
     if room == "tests":
         area = "/".join(path.split("/")[:2])
+        if path.startswith("tests/unit/daemon"):
+            return {"engine/base", "api-schema", "daemon", "tests"}
         return TESTS_SEE.get(area, TESTS_ELSE) | {"tests"}
     more = set()
     for pattern, extra in MORE:
