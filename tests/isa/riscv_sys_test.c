@@ -329,8 +329,16 @@ START_TEST(fcsr_is_fflags_and_frm_and_needs_fs)
     csr_set_to(0x001, 0);
     csr_set_to(0x002, 3);
     ck_assert_uint_eq(csr_get(0x003), 0x60);
+    /* The rounding mode is part of user mode only. */
     struct tcg_mode m = riscv_tcg_mode(&cpu);
+    ck_assert_uint_eq(m.code, (uint32_t)RISCV_M | RV_CODE_FP_ASK);
+    cpu.priv = RISCV_U;
+    m = riscv_tcg_mode(&cpu);
     ck_assert_uint_eq((m.code & RV_CODE_FRM) >> RV_CODE_FRM_SHIFT, 3);
+    ck_assert_uint_eq(m.code & (RV_CODE_FP_ASK | RV_CODE_FS_OFF), 0);
+    cpu.mstatus &= ~MSTATUS_FS;
+    ck_assert(riscv_tcg_mode(&cpu).code & RV_CODE_FS_OFF);
+    cpu.priv = RISCV_M;
 }
 END_TEST
 

@@ -11,10 +11,6 @@
 #include "engine/tcg/guest_riscv/trans.h"
 #include "tests/lib/testing.h"
 
-#define CODE_M (RISCV_M | 0)
-#define CODE_S (RISCV_S | 0)
-#define CODE_U (RISCV_U | 0)
-
 static uint64_t state;
 static struct riscv_cpu cpu;
 static struct ir ir;
@@ -98,14 +94,14 @@ static bool translate(uint32_t code, const uint32_t *insns)
 #define TRANSLATE(code, ...) translate(code, (const uint32_t[]){ __VA_ARGS__, 0 })
 
 static const uint32_t codes[] = {
-    RISCV_M,
-    RISCV_S,
+    RISCV_M | RV_CODE_FP_ASK,
+    RISCV_S | RV_CODE_FP_ASK,
     RISCV_U,
-    RISCV_M | RV_CODE_FS_OFF,
     RISCV_U | RV_CODE_FS_OFF,
-    RISCV_S | 5 << RV_CODE_FRM_SHIFT,
-    RISCV_M | RV_CODE_RV32,
-    RISCV_S | RV_CODE_RV32 | 2 << RV_CODE_FRM_SHIFT,
+    RISCV_U | 5 << RV_CODE_FRM_SHIFT,
+    RISCV_U | 3 << RV_CODE_FRM_SHIFT,
+    RISCV_M | RV_CODE_RV32 | RV_CODE_FP_ASK,
+    RISCV_U | RV_CODE_RV32 | 2 << RV_CODE_FRM_SHIFT,
 };
 
 START_TEST(every_instruction_gives_valid_ir_of_bounded_size)
@@ -260,6 +256,21 @@ START_TEST(floating_point_off_makes_its_instructions_illegal)
 }
 END_TEST
 
+START_TEST(outside_user_mode_floating_point_is_asked_for_once_a_block)
+{
+    uint32_t code = RISCV_S | RV_CODE_FP_ASK;
+
+    ck_assert(TRANSLATE(code, 0x00053507, 0x00853587)); /* two fld */
+    ck_assert_uint_eq(count(IR_call), 1);
+    ck_assert(TRANSLATE(code, 0x02b57553, 0x02b57553)); /* two fadd.d with dynamic rounding */
+    ck_assert_uint_eq(count(IR_call), 4);               /* FS, frm, and the two additions */
+    ck_assert(TRANSLATE(code, 0x02b50553));             /* static rounding asks for FS alone */
+    ck_assert_uint_eq(count(IR_call), 2);
+    ck_assert(TRANSLATE(code, 0x00102573)); /* frflags: the helper checks FS */
+    ck_assert_uint_eq(count(IR_call), 1);
+}
+END_TEST
+
 START_TEST(fs_is_marked_dirty_once_a_block)
 {
     /* fadd.d fa0,fa0,fa1 three times */
@@ -335,6 +346,7 @@ static Suite *suite_trans(void)
     tcase_add_test(tc, disabling_interrupts_stays_in_the_block);
     tcase_add_test(tc, reading_counters_and_flags_stays_in_the_block);
     tcase_add_test(tc, floating_point_off_makes_its_instructions_illegal);
+    tcase_add_test(tc, outside_user_mode_floating_point_is_asked_for_once_a_block);
     tcase_add_test(tc, fs_is_marked_dirty_once_a_block);
     tcase_add_test(tc, instructions_of_absent_extensions_are_illegal);
     tcase_add_test(tc, without_c_misaligned_targets_raise);

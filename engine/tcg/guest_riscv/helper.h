@@ -16,9 +16,11 @@
 #include "engine/tcg/ir.h"
 
 /*
- * tcg_mode.code for RISC-V. The rounding mode is part of it: a dynamic rm (7) means the mode's frm, and is
+ * tcg_mode.code for RISC-V. In user mode the rounding mode is part of it: a dynamic rm (7) means the mode's frm, and is
  * an illegal instruction when that is 5 or more. FS off makes every F and D instruction (and access to
- * fflags, frm and fcsr, which the CSR helpers check) illegal.
+ * fflags, frm and fcsr, which the CSR helpers check) illegal. In the other modes code asks for both when it runs
+ * (RV_CODE_FP_ASK, the two fields are 0): kernels hold no arithmetic, and what they leave in FS and frm for their
+ * processes must not split their code and its caches in two.
  */
 enum {
     RV_CODE_PRIV = 3 << 0, /* enum riscv_priv */
@@ -26,6 +28,7 @@ enum {
     RV_CODE_FS_OFF = 1 << 3,
     RV_CODE_FRM_SHIFT = 4, /* three bits: frm; 5 stands for all invalid ones */
     RV_CODE_FRM = 7 << 4,
+    RV_CODE_FP_ASK = 1 << 7,
 };
 
 /* Exception causes (Privileged 1.12 table 3.6). */

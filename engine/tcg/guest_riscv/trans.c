@@ -117,9 +117,26 @@ void set_f(struct tcg_trans *t, unsigned n, ir_ref v)
     ir_set(t->ir, RISCV_GLOBAL_F0 + n, v);
 }
 
+/* Called by code that must ask: raises an illegal instruction with bits `insn` when FS is off. */
+static uint64_t ask_fs(void *cpu, uint64_t insn, uint64_t b, uint64_t c)
+{
+    const struct riscv_cpu *hart = cpu;
+
+    return (hart->mstatus & MSTATUS_FS) != 0 ? 0 : riscv_illegal(cpu, insn, b, c);
+}
+
 bool fp_on(struct tcg_trans *t)
 {
-    return (t->code & RV_CODE_FS_OFF) == 0 || trans_illegal(t);
+    if ((t->code & RV_CODE_FS_OFF) != 0) {
+        return trans_illegal(t);
+    }
+    if ((t->code & RV_CODE_FP_ASK) != 0 && (t->guest & RISCV_T_FP_ASKED) == 0) {
+        /* What could turn FS off ends the block. */
+        t->guest |= RISCV_T_FP_ASKED;
+        ir_call(t->ir, ask_fs, IR_CALL_READS, false, ir_const(t->ir, insn_bits(t)), IR_NONE,
+                IR_NONE);
+    }
+    return true;
 }
 
 ir_ref mem_addr(struct tcg_trans *t, unsigned n, int32_t imm, int32_t *disp)

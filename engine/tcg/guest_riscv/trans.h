@@ -18,7 +18,11 @@
 enum { RISCV_GLOBAL_X1 = 0, RISCV_GLOBAL_F0 = 31, RISCV_GLOBALS = 63 };
 
 /* Bits of tcg_trans.guest. */
-enum { RISCV_T_FS_DIRTY = 1 /* this block has set mstatus.FS already */ };
+enum {
+    RISCV_T_FS_DIRTY = 1, /* this block has set mstatus.FS already */
+    RISCV_T_FP_ASKED = 2, /* ... has checked that floating point is on (RV_CODE_FP_ASK) */
+    RISCV_T_FRM_ASKED = 4 /* ... and that frm is valid */
+};
 
 static inline bool is_rv32(const struct tcg_trans *t)
 {
@@ -81,7 +85,8 @@ static inline ir_ref get_f(struct tcg_trans *t, unsigned n)
 void set_f(struct tcg_trans *t, unsigned n, ir_ref v);
 /* mstatus.FS = dirty: before fflags or an f register changes; once a block is enough. */
 void mark_fs_dirty(struct tcg_trans *t);
-/* False (and an illegal instruction emitted: return false) when floating point is off. */
+/* Floating point must be on: false (and an illegal instruction emitted: return false) when it is
+ * known to be off; emits a check where only the running code can tell. */
 bool fp_on(struct tcg_trans *t);
 
 /* Virtual address and displacement of a memory access at x[n] + imm. */

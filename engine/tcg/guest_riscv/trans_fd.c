@@ -7,6 +7,8 @@
  */
 #include "engine/tcg/guest_riscv/trans.h"
 
+#include <stddef.h>
+
 #define BOX UINT64_C(0xffffffff00000000)
 #define BOXED_NAN UINT64_C(0xffffffff7fc00000)
 #define SIGN_S UINT64_C(0x80000000)
@@ -22,6 +24,14 @@ static ir_ref op2(struct tcg_trans *t, enum ir_opcode op, ir_ref a, ir_ref b)
     return ir_bin(t->ir, op, 64, a, b);
 }
 
+/* Called by code that must ask: raises an illegal instruction with bits `insn` when frm is reserved. */
+static uint64_t ask_frm(void *cpu, uint64_t insn, uint64_t b, uint64_t c)
+{
+    const struct riscv_cpu *hart = cpu;
+
+    return hart->frm <= 4 ? 0 : riscv_illegal(cpu, insn, b, c);
+}
+
 /*
  * Resolves a rounding mode field into *mode (0..4). False when floating point is off or the
  * mode is reserved: the illegal instruction is emitted, the caller returns false.
@@ -30,6 +40,15 @@ static bool rounding(struct tcg_trans *t, unsigned rm, ir_ref *mode)
 {
     if (!fp_on(t)) {
         return false;
+    }
+    if (rm == 7 && (t->code & RV_CODE_FP_ASK) != 0) {
+        if ((t->guest & RISCV_T_FRM_ASKED) == 0) {
+            t->guest |= RISCV_T_FRM_ASKED;
+            ir_call(t->ir, ask_frm, IR_CALL_READS, false, num(t, insn_bits(t)), IR_NONE,
+                    IR_NONE);
+        }
+        *mode = ir_ldenv(t->ir, offsetof(struct riscv_cpu, frm), MO_8);
+        return true;
     }
     if (rm == 7) {
         rm = (t->code & RV_CODE_FRM) >> RV_CODE_FRM_SHIFT;
@@ -326,17 +345,42 @@ FROM_INT(fcvt_d_lu)
 UNARY(fcvt_s_d)
 UNARY(fcvt_d_s)
 
+/* The fused multiply-adds with the rounding mode of frm, valid by then: one function a kind and width. */
+#define FUSED_DYNAMIC(name, is_double, kind)                                                   \
+    static uint64_t name(void *cpu, uint64_t a, uint64_t b, uint64_t c)                        \
+    {                                                                                          \
+        const struct riscv_cpu *hart = cpu;                                                    \
+        return riscv_fma_helper(is_double, kind, hart->frm)(cpu, a, b, c);                     \
+    }
+
+FUSED_DYNAMIC(fmadd_s, false, 0)
+FUSED_DYNAMIC(fmsub_s, false, 1)
+FUSED_DYNAMIC(fnmsub_s, false, 2)
+FUSED_DYNAMIC(fnmadd_s, false, 3)
+FUSED_DYNAMIC(fmadd_d, true, 0)
+FUSED_DYNAMIC(fmsub_d, true, 1)
+FUSED_DYNAMIC(fnmsub_d, true, 2)
+FUSED_DYNAMIC(fnmadd_d, true, 3)
+
 static bool fused(struct tcg_trans *t, const struct riscv_fr4 *a, bool is_double, unsigned kind)
 {
-    ir_ref rm, v;
+    static const ir_helper dynamic[2][4] = {
+        { fmadd_s, fmsub_s, fnmsub_s, fnmadd_s },
+        { fmadd_d, fmsub_d, fnmsub_d, fnmadd_d },
+    };
+    ir_helper helper = dynamic[is_double][kind];
+    ir_ref rm;
     uint64_t mode;
 
-    if (!rounding(t, a->rm, &rm) || !ir_is_const(t->ir, rm, &mode)) {
+    if (!rounding(t, a->rm, &rm)) {
         return false;
     }
-    v = ir_call(t->ir, riscv_fma_helper(is_double, kind, (unsigned)mode), IR_CALL_NO_GLOBALS,
-                true, get_f(t, a->rs1), get_f(t, a->rs2), get_f(t, a->rs3));
-    set_f(t, a->rd, v);
+    if (ir_is_const(t->ir, rm, &mode)) {
+        helper = riscv_fma_helper(is_double, kind, (unsigned)mode);
+    }
+    set_f(t, a->rd,
+          ir_call(t->ir, helper, IR_CALL_NO_GLOBALS, true, get_f(t, a->rs1), get_f(t, a->rs2),
+                  get_f(t, a->rs3)));
     return true;
 }
 

@@ -119,7 +119,7 @@ static bool inline_fp(struct tcg_trans *t, const struct csr_insn *in)
     uint32_t offset = offsetof(struct riscv_cpu, fflags);
     ir_ref old;
 
-    if ((t->code & RV_CODE_FS_OFF) != 0) {
+    if ((t->code & (RV_CODE_FS_OFF | RV_CODE_FP_ASK)) != 0) {
         return false;
     }
     if (in->csr == CSR_FRM && !in->writes && frm <= 4) {

@@ -17,8 +17,12 @@ struct tcg_mode riscv_tcg_mode(void *cpu)
     if (c->priv == RISCV_M && (c->mstatus & MSTATUS_MPRV)) {
         data_priv = (uint32_t)((c->mstatus & MSTATUS_MPP) >> 11);
     }
-    m.code = c->priv | (c->xlen == 32 ? RV_CODE_RV32 : 0u) |
-             (c->mstatus & MSTATUS_FS ? 0u : RV_CODE_FS_OFF) | frm << RV_CODE_FRM_SHIFT;
+    m.code = c->priv | (c->xlen == 32 ? RV_CODE_RV32 : 0u);
+    if (c->priv == RISCV_U) {
+        m.code |= (c->mstatus & MSTATUS_FS ? 0u : RV_CODE_FS_OFF) | frm << RV_CODE_FRM_SHIFT;
+    } else {
+        m.code |= RV_CODE_FP_ASK;
+    }
     m.mmu = c->priv | data_priv << RV_MMU_DATA_SHIFT;
     if (data_priv != RISCV_M) {
         /* Nothing of this matters to an untranslated access. */
