@@ -414,7 +414,7 @@ START_TEST(mode_follows_privilege_and_mprv)
     ck_assert_uint_eq(m.asid, 0);
     csr_set_to(0x300, MSTATUS_MPRV | MSTATUS_SUM | 1ull << 11);
     m = riscv_tcg_mode(&cpu);
-    ck_assert_uint_eq(m.mmu, 3 | 1 << 2 | RV_MMU_SUM);
+    ck_assert_uint_eq(m.mmu, 3 | 1 << 2 | RV_MMU_SUM | 8 << RV_MMU_SCHEME_SHIFT);
     ck_assert_uint_eq(m.asid, 8 << 16 | 7);
 }
 END_TEST
