@@ -308,7 +308,8 @@ void vm_tell_state(struct vm *vm, enum api_vm_state state, const char *reason)
 struct json_object *vm_info(struct vm *vm, bool config, bool stats)
 {
     struct api_vm_stats figures;
-    bool has = stats && vm->run && run_stats(vm->run, &figures);
+    bool live = vm->run && !run_has_ended(vm->run);
+    bool has = stats && live && run_stats(vm->run, &figures);
     struct api_vm_info info = {
         .name = vm->config.name,
         .uuid = vm->config.uuid,
@@ -318,10 +319,10 @@ struct json_object *vm_info(struct vm *vm, bool config, bool stats)
         .arch = vm->config.arch,
         .cpus = vm->config.cpus,
         .memory = vm->config.memory,
-        .pid = vm->run ? run_pid(vm->run) : 0,
-        .has_pid = vm->run && run_pid(vm->run) > 0,
+        .pid = live ? run_pid(vm->run) : 0,
+        .has_pid = live && run_pid(vm->run) > 0,
         .transient = vm->transient,
-        .exit = vm->run ? NULL : vm->exit,
+        .exit = live ? NULL : vm->exit,
         .config = config ? &vm->config : NULL,
         .stats = has ? &figures : NULL,
     };

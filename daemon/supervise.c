@@ -67,6 +67,11 @@ pid_t run_pid(const struct run *run)
     return run->pid;
 }
 
+bool run_has_ended(const struct run *run)
+{
+    return run->ended;
+}
+
 bool run_stats(struct run *run, struct api_vm_stats *out)
 {
     return run->stats && stats_read(run->stats, out);

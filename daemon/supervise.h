@@ -36,6 +36,8 @@ void run_on_end_cancel(struct run *run, void *arg);
 void run_forget(struct run *run);
 
 pid_t run_pid(const struct run *run); /* 0 before there is one */
+/* Its end was seen; the record is on its way to the disk. */
+bool run_has_ended(const struct run *run);
 /* Latest statistics; false when none were published. To be released. */
 bool run_stats(struct run *run, struct api_vm_stats *out);
 /* "killed", "crashed" and so on: is it a crash? */

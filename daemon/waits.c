@@ -11,6 +11,7 @@
 #include "daemon/daemon.h"
 #include "daemon/jobs.h"
 #include "daemon/registry.h"
+#include "daemon/supervise.h"
 #include "engine/base/list.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
@@ -81,6 +82,12 @@ static void reply_vm(struct api_call *call, struct vm *vm, bool deleted)
     api_reply_vm_wait(call, &out);
 }
 
+/* With a run at its end the state is not durable yet: vm_wake comes again when it is. */
+static bool settled(const struct vm *vm)
+{
+    return !vm->run || !run_has_ended(vm->run);
+}
+
 void wait_vm(struct api_call *call, struct vm *vm, const enum api_vm_state *states, size_t n,
              int64_t timeout_ms)
 {
@@ -88,10 +95,7 @@ void wait_vm(struct api_call *call, struct vm *vm, const enum api_vm_state *stat
     for (size_t i = 0; i < n; i++) {
         mask |= 1u << states[i];
     }
-    /* With a run at its end the state is not durable yet: vm_wake comes when it is. */
-    bool settled = !vm->run || (vm->state != API_VM_STATE_STOPPED &&
-                                vm->state != API_VM_STATE_CRASHED);
-    if (settled && (mask & (1u << vm->state))) {
+    if (settled(vm) && (mask & (1u << vm->state))) {
         reply_vm(call, vm, false);
         return;
     }
@@ -104,7 +108,7 @@ void vm_wake(struct vm *vm, bool deleted)
 {
     list_for_each_safe(n, &vm->waiters) {
         struct wait *w = list_entry(n, struct wait, link);
-        if (deleted || (w->states & (1u << vm->state))) {
+        if (deleted || (settled(vm) && (w->states & (1u << vm->state)))) {
             reply_vm(wait_free(w), vm, deleted);
         }
     }

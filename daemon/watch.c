@@ -123,9 +123,17 @@ static enum api_vm_state vm_state_of(enum api_emu_state s)
     }
 }
 
-static void take_state(struct run *run, enum api_emu_state s, const char *reason)
+/* "guest-poweroff" and "poweroff" are the same to whoever reads how a VM ended; without a daemon
+ * there is only the exit status to tell it from. */
+static const char *plain(const char *reason)
+{
+    return reason && str_starts(reason, "guest-") ? reason + strlen("guest-") : reason;
+}
+
+static void take_state(struct run *run, enum api_emu_state s, const char *raw)
 {
     enum api_vm_state state = vm_state_of(s);
+    const char *reason = plain(raw);
     if (s == API_EMU_STATE_STOPPED && reason) {
         str_copy(run->said, sizeof(run->said), reason);
     }
@@ -278,7 +286,7 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
         bool first = !run->up;
         run->adopting = false;
         if (out.state == API_EMU_STATE_STOPPED && out.reason) {
-            str_copy(run->said, sizeof(run->said), out.reason);
+            str_copy(run->said, sizeof(run->said), plain(out.reason));
         }
         if (first) {
             run_is_up(run, vm_state_of(out.state), run->started ? out.reason : "adopted");

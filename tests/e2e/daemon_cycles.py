@@ -101,7 +101,9 @@ def cycles(count):
         # The journal of events grows up to its bound: some 600 bytes each.
         events = client.call("event.list", limit=1)["newest"]
         print(f"# {count} cycles, {events} events, {grown >> 10} KiB more private memory")
-        tap.check(grown < (1 << 20) + 1000 * events, f"{grown} bytes more after {count} cycles")
+        with open(f"/proc/{daemon.process.pid}/maps", encoding="ascii", errors="replace") as file:
+            sanitized = "libasan" in file.read()  # it keeps what was freed for a while
+        tap.check(sanitized or grown < (1 << 20) + 1000 * events, f"{grown} bytes more after {count} cycles")
 
 
 def main():
