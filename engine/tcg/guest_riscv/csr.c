@@ -445,7 +445,7 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
       "supervisor trap vector and its mode")                                                   \
     X(0x106, 0x106, scounteren, ANY, PLAIN, F(scounteren), 7, has_s, NULL, NULL,               \
       "counters that user mode may read")                                                      \
-    X(0x10a, 0x10a, senvcfg, ANY, PLAIN, F(senvcfg), MENVCFG_FIOM, has_s, NULL, NULL,       \
+    X(0x10a, 0x10a, senvcfg, ANY, PLAIN, F(senvcfg), MENVCFG_FIOM, has_s, NULL, NULL,          \
       "user mode's environment: fences of I/O imply memory")                                   \
     X(0x140, 0x140, sscratch, ANY, PLAIN, F(sscratch), ALL, has_s, NULL, NULL,                 \
       "scratch of the supervisor's trap handler")                                              \
