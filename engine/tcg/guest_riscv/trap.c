@@ -30,7 +30,8 @@ struct tcg_mode riscv_tcg_mode(void *cpu)
         m.mmu |= c->mstatus & MSTATUS_MXR ? RV_MMU_MXR : 0u;
         m.asid = riscv_satp_tag(c);
         /* Global pages are shared between tables of one scheme only. */
-        m.mmu |= (uint32_t)(c->xlen == 32 ? c->satp >> 31 & 1 : c->satp >> 60) << RV_MMU_SCHEME_SHIFT;
+        m.mmu |= (uint32_t)(c->xlen == 32 ? c->satp >> 31 & 1 : c->satp >> 60)
+                 << RV_MMU_SCHEME_SHIFT;
         m.shared = data_priv == RISCV_S && !(c->mstatus & MSTATUS_SUM);
     }
     return m;
