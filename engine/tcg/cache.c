@@ -103,11 +103,11 @@ static unsigned side(const struct tcg_block *b, uint64_t gpa_page)
 
 static void page_union(struct tcg_page *p, uint64_t gpa_page)
 {
-    uint64_t g = p->claims ? UINT64_MAX : 0;
+    p->made = 0;
     for (struct tcg_block *b = p->blocks; b; b = b->page_next[side(b, gpa_page)]) {
-        g |= side(b, gpa_page) ? b->granules2 : b->granules;
+        p->made |= side(b, gpa_page) ? b->granules2 : b->granules;
     }
-    __atomic_store_n(&p->granules, g, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&p->granules, p->claims ? UINT64_MAX : p->made, __ATOMIC_SEQ_CST);
 }
 
 static void page_remove(struct tcg_page *p, struct tcg_block *b, uint64_t gpa_page)
@@ -224,7 +224,7 @@ void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page,
         if (p[i]) {
             b->page_next[i] = p[i]->blocks;
             p[i]->blocks = b;
-            __atomic_fetch_or(&p[i]->granules, g[i], __ATOMIC_SEQ_CST);
+            p[i]->made |= g[i]; /* granules follow at cache_unclaim() */
         }
     }
     _Atomic(struct tcg_block *) *head = &t->hash[hash_of(b->gpa, b->mode)];
@@ -266,14 +266,8 @@ void cache_claim(struct tcg_vcpu *v, struct tcg_page *p, const uint8_t *host_pag
 void cache_unclaim(struct tcg_vm *t, struct tcg_page *p)
 {
     (void)t;
-    p->claims--;
-    if (!p->claims) {
-        uint64_t gpa = p->blocks ? p->blocks->gpa & ~PAGE_MASK : 0;
-        /* A page whose first block only straddles into it is found by that block's second page. */
-        if (p->blocks && page_of(t, gpa) != p) {
-            gpa = p->blocks->gpa_page2;
-        }
-        page_union(p, gpa);
+    if (--p->claims == 0) {
+        __atomic_store_n(&p->granules, p->made, __ATOMIC_SEQ_CST);
     }
 }
 
@@ -310,9 +304,6 @@ static bool invalidate_page(struct tcg_vm *t, struct tcg_page *p, uint64_t gpa_p
             t->stats.invalidations++;
             any = true;
         }
-    }
-    if (!any) {
-        page_union(p, gpa_page);
     }
     return any;
 }

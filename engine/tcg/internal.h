@@ -113,7 +113,8 @@ void codebuf_done(struct tcg_codebuf *b);
 /* A 4 KiB page of guest RAM or ROM as the translator sees it. */
 struct tcg_page {
     struct tcg_block *blocks;     /* page_next[0 or 1] chains, see page_link() */
-    uint64_t granules;            /* union over its blocks */
+    uint64_t granules;            /* what stores must look at: `made`, or all ones while claimed */
+    uint64_t made;                /* union over its blocks */
     uint32_t claims;              /* translations under way: granules stay all ones meanwhile */
     _Atomic uint32_t writers;     /* bit per vCPU (index mod 32) that has had a fast write tag for it */
 };

@@ -166,9 +166,10 @@ void ir_poll(struct ir *ir, unsigned exit);
 void ir_brcond(struct ir *ir, enum ir_cond c, unsigned w, ir_ref a, ir_ref b, unsigned exit);
 void ir_exit(struct ir *ir, unsigned exit);
 
-/* Passes, in the order of the list in ir_opt.c. */
-void ir_optimise(struct ir *ir);
-/* NULL, or what is wrong (static text in a per-call buffer of the ir). Debug builds run it after every pass. */
+/* Passes, in the order of the list in ir_opt.c. With `check` (always in builds with --enable-debug) ir_check() runs after each;
+ * what it finds is our own bug and aborts. */
+void ir_optimise(struct ir *ir, bool check);
+/* False with what is wrong in why[n]. */
 bool ir_check(const struct ir *ir, char *why, size_t n);
 void ir_print(const struct ir *ir, struct buf *b);
 /* Meaning of a pure op on constants: the one definition the builder, the optimiser and the interpreter share. */

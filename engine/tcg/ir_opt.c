@@ -187,16 +187,27 @@ static const struct {
     { "forward_destination", forward_destination },
 };
 
-void ir_optimise(struct ir *ir)
+static void check_or_die(const struct ir *ir, const char *after)
 {
+    char why[128];
+    if (!ir_check(ir, why, sizeof(why))) {
+        log_error("tcg", "IR check after %s: %s", after, why);
+        abort(); /* our own bug, never a guest's */
+    }
+}
+
+void ir_optimise(struct ir *ir, bool check)
+{
+#ifdef VMD_DEBUG
+    check = true;
+#endif
+    if (check) {
+        check_or_die(ir, "translation");
+    }
     for (unsigned i = 0; i < ARRAY_LEN(passes); i++) {
         passes[i].run(ir);
-#ifdef VMD_DEBUG
-        char why[128];
-        if (!ir_check(ir, why, sizeof(why))) {
-            log_error("tcg", "IR check after pass %s: %s", passes[i].name, why);
-            abort(); /* our own bug, never a guest's */
+        if (check) {
+            check_or_die(ir, passes[i].name);
         }
-#endif
     }
 }

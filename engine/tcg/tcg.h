@@ -20,6 +20,7 @@ struct tcg_config {
     size_t cache_size;      /* bytes of host code at most; default 64 MiB, at least 1 MiB */
     enum tcg_backend backend;
     unsigned max_insns;     /* guest instructions in a block at most; default 64; 1 for lockstep comparison */
+    bool check;             /* verify the IR after every pass (tests) */
 };
 
 /* Log letters: i guest code in, o IR, h host code (bytes), e exceptions and interrupts, t TLB fills, b blocks run. */

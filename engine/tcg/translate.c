@@ -192,7 +192,7 @@ static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, 
         if (t->ir->overflow) {
             continue; /* a single instruction never overflows: guests emit a bounded number of ops each */
         }
-        ir_optimise(t->ir);
+        ir_optimise(t->ir, v->tcg->config.check);
         size_t room = room_for(t->ir);
         if (!cache_reserve(v->tcg, room, may_evict)) {
             return false;

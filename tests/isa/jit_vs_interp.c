@@ -91,7 +91,7 @@ struct machine {
 static void make(struct machine *m, enum tcg_backend backend, unsigned xlen, struct loop *loop)
 {
     struct err e = ERR_INIT;
-    m->config = (struct tcg_config){ .cache_size = 1u << 20, .backend = backend };
+    m->config = (struct tcg_config){ .cache_size = 1u << 20, .backend = backend, .check = true };
     bus_lock_init(&m->lock);
     if (vm_new("case", xlen == 64 ? &riscv64_arch : &riscv32_arch, &tcg_engine_ops, loop,
                &m->config, &m->vm, &e) < 0 ||
