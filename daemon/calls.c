@@ -21,8 +21,8 @@
 #include <unistd.h>
 
 struct idem {
-    struct list link;    /* idems.order, oldest first, once it has a reply */
-    char *id;            /* "uid key" */
+    struct list link; /* idems.order, oldest first, once it has a reply */
+    char *id;         /* "uid key" */
     char *method;
     char hash[20];
     char *reply;         /* JSON text; NULL while the call is at work */
@@ -116,9 +116,9 @@ static bool answer_known(struct api_call *call, struct idem *i)
     char hash[20];
     hash_params(call, hash);
     if (strcmp(i->method, api_call_method(call)->name) != 0 || strcmp(i->hash, hash) != 0) {
-        api_fail(call, API_E_KEY_REUSED, api_call_key(call),
-                 "make a new key for each new call",
-                 "the idempotency key was used before, with %s and other parameters", i->method);
+        api_fail(call, API_E_KEY_REUSED, api_call_key(call), "make a new key for each new call",
+                 "the idempotency key was used before, with %s and other parameters",
+                 i->method);
         return true;
     }
     if (!i->reply) {
@@ -266,15 +266,18 @@ void call_commit(struct vmd *d, struct api_call *call, struct change *c, const c
                                                             .object = object,
                                                             .outcome = "ok" });
     if (i) {
-        store_tx_idem_put(change_tx(c), &(struct store_idem){ .uid = p->uid,
-                                                              .key = api_call_key(call),
-                                                              .method = method,
-                                                              .args_hash = i->hash,
-                                                              .reply = api_json_text(take_result),
-                                                              .time_ns = time_real_ns() });
+        store_tx_idem_put(change_tx(c),
+                          &(struct store_idem){ .uid = p->uid,
+                                                .key = api_call_key(call),
+                                                .method = method,
+                                                .args_hash = i->hash,
+                                                .reply = api_json_text(take_result),
+                                                .time_ns = time_real_ns() });
     }
     struct commit *k = xnew(struct commit);
-    *k = (struct commit){ .d = d, .call = call, .result = take_result, .then = then, .arg = arg };
+    *k = (struct commit){
+        .d = d, .call = call, .result = take_result, .then = then, .arg = arg
+    };
     change_commit(c, committed, k);
 }
 
@@ -301,7 +304,7 @@ bool call_owns(struct api_call *call, const struct vm *vm)
         return true;
     }
     api_fail(call, API_E_DENIED, vm->config.name, "ask its owner or an administrator",
-             "VM '%s' belongs to uid %lld, not to uid %u", vm->config.name, (long long)vm->owner,
-             p->uid);
+             "VM '%s' belongs to uid %lld, not to uid %u", vm->config.name,
+             (long long)vm->owner, p->uid);
     return false;
 }

@@ -26,7 +26,8 @@
 #define SUBS_PER_SESSION 16
 #define FEED_QUEUE (128 * 1024) /* bytes queued at a client above which feeding pauses */
 #define FEED_RETRY_NS 20000000
-#define SEQ_GAP 100000 /* left after an unclean end: numbers told but not durable are not reused */
+#define SEQ_GAP                                                                                \
+    100000 /* left after an unclean end: numbers told but not durable are not reused */
 
 struct entry {
     int64_t seq;
@@ -80,7 +81,7 @@ void events_free(struct events *ev)
     if (!ev) {
         return;
     }
-    list_for_each_safe(n, &ev->subs) {
+    list_for_each_safe (n, &ev->subs) {
         free(list_entry(n, struct sub, link));
     }
     for (size_t i = 0; i < ev->n; i++) {
@@ -114,7 +115,8 @@ static void load_one(void *arg, const struct store_event *row)
     struct err e = ERR_INIT;
     AUTO_JSON o = NULL;
     if (api_json_parse(row->body, strlen(row->body), &o, &e) < 0) {
-        log_warn("daemon", "event %lld of the journal left out: %s", (long long)row->seq, e.msg);
+        log_warn("daemon", "event %lld of the journal left out: %s", (long long)row->seq,
+                 e.msg);
         return;
     }
     const char *type = api_json_get_str(o, "type");
@@ -217,7 +219,7 @@ static void feed_all(void *arg)
 {
     struct events *ev = arg;
     bool again = false;
-    list_for_each_safe(n, &ev->subs) {
+    list_for_each_safe (n, &ev->subs) {
         again |= !feed(ev, list_entry(n, struct sub, link));
     }
     if (again) {
@@ -229,7 +231,7 @@ int64_t events_subscribe(struct events *ev, struct rpc_session *s, int64_t after
                          const struct event_filter *f)
 {
     unsigned has = 0;
-    list_for_each(n, &ev->subs) {
+    list_for_each (n, &ev->subs) {
         has += list_entry(n, struct sub, link)->s == s;
     }
     if (has >= SUBS_PER_SESSION) {
@@ -248,7 +250,7 @@ int64_t events_subscribe(struct events *ev, struct rpc_session *s, int64_t after
 
 int events_unsubscribe(struct events *ev, struct rpc_session *s, int64_t id)
 {
-    list_for_each_safe(n, &ev->subs) {
+    list_for_each_safe (n, &ev->subs) {
         struct sub *sub = list_entry(n, struct sub, link);
         if (sub->s == s && sub->id == id) {
             list_remove(n);
@@ -261,7 +263,7 @@ int events_unsubscribe(struct events *ev, struct rpc_session *s, int64_t id)
 
 void events_session_closed(struct events *ev, struct rpc_session *s)
 {
-    list_for_each_safe(n, &ev->subs) {
+    list_for_each_safe (n, &ev->subs) {
         struct sub *sub = list_entry(n, struct sub, link);
         if (sub->s == s) {
             list_remove(n);

@@ -43,8 +43,8 @@ int64_t events_oldest(const struct events *ev); /* newest + 1 when the journal i
 
 /* Which events someone wants. */
 struct event_filter {
-    char vm[64];        /* UUID; "" any */
-    uint64_t types;     /* bit 1 << enum api_event_type; 0: all */
+    char vm[64];    /* UUID; "" any */
+    uint64_t types; /* bit 1 << enum api_event_type; 0: all */
 };
 /* Events after `after` that pass, oldest first, at most `max`; fn gets the JSON (borrowed).
  * Returns the cursor to go on from. */

@@ -42,19 +42,21 @@ static int explain_access(const char *what, const char *path, bool write, struct
     bool missing = false;
     const char *verb = write ? "read and write" : "read";
     if (bad_folder(path, folder, sizeof(folder), &st, &missing)) {
-        return err_set(e, -EACCES,
-                       "%s '%s' cannot be reached: uid %u may not enter folder '%s' (mode %04o, "
-                       "owner %u:%u); chmod o+x it or move the file",
-                       what, path, geteuid(), folder, st.st_mode & 07777, st.st_uid, st.st_gid);
+        return err_set(
+            e, -EACCES,
+            "%s '%s' cannot be reached: uid %u may not enter folder '%s' (mode %04o, "
+            "owner %u:%u); chmod o+x it or move the file",
+            what, path, geteuid(), folder, st.st_mode & 07777, st.st_uid, st.st_gid);
     }
     if (stat(path, &st) == 0) {
-        return err_set(e, -EACCES,
-                       "%s '%s' cannot be opened: uid %u may not %s it (mode %04o, owner %u:%u); "
-                       "change its mode or owner",
-                       what, path, geteuid(), verb, st.st_mode & 07777, st.st_uid, st.st_gid);
+        return err_set(
+            e, -EACCES,
+            "%s '%s' cannot be opened: uid %u may not %s it (mode %04o, owner %u:%u); "
+            "change its mode or owner",
+            what, path, geteuid(), verb, st.st_mode & 07777, st.st_uid, st.st_gid);
     }
-    return err_set(e, -EACCES, "%s '%s' cannot be opened by uid %u: permission denied", what, path,
-                   geteuid());
+    return err_set(e, -EACCES, "%s '%s' cannot be opened by uid %u: permission denied", what,
+                   path, geteuid());
 }
 
 static int explain(const char *what, const char *path, bool write, int errnum, struct err *e)
@@ -74,12 +76,14 @@ static int explain(const char *what, const char *path, bool write, int errnum, s
         return explain_access(what, path, write, e);
     case EROFS:
         return err_set(e, -EROFS,
-                       "%s '%s' is on a read-only filesystem; add 'readonly' or move it", what, path);
+                       "%s '%s' is on a read-only filesystem; add 'readonly' or move it", what,
+                       path);
     case ETXTBSY:
         return err_set(e, -ETXTBSY, "%s '%s' is a program that runs now; it cannot be written",
                        what, path);
     default:
-        return err_errno(e, errnum, "%s '%s' cannot be opened by uid %u", what, path, geteuid());
+        return err_errno(e, errnum, "%s '%s' cannot be opened by uid %u", what, path,
+                         geteuid());
     }
 }
 

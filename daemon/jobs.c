@@ -62,7 +62,8 @@ static void job_link(struct jobs *j, struct job *job)
     list_append(&j->all, &job->link);
     hash_put_u64(j->by_id, (uint64_t)job->info.job, job);
     /* As many as the store keeps; those that go on stay. */
-    for (struct list *n = j->all.next; hash_count(j->by_id) > STORE_JOBS_KEPT && n != &j->all;) {
+    for (struct list *n = j->all.next;
+         hash_count(j->by_id) > STORE_JOBS_KEPT && n != &j->all;) {
         struct job *old = list_entry(n, struct job, link);
         n = n->next;
         if (!job_active(old) && list_empty(&old->waiters)) {
@@ -80,7 +81,8 @@ static void load_one(void *arg, const struct store_job *row)
     struct job *job = xnew(struct job);
     if (api_json_parse(row->body, strlen(row->body), &o, &e) < 0 ||
         api_decode(&api_type_job, o, API_LENIENT, "job", &job->info, &x) < 0) {
-        log_warn("daemon", "job %lld left out: %s", (long long)row->id, x.code ? x.message : e.msg);
+        log_warn("daemon", "job %lld left out: %s", (long long)row->id,
+                 x.code ? x.message : e.msg);
         free(job);
         return;
     }
@@ -159,7 +161,8 @@ void job_end(struct vmd *d, struct job *job, struct change *c, const struct api_
                                             .error = xstrdup(api_code_name(x->code)),
                                             .message = xstrdup(x->message),
                                             .object = x->object[0] ? xstrdup(x->object) : NULL,
-                                            .remedy = x->remedy[0] ? xstrdup(x->remedy) : NULL };
+                                            .remedy = x->remedy[0] ? xstrdup(x->remedy)
+                                                                   : NULL };
     }
     job_tell(job, c);
 }
@@ -181,7 +184,7 @@ void jobs_each(struct vmd *d, void (*fn)(void *arg, struct job *job), void *arg)
 unsigned jobs_active(struct vmd *d)
 {
     unsigned n = 0;
-    list_for_each(l, &d->jobs->all) {
+    list_for_each (l, &d->jobs->all) {
         n += job_active(list_entry(l, struct job, link));
     }
     return n;

@@ -16,13 +16,13 @@ struct jobs;
 struct vmd;
 
 struct job {
-    struct list link;     /* in jobs, oldest first */
-    struct api_job info;  /* owned */
+    struct list link;    /* in jobs, oldest first */
+    struct api_job info; /* owned */
     int64_t owner;
-    bool cancel;          /* asked to stop */
+    bool cancel;                  /* asked to stop */
     void (*on_cancel)(void *arg); /* while it can be cancelled */
     void *arg;
-    struct list waiters;  /* job.wait calls; rpc_job.c */
+    struct list waiters; /* job.wait calls; rpc_job.c */
 };
 
 struct jobs *jobs_new(struct vmd *d);

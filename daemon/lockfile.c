@@ -27,9 +27,10 @@ int lockfile_take(const char *path, const char *what, struct err *e)
         }
         ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
         text[n > 0 ? n : 0] = 0;
-        return err_set(e, -EBUSY,
-                       "%s is in use by another vmd (pid %d); end that one or choose another --dir",
-                       what, atoi(text));
+        return err_set(
+            e, -EBUSY,
+            "%s is in use by another vmd (pid %d); end that one or choose another --dir", what,
+            atoi(text));
     }
     int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
     if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n) {

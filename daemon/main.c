@@ -33,8 +33,8 @@
 #include <unistd.h>
 
 #define END_TICK_NS INT64_C(20000000)
-#define END_CALLS_TICKS 250    /* 5 s for calls at work */
-#define END_VMS_TICKS 1500     /* 30 s for VMs asked to quit, then they are killed */
+#define END_CALLS_TICKS 250 /* 5 s for calls at work */
+#define END_VMS_TICKS 1500  /* 30 s for VMs asked to quit, then they are killed */
 #define END_KILLED_TICKS 1750
 
 struct start {
@@ -75,8 +75,8 @@ static const struct rpc_server_ops server_ops = {
     .after = calls_after,
 };
 
-static int listen_at(struct vmd *d, const char *path, unsigned mode, enum api_role max, bool *made,
-                     struct err *e)
+static int listen_at(struct vmd *d, const char *path, unsigned mode, enum api_role max,
+                     bool *made, struct err *e)
 {
     int fd = unix_listen(path, mode, 512, e);
     if (fd < 0) {
@@ -129,7 +129,8 @@ static void tell_daemon(struct vmd *d, const char *reason)
 {
     struct change *c = change_new(d);
     change_must_tell(c);
-    change_event(c, &(struct api_event){ .type = API_EVENT_TYPE_DAEMON, .reason = (char *)reason });
+    change_event(
+        c, &(struct api_event){ .type = API_EVENT_TYPE_DAEMON, .reason = (char *)reason });
     change_commit(c, NULL, NULL);
 }
 
@@ -241,7 +242,8 @@ static int open_store(struct start *st, struct err *e)
 {
     struct vmd *d = st->d;
     struct store_info info;
-    d->store = store_open(&(struct store_opts){ .path = d->opt.store, .loop = d->loop }, &info, e);
+    d->store = store_open(&(struct store_opts){ .path = d->opt.store, .loop = d->loop }, &info,
+                          e);
     if (!d->store) {
         return e->code;
     }

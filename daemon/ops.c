@@ -21,7 +21,7 @@ void op_queue(struct vm *vm, struct api_call *call, struct job *job, void *in,
               void (*begin)(struct op *op), bool flag)
 {
     unsigned waiting = 0;
-    list_for_each(n, &vm->ops) {
+    list_for_each (n, &vm->ops) {
         waiting++;
     }
     if (waiting >= OPS_WAITING && call) {

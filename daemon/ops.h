@@ -23,11 +23,11 @@ struct op {
     struct api_call *call; /* NULL: a job's */
     struct job *job;
     void (*begin)(struct op *op);
-    void *in;  /* decoded parameters, of the call */
-    bool flag; /* force, paused, whatever `begin` makes of it */
-    bool held; /* waits for the VM's end, registered with run_on_end */
-    const char *method;   /* static, what the emulator is asked */
-    const char *done;     /* static, word for state changes */
+    void *in;           /* decoded parameters, of the call */
+    bool flag;          /* force, paused, whatever `begin` makes of it */
+    bool held;          /* waits for the VM's end, registered with run_on_end */
+    const char *method; /* static, what the emulator is asked */
+    const char *done;   /* static, word for state changes */
     struct loop_timer *timer;
 };
 

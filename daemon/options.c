@@ -24,20 +24,26 @@
 static const char usage[] =
     "usage: vmd [options]\n"
     "\n"
-    "Runs virtual machines: serves the API on a unix socket, keeps definitions in a store, starts\n"
-    "and watches one emulator for each VM. If vmd ends, the VMs run on and the next vmd takes them up.\n"
+    "Runs virtual machines: serves the API on a unix socket, keeps definitions in a store, "
+    "starts\n"
+    "and watches one emulator for each VM. If vmd ends, the VMs run on and the next vmd takes "
+    "them up.\n"
     "\n"
     "  --dir DIR          private daemon: DIR/run/vmd.sock, DIR/lib/vmd.db\n"
-    "  --socket PATH      unix socket (default: /run/vmd/vmd.sock, of a user $XDG_RUNTIME_DIR/vmd/vmd.sock)\n"
+    "  --socket PATH      unix socket (default: /run/vmd/vmd.sock, of a user "
+    "$XDG_RUNTIME_DIR/vmd/vmd.sock)\n"
     "  --socket-ro PATH   a second socket, for looking only\n"
-    "  --store PATH       database (default: /var/lib/vmd/vmd.db, of a user ~/.local/share/vmd/vmd.db)\n"
-    "  --emulator PATH    emulator to start (default: the vmd-emu that was built with this vmd)\n"
+    "  --store PATH       database (default: /var/lib/vmd/vmd.db, of a user "
+    "~/.local/share/vmd/vmd.db)\n"
+    "  --emulator PATH    emulator to start (default: the vmd-emu that was built with this "
+    "vmd)\n"
     "  --foreground       stay in the foreground (the default; there is no other mode)\n"
     "  --log FILE         write the log there instead of standard error\n"
     "  --version          print the version and end\n"
     "  --help             print this and end\n"
     "\n"
-    "A service manager may hand over listening sockets (LISTEN_FDS) and is told when vmd is ready\n"
+    "A service manager may hand over listening sockets (LISTEN_FDS) and is told when vmd is "
+    "ready\n"
     "(NOTIFY_SOCKET). SIGTERM ends vmd, not the VMs.\n";
 
 static void set(char **at, char *take)
@@ -99,7 +105,8 @@ static int fill(struct vmd_options *o, const char *dir)
         set(&o->store, o->store ? take_ptr(o->store) : xasprintf("%s/lib/vmd.db", full));
     } else if (geteuid() == 0) {
         set(&o->run, xstrdup("/run/vmd"));
-        set(&o->store, o->store ? take_ptr(o->store) : xstrdup(VMD_LOCALSTATEDIR "/lib/vmd/vmd.db"));
+        set(&o->store,
+            o->store ? take_ptr(o->store) : xstrdup(VMD_LOCALSTATEDIR "/lib/vmd/vmd.db"));
     } else if (fill_user(o) < 0) {
         return -1;
     }
@@ -114,11 +121,16 @@ static int fill(struct vmd_options *o, const char *dir)
 int options_parse(struct vmd_options *o, int argc, char **argv)
 {
     static const struct option options[] = {
-        { "dir", required_argument, NULL, 'd' },       { "socket", required_argument, NULL, 's' },
-        { "socket-ro", required_argument, NULL, 'r' }, { "store", required_argument, NULL, 'b' },
-        { "emulator", required_argument, NULL, 'e' },  { "foreground", no_argument, NULL, 'f' },
-        { "log", required_argument, NULL, 'l' },       { "version", no_argument, NULL, 'v' },
-        { "help", no_argument, NULL, 'h' },            { NULL, 0, NULL, 0 },
+        { "dir", required_argument, NULL, 'd' },
+        { "socket", required_argument, NULL, 's' },
+        { "socket-ro", required_argument, NULL, 'r' },
+        { "store", required_argument, NULL, 'b' },
+        { "emulator", required_argument, NULL, 'e' },
+        { "foreground", no_argument, NULL, 'f' },
+        { "log", required_argument, NULL, 'l' },
+        { "version", no_argument, NULL, 'v' },
+        { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
     };
     const char *dir = NULL;
     int opt;

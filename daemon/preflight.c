@@ -19,7 +19,8 @@
 #include <unistd.h>
 
 #define BOARD_MAX_CPUS 64
-#define CPUS_PER_HOST_CPU 4 /* more vCPUs than this for each host CPU only make the guest slow */
+#define CPUS_PER_HOST_CPU                                                                      \
+    4 /* more vCPUs than this for each host CPU only make the guest slow */
 #define CPUS_ALWAYS 8
 
 int64_t preflight_max_cpus(void)
@@ -59,9 +60,9 @@ static int check_host(const struct api_vm_config *c, struct api_error *x)
     if (c->memory > total) {
         str_size((uint64_t)total, has, sizeof(has));
         str_size((uint64_t)c->memory, wants, sizeof(wants));
-        return api_error_set(x, API_E_HOST_LIMIT, "config.memory",
-                             "give the VM less memory than the host has",
-                             "VM '%s' wants %s of memory, the host has %s", c->name, wants, has);
+        return api_error_set(
+            x, API_E_HOST_LIMIT, "config.memory", "give the VM less memory than the host has",
+            "VM '%s' wants %s of memory, the host has %s", c->name, wants, has);
     }
     if (c->cpus > preflight_max_cpus()) {
         return api_error_set(x, API_E_HOST_LIMIT, "config.cpus", "give the VM fewer vCPUs",
@@ -73,7 +74,9 @@ static int check_host(const struct api_vm_config *c, struct api_error *x)
 
 static int check_members(const struct api_vm_config *c, struct api_error *x)
 {
-    const char *lacks = !c->kernel && c->initrd ? "initrd" : !c->kernel && c->append ? "append" : NULL;
+    const char *lacks = !c->kernel && c->initrd   ? "initrd"
+                        : !c->kernel && c->append ? "append"
+                                                  : NULL;
     if (lacks) {
         AUTO_FREE char *member = xasprintf("config.%s", lacks);
         return api_error_set(x, API_E_INVALID_PARAMS, member, "give a kernel as well",
@@ -102,8 +105,8 @@ static int name_disks(struct api_vm_config *c, struct api_error *x)
             if (same) {
                 AUTO_FREE char *member = xasprintf("config.disks[%zu].%s", i, same);
                 return api_error_set(x, API_E_INVALID_PARAMS, member, "make them differ",
-                                     "disks %zu and %zu of VM '%s' have the same %s", j, i, c->name,
-                                     same);
+                                     "disks %zu and %zu of VM '%s' have the same %s", j, i,
+                                     c->name, same);
             }
         }
     }
@@ -119,10 +122,9 @@ int preflight_define(struct vmd *d, struct api_vm_config *c, struct api_error *x
 {
     struct vm *taken = vm_find(d, c->name, true);
     if (taken) {
-        return api_error_set(x, API_E_EXISTS, c->name,
-                             "choose another name, or delete the VM that has it",
-                             "a VM named '%s' exists already (uuid %s)", c->name,
-                             taken->config.uuid);
+        return api_error_set(
+            x, API_E_EXISTS, c->name, "choose another name, or delete the VM that has it",
+            "a VM named '%s' exists already (uuid %s)", c->name, taken->config.uuid);
     }
     if (!c->uuid) {
         c->uuid = xalloc(37);
@@ -151,7 +153,8 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
     const char *fw = c->firmware ? c->firmware : "default";
     int rc = 0;
     if (strcmp(fw, "default") == 0) {
-        const char *path = c->arch == API_ARCH_RISCV32 ? DEFAULT_FIRMWARE_32 : DEFAULT_FIRMWARE_64;
+        const char *path = c->arch == API_ARCH_RISCV32 ? DEFAULT_FIRMWARE_32
+                                                       : DEFAULT_FIRMWARE_64;
         rc = c->kernel ? fn(arg, &(struct named){ .what = "firmware", .path = path }) : 0;
     } else if (strcmp(fw, "none") != 0) {
         rc = fn(arg, &(struct named){ .what = "firmware", .path = fw });
@@ -227,7 +230,8 @@ static int disk_twice(struct start_check *k, const struct named *f, const struct
     for (size_t i = 0; i < k->n_seen; i++) {
         if (k->seen[i].dev == id->dev && k->seen[i].ino == id->ino &&
             (k->seen[i].write || id->write)) {
-            return api_error_set(k->x, API_E_FILE_ERROR, f->path, "give each disk a file of its own",
+            return api_error_set(k->x, API_E_FILE_ERROR, f->path,
+                                 "give each disk a file of its own",
                                  "%s '%s' is the same file as another disk of VM '%s'", f->what,
                                  f->path, k->c->name);
         }
@@ -266,9 +270,10 @@ int preflight_start(struct vmd *d, const struct api_vm_config *c, const struct v
     struct start_check k = { .d = d, .c = c, .self = self, .x = x };
     if (!c->kernel && (!c->firmware || strcmp(c->firmware, "default") == 0 ||
                        strcmp(c->firmware, "none") == 0)) {
-        return api_error_set(x, API_E_FILE_ERROR, c->name,
-                             "set 'kernel', or 'firmware' to a file that starts in machine mode",
-                             "VM '%s' has neither a kernel nor a firmware file to run", c->name);
+        return api_error_set(
+            x, API_E_FILE_ERROR, c->name,
+            "set 'kernel', or 'firmware' to a file that starts in machine mode",
+            "VM '%s' has neither a kernel nor a firmware file to run", c->name);
     }
     if (check_host(c, x) < 0) {
         return -1;

@@ -50,7 +50,8 @@ static struct vm *vm_add(struct registry *r, int64_t id, struct api_vm_config *t
     return vm;
 }
 
-struct vm *vm_new(struct vmd *d, struct api_vm_config *take_config, int64_t owner, bool transient)
+struct vm *vm_new(struct vmd *d, struct api_vm_config *take_config, int64_t owner,
+                  bool transient)
 {
     struct vm *vm = vm_add(d->vms, d->vms->next_id++, take_config);
     vm->owner = owner;

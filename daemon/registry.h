@@ -47,7 +47,8 @@ void registry_free(struct registry *r); /* VMs must have no run left */
 int registry_load(struct registry *r, struct err *e);
 
 /* A new VM, pending. Takes *config (cleared). Name and UUID must be free. */
-struct vm *vm_new(struct vmd *d, struct api_vm_config *take_config, int64_t owner, bool transient);
+struct vm *vm_new(struct vmd *d, struct api_vm_config *take_config, int64_t owner,
+                  bool transient);
 /* Forgets it: not in the registry any more, freed. Calls that wait must have been answered. */
 void vm_free(struct vm *vm);
 /* Adds its row, as it is now. */

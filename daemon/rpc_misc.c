@@ -26,8 +26,8 @@
 /* ---- events ---- */
 
 /* False after the call was answered. */
-static bool make_filter(struct api_call *call, const char *ref, const enum api_event_type *types,
-                        size_t n, struct event_filter *f)
+static bool make_filter(struct api_call *call, const char *ref,
+                        const enum api_event_type *types, size_t n, struct event_filter *f)
 {
     memset(f, 0, sizeof(*f));
     for (size_t i = 0; i < n; i++) {
@@ -49,13 +49,15 @@ static bool cursor_ok(struct api_call *call, int64_t after)
     struct events *ev = call_daemon(call)->events;
     int64_t oldest = events_oldest(ev), newest = events_newest(ev);
     if (after > newest) {
-        api_fail(call, API_E_CURSOR_LOST, "after", "read the state anew: 'vm.list' gives a cursor",
+        api_fail(call, API_E_CURSOR_LOST, "after",
+                 "read the state anew: 'vm.list' gives a cursor",
                  "cursor %lld is ahead of the newest event %lld: it is of another store",
                  (long long)after, (long long)newest);
         return false;
     }
     if (after > 0 && after + 1 < oldest) {
-        api_fail(call, API_E_CURSOR_LOST, "after", "read the state anew: 'vm.list' gives a cursor",
+        api_fail(call, API_E_CURSOR_LOST, "after",
+                 "read the state anew: 'vm.list' gives a cursor",
                  "the journal begins at event %lld, cursor %lld is older", (long long)oldest,
                  (long long)after);
         return false;
@@ -74,7 +76,8 @@ void api_handle_event_subscribe(struct api_call *call, struct api_event_subscrib
     if (in->has_after && !cursor_ok(call, in->after)) {
         return;
     }
-    int64_t id = s ? events_subscribe(d->events, s, in->has_after ? in->after : -1, &f) : -EPIPE;
+    int64_t id = s ? events_subscribe(d->events, s, in->has_after ? in->after : -1, &f)
+                   : -EPIPE;
     if (id < 0) {
         api_fail(call, API_E_OVERLOAD, NULL, "end some with 'event.unsubscribe'",
                  "this connection has too many subscriptions");
@@ -109,7 +112,8 @@ void api_handle_event_list(struct api_call *call, struct api_event_list_in *in)
         return;
     }
     struct json_object *o = json_object_new_object(), *list = json_object_new_array();
-    int64_t cursor = events_page(d->events, in->after, (unsigned)in->limit, &f, add_event, list);
+    int64_t cursor = events_page(d->events, in->after, (unsigned)in->limit, &f, add_event,
+                                 list);
     api_json_set(o, "events", list);
     api_json_set_int(o, "cursor", cursor);
     api_json_set_int(o, "oldest", events_oldest(d->events));
@@ -181,7 +185,8 @@ void api_handle_job_cancel(struct api_call *call, struct api_job_cancel_in *in)
     if (job->on_cancel) {
         job->on_cancel(job->arg);
     }
-    call_finish(d, call, job->info.name ? job->info.name : "", api_encode(&api_type_job, &job->info));
+    call_finish(d, call, job->info.name ? job->info.name : "",
+                api_encode(&api_type_job, &job->info));
 }
 
 /* ---- vm.wait ---- */
@@ -204,25 +209,24 @@ void api_handle_host_info(struct api_call *call, struct api_host_info_in *in)
     (void)in;
     uname(&u);
     preflight_memory(&total, &available);
-    api_reply_host_info(call,
-                        &(struct api_host_info_out){
-                            .hostname = u.nodename,
-                            .kernel = u.release,
-                            .arch = u.machine,
-                            .cpus = sysconf(_SC_NPROCESSORS_ONLN),
-                            .memory = total,
-                            .memory_free = available,
-                            .version = (char *)PACKAGE_VERSION,
-                            .schema = (char *)api_schema_hash,
-                            .pid = getpid(),
-                            .started_ms = d->started_ns / 1000000,
-                            .user = geteuid(),
-                            .socket = d->opt.socket,
-                            .store = d->opt.store,
-                            .vms = (int64_t)vm_count(d),
-                            .vms_active = (int64_t)vm_count_active(d),
-                            .connections = rpc_server_clients(d->server),
-                        });
+    api_reply_host_info(call, &(struct api_host_info_out){
+                                  .hostname = u.nodename,
+                                  .kernel = u.release,
+                                  .arch = u.machine,
+                                  .cpus = sysconf(_SC_NPROCESSORS_ONLN),
+                                  .memory = total,
+                                  .memory_free = available,
+                                  .version = (char *)PACKAGE_VERSION,
+                                  .schema = (char *)api_schema_hash,
+                                  .pid = getpid(),
+                                  .started_ms = d->started_ns / 1000000,
+                                  .user = geteuid(),
+                                  .socket = d->opt.socket,
+                                  .store = d->opt.store,
+                                  .vms = (int64_t)vm_count(d),
+                                  .vms_active = (int64_t)vm_count_active(d),
+                                  .connections = rpc_server_clients(d->server),
+                              });
 }
 
 /* What the emulator does to itself, whatever the host; listed with what vmd-spawn does. */
@@ -245,9 +249,14 @@ void api_handle_host_capabilities(struct api_call *call, struct api_host_capabil
     (void)in;
     struct json_object *list = json_object_new_array(), *o = json_object_new_object();
     for (unsigned i = 0; i < ARRAY_LEN(archs); i++) {
-        struct api_arch_info info = { .arch = archs[i], .n_engines = 1, .engines = &engine,
-                                      .n_machines = 1, .machines = &machine, .n_cpus = 1,
-                                      .cpus = &cpu, .max_cpus = preflight_max_cpus() };
+        struct api_arch_info info = { .arch = archs[i],
+                                      .n_engines = 1,
+                                      .engines = &engine,
+                                      .n_machines = 1,
+                                      .machines = &machine,
+                                      .n_cpus = 1,
+                                      .cpus = &cpu,
+                                      .max_cpus = preflight_max_cpus() };
         info.firmware = access(firmware[i], R_OK) == 0 ? (char *)firmware[i] : NULL;
         json_object_array_add(list, api_encode(&api_type_arch_info, &info));
     }

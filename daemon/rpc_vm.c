@@ -237,7 +237,8 @@ static void delete_after_end(void *arg, struct vm *vm, bool gone)
     op->held = false;
     if (gone) {
         struct api_vm_delete_out out = { .name = vm->config.name, .uuid = vm->config.uuid };
-        call_finish(vm->d, op->call, vm->config.name, api_encode(&api_type_vm_delete_out, &out));
+        call_finish(vm->d, op->call, vm->config.name,
+                    api_encode(&api_type_vm_delete_out, &out));
         op->call = NULL;
         return; /* the op goes with the VM */
     }
@@ -318,8 +319,8 @@ static void set_begin(struct op *op)
     vm_put_as(vm, &k->config, c);
     vm_event(vm, c, API_EVENT_TYPE_VM_CHANGED, NULL, in->set);
     struct api_vm_set_out out = { .config = &k->config, .restart_needed = vm->run != NULL };
-    call_commit(d, op->call, c, vm->config.name, api_encode(&api_type_vm_set_out, &out), redefined,
-                k);
+    call_commit(d, op->call, c, vm->config.name, api_encode(&api_type_vm_set_out, &out),
+                redefined, k);
 }
 
 void api_handle_vm_set(struct api_call *call, struct api_vm_set_in *in)

@@ -30,19 +30,19 @@ struct run {
     struct loop_fd *w_pid, *w_mon;
     struct stats_view *stats;
     struct rpc_client *client;
-    struct loop_timer *timer;  /* connecting, asking whether it is well */
-    struct loop_timer *grace;  /* for the monitor's record; for a deadline of the start */
-    int64_t retry_ns;          /* next pause between attempts to connect */
-    bool paused;               /* start option */
-    bool up;                   /* said hello with the right cookie */
-    bool adopting;             /* taken up after a restart, not answered yet */
+    struct loop_timer *timer; /* connecting, asking whether it is well */
+    struct loop_timer *grace; /* for the monitor's record; for a deadline of the start */
+    int64_t retry_ns;         /* next pause between attempts to connect */
+    bool paused;              /* start option */
+    bool up;                  /* said hello with the right cookie */
+    bool adopting;            /* taken up after a restart, not answered yet */
     bool kill_wanted, killed;
     bool emu_dead, mon_dead, ended, shutting;
-    char expected[32];         /* reason of an end we asked for */
-    char said[64];             /* reason the emulator gave with `stopped` */
-    char failure[400];         /* why a start failed, when we know better than its log */
+    char expected[32]; /* reason of an end we asked for */
+    char said[64];     /* reason the emulator gave with `stopped` */
+    char failure[400]; /* why a start failed, when we know better than its log */
     int fail_code;
-    int64_t resets_ns;         /* window of the rate limit on reset events */
+    int64_t resets_ns; /* window of the rate limit on reset events */
     unsigned resets;
     run_started_fn *started;
     void *started_arg;

@@ -56,8 +56,15 @@ static void clean(const char *dir, const char *const *names, size_t n)
 
 void runfs_clean(const struct vmd_options *o, int64_t vm)
 {
-    static const char *const names[] = { VM_CONTROL, VM_CONSOLE, VM_EMU_LOG, VM_PROCESS, VM_EXIT, VM_ENDING,
-                                         "." VM_PROCESS ".tmp", "." VM_EXIT ".tmp", VM_LOCK };
+    static const char *const names[] = { VM_CONTROL,
+                                         VM_CONSOLE,
+                                         VM_EMU_LOG,
+                                         VM_PROCESS,
+                                         VM_EXIT,
+                                         VM_ENDING,
+                                         "." VM_PROCESS ".tmp",
+                                         "." VM_EXIT ".tmp",
+                                         VM_LOCK };
     AUTO_FREE char *dir = xasprintf("%s/%s/%lld", o->run, SPAWN_VM_DIR, (long long)vm);
     clean(dir, names, ARRAY_LEN(names));
 }
@@ -107,8 +114,8 @@ int runfs_process(const struct vmd_options *o, int64_t vm, const char *cookie,
     return rc;
 }
 
-int runfs_exit(const struct vmd_options *o, int64_t vm, const char *cookie, struct run_exit *out,
-               struct err *e)
+int runfs_exit(const struct vmd_options *o, int64_t vm, const char *cookie,
+               struct run_exit *out, struct err *e)
 {
     AUTO_JSON j = NULL;
     int rc = read_json(o, vm, VM_EXIT, cookie, &j, e);
@@ -190,7 +197,8 @@ void runfs_each(const struct vmd_options *o, bool run, void (*fn)(void *arg, int
     struct dirent *de;
     while ((de = readdir(dir))) {
         uint64_t id;
-        if (de->d_name[0] != '.' && str_to_u64(de->d_name, 1, INT64_MAX, "id", &id, NULL) == 0) {
+        if (de->d_name[0] != '.' &&
+            str_to_u64(de->d_name, 1, INT64_MAX, "id", &id, NULL) == 0) {
             fn(arg, (int64_t)id);
         }
     }

@@ -15,7 +15,7 @@
 struct vmd_options;
 
 char *runfs_path(const struct vmd_options *o, int64_t vm, const char *name); /* the caller's */
-char *runfs_log(const struct vmd_options *o, int64_t vm);                   /* the caller's */
+char *runfs_log(const struct vmd_options *o, int64_t vm);                    /* the caller's */
 /* Makes LIB/vm/ID. */
 int runfs_make_lib(const struct vmd_options *o, int64_t vm, struct err *e);
 /* Removes all that is known in RUN/vm/ID, and the folder. */
@@ -33,8 +33,8 @@ struct run_exit {
     int status, signal; /* status -1 when it did not exit */
     int64_t ended_ns;
 };
-int runfs_exit(const struct vmd_options *o, int64_t vm, const char *cookie, struct run_exit *out,
-               struct err *e);
+int runfs_exit(const struct vmd_options *o, int64_t vm, const char *cookie,
+               struct run_exit *out, struct err *e);
 /* Writes down that the daemon ends the VM, and why ("quit", "killed"); a word. Not synced: it matters
  * only while this boot lasts. */
 void runfs_set_ending(const struct vmd_options *o, int64_t vm, const char *cookie,

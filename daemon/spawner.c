@@ -82,7 +82,7 @@ int spawner_launch(const struct vmd_options *o, pid_t *pid, int *sock, struct er
         close(theirs);
         theirs = other;
     }
-    char *argv[] = { o->spawn, (char *)"--socket-fd", (char *)"3",    (char *)"--run",
+    char *argv[] = { o->spawn, (char *)"--socket-fd", (char *)"3", (char *)"--run",
                      o->run,   (char *)"--emulator",  o->emulator, NULL };
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
@@ -153,7 +153,7 @@ static void on_ready(struct spawner_client *s)
 
 static struct request *find(struct spawner_client *s, int64_t id)
 {
-    list_for_each(n, &s->requests) {
+    list_for_each (n, &s->requests) {
         struct request *r = list_entry(n, struct request, link);
         if (r->id == id) {
             return r;

@@ -207,7 +207,8 @@ static void deliver(void *arg)
     }
 }
 
-void store_tx_commit(struct store_tx *tx, void (*done)(void *arg, const struct err *e), void *arg)
+void store_tx_commit(struct store_tx *tx, void (*done)(void *arg, const struct err *e),
+                     void *arg)
 {
     struct store *s = tx->s;
     tx->done = done;
@@ -254,8 +255,9 @@ static int run_stmt(struct store *s, enum store_stmt id, const struct val *v, un
                                 &s->stmt[id], NULL);
     }
     for (unsigned i = 0; rc == SQLITE_OK && i < n; i++) {
-        rc = v[i].text ? sqlite3_bind_text(s->stmt[id], (int)i + 1, v[i].text, -1, SQLITE_STATIC)
-                       : sqlite3_bind_int64(s->stmt[id], (int)i + 1, v[i].num);
+        rc = v[i].text
+                 ? sqlite3_bind_text(s->stmt[id], (int)i + 1, v[i].text, -1, SQLITE_STATIC)
+                 : sqlite3_bind_int64(s->stmt[id], (int)i + 1, v[i].num);
     }
     if (rc == SQLITE_OK) {
         rc = sqlite3_step(s->stmt[id]);
@@ -301,7 +303,7 @@ static int run_batch(struct store *s, struct list *txs, struct err *e)
     if (rc < 0) {
         return rc;
     }
-    list_for_each(n, txs) {
+    list_for_each (n, txs) {
         rc = run_one(s, list_entry(n, struct store_tx, link), e);
         if (rc < 0) {
             return rc;
@@ -375,15 +377,16 @@ static int unpoison(struct store *s, struct err *e)
         set_health(s, STORE_OK, "");
         return 0;
     }
-    return err_set(e, -EIO,
-                   "store: refused, an earlier write failed and what it left cannot be told (%s); "
-                   "mend the disk under the store, then restart vmd",
-                   why.code ? why.msg : "the failed write is in the file");
+    return err_set(
+        e, -EIO,
+        "store: refused, an earlier write failed and what it left cannot be told (%s); "
+        "mend the disk under the store, then restart vmd",
+        why.code ? why.msg : "the failed write is in the file");
 }
 
 static void fail_all(struct list *txs, const struct err *e)
 {
-    list_for_each(n, txs) {
+    list_for_each (n, txs) {
         struct store_tx *tx = list_entry(n, struct store_tx, link);
         tx->failed = true;
         tx->e = *e;
@@ -526,7 +529,8 @@ static int open_read_meta(struct store *s, struct store_info *info, struct err *
         rc = store_sql_int(s->db, "SELECT value FROM meta WHERE key = 'clean'", 1, &clean, e);
     }
     if (rc == 0) {
-        rc = store_sql_int(s->db, "SELECT value FROM meta WHERE key = 'batch'", 0, &s->batch, e);
+        rc = store_sql_int(s->db, "SELECT value FROM meta WHERE key = 'batch'", 0, &s->batch,
+                           e);
     }
     if (rc == 0) {
         rc = store_sql_exec(s->db, "UPDATE meta SET value = 0 WHERE key = 'clean'", e);

@@ -30,15 +30,15 @@ struct store_tx;
 
 struct store_opts {
     const char *path;
-    const char *vfs;    /* SQLite VFS for fault tests; NULL: the system's */
-    unsigned retry_us;  /* first pause between attempts to reopen after an I/O error; 0: 20 ms */
-    struct loop *loop;  /* where completions run; NULL: only store_sync() delivers them */
+    const char *vfs;   /* SQLite VFS for fault tests; NULL: the system's */
+    unsigned retry_us; /* first pause between attempts to reopen after an I/O error; 0: 20 ms */
+    struct loop *loop; /* where completions run; NULL: only store_sync() delivers them */
 };
 
 /* What open found; for the log and host.info. */
 struct store_info {
-    bool created;   /* the file was new */
-    bool unclean;   /* the last daemon did not close it; a check runs in the background */
+    bool created;      /* the file was new */
+    bool unclean;      /* the last daemon did not close it; a check runs in the background */
     int migrated_from; /* schema version found when older, else 0 */
 };
 
@@ -66,8 +66,8 @@ struct store_run {
     int64_t vm;
     const char *cookie, *boot_id;
     int64_t since_ns;
-    int64_t pid, start_time;     /* 0 while only intended; start time in clock ticks since boot */
-    int64_t mon_pid, mon_start;  /* the monitor that waits for it */
+    int64_t pid, start_time; /* 0 while only intended; start time in clock ticks since boot */
+    int64_t mon_pid, mon_start; /* the monitor that waits for it */
 };
 struct store_job {
     int64_t id, owner;
@@ -83,7 +83,7 @@ struct store_exit {
     int64_t vm;
     const char *uuid, *name, *cookie;
     int64_t pid, started_ns, ended_ns;
-    int status, signal; /* exit status or -1; signal number or 0 */
+    int status, signal;           /* exit status or -1; signal number or 0 */
     const char *reason, *message; /* message: the emulator's last words, or "" */
 };
 struct store_idem {
@@ -104,10 +104,10 @@ int store_load_jobs(struct store *s, void (*fn)(void *arg, const struct store_jo
                     struct err *e);
 int store_load_events(struct store *s, void (*fn)(void *arg, const struct store_event *),
                       void *arg, struct err *e);
-int store_load_exits(struct store *s, void (*fn)(void *arg, const struct store_exit *), void *arg,
-                     struct err *e);
-int store_load_idem(struct store *s, void (*fn)(void *arg, const struct store_idem *), void *arg,
-                    struct err *e);
+int store_load_exits(struct store *s, void (*fn)(void *arg, const struct store_exit *),
+                     void *arg, struct err *e);
+int store_load_idem(struct store *s, void (*fn)(void *arg, const struct store_idem *),
+                    void *arg, struct err *e);
 /* Next free number of a counted table. */
 int store_next_ids(struct store *s, int64_t *vm, int64_t *job, int64_t *event, struct err *e);
 
@@ -126,6 +126,7 @@ void store_tx_audit_put(struct store_tx *tx, const struct store_audit *row);
 
 /* Queues it. `done(arg, e)` runs on the loop when it is durable (e NULL) or when nothing of it was
  * kept (e set). done may be NULL. Consumes tx. */
-void store_tx_commit(struct store_tx *tx, void (*done)(void *arg, const struct err *e), void *arg);
+void store_tx_commit(struct store_tx *tx, void (*done)(void *arg, const struct err *e),
+                     void *arg);
 
 #endif

@@ -127,8 +127,8 @@ static void each_event(const struct sink *to, sqlite3_stmt *st)
     to->event(to->arg, &row);
 }
 
-int store_load_events(struct store *s, void (*fn)(void *arg, const struct store_event *), void *arg,
-                      struct err *e)
+int store_load_events(struct store *s, void (*fn)(void *arg, const struct store_event *),
+                      void *arg, struct err *e)
 {
     struct sink to = { .each = each_event, .event = fn, .arg = arg };
     return load(s,
@@ -155,12 +155,13 @@ static void each_exit(const struct sink *to, sqlite3_stmt *st)
     to->exit(to->arg, &row);
 }
 
-int store_load_exits(struct store *s, void (*fn)(void *arg, const struct store_exit *), void *arg,
-                     struct err *e)
+int store_load_exits(struct store *s, void (*fn)(void *arg, const struct store_exit *),
+                     void *arg, struct err *e)
 {
     struct sink to = { .each = each_exit, .exit = fn, .arg = arg };
     return load(s,
-                "SELECT vm, uuid, name, cookie, pid, started_ns, ended_ns, status, signal, reason, message "
+                "SELECT vm, uuid, name, cookie, pid, started_ns, ended_ns, status, signal, "
+                "reason, message "
                 "FROM exits ORDER BY id",
                 &to, e);
 }
@@ -178,8 +179,8 @@ static void each_idem(const struct sink *to, sqlite3_stmt *st)
     to->idem(to->arg, &row);
 }
 
-int store_load_idem(struct store *s, void (*fn)(void *arg, const struct store_idem *), void *arg,
-                    struct err *e)
+int store_load_idem(struct store *s, void (*fn)(void *arg, const struct store_idem *),
+                    void *arg, struct err *e)
 {
     struct sink to = { .each = each_idem, .idem = fn, .arg = arg };
     return load(s,

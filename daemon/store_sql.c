@@ -18,23 +18,27 @@
 const char *const store_stmt_sql[ST_COUNT] = {
     [ST_BATCH] = "INSERT INTO meta(key, value) VALUES('batch', ?1) "
                  "ON CONFLICT(key) DO UPDATE SET value = excluded.value",
-    [ST_VM_PUT] = "INSERT INTO vms(id, uuid, name, config, owner, transient, created_ns, changed_ns) "
-                  "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT(id) DO UPDATE SET "
-                  "uuid = excluded.uuid, name = excluded.name, config = excluded.config, "
-                  "owner = excluded.owner, transient = excluded.transient, "
-                  "changed_ns = excluded.changed_ns",
+    [ST_VM_PUT] =
+        "INSERT INTO vms(id, uuid, name, config, owner, transient, created_ns, changed_ns) "
+        "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT(id) DO UPDATE SET "
+        "uuid = excluded.uuid, name = excluded.name, config = excluded.config, "
+        "owner = excluded.owner, transient = excluded.transient, "
+        "changed_ns = excluded.changed_ns",
     [ST_VM_DEL] = "DELETE FROM vms WHERE id = ?1",
-    [ST_RUN_PUT] = "INSERT OR REPLACE INTO runtime(vm, cookie, boot_id, since_ns, pid, start_time, "
-                   "mon_pid, mon_start) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [ST_RUN_PUT] =
+        "INSERT OR REPLACE INTO runtime(vm, cookie, boot_id, since_ns, pid, start_time, "
+        "mon_pid, mon_start) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [ST_RUN_DEL] = "DELETE FROM runtime WHERE vm = ?1",
-    [ST_JOB_PUT] = "INSERT INTO jobs(id, owner, active, body) VALUES(?1, ?2, ?3, ?4) "
-                   "ON CONFLICT(id) DO UPDATE SET active = excluded.active, body = excluded.body",
+    [ST_JOB_PUT] =
+        "INSERT INTO jobs(id, owner, active, body) VALUES(?1, ?2, ?3, ?4) "
+        "ON CONFLICT(id) DO UPDATE SET active = excluded.active, body = excluded.body",
     [ST_JOB_TRIM] = "DELETE FROM jobs WHERE id <= ?1 - " STR(STORE_JOBS_KEPT) " AND active = 0",
     [ST_EVENT_PUT] = "INSERT INTO events(seq, body) VALUES(?1, ?2)",
     [ST_EVENT_TRIM] = "DELETE FROM events WHERE seq <= ?1",
-    [ST_EXIT_PUT] = "INSERT OR IGNORE INTO exits(vm, uuid, name, cookie, pid, started_ns, ended_ns, "
-                    "status, signal, reason, message) "
-                    "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    [ST_EXIT_PUT] =
+        "INSERT OR IGNORE INTO exits(vm, uuid, name, cookie, pid, started_ns, ended_ns, "
+        "status, signal, reason, message) "
+        "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     [ST_EXIT_TRIM] = "DELETE FROM exits WHERE id <= (SELECT max(id) FROM exits) "
                      "- " STR(STORE_EXITS_KEPT),
     [ST_IDEM_PUT] = "INSERT INTO idem(uid, key, method, args_hash, reply, time_ns) "
@@ -65,7 +69,8 @@ static const char *const migrations[STORE_SCHEMA] = {
     " active INTEGER NOT NULL, body TEXT NOT NULL);"
     "CREATE TABLE events(seq INTEGER PRIMARY KEY, body TEXT NOT NULL);"
     "CREATE TABLE exits(id INTEGER PRIMARY KEY AUTOINCREMENT, vm INTEGER NOT NULL,"
-    " uuid TEXT NOT NULL, name TEXT NOT NULL, cookie TEXT NOT NULL UNIQUE, pid INTEGER NOT NULL,"
+    " uuid TEXT NOT NULL, name TEXT NOT NULL, cookie TEXT NOT NULL UNIQUE, pid INTEGER NOT "
+    "NULL,"
     " started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL, status INTEGER NOT NULL,"
     " signal INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL);"
     "CREATE INDEX exits_vm ON exits(vm);"
@@ -158,8 +163,8 @@ int store_sql_int(sqlite3 *db, const char *sql, int64_t missing, int64_t *out, s
 sqlite3 *store_sql_open(const char *path, const char *vfs, struct err *e)
 {
     sqlite3 *db = NULL;
-    int rc = sqlite3_open_v2(path, &db,
-                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, vfs);
+    int rc = sqlite3_open_v2(
+        path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, vfs);
     if (rc != SQLITE_OK) {
         store_sql_err(db, rc, "cannot open", e);
         err_prefix(e, "%s", path);
@@ -190,10 +195,11 @@ static int migrate_steps(sqlite3 *db, int *from, struct err *e)
         return rc;
     }
     if (version > STORE_SCHEMA) {
-        return err_set(e, -EPROTONOSUPPORT,
-                       "store: its schema is version %lld, this vmd knows up to %d; start the newer "
-                       "vmd that wrote it",
-                       (long long)version, STORE_SCHEMA);
+        return err_set(
+            e, -EPROTONOSUPPORT,
+            "store: its schema is version %lld, this vmd knows up to %d; start the newer "
+            "vmd that wrote it",
+            (long long)version, STORE_SCHEMA);
     }
     for (int64_t v = version; v < STORE_SCHEMA; v++) {
         rc = store_sql_exec(db, migrations[v], e);
@@ -201,7 +207,9 @@ static int migrate_steps(sqlite3 *db, int *from, struct err *e)
             return rc;
         }
     }
-    rc = version < STORE_SCHEMA ? store_sql_exec(db, "PRAGMA user_version = " STR(STORE_SCHEMA), e) : 0;
+    rc = version < STORE_SCHEMA
+             ? store_sql_exec(db, "PRAGMA user_version = " STR(STORE_SCHEMA), e)
+             : 0;
     *from = version < STORE_SCHEMA ? (int)version : 0;
     return rc;
 }

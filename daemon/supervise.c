@@ -183,7 +183,8 @@ static void look_again(void *arg)
     struct run_process p;
     struct err e = ERR_INIT;
     if (runfs_process(&run->d->opt, run->vm->id, run->cookie, &p, &e) < 0) {
-        err_set(&e, -ECONNRESET, "the helper vmd-spawn died while it started the VM; start it again");
+        err_set(&e, -ECONNRESET,
+                "the helper vmd-spawn died while it started the VM; start it again");
         run_abort_start(run, API_E_START_FAILED, &e);
         return;
     }
@@ -329,7 +330,7 @@ void run_on_end(struct run *run, void (*fn)(void *arg, struct vm *vm, bool gone)
 
 void run_on_end_cancel(struct run *run, void *arg)
 {
-    list_for_each_safe(l, &run->enders) {
+    list_for_each_safe (l, &run->enders) {
         struct ender *n = list_entry(l, struct ender, link);
         if (n->arg == arg) {
             list_remove(l);
@@ -391,9 +392,9 @@ static void answer_failed_start(struct run *run)
 {
     struct api_error x = API_ERROR_INIT;
     const char *name = run->vm->config.name;
-    const char *message = run->failure[0] ? run->failure
+    const char *message = run->failure[0]                           ? run->failure
                           : run->vm->exit && run->vm->exit->message ? run->vm->exit->message
-                                                                     : "it left no message";
+                                                                    : "it left no message";
     if (run->kill_wanted && !run->fail_code) {
         api_error_set(&x, API_E_CANCELLED, name, NULL, "the start was cancelled");
     } else if (run->failure[0]) {
@@ -499,8 +500,8 @@ void run_finish(struct run *run)
                                                           .reason = reason,
                                                           .message = words });
     store_tx_run_del(change_tx(c), vm->id);
-    vm_set_state(vm, exit_is_crash(reason) ? API_VM_STATE_CRASHED : API_VM_STATE_STOPPED, reason,
-                 c);
+    vm_set_state(vm, exit_is_crash(reason) ? API_VM_STATE_CRASHED : API_VM_STATE_STOPPED,
+                 reason, c);
     if (vm->transient) {
         store_tx_vm_del(change_tx(c), vm->id);
         vm_event(vm, c, API_EVENT_TYPE_VM_DELETED, reason, NULL);

@@ -84,7 +84,8 @@ void sd_tell(const char *address, const char *text)
     }
     AUTO_FD fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
-    if (fd < 0 || sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&at, len) < 0) {
+    if (fd < 0 ||
+        sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&at, len) < 0) {
         log_warn("daemon", "the service manager could not be told '%s'", text);
     }
 }

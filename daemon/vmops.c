@@ -83,7 +83,8 @@ void vmop_start(struct op *op)
     struct api_error x = API_ERROR_INIT;
     if (vm->run) {
         api_error_set(&x, API_E_BAD_STATE, vm->config.name,
-                      vm->state == API_VM_STATE_STOPPING ? "wait for its end: 'vmctl wait'" : NULL,
+                      vm->state == API_VM_STATE_STOPPING ? "wait for its end: 'vmctl wait'"
+                                                         : NULL,
                       "VM '%s' is %s already (pid %d)", vm->config.name,
                       api_vm_state_name(vm->state), (int)run_pid(vm->run));
     } else if (op->job && op->job->cancel) {
@@ -119,8 +120,8 @@ static void ask_fail(struct op *op, const struct api_error *x)
                  "the emulator of VM '%s' (pid %d) does not answer", op->vm->config.name,
                  (int)run_pid(op->vm->run));
     } else if (x->code == API_E_UNSUPPORTED || x->code == API_E_BAD_STATE) {
-        op_failf(op, x->code, x->remedy[0] ? x->remedy : NULL, "VM '%s': %s", op->vm->config.name,
-                 x->message);
+        op_failf(op, x->code, x->remedy[0] ? x->remedy : NULL, "VM '%s': %s",
+                 op->vm->config.name, x->message);
     } else {
         op_failf(op, API_E_UNRESPONSIVE, "look at its state: 'vmctl show'",
                  "the emulator of VM '%s' could not be asked: %s", op->vm->config.name,
@@ -340,10 +341,11 @@ static void kill_timeout(void *arg)
     struct vm *vm = k->vm;
     run_on_end_cancel(vm->run, k);
     loop_timer_free(k->timer);
-    api_fail(k->call, API_E_UNRESPONSIVE, vm->config.name,
-             "see what its process waits for: /proc/PID/stack; often a disk that does not answer",
-             "the emulator of VM '%s' (pid %d) was killed, but the kernel has not ended it yet",
-             vm->config.name, (int)run_pid(vm->run));
+    api_fail(
+        k->call, API_E_UNRESPONSIVE, vm->config.name,
+        "see what its process waits for: /proc/PID/stack; often a disk that does not answer",
+        "the emulator of VM '%s' (pid %d) was killed, but the kernel has not ended it yet",
+        vm->config.name, (int)run_pid(vm->run));
     free(k);
 }
 

@@ -50,8 +50,9 @@ static void on_timeout(void *arg)
     struct wait *w = arg;
     if (w->vm) {
         struct vm *vm = w->vm;
-        api_fail(wait_free(w), API_E_TIMEOUT, vm->config.name, "wait longer, or look: 'vmctl show'",
-                 "VM '%s' is still %s", vm->config.name, api_vm_state_name(vm->state));
+        api_fail(wait_free(w), API_E_TIMEOUT, vm->config.name,
+                 "wait longer, or look: 'vmctl show'", "VM '%s' is still %s", vm->config.name,
+                 api_vm_state_name(vm->state));
     } else {
         struct job *job = w->job;
         api_fail(wait_free(w), API_E_TIMEOUT, "job", "wait longer", "job %lld is still %s",
@@ -106,7 +107,7 @@ void wait_vm(struct api_call *call, struct vm *vm, const enum api_vm_state *stat
 
 void vm_wake(struct vm *vm, bool deleted)
 {
-    list_for_each_safe(n, &vm->waiters) {
+    list_for_each_safe (n, &vm->waiters) {
         struct wait *w = list_entry(n, struct wait, link);
         if (deleted || (settled(vm) && (w->states & (1u << vm->state)))) {
             reply_vm(wait_free(w), vm, deleted);

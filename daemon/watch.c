@@ -69,7 +69,8 @@ static void on_process_end(void *arg, int fd, unsigned events)
     } else if (run->emu_dead) {
         wait_for_record(run);
     } else {
-        log_warn("daemon", "VM '%s': its monitor (pid %d) is gone; how it will end cannot be told",
+        log_warn("daemon",
+                 "VM '%s': its monitor (pid %d) is gone; how it will end cannot be told",
                  run->vm->config.name, (int)run->mon_pid);
     }
 }
@@ -279,7 +280,8 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
         return;
     }
     if (!hello_ok(run, &out)) {
-        log_error("daemon", "VM '%s': process %d behind its control socket is not its emulator %d",
+        log_error("daemon",
+                  "VM '%s': process %d behind its control socket is not its emulator %d",
                   run->vm->config.name, (int)rpc_client_peer(run->client)->pid, (int)run->pid);
         refuse_stranger(run);
     } else {
@@ -335,7 +337,8 @@ void run_connect(struct run *run)
     say_hello(run);
 }
 
-bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done_fn *fn, void *arg)
+bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done_fn *fn,
+              void *arg)
 {
     if (!run->client || !run->up || run->ended) {
         return false;

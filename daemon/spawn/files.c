@@ -49,7 +49,8 @@ static int take_lock(struct start *st, struct err *e)
         }
         return err_errno(e, errno, "cannot lock '%s/%s'", st->dir, VM_LOCK);
     }
-    st->lock_fd = take_fd(&fd); /* from here on the folder is ours, and undone when the start fails */
+    st->lock_fd = take_fd(
+        &fd); /* from here on the folder is ours, and undone when the start fails */
     return 0;
 }
 
@@ -57,7 +58,8 @@ static int open_files(struct start *st, struct err *e)
 {
     for (unsigned i = 0; i < st->n_files; i++) {
         struct spawn_file *f = &st->files[i];
-        f->fd = file_open_checked(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA, f->write, e);
+        f->fd = file_open_checked(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA, f->write,
+                                  e);
         if (f->fd < 0) {
             return f->fd;
         }
@@ -72,10 +74,11 @@ static int bind_socket(struct start *st, const char *name, int *out, struct err 
     struct sockaddr_un at = { .sun_family = AF_UNIX };
     if (snprintf(at.sun_path, sizeof(at.sun_path), "%s/%s", st->dir, name) >=
         (int)sizeof(at.sun_path)) {
-        return err_set(e, -ENAMETOOLONG,
-                       "socket '%s/%s' has too long a name (107 bytes at most); choose a shorter "
-                       "--dir",
-                       st->dir, name);
+        return err_set(
+            e, -ENAMETOOLONG,
+            "socket '%s/%s' has too long a name (107 bytes at most); choose a shorter "
+            "--dir",
+            st->dir, name);
     }
     AUTO_FD fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) {
@@ -113,8 +116,8 @@ static int sealed_memfd(const char *name, const void *bytes, size_t n, int seals
 
 static int open_log(int dir_fd, const char *path, int *out, struct err *e)
 {
-    int fd = openat(dir_fd, path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW,
-                    0640);
+    int fd = openat(dir_fd, path,
+                    O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (fd < 0) {
         return err_errno(e, errno, "cannot make log '%s'", path);
     }

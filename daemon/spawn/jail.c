@@ -38,10 +38,14 @@
 #define JAIL_INNER_ID 1000
 
 const char *const layer_name[LAYER_COUNT] = {
-    [LAYER_NO_NEW_PRIVS] = "no-new-privs", [LAYER_RLIMITS] = "rlimits",
-    [LAYER_USER] = "user",                 [LAYER_PID] = "pid-namespace",
-    [LAYER_NET] = "net-namespace",         [LAYER_IPC] = "ipc-namespace",
-    [LAYER_MOUNT] = "mount-namespace",     [LAYER_ROOT] = "empty-root",
+    [LAYER_NO_NEW_PRIVS] = "no-new-privs",
+    [LAYER_RLIMITS] = "rlimits",
+    [LAYER_USER] = "user",
+    [LAYER_PID] = "pid-namespace",
+    [LAYER_NET] = "net-namespace",
+    [LAYER_IPC] = "ipc-namespace",
+    [LAYER_MOUNT] = "mount-namespace",
+    [LAYER_ROOT] = "empty-root",
 };
 
 static bool on(const struct spawner *sp, enum layer l)
@@ -176,8 +180,8 @@ static int new_root(struct err *e)
             return rc;
         }
     }
-    if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
-        chdir("/") < 0) {
+    if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
+        umount2(".", MNT_DETACH) < 0 || chdir("/") < 0) {
         return err_errno(e, errno, "jail: cannot change the root folder");
     }
     return lock_mount("/", e);
@@ -214,7 +218,8 @@ int jail_enter(const struct spawner *sp, int64_t vm, struct err *e)
     if (on(sp, LAYER_USER)) { /* first: only mapped ids may own what a mount holds */
         rc = drop_ids(sp, vm, e);
     }
-    if (rc == 0 && on(sp, LAYER_MOUNT) && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+    if (rc == 0 && on(sp, LAYER_MOUNT) &&
+        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
         rc = err_errno(e, errno, "jail: cannot make mounts private");
     }
     if (rc == 0 && on(sp, LAYER_ROOT)) {
@@ -239,7 +244,8 @@ int jail_enter(const struct spawner *sp, int64_t vm, struct err *e)
 
 /* ---- trying ---- */
 
-static void __attribute__((noreturn)) probe_child(const struct spawner *sp, int gate, int status)
+static void __attribute__((noreturn))
+probe_child(const struct spawner *sp, int gate, int status)
 {
     struct err e = ERR_INIT;
     char go;

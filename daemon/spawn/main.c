@@ -93,8 +93,8 @@ static int read_files(struct start *st, const struct json_object *list, struct e
 {
     size_t n = list ? json_object_array_length(list) : 0;
     if (n > SPAWN_FILES_MAX) {
-        return err_set(e, -E2BIG, "VM '%s' names %zu files, at most %d are possible", st->name, n,
-                       SPAWN_FILES_MAX);
+        return err_set(e, -E2BIG, "VM '%s' names %zu files, at most %d are possible", st->name,
+                       n, SPAWN_FILES_MAX);
     }
     for (size_t i = 0; i < n; i++) {
         struct json_object *o = json_object_array_get_idx(list, i);
@@ -135,8 +135,15 @@ static void handle_start(struct spawner *sp, const struct json_object *req)
 {
     struct err e = ERR_INIT;
     struct started out = { 0 };
-    struct start st = { .sp = sp, .dir_fd = -1, .lock_fd = -1, .control_fd = -1, .console_fd = -1,
-                        .console_log_fd = -1, .stats_fd = -1, .config_fd = -1, .emu_log_fd = -1 };
+    struct start st = { .sp = sp,
+                        .dir_fd = -1,
+                        .lock_fd = -1,
+                        .control_fd = -1,
+                        .console_fd = -1,
+                        .console_log_fd = -1,
+                        .stats_fd = -1,
+                        .config_fd = -1,
+                        .emu_log_fd = -1 };
     int64_t id = api_json_get_int(req, "id", 0);
     int rc = read_request(&st, req, &e);
     if (rc == 0) {
@@ -251,8 +258,10 @@ static void set_signals(void)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "socket-fd", required_argument, NULL, 's' }, { "run", required_argument, NULL, 'r' },
-        { "emulator", required_argument, NULL, 'e' },  { "version", no_argument, NULL, 'v' },
+        { "socket-fd", required_argument, NULL, 's' },
+        { "run", required_argument, NULL, 'r' },
+        { "emulator", required_argument, NULL, 'e' },
+        { "version", no_argument, NULL, 'v' },
         { NULL, 0, NULL, 0 },
     };
     struct spawner sp = { .sock = -1, .run_fd = -1, .emulator_fd = -1 };

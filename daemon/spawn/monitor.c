@@ -139,7 +139,8 @@ static int folder_write(int dir_fd, const char *name, const char *text, struct e
 {
     char tmp[64];
     snprintf(tmp, sizeof(tmp), ".%s.tmp", name);
-    AUTO_FD fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+    AUTO_FD fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                        0640);
     if (fd < 0) {
         return err_errno(e, errno, "cannot write run file '%s'", name);
     }
@@ -170,10 +171,10 @@ static void write_exit(int dir_fd, const char *cookie, pid_t pid, int wstatus,
     int sig = WIFSIGNALED(wstatus) ? WTERMSIG(wstatus) : 0;
     long long cpu = (use->ru_utime.tv_sec + use->ru_stime.tv_sec) * 1000000000LL +
                     (use->ru_utime.tv_usec + use->ru_stime.tv_usec) * 1000LL;
-    AUTO_FREE char *text =
-        xasprintf("{\"cookie\":\"%s\",\"pid\":%d,\"status\":%d,\"signal\":%d,\"ended_ns\":%lld,"
-                  "\"cpu_ns\":%lld}\n",
-                  cookie, (int)pid, status, sig, (long long)time_real_ns(), cpu);
+    AUTO_FREE char *text = xasprintf(
+        "{\"cookie\":\"%s\",\"pid\":%d,\"status\":%d,\"signal\":%d,\"ended_ns\":%lld,"
+        "\"cpu_ns\":%lld}\n",
+        cookie, (int)pid, status, sig, (long long)time_real_ns(), cpu);
     folder_write(dir_fd, VM_EXIT, text, NULL);
 }
 
@@ -183,8 +184,8 @@ static int read_exec(int fd, struct err *e)
     char text[400];
     size_t got = 0;
     ssize_t n;
-    while (got < sizeof(text) - 1 &&
-           ((n = read(fd, text + got, sizeof(text) - 1 - got)) > 0 || (n < 0 && errno == EINTR))) {
+    while (got < sizeof(text) - 1 && ((n = read(fd, text + got, sizeof(text) - 1 - got)) > 0 ||
+                                      (n < 0 && errno == EINTR))) {
         got += n > 0 ? (size_t)n : 0;
     }
     text[got] = 0;
@@ -239,8 +240,8 @@ static int launch(struct start *st, struct report *r, int *pidfd, struct err *e)
 
 static void monitor_signals(void)
 {
-    static const int ignored[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGUSR1, SIGUSR2,
-                                   SIGTSTP, SIGTTIN, SIGTTOU };
+    static const int ignored[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGPIPE,
+                                   SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU };
     for (unsigned i = 0; i < ARRAY_LEN(ignored); i++) {
         signal(ignored[i], SIG_IGN);
     }
@@ -332,7 +333,8 @@ int monitor_start(struct start *st, struct started *out, struct err *e)
         monitor_main(st, theirs);
     }
     close(take_fd(&theirs));
-    AUTO_FD mon_pidfd = (int)syscall(SYS_pidfd_open, mon, 0); /* ours, not reaped yet: it exists */
+    AUTO_FD mon_pidfd = (int)syscall(SYS_pidfd_open, mon,
+                                     0); /* ours, not reaped yet: it exists */
     AUTO_FD pidfd = -1;
     struct report r = { 0 };
     int rc = read_report(mine, &r, &pidfd, e);

@@ -18,12 +18,12 @@ struct json_object;
 enum layer {
     LAYER_NO_NEW_PRIVS,
     LAYER_RLIMITS,
-    LAYER_USER,   /* user namespace or, for root, a user id of the VM's own */
+    LAYER_USER, /* user namespace or, for root, a user id of the VM's own */
     LAYER_PID,
     LAYER_NET,
-    LAYER_IPC,    /* and UTS */
+    LAYER_IPC, /* and UTS */
     LAYER_MOUNT,
-    LAYER_ROOT,   /* an almost empty, read-only root folder */
+    LAYER_ROOT, /* an almost empty, read-only root folder */
     LAYER_COUNT
 };
 
@@ -33,11 +33,11 @@ struct layer_state {
 };
 
 struct spawner {
-    int sock;            /* to vmd */
-    int run_fd;          /* RUN/vm */
-    const char *run;     /* RUN/vm */
+    int sock;        /* to vmd */
+    int run_fd;      /* RUN/vm */
+    const char *run; /* RUN/vm */
     const char *emulator;
-    int emulator_fd;     /* what is executed, also when the path is hidden by the jail */
+    int emulator_fd; /* what is executed, also when the path is hidden by the jail */
     bool root;
     char boot_id[37];
     struct layer_state layer[LAYER_COUNT];
@@ -59,7 +59,8 @@ struct start {
     const char *name, *cookie, *config, *log; /* borrowed from the request */
     bool paused;
     char dir[4096]; /* RUN/vm/ID */
-    int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd, emu_log_fd;
+    int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd,
+        emu_log_fd;
     struct spawn_file files[SPAWN_FILES_MAX];
     unsigned n_files;
 };

@@ -123,22 +123,21 @@ void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
 {
     struct fake *f = api_call_app(call);
     (void)in;
-    api_reply_emu_hello(call, &(struct api_emu_hello_out){ .pid = getpid(),
-                                                           .uuid = f->uuid,
-                                                           .name = f->name,
-                                                           .state = f->state,
-                                                           .reason = (char *)f->reason,
-                                                           .cookie = f->liar
-                                                                         ? (char *)"liar"
-                                                                         : (char *)f->cookie });
+    api_reply_emu_hello(call, &(struct api_emu_hello_out){
+                                  .pid = getpid(),
+                                  .uuid = f->uuid,
+                                  .name = f->name,
+                                  .state = f->state,
+                                  .reason = (char *)f->reason,
+                                  .cookie = f->liar ? (char *)"liar" : (char *)f->cookie });
 }
 
 void api_handle_emu_status(struct api_call *call, struct api_emu_status_in *in)
 {
     struct fake *f = api_call_app(call);
     (void)in;
-    api_reply_emu_status(call, &(struct api_emu_status_out){ .state = f->state,
-                                                             .reason = (char *)f->reason });
+    api_reply_emu_status(
+        call, &(struct api_emu_status_out){ .state = f->state, .reason = (char *)f->reason });
 }
 
 void api_handle_emu_pause(struct api_call *call, struct api_emu_pause_in *in)
@@ -243,11 +242,11 @@ static void serve(struct fake *f, int control)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "config-fd", 1, NULL, 'c' },      { "control-fd", 1, NULL, 'o' },
-        { "console-fd", 1, NULL, 'n' },     { "console-log-fd", 1, NULL, 'l' },
-        { "stats-fd", 1, NULL, 's' },       { "lock-fd", 1, NULL, 'k' },
-        { "file", 1, NULL, 'f' },           { "paused", 0, NULL, 'p' },
-        { "version", 0, NULL, 'v' },        { NULL, 0, NULL, 0 },
+        { "config-fd", 1, NULL, 'c' },  { "control-fd", 1, NULL, 'o' },
+        { "console-fd", 1, NULL, 'n' }, { "console-log-fd", 1, NULL, 'l' },
+        { "stats-fd", 1, NULL, 's' },   { "lock-fd", 1, NULL, 'k' },
+        { "file", 1, NULL, 'f' },       { "paused", 0, NULL, 'p' },
+        { "version", 0, NULL, 'v' },    { NULL, 0, NULL, 0 },
     };
     struct fake f = { .console = -1, .client = -1, .state = API_EMU_STATE_RUNNING };
     int config = -1, control = -1, stats = -1, opt;

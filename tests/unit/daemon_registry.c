@@ -144,9 +144,13 @@ START_TEST(registry_shows_how_the_last_run_ended_after_a_restart)
 {
     struct vm *vm = define("db1");
     struct store_tx *tx = store_tx_new(d.store);
-    store_tx_exit_put(tx, &(struct store_exit){ .vm = vm->id, .uuid = vm->config.uuid,
-                                                .name = "db1", .cookie = "c", .status = -1,
-                                                .signal = 11, .reason = "crashed",
+    store_tx_exit_put(tx, &(struct store_exit){ .vm = vm->id,
+                                                .uuid = vm->config.uuid,
+                                                .name = "db1",
+                                                .cookie = "c",
+                                                .status = -1,
+                                                .signal = 11,
+                                                .reason = "crashed",
                                                 .message = "oh" });
     store_tx_commit(tx, NULL, NULL);
     store_sync(d.store);
@@ -184,7 +188,8 @@ START_TEST(preflight_names_what_is_wrong)
         const char *object;
     } bad[] = {
         { "{\"name\":\"a\",\"kernel\":\"/none/k\"}", API_E_FILE_ERROR, "/none/k" },
-        { "{\"name\":\"a\",\"kernel\":\"/etc\",\"firmware\":\"none\"}", API_E_FILE_ERROR, "/etc" },
+        { "{\"name\":\"a\",\"kernel\":\"/etc\",\"firmware\":\"none\"}", API_E_FILE_ERROR,
+          "/etc" },
         { "{\"name\":\"a\",\"kernel\":\"/dev/null\",\"firmware\":\"none\"}", API_E_FILE_ERROR,
           "/dev/null" },
         { "{\"name\":\"a\"}", API_E_FILE_ERROR, "a" },
@@ -193,8 +198,8 @@ START_TEST(preflight_names_what_is_wrong)
         { "{\"name\":\"a\",\"cpu\":\"z80\"}", API_E_INVALID_PARAMS, "config.cpu" },
         { "{\"name\":\"a\",\"memory\":17592186044416}", API_E_HOST_LIMIT, "config.memory" },
         { "{\"name\":\"a\",\"cpus\":512}", API_E_HOST_LIMIT, "config.cpus" },
-        { "{\"name\":\"a\",\"disks\":[{\"file\":\"/x\"},{\"file\":\"/x\"}]}", API_E_INVALID_PARAMS,
-          "config.disks[1].file" },
+        { "{\"name\":\"a\",\"disks\":[{\"file\":\"/x\"},{\"file\":\"/x\"}]}",
+          API_E_INVALID_PARAMS, "config.disks[1].file" },
     };
     for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
         struct api_error x = API_ERROR_INIT;

@@ -50,8 +50,8 @@ static void setup(void)
 
 static void teardown(void)
 {
-    static const char *const names[] = { "run/vm", "run/spawn.lock", "run", "lib/vm", "lib",
-                                         "kernel", "" };
+    static const char *const names[] = { "run/vm", "run/spawn.lock", "run", "lib/vm",
+                                         "lib",    "kernel",         "" };
     spawner_free(d.spawner);
     loop_free(d.loop);
     runfs_clean(&d.opt, 1);
@@ -97,8 +97,8 @@ static struct json_object *file(const char *path, bool disk)
 static struct answer start(const char *append, const char *kernel)
 {
     struct answer a = { 0 };
-    AUTO_FREE char *config =
-        xasprintf("{\"name\":\"t\",\"uuid\":\"u\",\"append\":\"%s\"}", append);
+    AUTO_FREE char *config = xasprintf("{\"name\":\"t\",\"uuid\":\"u\",\"append\":\"%s\"}",
+                                       append);
     AUTO_FREE char *log = runfs_log(&d.opt, 1);
     struct json_object *o = json_object_new_object(), *files = json_object_new_array();
     ck_assert_int_eq(runfs_make_lib(&d.opt, 1, NULL), 0);
@@ -192,7 +192,8 @@ START_TEST(spawn_refuses_a_second_start_of_a_running_vm)
     ck_assert_int_gt(a.what.pid, 0);
     ck_assert_int_eq(b.e.code, -EBUSY);
     ck_assert_ptr_nonnull(strstr(b.e.msg, "'t'"));
-    ck_assert_int_eq(runfs_process(&d.opt, 1, COOKIE, &p, NULL), 0); /* the first one's, untouched */
+    ck_assert_int_eq(runfs_process(&d.opt, 1, COOKIE, &p, NULL),
+                     0); /* the first one's, untouched */
     kill_it(&a);
     a = start("", NULL);
     ck_assert_int_gt(a.what.pid, 0);

@@ -30,7 +30,8 @@ static void setup(void)
 
 static void remove_files(const char *in)
 {
-    static const char *const names[] = { "vmd.db", "vmd.db-wal", "vmd.db-shm", "vmd.db-journal" };
+    static const char *const names[] = { "vmd.db", "vmd.db-wal", "vmd.db-shm",
+                                         "vmd.db-journal" };
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         AUTO_FREE char *p = xasprintf("%s/%s", in, names[i]);
         unlink(p);
@@ -47,7 +48,8 @@ static void teardown(void)
 static struct store *open_ok(const char *vfs, struct store_info *info)
 {
     struct err e = ERR_INIT;
-    struct store *s = store_open(&(struct store_opts){ .path = path, .vfs = vfs, .retry_us = 1 }, info, &e);
+    struct store *s = store_open(
+        &(struct store_opts){ .path = path, .vfs = vfs, .retry_us = 1 }, info, &e);
     ck_assert_msg(s != NULL, "%s", e.msg);
     return s;
 }
@@ -70,8 +72,13 @@ static void note(void *arg, const struct err *e)
 static void put_vm(struct store_tx *tx, int64_t id, const char *name)
 {
     AUTO_FREE char *uuid = xasprintf("uuid-%lld", (long long)id);
-    store_tx_vm_put(tx, &(struct store_vm){ .id = id, .uuid = uuid, .name = name, .config = "{}",
-                                            .owner = 1000, .created_ns = 5, .changed_ns = 6 });
+    store_tx_vm_put(tx, &(struct store_vm){ .id = id,
+                                            .uuid = uuid,
+                                            .name = name,
+                                            .config = "{}",
+                                            .owner = 1000,
+                                            .created_ns = 5,
+                                            .changed_ns = 6 });
 }
 
 /* Commits and waits; 0 or the negative code. */
@@ -231,8 +238,9 @@ START_TEST(store_records_an_exit_once_for_a_cookie)
     struct store *s = open_ok(NULL, NULL);
     for (int i = 0; i < 3; i++) {
         struct store_tx *tx = store_tx_new(s);
-        store_tx_exit_put(tx, &(struct store_exit){ .vm = 1, .uuid = "u", .name = "a",
-                                                    .cookie = "same", .reason = "killed" });
+        store_tx_exit_put(
+            tx, &(struct store_exit){
+                    .vm = 1, .uuid = "u", .name = "a", .cookie = "same", .reason = "killed" });
         ck_assert_int_eq(commit(s, tx), 0);
     }
     store_close(s);
@@ -245,9 +253,8 @@ START_TEST(store_journal_is_bounded)
     struct store *s = open_ok(NULL, NULL);
     for (int i = 1; i <= STORE_EVENTS_KEPT + 500; i++) {
         struct store_tx *tx = store_tx_new(s);
-        store_tx_event_put(tx, &(struct store_event){ .seq = i,
-                                                      .body = "{}",
-                                                      .drop = i - STORE_EVENTS_KEPT });
+        store_tx_event_put(
+            tx, &(struct store_event){ .seq = i, .body = "{}", .drop = i - STORE_EVENTS_KEPT });
         store_tx_commit(tx, NULL, NULL);
     }
     store_close(s);
@@ -261,8 +268,8 @@ START_TEST(store_audit_cannot_be_changed)
     struct store *s = open_ok(NULL, NULL);
     sqlite3 *db;
     struct store_tx *tx = store_tx_new(s);
-    store_tx_audit_put(tx, &(struct store_audit){ .method = "vm.define", .object = "a",
-                                                  .outcome = "ok" });
+    store_tx_audit_put(
+        tx, &(struct store_audit){ .method = "vm.define", .object = "a", .outcome = "ok" });
     ck_assert_int_eq(commit(s, tx), 0);
     store_close(s);
     ck_assert_int_eq(sqlite3_open(path, &db), SQLITE_OK);
@@ -326,10 +333,11 @@ static void m_define(struct store_tx *tx)
 {
     put_vm(tx, 10, "new");
     store_tx_event_put(tx, &(struct store_event){ .seq = 100, .body = "{}" });
-    store_tx_audit_put(tx, &(struct store_audit){ .method = "vm.define", .object = "new",
-                                                  .outcome = "ok" });
-    store_tx_idem_put(tx, &(struct store_idem){ .uid = 1, .key = "k", .method = "vm.define",
-                                                .args_hash = "h", .reply = "{}" });
+    store_tx_audit_put(
+        tx, &(struct store_audit){ .method = "vm.define", .object = "new", .outcome = "ok" });
+    store_tx_idem_put(
+        tx, &(struct store_idem){
+                .uid = 1, .key = "k", .method = "vm.define", .args_hash = "h", .reply = "{}" });
 }
 
 static void m_delete(struct store_tx *tx)
@@ -352,8 +360,10 @@ static void m_intent(struct store_tx *tx)
 
 static void m_end(struct store_tx *tx)
 {
-    store_tx_exit_put(tx, &(struct store_exit){ .vm = 1, .uuid = "uuid-1", .name = "old1",
-                                                .cookie = "run1", .reason = "killed" });
+    store_tx_exit_put(
+        tx,
+        &(struct store_exit){
+            .vm = 1, .uuid = "uuid-1", .name = "old1", .cookie = "run1", .reason = "killed" });
     store_tx_run_del(tx, 1);
     store_tx_event_put(tx, &(struct store_event){ .seq = 100, .body = "{}" });
 }
@@ -374,7 +384,8 @@ static const struct mutation mutations[] = {
       "SELECT 1 - (SELECT count(*) FROM vms WHERE id = 1) + "
       "1 - (SELECT count(*) FROM runtime WHERE vm = 1) + " EVENT,
       3 },
-    { "rename", m_rename, "SELECT (SELECT count(*) FROM vms WHERE name = 'renamed') + " EVENT, 2 },
+    { "rename", m_rename, "SELECT (SELECT count(*) FROM vms WHERE name = 'renamed') + " EVENT,
+      2 },
     { "intent", m_intent,
       "SELECT (SELECT count(*) FROM runtime WHERE cookie = 'intent') + " EVENT, 2 },
     { "end", m_end,
@@ -417,7 +428,8 @@ static void check_crash_now(const struct mutation *m, bool acknowledged)
     copy_file(from_wal, wal);
     check_whole(db);
     int64_t n = count(db, m->present);
-    ck_assert_msg(n == 0 || n == m->rows, "%s: %lld of %d rows", m->name, (long long)n, m->rows);
+    ck_assert_msg(n == 0 || n == m->rows, "%s: %lld of %d rows", m->name, (long long)n,
+                  m->rows);
     ck_assert_msg(!acknowledged || n == m->rows, "%s: acknowledged, but lost", m->name);
     remove_files(there);
     ck_assert_int_eq(rmdir(there), 0);
@@ -539,6 +551,7 @@ Suite *suite_store(void)
     tcase_add_test(t, store_in_a_missing_folder_names_the_path);
     suite_add_tcase(s, t);
     t = tcase_create("faults");
+    tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_loop_test(t, store_survives_every_failing_write_and_sync, 0,
                         (int)ARRAY_LEN(mutations));
