@@ -34,6 +34,7 @@
 
 static struct vcpu *running;
 static volatile sig_atomic_t cut;
+static bool ended; /* the case stored to STOP_IO */
 
 static uint64_t state;
 static uint64_t rnd(void *opaque)
@@ -69,6 +70,7 @@ static void stop_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
     (void)offset;
     (void)value;
     (void)size;
+    ended = true;
     vm->engine->kick(vm->vcpus[0]);
 }
 
@@ -204,10 +206,13 @@ static bool run(struct machine *m)
     cut = 0;
     running = m->vm->vcpus[0];
     setitimer(ITIMER_REAL, &t, NULL);
-    m->vm->engine->run(m->vm->vcpus[0]);
+    ended = false;
+    while (!ended && !cut) { /* a late alarm of the case before may end the first try */
+        m->vm->engine->run(m->vm->vcpus[0]);
+    }
     setitimer(ITIMER_REAL, &off, NULL);
     running = NULL;
-    return !cut;
+    return ended;
 }
 
 static bool same(const char *what, unsigned n, uint64_t a, uint64_t b)

@@ -45,9 +45,14 @@ static size_t init(struct tcg_vm *t, struct err *e)
 static void gen_pcrel(struct ra *r, const struct ir_op *op)
 {
     unsigned d = ra_dest(r, op->d);
-    x_rm(&r->a, 0x8b | X_W, d, ENV, ENV_OFF(pc_page));
-    if (op->imm) {
-        x_alu_imm(&r->a, 0, X_W, d, (int32_t)op->imm);
+    if (op->imm != (int32_t)op->imm) { /* auipc's reach and an offset on top */
+        x_mov_imm(&r->a, d, (uint64_t)op->imm);
+        x_rm(&r->a, 0x03 | X_W, d, ENV, ENV_OFF(pc_page));
+    } else {
+        x_rm(&r->a, 0x8b | X_W, d, ENV, ENV_OFF(pc_page));
+        if (op->imm) {
+            x_alu_imm(&r->a, 0, X_W, d, (int32_t)op->imm);
+        }
     }
     ra_done(r, op->d, d);
 }
