@@ -26,7 +26,7 @@ static void setup(void)
 {
     const char *count = getenv("VMD_TEST_COUNT");
     rng = test_seed();
-    tries = count ? strtol(count, NULL, 0) : 100000;
+    tries = count ? strtol(count, NULL, 0) : 40000;
 }
 
 /* A random pattern of a format: any bits, special values, neighbours of powers of two, few set
