@@ -61,7 +61,8 @@ static void print_line(struct cli *c, const struct cli_verb *v, struct json_obje
     AUTO_BUF b = BUF_INIT;
     const char *state = v->line_state ? api_json_get_str(result, v->line_state) : v->done;
     const char *reason = v->line_reason ? api_json_get_str(result, v->line_reason) : NULL;
-    int64_t signal = v->line_state ? api_json_get_int(api_json_get(result, "exit"), "signal", 0) : 0;
+    int64_t signal = v->line_state ? api_json_get_int(api_json_get(result, "exit"), "signal", 0)
+                                   : 0;
     const char *name = name_of(result, target);
 
     if (name) {

@@ -375,7 +375,8 @@ int cli_verb_console(struct cli *c, struct cli_input *in)
 {
     const char *vm = cli_own(in, "VM");
     struct json_object *params = json_object_new_object();
-    struct console_options o = { .send_size = cli_own(in, "send-size") != NULL, .backlog = true };
+    struct console_options o = { .send_size = cli_own(in, "send-size") != NULL,
+                                 .backlog = true };
     AUTO_JSON result = NULL;
     AUTO_FD sock = -1;
     struct err e = ERR_INIT;

@@ -261,16 +261,17 @@ static void add_cell(struct buf *b, const char *text, size_t width, const char *
 }
 
 /* Text of each cell, row after row; each is the caller's. Widens the columns. */
-static char **make_cells(struct json_object *rows, size_t n_rows, const struct cli_column *columns, size_t n,
-                         size_t *width)
+static char **make_cells(struct json_object *rows, size_t n_rows,
+                         const struct cli_column *columns, size_t n, size_t *width)
 {
-    char **cells = xnew_n(char *, n_rows * n + 1);
+    char **cells = xnew_n(char *, n_rows *n + 1);
 
     for (size_t k = 0; k < n; k++) {
         width[k] = columns_of(columns[k].title);
         for (size_t i = 0; i < n_rows; i++) {
             AUTO_BUF b = BUF_INIT;
-            cli_text(&b, json_object_array_get_idx(rows, i), columns[k].member, columns[k].style);
+            cli_text(&b, json_object_array_get_idx(rows, i), columns[k].member,
+                     columns[k].style);
             cells[i * n + k] = buf_take(&b);
             size_t w = columns_of(cells[i * n + k]);
             width[k] = w > width[k] ? w : width[k];
@@ -279,10 +280,11 @@ static char **make_cells(struct json_object *rows, size_t n_rows, const struct c
     return cells;
 }
 
-static void add_table(struct cli *c, struct buf *out, struct json_object *rows, const struct cli_column *columns,
-                      size_t n, int indent)
+static void add_table(struct cli *c, struct buf *out, struct json_object *rows,
+                      const struct cli_column *columns, size_t n, int indent)
 {
-    size_t n_rows = json_object_is_type(rows, json_type_array) ? json_object_array_length(rows) : 0;
+    size_t n_rows = json_object_is_type(rows, json_type_array) ? json_object_array_length(rows)
+                                                               : 0;
     size_t *width = xnew_n(size_t, n);
     char **cells = make_cells(rows, n_rows, columns, n, width);
 
@@ -305,7 +307,8 @@ static void add_table(struct cli *c, struct buf *out, struct json_object *rows, 
     free(width);
 }
 
-void cli_table(struct cli *c, struct json_object *rows, const struct cli_column *columns, size_t n)
+void cli_table(struct cli *c, struct json_object *rows, const struct cli_column *columns,
+               size_t n)
 {
     AUTO_BUF out = BUF_INIT;
 
@@ -332,7 +335,8 @@ static void add_member(struct buf *b, const struct api_member *m, struct json_ob
 }
 
 /* A list of objects as a table with the members that its elements have. */
-static void add_list(struct cli *c, struct buf *b, const struct api_type *t, struct json_object *list, int indent)
+static void add_list(struct cli *c, struct buf *b, const struct api_type *t,
+                     struct json_object *list, int indent)
 {
     struct cli_column *columns;
     AUTO_JSON members = json_object_new_object();
@@ -353,7 +357,8 @@ static void add_list(struct cli *c, struct buf *b, const struct api_type *t, str
     {
         const struct api_member *m = t ? api_member_find(t, name) : NULL;
         (void)none;
-        columns[n++] = (struct cli_column){ name, name, m && m->flags & API_F_SIZE ? "size" : NULL };
+        columns[n++] = (struct cli_column){ name, name,
+                                            m && m->flags & API_F_SIZE ? "size" : NULL };
     }
     add_table(c, b, list, columns, n, indent);
     free(columns);
@@ -364,14 +369,16 @@ static size_t name_length(const struct api_member *m, const char *key)
 {
     size_t n = strlen(key);
 
-    return m && m->unit && n > 3 && (!strcmp(key + n - 3, "_ms") || !strcmp(key + n - 3, "_ns")) ? n - 3 : n;
+    return m && m->unit && n > 3 && (!strcmp(key + n - 3, "_ms") || !strcmp(key + n - 3, "_ns"))
+               ? n - 3
+               : n;
 }
 
-static void add_object(struct cli *c, struct buf *b, const struct api_type *t, const struct json_object *o,
-                       int indent);
+static void add_object(struct cli *c, struct buf *b, const struct api_type *t,
+                       const struct json_object *o, int indent);
 
-static void add_scalars(struct cli *c, struct buf *b, const struct api_member *m, const char *key,
-                        struct json_object *v)
+static void add_scalars(struct cli *c, struct buf *b, const struct api_member *m,
+                        const char *key, struct json_object *v)
 {
     bool state = strcmp(key, "state") == 0 && json_object_is_type(v, json_type_string);
     const char *color = c->color_out && state ? cli_state_color(json_object_get_string(v)) : "";
@@ -392,7 +399,9 @@ static void add_scalars(struct cli *c, struct buf *b, const struct api_member *m
 static void add_line(struct cli *c, struct buf *b, const struct api_member *m, const char *key,
                      struct json_object *v, int indent)
 {
-    const struct api_type *inner = m && (m->kind == API_STRUCT || m->kind == API_PATCH) ? m->type : NULL;
+    const struct api_type *inner = m && (m->kind == API_STRUCT || m->kind == API_PATCH)
+                                       ? m->type
+                                       : NULL;
     AUTO_FREE char *name = xstrndup(key, name_length(m, key));
     bool objects = json_object_is_type(v, json_type_array) && json_object_array_length(v) > 0 &&
                    json_object_is_type(json_object_array_get_idx(v, 0), json_type_object);
@@ -416,8 +425,8 @@ static void add_line(struct cli *c, struct buf *b, const struct api_member *m, c
     buf_add_char(b, '\n');
 }
 
-static void add_object(struct cli *c, struct buf *b, const struct api_type *t, const struct json_object *o,
-                       int indent)
+static void add_object(struct cli *c, struct buf *b, const struct api_type *t,
+                       const struct json_object *o, int indent)
 {
     json_object_object_foreach((struct json_object *)o, key, v)
     {
