@@ -80,6 +80,9 @@ char *cli_socket_path(const struct cli *c, struct err *e);
 int cli_connect(struct cli *c);
 /* The same without printing. */
 int cli_try_connect(struct cli *c, struct err *e);
+/* Drops the connection and tries to make it anew for some seconds: a daemon that restarts is back
+ * soon. 0, or -1 when nobody listens. */
+int cli_reconnect(struct cli *c);
 /* Calls; adds the idempotency key to changing methods. params (may be NULL) are taken. 0 and
  * *result (the caller's; may be NULL: not wanted), or the exit status after printing. */
 int cli_call(struct cli *c, const char *method, struct json_object *take_params,

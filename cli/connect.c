@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { GREETING_MS = 5000 };
+enum { GREETING_MS = 5000, RECONNECT_TRIES = 30, RECONNECT_US = 100000 };
 
 static char *default_socket(struct err *e)
 {
@@ -102,7 +102,25 @@ int cli_connect(struct cli *c)
     return cli_fail(c, CLI_NO_DAEMON, remedy, "%s", e.msg);
 }
 
-static int add_key(const struct cli *c, const char *method, struct json_object **params)
+int cli_reconnect(struct cli *c)
+{
+    rpc_dial_close(c->dial);
+    c->dial = NULL;
+    for (int i = 0; i < RECONNECT_TRIES; i++) {
+        struct err e = ERR_INIT;
+
+        if (cli_try_connect(c, &e) == 0) {
+            return 0;
+        }
+        if (e.code != -ENOENT && e.code != -ECONNREFUSED) {
+            break;
+        }
+        usleep(RECONNECT_US);
+    }
+    return -1;
+}
+
+static void add_key(const struct cli *c, const char *method, struct json_object **params)
 {
     const struct api_method *m = api_method_find(method);
 
@@ -110,7 +128,6 @@ static int add_key(const struct cli *c, const char *method, struct json_object *
         *params = *params ? *params : json_object_new_object();
         api_json_set_str(*params, "idempotency_key", c->key);
     }
-    return 0;
 }
 
 int cli_call_quiet(struct cli *c, const char *method, struct json_object *take_params,

@@ -350,6 +350,7 @@ static int explain_close(struct cli *c, const char *vm)
 
     api_json_set_str(params, "vm", vm);
     api_json_set_int(params, "timeout_ms", 2000);
+    cli_reconnect(c); /* the daemon may have been restarted meanwhile */
     if (cli_call_quiet(c, "vm.wait", params, &result, &x) == 0) {
         const char *state = api_json_get_str(result, "state"),
                    *reason = api_json_get_str(result, "reason");

@@ -210,6 +210,30 @@ static int after_detach(struct run *r)
     return CLI_OK;
 }
 
+/* The daemon went while we waited (the VM did not): asks the next one. */
+static bool ask_again(struct run *r)
+{
+    if (cli_reconnect(r->c) < 0) {
+        return false;
+    }
+    rpc_dial_watch(r->c->dial, &run_signal);
+    r->end_error = (struct api_error)API_ERROR_INIT;
+    return cli_call_quiet(r->c, "vm.wait", about(r), &r->end, &r->end_error) == 0;
+}
+
+/* Nobody knows how it ended any more. */
+static int after_silence(struct run *r)
+{
+    if (run_signal) {
+        return after_signal(r, run_signal);
+    }
+    if (r->end_error.code == API_E_NOT_FOUND) {
+        return cli_fail(r->c, CLI_VM_ENDED, "'vmctl events' has its end",
+                        "%s ended while the daemon was away", r->name);
+    }
+    return cli_error(r->c, &r->end_error);
+}
+
 /* The VM exists, paused. */
 static int attend(struct run *r)
 {
@@ -240,10 +264,7 @@ static int attend(struct run *r)
     if (!await_end(r)) {
         return after_signal(r, run_signal);
     }
-    if (!r->end) {
-        return cli_error(r->c, &r->end_error);
-    }
-    return report_end(r);
+    return r->end || ask_again(r) ? report_end(r) : after_silence(r);
 }
 
 static int start_private(struct run *r)

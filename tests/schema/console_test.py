@@ -283,6 +283,27 @@ def run_shows_the_console_and_exits_with_the_guest():
             assert events[0][1] == {"config": {"name": "r1", "kernel": "/k"}, "transient": True, "paused": True}
 
 
+def run_outlives_the_daemon():
+    events, waits = [], []
+
+    def wait(_params):
+        waits.append(1)
+        return None if len(waits) == 1 else ENDED
+    with Scene(**run_answers(events, vm_wait=wait)) as s:
+        with Terminal(s.server, "run", "r1", "--kernel", "/k") as term:
+            guest = s.console.accept()
+            term.await_raw()
+            while not waits:
+                time.sleep(0.01)
+            s.server.connections[0].shutdown(2)  # the daemon goes; the console does not
+            guest.sendall(b"still here")
+            term.read_until(b"still here")
+            guest.close()
+            assert term.wait() == 0, f"{term.status}: {term.output!r}"
+            term.check_restored()
+        assert len(waits) == 2
+
+
 def run_detaches_and_leaves_the_vm():
     events = []
     with Scene(**run_answers(events)) as s:
@@ -328,4 +349,4 @@ if __name__ == "__main__":
         console_that_is_closed_while_the_vm_runs_on, terminal_is_restored_after_every_signal,
         terminal_is_cooked_while_stopped_and_raw_again_after, size_is_typed_when_asked_for,
         backlog_is_shown_without_its_questions_to_the_terminal, run_shows_the_console_and_exits_with_the_guest,
-        run_detaches_and_leaves_the_vm, run_takes_the_vm_away_after_a_signal, run_reports_a_failed_start]))
+        run_outlives_the_daemon, run_detaches_and_leaves_the_vm, run_takes_the_vm_away_after_a_signal, run_reports_a_failed_start]))
