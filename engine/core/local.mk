@@ -67,3 +67,7 @@ tests_core_state_test_SOURCES = tests/core/state_test.c
 tests_core_state_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
 tests_core_vm_test_SOURCES = tests/core/vm_test.c
 tests_core_vm_test_LDADD = $(LINK_CORE) $(CHECK_LIBS)
+
+# The stub against the real translator; needs vmd-emu, which "make check" has built.
+TESTS += tests/core/gdb_guest.py
+EXTRA_DIST += tests/core/gdb_guest.py

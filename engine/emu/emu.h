@@ -41,7 +41,9 @@ struct emu_file {
 struct emu_options {
     const char *config_path;
     int config_fd, control_fd, console_fd, console_log_fd, stats_fd,
-        lock_fd; /* -1: not given */
+        lock_fd;          /* -1: not given */
+    int gdb_fd;           /* bound socket for a debugger, or -1 */
+    const char *gdb_path; /* where to make one, or NULL */
     enum console_mode console;
     enum sandbox_mode sandbox;
     bool paused;
@@ -80,6 +82,7 @@ struct emu {
 
     struct console *console;
     struct emu_control *control;
+    struct gdb *gdb;
     struct emu_stats *stats;
     struct loop_signal *sigint, *sigterm;
     struct confine_report confine;

@@ -10,6 +10,7 @@
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/str.h"
+#include "engine/core/gdb.h"
 #include "engine/emu/console.h"
 #include "engine/emu/emu.h"
 
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static void on_state(void *arg, enum vm_state state, const char *reason)
 {
@@ -26,6 +28,7 @@ static void on_state(void *arg, enum vm_state state, const char *reason)
 
     str_copy(m->reason, sizeof(m->reason), reason);
     console_set_running(m->console, state == VM_RUNNING);
+    gdb_vm_state(m->gdb);
     control_event(m, reset ? "reset" : "state");
     stats_publish(m);
     if (state == VM_STOPPED) {
@@ -61,6 +64,27 @@ static int open_console(struct emu *m, struct err *e)
     }
     if (rc == 0 && m->opt.console == CONSOLE_STDIO) {
         rc = console_stdio(m->console, on_escape, m, e);
+    }
+    return rc;
+}
+
+static int open_gdb(struct emu *m, struct err *e)
+{
+    AUTO_FD fd = take_fd(&m->opt.gdb_fd);
+    int rc;
+
+    if (fd >= 0 && listen(fd, 1) != 0) {
+        return err_errno(e, errno, "debugger's socket: listen");
+    }
+    if (fd < 0 && m->opt.gdb_path) {
+        fd = unix_listen(m->opt.gdb_path, 0600, 1, e);
+        if (fd < 0) {
+            return fd;
+        }
+    }
+    rc = fd >= 0 ? gdb_new(m->vm, fd, true, &m->gdb, e) : 0;
+    if (rc == 0) {
+        (void)take_fd(&fd);
     }
     return rc;
 }
@@ -103,6 +127,9 @@ static int set_up(struct emu *m, struct err *e)
     if (rc == 0) {
         rc = open_console(m, e);
     }
+    if (rc == 0) {
+        rc = open_gdb(m, e);
+    }
     if (rc == 0 && m->opt.control_fd >= 0) {
         rc = control_start(m, e);
     }
@@ -135,6 +162,7 @@ static int run(struct emu *m, struct err *e)
 
 static void tear_down(struct emu *m)
 {
+    gdb_free(m->gdb);
     build_done(m);
     control_free(m);
     stats_free(m);

@@ -26,6 +26,8 @@ enum opt {
     OPT_CONSOLE,
     OPT_SET,
     OPT_PAUSED,
+    OPT_GDB,
+    OPT_GDB_FD,
     OPT_SANDBOX,
     OPT_DESCRIBE,
     OPT_VERSION,
@@ -44,6 +46,8 @@ static const struct option long_options[] = {
     { "console", required_argument, NULL, OPT_CONSOLE },
     { "set", required_argument, NULL, OPT_SET },
     { "paused", no_argument, NULL, OPT_PAUSED },
+    { "gdb", required_argument, NULL, OPT_GDB },
+    { "gdb-fd", required_argument, NULL, OPT_GDB_FD },
     { "sandbox", required_argument, NULL, OPT_SANDBOX },
     { "describe-devices", no_argument, NULL, OPT_DESCRIBE },
     { "version", no_argument, NULL, OPT_VERSION },
@@ -65,6 +69,9 @@ static const char help[] =
     "  --console stdio|none  where the console goes; on a terminal Ctrl-] quits (default: "
     "stdio)\n"
     "  --paused              the guest waits for emu.resume\n"
+    "  --gdb PATH            serves GDB on a unix socket there ('target remote PATH'); a\n"
+    "                        debugger that connects stops the guest\n"
+    "  --gdb-fd N            the same on a bound socket\n"
     "  --sandbox MODE        off, on, or require (fails without); default: on in the second "
     "form\n"
     "  --config-fd, --control-fd, --console-fd, --console-log-fd, --stats-fd, --lock-fd N\n"
@@ -179,6 +186,11 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
         rc = parse_word(arg, sandboxes, "--sandbox", e);
         o->sandbox = SANDBOX_OFF + (unsigned)(rc < 0 ? 0 : rc);
         return rc < 0 ? rc : 0;
+    case OPT_GDB:
+        o->gdb_path = arg;
+        return 0;
+    case OPT_GDB_FD:
+        return parse_fd(arg, "--gdb-fd", &o->gdb_fd, e);
     case OPT_PAUSED:
         o->paused = true;
         return 0;
@@ -203,7 +215,8 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
                                .console_fd = -1,
                                .console_log_fd = -1,
                                .stats_fd = -1,
-                               .lock_fd = -1 };
+                               .lock_fd = -1,
+                               .gdb_fd = -1 };
     opterr = 0;
     while (rc == 0 && (opt = getopt_long(argc, argv, "d:", long_options, NULL)) != -1) {
         rc = parse_one(o, opt, optarg, e);
@@ -218,6 +231,9 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
     if ((o->config_path != NULL) == (o->config_fd >= 0)) {
         return err_set(e, -EINVAL,
                        "give either --config FILE or --config-fd N; see vmd-emu --help");
+    }
+    if (o->gdb_path && o->config_fd >= 0) {
+        return err_set(e, -EINVAL, "--gdb opens a path: with --config-fd use --gdb-fd");
     }
     if (o->console == CONSOLE_DEFAULT) {
         o->console = o->console_fd >= 0 || o->config_fd >= 0 ? CONSOLE_NONE : CONSOLE_STDIO;

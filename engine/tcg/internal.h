@@ -150,6 +150,11 @@ struct tcg_vm {
     bool excl_active;
     struct tcg_vcpu **vcpus;
     unsigned n_vcpus;
+
+    /* Debugging (tcg.c): main thread at the barrier; run() reads. */
+    uint64_t *breakpoints;        /* virtual addresses */
+    unsigned n_breakpoints;
+    _Atomic bool remembered;      /* links or jump-cache entries may exist */
 };
 
 /* ---- one vCPU ---- */
@@ -172,6 +177,8 @@ struct tcg_vcpu {
     void *host_scratch;           /* the back end's own, freed with free() */
     int32_t interp_insn;          /* instruction running under the interpreter */
     _Atomic bool kicked;
+    bool single;                  /* the debugger wants one instruction */
+    bool one_insn;                /* being looked for: a block of one instruction */
     bool in_code;                 /* between entering and leaving translated code */
     uint64_t n_enter, n_lookup, n_tlb_fill, n_slow, n_exception, n_interrupt, n_translate, n_space;
 
@@ -199,6 +206,11 @@ static inline uint64_t *tcg_pc(struct tcg_vcpu *v)
 /* ---- translate.c: guest bytes to IR to a block ---- */
 
 /* Makes a block for pc (virtual) at gpa in the current mode. NULL with an exception pending by *cause and *tval. */
+/* The key of blocks beside the address: the guest's mode, and how they were cut. */
+static inline uint32_t tcg_block_mode(const struct tcg_vcpu *v, const struct tcg_fetch *f)
+{
+    return v->mode_code | (f->tag & TLB_SLOW ? 0x80000000u : 0) | (v->one_insn ? 0x40000000u : 0);
+}
 struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f);
 
 /* ---- cache.c: blocks by physical address, linking, invalidation, eviction ---- */

@@ -171,7 +171,7 @@ static struct tcg_block *find_block(struct tcg_vcpu *v, uint64_t pc, bool *cache
         deliver(v, cause, tval);
         return NULL;
     }
-    uint32_t mode = v->mode_code | (f->tag & TLB_SLOW ? 0x80000000u : 0);
+    uint32_t mode = tcg_block_mode(v, f);
     struct tcg_block *b = cache_find(v->tcg, f->gpa | (pc & 4095), mode);
     if (b && b->gpa_page2 != UINT64_MAX && !page2_matches(v, b, pc)) {
         /* Mapped differently behind the page's end: this version goes, the page it was made from stays right. */
@@ -270,6 +270,93 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
     return x;
 }
 
+/* ---- debugging: while it goes on nothing is linked or remembered, so every block is entered here ---- */
+
+static __attribute__((noinline)) bool debugging(const struct tcg_vm *t)
+{
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        if (t->vcpus[i]->single) {
+            return true;
+        }
+    }
+    return t->n_breakpoints > 0;
+}
+
+static bool breakpoint_in(const struct tcg_vm *t, uint64_t va, uint64_t mask)
+{
+    for (unsigned i = 0; i < t->n_breakpoints; i++) {
+        if ((t->breakpoints[i] & mask) == (va & mask)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* As step(), by single instructions where a breakpoint is in the page: blocks do not leave theirs. True: the
+ * debugger's turn. */
+static bool debug_step(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    uint64_t pc = *tcg_pc(v);
+    bool cacheable;
+    if (!v->single && breakpoint_in(t, pc, UINT64_MAX)) {
+        return true;
+    }
+    v->one_insn = v->single || breakpoint_in(t, pc, ~4095ull);
+    struct tcg_block *b = find_block(v, pc, &cacheable);
+    v->one_insn = false;
+    if (!b) {
+        return v->single; /* the fetch's exception was delivered: that was the step */
+    }
+    v->pc_page = pc & ~4095ull;
+    struct tcg_exit *x = enter(v, code_of(v, b));
+    if (x == TCG_EXIT_STALE) {
+        return false; /* invalidated meanwhile: look again */
+    }
+    if (x) {
+        *tcg_pc(v) = (v->pc_page + (uint64_t)(int64_t)x->off) & t->guest->pc_mask;
+    }
+    bool asked_out = atomic_load(&v->exit_req) && *tcg_pc(v) == pc; /* before its first effect */
+    return v->single && !asked_out;
+}
+
+/* Before anything is debugged: what leads past the dispatcher goes. */
+static void debug_begin(struct tcg_vm *t)
+{
+    if (atomic_exchange(&t->remembered, false)) {
+        cache_flush_all(t);
+        for (unsigned i = 0; i < t->n_vcpus; i++) {
+            tlb_flush_vcpu(t->vcpus[i]);
+        }
+    }
+}
+
+static int tcg_debug_breakpoints(struct vm *vm, const uint64_t *va, unsigned n)
+{
+    struct tcg_vm *t = vm->engine_data;
+    free(t->breakpoints);
+    t->breakpoints = n ? xmemdup(va, n * sizeof(*va)) : NULL;
+    t->n_breakpoints = n;
+    if (n) {
+        debug_begin(t);
+    }
+    return 0;
+}
+
+static void tcg_debug_step(struct vcpu *c, bool on)
+{
+    struct tcg_vcpu *v = c->engine_data;
+    v->single = on;
+    if (on) {
+        debug_begin(v->tcg);
+    }
+}
+
+static bool tcg_debug_lookup(struct vcpu *c, uint64_t va, uint64_t *gpa)
+{
+    return tcg_debug_translate(c->cpu, va, gpa);
+}
+
 static bool serve_requests(struct tcg_vcpu *v)
 {
     struct tcg_vm *t = v->tcg;
@@ -297,6 +384,10 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
     struct tcg_vcpu *v = c->engine_data;
     struct tcg_exit *volatile from = NULL;
     run_begin(v);
+    const bool debug = debugging(v->tcg);
+    if (!debug) {
+        atomic_store(&v->tcg->remembered, true);
+    }
     tcg_mode_changed(v->cpu);
     atomic_store(&v->exit_req, 1); /* look at interrupts first */
     if (sigsetjmp(v->unwind, 0)) {
@@ -307,6 +398,10 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
             return VCPU_EXIT_HALT;
         }
         deliver(v, v->cause, v->tval);
+        if (v->single) {
+            run_end(v);
+            return VCPU_EXIT_DEBUG;
+        }
     }
     for (;;) {
         if (atomic_load_explicit(&v->exit_req, memory_order_relaxed)) {
@@ -315,7 +410,12 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
                 break;
             }
         }
-        from = step(v, from);
+        if (!debug) {
+            from = step(v, from);
+        } else if (debug_step(v)) {
+            run_end(v);
+            return VCPU_EXIT_DEBUG;
+        }
     }
     run_end(v);
     return VCPU_EXIT_KICK;
@@ -369,6 +469,7 @@ static void tcg_vm_done(struct vm *vm)
         pthread_mutex_destroy(&t->excl_lock);
         pthread_cond_destroy(&t->excl_cond);
         free(t->vcpus);
+        free(t->breakpoints);
         free(t);
         vm->engine_data = NULL;
     }
@@ -499,5 +600,8 @@ const struct engine_ops tcg_engine_ops = {
     .irq = tcg_irq,
     .regs_put = tcg_regs_put,
     .regs_get = tcg_regs_get,
+    .debug_translate = tcg_debug_lookup,
+    .debug_breakpoints = tcg_debug_breakpoints,
+    .debug_step = tcg_debug_step,
     .stats = tcg_stats,
 };

@@ -255,13 +255,13 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     struct tcg_fetch f = *f_in;
     int32_t start = (int32_t)(pc & (PAGE - 1));
     bool near_end = start > PAGE - (int32_t)tcg->guest->insn_max;
-    unsigned max = near_end || f.tag & TLB_SLOW ? 1 : tcg->config.max_insns;
+    unsigned max = near_end || f.tag & TLB_SLOW || v->one_insn ? 1 : tcg->config.max_insns;
     struct pages pg;
     claim_pages(v, pc, &f, near_end, &pg);
     struct tcg_block *b = xnew(struct tcg_block);
     b->gpa = f.gpa | (uint64_t)start;
     b->gpa_page2 = UINT64_MAX;
-    b->mode = v->mode_code | (f.tag & TLB_SLOW ? 0x80000000u : 0);
+    b->mode = tcg_block_mode(v, &f);
     struct tcg_trans t = { .ir = v->ir, .cpu = v->cpu, .code = v->mode_code, .page = host_page(&f),
                            .page2 = pg.f2 ? host_page(pg.f2) : NULL, .start = start };
     pthread_mutex_lock(&tcg->lock);
