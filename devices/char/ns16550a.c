@@ -169,8 +169,8 @@ static uint8_t uart_read_rbr(struct uart *u)
         u->lsr &= ~LSR_DR;
     }
     uart_restart_timeout(u);
-    if (!(u->mcr & MCR_LOOP)) {
-        chr_accept(u->chr);
+    if (!(u->mcr & MCR_LOOP) && u->rx_len <= uart_rx_size(u) / 2) {
+        chr_accept(u->chr); /* not at each byte: half a FIFO at a time is worth a wake-up */
     }
     return byte;
 }
