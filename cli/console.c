@@ -338,6 +338,15 @@ int console_escape(const char *text, int *escape, struct err *e)
     return 0;
 }
 
+void console_greet(const char *vm, const char *key, const struct console_options *o)
+{
+    if (isatty(0) && o->escape >= 0) {
+        fprintf(stderr, "[console of %s; %s detaches]\r\n", vm, key ? key : "Ctrl-]");
+    } else if (isatty(0)) {
+        fprintf(stderr, "[console of %s]\r\n", vm);
+    }
+}
+
 /* --- the verb ----------------------------------------------------------------------------- */
 
 /* The console is gone: because the VM is? */
@@ -399,9 +408,8 @@ int cli_verb_console(struct cli *c, struct cli_input *in)
         return cli_fail(c, CLI_FAILED, "'vmctl show' tells whether the VM still runs",
                         "console of %s: %s", vm, path ? e.msg : "the daemon named no socket");
     }
-    if (isatty(0) && !c->quiet && o.escape >= 0) {
-        fprintf(stderr, "[console of %s; %s detaches]\r\n", vm,
-                cli_own(in, "escape") ?: "Ctrl-]");
+    if (!c->quiet) {
+        console_greet(vm, cli_own(in, "escape"), &o);
     }
     switch (console_run(sock, &o, &signo)) {
     case CONSOLE_DETACHED:

@@ -25,6 +25,8 @@ struct console_options {
 
 /* "^]", "^A", a single character, "none". -EINVAL otherwise. NULL: ^]. */
 int console_escape(const char *text, int *escape, struct err *e);
+/* Says on a terminal where one is and how to get out. `key` as given to console_escape(). */
+void console_greet(const char *vm, const char *key, const struct console_options *o);
 
 /* Copies standard input to the socket and the socket to standard output, untouched, until one of
  * the ends. Standard input may end earlier. `sock` stays the caller's. */

@@ -117,7 +117,8 @@ static int list_after(struct follow *f)
             print_event(f->c, json_object_array_get_idx(events, i));
         }
         cursor = api_json_get_int(result, "cursor", f->cursor);
-        if (cursor <= f->cursor || cursor >= api_json_get_int(result, "newest", cursor)) {
+        if (ferror(stdout) || cursor <= f->cursor ||
+            cursor >= api_json_get_int(result, "newest", cursor)) {
             return CLI_OK;
         }
         f->cursor = cursor;
@@ -167,7 +168,7 @@ static void print_until_end(struct follow *f)
     char *method;
     struct json_object *params;
 
-    while (rpc_dial_next(f->c->dial, -1, &method, &params, NULL) == 1) {
+    while (!ferror(stdout) && rpc_dial_next(f->c->dial, -1, &method, &params, NULL) == 1) {
         struct json_object *event = api_json_get(params, "event");
         if (strcmp(method, "event") == 0 && event) {
             f->cursor = api_json_get_int(event, "seq", f->cursor);
@@ -184,7 +185,7 @@ static int follow(struct follow *f)
 {
     int tries = 0, rc = cli_connect(f->c);
 
-    while (rc == CLI_OK) {
+    while (rc == CLI_OK && !ferror(stdout)) { /* as when piped into head(1) */
         struct api_error x = API_ERROR_INIT;
         struct err e = ERR_INIT;
 

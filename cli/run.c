@@ -26,6 +26,7 @@ struct run {
     struct private_daemon *daemon; /* NULL: the usual one */
     char *name, *uuid;
     struct console_options console;
+    const char *escape; /* --escape; NULL: not given */
     bool with_console;
     bool ended; /* vm.wait answered */
     struct json_object *end;
@@ -250,8 +251,8 @@ static int attend(struct run *r)
         return rc;
     }
     if (r->with_console) {
-        if (isatty(0) && !r->c->quiet && r->console.escape >= 0) {
-            fprintf(stderr, "[console of %s; Ctrl-] detaches]\r\n", r->name);
+        if (!r->c->quiet) {
+            console_greet(r->name, r->escape, &r->console);
         }
         end = console_run(sock, &r->console, &signo);
     }
@@ -300,11 +301,13 @@ static int connect_daemon(struct run *r)
 
 int cli_verb_run(struct cli *c, struct cli_input *in)
 {
-    struct run r = { .c = c, .with_console = !cli_own(in, "no-console") };
+    struct run r = { .c = c,
+                     .escape = cli_own(in, "escape"),
+                     .with_console = !cli_own(in, "no-console") };
     struct err e = ERR_INIT;
     int rc = CLI_OK;
 
-    if (console_escape(cli_own(in, "escape"), &r.console.escape, &e) < 0) {
+    if (console_escape(r.escape, &r.console.escape, &e) < 0) {
         return cli_fail(c, CLI_USAGE, NULL, "--escape: %s", e.msg);
     }
     catch_signals();

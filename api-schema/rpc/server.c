@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -27,6 +28,7 @@ enum {
 };
 
 static const int64_t accept_pause_ns = 100 * INT64_C(1000000);
+static const int64_t complain_ns = 1000 * INT64_C(1000000);
 
 struct slot;
 
@@ -48,6 +50,8 @@ struct rpc_server {
     unsigned n_slots;
     char *hello;
     bool draining;
+    int64_t warned_ns;   /* when the last complaint about a client was logged */
+    unsigned suppressed; /* complaints since */
 };
 
 /* A session and what the server keeps about it. */
@@ -84,6 +88,27 @@ struct api_call {
     void (*gone)(void *arg, struct api_call *c);
     void *gone_arg;
 };
+
+/* Logs a complaint about a client, at most one a second: clients must not fill the log. */
+static void complain(struct rpc_server *s, const char *what, const char *why)
+{
+    struct timespec t;
+    int64_t now;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    now = t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+    if (s->warned_ns && now - s->warned_ns < complain_ns) {
+        s->suppressed++;
+        return;
+    }
+    if (s->suppressed) {
+        log_warn("rpc", "%s: %s (and %u more such complaints)", what, why, s->suppressed);
+    } else {
+        log_warn("rpc", "%s: %s", what, why);
+    }
+    s->warned_ns = now;
+    s->suppressed = 0;
+}
 
 /* --- sending ------------------------------------------------------------------------------ */
 
@@ -585,8 +610,10 @@ static void on_closed(void *arg, struct rpc_conn *conn, const struct err *why)
 
     (void)conn;
     if (why->code && why->code != -EPIPE) {
-        log_warn("rpc", "client pid %d uid %u cut off: %s", (int)s->session.peer.pid,
-                 (unsigned)s->session.peer.uid, why->msg);
+        char who[64];
+        snprintf(who, sizeof(who), "client pid %d uid %u cut off", (int)s->session.peer.pid,
+                 (unsigned)s->session.peer.uid);
+        complain(s->server, who, why->msg);
     }
     slot_end(s);
 }
@@ -677,10 +704,10 @@ static void on_acceptable(void *arg, int fd, unsigned events)
 
         if (client >= 0) {
             if (rpc_server_add(l->server, client, l->max, &e) < 0) {
-                log_warn("rpc", "client refused: %s", e.msg);
+                complain(l->server, "client refused", e.msg);
             }
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-            log_warn("rpc", "cannot accept a client: %s", strerror(errno));
+            complain(l->server, "cannot accept a client", strerror(errno));
             loop_fd_set(l->watch, 0);
             loop_timer_arm(l->again, accept_pause_ns);
             return;
