@@ -87,7 +87,7 @@ static bool translate(uint32_t code, const uint32_t *insns)
         t.off = t.next_off;
     }
     finish(&t, more);
-    ir_optimise(&ir);
+    ir_optimise(&ir, true);
     return more;
 }
 
@@ -151,7 +151,7 @@ START_TEST(random_bytes_give_valid_ir)
             t.off = t.next_off;
         }
         finish(&t, more);
-        ir_optimise(&ir);
+        ir_optimise(&ir, true);
     }
 }
 END_TEST
