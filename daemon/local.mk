@@ -102,10 +102,12 @@ TESTS += \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_input.py \
-	tests/e2e/daemon_survive.py
+	tests/e2e/daemon_survive.py \
+	tests/e2e/daemon_valgrind.py
 EXTRA_DIST += \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_lib.py \
-	tests/e2e/daemon_survive.py
+	tests/e2e/daemon_survive.py \
+	tests/e2e/daemon_valgrind.py

@@ -8,6 +8,7 @@
 #include "engine/base/mem.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,22 @@ int proc_pidfd(pid_t pid, uint64_t start_time, struct err *e)
         return err_set(e, -ESRCH, "process %d is another one by now", (int)pid);
     }
     return take_fd(&fd);
+}
+
+int proc_signal(int pidfd, pid_t pid, uint64_t start_time, int signo, struct err *e)
+{
+    uint64_t ticks;
+    if (syscall(SYS_pidfd_send_signal, pidfd, signo, NULL, 0) == 0) {
+        return 0;
+    }
+    if (errno != ENOSYS) {
+        return err_errno(e, errno, "cannot signal process %d", (int)pid);
+    }
+    int rc = proc_start_time(pid, &ticks, e);
+    if (rc < 0 || ticks != start_time) {
+        return rc < 0 ? rc : err_set(e, -ESRCH, "process %d is another one by now", (int)pid);
+    }
+    return kill(pid, signo) < 0 ? err_errno(e, errno, "cannot signal process %d", (int)pid) : 0;
 }
 
 void cookie_make(char out[COOKIE_LEN + 1])

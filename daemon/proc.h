@@ -21,6 +21,9 @@ int proc_start_time(pid_t pid, uint64_t *ticks, struct err *e);
 int proc_boot_id(char out[37], struct err *e);
 /* A pidfd for exactly that process; -ESRCH when that process is gone. */
 int proc_pidfd(pid_t pid, uint64_t start_time, struct err *e);
+/* Sends a signal to exactly that process, by the pidfd that proc_pidfd() or vmd-spawn gave. Where the
+ * kernel (or valgrind) does not know the call: by its number, after a look at its start time. */
+int proc_signal(int pidfd, pid_t pid, uint64_t start_time, int signo, struct err *e);
 void cookie_make(char out[COOKIE_LEN + 1]);
 int64_t time_real_ns(void);
 int64_t time_mono_ns(void);

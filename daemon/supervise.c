@@ -25,7 +25,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define START_DEADLINE_NS INT64_C(20000000000)
@@ -97,7 +96,10 @@ void run_kill(struct run *run)
     if (run->pidfd >= 0 && !run->emu_dead) {
         run->killed = true;
         runfs_set_ending(&run->d->opt, run->vm->id, run->cookie, "killed");
-        syscall(SYS_pidfd_send_signal, run->pidfd, SIGKILL, NULL, 0);
+        struct err e = ERR_INIT;
+        if (proc_signal(run->pidfd, run->pid, run->start_time, SIGKILL, &e) == -EPERM) {
+            log_error("daemon", "VM '%s': %s", run->vm->config.name, e.msg);
+        }
     }
 }
 
