@@ -6,6 +6,7 @@
  * thread confines itself before it does anything for the guest.
  */
 #include "engine/base/log.h"
+#include "engine/base/mem.h"
 #include "engine/base/str.h"
 #include "engine/emu/emu.h"
 
@@ -249,9 +250,7 @@ int confine_thread(struct emu *m, enum confine_kind kind, struct err *e)
         return 0;
     }
     rc = load_filter(kind, &calls, &why);
-    if (kind == CONFINE_MAIN) {
-        report(m, kind_names[kind], rc == 0, rc == 0 ? "on: %u system calls" : "off", calls);
-    }
+    atomic_store(&m->filter[kind], rc == 0 ? (int)calls : -1);
     if (rc != 0 && m->opt.sandbox == SANDBOX_REQUIRE) {
         return err_set(e, rc, "sandbox: %s: %s", kind_names[kind], why.msg);
     }
@@ -259,6 +258,27 @@ int confine_thread(struct emu *m, enum confine_kind kind, struct err *e)
         log_info("emu", "sandbox: %s is off: %s", kind_names[kind], why.msg);
     }
     return 0;
+}
+
+unsigned confine_describe(const struct emu *m, char **lines, unsigned n)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < m->confine.n && count < n; i++) {
+        lines[count++] = xasprintf("%s: %s", m->confine.layer[i].layer,
+                                   m->confine.layer[i].state);
+    }
+    for (unsigned k = 0; k < ARRAY_LEN(kind_names) && count < n; k++) {
+        int calls = atomic_load(&((struct emu *)(uintptr_t)m)->filter[k]);
+
+        if (calls > 0) {
+            lines[count++] = xasprintf("%s: on (%d system calls)", kind_names[k], calls);
+        } else if (calls < 0) {
+            lines[count++] = xasprintf("%s: off: the filter could not be loaded",
+                                       kind_names[k]);
+        }
+    }
+    return count;
 }
 
 /* A thread that must be confined and cannot be must not run. */

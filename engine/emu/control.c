@@ -197,6 +197,8 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
     struct stats_page p = { 0 };
     struct api_vcpu_stats vcpus[STATS_MAX_VCPUS];
     struct api_disk_stats disks[STATS_MAX_DISKS];
+    char *layers[16];
+    unsigned n_layers = confine_describe(emu_of(call), layers, ARRAY_LEN(layers));
 
     (void)in;
     stats_collect(emu_of(call), &p);
@@ -221,8 +223,13 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
         .n_vcpus = p.n_vcpus,
         .disks = disks,
         .n_disks = p.n_disks,
+        .sandbox = layers,
+        .n_sandbox = n_layers,
     };
     api_reply_emu_stats(call, &out);
+    while (n_layers > 0) {
+        free(layers[--n_layers]);
+    }
 }
 
 /* --- server

@@ -86,8 +86,8 @@ struct emu {
     struct emu_stats *stats;
     struct loop_signal *sigint, *sigterm;
     struct confine_report confine;
-    bool failed_confine; /* a thread could not be confined; atomic enough: only ever set */
-    char reason[64];     /* why it is in its state */
+    _Atomic int filter[3]; /* by enum confine_kind: system calls allowed, -1: failed, 0: none */
+    char reason[64];       /* why it is in its state */
 };
 
 /* --- main.c --- */
@@ -132,5 +132,7 @@ void confine_io_thread(
     void *emu); /* hooks of pool and VM: end the process when required and failing */
 void confine_vcpu_thread(void *emu, struct vcpu *c);
 bool confine_wanted(const struct emu *m);
+/* Lines for people, "layer: state", up to n; each to be freed. Returns how many. */
+unsigned confine_describe(const struct emu *m, char **lines, unsigned n);
 
 #endif

@@ -383,7 +383,10 @@ def every_thread_is_confined():
         tap.check(set(kinds) == {"vm:t1", "vcpu0", "vcpu1"}, str(kinds))
         tap.check(all(v == ("2", "1") for v in kinds.values()), str(kinds))
         c.ok("emu.reset")
-        c.ok("emu.stats")
+        layers = dict(text.split(": ", 1) for text in c.ok("emu.stats")["sandbox"])
+        tap.check(set(layers) == {"no-new-privs", "not-dumpable", "limits", "seccomp-main", "seccomp-vcpu"},
+                  str(layers))
+        tap.check(all(state.startswith("on") for state in layers.values()), str(layers))
         c.ok("emu.quit")
         check_end(emu)
 
