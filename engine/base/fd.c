@@ -93,7 +93,8 @@ int fd_slurp(int fd, struct buf *b, size_t max, const char *what, struct err *e)
 {
     AUTO_BUF all = BUF_INIT;
     for (;;) {
-        size_t want = max - all.len < 65536 ? max - all.len + 1 : 65536; /* one more: too big? */
+        size_t want = max - all.len < 65536 ? max - all.len + 1
+                                            : 65536; /* one more: too big? */
         buf_reserve(&all, want);
         ssize_t done = read(fd, all.data + all.len, want);
         if (done < 0 && errno == EINTR) {
@@ -128,8 +129,8 @@ int file_slurp(const char *path, struct buf *b, size_t max, struct err *e)
 static int open_parent(const char *path, const char **base, struct err *e)
 {
     const char *slash = strrchr(path, '/');
-    AUTO_FREE char *dir =
-        slash ? xstrndup(path, slash == path ? 1 : (size_t)(slash - path)) : xstrdup(".");
+    AUTO_FREE char *dir = slash ? xstrndup(path, slash == path ? 1 : (size_t)(slash - path))
+                                : xstrdup(".");
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
         return err_errno(e, errno, "cannot open the folder %s", dir);
@@ -142,8 +143,8 @@ static int open_parent(const char *path, const char **base, struct err *e)
 static int write_synced(int dir, const char *tmp, const void *p, size_t n, unsigned mode,
                         const char *path, struct err *e)
 {
-    AUTO_FD fd =
-        openat(dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, (mode_t)mode);
+    AUTO_FD fd = openat(dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+                        (mode_t)mode);
     if (fd < 0) {
         return err_errno(e, errno, "cannot create %s.tmp", path);
     }
@@ -380,8 +381,8 @@ ssize_t fd_recv(int sock, void *p, size_t n, int *fds, unsigned *nfds, struct er
         for (unsigned i = 0; i < got && i < room; i++) {
             close(fds[i]);
         }
-        return err_set(e, -EMSGSIZE, "the message carries more descriptors than the %u expected",
-                       room);
+        return err_set(e, -EMSGSIZE,
+                       "the message carries more descriptors than the %u expected", room);
     }
     if (nfds) {
         *nfds = got;

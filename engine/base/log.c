@@ -96,9 +96,9 @@ static size_t put_head(char *line, size_t size, enum log_level level, const char
         struct tm tm;
         clock_gettime(CLOCK_REALTIME, &ts);
         localtime_r(&ts.tv_sec, &tm);
-        n = snprintf(line, size, "%02d:%02d:%02d.%03ld %s[%d] %s %.32s: ", tm.tm_hour, tm.tm_min,
-                     tm.tm_sec, ts.tv_nsec / 1000000, sink.ident, (int)getpid(), names[level],
-                     room);
+        n = snprintf(line, size, "%02d:%02d:%02d.%03ld %s[%d] %s %.32s: ", tm.tm_hour,
+                     tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000000, sink.ident, (int)getpid(),
+                     names[level], room);
     }
     return n > 0 ? (size_t)n : 0;
 }

@@ -25,7 +25,7 @@ struct post {
 
 struct loop {
     struct event_base *base;
-    struct event *wake; /* wake_fd became readable */
+    struct event *wake;  /* wake_fd became readable */
     struct event *limit; /* ends loop_run_once's wait */
     int wake_fd;
     atomic_bool quit;

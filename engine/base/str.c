@@ -69,8 +69,8 @@ int str_to_u64(const char *s, uint64_t min, uint64_t max, const char *what, uint
         return err_set(e, -EINVAL, "%s: '%.64s' is not a number", what, s);
     }
     if (rc || value < min || value > max) {
-        return err_set(e, -ERANGE, "%s: %.64s is not in the range %" PRIu64 " to %" PRIu64, what,
-                       s, min, max);
+        return err_set(e, -ERANGE, "%s: %.64s is not in the range %" PRIu64 " to %" PRIu64,
+                       what, s, min, max);
     }
     *out = value;
     return 0;
