@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kill -9 of the daemon again and again during random calls, with an oracle.
+"""kill -9 of the daemon, sometimes of vmd-spawn as well, during random calls, with an oracle.
 
     daemon_chaos.py [--seed N] [--count N] [--clients N]
 
@@ -209,7 +209,10 @@ def campaign(seed, count, clients):
             for thread in threads:
                 thread.start()
             time.sleep(rnd.uniform(0.01, 0.5))
+            helper = daemon.helper() if rnd.random() < 0.3 else None
             daemon.kill()
+            if helper:  # in the middle of a start, perhaps
+                lib.kill(helper)
             stop.set()
             for thread in threads:
                 thread.join()

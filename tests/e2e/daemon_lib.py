@@ -178,6 +178,13 @@ def alive(pid):
         return False
 
 
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 class Daemon:
     """vmd in a folder of its own; killed and started again at will."""
 
@@ -236,6 +243,13 @@ class Daemon:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def helper(self):
+        """Process of vmd-spawn, None when there is none now."""
+        path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        with open(path, encoding="ascii") as file:
+            children = file.read().split()
+        return int(children[0]) if children else None
+
     def terminate(self, timeout=60.0):
         self.process.terminate()
         return self.process.wait(timeout)
@@ -282,10 +296,7 @@ class Daemon:
             self.kill()
         for pids in self.emulators().values():
             for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+                kill(pid)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
