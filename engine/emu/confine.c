@@ -32,58 +32,6 @@ static const char *const kind_names[] = {
     [CONFINE_VCPU] = "seccomp-vcpu",
 };
 
-/* What every thread needs: memory for malloc, locks, time, waking the loop, log lines, its
- * end. */
-static const int common_calls[] = {
-    SCMP_SYS(futex),
-    SCMP_SYS(write),
-    SCMP_SYS(munmap),
-    SCMP_SYS(madvise),
-    SCMP_SYS(brk),
-    SCMP_SYS(clock_gettime),
-    SCMP_SYS(rt_sigreturn),
-    SCMP_SYS(rt_sigprocmask),
-    SCMP_SYS(restart_syscall),
-    SCMP_SYS(exit),
-    SCMP_SYS(exit_group),
-    SCMP_SYS(getpid),
-};
-static const int vcpu_calls[] = {
-    SCMP_SYS(sched_yield),
-    SCMP_SYS(getrandom),
-};
-static const int io_calls[] = {
-    SCMP_SYS(preadv),    SCMP_SYS(pwritev),   SCMP_SYS(pwrite64),
-    SCMP_SYS(fdatasync), SCMP_SYS(fallocate),
-};
-static const int main_calls[] = {
-    /* the loop */
-    SCMP_SYS(read),
-    SCMP_SYS(epoll_wait),
-    SCMP_SYS(epoll_pwait),
-    SCMP_SYS(epoll_ctl),
-    SCMP_SYS(timerfd_settime),
-    SCMP_SYS(poll),
-    SCMP_SYS(close),
-    /* control and console sockets */
-    SCMP_SYS(accept4),
-    SCMP_SYS(sendto),
-    SCMP_SYS(recvfrom),
-    SCMP_SYS(readv),
-    SCMP_SYS(writev),
-    SCMP_SYS(shutdown),
-    SCMP_SYS(getsockopt),
-    /* kernel images at a reset, statistics, the console log */
-    SCMP_SYS(pread64),
-    SCMP_SYS(lseek),
-    SCMP_SYS(newfstatat),
-    SCMP_SYS(fstat),
-    SCMP_SYS(ftruncate),
-    SCMP_SYS(getrandom),
-    SCMP_SYS(mremap),
-    SCMP_SYS(rt_sigaction),
-};
-
 static void report(struct emu *m, const char *layer, bool on, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
@@ -172,6 +120,58 @@ static int load_filter(enum confine_kind kind, unsigned *calls, struct err *e)
 
 #else
 
+/* What every thread needs: memory for malloc, locks, time, waking the loop, log lines, its
+ * end. */
+static const int common_calls[] = {
+    SCMP_SYS(futex),
+    SCMP_SYS(write),
+    SCMP_SYS(munmap),
+    SCMP_SYS(madvise),
+    SCMP_SYS(brk),
+    SCMP_SYS(clock_gettime),
+    SCMP_SYS(rt_sigreturn),
+    SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(restart_syscall),
+    SCMP_SYS(exit),
+    SCMP_SYS(exit_group),
+    SCMP_SYS(getpid),
+};
+static const int vcpu_calls[] = {
+    SCMP_SYS(sched_yield),
+    SCMP_SYS(getrandom),
+};
+static const int io_calls[] = {
+    SCMP_SYS(preadv),    SCMP_SYS(pwritev),   SCMP_SYS(pwrite64),
+    SCMP_SYS(fdatasync), SCMP_SYS(fallocate),
+};
+static const int main_calls[] = {
+    /* the loop */
+    SCMP_SYS(read),
+    SCMP_SYS(epoll_wait),
+    SCMP_SYS(epoll_pwait),
+    SCMP_SYS(epoll_ctl),
+    SCMP_SYS(timerfd_settime),
+    SCMP_SYS(poll),
+    SCMP_SYS(close),
+    /* control and console sockets */
+    SCMP_SYS(accept4),
+    SCMP_SYS(sendto),
+    SCMP_SYS(recvfrom),
+    SCMP_SYS(readv),
+    SCMP_SYS(writev),
+    SCMP_SYS(shutdown),
+    SCMP_SYS(getsockopt),
+    /* kernel images at a reset, statistics, the console log */
+    SCMP_SYS(pread64),
+    SCMP_SYS(lseek),
+    SCMP_SYS(newfstatat),
+    SCMP_SYS(fstat),
+    SCMP_SYS(ftruncate),
+    SCMP_SYS(getrandom),
+    SCMP_SYS(mremap),
+    SCMP_SYS(rt_sigaction),
+};
+
 static int allow_all(scmp_filter_ctx ctx, const int *calls, size_t n, unsigned *count)
 {
     int rc = 0;
@@ -183,27 +183,31 @@ static int allow_all(scmp_filter_ctx ctx, const int *calls, size_t n, unsigned *
     return rc;
 }
 
-/* Memory may be mapped and its protection changed, but never to be executable: translated
- * code lives in mappings made before. Of ioctl and fcntl only what libevent and the sockets
- * need. */
+/* Allows a call when (argument `arg` & mask) is value. */
+static int allow_if(scmp_filter_ctx ctx, int call, unsigned arg, uint64_t mask, uint64_t value)
+{
+    const struct scmp_arg_cmp cmp = {
+        .arg = arg, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value
+    };
+
+    return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, 1, &cmp);
+}
+
+/* Memory may be mapped and its protection changed, but never to be executable: translated code
+ * lives in mappings made before. Of ioctl and fcntl only what libevent and the sockets need. */
 static int allow_conditional(scmp_filter_ctx ctx, enum confine_kind kind, unsigned *count)
 {
-    int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
-                              SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+    static const unsigned fcntls[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD };
+    int rc = allow_if(ctx, SCMP_SYS(mmap), 2, PROT_EXEC, 0);
 
     if (rc == 0) {
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
-                              SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+        rc = allow_if(ctx, SCMP_SYS(mprotect), 2, PROT_EXEC, 0);
     }
     *count += 2;
     if (rc == 0 && kind == CONFINE_MAIN) {
-        static const unsigned fcntls[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD };
-
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-                              SCMP_A1(SCMP_CMP_EQ, FIONREAD));
+        rc = allow_if(ctx, SCMP_SYS(ioctl), 1, UINT32_MAX, FIONREAD);
         for (unsigned i = 0; i < ARRAY_LEN(fcntls) && rc == 0; i++) {
-            rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
-                                  SCMP_A1(SCMP_CMP_EQ, fcntls[i]));
+            rc = allow_if(ctx, SCMP_SYS(fcntl), 1, UINT32_MAX, fcntls[i]);
         }
         *count += 2;
     }
