@@ -121,7 +121,9 @@ static struct json_object *total_row(struct json_object *vm)
     }
     set_ns(row, "uptime", api_json_get_int(s, "uptime_ns", 0));
     set_ns(row, "cpu", api_json_get_int(s, "cpu_time_ns", 0));
-    set_size(row, "rss", api_json_get_int(s, "memory_rss", 0), "");
+    if (api_json_get_int(s, "memory_rss", 0) > 0) {
+        set_size(row, "rss", api_json_get_int(s, "memory_rss", 0), "");
+    }
     set_count(row, "insns", (double)api_json_get_int(s, "instructions", 0));
     set_size(row, "read", sum_disks(s, "read_bytes"), "");
     set_size(row, "written", sum_disks(s, "written_bytes"), "");
@@ -150,7 +152,9 @@ static struct json_object *rate_row(struct view *v, struct json_object *vm)
     now->read = sum_disks(s, "read_bytes");
     now->written = sum_disks(s, "written_bytes");
     was = hash_put_str(v->last, uuid, now);
-    set_size(row, "rss", api_json_get_int(s, "memory_rss", 0), "");
+    if (api_json_get_int(s, "memory_rss", 0) > 0) {
+        set_size(row, "rss", api_json_get_int(s, "memory_rss", 0), "");
+    }
     set_ns(row, "age", api_json_get_int(s, "age_ms", 0) * 1000000);
     seconds = was ? (double)(now->at_ns - was->at_ns) / 1e9 : 0;
     if (seconds > 0 && now->instructions >= was->instructions) {
@@ -165,6 +169,20 @@ static struct json_object *rate_row(struct view *v, struct json_object *vm)
     return row;
 }
 
+/* The columns of a table; the instruction counter only where some engine counts. */
+static size_t choose(const struct cli_column *from, size_t n, bool counted,
+                     struct cli_column *to)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (counted || strcmp(from[i].member, "insns") != 0) {
+            to[kept++] = from[i];
+        }
+    }
+    return kept;
+}
+
 static void show(struct view *v, struct json_object *vms, bool rates)
 {
     static const struct cli_column totals[] = {
@@ -177,17 +195,19 @@ static void show(struct view *v, struct json_object *vms, bool rates)
         { "RSS", "rss", NULL },         { "INSNS/S", "insns", NULL },  { "READ", "read", NULL },
         { "WRITTEN", "written", NULL }, { "AGE", "age", NULL },
     };
+    struct cli_column columns[ARRAY_LEN(totals)];
     AUTO_JSON rows = json_object_new_array();
+    bool counted = false;
+    size_t n;
 
     for (size_t i = 0; i < json_object_array_length(vms); i++) {
         struct json_object *vm = json_object_array_get_idx(vms, i);
+        counted |= api_json_get_int(api_json_get(vm, "stats"), "instructions", 0) > 0;
         json_object_array_add(rows, rates ? rate_row(v, vm) : total_row(vm));
     }
-    if (rates) {
-        cli_table(v->c, rows, per_second, ARRAY_LEN(per_second));
-    } else {
-        cli_table(v->c, rows, totals, ARRAY_LEN(totals));
-    }
+    n = rates ? choose(per_second, ARRAY_LEN(per_second), counted, columns)
+              : choose(totals, ARRAY_LEN(totals), counted, columns);
+    cli_table(v->c, rows, columns, n);
 }
 
 static void print(struct view *v, struct json_object *vms, bool rates)
