@@ -119,11 +119,15 @@ static void reg_write(struct device *d, const struct dev_reg *r, unsigned index,
     if (!(writable | w1c)) {
         return;
     }
+    uint64_t value = v & (writable | w1c);
     if (r->field != DEV_NO_FIELD) {
         field_put(d, r, index, ((old & ~writable) | (v & writable)) & ~(v & w1c));
+    } else if (r->read && lanes != mask_of(r->size)) {
+        /* what it holds only its hook knows */
+        value |= r->read(d, r, index) & r->writable & ~lanes;
     }
     if (r->written) {
-        r->written(d, r, index, old, v & (writable | w1c));
+        r->written(d, r, index, old, value);
     }
 }
 

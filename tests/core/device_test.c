@@ -42,6 +42,13 @@ static void on_written(struct device *d, const struct dev_reg *r, unsigned index
     g->value = value;
 }
 
+static uint64_t read_wide(struct device *d, const struct dev_reg *r, unsigned index)
+{
+    (void)r;
+    (void)index;
+    return ((struct gadget *)d)->wide;
+}
+
 #define FIELD(f) offsetof(struct gadget, f)
 static const struct dev_reg regs[] = {
     { .name = "ID",
@@ -105,6 +112,14 @@ static const struct dev_reg regs[] = {
       .writable = UINT64_MAX,
       .field = FIELD(wide),
       .doc = "64 bits" },
+    { .name = "HOOKED",
+      .offset = 72,
+      .size = 8,
+      .writable = UINT64_MAX,
+      .field = DEV_NO_FIELD,
+      .read = read_wide,
+      .written = on_written,
+      .doc = "only hooks know it" },
     { .name = NULL },
 };
 
@@ -314,6 +329,8 @@ START_TEST(fields_may_be_smaller_and_registers_64_bits_wide)
     wr(&x, 68, 4, 0xaabbccdd);
     wr(&x, 64, 2, 0x1122);
     ck_assert_uint_eq(rd(&x, 64, 8), 0xaabbccdd00001122);
+    wr(&x, 76, 4, 0x55667788); /* half of what only a hook knows: merged with what it reads */
+    ck_assert_uint_eq(x.g->value, 0x5566778800001122);
     drop(&x);
 }
 END_TEST
