@@ -204,6 +204,7 @@ void vm_resume(struct vm *vm)
     if (vm->state != VM_PAUSED || !vm->started) {
         return;
     }
+    vm->state = VM_RUNNING; /* before a vCPU can reach a device that asks */
     barrier_open(vm);
     set_state(vm, VM_RUNNING, "resume");
     list_for_each (it, &vm->devices) {
