@@ -16,6 +16,7 @@
 enum { NOTES_MAX = 1024 };
 
 static const int64_t flag_poll_ns = 100 * INT64_C(1000000);
+static const int64_t queue_full_ns = 20 * INT64_C(1000000);
 
 struct note {
     struct list node;
@@ -117,6 +118,23 @@ static int64_t deadline_after(int timeout_ms)
     return timeout_ms < 0 ? -1 : now_ns() + timeout_ms * INT64_C(1000000);
 }
 
+/* A server whose queue of connections is full for the moment is tried again. */
+static int connect_dial(struct rpc_dial *d, const char *path, int64_t deadline, struct err *e)
+{
+    for (;;) {
+        struct err why = ERR_INIT;
+
+        d->client = rpc_client_connect(d->loop, path, "vmd", &ops, d, &why);
+        if (d->client) {
+            return 0;
+        }
+        if (why.code != -EAGAIN || (deadline >= 0 && now_ns() > deadline)) {
+            return err_set(e, why.code, "%s", why.msg);
+        }
+        loop_run_once(d->loop, queue_full_ns, NULL);
+    }
+}
+
 struct rpc_dial *rpc_dial_open(const char *path, int timeout_ms, struct err *e)
 {
     struct rpc_dial *d = xnew(struct rpc_dial);
@@ -124,10 +142,7 @@ struct rpc_dial *rpc_dial_open(const char *path, int timeout_ms, struct err *e)
 
     list_init(&d->notes);
     d->loop = loop_new(e);
-    if (d->loop) {
-        d->client = rpc_client_connect(d->loop, path, "vmd", &ops, d, e);
-    }
-    if (!d->client) {
+    if (!d->loop || connect_dial(d, path, deadline, e) < 0) {
         rpc_dial_close(d);
         return NULL;
     }

@@ -2,6 +2,8 @@
 /* The calling side: replies, errors, deadlines, ends. The server runs on the same loop. */
 #include "tests/schema/rpc_lib.h"
 
+#include <pthread.h>
+
 /* --- the calling side -------------------------------------------------------------------------- */
 
 struct outcome {
@@ -168,6 +170,135 @@ START_TEST(client_ignores_replies_nobody_waits_for)
 }
 END_TEST
 
+/* --- the blocking caller: it runs on a thread of its own, the server on this one --------------- */
+
+struct dialler {
+    char path[64];
+    int (*work)(struct dialler *d, struct rpc_dial *dial);
+    int rc, open_code;
+    volatile sig_atomic_t flag;
+    bool done;
+};
+
+static void on_dialled(void *arg)
+{
+    ((struct dialler *)arg)->done = true;
+}
+
+static void *dial_thread(void *arg)
+{
+    struct dialler *d = arg;
+    struct err e = ERR_INIT;
+    struct rpc_dial *dial = rpc_dial_open(d->path, 5000, &e);
+
+    d->open_code = e.code;
+    d->rc = dial ? d->work(d, dial) : -1;
+    rpc_dial_close(dial);
+    loop_post(t.loop, on_dialled, d);
+    return NULL;
+}
+
+static void dial_and(struct dialler *d, int (*work)(struct dialler *, struct rpc_dial *),
+                     int fd)
+{
+    pthread_t thread;
+
+    d->work = work;
+    ck_assert_int_eq(pthread_create(&thread, NULL, dial_thread, d), 0);
+    for (int i = 0; i < 10000 && !d->done; i++) {
+        loop_run_once(t.loop, 5000000, NULL);
+        if (t.n_waiting && d->flag == 0) {
+            d->flag = 1;
+        }
+        if (i == 20 && fd >= 0) {
+            rpc_server_listen(t.server, fd, API_ROLE_ADMIN, NULL);
+        }
+    }
+    pthread_join(thread, NULL);
+    unlink(d->path);
+}
+
+static int bound(struct dialler *d, int backlog)
+{
+    struct err e = ERR_INIT;
+    int fd;
+
+    snprintf(d->path, sizeof(d->path), "/tmp/vmd-dial-test-%d", (int)getpid());
+    fd = unix_listen(d->path, 0600, backlog, &e);
+    ck_assert_msg(fd >= 0, "%s", e.msg);
+    return fd;
+}
+
+static int call_and_listen(struct dialler *d, struct rpc_dial *dial)
+{
+    struct api_error x = API_ERROR_INIT;
+    AUTO_JSON result = NULL;
+    struct json_object *params = NULL;
+    char *method = NULL;
+
+    (void)d;
+    if (!api_json_get_str(rpc_dial_hello(dial), "schema") ||
+        rpc_dial_call(dial, "api.ping", NULL, -1, &result, &x) < 0 || !result) {
+        return 1;
+    }
+    if (rpc_dial_call(dial, "vm.sleep", NULL, -1, NULL, &x) == 0 ||
+        x.code != API_E_METHOD_NOT_FOUND) {
+        return 2;
+    }
+    return rpc_dial_next(dial, 20, &method, &params, &x) == 0 ? 0 : 3;
+}
+
+START_TEST(dial_calls_and_waits_for_notifications)
+{
+    struct dialler d = { .path = "" };
+
+    rpc_server_listen(t.server, bound(&d, 8), API_ROLE_ADMIN, NULL);
+    dial_and(&d, call_and_listen, -1);
+    ck_assert_int_eq(d.rc, 0);
+}
+END_TEST
+
+START_TEST(dial_waits_while_the_queue_of_connections_is_full)
+{
+    struct dialler d = { .path = "" };
+    int fd = bound(&d, 0), first = unix_connect(d.path, NULL);
+
+    ck_assert_int_ge(first, 0);
+    dial_and(&d, call_and_listen, fd); /* begins to accept some turns later */
+    ck_assert_int_eq(d.rc, 0);
+    close(first);
+}
+END_TEST
+
+static int call_interrupted(struct dialler *d, struct rpc_dial *dial)
+{
+    struct json_object *params = json_object_new_object();
+    struct api_error x = API_ERROR_INIT;
+
+    rpc_dial_watch(dial, &d->flag);
+    api_json_set_str(params, "vm", "a");
+    return rpc_dial_call(dial, "vm.wait", params, -1, NULL, &x) < 0 ? x.code : 0;
+}
+
+START_TEST(dial_is_interrupted_by_a_flag)
+{
+    struct dialler d = { .path = "" };
+
+    rpc_server_listen(t.server, bound(&d, 8), API_ROLE_ADMIN, NULL);
+    dial_and(&d, call_interrupted, -1);
+    ck_assert_int_eq(d.rc, API_E_CANCELLED);
+}
+END_TEST
+
+START_TEST(dial_says_when_nobody_listens)
+{
+    struct err e = ERR_INIT;
+
+    ck_assert_ptr_null(rpc_dial_open("/tmp/vmd-dial-test-nobody", 100, &e));
+    ck_assert_int_eq(e.code, -ENOENT);
+}
+END_TEST
+
 static Suite *suite_client(void)
 {
     Suite *s = suite_create("rpc client");
@@ -180,6 +311,10 @@ static Suite *suite_client(void)
     tcase_add_test(c, client_may_be_freed_from_its_own_callback);
     tcase_add_loop_test(c, client_ends_on_garbage_from_the_server, 0, 3);
     tcase_add_test(c, client_ignores_replies_nobody_waits_for);
+    tcase_add_test(c, dial_calls_and_waits_for_notifications);
+    tcase_add_test(c, dial_waits_while_the_queue_of_connections_is_full);
+    tcase_add_test(c, dial_is_interrupted_by_a_flag);
+    tcase_add_test(c, dial_says_when_nobody_listens);
     suite_add_tcase(s, c);
     return s;
 }
