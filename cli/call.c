@@ -12,6 +12,22 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Names the option in place of the member: "config.memory: ..." was typed as --memory. */
+static void name_option(const struct cli_verb *v, struct api_error *x)
+{
+    size_t n = strlen(x->object);
+
+    for (size_t i = 0; i < v->n_options; i++) {
+        const struct cli_option *o = &v->options[i];
+        if (o->path && strcmp(o->path, x->object) == 0 &&
+            strncmp(x->message, x->object, n) == 0) {
+            struct api_error was = *x;
+            api_error_set(x, was.code, NULL, was.remedy, "--%s%s", o->name, was.message + n);
+            return;
+        }
+    }
+}
+
 /* Parameters for one target; checked here too so that a mistake needs no daemon. */
 static int make_params(struct cli *c, struct cli_input *in, const char *target,
                        struct json_object **out)
@@ -41,6 +57,7 @@ static int make_params(struct cli *c, struct cli_input *in, const char *target,
     free(decoded);
     if (rc < 0) {
         json_object_put(params);
+        name_option(in->verb, &x);
         return cli_error(c, &x);
     }
     *out = params;

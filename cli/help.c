@@ -4,7 +4,9 @@
 
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/json.h"
+#include "engine/base/str.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { WIDTH = 88, INDENT = 30 };
@@ -59,7 +61,10 @@ static void option_line(FILE *f, const struct cli_option *o, const struct api_me
     }
     if (m && m->def && strcmp(m->def, "[]") && strcmp(m->def, "{}") &&
         strcmp(m->def, "false")) {
-        AUTO_FREE char *with = xasprintf("%s (default %s)", o->doc, m->def);
+        char size[32];
+        str_size(strtoull(m->def, NULL, 10), size, sizeof(size));
+        AUTO_FREE char *with = xasprintf("%s (default %s)", o->doc,
+                                         m->flags & API_F_SIZE ? size : m->def);
         wrapped(f, with, INDENT);
     } else {
         wrapped(f, o->doc, INDENT);
