@@ -29,6 +29,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -361,6 +362,16 @@ static int run(struct start *st, struct err *e)
     return rc;
 }
 
+/* Three descriptors a running VM, one a client. */
+static void raise_limits(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
 static int open_log(const struct vmd_options *o)
 {
     int fd = 2;
@@ -391,6 +402,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
+    raise_limits();
     if (open_log(&d.opt) < 0) {
         return 2;
     }

@@ -193,11 +193,11 @@ static int make_folder(const char *path, unsigned mode, struct err *e)
     return 0;
 }
 
-/* The operators' group, where there is one, may enter. */
+/* The operators' group, where there is one, may enter, and has what is made in it. */
 static void give_group(const char *path)
 {
     struct group *g = geteuid() == 0 ? getgrnam("vmd") : NULL;
-    if (g && chown(path, (uid_t)-1, g->gr_gid) < 0) {
+    if (g && (chown(path, (uid_t)-1, g->gr_gid) < 0 || chmod(path, 02750) < 0)) {
         fprintf(stderr, "vmd: cannot give '%s' to group vmd: %s\n", path, strerror(errno));
     }
 }

@@ -24,7 +24,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RESTART_NS 200000000 /* between attempts when the helper dies */
+#define RESTART_NS 200000000          /* between attempts when the helper dies */
+#define STUCK_NS INT64_C(30000000000) /* no answer for so long while a request waits: killed */
 #define CHILD_SOCK 3
 
 struct request {
@@ -45,7 +46,7 @@ struct spawner_client {
     int sock; /* -1 while none runs */
     bool ready;
     struct loop_fd *watch;
-    struct loop_timer *restart;
+    struct loop_timer *restart, *stuck;
     struct list requests, waits;
     int64_t next_id;
     struct json_object *layers;
@@ -111,7 +112,7 @@ static void request_free(struct request *r)
     free(r);
 }
 
-/* The helper died: the requests it had, and those it never got, fail. */
+/* The helper died: the requests it had fail; the others wait for the next one. */
 static void lost(struct spawner_client *s)
 {
     struct err e = ERR_INIT;
@@ -126,10 +127,11 @@ static void lost(struct spawner_client *s)
     loop_timer_arm(s->restart, RESTART_NS);
     struct list old;
     list_init(&old);
-    while (!list_empty(&s->requests)) {
-        struct list *n = s->requests.next;
-        list_remove(n);
-        list_append(&old, n);
+    list_for_each_safe (n, &s->requests) {
+        if (!list_entry(n, struct request, link)->body) {
+            list_remove(n);
+            list_append(&old, n);
+        }
     }
     while (!list_empty(&old)) {
         struct request *r = list_entry(old.next, struct request, link);
@@ -137,6 +139,53 @@ static void lost(struct spawner_client *s)
         void *arg = r->arg;
         request_free(r);
         fn(arg, NULL, &e);
+    }
+}
+
+/* Opening a file may hang (a dead NFS server, a stopped FUSE daemon): the helper does, not we. */
+static void on_stuck(void *arg)
+{
+    struct spawner_client *s = arg;
+    if (!list_empty(&s->requests) && s->sock >= 0) {
+        log_error("daemon", "vmd-spawn (pid %d) has not answered for 30 s; killing it",
+                  (int)s->pid);
+        kill(s->pid, SIGKILL);
+        lost(s);
+    }
+}
+
+static void watch_answers(struct spawner_client *s)
+{
+    if (list_empty(&s->requests)) {
+        loop_timer_disarm(s->stuck);
+    } else {
+        loop_timer_arm(s->stuck, STUCK_NS);
+    }
+}
+
+/* Sends what could not be sent yet: no helper, or its queue was full. */
+static void send_waiting(struct spawner_client *s)
+{
+    struct err e = ERR_INIT;
+    list_for_each_safe (n, &s->requests) {
+        struct request *r = list_entry(n, struct request, link);
+        if (!r->body) {
+            continue;
+        }
+        const char *text = api_json_text(r->body);
+        int rc = s->sock < 0 ? -EAGAIN : fd_send(s->sock, text, strlen(text), NULL, 0, &e);
+        if (rc == -EAGAIN || rc == -ENOBUFS || rc == -EPIPE || rc == -ECONNRESET) {
+            return;
+        }
+        if (rc < 0) {
+            spawned_fn *fn = r->fn;
+            void *arg = r->arg;
+            request_free(r);
+            fn(arg, NULL, &e);
+            return; /* the list may have changed; the next answer or request goes on */
+        }
+        json_object_put(r->body);
+        r->body = NULL;
     }
 }
 
@@ -229,6 +278,8 @@ static void on_readable(void *arg, int fd, unsigned events)
         return;
     }
     on_packet(s, (size_t)n, fds, nfds);
+    send_waiting(s);
+    watch_answers(s);
 }
 
 static void adopt_socket(struct spawner_client *s, pid_t pid, int take_sock)
@@ -263,6 +314,7 @@ struct spawner_client *spawner_new(struct vmd *d, pid_t pid, int take_sock)
     list_init(&s->requests);
     list_init(&s->waits);
     s->restart = loop_timer_new(d->loop, on_restart, s);
+    s->stuck = loop_timer_new(d->loop, on_stuck, s);
     adopt_socket(s, pid, take_sock);
     return s;
 }
@@ -274,6 +326,7 @@ void spawner_free(struct spawner_client *s)
     }
     loop_fd_free(s->watch);
     loop_timer_free(s->restart);
+    loop_timer_free(s->stuck);
     if (s->sock >= 0) {
         close(s->sock); /* it ends by itself when it sees that */
         waitpid(s->pid, NULL, 0);
@@ -312,7 +365,6 @@ void spawner_start(struct spawner_client *s, struct json_object *take_request, s
                    void *arg)
 {
     struct request *r = xnew(struct request);
-    struct err e = ERR_INIT;
     r->id = s->next_id++;
     r->fn = fn;
     r->arg = arg;
@@ -320,22 +372,8 @@ void spawner_start(struct spawner_client *s, struct json_object *take_request, s
     list_append(&s->requests, &r->link);
     api_json_set_int(take_request, "id", r->id);
     api_json_set_str(take_request, "op", "start");
-    const char *text = api_json_text(take_request);
-    int rc = s->sock < 0 ? err_set(&e, -EAGAIN, "the helper vmd-spawn is being started again")
-                         : 0;
-    if (rc == 0 && strlen(text) >= SPAWN_PACKET_MAX) {
-        rc = err_set(&e, -EMSGSIZE, "the definition is too large");
-    }
-    if (rc == 0) {
-        rc = fd_send(s->sock, text, strlen(text), NULL, 0, &e);
-    }
-    if (rc < 0) {
-        request_free(r);
-        fn(arg, NULL, &e);
-        return;
-    }
-    json_object_put(r->body);
-    r->body = NULL;
+    send_waiting(s);
+    watch_answers(s);
 }
 
 struct json_object *spawner_layers(const struct spawner_client *s)
