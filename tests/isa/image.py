@@ -26,6 +26,7 @@ import insns
 RAM = 0x80000000
 UART = 0x10000000
 SYSCON = 0x100000
+MTIMECMP, MTIME = 0x2004000, 0x200bff8
 SLOTS = 104
 F0, FCSR, MCAUSE, MEPC, MTVAL, MSTATUS, SATP, ENTRY, MEM = 32, 64, 65, 66, 67, 68, 69, 70, 72
 MEM_SLOTS = 32
@@ -156,11 +157,14 @@ IN, OUT, BASE, VARS = (BLOCKS + offset for offset in (0, 0x400, 0x800, 0xc00))
 VAR_RECORD = 0
 
 
-def runtime(xlen, digest):
-    """The machine code that goes through the records."""
+def runtime(xlen, digest, ticks=0):
+    """The machine code that goes through the records.
+
+    With ticks, a timer interrupt comes that often (in units of 100 ns) and must leave no trace.
+    """
     asm = Asm(RAM, xlen)
     words = SLOTS * 64 // xlen
-    setup(asm)
+    setup(asm, ticks)
     asm.label("next")
     asm.load("s1", 0, "s0")
     asm.op("blt", "s1", "zero", "done")
@@ -169,6 +173,9 @@ def runtime(xlen, digest):
     copy_words(asm, "copy_window", IN + 8 * MEM, WINDOW, WINDOW_SIZE * 8 // xlen)
     enter_case(asm)
     asm.label("trap")
+    asm.op("csrrw", "t6", "mscratch", "t6")
+    if ticks:
+        timer_interrupt(asm, ticks)
     leave_case(asm)
     copy_words(asm, "copy_back", WINDOW, OUT + 8 * MEM, WINDOW_SIZE * 8 // xlen)
     if digest:
@@ -188,8 +195,33 @@ def runtime(xlen, digest):
     return asm.bytes()
 
 
-def setup(asm):
-    asm.op("csrrw", "zero", "mie", "zero")
+def timer_interrupt(asm, ticks):
+    """Takes the interrupt, sets the next one and goes back; falls through for exceptions."""
+    asm.store("t5", 8 * REGISTERS["t5"], "t6")
+    asm.op("csrrs", "t5", "mcause", "zero")
+    asm.op("bge", "t5", "zero", "exception")
+    asm.store("t4", 8 * REGISTERS["t4"], "t6")
+    asm.const("t5", MTIME)
+    asm.op("lw", "t4", 0, "t5")
+    asm.op("addi", "t4", "t4", ticks)
+    asm.const("t5", MTIMECMP)
+    asm.op("sw", "t4", 0, "t5")
+    asm.load("t4", 8 * REGISTERS["t4"], "t6")
+    asm.load("t5", 8 * REGISTERS["t5"], "t6")
+    asm.op("csrrw", "t6", "mscratch", "t6")
+    asm.op("mret")
+    asm.label("exception")
+    asm.load("t5", 8 * REGISTERS["t5"], "t6")
+
+
+def setup(asm, ticks):
+    asm.op("addi", "t0", "zero", 0x80 if ticks else 0)
+    asm.op("csrrw", "zero", "mie", "t0")
+    if ticks:
+        # Runs of an image end long before the low word of the time wraps.
+        asm.const("t0", MTIMECMP)
+        asm.op("sw", "zero", 4, "t0")
+        asm.op("sw", "zero", 0, "t0")
     asm.op("csrrw", "zero", "mideleg", "zero")
     asm.op("jal", "t1", "after_vector")
     asm.op("jal", "zero", "trap")
@@ -251,8 +283,7 @@ def enter_case(asm):
 
 
 def leave_case(asm):
-    """Saves everything into OUT; s0 and all temporaries are free afterwards."""
-    asm.op("csrrw", "t6", "mscratch", "t6")
+    """Saves everything into OUT, where t6 points; all registers are free afterwards."""
     for number in range(1, 31):
         asm.store(number, 8 * number, "t6")
     asm.op("csrrs", "t0", "mscratch", "zero")
@@ -357,10 +388,11 @@ def slot_words(slot, value, xlen):
 class Image:
     """A bootable image of cases; `addresses` has where the code of each stands."""
 
-    def __init__(self, cases, xlen, digest=False):
+    def __init__(self, cases, xlen, digest=False, ticks=0):
         self.cases = list(cases)
         self.xlen = xlen
         self.digest = digest
+        self.ticks = ticks
         record_size = sum(self._record_size(case) for case in self.cases) + 64
         self.code = RECORDS + record_size + CODE_GAP
         self.code += -self.code % CODE_ALIGN
@@ -384,7 +416,7 @@ class Image:
         return struct.pack(f"<{len(flat)}{'Q' if self.xlen == 64 else 'I'}", *flat)
 
     def bytes(self):
-        code = runtime(self.xlen, self.digest)
+        code = runtime(self.xlen, self.digest, self.ticks)
         if len(code) > WINDOW - RAM:
             raise ValueError("the runtime grew into the window")
         image = bytearray(self.end - RAM)

@@ -5,14 +5,18 @@ set -u
 seed=${VMD_SEED:-1}
 n=0
 bad=0
-echo "1..4"
-for job in "64 vmd:jit 3000" "32 vmd:jit 2000" "64 vmd:interp 800" "32 vmd:interp 500"; do
-    read -r xlen side count <<<"$job"
+jobs=("64 vmd:jit 3000" "32 vmd:jit 2000" "64 vmd:interp 800" "32 vmd:interp 500"
+    "64 vmd:jit 1500 --ticks 200" "32 vmd:jit 1000 --ticks 200" "64 vmd:interp 500 --ticks 200"
+    "64 vmd:jit 1500 --cache 1")
+echo "1..${#jobs[@]}"
+for job in "${jobs[@]}"; do
+    read -r xlen side count more <<<"$job"
     n=$((n + 1))
-    name="rv$xlen $count random programs give the reference's results by $side (seed $seed)"
+    name="rv$xlen $count random programs give the reference's results by $side $more (seed $seed)"
     status=0
+    # shellcheck disable=SC2086 # several options
     out=$("${PYTHON:-python3}" -B "$VMD_SRCDIR/tests/isa/diff" --seed "$seed" --count "$count" \
-        --xlen "$xlen" --a "$side" --b qemu 2>&1) || status=$?
+        --xlen "$xlen" --a "$side" --b qemu $more 2>&1) || status=$?
     case $status in
     0) echo "ok $n - $name" ;;
     77) echo "ok $n - $name # SKIP $(echo "$out" | sed -n 's/^skipped: //p')" ;;

@@ -24,8 +24,11 @@ class Ended(Exception):
         self.results = results
 
 
-def run(emulator, built, backend="jit", timeout=TIMEOUT):
-    """Runs an Image; returns its results. emulator: vmd, qemu or qemu10; backend: vmd's."""
+def run(emulator, built, backend="jit", timeout=TIMEOUT, cache=0):
+    """Runs an Image; returns its results.
+
+    emulator is vmd, qemu or qemu10; backend and cache (the code cache's bytes) are vmd's.
+    """
     with tempfile.NamedTemporaryFile(prefix="vmd-isa-", suffix=".bin") as file:
         file.write(built.bytes())
         file.flush()
@@ -33,6 +36,8 @@ def run(emulator, built, backend="jit", timeout=TIMEOUT):
         arguments = []
         if emulator == "vmd":
             config["tcg"] = {"backend": backend}
+            if cache:
+                config["tcg"]["cache_size"] = cache
         else:
             arguments = ["-cpu", QEMU_CPU[built.xlen]]
         with guest.Guest(config, emulator, arguments) as vm:

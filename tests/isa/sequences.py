@@ -101,8 +101,9 @@ class Sequence:
 class Drawer:
     """Draws one sequence."""
 
-    def __init__(self, rng, xlen, paging):
+    def __init__(self, rng, xlen, paging, reservations):
         self.rng = rng
+        self.reservations = reservations
         self.xlen = xlen
         self.paging = paging
         self.translated = False
@@ -192,7 +193,7 @@ class Drawer:
             return self.plain("fp")
         if kind < 85:
             return self.plain("fma")
-        if kind < 88:
+        if kind < 88 and self.reservations:
             return self.reserved()
         if kind < 91:
             return self.csr()
@@ -307,7 +308,8 @@ class Drawer:
         state[image.FCSR] = self.rng.choice(cases.ROUNDING) << 5 | self.rng.choice((0, 31))
         mode = self.rng.choice("MSU")
         window = image.WINDOW
-        status = cases.mstatus(self.xlen, mode)
+        # MPIE, so that M-mode runs with interrupts on where an image has any.
+        status = cases.mstatus(self.xlen, mode) | 0x80
         if self.paging and mode != "M":
             key = self.rng.choice([key for key in satp if key[1] == (mode == "U")])
             state[image.SATP] = satp[key]
@@ -325,10 +327,14 @@ class Drawer:
         return state
 
 
-def draw(seed, index, xlen, paging, satp):
-    """Sequence number `index` of a seed."""
+def draw(seed, index, xlen, paging, satp, reservations=True):
+    """Sequence number `index` of a seed.
+
+    An interrupt between a load-reserved and its store-conditional may take the reservation: with
+    interrupts there are none.
+    """
     rng = random.Random(f"{seed}:{xlen}:{index}")
-    drawer = Drawer(rng, xlen, paging)
+    drawer = Drawer(rng, xlen, paging, reservations)
     state = drawer.state(satp)
     pieces = drawer.body(rng.choice((3, 8, 15, 25)), 0) + drawer.ending()
     return Sequence(pieces, state, f"{seed}:{xlen}:{index}")
