@@ -8,6 +8,7 @@
 #include "engine/base/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,20 @@ int proc_start_time(pid_t pid, uint64_t *ticks, struct err *e)
     }
     *ticks = strtoull(p + 1, NULL, 10);
     return 0;
+}
+
+int64_t proc_memory_rss(pid_t pid)
+{
+    char path[64], text[128] = { 0 };
+    long long total, resident;
+
+    snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+    AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0 ||
+        sscanf(text, "%lld %lld", &total, &resident) != 2) {
+        return 0;
+    }
+    return resident * sysconf(_SC_PAGESIZE);
 }
 
 int proc_boot_id(char out[37], struct err *e)

@@ -73,7 +73,14 @@ bool run_has_ended(const struct run *run)
 
 bool run_stats(struct run *run, struct api_vm_stats *out)
 {
-    return run->stats && stats_read(run->stats, out);
+    if (!run->stats || !stats_read(run->stats, out)) {
+        return false;
+    }
+    if (out->memory_rss == 0 && run->pid > 0) {
+        /* An emulator in its jail has no /proc to look at. */
+        out->memory_rss = proc_memory_rss(run->pid);
+    }
+    return true;
 }
 
 void run_row(const struct run *run, struct store_run *row)
