@@ -499,6 +499,10 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
       "permissions and matching of the memory protection regions")                             \
     X(0x3b0, 0x3bf, pmpaddr, ANY, 0, 0, 0, NULL, pmpaddr_read, pmpaddr_write,                  \
       "addresses of the memory protection regions")                                            \
+    X(0x7a0, 0x7a0, tselect, ANY, PLAIN, 0, 0, NULL, zero_read, ignore_write,                  \
+      "debug triggers: none, which software finds by reading back")                            \
+    X(0x7a1, 0x7a3, tdata, ANY, PLAIN, 0, 0, NULL, zero_read, ignore_write,                    \
+      "the selected trigger: type 0, there is none")                                           \
     X(0xb00, 0xb00, mcycle, ANY, PLAIN, 0, 0, NULL, counter_read, counter_write,               \
       "cycles: nanoseconds of virtual time")                                                   \
     X(0xb02, 0xb02, minstret, ANY, PLAIN, 0, 0, NULL, counter_read, counter_write,             \
