@@ -107,6 +107,7 @@ void cli_object(struct cli *c, const struct api_type *t, const struct json_objec
 /* Text of one value in a style of cli_column (NULL: plain), appended. */
 void cli_text(struct buf *b, const struct json_object *row, const char *member,
               const char *style);
+void cli_size(struct buf *b, int64_t bytes); /* rounded, for people: 114.1 MiB */
 void cli_ago(struct buf *b, int64_t since_ms);
 void cli_time(struct buf *b, int64_t ms);
 void cli_nanoseconds(struct buf *b, int64_t ns);

@@ -6,7 +6,6 @@
 #include "cli/cli.h"
 
 #include "api-schema/json/json.h"
-#include "engine/base/str.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -126,6 +125,19 @@ void cli_nanoseconds(struct buf *b, int64_t ns)
     }
 }
 
+void cli_size(struct buf *b, int64_t bytes)
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    unsigned u = 0;
+    double v = bytes > 0 ? (double)bytes : 0;
+
+    while (v >= 1024 && u + 1 < ARRAY_LEN(units)) {
+        v /= 1024;
+        u++;
+    }
+    buf_printf(b, v == (double)(int64_t)v ? "%.0f %s" : "%.1f %s", v, units[u]);
+}
+
 void cli_ago(struct buf *b, int64_t since_ms)
 {
     struct timespec t;
@@ -213,13 +225,11 @@ void cli_text(struct buf *b, const struct json_object *row, const char *member,
               const char *style)
 {
     struct json_object *v = api_json_get(row, member);
-    char text[64];
 
     if (style && strcmp(style, "progress") == 0) {
         add_progress(b, row);
     } else if (v && style && strcmp(style, "size") == 0) {
-        str_size((uint64_t)json_object_get_int64(v), text, sizeof(text));
-        buf_add_str(b, text);
+        cli_size(b, json_object_get_int64(v));
     } else if (v && style && strcmp(style, "ago") == 0) {
         cli_ago(b, json_object_get_int64(v));
     } else {
@@ -320,9 +330,7 @@ void cli_table(struct cli *c, struct json_object *rows, const struct cli_column 
 static void add_member(struct buf *b, const struct api_member *m, struct json_object *v)
 {
     if (m && m->flags & API_F_SIZE && json_object_is_type(v, json_type_int)) {
-        char text[64];
-        str_size((uint64_t)json_object_get_int64(v), text, sizeof(text));
-        buf_add_str(b, text);
+        cli_size(b, json_object_get_int64(v));
     } else if (m && m->unit && strcmp(m->unit, "ms since 1970") == 0) {
         cli_time(b, json_object_get_int64(v));
     } else if (m && m->unit && strcmp(m->unit, "ns") == 0) {

@@ -79,11 +79,10 @@ static void set_text(struct json_object *row, const char *key, struct buf *b)
 static void set_size(struct json_object *row, const char *key, int64_t bytes,
                      const char *suffix)
 {
-    char text[32];
     AUTO_BUF b = BUF_INIT;
 
-    str_size(bytes > 0 ? (uint64_t)bytes : 0, text, sizeof(text));
-    buf_printf(&b, "%s%s", text, suffix);
+    cli_size(&b, bytes);
+    buf_add_str(&b, suffix);
     set_text(row, key, &b);
 }
 
