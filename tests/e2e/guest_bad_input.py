@@ -2,7 +2,7 @@
 """Bad configurations, files and guests: each gives a clear error or a guest-visible fault.
 
 Whatever a guest does, the emulator neither dies of a signal nor hangs: it is still there and ends
-when asked to. Random guests print their seed; VMD_SEED sets it.
+when asked to. Random guests print their seed; VMD_TEST_SEED sets it.
 """
 
 import gzip
@@ -26,7 +26,7 @@ import insns  # noqa: E402
 import tap  # noqa: E402
 
 MIB = 1 << 20
-SEED = int(os.environ.get("VMD_SEED", time.time()))
+SEED = int(os.environ.get("VMD_TEST_SEED", time.time()))
 KIND = os.environ.get("EMULATOR", "vmd")
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# 20,000 random blocks by the JIT and by the IR interpreter, RV64 and RV32, printed as TAP. Seeds: VMD_SEED or 1.
+# 20,000 random blocks by the JIT and by the IR interpreter, RV64 and RV32, printed as TAP. Seeds: VMD_TEST_SEED or 1.
 set -u
-seed=${VMD_SEED:-1}
+seed=${VMD_TEST_SEED:-1}
 n=0
 bad=0
 echo "1..4"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Random programs under vmd-emu and under QEMU, as TAP. Seed: VMD_SEED or 1. `make soak` runs more.
+# Random programs under vmd-emu and under QEMU, as TAP. Seed: VMD_TEST_SEED or 1. `make soak` runs more.
 set -u
-seed=${VMD_SEED:-1}
+seed=${VMD_TEST_SEED:-1}
 n=0
 bad=0
 jobs=("64 vmd:jit 3000" "32 vmd:jit 2000" "64 vmd:interp 800" "32 vmd:interp 500"
