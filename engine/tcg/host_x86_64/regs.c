@@ -4,6 +4,8 @@
  */
 #include "engine/tcg/host_x86_64/target.h"
 
+#include <assert.h>
+
 /* rbx, r12 to r14 survive C calls; rdi and r8 to r11 do not. */
 const uint8_t pin_regs[N_PINS] = { RBX, R12, R13, R14, RDI, R8, R9, R10, R11 };
 const uint8_t scratch_regs[N_SCRATCH] = { RAX, RCX, RDX, RSI };
@@ -159,7 +161,9 @@ unsigned ra_scratch(struct ra *r)
 
 void ra_take(struct ra *r, unsigned reg)
 {
-    unsigned s = (unsigned)scratch_index(reg);
+    int at = scratch_index(reg);
+    assert(at >= 0); /* callers name scratch registers only */
+    unsigned s = (unsigned)at;
     ir_ref h = r->held[s];
     r->busy |= (uint8_t)(1u << s);
     if (h != IR_NONE && ir_kind(h) == IR_TEMP && r->last[ir_index(h)] > r->i) {
