@@ -395,7 +395,7 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
         from = NULL;
         if (v->unwind_why == UNWIND_HALT) {
             run_end(v);
-            return VCPU_EXIT_HALT;
+            return v->single ? VCPU_EXIT_DEBUG : VCPU_EXIT_HALT; /* a step does not wait */
         }
         deliver(v, v->cause, v->tval);
         if (v->single) {

@@ -151,6 +151,12 @@ def written_code_is_executed(c):
     check(c.reg(5) == before + 100, "the new instruction ran")
 
 
+def step_over_wfi_does_not_wait(c):
+    step_to_ram(c)
+    check(c.ask("M%x,4:%s" % (RAM, asm([0x10500073]).hex())) == "OK", "write wfi")
+    check(c.ask("vCont;s:1") == "T05thread:1;" and c.pc() == RAM + 4, "step")
+
+
 def vcpus_step_alone(c):
     check(c.ask("qfThreadInfo") == "m1,2", "threads")
     step_to_ram(c)
@@ -178,7 +184,8 @@ def step_to_ram_of_second(c):
 
 
 TESTS = [(steps_visit_every_instruction, 1), (breakpoints_are_met_each_time, 1),
-         (interrupt_and_written_registers, 1), (written_code_is_executed, 1), (vcpus_step_alone, 2)]
+         (interrupt_and_written_registers, 1), (written_code_is_executed, 1),
+         (step_over_wfi_does_not_wait, 1), (vcpus_step_alone, 2)]
 
 
 def run_one(test, backend, cpus):
