@@ -3,7 +3,7 @@
  * Passes over one block of IR, each one function named in one list. The first tier runs these; they are linear.
  * No pass moves, merges or drops a memory access, a fence, a call with effects or an exit.
  */
-#include "engine/tcg/ir.h"
+#include "engine/tcg/ir_pass.h"
 
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -32,15 +32,6 @@ static void each_use(struct ir *ir, struct ir_op *op, void (*f)(void *arg, ir_re
             f(arg, &x->ref);
         }
     }
-}
-
-/* Does anything outside the op's operands see the globals when it runs? */
-static bool observes_globals(const struct ir_op *op)
-{
-    if (op->op == IR_call) {
-        return !(op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS));
-    }
-    return ir_op_info[op->op].flags & (IRF_FAULT | IRF_EXIT);
 }
 
 static bool removable(const struct ir_op *op)
@@ -86,7 +77,7 @@ static void drop_dead(struct ir *ir)
             }
             *d = false;
         }
-        if (observes_globals(op)) {
+        if (ir_observes_globals(op)) {
             memset(l.global, true, ir->n_globals * sizeof(l.global[0]));
         }
         each_use(ir, op, mark_live, &l);
@@ -132,7 +123,7 @@ static bool can_hoist(struct ir *ir, unsigned from, unsigned to, ir_ref g)
     }
     for (unsigned i = from + 1; i < to; i++) {
         struct ir_op *op = &ir->ops[i];
-        if (observes_globals(op) || op->d == g) {
+        if (ir_observes_globals(op) || op->d == g) {
             return false;
         }
         each_use(ir, op, touches, &t);
@@ -156,35 +147,25 @@ static void forward_destination(struct ir *ir)
             def[ir_index(d)] = (uint16_t)i;
         }
     }
-    unsigned out = 0;
     for (unsigned i = 0; i < ir->n_ops; i++) {
         struct ir_op *op = &ir->ops[i];
         if (op->op == IR_mov && ir_kind(op->d) == IR_GLOBAL && ir_kind(op->a) == IR_TEMP &&
             c.uses[ir_index(op->a)] == 1 && can_hoist(ir, def[ir_index(op->a)], i, op->d)) {
             ir->ops[def[ir_index(op->a)]].d = op->d;
-            op->op = IR_insn; /* a marker that repeats the offset: harmless, dropped below */
-            op->d = op->a = IR_NONE;
-            op->imm = INT64_MIN;
+            ir_pass_remove(op);
         }
     }
-    for (unsigned i = 0; i < ir->n_ops; i++) {
-        if (ir->ops[i].op == IR_insn && ir->ops[i].imm == INT64_MIN) {
-            continue;
-        }
-        if (out != i) {
-            ir->ops[out] = ir->ops[i];
-        }
-        out++;
-    }
-    ir->n_ops = out;
+    ir_pass_compact(ir);
 }
 
 static const struct {
     const char *name;
     void (*run)(struct ir *ir);
 } passes[] = {
+    { "ir_fuse", ir_fuse },
     { "drop_dead", drop_dead },
     { "forward_destination", forward_destination },
+    { "ir_narrow", ir_narrow },
 };
 
 static void check_or_die(const struct ir *ir, const char *after)

@@ -13,8 +13,11 @@ libtcg_a_SOURCES = \
 	engine/tcg/ir.def \
 	engine/tcg/ir.h \
 	engine/tcg/ir_check.c \
+	engine/tcg/ir_fuse.c \
 	engine/tcg/ir_interp.c \
+	engine/tcg/ir_narrow.c \
 	engine/tcg/ir_opt.c \
+	engine/tcg/ir_pass.h \
 	engine/tcg/tcg.c \
 	engine/tcg/tcg.h \
 	engine/tcg/tlb.c \
@@ -27,30 +30,7 @@ libtcg_a_SOURCES = \
 	engine/tcg/host_x86_64/target.c \
 	engine/tcg/host_x86_64/target.h \
 	engine/tcg/host_x86_64/thunks.c
-nodist_libtcg_a_SOURCES = \
-	engine/tcg/cache.c \
-	engine/tcg/codebuf.c \
-	engine/tcg/guest.h \
-	engine/tcg/guests.c \
-	engine/tcg/internal.h \
-	engine/tcg/ir.c \
-	engine/tcg/ir.def \
-	engine/tcg/ir.h \
-	engine/tcg/ir_check.c \
-	engine/tcg/ir_interp.c \
-	engine/tcg/ir_opt.c \
-	engine/tcg/tcg.c \
-	engine/tcg/tcg.h \
-	engine/tcg/tlb.c \
-	engine/tcg/translate.c \
-	engine/tcg/host_x86_64/alu.c \
-	engine/tcg/host_x86_64/emit.h \
-	engine/tcg/host_x86_64/exits.c \
-	engine/tcg/host_x86_64/memory.c \
-	engine/tcg/host_x86_64/regs.c \
-	engine/tcg/host_x86_64/target.c \
-	engine/tcg/host_x86_64/target.h \
-	engine/tcg/host_x86_64/thunks.c
+nodist_libtcg_a_SOURCES =
 
 include engine/tcg/softfp/local.mk
 include engine/tcg/guest_riscv/local.mk
