@@ -75,6 +75,10 @@ static void take_up(struct run *run)
             log_warn("daemon", "VM '%s': no statistics: %s", run->vm->config.name, e.msg);
         }
     }
+    struct run_process p;
+    if (runfs_process(&run->d->opt, run->vm->id, run->cookie, &p, NULL) == 0) {
+        run->disks = p.disks;
+    }
     run->vm->state = pidfd >= 0 ? API_VM_STATE_UNRESPONSIVE : API_VM_STATE_STOPPING;
     free(run->vm->reason);
     run->vm->reason = xstrdup("not taken up again yet");

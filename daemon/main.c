@@ -306,6 +306,7 @@ static void tear_down(struct start *st)
         unlink(d->opt.socket_ro);
     }
     if (d->store) {
+        spawner_fail_checks(d->spawner);
         store_sync(d->store);
     }
     store_close(d->store);

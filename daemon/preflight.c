@@ -6,8 +6,8 @@
 
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
-#include "daemon/filecheck.h"
 #include "daemon/registry.h"
+#include "daemon/spawner.h"
 #include "daemon/supervise.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -175,99 +175,99 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
     return rc;
 }
 
-struct disk_id {
-    dev_t dev;
-    ino_t ino;
-    bool write, found;
+struct start_check {
+    struct vm *vm;
+    preflight_fn *fn;
+    void *arg;
 };
 
-static int match_disk(void *arg, const struct named *f)
+static bool clash(const struct run_disk *a, const struct run_disk *b)
 {
-    struct disk_id *want = arg;
-    dev_t dev;
-    ino_t ino;
-    if (f->disk && (f->write || want->write) &&
-        file_check(f->what, f->path, FILE_DISK, false, &dev, &ino, NULL) == 0 &&
-        dev == want->dev && ino == want->ino) {
-        want->found = true;
-        return 1;
-    }
-    return 0;
+    return a->dev == b->dev && a->ino == b->ino && (a->write || b->write);
 }
 
-struct start_check {
-    struct vmd *d;
-    const struct api_vm_config *c;
-    const struct vm *self;
-    struct api_error *x;
-    struct disk_id seen[64];
-    size_t n_seen;
-};
+static const char *disk_path(const struct vm *vm, unsigned i)
+{
+    return i < vm->config.n_disks ? vm->config.disks[i].file : vm->config.name;
+}
 
-static int disk_elsewhere(struct start_check *k, const struct named *f, struct disk_id *id)
+static int disk_elsewhere(const struct vm *vm, const struct run_disks *disks,
+                          struct api_error *x)
 {
     size_t n;
-    struct vm **list = vm_list(k->d, &n);
+    struct vm **list = vm_list(vm->d, &n);
     int rc = 0;
     for (size_t i = 0; i < n && rc == 0; i++) {
-        if (!list[i]->run || list[i] == k->self) {
-            continue;
-        }
-        each_file(&list[i]->config, match_disk, id);
-        if (id->found) {
-            rc = api_error_set(k->x, API_E_BUSY, f->path,
-                               "stop that VM, or attach the disk read-only in both",
-                               "%s '%s' is in use by VM '%s' (pid %d)", f->what, f->path,
-                               list[i]->config.name, (int)run_pid(list[i]->run));
+        const struct run_disks *theirs = list[i]->run && list[i] != vm
+                                             ? run_disks_of(list[i]->run)
+                                             : NULL;
+        for (unsigned a = 0; theirs && a < disks->n * theirs->n && rc == 0; a++) {
+            unsigned mine = a / theirs->n;
+            if (clash(&disks->disk[mine], &theirs->disk[a % theirs->n])) {
+                rc = api_error_set(x, API_E_BUSY, disk_path(vm, mine),
+                                   "stop that VM, or attach the disk read-only in both",
+                                   "disk '%s' is in use by VM '%s' (pid %d)",
+                                   disk_path(vm, mine), list[i]->config.name,
+                                   (int)run_pid(list[i]->run));
+            }
         }
     }
     free(list);
     return rc;
 }
 
-static int disk_twice(struct start_check *k, const struct named *f, const struct disk_id *id)
+static int disk_twice(const struct vm *vm, const struct run_disks *disks, struct api_error *x)
 {
-    for (size_t i = 0; i < k->n_seen; i++) {
-        if (k->seen[i].dev == id->dev && k->seen[i].ino == id->ino &&
-            (k->seen[i].write || id->write)) {
-            return api_error_set(k->x, API_E_FILE_ERROR, f->path,
-                                 "give each disk a file of its own",
-                                 "%s '%s' is the same file as another disk of VM '%s'", f->what,
-                                 f->path, k->c->name);
+    for (unsigned i = 0; i < disks->n; i++) {
+        for (unsigned k = 0; k < i; k++) {
+            if (clash(&disks->disk[i], &disks->disk[k])) {
+                return api_error_set(x, API_E_FILE_ERROR, disk_path(vm, i),
+                                     "give each disk a file of its own",
+                                     "disk '%s' is the same file as another disk of VM '%s'",
+                                     disk_path(vm, i), vm->config.name);
+            }
         }
-    }
-    if (k->n_seen < sizeof(k->seen) / sizeof(k->seen[0])) {
-        k->seen[k->n_seen++] = *id;
     }
     return 0;
 }
 
-static int check_file(void *arg, const struct named *f)
+static void file_failed(const struct vm *vm, const char *path, const struct err *e,
+                        struct api_error *x)
 {
-    struct start_check *k = arg;
-    struct err e = ERR_INIT;
-    struct disk_id id = { .write = f->write };
-    int rc = file_check(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA, f->write, &id.dev,
-                        &id.ino, &e);
-    if (rc < 0) {
-        bool fw = rc == -ENOENT && (strcmp(f->path, DEFAULT_FIRMWARE_64) == 0 ||
-                                    strcmp(f->path, DEFAULT_FIRMWARE_32) == 0);
-        return api_error_set(k->x, API_E_FILE_ERROR, f->path,
-                             fw ? "install package opensbi, or set 'firmware' to a file"
-                                : "mend the file or the definition, then start again",
-                             "VM '%s': %s", k->c->name, e.msg);
-    }
-    if (!f->disk) {
-        return 0;
-    }
-    rc = disk_twice(k, f, &id);
-    return rc ? rc : disk_elsewhere(k, f, &id);
+    bool fw = e->code == -ENOENT && (strcmp(path, DEFAULT_FIRMWARE_64) == 0 ||
+                                     strcmp(path, DEFAULT_FIRMWARE_32) == 0);
+    bool about_file = path[0] != 0;
+    api_error_set(x,
+                  about_file              ? API_E_FILE_ERROR
+                  : e->code == -ECANCELED ? API_E_CANCELLED
+                                          : API_E_START_FAILED,
+                  about_file ? path : vm->config.name,
+                  fw           ? "install package opensbi, or set 'firmware' to a file"
+                  : about_file ? "mend the file or the definition, then start again"
+                               : "start it again",
+                  "VM '%s': %s", vm->config.name, e->msg);
 }
 
-int preflight_start(struct vmd *d, const struct api_vm_config *c, const struct vm *self,
-                    struct api_error *x)
+static void on_checked(void *arg, struct json_object *list, const char *path,
+                       const struct err *e)
 {
-    struct start_check k = { .d = d, .c = c, .self = self, .x = x };
+    struct start_check *k = arg;
+    struct api_error x = API_ERROR_INIT;
+    struct run_disks disks = { .n = 0 };
+    if (e) {
+        file_failed(k->vm, path, e, &x);
+    } else {
+        run_disks_read(list, &disks);
+        if (disk_twice(k->vm, &disks, &x) == 0) {
+            disk_elsewhere(k->vm, &disks, &x);
+        }
+    }
+    k->fn(k->arg, x.code ? &x : NULL, &disks);
+    free(k);
+}
+
+int preflight_host(const struct api_vm_config *c, struct api_error *x)
+{
     if (!c->kernel && (!c->firmware || strcmp(c->firmware, "default") == 0 ||
                        strcmp(c->firmware, "none") == 0)) {
         return api_error_set(
@@ -275,10 +275,19 @@ int preflight_start(struct vmd *d, const struct api_vm_config *c, const struct v
             "set 'kernel', or 'firmware' to a file that starts in machine mode",
             "VM '%s' has neither a kernel nor a firmware file to run", c->name);
     }
-    if (check_host(c, x) < 0) {
-        return -1;
+    return check_host(c, x);
+}
+
+void preflight_start(struct vm *vm, preflight_fn *fn, void *arg)
+{
+    struct api_error x = API_ERROR_INIT;
+    if (preflight_host(&vm->config, &x) < 0) {
+        fn(arg, &x, NULL);
+        return;
     }
-    return each_file(c, check_file, &k) ? -1 : 0;
+    struct start_check *k = xnew(struct start_check);
+    *k = (struct start_check){ .vm = vm, .fn = fn, .arg = arg };
+    spawner_check(vm->d->spawner, preflight_files(&vm->config), on_checked, k);
 }
 
 /* ---- what the emulator gets ---- */

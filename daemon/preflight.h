@@ -9,6 +9,7 @@
 
 #include "api-schema/gen/types.h"
 #include "api-schema/json/error.h"
+#include "daemon/supervise.h"
 
 struct json_object;
 struct vm;
@@ -23,10 +24,13 @@ struct vmd;
 int preflight_define(struct vmd *d, struct api_vm_config *config, struct api_error *x);
 /* The part of it that holds for a changed definition, too. */
 int preflight_change(struct api_vm_config *config, struct api_error *x);
-/* Checks the files, as the uid that will open them, and that no other VM has the disks. `self`
- * (may be NULL) is the VM the definition belongs to. */
-int preflight_start(struct vmd *d, const struct api_vm_config *config, const struct vm *self,
-                    struct api_error *x);
+/* Checks what a start needs: something to run, the host's size; then, in vmd-spawn (which will open them,
+ * and which may hang where vmd must not), the files; then that no other VM has the disks. fn runs
+ * once, perhaps before this returns: x NULL and the disks, or x. The VM must live until then. */
+typedef void preflight_fn(void *arg, const struct api_error *x, const struct run_disks *disks);
+void preflight_start(struct vm *vm, preflight_fn *fn, void *arg);
+/* The first part of it alone. */
+int preflight_host(const struct api_vm_config *config, struct api_error *x);
 /* Most vCPUs a VM may have on this host. */
 int64_t preflight_max_cpus(void);
 /* Bytes of memory of the host, in all and available now. */

@@ -34,43 +34,47 @@ static void defined(void *arg, const struct err *e)
     }
 }
 
-/* Checks, and a new pending VM whose row and event are in c; NULL after x was set. Takes from
+/* Checks what does not need the files, and a new pending VM; NULL after x was set. Takes from
  * config. */
 static struct vm *make_vm(struct vmd *d, struct api_call *call, struct api_vm_config *config,
-                          bool transient, bool start, struct change **c, struct api_error *x)
+                          bool transient, struct api_error *x)
 {
     if (vm_count(d) >= VMS_MAX) {
         api_error_set(x, API_E_OVERLOAD, config->name, "delete VMs that are not needed",
                       "%d VMs are defined, more are not possible", VMS_MAX);
         return NULL;
     }
-    if (preflight_define(d, config, x) < 0 ||
-        (start && preflight_start(d, config, NULL, x) < 0)) {
+    if (preflight_define(d, config, x) < 0) {
         return NULL;
     }
-    struct vm *vm = vm_new(d, config, api_call_peer(call)->uid, transient);
-    *c = change_new(d);
-    vm_put(vm, *c);
-    vm_event(vm, *c, API_EVENT_TYPE_VM_DEFINED, NULL, NULL);
-    return vm;
+    return vm_new(d, config, api_call_peer(call)->uid, transient);
+}
+
+static struct change *define_change(struct vm *vm)
+{
+    struct change *c = change_new(vm->d);
+    vm_put(vm, c);
+    vm_event(vm, c, API_EVENT_TYPE_VM_DEFINED, NULL, NULL);
+    return c;
 }
 
 void api_handle_vm_define(struct api_call *call, struct api_vm_define_in *in)
 {
     struct vmd *d = call_daemon(call);
     struct api_error x = API_ERROR_INIT;
-    struct change *c;
-    struct vm *vm = make_vm(d, call, in->config, false, false, &c, &x);
+    struct vm *vm = make_vm(d, call, in->config, false, &x);
     if (!vm) {
         api_reply_error(call, &x);
         return;
     }
-    call_commit(d, call, c, vm->config.name, vm_info(vm, true, false), defined, vm);
+    call_commit(d, call, define_change(vm), vm->config.name, vm_info(vm, true, false), defined,
+                vm);
 }
 
 /* ---- create: define and start, as a job ---- */
 
 struct create {
+    struct api_call *call;
     struct vm *vm;
     struct job *job;
     bool paused;
@@ -90,24 +94,21 @@ static void create_accepted(void *arg, const struct err *e)
     free(k);
 }
 
-void api_handle_vm_create(struct api_call *call, struct api_vm_create_in *in)
+/* The files are there: define it, take the job on. */
+static void create_checked(void *arg, const struct api_error *x, const struct run_disks *disks)
 {
-    struct vmd *d = call_daemon(call);
-    struct api_error x = API_ERROR_INIT;
-    struct change *c;
-    if (jobs_active(d) >= 256) {
-        api_fail(call, API_E_OVERLOAD, in->config->name, "wait until some have ended",
-                 "256 jobs are at work already");
+    struct create *k = arg;
+    struct vm *vm = k->vm;
+    struct vmd *d = vm->d;
+    struct api_call *call = k->call;
+    (void)disks; /* looked at again by the start itself */
+    if (x) {
+        vm_free(vm);
+        free(k);
+        api_reply_error(call, x);
         return;
     }
-    struct vm *vm = make_vm(d, call, in->config, in->transient, true, &c, &x);
-    if (!vm) {
-        api_reply_error(call, &x);
-        return;
-    }
-    struct create *k = xnew(struct create);
-    k->vm = vm;
-    k->paused = in->paused;
+    struct change *c = define_change(vm);
     k->job = job_new(d, c, "vm.create", vm->config.uuid, vm->config.name, 2, "steps",
                      api_call_peer(call)->uid);
     struct api_vm_create_out out = { .job = k->job->info.job,
@@ -117,6 +118,24 @@ void api_handle_vm_create(struct api_call *call, struct api_vm_create_in *in)
                 create_accepted, k);
 }
 
+void api_handle_vm_create(struct api_call *call, struct api_vm_create_in *in)
+{
+    struct vmd *d = call_daemon(call);
+    struct api_error x = API_ERROR_INIT;
+    if (jobs_active(d) >= 256) {
+        api_fail(call, API_E_OVERLOAD, in->config->name, "wait until some have ended",
+                 "256 jobs are at work already");
+        return;
+    }
+    struct vm *vm = make_vm(d, call, in->config, in->transient, &x);
+    if (!vm) {
+        api_reply_error(call, &x);
+        return;
+    }
+    struct create *k = xnew(struct create);
+    *k = (struct create){ .call = call, .vm = vm, .paused = in->paused };
+    preflight_start(vm, create_checked, k);
+}
 /* ---- looking ---- */
 
 void api_handle_vm_list(struct api_call *call, struct api_vm_list_in *in)

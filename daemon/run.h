@@ -24,6 +24,7 @@ struct run {
     struct vmd *d;
     char cookie[COOKIE_LEN + 1];
     int64_t since_ns;
+    struct run_disks disks;
     pid_t pid, mon_pid;
     uint64_t start_time, mon_start;
     int pidfd, mon_pidfd;

@@ -81,7 +81,7 @@ static int read_json(const struct vmd_options *o, int64_t vm, const char *name,
 {
     AUTO_FREE char *path = runfs_path(o, vm, name);
     AUTO_BUF text = BUF_INIT;
-    int rc = file_slurp(path, &text, 4096, e);
+    int rc = file_slurp(path, &text, 128 << 10, e);
     if (rc < 0) {
         return rc;
     }
@@ -110,6 +110,7 @@ int runfs_process(const struct vmd_options *o, int64_t vm, const char *cookie,
             .start_time = (uint64_t)api_json_get_int(j, "start_time", 0),
             .mon_start = (uint64_t)api_json_get_int(j, "mon_start", 0),
         };
+        run_disks_read(api_json_get(j, "disks"), &out->disks);
     }
     return rc;
 }

@@ -6,6 +6,7 @@
 #ifndef VMD_DAEMON_RUNFS_H
 #define VMD_DAEMON_RUNFS_H
 
+#include "daemon/supervise.h"
 #include "engine/base/err.h"
 
 #include <stdbool.h>
@@ -25,6 +26,7 @@ void runfs_clean_lib(const struct vmd_options *o, int64_t vm);
 struct run_process {
     pid_t pid, mon_pid;
     uint64_t start_time, mon_start;
+    struct run_disks disks;
 };
 /* What the monitor wrote, if it is about this cookie; -ENOENT otherwise. */
 int runfs_process(const struct vmd_options *o, int64_t vm, const char *cookie,

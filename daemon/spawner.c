@@ -32,7 +32,8 @@ struct request {
     struct list link;
     int64_t id;
     struct json_object *body; /* until sent */
-    spawned_fn *fn;
+    spawned_fn *fn;           /* a start, or */
+    checked_fn *checked;      /* a check */
     void *arg;
 };
 struct ready_wait {
@@ -112,6 +113,19 @@ static void request_free(struct request *r)
     free(r);
 }
 
+static void request_fail(struct request *r, const char *path, const struct err *e)
+{
+    spawned_fn *fn = r->fn;
+    checked_fn *checked = r->checked;
+    void *arg = r->arg;
+    request_free(r);
+    if (checked) {
+        checked(arg, NULL, path, e);
+    } else {
+        fn(arg, NULL, e);
+    }
+}
+
 /* The helper died: the requests it had fail; the others wait for the next one. */
 static void lost(struct spawner_client *s)
 {
@@ -135,10 +149,7 @@ static void lost(struct spawner_client *s)
     }
     while (!list_empty(&old)) {
         struct request *r = list_entry(old.next, struct request, link);
-        spawned_fn *fn = r->fn;
-        void *arg = r->arg;
-        request_free(r);
-        fn(arg, NULL, &e);
+        request_fail(r, "", &e);
     }
 }
 
@@ -178,10 +189,7 @@ static void send_waiting(struct spawner_client *s)
             return;
         }
         if (rc < 0) {
-            spawned_fn *fn = r->fn;
-            void *arg = r->arg;
-            request_free(r);
-            fn(arg, NULL, &e);
+            request_fail(r, "", &e);
             return; /* the list may have changed; the next answer or request goes on */
         }
         json_object_put(r->body);
@@ -217,21 +225,26 @@ static void on_answer(struct spawner_client *s, struct json_object *o, int *fds,
     struct request *r = find(s, api_json_get_int(o, "id", 0));
     struct json_object *x = api_json_get(o, "error");
     struct err e = ERR_INIT;
-    if (!r || (!x && nfds != 3)) {
+    if (!r || (!x && nfds != (r->checked ? 0 : 3))) {
         log_error("daemon", "vmd-spawn sent an answer that was not asked for");
         for (unsigned i = 0; i < nfds; i++) {
             close(fds[i]);
         }
         return;
     }
-    spawned_fn *fn = r->fn;
-    void *arg = r->arg;
-    request_free(r);
     if (x) {
-        const char *text = api_json_get_str(x, "message");
+        const char *text = api_json_get_str(x, "message"), *path = api_json_get_str(x, "path");
         int64_t code = api_json_get_int(x, "code", -EIO);
         err_set(&e, code < 0 && code > -4096 ? (int)code : -EIO, "%s", text ? text : "?");
-        fn(arg, NULL, &e);
+        request_fail(r, path ? path : "", &e);
+        return;
+    }
+    spawned_fn *fn = r->fn;
+    checked_fn *checked = r->checked;
+    void *arg = r->arg;
+    request_free(r);
+    if (checked) {
+        checked(arg, api_json_get(o, "disks"), "", NULL);
         return;
     }
     struct spawned what = { .pid = (pid_t)api_json_get_int(o, "pid", 0),
@@ -361,19 +374,49 @@ void spawner_when_ready(struct spawner_client *s, void (*fn)(void *arg), void *a
     list_append(&s->waits, &w->link);
 }
 
-void spawner_start(struct spawner_client *s, struct json_object *take_request, spawned_fn *fn,
-                   void *arg)
+static struct request *request_new(struct spawner_client *s, struct json_object *take_body,
+                                   const char *op, void *arg)
 {
     struct request *r = xnew(struct request);
     r->id = s->next_id++;
-    r->fn = fn;
     r->arg = arg;
-    r->body = take_request;
+    r->body = take_body;
     list_append(&s->requests, &r->link);
-    api_json_set_int(take_request, "id", r->id);
-    api_json_set_str(take_request, "op", "start");
+    api_json_set_int(take_body, "id", r->id);
+    api_json_set_str(take_body, "op", op);
+    return r;
+}
+
+void spawner_start(struct spawner_client *s, struct json_object *take_request, spawned_fn *fn,
+                   void *arg)
+{
+    request_new(s, take_request, "start", arg)->fn = fn;
     send_waiting(s);
     watch_answers(s);
+}
+
+void spawner_check(struct spawner_client *s, struct json_object *take_files, checked_fn *fn,
+                   void *arg)
+{
+    struct json_object *body = json_object_new_object();
+    api_json_set(body, "files", take_files);
+    request_new(s, body, "check", arg)->checked = fn;
+    send_waiting(s);
+    watch_answers(s);
+}
+
+void spawner_fail_checks(struct spawner_client *s)
+{
+    struct err e = ERR_INIT;
+    err_set(&e, -ECANCELED, "vmd is shutting down");
+    for (struct list *n = s->requests.next; n != &s->requests;) {
+        struct request *r = list_entry(n, struct request, link);
+        n = n->next;
+        if (r->checked) {
+            request_fail(r, "", &e);
+            n = s->requests.next; /* whatever the callback did to the list */
+        }
+    }
 }
 
 struct json_object *spawner_layers(const struct spawner_client *s)

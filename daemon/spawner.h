@@ -38,6 +38,14 @@ void spawner_when_ready(struct spawner_client *s, void (*fn)(void *arg), void *a
 typedef void spawned_fn(void *arg, struct spawned *what, const struct err *e);
 void spawner_start(struct spawner_client *s, struct json_object *take_request, spawned_fn *fn,
                    void *arg);
+/* fn(arg, disks, path, e): [{path, dev, ino, write}] of the disks (borrowed), or e and the path that
+ * failed ("" when it is not about one). */
+typedef void checked_fn(void *arg, struct json_object *disks, const char *path,
+                        const struct err *e);
+void spawner_check(struct spawner_client *s, struct json_object *take_files, checked_fn *fn,
+                   void *arg);
+/* The daemon ends: checks that were not answered fail. */
+void spawner_fail_checks(struct spawner_client *s);
 /* [{name, active, reason}], borrowed; NULL before it was told. */
 struct json_object *spawner_layers(const struct spawner_client *s);
 

@@ -66,6 +66,26 @@ pid_t run_pid(const struct run *run)
     return run->pid;
 }
 
+const struct run_disks *run_disks_of(const struct run *run)
+{
+    return &run->disks;
+}
+
+void run_disks_read(const struct json_object *list, struct run_disks *out)
+{
+    out->n = 0;
+    size_t n = list && json_object_is_type(list, json_type_array)
+                   ? json_object_array_length(list)
+                   : 0;
+    for (size_t i = 0; i < n && out->n < RUN_DISKS; i++) {
+        struct json_object *o = json_object_array_get_idx(list, i);
+        out->disk[out->n++] = (struct run_disk){ .dev = (uint64_t)api_json_get_int(o, "dev", 0),
+                                                 .ino = (uint64_t)api_json_get_int(o, "ino", 0),
+                                                 .write = api_json_get_bool(o, "write",
+                                                                            false) };
+    }
+}
+
 bool run_has_ended(const struct run *run)
 {
     return run->ended;
@@ -271,13 +291,15 @@ static void on_intent(void *arg, const struct err *e)
     spawner_start(run->d->spawner, build_request(run), on_spawned, run);
 }
 
-void run_start(struct vm *vm, bool paused, run_started_fn *fn, void *arg)
+void run_start(struct vm *vm, bool paused, const struct run_disks *disks, run_started_fn *fn,
+               void *arg)
 {
     char cookie[COOKIE_LEN + 1];
     cookie_make(cookie);
     struct run *run = run_new(vm, cookie);
     struct store_run row;
     run->paused = paused;
+    run->disks = *disks;
     run->started = fn;
     run->started_arg = arg;
     struct change *c = change_new(vm->d);

@@ -12,16 +12,32 @@
 #include "api-schema/rpc/client.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct run;
 struct vm;
 struct vmd;
 
+/* Which files the disks of a VM are, whatever their paths. */
+#define RUN_DISKS 16
+struct run_disk {
+    uint64_t dev, ino;
+    bool write;
+};
+struct run_disks {
+    struct run_disk disk[RUN_DISKS];
+    unsigned n;
+};
+
 /* Starts a VM that has no run: intent, spawn, first contact. fn(arg, x) once, when it runs (x
  * NULL, told and durable) or when it failed and everything is cleaned up. */
 typedef void run_started_fn(void *arg, const struct api_error *x);
-void run_start(struct vm *vm, bool paused, run_started_fn *fn, void *arg);
+void run_start(struct vm *vm, bool paused, const struct run_disks *disks, run_started_fn *fn,
+               void *arg);
+const struct run_disks *run_disks_of(const struct run *run);
+/* From vmd-spawn's list; entries that make no sense are left out. */
+void run_disks_read(const struct json_object *list, struct run_disks *out);
 /* SIGKILL now, or as soon as there is a process. */
 void run_kill(struct run *run);
 /* That the VM was asked to quit; its end is then no crash. */

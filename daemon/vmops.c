@@ -14,6 +14,7 @@
 #include "daemon/ops.h"
 #include "daemon/preflight.h"
 #include "daemon/registry.h"
+#include "daemon/runfs.h"
 #include "daemon/supervise.h"
 #include "daemon/waits.h"
 #include "engine/base/loop.h"
@@ -54,7 +55,6 @@ static void job_finish(struct op *op, const struct api_error *x)
     job_end(d, op->job, c, x, x ? NULL : vm_info(op->vm, false, false));
     change_commit(c, job_ended, k);
     op->job = NULL;
-    op_end(op);
 }
 
 static void on_started(void *arg, const struct api_error *x)
@@ -62,11 +62,40 @@ static void on_started(void *arg, const struct api_error *x)
     struct op *op = arg;
     if (op->job) {
         job_finish(op, x);
+        op_end(op);
     } else if (x) {
         op_fail(op, x);
     } else {
         op_reply_info(op);
     }
+}
+
+/* A transient VM that never had a run: its definition goes here, not with its end. */
+static void unstarted_gone(void *arg, const struct err *e)
+{
+    struct vm *vm = arg;
+    (void)e; /* when not durable, the next daemon drops it (adopt.c) */
+    ops_drop(vm, API_E_NOT_FOUND, "the VM was not started and its definition is gone");
+    vm_wake(vm, true);
+    runfs_clean_lib(&vm->d->opt, vm->id);
+    vm_free(vm);
+}
+
+static void drop_unstarted(struct op *op, const struct api_error *x)
+{
+    struct vm *vm = op->vm;
+    struct change *c = change_new(vm->d);
+    vm->pending = true; /* not to be found any more */
+    store_tx_vm_del(change_tx(c), vm->id);
+    vm_event(vm, c, API_EVENT_TYPE_VM_DELETED, "start-failed", NULL);
+    change_must_tell(c);
+    if (op->job) {
+        job_finish(op, x);
+    } else if (op->call) {
+        api_reply_error(op->call, x);
+        op->call = NULL;
+    }
+    change_commit(c, unstarted_gone, vm); /* the op goes with the VM */
 }
 
 static void cancel_start(void *arg)
@@ -75,6 +104,34 @@ static void cancel_start(void *arg)
     if (vm->run) {
         run_kill(vm->run);
     }
+}
+
+static void on_preflight(void *arg, const struct api_error *x, const struct run_disks *disks)
+{
+    struct op *op = arg;
+    struct vm *vm = op->vm;
+    struct api_error cancelled = API_ERROR_INIT;
+    if (!x && op->job && op->job->cancel) {
+        api_error_set(&cancelled, API_E_CANCELLED, vm->config.name, NULL,
+                      "the job was cancelled");
+        x = &cancelled;
+    }
+    if (x) {
+        if (vm->transient) {
+            drop_unstarted(op, x);
+        } else {
+            on_started(op, x);
+        }
+        return;
+    }
+    if (op->job) {
+        struct change *c = change_new(vm->d);
+        job_progress(op->job, c, 1);
+        change_commit(c, NULL, NULL);
+        op->job->on_cancel = cancel_start;
+        op->job->arg = vm;
+    }
+    run_start(vm, op->flag, disks, on_started, op);
 }
 
 void vmop_start(struct op *op)
@@ -87,20 +144,10 @@ void vmop_start(struct op *op)
                                                          : NULL,
                       "VM '%s' is %s already (pid %d)", vm->config.name,
                       api_vm_state_name(vm->state), (int)run_pid(vm->run));
-    } else if (op->job && op->job->cancel) {
-        api_error_set(&x, API_E_CANCELLED, vm->config.name, NULL, "the job was cancelled");
-    } else if (preflight_start(vm->d, &vm->config, vm, &x) == 0) {
-        if (op->job) {
-            struct change *c = change_new(vm->d);
-            job_progress(op->job, c, 1);
-            change_commit(c, NULL, NULL);
-            op->job->on_cancel = cancel_start;
-            op->job->arg = vm;
-        }
-        run_start(vm, op->flag, on_started, op);
+        on_started(op, &x);
         return;
     }
-    on_started(op, &x);
+    preflight_start(vm, on_preflight, op);
 }
 
 void api_handle_vm_start(struct api_call *call, struct api_vm_start_in *in)

@@ -4,6 +4,7 @@
  * configuration, kernel and disks. Owns the descriptors of struct start until they are closed.
  * vmd-spawn's one thread.
  */
+#include "api-schema/json/json.h"
 #include "daemon/filecheck.h"
 #include "daemon/spawn/spawn.h"
 #include "engine/base/fd.h"
@@ -54,13 +55,33 @@ static int take_lock(struct start *st, struct err *e)
     return 0;
 }
 
-static int open_files(struct start *st, struct err *e)
+struct json_object *files_disks(const struct start *st)
+{
+    struct json_object *list = json_object_new_array();
+    for (unsigned i = 0; i < st->n_files; i++) {
+        const struct spawn_file *f = &st->files[i];
+        struct stat s;
+        if (!f->disk || fstat(f->fd, &s) < 0) {
+            continue;
+        }
+        struct json_object *o = json_object_new_object();
+        api_json_set_str(o, "path", f->path);
+        api_json_set_int(o, "dev", (int64_t)(S_ISBLK(s.st_mode) ? s.st_rdev : s.st_dev));
+        api_json_set_int(o, "ino", S_ISBLK(s.st_mode) ? 0 : (int64_t)s.st_ino);
+        api_json_set_bool(o, "write", f->write);
+        json_object_array_add(list, o);
+    }
+    return list;
+}
+
+int files_open(struct start *st, const char **bad, struct err *e)
 {
     for (unsigned i = 0; i < st->n_files; i++) {
         struct spawn_file *f = &st->files[i];
         f->fd = file_open_checked(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA, f->write,
                                   e);
         if (f->fd < 0) {
+            *bad = f->path;
             return f->fd;
         }
     }
@@ -127,6 +148,7 @@ static int open_log(int dir_fd, const char *path, int *out, struct err *e)
 
 int start_prepare(struct start *st, struct err *e)
 {
+    const char *bad = NULL;
     const int fixed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
     int rc = make_folder(st, e);
     if (rc == 0) {
@@ -136,7 +158,7 @@ int start_prepare(struct start *st, struct err *e)
         unlinkat(st->dir_fd, VM_PROCESS, 0);
         unlinkat(st->dir_fd, VM_EXIT, 0);
         unlinkat(st->dir_fd, VM_ENDING, 0);
-        rc = open_files(st, e);
+        rc = files_open(st, &bad, e);
     }
     if (rc == 0) {
         rc = open_log(st->dir_fd, VM_EMU_LOG, &st->emu_log_fd, e);

@@ -59,13 +59,16 @@ static int send_layers(struct spawner *sp)
     return send_json(sp, o, NULL, 0);
 }
 
-static void send_error(struct spawner *sp, int64_t id, const struct err *e)
+static void send_error(struct spawner *sp, int64_t id, const char *path, const struct err *e)
 {
     AUTO_JSON o = json_object_new_object();
     struct json_object *x = json_object_new_object();
     api_json_set_int(o, "id", id);
     api_json_set_int(x, "code", e->code);
     api_json_set_str(x, "message", e->msg);
+    if (path) {
+        api_json_set_str(x, "path", path);
+    }
     api_json_set(o, "error", x);
     send_json(sp, o, NULL, 0);
 }
@@ -131,19 +134,21 @@ static int read_request(struct start *st, const struct json_object *req, struct 
     return read_files(st, files, e);
 }
 
+static const struct start nothing_open = { .dir_fd = -1,
+                                           .lock_fd = -1,
+                                           .control_fd = -1,
+                                           .console_fd = -1,
+                                           .console_log_fd = -1,
+                                           .stats_fd = -1,
+                                           .config_fd = -1,
+                                           .emu_log_fd = -1 };
+
 static void handle_start(struct spawner *sp, const struct json_object *req)
 {
     struct err e = ERR_INIT;
     struct started out = { 0 };
-    struct start st = { .sp = sp,
-                        .dir_fd = -1,
-                        .lock_fd = -1,
-                        .control_fd = -1,
-                        .console_fd = -1,
-                        .console_log_fd = -1,
-                        .stats_fd = -1,
-                        .config_fd = -1,
-                        .emu_log_fd = -1 };
+    struct start st = nothing_open;
+    st.sp = sp;
     int64_t id = api_json_get_int(req, "id", 0);
     int rc = read_request(&st, req, &e);
     if (rc == 0) {
@@ -154,10 +159,36 @@ static void handle_start(struct spawner *sp, const struct json_object *req)
     }
     start_done(&st, rc < 0);
     if (rc < 0) {
-        send_error(sp, id, &e);
+        send_error(sp, id, NULL, &e);
     } else {
         send_started(sp, id, &out);
     }
+}
+
+static void handle_check(struct spawner *sp, const struct json_object *req)
+{
+    struct err e = ERR_INIT;
+    struct start st = nothing_open;
+    const char *bad = NULL;
+    st.sp = sp;
+    st.name = "?";
+    int64_t id = api_json_get_int(req, "id", 0);
+    struct json_object *files = api_json_get(req, "files");
+    int rc = files && json_object_is_type(files, json_type_array)
+                 ? read_files(&st, files, &e)
+                 : err_set(&e, -EPROTO, "vmd-spawn cannot understand the request");
+    if (rc == 0) {
+        rc = files_open(&st, &bad, &e);
+    }
+    if (rc < 0) {
+        send_error(sp, id, bad, &e);
+    } else {
+        AUTO_JSON o = json_object_new_object();
+        api_json_set_int(o, "id", id);
+        api_json_set(o, "disks", files_disks(&st));
+        send_json(sp, o, NULL, 0);
+    }
+    start_done(&st, false);
 }
 
 static void reap(void)
@@ -200,7 +231,12 @@ static int serve(struct spawner *sp)
             log_error("spawn", "packet refused: %s", e.msg);
             continue;
         }
-        handle_start(sp, req);
+        const char *op = api_json_get_str(req, "op");
+        if (op && strcmp(op, "check") == 0) {
+            handle_check(sp, req);
+        } else {
+            handle_start(sp, req);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
  * writes the file `process`, opens the gate, sees the exec succeed or fail, reports, closes what
  * it does not need, waits.
  */
+#include "api-schema/json/json.h"
 #include "daemon/spawn/spawn.h"
 #include "engine/base/buf.h"
 #include "engine/base/fd.h"
@@ -156,11 +157,12 @@ static int folder_write(int dir_fd, const char *name, const char *text, struct e
 
 static int write_process(const struct start *st, const struct report *r, struct err *e)
 {
+    AUTO_JSON disks = files_disks(st);
     AUTO_FREE char *text = xasprintf(
         "{\"cookie\":\"%s\",\"boot_id\":\"%s\",\"pid\":%d,\"start_time\":%llu,\"mon_pid\":%d,"
-        "\"mon_start\":%llu}\n",
+        "\"mon_start\":%llu,\"disks\":%s}\n",
         st->cookie, st->sp->boot_id, (int)r->pid, (unsigned long long)r->start_time,
-        (int)getpid(), (unsigned long long)r->mon_start);
+        (int)getpid(), (unsigned long long)r->mon_start, api_json_text(disks));
     return folder_write(st->dir_fd, VM_PROCESS, text, e);
 }
 

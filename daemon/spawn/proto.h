@@ -6,18 +6,21 @@
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
  *    "paused":bool,"log":"<console log>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool}]}
+ *   {"op":"check","id":N,"files":[...]}  would they open? Asked before anything is changed; here, so
+ *                                       that a filesystem that hangs does not hang vmd
  * vmd-spawn -> vmd
  *   {"ready":true}                      it alone speaks for the run folder (SPAWN_LOCK is held)
  *   {"layers":[{"name","active","reason"}]}
  *   {"id":N,"pid":..,"start_time":..,"mon_pid":..,"mon_start":..}   with three descriptors:
  *                                       pidfd of the emulator, of its monitor, statistics memfd
- *   {"id":N,"error":{"code":-errno,"message":..}}                   nothing was left behind
+ *   {"id":N,"disks":[{"path","dev","ino","write"}]}                  they would: which files the disks are
+ *   {"id":N,"error":{"code":-errno,"message":..,"path":..}}         nothing was left behind
  *
  * A VM's run folder, RUN/vm/ID, while its emulator lives:
  *   lock      OFD lock held by the emulator alone: no second start
  *   control, console   unix sockets, bound by vmd-spawn, listened to by the emulator
  *   emu.log   the emulator's standard error
- *   process   {"cookie","boot_id","pid","start_time","mon_pid","mon_start"}, written by the monitor
+ *   process   {"cookie","boot_id","pid","start_time","mon_pid","mon_start","disks"}, written by the monitor
  *             before the emulator's first instruction
  *   ending    {"cookie","reason"}, written by vmd before it asks the emulator to quit or kills it, for
  *             a vmd that comes later

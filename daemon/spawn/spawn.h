@@ -72,7 +72,11 @@ struct started {
     int fds[3];
 };
 
-/* files.c: makes the folder, takes the lock, opens and binds everything. */
+/* files.c: which files the disks are, as in proto.h; the caller's. */
+struct json_object *files_disks(const struct start *st);
+/* Opens the files. On failure *bad (borrowed) is the path that failed. */
+int files_open(struct start *st, const char **bad, struct err *e);
+/* Makes the folder, takes the lock, opens and binds everything. */
 int start_prepare(struct start *st, struct err *e);
 /* Closes what is still open; `undo` removes what was made. */
 void start_done(struct start *st, bool undo);

@@ -207,7 +207,12 @@ def wrong_files_are_named_with_the_reason():
 
 
 def disk_in_use_names_the_vm_that_has_it():
-    with lib.Daemon() as daemon, daemon.client() as client:
+    with lib.Daemon() as daemon:
+        disk_in_use(daemon)
+
+
+def disk_in_use(daemon):
+    with daemon.client() as client:
         disk = os.path.join(daemon.dir, "disk.raw")
         with open(disk, "wb") as file:
             file.truncate(lib.MIB)
@@ -217,12 +222,30 @@ def disk_in_use_names_the_vm_that_has_it():
         pid = client.call("vm.start", vm="a")["pid"]
         error = client.fails("busy", "vm.start", vm="b")
         tap.check("'a'" in error.message and str(pid) in error.message, error.message)
+    daemon.kill()
+    daemon.start()
+    with daemon.client() as client:
+        error = client.fails("busy", "vm.start", vm="b")
+        tap.check("'a'" in error.message and str(pid) in error.message, error.message)
         client.call("vm.stop", vm="a")
         client.call("vm.start", vm="b")
         client.call("vm.stop", vm="b")
         twice = [{"file": disk}, {"file": disk + ".link"}]
         client.call("vm.define", config=daemon.config("c", disks=twice))
         client.fails("file-error", "vm.start", vm="c")
+
+
+def files_that_hang_hang_the_start_alone():
+    with lib.Daemon() as daemon, daemon.client() as client, daemon.client() as other:
+        client.call("vm.define", config=daemon.config("a"))
+        helper = daemon.helper()
+        os.kill(helper, signal.SIGSTOP)  # as it would be, opening a file of a dead server
+        number = client.send("vm.start", vm="a")
+        for _ in range(50):
+            other.call("vm.list")
+        other.fails("bad-state", "vm.stop", vm="a")
+        os.kill(helper, signal.SIGCONT)
+        tap.check(client.answer(number)["state"] == "running", "not started after all")
 
 
 def calls_in_the_wrong_state_say_which():
@@ -485,6 +508,7 @@ CASES = [
     wrong_definitions_are_refused_before_anything_is_changed,
     wrong_files_are_named_with_the_reason,
     disk_in_use_names_the_vm_that_has_it,
+    files_that_hang_hang_the_start_alone,
     calls_in_the_wrong_state_say_which,
     emulator_that_fails_tells_why,
     same_key_gives_the_same_answer_also_after_a_kill,
