@@ -4,8 +4,11 @@
  * instructions raise, CSR access, fences of address translation, load-reserved and store-conditional. vCPU thread.
  */
 #include "engine/core/vcpu.h"
+#include "engine/core/vm.h"
 #include "engine/tcg/guest_riscv/helper.h"
 #include "engine/tcg/guest_riscv/sys.h"
+
+#include <sched.h>
 
 #define UNUSED_C (void)c3
 #define UNUSED_BC (void)b, (void)c3
@@ -112,6 +115,18 @@ uint64_t riscv_wfi(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
         return 0;
     }
     tcg_halt(cpu);
+}
+
+/* Zihintpause: this hart waits for another, which may be waiting for the host CPU that we are on. */
+uint64_t riscv_pause(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
+{
+    const struct riscv_cpu *c = cpu;
+
+    UNUSED_ABC;
+    if (c->vcpu->vm->n_vcpus > 1) {
+        sched_yield();
+    }
+    return 0;
 }
 
 /* Drops every cached translation of this hart. */

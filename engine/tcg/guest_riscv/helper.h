@@ -73,6 +73,7 @@ enum riscv_cause {
     H(riscv_sret, 0, "insn")                                                                   \
     H(riscv_mret, 0, "insn")                                                                   \
     H(riscv_wfi, 0, "insn")                                                                    \
+    H(riscv_pause, IR_CALL_NO_GLOBALS, "the hint of a spin loop: lets other threads run")      \
     H(riscv_sfence_vma, 0, "insn, rs1 value, rs2 value")                                       \
     H(riscv_lr_w, IR_CALL_READS,                                                               \
       "address: returns the sign-extended word, sets the reservation")                         \

@@ -11,6 +11,7 @@
 
 /* ---- fences ------------------------------------------------------------------------------ */
 
+enum { PAUSE = 0x0100000f }; /* fence w, none: Zihintpause */
 enum { SET_W = 1 | 4, SET_R = 2 | 8 }; /* of fence's pred and succ; O counts as W, I as R */
 
 bool trans_fence(struct tcg_trans *t, const struct riscv_fence *a)
@@ -23,6 +24,8 @@ bool trans_fence(struct tcg_trans *t, const struct riscv_fence *a)
 
     if (orders != 0) {
         ir_fence(t->ir, orders);
+    } else if (insn_bits(t) == PAUSE) {
+        ir_call(t->ir, riscv_pause, riscv_pause_flags, false, IR_NONE, IR_NONE, IR_NONE);
     }
     return true;
 }
