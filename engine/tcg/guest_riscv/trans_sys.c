@@ -11,7 +11,7 @@
 
 /* ---- fences ------------------------------------------------------------------------------ */
 
-enum { PAUSE = 0x0100000f }; /* fence w, none: Zihintpause */
+enum { PAUSE = 0x0100000f };           /* fence w, none: Zihintpause */
 enum { SET_W = 1 | 4, SET_R = 2 | 8 }; /* of fence's pred and succ; O counts as W, I as R */
 
 bool trans_fence(struct tcg_trans *t, const struct riscv_fence *a)
