@@ -188,7 +188,9 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
 
 static void unresponsive(struct run *run, const char *why)
 {
-    if (!run->ended && run->vm->state != API_VM_STATE_UNRESPONSIVE && !run->started) {
+    bool known = run->vm->state == API_VM_STATE_UNRESPONSIVE && run->mute;
+    if (!run->ended && !known && !run->started) {
+        run->mute = true;
         log_warn("daemon", "VM '%s' (pid %d) does not answer: %s", run->vm->config.name,
                  (int)run->pid, why);
         vm_tell_state(run->vm, API_VM_STATE_UNRESPONSIVE, "no answer");

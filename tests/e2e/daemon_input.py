@@ -243,7 +243,7 @@ def files_that_hang_hang_the_start_alone():
         number = client.send("vm.start", vm="a")
         for _ in range(50):
             other.call("vm.list")
-        other.fails("bad-state", "vm.stop", vm="a")
+        other.fails("bad-state", "vm.stop", vm="a", force=True)
         os.kill(helper, signal.SIGCONT)
         tap.check(client.answer(number)["state"] == "running", "not started after all")
 

@@ -210,12 +210,20 @@ class Daemon:
             command += ["--emulator", self.emulator]
         return command
 
-    def start(self, wait=True, **more):
+    def start(self, wait=True, settle=True, **more):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, **more)
         if wait:
             self.wait_ready()
+        if wait and settle:
+            self.wait_settled()
+
+    def wait_settled(self):
+        """Until every VM was taken up again; a loaded machine takes longer than vmd waits."""
+        not_yet = "not taken up again yet"
+        wait_for(lambda: not [vm for vm in self.call("vm.list")["vms"]
+                              if vm.get("reason") == not_yet], 30, "VMs are taken up again")
 
     def wait_ready(self, timeout=60.0):
         def ready():
