@@ -48,6 +48,8 @@ struct tcg_guest {
     uint32_t pc_offset;
     unsigned insn_align; /* in bytes: 2 */
     unsigned insn_max;   /* longest instruction in bytes: 4 */
+    uint32_t fp_flags;   /* offset of the byte of sticky IEEE flags in the CPU state */
+    uint8_t fp_inexact;  /* its bit for "inexact" */
     uint64_t pc_mask;    /* virtual addresses wrap here: UINT64_MAX, or UINT32_MAX */
 
     struct tcg_mode (*mode)(void *cpu);

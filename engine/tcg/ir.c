@@ -558,6 +558,13 @@ ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir
     return want_result ? (o->d = new_temp(ir)) : IR_NONE;
 }
 
+void ir_fp_hint(struct ir *ir, enum ir_fp kind, unsigned w)
+{
+    struct ir_op *o = &ir->ops[ir->n_ops - 1];
+    o->aux |= (uint16_t)(kind << IR_FP_SHIFT);
+    o->w = (uint8_t)w;
+}
+
 void ir_insn(struct ir *ir, int32_t off)
 {
     ir->insn_off = off;

@@ -64,6 +64,13 @@ enum { IR_FENCE_LL = 1, IR_FENCE_LS = 2, IR_FENCE_SL = 4, IR_FENCE_SS = 8, IR_FE
 enum { IR_CALL_PURE = 1 /* result depends on the arguments alone; may be removed */,
        IR_CALL_NO_GLOBALS = 2 /* touches no global, cannot raise; other CPU state it may */,
        IR_CALL_READS = 4 /* may raise or read globals but writes none (unless it raises) */ };
+/* What IEEE 754 operation a call computes, so that a host may do it inline (bits 8 and up of op->aux; op->w is the format).
+ * Rounding is to nearest even; flags are sticky in the field that tcg_guest.fp_flags names. */
+#define IR_FP_SHIFT 8
+enum ir_fp { IR_FP_NONE, IR_FP_ADD, IR_FP_SUB, IR_FP_MUL, IR_FP_DIV, IR_FP_SQRT,
+             IR_FP_MADD /* a * b + c */, IR_FP_MSUB /* a * b - c */, IR_FP_NMSUB /* c - a * b */,
+             IR_FP_NMADD /* -(a * b) - c */, IR_FP_EQ /* quiet; d is 0 or 1 */, IR_FP_LT, IR_FP_LE,
+             IR_FP_FROM_I32 /* of a, sign-extended; exact in 64 bits */ };
 /* Runs on the vCPU's thread; cpu is the architectural state (vcpu->cpu). It may raise by tcg_raise(). */
 typedef uint64_t (*ir_helper)(void *cpu, uint64_t a, uint64_t b, uint64_t c);
 
@@ -155,6 +162,9 @@ void ir_fence(struct ir *ir, unsigned orders);
 
 /* Arguments may be IR_NONE. Returns the result temp when want_result, else IR_NONE. */
 ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir_ref a, ir_ref b, ir_ref c);
+
+/* Says what the call just emitted computes; w is 32 or 64. */
+void ir_fp_hint(struct ir *ir, enum ir_fp kind, unsigned w);
 
 /* pc of the CPU state = v: before IR_EXIT_LOOKUP and before helpers that leave for good. */
 void ir_setpc(struct ir *ir, ir_ref v);

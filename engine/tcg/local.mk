@@ -25,6 +25,7 @@ libtcg_a_SOURCES = \
 	engine/tcg/host_x86_64/alu.c \
 	engine/tcg/host_x86_64/emit.h \
 	engine/tcg/host_x86_64/exits.c \
+	engine/tcg/host_x86_64/fp.c \
 	engine/tcg/host_x86_64/memory.c \
 	engine/tcg/host_x86_64/regs.c \
 	engine/tcg/host_x86_64/target.c \

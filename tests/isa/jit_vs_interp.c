@@ -142,11 +142,39 @@ static uint64_t random_value(void)
     }
 }
 
+/* Mostly numbers near one another, so that sums and products stay finite; every kind of odd one too. */
+static uint64_t random_float(void)
+{
+    uint64_t r = rnd(NULL), s = rnd(NULL);
+    switch (r & 15) {
+    case 0:
+        return random_value();
+    case 1:
+        return s & 0x800fffffffffffff; /* tiny double */
+    case 2:
+        return 0xffffffff00000000 | (s & 0x807fffff);
+    case 3:
+        return (s & 0x8000000000000000) | 0x7fe0000000000000 | (r >> 8 & 0x1fffffffffffff);
+    case 4:
+        return 0xffffffff7f000000 | (s & 0x80ffffff);
+    case 5:
+        return (s & 0x803fffffffffffff) | 0x0010000000000000; /* around the smallest normal */
+    case 6:
+        return 0xffffffff00000000 | (s & 0x81ffffff);
+    case 7:
+    case 8:
+    case 9:
+        return 0xffffffff00000000 | (s & 0x83ffffff) | 0x3c000000;
+    default:
+        return (s & 0x801fffffffffffff) | 0x3fe0000000000000;
+    }
+}
+
 struct program {
     uint8_t bytes[512];
     unsigned n;
     uint64_t x[32], f[32];
-    uint8_t frm;
+    uint8_t frm, fflags;
     uint64_t data_seed;
 };
 
@@ -166,9 +194,10 @@ static void make_program(struct program *p, uint64_t features)
     p->n += 4;
     for (unsigned i = 0; i < 32; i++) {
         p->x[i] = i ? random_value() : 0;
-        p->f[i] = random_value();
+        p->f[i] = random_float();
     }
-    p->frm = (uint8_t)(rnd(NULL) % 5);
+    p->frm = (uint8_t)(rnd(NULL) % 10 < 5 ? rnd(NULL) % 5 : 0);
+    p->fflags = (uint8_t)(rnd(NULL) % 2 ? rnd(NULL) % 32 | 1 : 0); /* "inexact" set is the fast way */
     p->data_seed = rnd(NULL);
 }
 
@@ -193,7 +222,7 @@ static void load(struct machine *m, const struct program *p, unsigned xlen, unsi
         c->x[i] = (uint64_t)(int64_t)(int32_t)c->x[i];
     }
     c->frm = p->frm;
-    c->fflags = 0;
+    c->fflags = p->fflags;
     c->mstatus |= MSTATUS_FS;
     c->mtvec = HANDLER;
     c->pc = CODE + start;

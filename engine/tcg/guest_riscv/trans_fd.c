@@ -220,27 +220,41 @@ bool trans_fsgnjx_d(struct tcg_trans *t, const struct riscv_r *a)
 /* What a helper does with the CPU state; every one but fclass may raise fflags. */
 #define CALL(t, name, a, b, c) ir_call((t)->ir, name, name##_flags, true, a, b, c)
 
+/* Tells the host what a helper computes, where the rounding mode is known to be nearest even. */
+static ir_ref hinted(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp kind, unsigned w)
+{
+    uint64_t mode;
+
+    if (kind != IR_FP_NONE && ir_is_const(t->ir, rm, &mode) && mode == 0) {
+        ir_fp_hint(t->ir, kind, w);
+    }
+    return result;
+}
+
 /* fd = OP(fs1, fs2, rm) */
-#define BINARY(name)                                                                           \
+#define BINARY(name, kind, w)                                                                  \
     bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
     {                                                                                          \
         ir_ref rm;                                                                             \
         if (!rounding(t, a->rm, &rm)) {                                                        \
             return false;                                                                      \
         }                                                                                      \
-        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), rm));        \
+        set_f(t, a->rd,                                                                        \
+              hinted(t, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), rm), rm,     \
+                     kind, w));                                                                \
         return true;                                                                           \
     }
 
 /* fd = OP(fs1, rm) */
-#define UNARY(name)                                                                            \
+#define UNARY(name, kind, w)                                                                   \
     bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
     {                                                                                          \
         ir_ref rm;                                                                             \
         if (!rounding(t, a->rm, &rm)) {                                                        \
             return false;                                                                      \
         }                                                                                      \
-        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE));                 \
+        set_f(t, a->rd,                                                                        \
+              hinted(t, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE), rm, kind, w));   \
         return true;                                                                           \
     }
 
@@ -258,14 +272,15 @@ bool trans_fsgnjx_d(struct tcg_trans *t, const struct riscv_r *a)
     }
 
 /* fd = OP(rs1, rm) */
-#define FROM_INT(name)                                                                         \
+#define FROM_INT(name, kind, w)                                                                \
     bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
     {                                                                                          \
         ir_ref rm;                                                                             \
         if (!rounding(t, a->rm, &rm)) {                                                        \
             return false;                                                                      \
         }                                                                                      \
-        set_f(t, a->rd, CALL(t, riscv_##name, get_x(t, a->rs1), rm, IR_NONE));                 \
+        set_f(t, a->rd,                                                                        \
+              hinted(t, CALL(t, riscv_##name, get_x(t, a->rs1), rm, IR_NONE), rm, kind, w));   \
         return true;                                                                           \
     }
 
@@ -281,14 +296,16 @@ bool trans_fsgnjx_d(struct tcg_trans *t, const struct riscv_r *a)
     }
 
 /* rd = OP(fs1, fs2) */
-#define COMPARE(name)                                                                          \
+#define COMPARE(name, kind, w)                                                                 \
     bool trans_##name(struct tcg_trans *t, const struct riscv_r *a)                            \
     {                                                                                          \
         if (!fp_on(t)) {                                                                       \
             return false;                                                                      \
         }                                                                                      \
         mark_fs_dirty(t);                                                                      \
-        set_x(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE));   \
+        set_x(t, a->rd,                                                                        \
+              hinted(t, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE),    \
+                     num(t, 0), kind, w));                                                     \
         return true;                                                                           \
     }
 
@@ -303,47 +320,47 @@ bool trans_fsgnjx_d(struct tcg_trans *t, const struct riscv_r *a)
         return true;                                                                           \
     }
 
-BINARY(fadd_s)
-BINARY(fsub_s)
-BINARY(fmul_s)
-BINARY(fdiv_s)
-UNARY(fsqrt_s)
+BINARY(fadd_s, IR_FP_ADD, 32)
+BINARY(fsub_s, IR_FP_SUB, 32)
+BINARY(fmul_s, IR_FP_MUL, 32)
+BINARY(fdiv_s, IR_FP_DIV, 32)
+UNARY(fsqrt_s, IR_FP_SQRT, 32)
 CHOOSE(fmin_s)
 CHOOSE(fmax_s)
-COMPARE(feq_s)
-COMPARE(flt_s)
-COMPARE(fle_s)
+COMPARE(feq_s, IR_FP_EQ, 32)
+COMPARE(flt_s, IR_FP_LT, 32)
+COMPARE(fle_s, IR_FP_LE, 32)
 CLASSIFY(fclass_s)
 TO_INT(fcvt_w_s)
 TO_INT(fcvt_wu_s)
 TO_INT(fcvt_l_s)
 TO_INT(fcvt_lu_s)
-FROM_INT(fcvt_s_w)
-FROM_INT(fcvt_s_wu)
-FROM_INT(fcvt_s_l)
-FROM_INT(fcvt_s_lu)
+FROM_INT(fcvt_s_w, IR_FP_NONE, 32)
+FROM_INT(fcvt_s_wu, IR_FP_NONE, 32)
+FROM_INT(fcvt_s_l, IR_FP_NONE, 32)
+FROM_INT(fcvt_s_lu, IR_FP_NONE, 32)
 
-BINARY(fadd_d)
-BINARY(fsub_d)
-BINARY(fmul_d)
-BINARY(fdiv_d)
-UNARY(fsqrt_d)
+BINARY(fadd_d, IR_FP_ADD, 64)
+BINARY(fsub_d, IR_FP_SUB, 64)
+BINARY(fmul_d, IR_FP_MUL, 64)
+BINARY(fdiv_d, IR_FP_DIV, 64)
+UNARY(fsqrt_d, IR_FP_SQRT, 64)
 CHOOSE(fmin_d)
 CHOOSE(fmax_d)
-COMPARE(feq_d)
-COMPARE(flt_d)
-COMPARE(fle_d)
+COMPARE(feq_d, IR_FP_EQ, 64)
+COMPARE(flt_d, IR_FP_LT, 64)
+COMPARE(fle_d, IR_FP_LE, 64)
 CLASSIFY(fclass_d)
 TO_INT(fcvt_w_d)
 TO_INT(fcvt_wu_d)
 TO_INT(fcvt_l_d)
 TO_INT(fcvt_lu_d)
-FROM_INT(fcvt_d_w)
-FROM_INT(fcvt_d_wu)
-FROM_INT(fcvt_d_l)
-FROM_INT(fcvt_d_lu)
-UNARY(fcvt_s_d)
-UNARY(fcvt_d_s)
+FROM_INT(fcvt_d_w, IR_FP_FROM_I32, 64)
+FROM_INT(fcvt_d_wu, IR_FP_NONE, 32)
+FROM_INT(fcvt_d_l, IR_FP_NONE, 32)
+FROM_INT(fcvt_d_lu, IR_FP_NONE, 32)
+UNARY(fcvt_s_d, IR_FP_NONE, 64)
+UNARY(fcvt_d_s, IR_FP_NONE, 32)
 
 /* The fused multiply-adds with the rounding mode of frm, valid by then: one function a kind and width. */
 #define FUSED_DYNAMIC(name, is_double, kind)                                                   \
@@ -368,6 +385,7 @@ static bool fused(struct tcg_trans *t, const struct riscv_fr4 *a, bool is_double
         { fmadd_s, fmsub_s, fnmsub_s, fnmadd_s },
         { fmadd_d, fmsub_d, fnmsub_d, fnmadd_d },
     };
+    static const enum ir_fp hints[] = { IR_FP_MADD, IR_FP_MSUB, IR_FP_NMSUB, IR_FP_NMADD };
     ir_helper helper = dynamic[is_double][kind];
     ir_ref rm;
     uint64_t mode;
@@ -379,8 +397,10 @@ static bool fused(struct tcg_trans *t, const struct riscv_fr4 *a, bool is_double
         helper = riscv_fma_helper(is_double, kind, (unsigned)mode);
     }
     set_f(t, a->rd,
-          ir_call(t->ir, helper, IR_CALL_NO_GLOBALS, true, get_f(t, a->rs1), get_f(t, a->rs2),
-                  get_f(t, a->rs3)));
+          hinted(t,
+                 ir_call(t->ir, helper, IR_CALL_NO_GLOBALS, true, get_f(t, a->rs1),
+                         get_f(t, a->rs2), get_f(t, a->rs3)),
+                 rm, hints[kind], is_double ? 64 : 32));
     return true;
 }
 

@@ -35,7 +35,7 @@ static unsigned gen_lookup(struct ra *r, unsigned base, int32_t disp, unsigned m
     return t0;
 }
 
-static struct fixup *new_fixup(struct ra *r, enum fixup_kind kind)
+struct fixup *new_fixup(struct ra *r, enum fixup_kind kind)
 {
     struct fixup *f = &r->fixups[r->n_fixups++];
     memset(f, 0, sizeof(*f));
@@ -122,6 +122,24 @@ void gen_store(struct ra *r, const struct ir_op *op)
     }
 }
 
+void save_live(struct ra *r, uint8_t live)
+{
+    for (unsigned s = 0; s < N_SCRATCH; s++) {
+        if (live >> s & 1) {
+            x_rm(&r->a, 0x89 | X_W, scratch_regs[s], ENV, ENV_OFF(save) + 8 * (int32_t)s);
+        }
+    }
+}
+
+void restore_live(struct ra *r, uint8_t live)
+{
+    for (unsigned s = 0; s < N_SCRATCH; s++) {
+        if (live >> s & 1) {
+            x_rm(&r->a, 0x8b | X_W, scratch_regs[s], ENV, ENV_OFF(save) + 8 * (int32_t)s);
+        }
+    }
+}
+
 /* The slow path of an inline access: saves what lives in scratch registers, calls, comes back. */
 void gen_memory_stub(struct ra *r, const struct fixup *f)
 {
@@ -131,10 +149,8 @@ void gen_memory_stub(struct ra *r, const struct fixup *f)
         if (f->kind == FIX_LOAD && scratch_regs[s] == f->dest) {
             live &= (uint8_t)~(1u << s);
         }
-        if (live >> s & 1) {
-            x_rm(&r->a, 0x89 | X_W, scratch_regs[s], ENV, ENV_OFF(save) + 8 * (int32_t)s);
-        }
     }
+    save_live(r, live);
     if (f->kind == FIX_STORE && !f->value_imm) {
         x_rm(&r->a, 0x89 | X_W, f->value_reg, ENV, ENV_OFF(arg));
     }
@@ -154,11 +170,7 @@ void gen_memory_stub(struct ra *r, const struct fixup *f)
     if (f->kind == FIX_LOAD && f->dest != RAX) {
         x_rr(&r->a, 0x8b | X_W, f->dest, RAX);
     }
-    for (unsigned s = 0; s < N_SCRATCH; s++) {
-        if (live >> s & 1) {
-            x_rm(&r->a, 0x8b | X_W, scratch_regs[s], ENV, ENV_OFF(save) + 8 * (int32_t)s);
-        }
-    }
+    restore_live(r, live);
     x_jmp(&r->a, f->back);
 }
 
@@ -193,6 +205,9 @@ static void call(struct ra *r, uint64_t fn, uint32_t thunk, ir_ref d)
 
 void gen_call(struct ra *r, const struct ir_op *op)
 {
+    if (op->aux >> IR_FP_SHIFT && gen_fp(r, op)) {
+        return;
+    }
     ra_spill_all(r);
     load_arg(r, RSI, op->a);
     load_arg(r, RDX, op->b);

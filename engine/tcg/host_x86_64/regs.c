@@ -110,6 +110,30 @@ static void spill_temp(struct ra *r, unsigned t)
     x_rm(&r->a, 0x89 | X_W, scratch_regs[r->t_reg[t]], ENV, slot_off(slot));
 }
 
+bool ra_keep(struct ra *r, ir_ref ref, struct opnd *o)
+{
+    unsigned n = ir_index(ref);
+    if (ref == IR_NONE) {
+        *o = (struct opnd){ .place = IS_IMM };
+        return true;
+    }
+    switch (ir_kind(ref)) {
+    case IR_CONST:
+        *o = (struct opnd){ .place = IS_IMM, .imm = (int32_t)r->ir->consts[n] };
+        return (uint64_t)(int64_t)o->imm == r->ir->consts[n];
+    case IR_GLOBAL:
+        *o = r->pin[n] >= 0 ? (struct opnd){ .place = IN_REG, .reg = (uint8_t)r->pin[n] }
+                            : (struct opnd){ .place = IN_MEM, .disp = ra_global_off(r, n) };
+        return true;
+    default:
+        if (r->t_reg[n] >= 0) {
+            spill_temp(r, n);
+        }
+        *o = (struct opnd){ .place = IN_MEM, .disp = slot_off(r->t_slot[n]) };
+        return true;
+    }
+}
+
 /* Forgets what a scratch register holds, keeping it elsewhere if it matters. */
 static void vacate(struct ra *r, unsigned s)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The x86-64 back end: compiles a block of IR in one pass. Needs the x86-64-v3 bit instructions (BMI1, BMI2, LZCNT, POPCNT); on an
+ * The x86-64 back end: compiles a block of IR in one pass. Needs x86-64-v3 (BMI1, BMI2, LZCNT, POPCNT, FMA); on an
  * older host the engine offers the interpreter only.
  */
 #include "engine/tcg/host_x86_64/target.h"
@@ -19,7 +19,7 @@ struct host_data {
 static bool supported(void)
 {
     return __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-           __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("avx2");
+           __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2");
 }
 
 static void assign_pins(const struct tcg_guest *g, int8_t *pin)
@@ -122,6 +122,8 @@ static bool gen_block(struct ra *r)
         const struct fixup *f = &r->fixups[i];
         if (f->kind == FIX_EXIT) {
             gen_exit_stub(r, f);
+        } else if (f->kind == FIX_FP) {
+            gen_fp_stub(r, f);
         } else {
             gen_memory_stub(r, f);
         }

@@ -39,7 +39,7 @@ struct opnd {
     int32_t imm;
 };
 
-enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT };
+enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT, FIX_FP };
 struct fixup {
     uint8_t kind, base, value_reg, dest, mo, live; /* live: bit per scratch register to keep */
     bool value_imm, dest_none;
@@ -49,6 +49,9 @@ struct fixup {
     uint16_t exit;
     uint8_t pc_reg;
     bool no_link;
+    struct opnd fp_arg[3];       /* FIX_FP: where the arguments are, never a scratch register */
+    uint32_t fp_jump[6];         /* the places that give up, unused ones 0 */
+    uint64_t fp_fn;
 };
 
 struct ra {
@@ -85,6 +88,9 @@ unsigned ra_dest_reuse(struct ra *r, ir_ref d, ir_ref a, struct opnd oa); /* may
 void ra_done(struct ra *r, ir_ref d, unsigned reg); /* the result is in reg now */
 void ra_op_end(struct ra *r);                 /* frees what died */
 void ra_spill_all(struct ra *r);              /* before a call: no scratch register holds anything that is needed */
+/* A place outside the scratch registers: the pin, memory (a temp is spilled, and keeps its register), or an immediate; false for
+ * a constant that is none. */
+bool ra_keep(struct ra *r, ir_ref ref, struct opnd *o);
 uint8_t ra_live_mask(struct ra *r);           /* scratch registers whose contents matter after this op */
 int32_t ra_global_off(const struct ra *r, unsigned g);
 void x_load(struct asm_buf *a, unsigned w, unsigned reg, struct opnd o);   /* mov reg, opnd */
@@ -99,6 +105,13 @@ void gen_store(struct ra *r, const struct ir_op *op);
 void gen_call(struct ra *r, const struct ir_op *op);
 void gen_atomic(struct ra *r, const struct ir_op *op);
 void gen_memory_stub(struct ra *r, const struct fixup *f);
+void save_live(struct ra *r, uint8_t live);
+void restore_live(struct ra *r, uint8_t live);
+struct fixup *new_fixup(struct ra *r, enum fixup_kind kind);
+
+/* fp.c */
+bool gen_fp(struct ra *r, const struct ir_op *op); /* false: not inlined, call the helper */
+void gen_fp_stub(struct ra *r, const struct fixup *f);
 
 /* exits.c */
 void gen_poll(struct ra *r, const struct ir_op *op);
