@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TAP output for Python tests: one case a call, or a list of functions as cases."""
 
+import signal
 import sys
 import traceback
 
@@ -41,6 +42,8 @@ def run_cases(functions, missing=()):
 
     With arguments on the command line, only the cases of these names.
     """
+    # Ended from outside, cases still clean up behind themselves.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     tap = Tap()
     for function in functions:
         name = function.__name__
