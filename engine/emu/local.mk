@@ -20,3 +20,7 @@ vmd_emu_LDADD = $(LINK_EMU)
 
 TESTS += tests/device/emu_control.py
 EXTRA_DIST += tests/device/emu_control.py
+check_PROGRAMS += tests/emu/confine_test
+TESTS += tests/emu/confine_test
+tests_emu_confine_test_SOURCES = tests/emu/confine_test.c
+tests_emu_confine_test_LDADD = $(LINK_EMU) $(CHECK_LIBS)
