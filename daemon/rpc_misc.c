@@ -238,15 +238,15 @@ static void add_layers(struct vmd *d, struct json_object *to)
     }
 }
 
-void api_handle_host_capabilities(struct api_call *call, struct api_host_capabilities_in *in)
+static void reply_capabilities(void *arg)
 {
+    struct api_call *call = arg;
     static const enum api_arch archs[] = { API_ARCH_RISCV64, API_ARCH_RISCV32 };
     static const char *const firmware[] = { DEFAULT_FIRMWARE_64, DEFAULT_FIRMWARE_32 };
     struct vmd *d = call_daemon(call);
     enum api_engine engine = API_ENGINE_TCG;
     enum api_machine machine = API_MACHINE_RV_VIRT;
     char *cpu = (char *)"max";
-    (void)in;
     struct json_object *list = json_object_new_array(), *o = json_object_new_object();
     for (unsigned i = 0; i < ARRAY_LEN(archs); i++) {
         struct api_arch_info info = { .arch = archs[i],
@@ -266,6 +266,13 @@ void api_handle_host_capabilities(struct api_call *call, struct api_host_capabil
     api_json_set(o, "sandbox", sandbox);
     api_json_set_str(o, "emulator", d->opt.emulator);
     api_reply_json(call, o);
+}
+
+/* Right after a start the layers are still being tried. */
+void api_handle_host_capabilities(struct api_call *call, struct api_host_capabilities_in *in)
+{
+    (void)in;
+    spawner_when_told(call_daemon(call)->spawner, reply_capabilities, call);
 }
 
 static void end_now(void *arg, const struct err *e)

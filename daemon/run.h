@@ -37,7 +37,7 @@ struct run {
     bool paused;              /* start option */
     bool up;                  /* said hello with the right cookie */
     bool adopting;            /* taken up after a restart, not answered yet */
-    bool mute;                 /* told that it does not answer */
+    bool mute;                /* told that it does not answer */
     bool kill_wanted, killed;
     bool emu_dead, mon_dead, ended, shutting;
     char expected[32]; /* reason of an end we asked for */

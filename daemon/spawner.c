@@ -48,7 +48,7 @@ struct spawner_client {
     bool ready;
     struct loop_fd *watch;
     struct loop_timer *restart, *stuck;
-    struct list requests, waits;
+    struct list requests, waits, told;
     int64_t next_id;
     struct json_object *layers;
     char *packet;
@@ -197,15 +197,20 @@ static void send_waiting(struct spawner_client *s)
     }
 }
 
-static void on_ready(struct spawner_client *s)
+static void run_waits(struct list *waits)
 {
-    s->ready = true;
-    while (!list_empty(&s->waits)) {
-        struct ready_wait *w = list_entry(s->waits.next, struct ready_wait, link);
+    while (!list_empty(waits)) {
+        struct ready_wait *w = list_entry(waits->next, struct ready_wait, link);
         list_remove(&w->link);
         w->fn(w->arg);
         free(w);
     }
+}
+
+static void on_ready(struct spawner_client *s)
+{
+    s->ready = true;
+    run_waits(&s->waits);
 }
 
 static struct request *find(struct spawner_client *s, int64_t id)
@@ -269,6 +274,7 @@ static void on_packet(struct spawner_client *s, size_t n, int *fds, unsigned nfd
     } else if (api_json_get(o, "layers")) {
         json_object_put(s->layers);
         s->layers = json_object_get(api_json_get(o, "layers"));
+        run_waits(&s->told);
     }
     for (unsigned i = 0; i < nfds; i++) {
         close(fds[i]);
@@ -326,10 +332,20 @@ struct spawner_client *spawner_new(struct vmd *d, pid_t pid, int take_sock)
     s->packet = xalloc(SPAWN_PACKET_MAX);
     list_init(&s->requests);
     list_init(&s->waits);
+    list_init(&s->told);
     s->restart = loop_timer_new(d->loop, on_restart, s);
     s->stuck = loop_timer_new(d->loop, on_stuck, s);
     adopt_socket(s, pid, take_sock);
     return s;
+}
+
+static void free_waits(struct list *waits)
+{
+    while (!list_empty(waits)) {
+        struct ready_wait *w = list_entry(waits->next, struct ready_wait, link);
+        list_remove(&w->link);
+        free(w);
+    }
 }
 
 void spawner_free(struct spawner_client *s)
@@ -347,11 +363,8 @@ void spawner_free(struct spawner_client *s)
     while (!list_empty(&s->requests)) {
         request_free(list_entry(s->requests.next, struct request, link));
     }
-    while (!list_empty(&s->waits)) {
-        struct ready_wait *w = list_entry(s->waits.next, struct ready_wait, link);
-        list_remove(&w->link);
-        free(w);
-    }
+    free_waits(&s->waits);
+    free_waits(&s->told);
     json_object_put(s->layers);
     free(s->packet);
     free(s);
@@ -362,16 +375,26 @@ bool spawner_ready(const struct spawner_client *s)
     return s->ready;
 }
 
-void spawner_when_ready(struct spawner_client *s, void (*fn)(void *arg), void *arg)
+static void wait_or_run(bool now, struct list *waits, void (*fn)(void *arg), void *arg)
 {
-    if (s->ready) {
+    if (now) {
         fn(arg);
         return;
     }
     struct ready_wait *w = xnew(struct ready_wait);
     w->fn = fn;
     w->arg = arg;
-    list_append(&s->waits, &w->link);
+    list_append(waits, &w->link);
+}
+
+void spawner_when_ready(struct spawner_client *s, void (*fn)(void *arg), void *arg)
+{
+    wait_or_run(s->ready, &s->waits, fn, arg);
+}
+
+void spawner_when_told(struct spawner_client *s, void (*fn)(void *arg), void *arg)
+{
+    wait_or_run(s->layers != NULL, &s->told, fn, arg);
 }
 
 static struct request *request_new(struct spawner_client *s, struct json_object *take_body,

@@ -46,6 +46,8 @@ void spawner_check(struct spawner_client *s, struct json_object *take_files, che
                    void *arg);
 /* The daemon ends: checks that were not answered fail. */
 void spawner_fail_checks(struct spawner_client *s);
+/* fn runs when the layers of confinement were tried and told, at once when they were. */
+void spawner_when_told(struct spawner_client *s, void (*fn)(void *arg), void *arg);
 /* [{name, active, reason}], borrowed; NULL before it was told. */
 struct json_object *spawner_layers(const struct spawner_client *s);
 

@@ -32,6 +32,7 @@
 /* User ids of emulators that root starts: above every range that systemd or shadow hand out. */
 #define JAIL_UID_BASE 0x70000000u
 #define JAIL_UID_COUNT 0x0f000000u
+#define JAIL_NOBODY 65534
 /* Where the new root is put together, in a mount namespace of its own: a folder every uid reaches. */
 #define JAIL_MOUNT "/tmp"
 /* What the emulator calls itself inside its user namespace; not 0, so exec drops capabilities. */
@@ -112,20 +113,38 @@ static void drop_caps(void)
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 }
 
+static int become(unsigned id)
+{
+    return setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0 ? -1 : 0;
+}
+
+/* Root without a user namespace of its own: some id that is nobody's. In a container that has neither,
+ * the emulator keeps the id, without any capability. */
+static int drop_root(const struct spawner *sp, int64_t vm, struct err *e)
+{
+    struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct none[2] = { { 0, 0, 0 }, { 0, 0, 0 } };
+    setgroups(0, NULL); /* refused where groups cannot be changed at all */
+    if (become(jail_uid(sp, vm)) < 0) {
+        (void)become(JAIL_NOBODY);
+    }
+    return syscall(SYS_capset, &head, none) < 0
+               ? err_errno(e, errno, "jail: cannot drop capabilities")
+               : 0;
+}
+
 /* In a user namespace capabilities (over the namespace) stay until exec, since no id in it is 0. */
 static int drop_ids(const struct spawner *sp, int64_t vm, struct err *e)
 {
-    unsigned id = on(sp, LAYER_USER) ? JAIL_INNER_ID : jail_uid(sp, vm);
+    if (!on(sp, LAYER_USER)) {
+        return sp->root ? drop_root(sp, vm, e) : 0; /* an ordinary user stays who it is */
+    }
     if (sp->root && setgroups(0, NULL) < 0) {
         return err_errno(e, errno, "jail: cannot drop groups");
     }
-    if (!sp->root && !on(sp, LAYER_USER)) {
-        return 0; /* an ordinary user stays who it is */
-    }
-    if (setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0) {
-        return err_errno(e, errno, "jail: cannot become uid %u", id);
-    }
-    return 0;
+    return become(JAIL_INNER_ID) < 0
+               ? err_errno(e, errno, "jail: cannot become uid %d", JAIL_INNER_ID)
+               : 0;
 }
 
 /* ---- root folder ---- */

@@ -201,6 +201,23 @@ def no_emulator_has_more_than_it_needs():
                       f"descriptors of the daemon leaked: {links}")
 
 
+def layers_that_are_missing_are_named_and_vms_run_without():
+    script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\""
+    wrapper = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
+    try:
+        subprocess.run([*wrapper, "true"], check=True, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE)
+    except (OSError, subprocess.CalledProcessError) as problem:
+        raise tap.Skip(f"a user namespace to be without another in ({problem})") from problem
+    with lib.Daemon(wrapper=wrapper) as daemon:
+        layers = {x["name"]: x for x in daemon.call("host.capabilities")["sandbox"]}
+        tap.check(not layers["user"]["active"] and layers["user"]["reason"], f"{layers}")
+        start_two(daemon)
+        with daemon.client() as client:
+            tap.check(client.call("vm.get", vm="a")["state"] == "running", "does not run")
+            client.call("vm.stop", vm="a")
+
+
 if __name__ == "__main__":
     if not os.access(os.path.join(lib.BUILD, "vmd-emu"), os.X_OK):
         print("skipped: vmd-emu is not built")
@@ -217,4 +234,5 @@ if __name__ == "__main__":
         stopped_emulator_is_listed_unresponsive_after_a_restart_and_recovers,
         monitor_death_loses_the_record_only,
         no_emulator_has_more_than_it_needs,
+        layers_that_are_missing_are_named_and_vms_run_without,
     ]))
