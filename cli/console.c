@@ -128,9 +128,11 @@ static void make_raw(void)
     }
     tty.raw = tty.cooked;
     cfmakeraw(&tty.raw);
-    /* In the background this would stop us; then the shell's user sees why. */
-    if (tcsetattr(0, TCSADRAIN, &tty.raw) == 0) {
-        tty.is_raw = 1;
+    /* In the background this would stop us; then the shell's user sees why. Said before it is done: a signal that
+     * comes in between restores for nothing, the other way round it would restore nothing. */
+    tty.is_raw = 1;
+    if (tcsetattr(0, TCSADRAIN, &tty.raw) != 0) {
+        tty.is_raw = 0;
     }
 }
 

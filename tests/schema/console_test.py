@@ -258,9 +258,7 @@ def run_answers(events, **more):
 
 def answer_wait(server, result):
     """Answers the vm.wait that is still open."""
-    for conn in server.connections:
-        for n in range(1, 10):
-            Server.send(conn, {"jsonrpc": "2.0", "id": n, "result": result})
+    server.answer_open_call(result)
 
 
 def run_shows_the_console_and_exits_with_the_guest():

@@ -30,7 +30,7 @@ class Server:
     """Serves one unix socket; `answers` maps a method to a result or to a function of its parameters."""
 
     def __init__(self, answers):
-        self.answers, self.calls, self.connections = answers, [], []
+        self.answers, self.calls, self.connections, self.unanswered = answers, [], [], []
         self.dir = tempfile.TemporaryDirectory(prefix="vmctl-test-")
         self.path = os.path.join(self.dir.name, "vmd.sock")
         self.listener = socket.socket(socket.AF_UNIX)
@@ -78,6 +78,18 @@ class Server:
             reply["error"] = why.object
         if reply.get("result", 0) is not None:
             self.send(conn, reply)
+        else:
+            self.unanswered.append((conn, request["id"]))
+
+    def answer_open_call(self, result):
+        """Answers the call that got no answer yet, once there is one."""
+        for _ in range(3000):
+            if self.unanswered:
+                conn, n = self.unanswered.pop(0)
+                self.send(conn, {"jsonrpc": "2.0", "id": n, "result": result})
+                return
+            time.sleep(0.01)
+        raise AssertionError("no call is open")
 
     @staticmethod
     def send(conn, message):
