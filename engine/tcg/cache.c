@@ -169,7 +169,8 @@ static void evict(struct tcg_vm *t, unsigned r)
             struct tcg_block *b = t->by_host[o][i];
             for (unsigned x = 0; x < b->n_exits; x++) {
                 struct tcg_exit *ex = &b->exits[x];
-                if (ex->to && ex->to->code >= lo && ex->to->code < hi) {
+                const struct tcg_block *to = ex->to;
+                if (to && to->code >= lo && to->code < hi) {
                     tcg_host()->patch(t, ex, ex->stub);
                     ex->to = NULL;
                 }

@@ -65,7 +65,7 @@ struct tcg_block;
 
 struct tcg_exit {
     struct tcg_block *block;
-    struct tcg_block *to;   /* linked to, or NULL */
+    _Atomic(struct tcg_block *) to; /* linked to, or NULL */
     int32_t off;            /* target, page-relative (IR_EXIT_DIRECT) */
     uint32_t patch;         /* offset in the code buffer of the 32-bit displacement to patch; 0: not linkable */
     uint32_t stub;          /* offset of the unlinked target */
