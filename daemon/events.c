@@ -110,22 +110,12 @@ static const struct entry *ring_at(const struct events *ev, size_t i)
 
 static void load_one(void *arg, const struct store_event *row)
 {
-    struct events *ev = arg;
-    struct entry en = { .seq = row->seq };
-    struct err e = ERR_INIT;
-    AUTO_JSON o = NULL;
-    if (api_json_parse(row->body, strlen(row->body), &o, &e) < 0) {
-        log_warn("daemon", "event %lld of the journal left out: %s", (long long)row->seq,
-                 e.msg);
-        return;
-    }
-    const char *type = api_json_get_str(o, "type");
-    const char *vm = api_json_get_str(o, "vm");
-    int value = type ? api_enum_value(&api_type_event_type, type) : -1;
-    en.type = value >= 0 ? (enum api_event_type)value : API_EVENT_TYPE_DAEMON;
-    str_copy(en.vm, sizeof(en.vm), vm ? vm : "");
-    en.text = xstrdup(row->body);
-    ring_add(ev, &en);
+    int type = api_enum_value(&api_type_event_type, row->type);
+    struct entry en = { .seq = row->seq,
+                        .type = type >= 0 ? (enum api_event_type)type : API_EVENT_TYPE_DAEMON,
+                        .text = xstrdup(row->body) };
+    str_copy(en.vm, sizeof(en.vm), row->vm);
+    ring_add(arg, &en);
 }
 
 int events_load(struct events *ev, bool skip, struct err *e)
@@ -360,6 +350,8 @@ void change_commit(struct change *c, void (*fn)(void *arg, const struct err *e),
         AUTO_JSON o = api_encode(&api_type_event, event);
         en->text = xstrdup(api_json_text(o));
         store_tx_event_put(c->tx, &(struct store_event){ .seq = en->seq,
+                                                         .type = api_event_type_name(en->type),
+                                                         .vm = en->vm,
                                                          .body = en->text,
                                                          .drop = oldest_to_drop(ev, i) });
     }

@@ -150,7 +150,7 @@ void store_tx_job_put(struct store_tx *tx, const struct store_job *r)
 
 void store_tx_event_put(struct store_tx *tx, const struct store_event *r)
 {
-    tx_add(tx, ST_EVENT_PUT, "it", r->seq, r->body);
+    tx_add(tx, ST_EVENT_PUT, "ittt", r->seq, r->type, r->vm, r->body);
     if (r->drop > 0) {
         tx_add(tx, ST_EVENT_TRIM, "i", r->drop);
     }

@@ -76,8 +76,9 @@ struct store_job {
 };
 struct store_event {
     int64_t seq;
-    const char *body; /* the API's Event as JSON */
-    int64_t drop;     /* events up to this number leave the journal; 0: none do */
+    const char *type, *vm; /* of the body, so that loading needs not parse it */
+    const char *body;      /* the API's Event as JSON */
+    int64_t drop;          /* events up to this number leave the journal; 0: none do */
 };
 struct store_exit {
     int64_t vm;

@@ -122,7 +122,9 @@ static void each_event(const struct sink *to, sqlite3_stmt *st)
 {
     struct store_event row = {
         .seq = sqlite3_column_int64(st, 0),
-        .body = text(st, 1),
+        .type = text(st, 1),
+        .vm = text(st, 2),
+        .body = text(st, 3),
     };
     to->event(to->arg, &row);
 }
@@ -132,7 +134,7 @@ int store_load_events(struct store *s, void (*fn)(void *arg, const struct store_
 {
     struct sink to = { .each = each_event, .event = fn, .arg = arg };
     return load(s,
-                "SELECT seq, body "
+                "SELECT seq, type, vm, body "
                 "FROM events ORDER BY seq",
                 &to, e);
 }

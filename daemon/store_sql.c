@@ -33,7 +33,7 @@ const char *const store_stmt_sql[ST_COUNT] = {
         "INSERT INTO jobs(id, owner, active, body) VALUES(?1, ?2, ?3, ?4) "
         "ON CONFLICT(id) DO UPDATE SET active = excluded.active, body = excluded.body",
     [ST_JOB_TRIM] = "DELETE FROM jobs WHERE id <= ?1 - " STR(STORE_JOBS_KEPT) " AND active = 0",
-    [ST_EVENT_PUT] = "INSERT INTO events(seq, body) VALUES(?1, ?2)",
+    [ST_EVENT_PUT] = "INSERT INTO events(seq, type, vm, body) VALUES(?1, ?2, ?3, ?4)",
     [ST_EVENT_TRIM] = "DELETE FROM events WHERE seq <= ?1",
     [ST_EXIT_PUT] =
         "INSERT OR IGNORE INTO exits(vm, uuid, name, cookie, pid, started_ns, ended_ns, "
@@ -67,7 +67,8 @@ static const char *const migrations[STORE_SCHEMA] = {
     " mon_start INTEGER NOT NULL);"
     "CREATE TABLE jobs(id INTEGER PRIMARY KEY AUTOINCREMENT, owner INTEGER NOT NULL,"
     " active INTEGER NOT NULL, body TEXT NOT NULL);"
-    "CREATE TABLE events(seq INTEGER PRIMARY KEY, body TEXT NOT NULL);"
+    "CREATE TABLE events(seq INTEGER PRIMARY KEY, type TEXT NOT NULL, vm TEXT NOT NULL,"
+    " body TEXT NOT NULL);"
     "CREATE TABLE exits(id INTEGER PRIMARY KEY AUTOINCREMENT, vm INTEGER NOT NULL,"
     " uuid TEXT NOT NULL, name TEXT NOT NULL, cookie TEXT NOT NULL UNIQUE, pid INTEGER NOT "
     "NULL,"
