@@ -38,6 +38,8 @@ class Terminal:
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
             for fd in (0, 1, 2):
                 os.dup2(slave, fd)
+            for signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(signo, signal.SIG_DFL)  # a shell's background job is started with some ignored
             try:
                 os.execv(VMCTL, ["vmctl", "-c", server.path, *args])
             finally:
