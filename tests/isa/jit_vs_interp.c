@@ -84,7 +84,7 @@ static void die(const struct err *e)
 
 struct machine {
     struct vm *vm;
-    struct mem_region *ram;
+    struct mem_region *ram, *stop;
     struct bus_lock lock;
     struct tcg_config config;
     struct riscv_cpu *cpu;
@@ -95,15 +95,24 @@ static void make(struct machine *m, enum tcg_backend backend, unsigned xlen, str
     struct err e = ERR_INIT;
     m->config = (struct tcg_config){ .cache_size = 1u << 20, .backend = backend, .check = true };
     bus_lock_init(&m->lock);
+    m->stop = NULL;
     if (vm_new("case", xlen == 64 ? &riscv64_arch : &riscv32_arch, &tcg_engine_ops, loop,
                &m->config, &m->vm, &e) < 0 ||
         vm_add_vcpus(m->vm, 1, "max", &e) < 0 || mem_new_ram("ram", RAM_SIZE, &m->ram, &e) < 0 ||
         mem_map(m->vm->root, RAM_BASE, 0, m->ram, &e) < 0 ||
-        mem_map(m->vm->root, 0, 0, mem_new_io("stop", 0x1000, &stop_ops, m->vm, &m->lock), &e) < 0) {
+        !(m->stop = mem_new_io("stop", 0x1000, &stop_ops, m->vm, &m->lock)) ||
+        mem_map(m->vm->root, 0, 0, m->stop, &e) < 0) {
         die(&e);
     }
     mem_commit(m->vm->mem);
     m->cpu = m->vm->vcpus[0]->cpu;
+}
+
+static void unmake(struct machine *m)
+{
+    vm_free(m->vm);
+    mem_free(m->ram);
+    mem_free(m->stop);
 }
 
 static bool accept(void *opaque, const struct isa_insn *insn)
@@ -345,6 +354,9 @@ int main(int argc, char **argv)
                    xlen);
         }
     }
+    unmake(&jit);
+    unmake(&interp);
+    loop_free(loop);
     printf("%" PRIu64 " alike, %" PRIu64 " different, %" PRIu64 " endless and cut\n", passed, failed, loops);
     return failed != 0 || loops > count / 10;
 }
