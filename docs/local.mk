@@ -3,6 +3,7 @@
 
 EXTRA_DIST += \
 	docs/ARCHITECTURE.md \
+	docs/CAMPAIGNS.md \
 	docs/PERFORMANCE.md \
 	docs/SECURITY.md \
 	docs/adr \
