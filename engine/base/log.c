@@ -39,6 +39,7 @@ void log_init(const char *ident, enum log_level level, int fd)
     sink.level = level;
     sink.fd = fd;
     sink.journal = goes_to_journal(fd);
+    tzset(); /* reads /etc/localtime now: later the sandbox may allow no file to be opened */
 }
 
 /* a-z: bits 0-25, A-Z: bits 26-51, 0-9: bits 52-61; -1 for anything else. */

@@ -77,13 +77,21 @@ bool clock_running(const struct clock *c)
     return atomic_load_explicit(&((struct clock *)c)->running, memory_order_acquire);
 }
 
-static void set_time(struct clock *c, bool running, uint64_t base)
+/* From here on the clock runs or stands at *to, or at the time it is now (NULL). That is read
+ * only after the sequence is odd (a full barrier): a reader that still finishes has seen an
+ * earlier time, and no later one can run behind what it saw. Main thread. */
+static void set_time(struct clock *c, bool running, const uint64_t *to)
 {
     uint32_t seq = atomic_load_explicit(&c->seq, memory_order_relaxed);
-    atomic_store_explicit(&c->seq, seq + 1, memory_order_relaxed);
+    atomic_store(&c->seq, seq + 1);
+    uint64_t host = host_ns(CLOCK_MONOTONIC);
+    uint64_t base = to ? *to : atomic_load_explicit(&c->virtual_base, memory_order_relaxed);
+    if (!to && clock_running(c)) {
+        base += host - atomic_load_explicit(&c->host_base, memory_order_relaxed);
+    }
     atomic_store_explicit(&c->running, running, memory_order_release);
     atomic_store_explicit(&c->virtual_base, base, memory_order_release);
-    atomic_store_explicit(&c->host_base, host_ns(CLOCK_MONOTONIC), memory_order_release);
+    atomic_store_explicit(&c->host_base, host, memory_order_release);
     atomic_store_explicit(&c->seq, seq + 2, memory_order_release);
 }
 
@@ -207,7 +215,7 @@ void clock_start(struct clock *c)
         return;
     }
     pthread_mutex_lock(&c->lock);
-    set_time(c, true, clock_now(c));
+    set_time(c, true, NULL);
     program_locked(c);
     pthread_mutex_unlock(&c->lock);
 }
@@ -229,7 +237,7 @@ void clock_stop(struct clock *c)
         return;
     }
     pthread_mutex_lock(&c->lock);
-    set_time(c, false, clock_now(c));
+    set_time(c, false, NULL);
     while (!list_empty(&c->due)) { /* stopped from within a timer's function */
         struct vtimer *t = list_entry(c->due.prev, struct vtimer, node);
         list_remove(&t->node);
@@ -242,7 +250,7 @@ void clock_stop(struct clock *c)
 void clock_set(struct clock *c, uint64_t ns)
 {
     pthread_mutex_lock(&c->lock);
-    set_time(c, clock_running(c), ns);
+    set_time(c, clock_running(c), &ns);
     program_locked(c);
     pthread_mutex_unlock(&c->lock);
 }

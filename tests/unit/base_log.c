@@ -8,10 +8,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static int ends[2];
@@ -118,6 +123,23 @@ START_TEST(log_to_the_journal_carries_priorities)
 }
 END_TEST
 
+/* The emulator logs under a sandbox that ends it for opening a file. */
+START_TEST(log_opens_no_file_after_log_init)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { .len = ARRAY_LEN(code), .filter = code };
+    ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+    log_info("emu", "still here");
+    ck_assert_ptr_nonnull(strstr(said(), "still here"));
+}
+END_TEST
+
 static void *say_many(void *arg)
 {
     for (int i = 0; i < 50; i++) {
@@ -167,6 +189,7 @@ Suite *suite_log(void)
     tcase_add_test(tc, log_long_lines_are_cut_but_end);
     tcase_add_test(tc, log_keeps_errno);
     tcase_add_test(tc, log_to_the_journal_carries_priorities);
+    tcase_add_test(tc, log_opens_no_file_after_log_init);
     tcase_add_test(tc, log_lines_of_threads_do_not_mix);
     suite_add_tcase(s, tc);
     return s;
