@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <seccomp.h>
 #include <stdio.h>
@@ -88,6 +89,9 @@ int confine_process(struct emu *m, struct err *e)
     char name[16];
     int rc;
 
+    /* One malloc arena: the C library opens files in /proc and /sys when it makes a thread's
+     * own or gives one's memory back, and the filters end a process that opens a file. */
+    mallopt(M_ARENA_MAX, 1);
     /* Image locks of other VMs find us by this name (storage/lock.c). */
     snprintf(name, sizeof(name), "vm:%s", m->config.name);
     (void)prctl(PR_SET_NAME, name, 0, 0, 0);

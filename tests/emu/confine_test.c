@@ -8,6 +8,7 @@
 #include "tests/lib/testing.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -165,6 +166,46 @@ START_TEST(ordinary_work_is_allowed)
 }
 END_TEST
 
+static void *blocks[64];
+
+static void *allocate(void *arg)
+{
+    for (size_t i = 0; i < ARRAY_LEN(blocks); i++) {
+        blocks[i] = memset(malloc(100000), 1, 100000);
+    }
+    return arg;
+}
+
+/* A thread's own arena would be trimmed here, which opens a file in /proc. */
+START_TEST(memory_of_another_thread_can_be_freed)
+{
+#ifdef VMD_SANITIZERS
+    return;
+#endif
+    int status = 0;
+    pid_t pid = fork();
+
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        struct emu *m = xnew(struct emu);
+        pthread_t thread;
+
+        m->opt.sandbox = SANDBOX_REQUIRE;
+        if (confine_process(m, NULL) != 0 ||
+            pthread_create(&thread, NULL, allocate, NULL) != 0 ||
+            pthread_join(thread, NULL) != 0 || confine_thread(m, CONFINE_MAIN, NULL) != 0) {
+            _exit(2);
+        }
+        for (size_t i = ARRAY_LEN(blocks); i-- > 0;) {
+            free(blocks[i]);
+        }
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 static Suite *suite_confine(void)
 {
     Suite *s = suite_create("confine");
@@ -172,6 +213,7 @@ static Suite *suite_confine(void)
 
     tcase_add_loop_test(t, each_escape_act_kills, 0, (int)ARRAY_LEN(acts));
     tcase_add_test(t, ordinary_work_is_allowed);
+    tcase_add_test(t, memory_of_another_thread_can_be_freed);
     suite_add_tcase(s, t);
     return s;
 }
