@@ -203,10 +203,11 @@ static inline void x_here(struct asm_buf *a, uint32_t where)
         memcpy(a->base + where, &rel, 4);
     }
 }
-/* Pads with one-instruction nops until the 4 bytes at (at + skip) do not cross a cache line: they can be patched atomically. */
+/* Pads with nops until the 4 bytes at (at + skip) lie within an aligned quadword: only then is a store to them atomic on every
+ * x86-64 (AMD APM volume 2, 7.3.2), so that another vCPU never jumps by half of a new displacement. */
 static inline void x_align_patch(struct asm_buf *a, unsigned skip)
 {
-    while (((a->at + skip) & 63) > 60) {
+    while (((a->at + skip) & 7) > 4) {
         x_8(a, 0x90);
     }
 }
