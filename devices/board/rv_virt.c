@@ -5,7 +5,9 @@
  *
  * Boot, as QEMU does it: harts start in the boot ROM, which passes the hart id, the device tree
  * and an fw_dynamic_info block (OpenSBI, "FW_DYNAMIC") to what lies at the firmware's entry.
- * Without firmware that is the kernel itself, in machine mode. A reset loads everything anew.
+ * Without firmware that is the kernel itself, in machine mode. Unlike there, harts other than 0
+ * wait in the ROM for a software interrupt when a kernel follows the firmware (harts_wait()).
+ * A reset loads everything anew.
  */
 #include "devices/board/rv_virt.h"
 
@@ -323,10 +325,31 @@ static int load_fdt(struct board *b, struct err *e)
     return rc == 0 ? 0 : err_set(e, rc, "cannot write the device tree to memory");
 }
 
+/*
+ * Firmware that was given a kernel starts the other harts itself (SBI HSM), so they wait in the
+ * ROM for its interrupt, as on boards whose cores wake one by one. It matters: OpenSBI 1.1 leaves
+ * harts that came early polling, and one that looks between "start" and the address being
+ * written (a matter of host scheduling here) enters the kernel a second time at its start.
+ */
+static bool harts_wait(const struct board *b)
+{
+    return b->cfg.firmware.path && b->cfg.kernel.path;
+}
+
 /* Boot ROM: loads a0 = hart id, a1 = device tree, a2 = fw_dynamic_info and jumps to the
- * entry. */
+ * entry. Harts that wait enter at RV_ROM_WAIT. */
 static void write_rom(struct board *b)
 {
+    static const uint32_t wait[8] = {
+        0x00800293, /* li    t0, MSIP */
+        0x30429073, /* csrw  mie, t0 */
+        0x10500073, /* wfi */
+        0x34402373, /* csrr  t1, mip */
+        0x00537333, /* and   t1, t1, t0 */
+        0xfe030ae3, /* beqz  t1, wfi */
+        0x30401073, /* csrw  mie, zero */
+        0xf65ff06f, /* j     RV_ROM */
+    };
     const bool rv32 = b->cfg.xlen == 32;
     const uint32_t code[6] = {
         htole32(0x00000297),                     /* auipc t0, 0 */
@@ -356,6 +379,11 @@ static void write_rom(struct board *b)
         uint64_t le = htole64(info[i]);
 
         memcpy(rom + 40 + i * (rv32 ? 4 : 8), &le, rv32 ? 4 : 8);
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(wait); i++) {
+        uint32_t le = htole32(wait[i]);
+
+        memcpy(rom + RV_ROM_WAIT + 4 * i, &le, sizeof(le));
     }
 }
 
@@ -391,7 +419,9 @@ static void board_reset(void *arg)
     }
     b->fresh = false;
     for (unsigned i = 0; i < b->vm->n_vcpus; i++) {
-        b->vm->arch->cpu_boot(b->vm->vcpus[i], RV_ROM, 0, 0, 0);
+        uint64_t at = i > 0 && harts_wait(b) ? RV_ROM + RV_ROM_WAIT : RV_ROM;
+
+        b->vm->arch->cpu_boot(b->vm->vcpus[i], at, 0, 0, 0);
     }
 }
 

@@ -15,6 +15,7 @@
 enum {
     RV_ROM = 0x1000,
     RV_ROM_SIZE = 0xf000,
+    RV_ROM_WAIT = 0x80, /* offset: where a hart waits for its first software interrupt */
     RV_TEST = 0x100000,
     RV_RTC = 0x101000,
     RV_ACLINT = 0x2000000,

@@ -373,6 +373,41 @@ START_TEST(riscv32_board_has_32_bit_boot_code_and_sv32)
 }
 END_TEST
 
+static uint64_t pc_of(const struct rv *v, unsigned hart)
+{
+    return ((const struct riscv_cpu *)v->r.vm->vcpus[hart]->cpu)->pc;
+}
+
+/* OpenSBI 1.1 may start the kernel twice when harts poll while it starts them. */
+START_TEST(harts_wait_for_an_interrupt_when_firmware_starts_a_kernel)
+{
+    static const uint32_t wfi = 0x10500073;
+    struct rv v;
+    struct board_config c = config();
+
+    rv_new(&v, c);
+    rig_start(&v.r);
+    ck_assert_uint_eq(pc_of(&v, 0), 0x1000);
+    ck_assert_uint_eq(pc_of(&v, 3), 0x1000); /* firmware alone has them all, as on QEMU */
+    rv_free(&v);
+    c = config();
+    c.kernel.path = "kernel";
+    c.kernel.fd = memory_file(&wfi, sizeof(wfi));
+    rv_new(&v, c);
+    rig_start(&v.r);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        ck_assert_uint_eq(pc_of(&v, 0), 0x1000);
+        for (unsigned i = 1; i < 4; i++) {
+            ck_assert_uint_eq(pc_of(&v, i), 0x1080);
+        }
+        vm_reset(v.r.vm);
+    }
+    ck_assert_uint_eq(rd32(&v.r, 0x1088), wfi);
+    rv_free(&v);
+    close(c.kernel.fd);
+}
+END_TEST
+
 static void refused(struct board_config c, const char *word)
 {
     struct rv v;
@@ -472,6 +507,7 @@ static Suite *suite_board(void)
     tcase_add_test(t, reset_reloads_firmware_and_device_tree);
     tcase_add_test(t, device_tree_is_address_compatible);
     tcase_add_test(t, riscv32_board_has_32_bit_boot_code_and_sv32);
+    tcase_add_test(t, harts_wait_for_an_interrupt_when_firmware_starts_a_kernel);
     tcase_add_test(t, impossible_configurations_are_refused);
     tcase_add_test(t, state_fields_match_the_golden);
     suite_add_tcase(s, t);
