@@ -69,17 +69,57 @@ struct tcg_page *cache_page(struct tcg_vm *t, const struct mem_range *r, uint64_
     return n < t->n_pages ? &t->pages[n] : NULL;
 }
 
-struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode)
+static struct tcg_block *chain(struct tcg_vm *t, uint64_t gpa, uint32_t mode)
 {
-    struct tcg_block *b = atomic_load_explicit(&t->hash[hash_of(gpa, mode)], memory_order_acquire);
-    while (b) {
-        if (b->gpa == gpa && b->mode == mode &&
-            !atomic_load_explicit(&b->invalid, memory_order_relaxed)) {
+    return atomic_load_explicit(&t->hash[hash_of(gpa, mode)], memory_order_acquire);
+}
+
+static struct tcg_block *after(struct tcg_block *b)
+{
+    return atomic_load_explicit(&b->hash_next, memory_order_acquire);
+}
+
+static bool serves(const struct tcg_block *b, uint64_t gpa, uint32_t mode)
+{
+    return b->gpa == gpa && b->mode == mode &&
+           !atomic_load_explicit(&b->invalid, memory_order_relaxed);
+}
+
+struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint32_t variant)
+{
+    struct tcg_block *generic = NULL;
+    for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(b)) {
+        if (!serves(b, gpa, mode)) {
+            continue;
+        }
+        if (b->generic) {
+            generic = b;
+        } else if (!b->uses_variant || b->variant == variant) {
             return b;
         }
-        b = atomic_load_explicit(&b->hash_next, memory_order_acquire);
     }
-    return NULL;
+    return generic;
+}
+
+struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode,
+                                     uint64_t serial)
+{
+    struct tcg_block *best = NULL;
+    for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(b)) {
+        if (serves(b, gpa, mode) && b->serial > serial && (!best || b->serial < best->serial)) {
+            best = b;
+        }
+    }
+    return best;
+}
+
+unsigned cache_count_variants(struct tcg_vm *t, uint64_t gpa, uint32_t mode)
+{
+    unsigned n = 0;
+    for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(b)) {
+        n += serves(b, gpa, mode) && b->uses_variant && !b->generic;
+    }
+    return n;
 }
 
 static void unhash(struct tcg_vm *t, struct tcg_block *b)
@@ -213,6 +253,7 @@ void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page,
 {
     unsigned r = t->region;
     b->region = r;
+    b->serial = ++t->serial;
     t->region_used = (t->region_used + b->code_size + 15) & ~(size_t)15;
     if (t->n_by_host[r] == t->cap_by_host[r]) {
         t->cap_by_host[r] = t->cap_by_host[r] ? t->cap_by_host[r] * 2 : 256;
@@ -290,7 +331,25 @@ static uint64_t mask_of(uint64_t from, uint64_t to)
     return UINT64_MAX >> (63 - (z - a)) << a;
 }
 
-static bool invalidate_page(struct tcg_vm *t, struct tcg_page *p, uint64_t gpa_page, uint64_t mask)
+static void kill_block(struct tcg_vm *t, struct tcg_block *b)
+{
+    retire(t, b);
+    if (t->config.backend == TCG_JIT) {
+        tcg_host()->kill(t, b, NULL);
+    }
+}
+
+void cache_drop(struct tcg_vm *t, struct tcg_block *b)
+{
+    pthread_mutex_lock(&t->lock);
+    if (!atomic_load(&b->invalid)) {
+        kill_block(t, b);
+    }
+    pthread_mutex_unlock(&t->lock);
+}
+
+static bool invalidate_page(struct tcg_vm *t, struct tcg_page *p, uint64_t gpa_page,
+                            uint64_t mask)
 {
     bool any = false;
     struct tcg_block *next;
@@ -298,10 +357,7 @@ static bool invalidate_page(struct tcg_vm *t, struct tcg_page *p, uint64_t gpa_p
         unsigned s = side(b, gpa_page);
         next = b->page_next[s];
         if ((s ? b->granules2 : b->granules) & mask) {
-            retire(t, b);
-            if (t->config.backend == TCG_JIT) {
-                tcg_host()->kill(t, b, NULL);
-            }
+            kill_block(t, b);
             t->stats.invalidations++;
             any = true;
         }

@@ -14,6 +14,12 @@ const struct ir_op_info ir_op_info[IR_N_OPS] = {
 #undef IR_OP
 };
 
+const struct ir_vec_info ir_vec_info[IR_N_VEC_OPS] = {
+#define IR_VEC_OP(name, kind, doc) { #name, doc, kind },
+#include "engine/tcg/ir_vec.def"
+#undef IR_VEC_OP
+};
+
 static ir_ref make_ref(enum ir_kind k, unsigned n)
 {
     return (uint32_t)k << 30 | n;
@@ -24,7 +30,7 @@ void ir_start(struct ir *ir, const struct ir_global *globals, unsigned n, uint32
     ir->globals = globals;
     ir->n_globals = n;
     ir->pc_offset = pc_offset;
-    ir->n_ops = ir->n_temps = ir->n_exits = ir->n_consts = 0;
+    ir->n_ops = ir->n_temps = ir->n_exits = ir->n_consts = ir->n_vecs = 0;
     ir->overflow = false;
     ir->insn_off = 0;
     for (unsigned i = 0; i < n; i++) {
@@ -84,8 +90,13 @@ static struct ir_op *emit(struct ir *ir, enum ir_opcode code)
         ir->n_ops--; /* the block is thrown away; writes stay in bounds */
     }
     struct ir_op *op = &ir->ops[ir->n_ops++];
-    *op = (struct ir_op){ .op = (uint8_t)code, .w = 64, .d = IR_NONE, .a = IR_NONE, .b = IR_NONE,
-                          .c = IR_NONE, .e = IR_NONE };
+    *op = (struct ir_op){ .op = (uint8_t)code,
+                          .w = 64,
+                          .d = IR_NONE,
+                          .a = IR_NONE,
+                          .b = IR_NONE,
+                          .c = IR_NONE,
+                          .e = IR_NONE };
     return op;
 }
 
@@ -396,8 +407,8 @@ ir_ref ir_un(struct ir *ir, enum ir_opcode op, unsigned w, ir_ref a)
 
 static enum ir_cond swapped(enum ir_cond c)
 {
-    static const uint8_t to[IR_N_CONDS] = { IR_EQ,  IR_NE,  IR_GT,  IR_LE,  IR_GE,
-                                            IR_LT,  IR_GTU, IR_LEU, IR_GEU, IR_LTU };
+    static const uint8_t to[IR_N_CONDS] = { IR_EQ, IR_NE,  IR_GT,  IR_LE,  IR_GE,
+                                            IR_LT, IR_GTU, IR_LEU, IR_GEU, IR_LTU };
     return to[c];
 }
 
@@ -538,8 +549,8 @@ void ir_fence(struct ir *ir, unsigned orders)
     emit(ir, IR_fence)->imm = orders;
 }
 
-ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir_ref a, ir_ref b,
-               ir_ref c)
+ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir_ref a,
+               ir_ref b, ir_ref c)
 {
     a = a == IR_NONE ? a : operand(ir, a);
     b = b == IR_NONE ? b : operand(ir, b);
@@ -563,6 +574,16 @@ void ir_fp_hint(struct ir *ir, enum ir_fp kind, unsigned w)
     struct ir_op *o = &ir->ops[ir->n_ops - 1];
     o->aux |= (uint16_t)(kind << IR_FP_SHIFT);
     o->w = (uint8_t)w;
+}
+
+void ir_vec_hint(struct ir *ir, const struct ir_vec *v)
+{
+    struct ir_op *o = &ir->ops[ir->n_ops - 1];
+    if (ir->n_vecs < IR_MAX_VECS) {
+        o->aux |= IR_CALL_VEC;
+        o->mo = (uint8_t)ir->n_vecs;
+        ir->vecs[ir->n_vecs++] = *v;
+    }
 }
 
 void ir_insn(struct ir *ir, int32_t off)

@@ -19,8 +19,9 @@ struct check {
 static bool fail(struct check *c, unsigned at, const char *what)
 {
     snprintf(c->why, c->n, "op %u (%s): %s", at,
-             at < c->ir->n_ops && c->ir->ops[at].op < IR_N_OPS ? ir_op_info[c->ir->ops[at].op].name
-                                                                : "?",
+             at < c->ir->n_ops && c->ir->ops[at].op < IR_N_OPS
+                 ? ir_op_info[c->ir->ops[at].op].name
+                 : "?",
              what);
     return false;
 }
@@ -55,6 +56,21 @@ static bool operands_ok(struct check *c, const struct ir_op *op)
     return true;
 }
 
+/* A call's vector hint: a known op, operands of sane size, the argument it names is there. */
+static bool vec_ok(const struct ir *ir, const struct ir_op *op)
+{
+    if (op->op != IR_call || !(op->aux & IR_CALL_VEC)) {
+        return true;
+    }
+    if (op->mo >= ir->n_vecs) {
+        return false;
+    }
+    const struct ir_vec *v = &ir->vecs[op->mo];
+    bool argument = v->flags & IR_VEC_SCALAR || v->op == IR_VEC_load || v->op == IR_VEC_store;
+    return v->op < IR_N_VEC_OPS && v->sew <= 3 && v->arg <= 2 && v->n && !(v->n & (v->n - 1)) &&
+           (uint32_t)v->n << v->sew <= 2048 && (!argument || ir_vec_arg(v, op) != IR_NONE);
+}
+
 static bool result_ok(struct check *c, const struct ir_op *op)
 {
     bool may = ir_op_info[op->op].operands[0] == 'D';
@@ -87,6 +103,9 @@ bool ir_check(const struct ir *ir, char *why, size_t n)
         }
         if (!operands_ok(&c, op)) {
             return fail(&c, i, "operand missing, unexpected or not yet defined");
+        }
+        if (!vec_ok(ir, op)) {
+            return fail(&c, i, "bad vector hint");
         }
         if (!result_ok(&c, op)) {
             return fail(&c, i, "bad result, or a temp defined twice");
@@ -137,6 +156,15 @@ static void print_exit(const struct ir *ir, unsigned n, struct buf *b)
     }
 }
 
+static void print_vec(const struct ir_vec *v, struct buf *b)
+{
+    buf_printf(b, " [%s n=%u sew=%u d=%u a=%u b=%u", ir_vec_info[v->op].name, v->n,
+               8u << v->sew, v->d, v->a, v->b);
+    buf_printf(b, "%s%s%s%s]", v->flags & IR_VEC_SCALAR ? " scalar" : "",
+               v->flags & IR_VEC_MASKED ? " masked" : "", v->flags & IR_VEC_VL ? " vl" : "",
+               v->flags & IR_VEC_GROUP0 ? " group0" : "");
+}
+
 void ir_print(const struct ir *ir, struct buf *b)
 {
     static const char *const conds[IR_N_CONDS] = { "eq", "ne",  "lt",  "ge",  "le",
@@ -156,11 +184,20 @@ void ir_print(const struct ir *ir, struct buf *b)
             } else if (*s == 'X') {
                 print_exit(ir, (unsigned)op->imm, b);
             } else {
-                print_ref(ir, *s == 'D' ? op->d : *s == 'A' ? op->a : *s == 'B' ? op->b : *s == 'C' ? op->c : op->e, b);
+                print_ref(ir,
+                          *s == 'D'   ? op->d
+                          : *s == 'A' ? op->a
+                          : *s == 'B' ? op->b
+                          : *s == 'C' ? op->c
+                                      : op->e,
+                          b);
             }
         }
         if (ir_op_info[op->op].flags & IRF_FAULT) {
             buf_printf(b, " mo=%u", op->mo);
+        }
+        if (op->op == IR_call && op->aux & IR_CALL_VEC) {
+            print_vec(ir_vec_of(ir, op), b);
         }
         buf_add_char(b, '\n');
     }

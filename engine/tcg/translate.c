@@ -106,6 +106,27 @@ bool tcg_stop_pc(struct tcg_trans *t)
     return false;
 }
 
+uint32_t tcg_variant(struct tcg_trans *t)
+{
+    if (t->variant_known) {
+        return t->variant;
+    }
+    t->variant_known = t->variant_used = true;
+    t->variant = t->generic ? TCG_VARIANT_UNKNOWN : t->entry_variant;
+    if (!t->generic) {
+        ir_ref word = ir_ldenv(t->ir, t->variant_offset, MO_32);
+        ir_brcond(t->ir, IR_NE, 32, word, ir_const(t->ir, t->variant),
+                  direct(t, t->off, IR_HINT_GUARD));
+    }
+    return t->variant;
+}
+
+void tcg_variant_set(struct tcg_trans *t, uint32_t value)
+{
+    t->variant_known = true;
+    t->variant = value;
+}
+
 /* Translates up to max instructions from t->start into t->ir. */
 static void make_ir(struct tcg_vcpu *v, struct tcg_trans *t, unsigned max, struct tcg_block *b)
 {
@@ -116,6 +137,7 @@ static void make_ir(struct tcg_vcpu *v, struct tcg_trans *t, unsigned max, struc
     t->insns = 0;
     t->guest = 0;
     t->straddles = false;
+    t->variant_known = t->variant_used = false;
     b->granules = 0;
     for (;;) {
         unsigned bit = (unsigned)off / 2, last = (unsigned)off + g->insn_max - 1;
@@ -200,6 +222,12 @@ static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, 
         log_block(v, t, pc);
         if (compile(v, b, room)) {
             b->n_insns = (uint16_t)t->insns;
+            b->uses_variant = t->variant_used;
+            b->generic = t->variant_used && t->generic;
+            b->variant = t->entry_variant;
+            for (unsigned i = 0; i < b->n_exits; i++) {
+                b->exits[i].guard = t->ir->exits[i].hint == IR_HINT_GUARD;
+            }
             return true;
         }
     }
@@ -218,8 +246,8 @@ static const uint8_t *host_page(const struct tcg_fetch *f)
     return f->range->host + (f->gpa - f->range->base);
 }
 
-static void claim_pages(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f, bool near_end,
-                        struct pages *pg)
+static void claim_pages(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f,
+                        bool near_end, struct pages *pg)
 {
     memset(pg, 0, sizeof(*pg));
     pg->p[0] = cache_page(v->tcg, f->range, f->gpa);
@@ -262,9 +290,16 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     b->gpa = f.gpa | (uint64_t)start;
     b->gpa_page2 = UINT64_MAX;
     b->mode = tcg_block_mode(v, &f);
-    struct tcg_trans t = { .ir = v->ir, .cpu = v->cpu, .code = v->mode_code, .page = host_page(&f),
-                           .page2 = pg.f2 ? host_page(pg.f2) : NULL, .start = start };
+    struct tcg_trans t = { .ir = v->ir,
+                           .cpu = v->cpu,
+                           .code = v->mode_code,
+                           .page = host_page(&f),
+                           .page2 = pg.f2 ? host_page(pg.f2) : NULL,
+                           .start = start };
     pthread_mutex_lock(&tcg->lock);
+    t.variant_offset = tcg->guest->variant_offset;
+    t.generic = !t.variant_offset || cache_count_variants(tcg, b->gpa, b->mode) >= TCG_VARIANTS;
+    t.entry_variant = tcg_variant_word(v);
     if (!build(v, &t, b, max, false, pc)) {
         pthread_mutex_unlock(&tcg->lock);
         tcg_exclusive_begin(v);
