@@ -81,8 +81,7 @@ static struct tcg_block *after(struct tcg_block *b)
 
 static bool serves(const struct tcg_block *b, uint64_t gpa, uint32_t mode)
 {
-    return b->gpa == gpa && b->mode == mode &&
-           !atomic_load_explicit(&b->invalid, memory_order_relaxed);
+    return b->gpa == gpa && b->mode == mode && !atomic_load_explicit(&b->invalid, memory_order_relaxed);
 }
 
 struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint32_t variant)
@@ -101,8 +100,7 @@ struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint
     return generic;
 }
 
-struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode,
-                                     uint64_t serial)
+struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint64_t serial)
 {
     struct tcg_block *best = NULL;
     for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(b)) {
@@ -348,8 +346,7 @@ void cache_drop(struct tcg_vm *t, struct tcg_block *b)
     pthread_mutex_unlock(&t->lock);
 }
 
-static bool invalidate_page(struct tcg_vm *t, struct tcg_page *p, uint64_t gpa_page,
-                            uint64_t mask)
+static bool invalidate_page(struct tcg_vm *t, struct tcg_page *p, uint64_t gpa_page, uint64_t mask)
 {
     bool any = false;
     struct tcg_block *next;

@@ -17,13 +17,10 @@
 
 /* The translation mode: recomputed by the guest's mode hook only when tcg_mode_changed() is called. */
 struct tcg_mode {
-    uint32_t
-        code; /* everything that changes the code made for the same bytes: privilege, xlen, FP off ... */
-    uint32_t
-        mmu; /* everything that changes how addresses translate but the table itself: data privilege, SUM, MXR, MPRV ... */
-    uint64_t asid; /* which table: for tcg_flush_asid; e.g. translation scheme and ASID */
-    bool
-        shared; /* mostly global pages are seen here (a kernel's own): keep them when only asid changes */
+    uint32_t code;  /* everything that changes the code made for the same bytes: privilege, xlen, FP off ... */
+    uint32_t mmu;   /* everything that changes how addresses translate but the table itself: data privilege, SUM, MXR, MPRV ... */
+    uint64_t asid;  /* which table: for tcg_flush_asid; e.g. translation scheme and ASID */
+    bool shared;    /* mostly global pages are seen here (a kernel's own): keep them when only asid changes */
 };
 
 enum tcg_access { TCG_READ, TCG_WRITE, TCG_FETCH };
@@ -35,11 +32,10 @@ struct tcg_walk {
     uint32_t mmu;           /* in: tcg_mode.mmu */
     bool probe;             /* in: no side effect, no exception wanted (debugger) */
     uint64_t gpa;           /* out: of va */
-    unsigned
-        prot; /* out: TCG_PROT_* that hold for the whole 4 KiB page in this mode without another walk (W only when already dirty) */
-    bool uncached;  /* out: valid for this access only (e.g. PMP splits the page) */
-    bool global;    /* out: every address space translates this page alike (a global mapping) */
-    uint32_t cause; /* out when refused */
+    unsigned prot;          /* out: TCG_PROT_* that hold for the whole 4 KiB page in this mode without another walk (W only when already dirty) */
+    bool uncached;          /* out: valid for this access only (e.g. PMP splits the page) */
+    bool global;            /* out: every address space translates this page alike (a global mapping) */
+    uint32_t cause;         /* out when refused */
     uint64_t tval;
 };
 
@@ -55,19 +51,16 @@ struct tcg_guest {
     uint32_t fp_flags;   /* offset of the byte of sticky IEEE flags in the CPU state */
     uint8_t fp_inexact;  /* its bit for "inexact" */
     uint32_t vl_offset;  /* of the 64-bit vector length in elements, for IR_VEC_VL; 0: none */
-    uint32_t
-        variant_offset; /* of the 32-bit word that tells variants of a block apart (see tcg_variant); 0: none */
-    uint64_t pc_mask; /* virtual addresses wrap here: UINT64_MAX, or UINT32_MAX */
+    uint32_t variant_offset; /* of the 32-bit word that tells variants of a block apart (see tcg_variant); 0: none */
+    uint64_t pc_mask;    /* virtual addresses wrap here: UINT64_MAX, or UINT32_MAX */
 
     struct tcg_mode (*mode)(void *cpu);
     /* Page walk: 0 fills the outputs, nonzero fills cause and tval. */
     int (*walk)(void *cpu, struct tcg_walk *w);
     /* Nothing (or a device, for a fetch) answers at gpa: cause and tval of the access fault. */
-    void (*bus_fault)(void *cpu, uint64_t va, uint64_t gpa, enum tcg_access access,
-                      uint32_t *cause, uint64_t *tval);
+    void (*bus_fault)(void *cpu, uint64_t va, uint64_t gpa, enum tcg_access access, uint32_t *cause, uint64_t *tval);
     /* A MO_ALIGN access was not aligned. */
-    void (*align_fault)(void *cpu, uint64_t va, enum tcg_access access, uint32_t *cause,
-                        uint64_t *tval);
+    void (*align_fault)(void *cpu, uint64_t va, enum tcg_access access, uint32_t *cause, uint64_t *tval);
     /* Delivers an exception: pc is that of the instruction; sets the handler's pc and mode. */
     void (*exception)(void *cpu, uint32_t cause, uint64_t tval);
     /* Delivers a pending and enabled interrupt if there is one; true if it did. */
@@ -75,8 +68,7 @@ struct tcg_guest {
     /* Translates the instruction at t->off (see below). False when it ended the block. */
     bool (*translate)(struct tcg_trans *t);
     /* One line of disassembly for logs; returns the length of the instruction. */
-    unsigned (*disas)(const uint8_t *p, unsigned n, uint64_t pc, uint32_t code, char *out,
-                      size_t size);
+    unsigned (*disas)(const uint8_t *p, unsigned n, uint64_t pc, uint32_t code, char *out, size_t size);
     /* Registers for logs. */
     void (*dump)(void *cpu, struct buf *b);
 };
@@ -84,26 +76,23 @@ struct tcg_guest {
 /* One block in the making. */
 struct tcg_trans {
     struct ir *ir;
-    void *cpu;     /* for tables fixed at cpu_init (features); never for register values */
-    uint32_t code; /* tcg_mode.code */
-    int32_t off;   /* in: page-relative offset of this instruction */
-    int32_t
-        next_off; /* out: of the one to translate next; preset by nobody: off + length, or where tcg_goto said */
+    void *cpu;           /* for tables fixed at cpu_init (features); never for register values */
+    uint32_t code;       /* tcg_mode.code */
+    int32_t off;         /* in: page-relative offset of this instruction */
+    int32_t next_off;    /* out: of the one to translate next; preset by nobody: off + length, or where tcg_goto said */
     unsigned insns;
-    uint64_t guest; /* the guest's own, zero at block start (e.g. "FS already marked dirty") */
+    uint64_t guest;      /* the guest's own, zero at block start (e.g. "FS already marked dirty") */
     /* The translator's own. */
-    const uint8_t *page;  /* bytes of the block's page */
+    const uint8_t *page; /* bytes of the block's page */
     const uint8_t *page2; /* of the following page, for one straddling instruction at most */
     int32_t start;
     uint32_t variant_offset; /* of tcg_guest */
-    uint32_t variant; /* what the variant word is known to hold, TCG_VARIANT_UNKNOWN: nothing */
-    bool variant_known; /* the word was asked for or set in this block */
-    bool
-        variant_used; /* ... asked for: the block is good for entry_variant only, or is the generic one */
-    bool generic; /* this shall be the generic one */
+    uint32_t variant;    /* what the variant word is known to hold, TCG_VARIANT_UNKNOWN: nothing */
+    bool variant_known;  /* the word was asked for or set in this block */
+    bool variant_used;   /* ... asked for: the block is good for entry_variant only, or is the generic one */
+    bool generic;        /* this shall be the generic one */
     uint32_t entry_variant;
-    uint64_t seen
-        [64]; /* bitmap of offsets / insn_align already in the block: following a jump never loops */
+    uint64_t seen[64];   /* bitmap of offsets / insn_align already in the block: following a jump never loops */
     bool straddles;
 };
 
@@ -123,8 +112,7 @@ uint32_t tcg_fetch32(struct tcg_trans *t, int32_t off);
  * tcg_stop: ends the block, going on at target through the dispatcher (after a mode change, CSR write, fence.i).
  * tcg_stop_pc: same, pc is already in the CPU state. */
 bool tcg_goto(struct tcg_trans *t, int32_t target, enum ir_hint hint);
-void tcg_branch(struct tcg_trans *t, enum ir_cond c, unsigned w, ir_ref a, ir_ref b,
-                int32_t target);
+void tcg_branch(struct tcg_trans *t, enum ir_cond c, unsigned w, ir_ref a, ir_ref b, int32_t target);
 bool tcg_jump(struct tcg_trans *t, ir_ref target, enum ir_hint hint);
 void tcg_poll(struct tcg_trans *t);
 bool tcg_stop(struct tcg_trans *t, int32_t target);

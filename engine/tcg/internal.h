@@ -26,17 +26,16 @@
 #define JC_BITS 13
 #define JC_SIZE (1u << JC_BITS)
 /* Flags in the low bits of a tag: any of them makes the inline comparison fail. */
-#define TLB_SLOW                                                                               \
-    8u /* valid, but the slow path must see each access (I/O, code page, dirty logging) */
+#define TLB_SLOW 8u     /* valid, but the slow path must see each access (I/O, code page, dirty logging) */
 #define TLB_INVALID 16u
 
 struct tcg_tlb_info {
-    uint64_t gpa; /* of the page */
+    uint64_t gpa;                   /* of the page */
     const struct mem_range *range;
 };
 
 struct tcg_fetch {
-    uint64_t tag; /* virtual page | TLB_INVALID */
+    uint64_t tag;  /* virtual page | TLB_INVALID */
     uint64_t gpa;
     const struct mem_range *range;
 };
@@ -54,11 +53,11 @@ struct tcg_space {
     struct tcg_jump jc[JC_SIZE];
     struct tcg_tlb_info info[TLB_SIZE];
     struct tcg_fetch fetch[FTLB_SIZE];
-    uint64_t fetched[64]; /* Bloom bitmap of virtual pages fetched since the last full flush */
+    uint64_t fetched[64];              /* Bloom bitmap of virtual pages fetched since the last full flush */
     struct tcg_mode mode;
     uint64_t last_used;
-    bool clean; /* nothing cached */
-    bool local; /* a shared space holds pages that are not global: good for mode.asid only */
+    bool clean;                        /* nothing cached */
+    bool local;                        /* a shared space holds pages that are not global: good for mode.asid only */
 };
 
 /* ---- blocks ---- */
@@ -68,11 +67,10 @@ struct tcg_block;
 struct tcg_exit {
     struct tcg_block *block;
     _Atomic(struct tcg_block *) to; /* linked to, or NULL */
-    int32_t off;                    /* target, page-relative (IR_EXIT_DIRECT) */
-    uint32_t
-        patch; /* offset in the code buffer of the 32-bit displacement to patch; 0: not linkable */
-    uint32_t stub; /* offset of the unlinked target */
-    bool guard;    /* IR_HINT_GUARD */
+    int32_t off;            /* target, page-relative (IR_EXIT_DIRECT) */
+    uint32_t patch;         /* offset in the code buffer of the 32-bit displacement to patch; 0: not linkable */
+    uint32_t stub;          /* offset of the unlinked target */
+    bool guard;             /* IR_HINT_GUARD */
 };
 
 /* Where a faulting access or call stands: return address in the code buffer to instruction. Sorted by host. */
@@ -84,19 +82,19 @@ struct tcg_site {
 struct tcg_block {
     _Atomic(struct tcg_block *) hash_next;
     struct tcg_block *page_next[2];
-    uint64_t gpa;       /* of the first instruction */
-    uint64_t gpa_page2; /* page of a straddling instruction's second half, or UINT64_MAX */
-    uint32_t mode;      /* tcg_mode.code */
-    uint32_t variant;   /* with uses_variant and not generic: the word it assumes */
+    uint64_t gpa;          /* of the first instruction */
+    uint64_t gpa_page2;    /* page of a straddling instruction's second half, or UINT64_MAX */
+    uint32_t mode;         /* tcg_mode.code */
+    uint32_t variant;      /* with uses_variant and not generic: the word it assumes */
     bool uses_variant, generic; /* generic: assumes nothing, the last resort */
-    uint64_t serial;            /* in order of insertion */
+    uint64_t serial;       /* in order of insertion */
     uint32_t region;
-    uint64_t granules; /* 64-byte pieces of the page it was made from */
+    uint64_t granules;     /* 64-byte pieces of the page it was made from */
     uint64_t granules2;
     _Atomic bool invalid;
     struct tcg_block *forward; /* invalid: entry jumps on to this newer block, or NULL */
     uint16_t n_insns;
-    uint32_t code; /* offset in the code buffer */
+    uint32_t code;         /* offset in the code buffer */
     uint32_t code_size;
     uint32_t n_exits, n_sites;
     struct tcg_exit *exits;
@@ -119,12 +117,11 @@ void codebuf_done(struct tcg_codebuf *b);
 
 /* A 4 KiB page of guest RAM or ROM as the translator sees it. */
 struct tcg_page {
-    struct tcg_block *blocks; /* page_next[0 or 1] chains, see page_link() */
-    uint64_t granules;        /* what stores must look at: `made`, or all ones while claimed */
-    uint64_t made;            /* union over its blocks */
-    uint32_t claims;          /* translations under way: granules stay all ones meanwhile */
-    _Atomic uint32_t
-        writers; /* bit per vCPU (index mod 32) that has had a fast write tag for it */
+    struct tcg_block *blocks;     /* page_next[0 or 1] chains, see page_link() */
+    uint64_t granules;            /* what stores must look at: `made`, or all ones while claimed */
+    uint64_t made;                /* union over its blocks */
+    uint32_t claims;              /* translations under way: granules stay all ones meanwhile */
+    _Atomic uint32_t writers;     /* bit per vCPU (index mod 32) that has had a fast write tag for it */
 };
 
 struct tcg_vcpu;
@@ -140,30 +137,30 @@ struct tcg_vm {
     pthread_mutex_t lock;
     struct tcg_codebuf buf;
     size_t region_size, region_used;
-    unsigned region; /* being filled */
-    size_t reserved; /* bytes at the start: thunks */
+    unsigned region;              /* being filled */
+    size_t reserved;              /* bytes at the start: thunks */
     _Atomic(struct tcg_block *) hash[1u << TCG_HASH_BITS];
     struct tcg_block **by_host[TCG_REGIONS]; /* every block, in order of code offset */
     unsigned n_by_host[TCG_REGIONS], cap_by_host[TCG_REGIONS];
-    struct tcg_page *pages; /* by ram_page */
+    struct tcg_page *pages;       /* by ram_page */
     uint64_t n_pages;
-    uint64_t serial; /* of the block inserted last */
+    uint64_t serial;              /* of the block inserted last */
     struct tcg_stats stats;
-    void *host_data; /* the back end's own, freed with free() */
+    void *host_data;              /* the back end's own, freed with free() */
 
     /* Exclusive sections (tcg.c). */
     pthread_mutex_t excl_lock;
     pthread_cond_t excl_cond;
-    unsigned running;      /* vCPUs inside run() and not waiting */
-    unsigned excl_pending; /* somebody wants to be alone */
+    unsigned running;             /* vCPUs inside run() and not waiting */
+    unsigned excl_pending;        /* somebody wants to be alone */
     bool excl_active;
     struct tcg_vcpu **vcpus;
     unsigned n_vcpus;
 
     /* Debugging (tcg.c): main thread at the barrier; run() reads. */
-    uint64_t *breakpoints; /* virtual addresses */
+    uint64_t *breakpoints;        /* virtual addresses */
     unsigned n_breakpoints;
-    _Atomic bool remembered; /* links or jump-cache entries may exist */
+    _Atomic bool remembered;      /* links or jump-cache entries may exist */
 };
 
 /* ---- one vCPU ---- */
@@ -181,27 +178,26 @@ struct tcg_vcpu {
     enum { UNWIND_RAISE = 1, UNWIND_HALT } unwind_why;
     uint32_t cause;
     uint64_t tval;
-    struct ir *ir; /* scratch of the translator */
+    struct ir *ir;                /* scratch of the translator */
     uint64_t *interp_temps;
-    void *host_scratch;  /* the back end's own, freed with free() */
-    int32_t interp_insn; /* instruction running under the interpreter */
+    void *host_scratch;           /* the back end's own, freed with free() */
+    int32_t interp_insn;          /* instruction running under the interpreter */
     _Atomic bool kicked;
-    bool single;   /* the debugger wants one instruction */
-    bool one_insn; /* being looked for: a block of one instruction */
-    bool in_code;  /* between entering and leaving translated code */
-    uint64_t n_enter, n_lookup, n_tlb_fill, n_slow, n_exception, n_interrupt, n_translate,
-        n_space;
+    bool single;                  /* the debugger wants one instruction */
+    bool one_insn;                /* being looked for: a block of one instruction */
+    bool in_code;                 /* between entering and leaving translated code */
+    uint64_t n_enter, n_lookup, n_tlb_fill, n_slow, n_exception, n_interrupt, n_translate, n_space;
 
     /* Reached from translated code at small negative offsets from cpu. */
     uint64_t spill[TCG_SPILLS];
-    uint64_t save[4]; /* scratch registers over a slow path */
+    uint64_t save[4];             /* scratch registers over a slow path */
     uint64_t arg[2];
-    uint64_t host_ra; /* return address of the running helper in the code buffer, 0: none */
-    uint64_t pc_page; /* virtual address of the page of the running block */
+    uint64_t host_ra;             /* return address of the running helper in the code buffer, 0: none */
+    uint64_t pc_page;             /* virtual address of the page of the running block */
     struct tcg_space *space;
     _Atomic uint32_t exit_req;
     uint32_t pad;
-    _Alignas(64) uint8_t cpu[]; /* the architectural state */
+    _Alignas(64) uint8_t cpu[];   /* the architectural state */
 };
 
 static inline struct tcg_vcpu *tcg_of(void *cpu)
@@ -228,8 +224,7 @@ static inline uint32_t tcg_variant_word(const struct tcg_vcpu *v)
 /* The key of blocks beside the address: the guest's mode, and how they were cut. */
 static inline uint32_t tcg_block_mode(const struct tcg_vcpu *v, const struct tcg_fetch *f)
 {
-    return v->mode_code | (f->tag & TLB_SLOW ? 0x80000000u : 0) |
-           (v->one_insn ? 0x40000000u : 0);
+    return v->mode_code | (f->tag & TLB_SLOW ? 0x80000000u : 0) | (v->one_insn ? 0x40000000u : 0);
 }
 struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f);
 
@@ -243,28 +238,23 @@ struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint
 /* The oldest block of an address and mode, whatever its variant, that is younger than `serial`; NULL when there is none. Without lock.
  * Jumps lead to the oldest (serial 0), a failing guard at a block's start to the next younger, a dead entry too: so a walk along
  * variants ends at the dispatcher or in a block that fits, and never turns in a circle. */
-struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode,
-                                     uint64_t serial);
-unsigned cache_count_variants(struct tcg_vm *t, uint64_t gpa,
-                              uint32_t mode); /* without the generic one */
-void cache_drop(struct tcg_vm *t,
-                struct tcg_block *b); /* as if its bytes had changed; takes the lock */
+struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint64_t serial);
+unsigned cache_count_variants(struct tcg_vm *t, uint64_t gpa, uint32_t mode); /* without the generic one */
+void cache_drop(struct tcg_vm *t, struct tcg_block *b); /* as if its bytes had changed; takes the lock */
 /* Makes room for `max` bytes of code at the fill point, moving to the next region when this one is full. False when that
  * region must be evicted first: the caller drops the lock, comes back inside an exclusive section with may_evict. */
 bool cache_reserve(struct tcg_vm *t, size_t max, bool may_evict);
 /* Offset where the next block's code goes. t->lock held, as for all below unless said. */
 uint32_t cache_fill_point(const struct tcg_vm *t);
 /* Takes the block over (code_size bytes at the fill point) and makes it visible. page/page2: its page records, NULL for ROM. */
-void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page,
-                  struct tcg_page *page2);
+void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page, struct tcg_page *page2);
 /* Before guest bytes of a page are read for translation: from here on every store to it takes the slow path. Takes the lock
  * itself; may enter an exclusive section. */
 void cache_claim(struct tcg_vcpu *v, struct tcg_page *p, const uint8_t *host_page);
 void cache_unclaim(struct tcg_vm *t, struct tcg_page *p); /* lock held */
 struct tcg_page *cache_page(struct tcg_vm *t, const struct mem_range *r, uint64_t gpa);
 /* Patches an exit to jump straight to a block of the same page and mode. */
-void cache_link(struct tcg_vm *t, struct tcg_exit *x,
-                struct tcg_block *to); /* takes the lock */
+void cache_link(struct tcg_vm *t, struct tcg_exit *x, struct tcg_block *to); /* takes the lock */
 /* Drops blocks made from guest bytes [gpa, gpa+n). Any thread. Returns true when there were any. */
 bool cache_invalidate(struct tcg_vm *t, uint64_t gpa, uint64_t n);
 void cache_flush_all(struct tcg_vm *t); /* exclusive or stopped */

@@ -90,13 +90,8 @@ static struct ir_op *emit(struct ir *ir, enum ir_opcode code)
         ir->n_ops--; /* the block is thrown away; writes stay in bounds */
     }
     struct ir_op *op = &ir->ops[ir->n_ops++];
-    *op = (struct ir_op){ .op = (uint8_t)code,
-                          .w = 64,
-                          .d = IR_NONE,
-                          .a = IR_NONE,
-                          .b = IR_NONE,
-                          .c = IR_NONE,
-                          .e = IR_NONE };
+    *op = (struct ir_op){ .op = (uint8_t)code, .w = 64, .d = IR_NONE, .a = IR_NONE, .b = IR_NONE,
+                          .c = IR_NONE, .e = IR_NONE };
     return op;
 }
 
@@ -407,8 +402,8 @@ ir_ref ir_un(struct ir *ir, enum ir_opcode op, unsigned w, ir_ref a)
 
 static enum ir_cond swapped(enum ir_cond c)
 {
-    static const uint8_t to[IR_N_CONDS] = { IR_EQ, IR_NE,  IR_GT,  IR_LE,  IR_GE,
-                                            IR_LT, IR_GTU, IR_LEU, IR_GEU, IR_LTU };
+    static const uint8_t to[IR_N_CONDS] = { IR_EQ,  IR_NE,  IR_GT,  IR_LE,  IR_GE,
+                                            IR_LT,  IR_GTU, IR_LEU, IR_GEU, IR_LTU };
     return to[c];
 }
 
@@ -549,8 +544,8 @@ void ir_fence(struct ir *ir, unsigned orders)
     emit(ir, IR_fence)->imm = orders;
 }
 
-ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir_ref a,
-               ir_ref b, ir_ref c)
+ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir_ref a, ir_ref b,
+               ir_ref c)
 {
     a = a == IR_NONE ? a : operand(ir, a);
     b = b == IR_NONE ? b : operand(ir, b);

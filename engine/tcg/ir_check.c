@@ -19,9 +19,8 @@ struct check {
 static bool fail(struct check *c, unsigned at, const char *what)
 {
     snprintf(c->why, c->n, "op %u (%s): %s", at,
-             at < c->ir->n_ops && c->ir->ops[at].op < IR_N_OPS
-                 ? ir_op_info[c->ir->ops[at].op].name
-                 : "?",
+             at < c->ir->n_ops && c->ir->ops[at].op < IR_N_OPS ? ir_op_info[c->ir->ops[at].op].name
+                                                                : "?",
              what);
     return false;
 }
@@ -158,11 +157,9 @@ static void print_exit(const struct ir *ir, unsigned n, struct buf *b)
 
 static void print_vec(const struct ir_vec *v, struct buf *b)
 {
-    buf_printf(b, " [%s n=%u sew=%u d=%u a=%u b=%u", ir_vec_info[v->op].name, v->n,
-               8u << v->sew, v->d, v->a, v->b);
-    buf_printf(b, "%s%s%s%s]", v->flags & IR_VEC_SCALAR ? " scalar" : "",
-               v->flags & IR_VEC_MASKED ? " masked" : "", v->flags & IR_VEC_VL ? " vl" : "",
-               v->flags & IR_VEC_GROUP0 ? " group0" : "");
+    buf_printf(b, " [%s n=%u sew=%u d=%u a=%u b=%u", ir_vec_info[v->op].name, v->n, 8u << v->sew, v->d, v->a, v->b);
+    buf_printf(b, "%s%s%s%s]", v->flags & IR_VEC_SCALAR ? " scalar" : "", v->flags & IR_VEC_MASKED ? " masked" : "",
+               v->flags & IR_VEC_VL ? " vl" : "", v->flags & IR_VEC_GROUP0 ? " group0" : "");
 }
 
 void ir_print(const struct ir *ir, struct buf *b)
@@ -184,13 +181,7 @@ void ir_print(const struct ir *ir, struct buf *b)
             } else if (*s == 'X') {
                 print_exit(ir, (unsigned)op->imm, b);
             } else {
-                print_ref(ir,
-                          *s == 'D'   ? op->d
-                          : *s == 'A' ? op->a
-                          : *s == 'B' ? op->b
-                          : *s == 'C' ? op->c
-                                      : op->e,
-                          b);
+                print_ref(ir, *s == 'D' ? op->d : *s == 'A' ? op->a : *s == 'B' ? op->b : *s == 'C' ? op->c : op->e, b);
             }
         }
         if (ir_op_info[op->op].flags & IRF_FAULT) {

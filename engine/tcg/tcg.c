@@ -180,9 +180,7 @@ static struct tcg_block *find_block(struct tcg_vcpu *v, uint64_t pc, bool *cache
         f = tlb_fetch(v, pc, &uncached, &cause, &tval);
     }
     if (b && b->generic && cache_count_variants(v->tcg, b->gpa, mode) < TCG_VARIANTS) {
-        cache_drop(
-            v->tcg,
-            b); /* others of its address are gone: there is room for special ones again */
+        cache_drop(v->tcg, b); /* others of its address are gone: there is room for special ones again */
         b = NULL;
     }
     *cacheable = f && !(f->tag & TLB_SLOW);
@@ -207,8 +205,9 @@ static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
     struct tcg_exit *x;
     v->in_code = true;
     v->n_enter++;
-    x = v->tcg->config.backend == TCG_JIT ? tcg_host()->enter(v, code)
-                                          : ir_interp(v, (struct tcg_block *)(uintptr_t)code);
+    x = v->tcg->config.backend == TCG_JIT
+            ? tcg_host()->enter(v, code)
+            : ir_interp(v, (struct tcg_block *)(uintptr_t)code);
     v->in_code = false;
     return x;
 }
@@ -240,8 +239,8 @@ static void stale_entry(struct tcg_vcpu *v)
 
 /* What the exit `from` may be linked to, now that b is the block that runs next: jumps lead to the oldest variant, a failing guard at the
  * start of a variant to the next younger one. NULL: to nothing. */
-static struct tcg_block *link_target(const struct tcg_vcpu *v, const struct tcg_exit *from,
-                                     uint64_t pc, const struct tcg_block *b)
+static struct tcg_block *link_target(const struct tcg_vcpu *v, const struct tcg_exit *from, uint64_t pc,
+                                     const struct tcg_block *b)
 {
     const struct tcg_block *s = from->block;
     /* pc_page of the target must equal that of the exit. */
@@ -249,8 +248,7 @@ static struct tcg_block *link_target(const struct tcg_vcpu *v, const struct tcg_
         from->off >= 4096 || b->mode != s->mode) {
         return NULL;
     }
-    return cache_next_variant(v->tcg, b->gpa, b->mode,
-                              from->guard && b->gpa == s->gpa ? s->serial : 0);
+    return cache_next_variant(v->tcg, b->gpa, b->mode, from->guard && b->gpa == s->gpa ? s->serial : 0);
 }
 
 /* Runs one stretch of translated code. `from` is the direct exit that led here, or NULL; returns the next one. */
@@ -260,8 +258,7 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
     uint64_t pc = *tcg_pc(v);
     struct tcg_jump *j = &v->space->jc[jc_index(pc)];
     const void *code = j->code;
-    if (j->pc != pc ||
-        (t->config.backend == TCG_INTERP && ((const struct tcg_block *)code)->invalid) ||
+    if (j->pc != pc || (t->config.backend == TCG_INTERP && ((const struct tcg_block *)code)->invalid) ||
         (from && (from->patch || from->guard))) {
         uint64_t evictions = t->stats.evictions;
         bool cacheable = false;
@@ -275,9 +272,7 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
             j = &v->space->jc[jc_index(pc)];
             *j = (struct tcg_jump){ pc, code_of(v, first) };
             v->space->clean = false;
-            struct tcg_block *to = from && evictions == t->stats.evictions
-                                       ? link_target(v, from, pc, b)
-                                       : NULL;
+            struct tcg_block *to = from && evictions == t->stats.evictions ? link_target(v, from, pc, b) : NULL;
             if (to) {
                 cache_link(t, from, to);
             }
@@ -341,8 +336,7 @@ static bool debug_step(struct tcg_vcpu *v)
     if (x) {
         *tcg_pc(v) = (v->pc_page + (uint64_t)(int64_t)x->off) & t->guest->pc_mask;
     }
-    bool asked_out = atomic_load(&v->exit_req) &&
-                     *tcg_pc(v) == pc; /* before its first effect */
+    bool asked_out = atomic_load(&v->exit_req) && *tcg_pc(v) == pc; /* before its first effect */
     return v->single && !asked_out;
 }
 
@@ -471,11 +465,9 @@ static int tcg_vm_init(struct vm *vm, struct err *e)
     }
     int rc = 0;
     if (t->config.cache_size < 1u << 20 || t->config.cache_size > 1u << 30) {
-        rc = err_set(e, -EINVAL, "tcg cache_size %zu is outside 1 MiB to 1 GiB",
-                     t->config.cache_size);
+        rc = err_set(e, -EINVAL, "tcg cache_size %zu is outside 1 MiB to 1 GiB", t->config.cache_size);
     } else if (t->config.backend == TCG_JIT && !tcg_host()) {
-        rc = err_set(e, -ENOTSUP,
-                     "engine tcg has no back end for this host; use backend 'interp'");
+        rc = err_set(e, -ENOTSUP, "engine tcg has no back end for this host; use backend 'interp'");
     } else {
         rc = cache_init(t, e);
     }
@@ -600,20 +592,18 @@ static void tcg_stats(struct vm *vm, struct buf *out)
     pthread_mutex_lock(&t->lock);
     struct tcg_stats s = t->stats;
     pthread_mutex_unlock(&t->lock);
-    buf_printf(
-        out,
-        "blocks %" PRIu64 "\ninsns %" PRIu64 "\ncode_bytes %" PRIu64 "\nevictions %" PRIu64
-        "\ninvalidations %" PRIu64 "\nlinks %" PRIu64 "\nrevokes %" PRIu64 "\n",
-        s.blocks, s.insns, s.code_bytes, s.evictions, s.invalidations, s.links, s.revokes);
+    buf_printf(out,
+               "blocks %" PRIu64 "\ninsns %" PRIu64 "\ncode_bytes %" PRIu64 "\nevictions %" PRIu64
+               "\ninvalidations %" PRIu64 "\nlinks %" PRIu64 "\nrevokes %" PRIu64 "\n",
+               s.blocks, s.insns, s.code_bytes, s.evictions, s.invalidations, s.links, s.revokes);
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         const struct tcg_vcpu *v = t->vcpus[i];
         buf_printf(out,
                    "cpu%u.enter %" PRIu64 "\ncpu%u.lookup %" PRIu64 "\ncpu%u.tlb_fill %" PRIu64
-                   "\ncpu%u.slow %" PRIu64 "\ncpu%u.exceptions %" PRIu64
-                   "\ncpu%u.interrupts %" PRIu64 "\ncpu%u.translations %" PRIu64
-                   "\ncpu%u.spaces %" PRIu64 "\n",
-                   i, v->n_enter, i, v->n_lookup, i, v->n_tlb_fill, i, v->n_slow, i,
-                   v->n_exception, i, v->n_interrupt, i, v->n_translate, i, v->n_space);
+                   "\ncpu%u.slow %" PRIu64 "\ncpu%u.exceptions %" PRIu64 "\ncpu%u.interrupts %" PRIu64
+                   "\ncpu%u.translations %" PRIu64 "\ncpu%u.spaces %" PRIu64 "\n",
+                   i, v->n_enter, i, v->n_lookup, i, v->n_tlb_fill, i, v->n_slow, i, v->n_exception,
+                   i, v->n_interrupt, i, v->n_translate, i, v->n_space);
     }
 }
 

@@ -115,8 +115,7 @@ uint32_t tcg_variant(struct tcg_trans *t)
     t->variant = t->generic ? TCG_VARIANT_UNKNOWN : t->entry_variant;
     if (!t->generic) {
         ir_ref word = ir_ldenv(t->ir, t->variant_offset, MO_32);
-        ir_brcond(t->ir, IR_NE, 32, word, ir_const(t->ir, t->variant),
-                  direct(t, t->off, IR_HINT_GUARD));
+        ir_brcond(t->ir, IR_NE, 32, word, ir_const(t->ir, t->variant), direct(t, t->off, IR_HINT_GUARD));
     }
     return t->variant;
 }
@@ -246,8 +245,8 @@ static const uint8_t *host_page(const struct tcg_fetch *f)
     return f->range->host + (f->gpa - f->range->base);
 }
 
-static void claim_pages(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f,
-                        bool near_end, struct pages *pg)
+static void claim_pages(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f, bool near_end,
+                        struct pages *pg)
 {
     memset(pg, 0, sizeof(*pg));
     pg->p[0] = cache_page(v->tcg, f->range, f->gpa);
@@ -290,12 +289,8 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     b->gpa = f.gpa | (uint64_t)start;
     b->gpa_page2 = UINT64_MAX;
     b->mode = tcg_block_mode(v, &f);
-    struct tcg_trans t = { .ir = v->ir,
-                           .cpu = v->cpu,
-                           .code = v->mode_code,
-                           .page = host_page(&f),
-                           .page2 = pg.f2 ? host_page(pg.f2) : NULL,
-                           .start = start };
+    struct tcg_trans t = { .ir = v->ir, .cpu = v->cpu, .code = v->mode_code, .page = host_page(&f),
+                           .page2 = pg.f2 ? host_page(pg.f2) : NULL, .start = start };
     pthread_mutex_lock(&tcg->lock);
     t.variant_offset = tcg->guest->variant_offset;
     t.generic = !t.variant_offset || cache_count_variants(tcg, b->gpa, b->mode) >= TCG_VARIANTS;
