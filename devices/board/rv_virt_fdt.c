@@ -22,11 +22,33 @@ struct tree {
     uint32_t *cpu, *intc; /* one a hart */
 };
 
+/* The ISA as a base and a list, block sizes, MMU (bindings riscv/extensions, riscv/cpus). */
+static void add_extensions(struct fdt *f, const struct riscv_cpu *cpu)
+{
+    static const struct {
+        enum riscv_feature ext;
+        const char *size;
+    } blocks[] = { { RISCV_EXT_ZICBOM, "riscv,cbom-block-size" },
+                   { RISCV_EXT_ZICBOZ, "riscv,cboz-block-size" },
+                   { RISCV_EXT_ZICBOP, "riscv,cbop-block-size" } };
+    char list[RISCV_ISA_MAX];
+
+    fdt_str(f, "riscv,isa-base", cpu->xlen == 32 ? "rv32i" : "rv64i");
+    fdt_bytes(f, "riscv,isa-extensions", list,
+              riscv_isa_list(&cpu->features, list, sizeof(list)));
+    for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++) {
+        if (RISCV_HAS(cpu->features, blocks[i].ext)) {
+            fdt_u32(f, blocks[i].size, RISCV_CACHE_BLOCK);
+        }
+    }
+    fdt_str(f, "mmu-type", riscv_mmu_type(&cpu->features, cpu->xlen));
+}
+
 static void add_cpu(struct tree *t, unsigned i)
 {
     const struct riscv_cpu *cpu = t->b->vm->vcpus[i]->cpu;
     struct fdt *f = t->f;
-    char isa[256];
+    char isa[RISCV_ISA_MAX];
 
     riscv_isa_string(cpu, isa, sizeof(isa));
     fdt_node_begin(f, "cpu@%x", i);
@@ -36,7 +58,7 @@ static void add_cpu(struct tree *t, unsigned i)
     fdt_str(f, "status", "okay");
     fdt_str(f, "compatible", "riscv");
     fdt_str(f, "riscv,isa", isa);
-    fdt_str(f, "mmu-type", riscv_mmu_type(cpu->features, cpu->xlen));
+    add_extensions(f, cpu);
     fdt_node_begin(f, "interrupt-controller");
     fdt_u32(f, "#interrupt-cells", 1);
     fdt_empty(f, "interrupt-controller");

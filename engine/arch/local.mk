@@ -5,6 +5,7 @@
 noinst_LIBRARIES += libarch.a
 libarch_a_SOURCES = \
 	engine/arch/riscv/cpu.h \
+	engine/arch/riscv/extensions.def \
 	engine/arch/riscv/features.c \
 	engine/arch/riscv/features.h \
 	engine/arch/riscv/gdb.c \

@@ -66,51 +66,135 @@ static void drop(struct fixture *x)
     loop_free(x->loop);
 }
 
+/* Where the canonical order puts a letter. */
+static int rank(char letter)
+{
+    const char *order = "iemafdqlcbkjtpvhn", *p = strchr(order, letter);
+    return p ? (int)(p - order) : 100;
+}
+
+/* Negative, zero or positive as a comes before or after b in an ISA string. */
+static int isa_order(const char *a, const char *b)
+{
+    int class_a = !a[1] ? 0 : a[0] == 'z' ? 1 : 2, class_b = !b[1] ? 0 : b[0] == 'z' ? 1 : 2;
+    int letter = class_a == 1 ? rank(a[1]) - rank(b[1]) : rank(a[0]) - rank(b[0]);
+    return class_a != class_b        ? class_a - class_b
+           : class_a == 2 || !letter ? strcmp(a, b)
+                                     : letter;
+}
+
 START_TEST(table_of_extensions_is_consistent)
 {
-    uint64_t seen = 0;
+    const char *before = "";
     for (unsigned i = 0; i < RISCV_EXT_COUNT; i++) {
-        ck_assert_ptr_nonnull(riscv_exts[i].name);
-        ck_assert_ptr_nonnull(riscv_exts[i].doc);
-        seen |= 1ull << riscv_exts[i].bit;
+        const struct riscv_ext *x = &riscv_exts[i];
+        AUTO_FREE char *list = xstrdup(x->needs);
+        char *rest = list, *word;
+        ck_assert_uint_eq(riscv_ext_find(x->name, strlen(x->name)), i);
+        ck_assert(x->doc && *x->doc && x->xlens);
+        while ((word = strsep(&rest, " ")) && *word) {
+            unsigned need = riscv_ext_find(word, strlen(word));
+            ck_assert_msg(need < RISCV_EXT_COUNT && need != i, "%s needs %s", x->name, word);
+            ck_assert_msg(!(x->flags & RISCV_EXT_READY) || (x->flags & RISCV_EXT_DERIVED) ||
+                              (riscv_exts[need].flags & RISCV_EXT_READY),
+                          "%s is offered, %s is not", x->name, word);
+        }
+        if (x->flags & RISCV_EXT_IN_ISA) {
+            ck_assert_msg(!*before || isa_order(before, x->name) < 0, "%s, %s", before,
+                          x->name);
+            before = x->name;
+        }
     }
-    ck_assert_uint_eq(seen, (1ull << RISCV_EXT_COUNT) - 1);
+    ck_assert_uint_eq(riscv_ext_find("zb", 2), RISCV_EXT_COUNT);
 }
 END_TEST
 
+/* The model's ISA string. */
+static const char *isa_of(const char *model, unsigned xlen)
+{
+    static char isa[RISCV_ISA_MAX];
+    struct riscv_features f;
+    struct err e = ERR_INIT;
+    ck_assert_msg(riscv_features_parse(model, xlen, &f, &e) == 0, "%s: %s", model, e.msg);
+    riscv_isa_format(&f, xlen, isa, sizeof(isa));
+    return isa;
+}
+
+/* The string names the extension. */
+static bool names(const char *isa, const char *ext)
+{
+    size_t n = strlen(ext);
+    for (const char *p = isa; (p = strstr(p, ext)); p++) {
+        if ((p[-1] == '_' && (p[n] == '_' || !p[n])) ||
+            (n == 1 && p < isa + strcspn(isa, "_"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 START_TEST(isa_string_is_what_kernels_parse)
 {
-    uint64_t f = 0;
-    char isa[256], cut[8];
-    ck_assert_int_eq(riscv_features_parse("max", 64, &f, NULL), 0);
-    riscv_isa_format(f, 64, isa, sizeof(isa));
-    ck_assert_str_eq(isa,
-                     "rv64imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svadu_svvptc");
-    ck_assert_str_eq(riscv_mmu_type(f, 64), "riscv,sv57");
-    riscv_isa_format(f, 64, cut, sizeof(cut));
+    struct riscv_features f;
+    char isa[RISCV_ISA_MAX], cut[8];
+    ck_assert_int_eq(riscv_features_parse("rva20s64", 64, &f, NULL), 0);
+    riscv_isa_format(&f, 64, isa, sizeof(isa));
+    ck_assert_str_eq(isa, "rv64imafdc_ziccamoa_ziccif_zicclsm_ziccrse_zicntr_zicsr_zifencei_"
+                          "zmmul_za128rs_zaamo_zalrsc_zca_zcd_ssccptr_sstvala_sstvecd_svade_"
+                          "svbare");
+    ck_assert_str_eq(riscv_mmu_type(&f, 64), "riscv,sv39");
+    riscv_isa_format(&f, 64, cut, sizeof(cut));
     ck_assert_str_eq(cut, "rv64ima");
-    ck_assert_int_eq(
-        riscv_features_parse("rv64,zba=off,sstc=off,sv57=off,svadu=off,svvptc=off", 64, &f,
-                             NULL),
-        0);
-    riscv_isa_format(f, 64, isa, sizeof(isa));
-    ck_assert_str_eq(isa, "rv64imafdc_zicntr_zicsr_zifencei_zbb_zbs");
-    ck_assert_str_eq(riscv_mmu_type(f, 64), "riscv,sv48");
+    ck_assert_int_eq(riscv_features_parse("rv64,sv57=off", 64, &f, NULL), 0);
+    ck_assert_str_eq(riscv_mmu_type(&f, 64), "riscv,sv48");
     ck_assert_int_eq(riscv_features_parse("rv32", 32, &f, NULL), 0);
-    riscv_isa_format(f, 32, isa, sizeof(isa));
-    ck_assert_str_eq(isa,
-                     "rv32imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svadu_svvptc");
-    ck_assert_str_eq(riscv_mmu_type(f, 32), "riscv,sv32");
+    ck_assert_str_eq(riscv_mmu_type(&f, 32), "riscv,sv32");
+    ck_assert(names(isa_of("rv32", 32), "zcf"));
+    ck_assert(!names(isa_of("rv64", 64), "zcf"));
+}
+END_TEST
+
+START_TEST(isa_list_has_the_names_of_the_string)
+{
+    struct riscv_features f;
+    char list[RISCV_ISA_MAX], isa[RISCV_ISA_MAX], joined[RISCV_ISA_MAX] = "rv64";
+    ck_assert_int_eq(riscv_features_parse("max", 64, &f, NULL), 0);
+    size_t n = riscv_isa_list(&f, list, sizeof(list));
+    for (size_t i = 0; i < n; i += strlen(list + i) + 1) {
+        strcat(joined, list[i + 1] ? "_" : "");
+        strcat(joined, list + i);
+    }
+    riscv_isa_format(&f, 64, isa, sizeof(isa));
+    ck_assert_str_eq(joined, isa);
+    ck_assert_uint_eq(riscv_isa_list(&f, list, 5), 4); /* "i", "m" */
+}
+END_TEST
+
+START_TEST(switching_takes_what_depends_along)
+{
+    ck_assert(names(isa_of("max", 64), "b"));
+    ck_assert(!names(isa_of("max,zbb=off", 64), "b"));
+    ck_assert(names(isa_of("max,zbb=off", 64), "zba"));
+    ck_assert(!names(isa_of("max,b=off", 64), "zba"));
+    ck_assert(!names(isa_of("max,f=off", 64), "d"));
+    ck_assert(!names(isa_of("max,f=off", 64), "zcd"));
+    ck_assert(!names(isa_of("rva20u64", 64), "zba"));
+    ck_assert(names(isa_of("rva20u64,b=on", 64), "zbs"));
+    ck_assert(!names(isa_of("rva20u64", 64), "ssccptr"));
+    ck_assert(names(isa_of("rva20u64,sstc=on,sv39=on", 64), "sstc"));
+    ck_assert(names(isa_of("rva22s64", 64), "svade"));
+    ck_assert(!names(isa_of("max", 64), "svade"));
+    ck_assert(names(isa_of("max,svade=on", 64), "svade"));
 }
 END_TEST
 
 START_TEST(misa_names_letters_and_width)
 {
-    uint64_t f = 0;
-    ck_assert_int_eq(riscv_features_parse("max", 64, &f, NULL), 0);
-    ck_assert_uint_eq(riscv_misa(f, 64), 0x800000000014112d);
-    ck_assert_int_eq(riscv_features_parse("max,d=off", 32, &f, NULL), 0);
-    ck_assert_uint_eq(riscv_misa(f, 32), 0x40141125);
+    struct riscv_features f;
+    ck_assert_int_eq(riscv_features_parse("rv64", 64, &f, NULL), 0);
+    ck_assert_uint_eq(riscv_misa(&f, 64) & ~(1ull << 21), 0x800000000014112f);
+    ck_assert_int_eq(riscv_features_parse("max,d=off,zbs=off", 32, &f, NULL), 0);
+    ck_assert_uint_eq(riscv_misa(&f, 32) & ~(1ull << 21), 0x40141125);
 }
 END_TEST
 
@@ -118,18 +202,30 @@ START_TEST(bad_cpu_models_are_named)
 {
     static const struct {
         const char *model, *says;
-    } bad[] = { { "cortex-a72", "max, rv64" }, { "rv32", "max, rv64" },
-                { "", "CPU model" },           { "rv64,vector=on", "'vector'" },
-                { "rv64,zba", "zba" },         { "rv64,zba=maybe", "on or" },
-                { "rv64,i=off", "'i'" },       { "rv64,f=off", "'d' needs 'f'" },
-                { "rv64,", "on or" },          { "rv64,sv39=off", "sv39" },
-                { "rv64,=off", "extension" } };
+    } bad[] = { { "cortex-a72", "max, rv64" },
+                { "rv32", "max, rv64" },
+                { "rva24u64", "rva23u64" },
+                { "", "CPU model" },
+                { "rv64,vector=on", "'vector'" },
+                { "rv64,zba", "zba" },
+                { "rv64,zba=maybe", "on, " },
+                { "rv64,i=off", "'i'" },
+                { "rv64,f=off,d=on", "'d' needs 'f'" },
+                { "rv64,d=on,f=off", "'d' needs 'f'" },
+                { "rv64,zcd=off", "c d" },
+                { "rv64,", "on, " },
+                { "rv64,sv39=off", "sv39" },
+                { "rv64,=off", "extension" },
+                { "rv64,vlen=100", "vlen=100" },
+                { "rv64,vlen=", "power of two" },
+                { "rv64,vlen=9999999999999", "power of two" },
+                { "rva20u64,vlen=256", "vectors" } };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct err e = ERR_INIT;
-        uint64_t f = 42;
+        struct riscv_features f = { .word = { 42 } };
         ck_assert_int_eq(riscv_features_parse(bad[i].model, 64, &f, &e), -EINVAL);
         ck_assert_msg(strstr(e.msg, bad[i].says) != NULL, "%s: %s", bad[i].model, e.msg);
-        ck_assert_uint_eq(f, 42);
+        ck_assert_uint_eq(f.word[0], 42);
     }
     struct err e = ERR_INIT;
     struct loop *loop = loop_new(&e);
@@ -160,9 +256,10 @@ START_TEST(reset_gives_the_power_on_state)
     ck_assert_uint_eq(c->mstatus, 0xaull << 32);
     ck_assert_uint_eq(c->menvcfg, MENVCFG_ADUE);
     ck_assert_uint_eq(c->res_addr, UINT64_MAX);
-    ck_assert_uint_eq(c->misa, riscv_misa(c->features, 64));
+    ck_assert_uint_eq(c->misa, riscv_misa(&c->features, 64));
     drop(&x);
-    make(&x, &riscv64_arch, "max,svadu=off,svvptc=off,s=off,u=off,sstc=off,sv39=off,sv48=off,sv57=off");
+    make(&x, &riscv64_arch,
+         "max,svadu=off,svvptc=off,s=off,u=off,sstc=off,sv39=off,sv48=off,sv57=off");
     ck_assert_uint_eq(x.c->menvcfg, 0);
     ck_assert_uint_eq(x.c->mstatus, 0);
     drop(&x);
@@ -352,6 +449,8 @@ static Suite *suite_riscv(void)
     TCase *c = tcase_create("riscv");
     tcase_add_test(c, table_of_extensions_is_consistent);
     tcase_add_test(c, isa_string_is_what_kernels_parse);
+    tcase_add_test(c, isa_list_has_the_names_of_the_string);
+    tcase_add_test(c, switching_takes_what_depends_along);
     tcase_add_test(c, misa_names_letters_and_width);
     tcase_add_test(c, bad_cpu_models_are_named);
     tcase_add_test(c, reset_gives_the_power_on_state);

@@ -338,6 +338,8 @@ START_TEST(device_tree_is_address_compatible)
     check_str(fdt, "/chosen", "bootargs", "console=ttyS0");
     check_str(fdt, "/chosen", "stdout-path", "/soc/serial@10000000");
     check_str(fdt, "/cpus/cpu@3", "mmu-type", "riscv,sv57");
+    check_str(fdt, "/cpus/cpu@3", "riscv,isa-base", "rv64i");
+    check_str(fdt, "/cpus/cpu@3", "riscv,isa-extensions", "i");
     ck_assert_uint_eq(cell(fdt, "/cpus", "timebase-frequency", 0), 10000000);
     ck_assert_uint_eq(cell(fdt, "/memory@80000000", "reg", 3), RAM_SIZE);
     ck_assert_uint_eq(cell(fdt, "/soc/plic@c000000", "riscv,ndev", 0), 96);

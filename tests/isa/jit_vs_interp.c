@@ -10,12 +10,11 @@
  * case is printed with the command that repeats it alone.
  */
 #include "engine/arch/riscv/cpu.h"
-#include "engine/arch/riscv/features.h"
 #include "engine/base/log.h"
 #include "engine/core/bus.h"
 #include "engine/core/vm.h"
 #include "engine/tcg/gen/isa.h"
-#include "engine/tcg/guest_riscv/riscv_isa.h"
+#include "engine/tcg/guest_riscv/trans.h"
 #include "engine/tcg/tcg.h"
 
 #include <inttypes.h>
@@ -187,7 +186,7 @@ struct program {
     uint64_t data_seed;
 };
 
-static void make_program(struct program *p, uint64_t features)
+static void make_program(struct program *p, isa_features features)
 {
     struct isa_pick pick = { .features = features, .rng = rnd, .accept = accept };
     unsigned insns = 4 + rnd(NULL) % 28;
@@ -285,7 +284,7 @@ static bool compare(struct machine *j, struct machine *i)
     return ok;
 }
 
-static void show(const struct program *p, unsigned start, uint64_t features, unsigned xlen)
+static void show(const struct program *p, unsigned start, isa_features features, unsigned xlen)
 {
     for (unsigned i = 0; i < p->n;) {
         char text[96];
@@ -317,9 +316,6 @@ int main(int argc, char **argv)
     struct loop *loop = loop_new(&e);
     struct machine jit, interp;
     uint64_t passed = 0, failed = 0, loops = 0;
-    uint64_t features = RISCV_ISA_I | RISCV_ISA_M | RISCV_ISA_A | RISCV_ISA_F | RISCV_ISA_D | RISCV_ISA_C |
-                        RISCV_ISA_ZICSR | RISCV_ISA_ZIFENCEI | RISCV_ISA_ZBA | RISCV_ISA_ZBB |
-                        RISCV_ISA_ZBS | RISCV_ISA_PRIV | (xlen == 64 ? RISCV_ISA_RV64 : RISCV_ISA_RV32);
     log_init("jit_vs_interp", LOG_DEBUG, 2);
     if (verbose) {
         log_set_trace("ioeh");
@@ -327,6 +323,7 @@ int main(int argc, char **argv)
     signal(SIGALRM, on_alarm);
     make(&jit, TCG_JIT, (unsigned)xlen, loop);
     make(&interp, TCG_INTERP, (unsigned)xlen, loop);
+    isa_features features = riscv_isa_of(jit.cpu);
     printf("seed %" PRIu64 ", cases %" PRIu64 " to %" PRIu64 ", RV%" PRIu64 "\n", seed, from,
            from + count - 1, xlen);
     for (uint64_t n = from; n < from + count; n++) {

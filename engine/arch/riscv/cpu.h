@@ -7,6 +7,8 @@
 #ifndef VMD_ARCH_RISCV_CPU_H
 #define VMD_ARCH_RISCV_CPU_H
 
+#include "engine/arch/riscv/features.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,8 +57,9 @@ struct riscv_cpu {
     /* Not architectural, not saved: set by cpu_init. */
     struct vcpu *vcpu;
     uint64_t hartid;
-    uint64_t features; /* enum riscv_feature bits (features.h) */
-    uint8_t pmp_used;  /* number of the highest active entry + 1, derived */
+    struct riscv_features features;
+    uint64_t decode[2]; /* the translator's: which instructions there are; 0: not worked out */
+    uint8_t pmp_used;   /* number of the highest active entry + 1, derived */
     /* GiB of virtual space (va >> 30) where the translator cached parts of superpages; */
     uint8_t n_superpages;
     uint64_t superpages[8]; /* more than 8: anywhere */

@@ -150,7 +150,7 @@ static bool cpu_has_work(struct vcpu *v)
 static int init_hart(struct vcpu *v, const char *model, unsigned xlen, struct err *e)
 {
     struct riscv_cpu *c = v->cpu;
-    uint64_t features;
+    struct riscv_features features;
     int ret = riscv_features_parse(model && *model ? model : "max", xlen, &features, e);
     if (ret < 0) {
         return ret;
@@ -192,7 +192,7 @@ static void cpu_reset(struct vcpu *v)
     c->pmp_used = 0;
     c->priv = RISCV_M;
     c->res_addr = UINT64_MAX;
-    c->misa = riscv_misa(c->features, xlen);
+    c->misa = riscv_misa(&c->features, xlen);
     if (xlen == 64) {
         uint64_t u = RISCV_HAS(c->features, RISCV_EXT_U) ? 2ull << 32 : 0;
         uint64_t s = RISCV_HAS(c->features, RISCV_EXT_S) ? 2ull << 34 : 0;
@@ -201,7 +201,9 @@ static void cpu_reset(struct vcpu *v)
     c->stimecmp = UINT64_MAX;
     /* A device tree with svadu and without svade says that hardware updates are on from the
      * start. */
-    c->menvcfg = RISCV_HAS(c->features, RISCV_EXT_SVADU) ? MENVCFG_ADUE : 0;
+    bool adue = RISCV_HAS(c->features, RISCV_EXT_SVADU) &&
+                !RISCV_HAS(c->features, RISCV_EXT_SVADE);
+    c->menvcfg = adue ? MENVCFG_ADUE : 0;
     riscv_stimecmp_changed(c);
 }
 
@@ -222,7 +224,7 @@ static void cpu_boot(struct vcpu *v, uint64_t pc, uint64_t arg0, uint64_t arg1, 
 
 void riscv_isa_string(const struct riscv_cpu *c, char *out, size_t n)
 {
-    riscv_isa_format(c->features, c->xlen, out, n);
+    riscv_isa_format(&c->features, c->xlen, out, n);
 }
 
 const struct arch_ops riscv64_arch = {

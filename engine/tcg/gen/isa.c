@@ -230,7 +230,7 @@ static void put_operands(struct out *out, const struct text *text, const char *s
     }
 }
 
-unsigned isa_disas(const struct isa *isa, uint64_t pc, uint64_t bits, uint64_t features,
+unsigned isa_disas(const struct isa *isa, uint64_t pc, uint64_t bits, isa_features features,
                    unsigned address_bits, char *buf, size_t n)
 {
     struct out out = { buf, n, 0 };

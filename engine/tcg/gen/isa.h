@@ -20,6 +20,10 @@ enum {
     ISA_MAX_CONSTRAINTS = 4
 };
 
+/* A set of features of a .isa file, a bit each. */
+typedef unsigned __int128 isa_features;
+#define ISA_FEATURE(n) ((isa_features)1 << (n))
+
 /* How an operand is written. */
 enum isa_kind {
     ISA_DEC,   /* signed decimal */
@@ -86,7 +90,7 @@ struct isa_insn {
     const char *ident; /* unique: mnemonic and variant, in [a-z0-9_] */
     uint8_t width;     /* bits */
     uint64_t mask, match;
-    uint64_t features; /* all of these are needed */
+    isa_features features; /* all of these are needed */
     const struct isa_format *format;
     uint8_t constraint_count;
     struct isa_constraint constraints[ISA_MAX_CONSTRAINTS];
@@ -100,7 +104,7 @@ struct isa {
     size_t feature_count;
     const char *const *features;
     /* Index of the instruction that bits encode, 0 when illegal. */
-    unsigned (*find)(uint64_t bits, uint64_t features);
+    unsigned (*find)(uint64_t bits, isa_features features);
     unsigned (*length)(uint64_t bits); /* in bytes, from the leading bits */
 };
 
@@ -123,12 +127,12 @@ bool isa_insn_allows(const struct isa_insn *insn, uint64_t bits);
  * that is illegal under features becomes ".2byte 0x..." or ".4byte 0x...".
  * Returns the instruction's length in bytes.
  */
-unsigned isa_disas(const struct isa *isa, uint64_t pc, uint64_t bits, uint64_t features,
+unsigned isa_disas(const struct isa *isa, uint64_t pc, uint64_t bits, isa_features features,
                    unsigned address_bits, char *buf, size_t n);
 
 /* What a random instruction may look like. */
 struct isa_pick {
-    uint64_t features;             /* instructions that need others are not drawn */
+    isa_features features;         /* instructions that need others are not drawn */
     uint64_t (*rng)(void *opaque); /* 64 random bits */
     /*
      * Optional: draws an instruction or says no to it.

@@ -96,7 +96,7 @@ def emit_header(isa, sources):
     out.add("};")
     out.add()
     for number, (feature, doc) in enumerate(isa.features.items()):
-        out.add(f"#define {feature_name(isa, feature)} (UINT64_C(1) << {number}) /* {doc} */")
+        out.add(f"#define {feature_name(isa, feature)} ISA_FEATURE({number}) /* {doc} */")
     out.add()
     for struct, members in structs(isa).items():
         out.add(f"struct {name}_{struct} {{")
@@ -144,7 +144,7 @@ def emit_header_functions(out, isa):
     out.add(f" * {name.upper()}_OP_ILLEGAL (0) with the length filled in when there is no such")
     out.add(" * instruction.")
     out.add(" */")
-    out.add(f"unsigned {name}_decode({word_type(isa)} bits, uint64_t features, "
+    out.add(f"unsigned {name}_decode({word_type(isa)} bits, isa_features features, "
             f"struct {name}_insn *insn);")
     out.add()
     out.add("/*")
@@ -288,7 +288,7 @@ def emit_decode(isa, sources, header):
         out.add()
     widths = [width for width, _ in isa.lengths]
     for width in widths:
-        out.add(f"static unsigned find_{width}({word} b, uint64_t f, "
+        out.add(f"static unsigned find_{width}({word} b, isa_features f, "
                 f"struct {isa.name}_insn *insn)")
         out.add("{")
         known = next((cond[0] for size, cond in isa.lengths if size == width and cond), 0)
@@ -296,7 +296,7 @@ def emit_decode(isa, sources, header):
         out.add("return 0;", 1)
         out.add("}")
         out.add()
-    out.add(f"unsigned {isa.name}_decode({word} bits, uint64_t features, "
+    out.add(f"unsigned {isa.name}_decode({word} bits, isa_features features, "
             f"struct {isa.name}_insn *insn)")
     out.add("{")
     out.add(f"unsigned length = {isa.name}_insn_length(bits);", 1)
@@ -369,7 +369,7 @@ def emit_tables(isa, sources, header):
     out.add("static const char *const features[] = {" +
             ", ".join(c_string(name) for name in isa.features) + "};")
     out.add()
-    out.add("static unsigned find(uint64_t bits, uint64_t enabled)")
+    out.add("static unsigned find(uint64_t bits, isa_features enabled)")
     out.add("{")
     out.add(f"struct {isa.name}_insn insn;", 1)
     out.add()

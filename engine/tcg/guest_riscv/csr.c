@@ -364,7 +364,7 @@ static void epc_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t 
 static uint64_t misa_read(const struct riscv_cpu *c, unsigned n)
 {
     (void)n;
-    return riscv_misa(c->features, c->xlen);
+    return riscv_misa(&c->features, c->xlen);
 }
 
 static uint64_t mhartid_read(const struct riscv_cpu *c, unsigned n)

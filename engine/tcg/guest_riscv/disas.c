@@ -6,7 +6,7 @@
 
 unsigned riscv_disas(uint64_t pc, uint32_t bits, unsigned xlen, char *buf, size_t n)
 {
-    uint64_t features = UINT64_MAX & ~(xlen == 32 ? RISCV_ISA_RV64 : RISCV_ISA_RV32);
+    isa_features features = ~(xlen == 32 ? RISCV_ISA_RV64 : RISCV_ISA_RV32);
 
     return isa_disas(&riscv_isa, pc, bits, features, xlen, buf, n);
 }

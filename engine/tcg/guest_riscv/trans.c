@@ -33,28 +33,40 @@ static const struct ir_global globals[RISCV_GLOBALS] = {
     F(29, "ft9"),    F(30, "ft10"),   F(31, "ft11"),
 };
 
-/* From the features of a hart to those of the instruction tables. */
-static const struct {
-    enum riscv_feature ext;
-    uint64_t isa;
-} ext_map[] = {
-    { RISCV_EXT_I, RISCV_ISA_I },         { RISCV_EXT_M, RISCV_ISA_M },
-    { RISCV_EXT_A, RISCV_ISA_A },         { RISCV_EXT_F, RISCV_ISA_F },
-    { RISCV_EXT_D, RISCV_ISA_D },         { RISCV_EXT_C, RISCV_ISA_C },
-    { RISCV_EXT_ZICSR, RISCV_ISA_ZICSR }, { RISCV_EXT_ZIFENCEI, RISCV_ISA_ZIFENCEI },
-    { RISCV_EXT_ZBA, RISCV_ISA_ZBA },     { RISCV_EXT_ZBB, RISCV_ISA_ZBB },
-    { RISCV_EXT_ZBS, RISCV_ISA_ZBS },
-};
-
-static uint64_t isa_features(const struct tcg_trans *t)
+/* Whether a hart has what a feature of riscv.isa stands for: an extension, or one of several
+ * ("zbb_or_zbkb"). */
+static bool has_feature(const struct riscv_cpu *c, const char *name)
 {
-    uint64_t have = cpu_of(t)->features, result = RISCV_ISA_PRIV;
+    const char *end = strstr(name, "_or_");
+    unsigned ext = riscv_ext_find(name, end ? (size_t)(end - name) : strlen(name));
+
+    if (ext < RISCV_EXT_COUNT && RISCV_HAS(c->features, ext)) {
+        return true;
+    }
+    return end && has_feature(c, end + 4);
+}
+
+isa_features riscv_isa_of(const struct riscv_cpu *c)
+{
+    isa_features result = RISCV_ISA_PRIV | (c->xlen == 32 ? RISCV_ISA_RV32 : RISCV_ISA_RV64);
     size_t i;
 
-    for (i = 0; i < sizeof(ext_map) / sizeof(ext_map[0]); i++) {
-        result |= RISCV_HAS(have, ext_map[i].ext) ? ext_map[i].isa : 0;
+    for (i = 0; i < riscv_isa.feature_count; i++) {
+        result |= has_feature(c, riscv_isa.features[i]) ? ISA_FEATURE(i) : 0;
     }
-    return result | (is_rv32(t) ? RISCV_ISA_RV32 : RISCV_ISA_RV64);
+    return result;
+}
+
+/* Worked out when the hart's first instruction is translated. */
+static isa_features hart_features(struct riscv_cpu *c)
+{
+    if (c->decode[0] == 0) {
+        isa_features f = riscv_isa_of(c);
+
+        c->decode[1] = (uint64_t)(f >> 64);
+        c->decode[0] = (uint64_t)f;
+    }
+    return (isa_features)c->decode[1] << 64 | c->decode[0];
 }
 
 uint32_t insn_bits(struct tcg_trans *t)
@@ -68,7 +80,7 @@ bool riscv_tcg_translate(struct tcg_trans *t)
 {
     struct riscv_insn insn;
 
-    if (riscv_decode(insn_bits(t), isa_features(t), &insn) == RISCV_OP_ILLEGAL) {
+    if (riscv_decode(insn_bits(t), hart_features(t->cpu), &insn) == RISCV_OP_ILLEGAL) {
         t->next_off = t->off + insn.length;
         return trans_illegal(t);
     }
@@ -162,11 +174,11 @@ ir_ref pc_value(struct tcg_trans *t, int64_t off)
     {                                                                                          \
         .name = guest_name, .globals = globals, .n_globals = RISCV_GLOBALS,                    \
         .pc_offset = offsetof(struct riscv_cpu, pc), .insn_align = 2, .insn_max = 4,           \
-        .fp_flags = offsetof(struct riscv_cpu, fflags), .fp_inexact = 1,                       \
-        .pc_mask = mask, .mode = riscv_tcg_mode, .walk = riscv_tcg_walk,                       \
-        .bus_fault = riscv_tcg_bus_fault, .align_fault = riscv_tcg_align_fault,                \
-        .exception = riscv_tcg_exception, .interrupt = riscv_tcg_interrupt,                    \
-        .translate = riscv_tcg_translate, .disas = riscv_tcg_disas, .dump = riscv_tcg_dump,    \
+        .fp_flags = offsetof(struct riscv_cpu, fflags), .fp_inexact = 1, .pc_mask = mask,      \
+        .mode = riscv_tcg_mode, .walk = riscv_tcg_walk, .bus_fault = riscv_tcg_bus_fault,      \
+        .align_fault = riscv_tcg_align_fault, .exception = riscv_tcg_exception,                \
+        .interrupt = riscv_tcg_interrupt, .translate = riscv_tcg_translate,                    \
+        .disas = riscv_tcg_disas, .dump = riscv_tcg_dump,                                      \
     }
 
 const struct tcg_guest riscv64_guest = GUEST("riscv64", UINT64_MAX);

@@ -97,6 +97,8 @@ ir_ref pc_value(struct tcg_trans *t, int64_t off);
 
 /* The instruction is illegal: raises with its bits, ends the block. Returns false. */
 bool trans_illegal(struct tcg_trans *t);
+/* The features of riscv.isa that this hart has. */
+isa_features riscv_isa_of(const struct riscv_cpu *c);
 /* Bits of the instruction being translated (16 or 32, zero-extended). */
 uint32_t insn_bits(struct tcg_trans *t);
 
