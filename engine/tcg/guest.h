@@ -52,6 +52,8 @@ struct tcg_guest {
     uint8_t fp_inexact;  /* its bit for "inexact" */
     uint32_t vl_offset;  /* of the 64-bit vector length in elements, for IR_VEC_VL; 0: none */
     uint32_t variant_offset; /* of the 32-bit word that tells variants of a block apart (see tcg_variant); 0: none */
+    uint32_t res_addr;   /* offset of the reserved address (UINT64_MAX: none) of load-reserved, for ir_sc_hint() */
+    uint32_t res_value;  /* offset of the value that it read */
     uint64_t pc_mask;    /* virtual addresses wrap here: UINT64_MAX, or UINT32_MAX */
 
     struct tcg_mode (*mode)(void *cpu);

@@ -581,6 +581,11 @@ void ir_vec_hint(struct ir *ir, const struct ir_vec *v)
     }
 }
 
+void ir_sc_hint(struct ir *ir, unsigned w)
+{
+    ir_fp_hint(ir, IR_SC, w);
+}
+
 void ir_insn(struct ir *ir, int32_t off)
 {
     ir->insn_off = off;

@@ -71,7 +71,8 @@ enum { IR_CALL_PURE = 1 /* result depends on the arguments alone; may be removed
 enum ir_fp { IR_FP_NONE, IR_FP_ADD, IR_FP_SUB, IR_FP_MUL, IR_FP_DIV, IR_FP_SQRT,
              IR_FP_MADD /* a * b + c */, IR_FP_MSUB /* a * b - c */, IR_FP_NMSUB /* c - a * b */,
              IR_FP_NMADD /* -(a * b) - c */, IR_FP_EQ /* quiet; d is 0 or 1 */, IR_FP_LT, IR_FP_LE,
-             IR_FP_FROM_I32 /* of a, sign-extended; exact in 64 bits */ };
+             IR_FP_FROM_I32 /* of a, sign-extended; exact in 64 bits */,
+             IR_SC /* no arithmetic: see ir_sc_hint() */ };
 
 /*
  * What a call computes on vectors that lie in the CPU state, so that a host may do it inline. The called function is right in all
@@ -216,6 +217,9 @@ ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir
 void ir_fp_hint(struct ir *ir, enum ir_fp kind, unsigned w);
 /* The same for vectors; copies *v. Past IR_MAX_VECS of a block nothing is said, and the function runs. */
 void ir_vec_hint(struct ir *ir, const struct ir_vec *v);
+/* Says that the call just emitted stores b (of w bits) at a if the reservation of tcg_guest.res_addr is for a and memory
+ * there still equals res_value, ends the reservation, and returns 0 when it stored, else 1. */
+void ir_sc_hint(struct ir *ir, unsigned w);
 
 /* pc of the CPU state = v: before IR_EXIT_LOOKUP and before helpers that leave for good. */
 void ir_setpc(struct ir *ir, ir_ref v);

@@ -27,6 +27,7 @@ libtcg_a_SOURCES = \
 	engine/tcg/host_x86_64/emit.h \
 	engine/tcg/host_x86_64/exits.c \
 	engine/tcg/host_x86_64/fp.c \
+	engine/tcg/host_x86_64/atomic.c \
 	engine/tcg/host_x86_64/memory.c \
 	engine/tcg/host_x86_64/regs.c \
 	engine/tcg/host_x86_64/target.c \

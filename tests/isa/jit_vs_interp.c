@@ -186,13 +186,48 @@ struct program {
     uint64_t data_seed;
 };
 
-static void make_program(struct program *p, isa_features features)
+static void put32(struct program *p, uint32_t bits)
+{
+    memcpy(p->bytes + p->n, &bits, 4);
+    p->n += 4;
+}
+
+/* What chance alone does not make: a store-conditional that may succeed, an atomic whose result nobody wants. */
+static void put_atomic(struct program *p, unsigned xlen)
+{
+    uint64_t r = rnd(NULL);
+    uint32_t rs1 = 1 + r % 31, rd = (uint32_t)(r >> 8) % 32, rs2 = (uint32_t)(r >> 16) % 32;
+    uint32_t size = xlen == 64 ? 2 + (r >> 24 & 1) : 2, order = (r >> 25 & 3) << 25;
+    uint32_t common = 0x2f | size << 12 | rs1 << 15 | order;
+    if (r >> 32 & 1) {
+        static const uint8_t kinds[] = { 0, 1, 4, 8, 12, 16, 20, 24, 28 };
+        put32(p, common | rs2 << 20 | (uint32_t)kinds[(r >> 40) % sizeof(kinds)] << 27);
+        return;
+    }
+    put32(p, common | (rd == rs1 ? 0 : rd) << 7 | 2u << 27); /* lr */
+    if (r >> 33 & 1) {
+        put32(p, 0x00128293 ^ (uint32_t)(r >> 44 & 0xf) << 20); /* addi t0, t0, n */
+    }
+    if ((r >> 34 & 7) == 0) {
+        size ^= xlen == 64; /* of the other width */
+        common = 0x2f | size << 12 | rs1 << 15 | order;
+    }
+    put32(p, common | (uint32_t)(r >> 50 & 31) << 7 | rs2 << 20 | 3u << 27); /* sc */
+    if ((r >> 56 & 3) == 0) { /* fails: the reservation is used up */
+        put32(p, common | (uint32_t)(r >> 58 & 31) << 7 | rs1 << 20 | 3u << 27);
+    }
+}
+
+static void make_program(struct program *p, isa_features features, unsigned xlen)
 {
     struct isa_pick pick = { .features = features, .rng = rnd, .accept = accept };
     unsigned insns = 4 + rnd(NULL) % 28;
     p->n = 0;
     for (unsigned i = 0; i < insns; i++) {
         uint64_t bits;
+        if (rnd(NULL) % 16 == 0) {
+            put_atomic(p, xlen);
+        }
         isa_random(&riscv_isa, &pick, &bits);
         unsigned len = riscv_isa.length(bits);
         memcpy(p->bytes + p->n, &bits, len);
@@ -329,7 +364,7 @@ int main(int argc, char **argv)
     for (uint64_t n = from; n < from + count; n++) {
         struct program p;
         state = seed * 0x100000001b3ull ^ n * 0x9e3779b97f4a7c15ull;
-        make_program(&p, features);
+        make_program(&p, features, (unsigned)xlen);
         /* One case in four lies across a page's end. */
         unsigned start = rnd(NULL) % 4 ? 0 : 4096 - (unsigned)(rnd(NULL) % p.n & ~1ull);
         load(&jit, &p, (unsigned)xlen, start);

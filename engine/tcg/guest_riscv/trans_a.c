@@ -56,20 +56,24 @@ bool trans_lr_d(struct tcg_trans *t, const struct riscv_amo *a)
     return load_reserved(t, a, MO_D);
 }
 
+static bool store_conditional(struct tcg_trans *t, const struct riscv_amo *a, ir_helper fn,
+                              unsigned flags, unsigned w)
+{
+    ir_ref done = ir_call(t->ir, fn, flags, true, address_of(t, a), get_x(t, a->rs2), IR_NONE);
+
+    ir_sc_hint(t->ir, w);
+    set_x(t, a->rd, done);
+    return true;
+}
+
 bool trans_sc_w(struct tcg_trans *t, const struct riscv_amo *a)
 {
-    set_x(t, a->rd,
-          ir_call(t->ir, riscv_sc_w, riscv_sc_w_flags, true, address_of(t, a), get_x(t, a->rs2),
-                  IR_NONE));
-    return true;
+    return store_conditional(t, a, riscv_sc_w, riscv_sc_w_flags, 32);
 }
 
 bool trans_sc_d(struct tcg_trans *t, const struct riscv_amo *a)
 {
-    set_x(t, a->rd,
-          ir_call(t->ir, riscv_sc_d, riscv_sc_d_flags, true, address_of(t, a), get_x(t, a->rs2),
-                  IR_NONE));
-    return true;
+    return store_conditional(t, a, riscv_sc_d, riscv_sc_d_flags, 64);
 }
 
 #define AMO(name, kind)                                                                        \

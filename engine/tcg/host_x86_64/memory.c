@@ -11,11 +11,9 @@ static void site(struct ra *r)
 
 #define SPACE_OFF(field) ((int32_t)offsetof(struct tcg_space, field))
 
-/* Leaves the host address minus the guest address in the first scratch register; jumps to the fixup on a miss. */
-static unsigned gen_lookup(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write,
-                           struct fixup *f)
+uint32_t gen_lookup_in(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write, unsigned t0,
+                       unsigned t1)
 {
-    unsigned t0 = ra_scratch(r), t1 = ra_scratch(r);
     unsigned size = 1u << (mo & MO_SIZE);
     int32_t tags = SPACE_OFF(tag) + (write ? (int32_t)sizeof(((struct tcg_space *)0)->tag[0]) : 0);
     if (disp) {
@@ -30,8 +28,17 @@ static unsigned gen_lookup(struct ra *r, unsigned base, int32_t disp, unsigned m
     x_alu_imm(&r->a, 4, 0, t0, TLB_SIZE - 1);
     x_alu_imm(&r->a, 4, X_W, t1, (int32_t)(0xfffff000u | (size - 1)));
     x_rmx(&r->a, 0x3b | X_W, t1, SPACE, t0, 3, tags);
-    f->jump = x_jcc(&r->a, CC_NE, r->a.at);
+    uint32_t miss = x_jcc(&r->a, CC_NE, r->a.at);
     x_rmx(&r->a, 0x8b | X_W, t0, SPACE, t0, 3, SPACE_OFF(addend));
+    return miss;
+}
+
+/* The same in scratch registers of its choice; returns the one with the result. */
+static unsigned gen_lookup(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write,
+                           struct fixup *f)
+{
+    unsigned t0 = ra_scratch(r), t1 = ra_scratch(r);
+    f->jump = gen_lookup_in(r, base, disp, mo, write, t0, t1);
     return t0;
 }
 
@@ -175,7 +182,7 @@ void gen_memory_stub(struct ra *r, const struct fixup *f)
 }
 
 /* Loads an argument register after ra_spill_all: sources are pins, memory or constants, never scratch registers. */
-static void load_arg(struct ra *r, unsigned reg, ir_ref ref)
+void gen_load_arg(struct ra *r, unsigned reg, ir_ref ref)
 {
     if (ref == IR_NONE) {
         return;
@@ -205,31 +212,19 @@ static void call(struct ra *r, uint64_t fn, uint32_t thunk, ir_ref d)
 
 void gen_call(struct ra *r, const struct ir_op *op)
 {
+    if (op->aux >> IR_FP_SHIFT == IR_SC) {
+        gen_atomic(r, op);
+        return;
+    }
     if (op->aux >> IR_FP_SHIFT && gen_fp(r, op)) {
         return;
     }
     ra_spill_all(r);
-    load_arg(r, RSI, op->a);
-    load_arg(r, RDX, op->b);
-    load_arg(r, RCX, op->c);
+    gen_load_arg(r, RSI, op->a);
+    gen_load_arg(r, RDX, op->b);
+    gen_load_arg(r, RCX, op->c);
     uint32_t thunk = op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS) ? r->th->clean
                      : op->aux & IR_CALL_READS                     ? r->th->reads
                                                                    : r->th->full;
     call(r, (uint64_t)op->imm, thunk, op->d);
-}
-
-void gen_atomic(struct ra *r, const struct ir_op *op)
-{
-    ra_spill_all(r);
-    load_arg(r, RSI, op->a);
-    load_arg(r, RDX, op->b);
-    if (op->op == IR_amo) {
-        x_mov_imm(&r->a, RCX, op->mo | (uint64_t)op->aux << 8);
-        call(r, (uint64_t)(uintptr_t)tlb_amo, r->th->reads, op->d);
-    } else {
-        load_arg(r, RCX, op->c);
-        x_rm(&r->a, 0xc7 | X_W, 0, ENV, ENV_OFF(arg)); /* the fifth argument: the thunk loads r8 from here */
-        x_32(&r->a, op->mo);
-        call(r, (uint64_t)(uintptr_t)tlb_cas, r->th->reads, op->d);
-    }
 }

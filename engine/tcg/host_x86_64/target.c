@@ -124,6 +124,8 @@ static bool gen_block(struct ra *r)
             gen_exit_stub(r, f);
         } else if (f->kind == FIX_FP) {
             gen_fp_stub(r, f);
+        } else if (f->kind == FIX_ATOMIC) {
+            gen_atomic_stub(r, f);
         } else {
             gen_memory_stub(r, f);
         }

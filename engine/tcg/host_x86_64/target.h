@@ -39,7 +39,7 @@ struct opnd {
     int32_t imm;
 };
 
-enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT, FIX_FP };
+enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT, FIX_FP, FIX_ATOMIC };
 struct fixup {
     uint8_t kind, base, value_reg, dest, mo, live; /* live: bit per scratch register to keep */
     bool value_imm, dest_none;
@@ -50,7 +50,7 @@ struct fixup {
     uint8_t pc_reg;
     bool no_link;
     struct opnd fp_arg[3];       /* FIX_FP: where the arguments are, never a scratch register */
-    uint32_t fp_jump[6];         /* the places that give up, unused ones 0 */
+    uint32_t fp_jump[6];         /* FIX_FP, FIX_ATOMIC: the places that give up, unused ones 0 */
     uint64_t fp_fn;
 };
 
@@ -103,11 +103,20 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
 void gen_load(struct ra *r, const struct ir_op *op);
 void gen_store(struct ra *r, const struct ir_op *op);
 void gen_call(struct ra *r, const struct ir_op *op);
-void gen_atomic(struct ra *r, const struct ir_op *op);
+/* Loads an argument register after ra_spill_all(). */
+void gen_load_arg(struct ra *r, unsigned reg, ir_ref ref);
+/* The inline TLB lookup of base + disp: leaves the host address minus the guest address in t0, clobbers t1, keeps base.
+ * Returns the jump to point at the slow path (a miss, or misaligned). */
+uint32_t gen_lookup_in(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write, unsigned t0,
+                       unsigned t1);
 void gen_memory_stub(struct ra *r, const struct fixup *f);
 void save_live(struct ra *r, uint8_t live);
 void restore_live(struct ra *r, uint8_t live);
 struct fixup *new_fixup(struct ra *r, enum fixup_kind kind);
+
+/* atomic.c: amo, cas, and calls with the hint IR_SC */
+void gen_atomic(struct ra *r, const struct ir_op *op);
+void gen_atomic_stub(struct ra *r, const struct fixup *f);
 
 /* fp.c */
 bool gen_fp(struct ra *r, const struct ir_op *op); /* false: not inlined, call the helper */
