@@ -31,6 +31,11 @@ tests_isa_trans_test_SOURCES = tests/isa/trans_test.c
 tests_isa_trans_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
 # Random programs by JIT and by interpreter.
+check_PROGRAMS += tests/isa/variants_test
+TESTS += tests/isa/variants_test
+tests_isa_variants_test_SOURCES = tests/isa/variants_test.c
+tests_isa_variants_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+
 check_PROGRAMS += tests/isa/blocks_test
 TESTS += tests/isa/blocks_test
 tests_isa_blocks_test_SOURCES = tests/isa/blocks_test.c
