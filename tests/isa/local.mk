@@ -53,3 +53,7 @@ tests_isa_jit_vs_interp_SOURCES = tests/isa/jit_vs_interp.c
 tests_isa_jit_vs_interp_LDADD = $(LINK_TCG) -lpthread
 TESTS += tests/isa/jit_vs_interp.sh
 EXTRA_DIST += tests/isa/jit_vs_interp.sh
+
+# Memory order, on several vCPUs.
+TESTS += tests/isa/run_litmus.sh
+EXTRA_DIST += tests/isa/litmus tests/isa/run_litmus.sh
