@@ -123,6 +123,10 @@ void cli_progress(struct cli *c, struct json_object *job);
 /* Waits for a job with progress. CLI_OK, or prints its error and returns the exit status. */
 int cli_wait_job(struct cli *c, int64_t job, struct json_object **take_result);
 
+/* --- engine.c --- */
+/* 'vmctl stats --engine': counters of the engines of the named VMs. */
+int cli_engine_stats(struct cli *c, struct cli_input *in);
+
 /* --- help.c --- */
 void cli_help_overview(FILE *f);
 void cli_help_verb(const struct cli_verb *v, FILE *f);

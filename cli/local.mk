@@ -11,6 +11,7 @@ libcli_a_SOURCES = \
 	cli/connect.c \
 	cli/console.c \
 	cli/console.h \
+	cli/engine.c \
 	cli/events.c \
 	cli/format.c \
 	cli/help.c \

@@ -123,7 +123,9 @@ static struct json_object *total_row(struct json_object *vm)
     if (api_json_get_int(s, "memory_rss", 0) > 0) {
         set_size(row, "rss", api_json_get_int(s, "memory_rss", 0), "");
     }
-    set_count(row, "insns", (double)api_json_get_int(s, "instructions", 0));
+    if (api_json_get(s, "instructions")) {
+        set_count(row, "insns", (double)api_json_get_int(s, "instructions", 0));
+    }
     set_size(row, "read", sum_disks(s, "read_bytes"), "");
     set_size(row, "written", sum_disks(s, "written_bytes"), "");
     set_ns(row, "age", api_json_get_int(s, "age_ms", 0) * 1000000);
@@ -201,7 +203,7 @@ static void show(struct view *v, struct json_object *vms, bool rates)
 
     for (size_t i = 0; i < json_object_array_length(vms); i++) {
         struct json_object *vm = json_object_array_get_idx(vms, i);
-        counted |= api_json_get_int(api_json_get(vm, "stats"), "instructions", 0) > 0;
+        counted |= api_json_get(api_json_get(vm, "stats"), "instructions") != NULL;
         json_object_array_add(rows, rates ? rate_row(v, vm) : total_row(vm));
     }
     n = rates ? choose(per_second, ARRAY_LEN(per_second), counted, columns)
@@ -271,6 +273,9 @@ int cli_verb_stats(struct cli *c, struct cli_input *in)
     AUTO_JSON vms = NULL;
     int rc;
 
+    if (cli_own(in, "engine")) {
+        return cli_engine_stats(c, in);
+    }
     if (interval && (cli_duration(interval, &ms, &e) < 0 || ms < 50)) {
         return cli_fail(c, CLI_USAGE, NULL, "--interval: %s", e.code ? e.msg : "at least 50ms");
     }

@@ -25,6 +25,7 @@ libdaemon_a_SOURCES = \
 	daemon/proc.h \
 	daemon/registry.c \
 	daemon/registry.h \
+	daemon/rpc_engine.c \
 	daemon/rpc_misc.c \
 	daemon/rpc_vm.c \
 	daemon/run.h \

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 struct api_call;
+struct api_type;
 struct job;
 struct loop_timer;
 struct vm;
@@ -28,6 +29,8 @@ struct op {
     bool held;          /* waits for the VM's end, registered with run_on_end */
     const char *method; /* static, what the emulator is asked */
     const char *done;   /* static, word for state changes */
+    /* The emulator's answer is the call's, of this type; NULL: VmInfo is */
+    const struct api_type *out;
     struct loop_timer *timer;
 };
 

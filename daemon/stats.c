@@ -88,6 +88,8 @@ static void fill_lists(const struct stats_page *p, struct api_vm_stats *out)
     for (unsigned i = 0; i < p->n_vcpus; i++) {
         out->vcpus[i] = (struct api_vcpu_stats){ .index = i,
                                                  .instructions = num(p->vcpu[i].instructions),
+                                         .has_instructions =
+                                             p->vcpu[i].instructions != STATS_NOT_COUNTED,
                                                  .cpu_time_ns = num(p->vcpu[i].cpu_time_ns),
                                                  .halted = p->vcpu[i].halted != 0 };
     }
@@ -126,6 +128,7 @@ bool stats_read(struct stats_view *s, struct api_vm_stats *out)
         .guest_time_ns = num(p->guest_time_ns),
         .cpu_time_ns = num(p->cpu_time_ns),
         .instructions = num(p->instructions),
+        .has_instructions = p->instructions != STATS_NOT_COUNTED,
         .memory_rss = num(p->memory_rss),
         .tb_translated = num(p->tb_translated),
         .tb_flushes = num(p->tb_flushes),

@@ -45,6 +45,9 @@ void run_expect_end(struct run *run, const char *reason);
 /* Calls the emulator; fn as in rpc_client_call. False when there is no connection. */
 bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done_fn *fn,
               void *arg);
+/* The same with parameters, which are taken in any case; NULL: none. */
+bool run_call_with(struct run *run, const char *method, struct json_object *take_params,
+                   int64_t deadline_ns, rpc_done_fn *fn, void *arg);
 /* fn(arg, x) when the VM has ended and that is durable; `gone`: the definition went with it, the
  * struct vm is freed after the calls. */
 void run_on_end(struct run *run, void (*fn)(void *arg, struct vm *vm, bool gone), void *arg);

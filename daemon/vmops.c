@@ -7,6 +7,7 @@
 
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/codec.h"
+#include "api-schema/json/json.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
@@ -186,6 +187,29 @@ static void ended_meanwhile(void *arg, struct vm *vm, bool gone)
              vm->reason ? vm->reason : "stopped");
 }
 
+/* The emulator's answer, checked by its schema, goes on to the caller. */
+static void answer_with(struct op *op, struct json_object *result)
+{
+    struct vm *vm = op->vm;
+    struct api_error x = API_ERROR_INIT;
+    void *out = xalloc(op->out->size ? op->out->size : 1);
+    if (api_decode(op->out, result, API_LENIENT, "", out, &x) != 0) {
+        free(out);
+        op_failf(op, API_E_UNRESPONSIVE, NULL, "the emulator of VM '%s' answered wrongly: %s",
+                 vm->config.name, x.message);
+        return;
+    }
+    struct json_object *json = api_encode(op->out, out);
+    api_release(op->out, out);
+    free(out);
+    if (op->flag) { /* it changed something: durable audit first */
+        call_finish(vm->d, op->call, vm->config.name, json);
+    } else {
+        api_reply_json(op->call, json);
+    }
+    op_end(op);
+}
+
 static void on_answer(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct op *op = arg;
@@ -199,6 +223,10 @@ static void on_answer(void *arg, struct json_object *result, const struct api_er
         ask_fail(op, x);
         return;
     }
+    if (op->out) {
+        answer_with(op, result);
+        return;
+    }
     /* Its notification may come after its answer; the state is known already. */
     if (strcmp(op->method, "emu.pause") == 0 && vm->state == API_VM_STATE_RUNNING) {
         vm_tell_state(vm, API_VM_STATE_PAUSED, "pause");
@@ -210,18 +238,23 @@ static void on_answer(void *arg, struct json_object *result, const struct api_er
     op_reply_info(op);
 }
 
-static void ask(struct op *op)
+static void ask_with(struct op *op, struct json_object *take_params)
 {
     struct vm *vm = op->vm;
     op->held = true;
     run_on_end(vm->run, ended_meanwhile, op);
-    if (!run_call(vm->run, op->method, ASK_NS, on_answer, op)) {
+    if (!run_call_with(vm->run, op->method, take_params, ASK_NS, on_answer, op)) {
         run_on_end_cancel(vm->run, op);
         op->held = false;
         op_failf(op, API_E_UNRESPONSIVE, "'vmctl stop --force' ends it whatever it does",
                  "the emulator of VM '%s' (pid %d) does not answer", vm->config.name,
                  (int)run_pid(vm->run));
     }
+}
+
+static void ask(struct op *op)
+{
+    ask_with(op, NULL);
 }
 
 /* False after the op was failed: the VM is in none of the states (a mask). */
@@ -240,6 +273,15 @@ static bool in_state(struct op *op, unsigned mask, const char *remedy)
 #define S_PAUSED (1u << API_VM_STATE_PAUSED)
 #define S_LIVE (S_RUNNING | S_PAUSED | (1u << API_VM_STATE_STOPPING))
 #define S_WEDGED (1u << API_VM_STATE_UNRESPONSIVE)
+
+void vmop_ask(struct op *op, struct json_object *take_params)
+{
+    if (in_state(op, S_LIVE | S_WEDGED, "start it first: 'vmctl start'")) {
+        ask_with(op, take_params);
+    } else {
+        json_object_put(take_params);
+    }
+}
 
 static void pause_begin(struct op *op)
 {

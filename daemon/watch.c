@@ -339,12 +339,19 @@ void run_connect(struct run *run)
     say_hello(run);
 }
 
+bool run_call_with(struct run *run, const char *method, struct json_object *take_params,
+                   int64_t deadline_ns, rpc_done_fn *fn, void *arg)
+{
+    if (!run->client || !run->up || run->ended) {
+        json_object_put(take_params);
+        return false;
+    }
+    rpc_client_call(run->client, method, take_params, deadline_ns, fn, arg);
+    return true;
+}
+
 bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done_fn *fn,
               void *arg)
 {
-    if (!run->client || !run->up || run->ended) {
-        return false;
-    }
-    rpc_client_call(run->client, method, NULL, deadline_ns, fn, arg);
-    return true;
+    return run_call_with(run, method, NULL, deadline_ns, fn, arg);
 }

@@ -24,8 +24,10 @@
 
 enum stats_state { STATS_PAUSED, STATS_RUNNING, STATS_STOPPED };
 
+#define STATS_NOT_COUNTED UINT64_MAX
+
 struct stats_vcpu {
-    uint64_t instructions;
+    uint64_t instructions; /* or STATS_NOT_COUNTED */
     uint64_t cpu_time_ns; /* host CPU time of its thread */
     uint64_t halts;       /* times it waited for an interrupt */
     uint64_t halted;      /* 1: it waits now */
@@ -50,7 +52,7 @@ struct stats_page {
     uint64_t guest_time_ns;
     uint64_t cpu_time_ns; /* of the process */
     uint64_t memory_rss;  /* bytes */
-    uint64_t instructions;
+    uint64_t instructions; /* of all vCPUs, or STATS_NOT_COUNTED */
     uint64_t tb_translated, tb_flushes, cache_used, cache_size;
     uint64_t exits, mmio, interrupts;
     uint64_t console_in, console_out; /* bytes typed; bytes the guest wrote */

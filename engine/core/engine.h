@@ -58,7 +58,8 @@ struct engine_ops {
     int (*debug_breakpoints)(struct vm *vm, const uint64_t *va, unsigned n);
     /* On: run() returns VCPU_EXIT_DEBUG after one instruction or the trap it led to. */
     void (*debug_step)(struct vcpu *c, bool on);
-    /* Counters for people: appends "name value\n" lines; may be NULL. Main thread. */
+    /* Counters for people: appends "name value meaning\n" lines, "cpu3.name" for one of a vCPU;
+     * may be NULL. Main thread. */
     void (*stats)(struct vm *vm, struct buf *out);
 };
 

@@ -12,6 +12,8 @@
 #include "engine/emu/emu.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -171,6 +173,7 @@ static void fill_vcpus(const struct stats_page *p, struct api_vcpu_stats *v)
         v[i] = (struct api_vcpu_stats){
             .index = i,
             .instructions = (int64_t)p->vcpu[i].instructions,
+            .has_instructions = p->vcpu[i].instructions != STATS_NOT_COUNTED,
             .cpu_time_ns = (int64_t)p->vcpu[i].cpu_time_ns,
             .halted = p->vcpu[i].halted != 0,
         };
@@ -209,6 +212,7 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
         .guest_time_ns = (int64_t)p.guest_time_ns,
         .cpu_time_ns = (int64_t)p.cpu_time_ns,
         .instructions = (int64_t)p.instructions,
+        .has_instructions = p.instructions != STATS_NOT_COUNTED,
         .memory_rss = (int64_t)p.memory_rss,
         .tb_translated = (int64_t)p.tb_translated,
         .tb_flushes = (int64_t)p.tb_flushes,
@@ -230,6 +234,88 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
     while (n_layers > 0) {
         free(layers[--n_layers]);
     }
+}
+
+/* --- the engine's counters
+ * ------------------------------------------------------------------- */
+
+/* "name value meaning" lines as lists; everything points into the text, which is cut up. */
+struct engine_lists {
+    struct api_engine_counter *vm;
+    size_t n_vm;
+    struct api_engine_vcpu *vcpus;
+    size_t n_vcpus;
+    int64_t instructions;
+    bool counted;
+};
+
+static struct api_engine_vcpu *engine_vcpu(struct engine_lists *l, unsigned index)
+{
+    if (l->n_vcpus == 0 || l->vcpus[l->n_vcpus - 1].index != (int64_t)index) {
+        l->vcpus = xrealloc_n(l->vcpus, l->n_vcpus + 1, sizeof(l->vcpus[0]));
+        l->vcpus[l->n_vcpus++] = (struct api_engine_vcpu){ .index = index };
+    }
+    return &l->vcpus[l->n_vcpus - 1];
+}
+
+static void engine_line(struct engine_lists *l, char *line)
+{
+    char *name = strsep(&line, " "), *value = strsep(&line, " ");
+    struct api_engine_counter c;
+    struct api_engine_counter **list = &l->vm;
+    size_t *n = &l->n_vm;
+    unsigned index;
+    int skip = 0;
+
+    if (!value) {
+        return;
+    }
+    if (sscanf(name, "cpu%u.%n", &index, &skip) == 1 && skip > 0) {
+        struct api_engine_vcpu *v = engine_vcpu(l, index);
+        list = &v->counters;
+        n = &v->n_counters;
+    }
+    c = (struct api_engine_counter){ .name = name + skip,
+                                     .value = (int64_t)strtoull(value, NULL, 10),
+                                     .doc = line };
+    if (strcmp(c.name, "instructions") == 0) {
+        l->counted = true;
+        l->instructions += c.value;
+    }
+    *list = xrealloc_n(*list, *n + 1, sizeof(c));
+    (*list)[(*n)++] = c;
+}
+
+void api_handle_emu_engine(struct api_call *call, struct api_emu_engine_in *in)
+{
+    struct emu *m = emu_of(call);
+    struct engine_lists l = { 0 };
+    AUTO_BUF b = BUF_INIT;
+    char *rest, *line;
+
+    (void)in;
+    if (m->vm->engine->stats) {
+        m->vm->engine->stats(m->vm, &b);
+    }
+    rest = b.data;
+    while (rest && (line = strsep(&rest, "\n"))) {
+        engine_line(&l, line);
+    }
+    struct api_engine_stats out = {
+        .engine = m->config.engine,
+        .instructions = l.instructions,
+        .has_instructions = l.counted,
+        .counters = l.vm,
+        .n_counters = l.n_vm,
+        .vcpus = l.vcpus,
+        .n_vcpus = l.n_vcpus,
+    };
+    api_reply_emu_engine(call, &out);
+    for (size_t i = 0; i < l.n_vcpus; i++) {
+        free(l.vcpus[i].counters);
+    }
+    free(l.vcpus);
+    free(l.vm);
 }
 
 /* --- server

@@ -58,11 +58,10 @@ static const struct {
     const char *name;
     size_t offset;
 } counters[] = {
-    { "blocks", offsetof(struct stats_page, tb_translated) },
+    { "translations", offsetof(struct stats_page, tb_translated) },
     { "evictions", offsetof(struct stats_page, tb_flushes) },
     { "code_bytes", offsetof(struct stats_page, cache_used) },
     { "cache_size", offsetof(struct stats_page, cache_size) },
-    { "instructions", offsetof(struct stats_page, instructions) },
     { "enter", offsetof(struct stats_page, exits) },
     { "mmio", offsetof(struct stats_page, mmio) },
     { "interrupts", offsetof(struct stats_page, interrupts) },
@@ -77,8 +76,12 @@ static void take_counter(struct stats_page *p, const char *name, uint64_t value)
         return;
     }
     name = dot ? dot + 1 : name;
-    if (dot && vcpu < STATS_MAX_VCPUS && strcmp(name, "instructions") == 0) {
-        p->vcpu[vcpu].instructions = value;
+    if (strcmp(name, "instructions") == 0) {
+        p->instructions = p->instructions == STATS_NOT_COUNTED ? value : p->instructions + value;
+        if (vcpu < STATS_MAX_VCPUS) {
+            p->vcpu[vcpu].instructions = value;
+        }
+        return;
     }
     for (unsigned i = 0; i < ARRAY_LEN(counters); i++) {
         if (strcmp(counters[i].name, name) == 0) {
@@ -93,6 +96,10 @@ static void engine_counters(struct emu *m, struct stats_page *p)
     char *line, *rest, name[64];
     unsigned long long value;
 
+    p->instructions = STATS_NOT_COUNTED; /* until the engine says otherwise */
+    for (unsigned i = 0; i < STATS_MAX_VCPUS; i++) {
+        p->vcpu[i].instructions = STATS_NOT_COUNTED;
+    }
     if (!m->vm->engine->stats) {
         return;
     }

@@ -192,6 +192,12 @@ static size_t region_start(const struct tcg_vm *t, unsigned r)
     return r == 0 ? t->reserved : 0;
 }
 
+/* Host memory of a block beside its code. */
+static size_t table_bytes(const struct tcg_block *b)
+{
+    return sizeof(*b) + b->n_exits * sizeof(b->exits[0]) + b->n_sites * sizeof(b->sites[0]);
+}
+
 /* Frees everything in a region; nobody is inside translated code. */
 static void evict(struct tcg_vm *t, unsigned r)
 {
@@ -222,6 +228,7 @@ static void evict(struct tcg_vm *t, unsigned r)
     for (unsigned i = 0; i < t->n_by_host[r]; i++) {
         t->stats.blocks--;
         t->stats.code_bytes -= t->by_host[r][i]->code_size;
+        t->stats.table_bytes -= table_bytes(t->by_host[r][i]);
         free_block(t->by_host[r][i]);
     }
     t->n_by_host[r] = 0;
@@ -272,6 +279,8 @@ void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page,
                           memory_order_relaxed);
     atomic_store_explicit(head, b, memory_order_release);
     t->stats.blocks++;
+    t->stats.made++;
+    t->stats.table_bytes += table_bytes(b);
     t->stats.insns += b->n_insns;
     t->stats.code_bytes += b->code_size;
 }
@@ -387,6 +396,7 @@ bool cache_invalidate(struct tcg_vm *t, uint64_t gpa, uint64_t n)
 void cache_flush_all(struct tcg_vm *t)
 {
     pthread_mutex_lock(&t->lock);
+    t->stats.flushes++;
     for (unsigned r = 0; r < TCG_REGIONS; r++) {
         evict(t, r);
     }
@@ -419,6 +429,7 @@ void cache_forward(struct tcg_vm *t, struct tcg_block *stale, struct tcg_block *
     pthread_mutex_lock(&t->lock);
     if (!stale->forward && atomic_load(&stale->invalid) && !atomic_load(&to->invalid)) {
         stale->forward = to;
+        t->stats.forwards++;
         tcg_host()->kill(t, stale, to);
     }
     pthread_mutex_unlock(&t->lock);

@@ -128,6 +128,7 @@ struct tcg_vcpu;
 
 struct tcg_stats {
     uint64_t blocks, insns, code_bytes, evictions, invalidations, links, revokes;
+    uint64_t made, forwards, flushes, table_bytes;
 };
 
 struct tcg_vm {
@@ -187,6 +188,10 @@ struct tcg_vcpu {
     bool one_insn;                /* being looked for: a block of one instruction */
     bool in_code;                 /* between entering and leaving translated code */
     uint64_t n_enter, n_lookup, n_tlb_fill, n_slow, n_exception, n_interrupt, n_translate, n_space;
+    /* More counters of what happens outside translated code; stats.c has the meaning of each. */
+    uint64_t n_left_direct, n_left_lookup, n_left_stale, n_left_raise, n_left_halt, n_jump_hit, n_kick;
+    uint64_t n_fill[3], n_walk[3], n_load, n_store, n_atomic, n_mmio_read, n_mmio_write;
+    uint64_t n_flush_all, n_flush_asid, n_flush_page, n_exclusive;
 
     /* Reached from translated code at small negative offsets from cpu. */
     uint64_t spill[TCG_SPILLS];
@@ -318,6 +323,9 @@ const struct tcg_host_ops *tcg_host(void); /* of this machine, or NULL */
 size_t ir_interp_compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size_t room);
 /* Runs one block; returns as enter() does. */
 struct tcg_exit *ir_interp(struct tcg_vcpu *v, struct tcg_block *b);
+
+/* ---- stats.c ---- */
+void tcg_stats(struct vm *vm, struct buf *out); /* engine_ops.stats */
 
 /* ---- tcg.c ---- */
 void tcg_exclusive_begin(struct tcg_vcpu *self); /* self may be NULL (not a vCPU thread) */

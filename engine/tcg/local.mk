@@ -19,6 +19,7 @@ libtcg_a_SOURCES = \
 	engine/tcg/ir_opt.c \
 	engine/tcg/ir_pass.h \
 	engine/tcg/ir_vec.def \
+	engine/tcg/stats.c \
 	engine/tcg/tcg.c \
 	engine/tcg/tcg.h \
 	engine/tcg/tlb.c \

@@ -54,6 +54,7 @@ void tcg_exclusive_begin(struct tcg_vcpu *self)
 {
     struct tcg_vcpu *v = self;
     struct tcg_vm *t = v->tcg;
+    v->n_exclusive++;
     pthread_mutex_lock(&t->excl_lock);
     t->excl_pending++;
     t->running--; /* stand aside for another that came first */
@@ -209,6 +210,8 @@ static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
             ? tcg_host()->enter(v, code)
             : ir_interp(v, (struct tcg_block *)(uintptr_t)code);
     v->in_code = false;
+    v->n_left_direct += x && x != TCG_EXIT_STALE;
+    v->n_left_lookup += !x;
     return x;
 }
 
@@ -216,6 +219,7 @@ static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
 static void stale_entry(struct tcg_vcpu *v)
 {
     struct tcg_vm *t = v->tcg;
+    v->n_left_stale++;
     pthread_mutex_lock(&t->lock);
     struct tcg_block *old = cache_by_host(t, v->host_ra);
     pthread_mutex_unlock(&t->lock);
@@ -277,6 +281,8 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
                 cache_link(t, from, to);
             }
         }
+    } else {
+        v->n_jump_hit++;
     }
     v->pc_page = pc & ~4095ull;
     struct tcg_exit *x = enter(v, code);
@@ -389,6 +395,7 @@ static bool serve_requests(struct tcg_vcpu *v)
         run_begin(v);
     }
     if (atomic_exchange(&v->kicked, false)) {
+        v->n_kick++;
         return true;
     }
     if (t->guest->interrupt(v->cpu)) {
@@ -414,9 +421,11 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
         v->in_code = false;
         from = NULL;
         if (v->unwind_why == UNWIND_HALT) {
+            v->n_left_halt++;
             run_end(v);
             return v->single ? VCPU_EXIT_DEBUG : VCPU_EXIT_HALT; /* a step does not wait */
         }
+        v->n_left_raise++;
         deliver(v, v->cause, v->tval);
         if (v->single) {
             run_end(v);
@@ -584,27 +593,6 @@ static void tcg_regs_put(struct vcpu *c)
 static void tcg_regs_get(struct vcpu *c)
 {
     (void)c; /* the state is always in place while the vCPU is out of translated code */
-}
-
-static void tcg_stats(struct vm *vm, struct buf *out)
-{
-    struct tcg_vm *t = vm->engine_data;
-    pthread_mutex_lock(&t->lock);
-    struct tcg_stats s = t->stats;
-    pthread_mutex_unlock(&t->lock);
-    buf_printf(out,
-               "blocks %" PRIu64 "\ninsns %" PRIu64 "\ncode_bytes %" PRIu64 "\nevictions %" PRIu64
-               "\ninvalidations %" PRIu64 "\nlinks %" PRIu64 "\nrevokes %" PRIu64 "\n",
-               s.blocks, s.insns, s.code_bytes, s.evictions, s.invalidations, s.links, s.revokes);
-    for (unsigned i = 0; i < t->n_vcpus; i++) {
-        const struct tcg_vcpu *v = t->vcpus[i];
-        buf_printf(out,
-                   "cpu%u.enter %" PRIu64 "\ncpu%u.lookup %" PRIu64 "\ncpu%u.tlb_fill %" PRIu64
-                   "\ncpu%u.slow %" PRIu64 "\ncpu%u.exceptions %" PRIu64 "\ncpu%u.interrupts %" PRIu64
-                   "\ncpu%u.translations %" PRIu64 "\ncpu%u.spaces %" PRIu64 "\n",
-                   i, v->n_enter, i, v->n_lookup, i, v->n_tlb_fill, i, v->n_slow, i, v->n_exception,
-                   i, v->n_interrupt, i, v->n_translate, i, v->n_space);
-    }
 }
 
 const struct engine_ops tcg_engine_ops = {

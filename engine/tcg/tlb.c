@@ -170,6 +170,7 @@ static int walk(struct tcg_vcpu *v, uint64_t va, enum tcg_access access, struct 
                 const struct mem_range **range)
 {
     *w = (struct tcg_walk){ .va = va, .access = access, .mmu = v->space->mode.mmu };
+    v->n_walk[access]++;
     if (v->tcg->guest->walk(v->cpu, w)) {
         return -1;
     }
@@ -211,6 +212,7 @@ static void fill(struct tcg_vcpu *v, const struct tcg_walk *w, const struct mem_
     uint64_t page = w->va & ~PAGE_MASK, gpa = w->gpa & ~PAGE_MASK;
     unsigned i = tlb_index(w->va);
     v->n_tlb_fill++;
+    v->n_fill[w->access]++;
     s->clean = false;
     s->local |= !w->global;
     s->info[i] = (struct tcg_tlb_info){ gpa, r };
@@ -271,6 +273,7 @@ const struct tcg_fetch *tlb_fetch(struct tcg_vcpu *v, uint64_t va, struct tcg_fe
     *word |= bit;
     s->clean = false;
     s->local |= !w.global;
+    v->n_fill[TCG_FETCH]++;
     *f = (struct tcg_fetch){ va & ~PAGE_MASK, w.gpa & ~PAGE_MASK, r };
     return f;
 }
@@ -330,6 +333,7 @@ static uint64_t load_within(struct tcg_vcpu *v, uint64_t va, unsigned size, enum
             return value;
         }
     }
+    v->n_mmio_read++;
     if (bus_read(r, at.gpa, size, &value) != BUS_OK) {
         bus_error(v, va, at.gpa, access);
     }
@@ -388,8 +392,11 @@ static void store_within(struct tcg_vcpu *v, uint64_t va, uint64_t value, unsign
     if (r->kind == MEM_RAM) {
         store_host(r->host + (at.gpa - r->base), value, size);
         stored(v, r, va, at.gpa, size);
-    } else if (bus_write(v->tcg->vm->mem, r, at.gpa, size, value) == BUS_NONE) {
-        bus_error(v, va, at.gpa, TCG_WRITE);
+    } else {
+        v->n_mmio_write++;
+        if (bus_write(v->tcg->vm->mem, r, at.gpa, size, value) == BUS_NONE) {
+            bus_error(v, va, at.gpa, TCG_WRITE);
+        }
     }
 }
 
@@ -414,6 +421,7 @@ uint64_t tlb_load(void *cpu, uint64_t va, uint64_t mo)
     unsigned size = 1u << (mo & MO_SIZE);
     enum tcg_access access = mo & MO_AMO ? TCG_WRITE : TCG_READ;
     v->n_slow++;
+    v->n_load++;
     va &= v->tcg->guest->pc_mask;
     if (mo & MO_ALIGN) {
         check_align(v, va, size, access);
@@ -437,6 +445,7 @@ void tlb_store(void *cpu, uint64_t va, uint64_t value, uint64_t mo)
     struct tcg_vcpu *v = tcg_of(cpu);
     unsigned size = 1u << (mo & MO_SIZE);
     v->n_slow++;
+    v->n_store++;
     va &= v->tcg->guest->pc_mask;
     if (mo & MO_ALIGN) {
         check_align(v, va, size, TCG_WRITE);
@@ -510,6 +519,7 @@ uint64_t tlb_amo(void *cpu, uint64_t va, uint64_t value, uint64_t mo_kind)
     unsigned mo = mo_kind & 0xff, size = 1u << (mo & MO_SIZE);
     enum ir_amo kind = (enum ir_amo)(mo_kind >> 8);
     struct tcg_tlb_info at;
+    v->n_atomic++;
     va &= v->tcg->guest->pc_mask;
     uint8_t *p = atomic_target(v, va, size, &at);
     uint64_t old;
@@ -531,6 +541,7 @@ uint64_t tlb_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t value, uint64
     struct tcg_vcpu *v = tcg_of(cpu);
     unsigned size = 1u << (mo & MO_SIZE);
     struct tcg_tlb_info at;
+    v->n_atomic++;
     va &= v->tcg->guest->pc_mask;
     uint8_t *p = atomic_target(v, va, size, &at);
     uint64_t want = size == 4 ? (uint32_t)expect : expect, old;
@@ -570,12 +581,15 @@ uint64_t tcg_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t v, unsigned m
 
 void tcg_flush_all(void *cpu)
 {
-    tlb_flush_vcpu(tcg_of(cpu));
+    struct tcg_vcpu *v = tcg_of(cpu);
+    v->n_flush_all++;
+    tlb_flush_vcpu(v);
 }
 
 void tcg_flush_asid(void *cpu, uint64_t asid)
 {
     struct tcg_vcpu *v = tcg_of(cpu);
+    v->n_flush_asid++;
     for (unsigned i = 0; i < TCG_SPACES; i++) {
         struct tcg_space *s = v->spaces[i];
         if (s && s->mode.asid == asid && (s->local || !s->mode.shared)) {
@@ -587,6 +601,7 @@ void tcg_flush_asid(void *cpu, uint64_t asid)
 void tcg_flush_page(void *cpu, uint64_t va)
 {
     struct tcg_vcpu *v = tcg_of(cpu);
+    v->n_flush_page++;
     for (unsigned i = 0; i < TCG_SPACES; i++) {
         if (v->spaces[i] && !v->spaces[i]->clean) {
             space_flush_page(v, v->spaces[i], va);
@@ -597,6 +612,7 @@ void tcg_flush_page(void *cpu, uint64_t va)
 void tcg_flush_page_asid(void *cpu, uint64_t va, uint64_t asid)
 {
     struct tcg_vcpu *v = tcg_of(cpu);
+    v->n_flush_page++;
     for (unsigned i = 0; i < TCG_SPACES; i++) {
         if (v->spaces[i] && v->spaces[i]->mode.asid == asid) {
             space_flush_page(v, v->spaces[i], va);

@@ -248,6 +248,18 @@ def files_that_hang_hang_the_start_alone():
         tap.check(client.answer(number)["state"] == "running", "not started after all")
 
 
+def engine_counters_come_from_the_emulator():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        client.call("vm.define", config=daemon.config("a", cpus=2))
+        tap.check("stopped" in client.fails("bad-state", "vm.engine", vm="a").message, "state")
+        client.call("vm.start", vm="a")
+        answer = client.call("vm.engine", vm="a")
+        names = {row["name"] for row in answer["counters"]}
+        tap.check({"blocks", "links", "table_bytes"} <= names and len(answer["vcpus"]) == 2, f"{answer}")
+        tap.check(answer["engine"] == "tcg" and "instructions" not in answer, f"{answer}")
+        tap.check(client.call("vm.pause", vm="a") and client.call("vm.engine", vm="a"), "also while paused")
+
+
 def calls_in_the_wrong_state_say_which():
     with lib.Daemon() as daemon, daemon.client() as client:
         client.call("vm.define", config=daemon.config("a"))
@@ -509,6 +521,7 @@ CASES = [
     wrong_files_are_named_with_the_reason,
     disk_in_use_names_the_vm_that_has_it,
     files_that_hang_hang_the_start_alone,
+    engine_counters_come_from_the_emulator,
     calls_in_the_wrong_state_say_which,
     emulator_that_fails_tells_why,
     same_key_gives_the_same_answer_also_after_a_kill,

@@ -184,8 +184,15 @@ void api_handle_emu_quit(struct api_call *call, struct api_emu_quit_in *in)
 void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
 {
     (void)in;
-    struct api_vm_stats out = { .instructions = 1 };
+    struct api_vm_stats out = { .instructions = 1, .has_instructions = true };
     api_reply_emu_stats(call, &out);
+}
+
+void api_handle_emu_engine(struct api_call *call, struct api_emu_engine_in *in)
+{
+    (void)in;
+    struct api_engine_stats out = { .engine = API_ENGINE_TCG };
+    api_reply_emu_engine(call, &out);
 }
 
 /* ---- start ---- */

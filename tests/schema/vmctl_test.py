@@ -305,6 +305,21 @@ def stats_are_totals_then_rates():
         equal(s.calls[-1][1], {"vm": "db1"})
 
 
+def engine_counters_are_shown_by_vcpu():
+    def counter(name, value):
+        return {"name": name, "value": value, "doc": "what " + name + " is"}
+    answer = {"engine": "tcg", "counters": [counter("blocks", 7)],
+              "vcpus": [{"index": i, "counters": [counter("enter", 10 + i)]} for i in range(2)]}
+    with Server({"vm.engine": answer}) as s:
+        out, _ = vmctl(s, "stats", "db1", "--engine")
+        equal(s.calls[-1], ("vm.engine", {"vm": "db1"}))
+        has(out, "instructions     not counted", "blocks                     7  what blocks is", "10            11  what enter is")
+        answer["instructions"] = 42
+        has(vmctl(s, "stats", "db1", "--engine")[0], "instructions              42  ")
+        equal(json.loads(vmctl(s, "--json", "stats", "db1", "--engine")[0]), answer)
+        has(vmctl(s, "stats", "--engine", status=2)[1], "--engine needs a VM")
+
+
 def raw_calls():
     with Server({"api.ping": lambda p: p, "api.schema": {"hash": "h", "schema": {"x": 1}}}) as s:
         equal(vmctl(s, "api", "api.ping", '{"echo":[1,"ä"]}')[0], '{"echo":[1,"ä"]}\n')
@@ -407,5 +422,6 @@ if __name__ == "__main__":
         mistakes_are_explained_without_a_daemon, list_is_a_table, show_is_for_people, nothing_steers_the_terminal,
         errors_have_message_remedy_and_status, several_targets_are_all_tried, create_waits_for_its_job,
         wait_tells_of_a_crash, jobs_job_and_hosts, events_are_listed_and_followed, stats_are_totals_then_rates,
+        engine_counters_are_shown_by_vcpu,
         raw_calls, daemon_that_is_not_there, daemon_that_turns_us_away_or_ends, every_verb_has_help_with_examples,
         completion_knows_verbs_options_and_live_names, manual_page_names_every_verb]))
