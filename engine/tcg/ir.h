@@ -105,7 +105,9 @@ struct ir_vec {
     uint8_t sew;         /* log2 of the bytes of an element, 0 to 3; of the narrow side of kinds W and N */
     uint8_t flags;       /* IR_VEC_* */
     uint8_t arg;         /* which argument of the call is the scalar or the address: 0 a, 1 b, 2 c */
-    uint16_t n;          /* elements (VLMAX), or bits for kinds L and X: a power of two, n << sew at most 2048 */
+    uint16_t n;          /* elements (VLMAX), or bits for kinds L and X: a power of two, n << sew at most 2048. Where vl is known at
+                          * translation to be a smaller power of two (crypto: vsetivli zero,4), n is vl, without IR_VEC_VL: worth
+                          * telling apart in the variant word. */
     uint32_t d, a, b, m; /* offsets in the CPU state, 0 when unused; of mask bit 0 for masks */
 };
 /* Runs on the vCPU's thread; cpu is the architectural state (vcpu->cpu). It may raise by tcg_raise(). */
