@@ -54,6 +54,6 @@ tests_isa_jit_vs_interp_LDADD = $(LINK_TCG) -lpthread
 TESTS += tests/isa/jit_vs_interp.sh
 EXTRA_DIST += tests/isa/jit_vs_interp.sh
 
-# Memory order, on several vCPUs.
-TESTS += tests/isa/run_litmus.sh
-EXTRA_DIST += tests/isa/litmus tests/isa/run_litmus.sh
+# Several vCPUs: memory order; page tables and code that change.
+TESTS += tests/isa/run_litmus.sh tests/isa/run_stress.py
+EXTRA_DIST += tests/isa/litmus tests/isa/run_litmus.sh tests/isa/run_stress.py
