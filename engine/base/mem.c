@@ -4,9 +4,12 @@
  */
 #include "engine/base/mem.h"
 
+#include <errno.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* No allocation and no lock from here on: the process ends. */
@@ -31,6 +34,13 @@ void *xalloc_n(size_t n, size_t size)
     }
     void *p = calloc(n, size);
     return p ? p : out_of_memory();
+}
+
+void *xalloc_aligned(size_t align, size_t size)
+{
+    size_t whole = (size + align - 1) & ~(align - 1);
+    void *p = aligned_alloc(align, whole);
+    return p ? memset(p, 0, whole) : out_of_memory();
 }
 
 void *xrealloc_n(void *p, size_t n, size_t size)
@@ -84,4 +94,40 @@ void mem_autofree(void *pp)
     void *p;
     memcpy(&p, pp, sizeof(p));
     free(p);
+}
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+static size_t whole_pages(size_t size)
+{
+    return (size + 4095) & ~(size_t)4095;
+}
+
+void *mem_map_huge(size_t size)
+{
+    size_t whole = whole_pages(size), room = whole + HUGE_PAGE;
+    if (whole < size || room < whole) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    char *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    size_t before = -(uintptr_t)p & (HUGE_PAGE - 1);
+    if (before) {
+        munmap(p, before);
+    }
+    munmap(p + before + whole, room - before - whole);
+    if (whole >= HUGE_PAGE) {
+        (void)madvise(p + before, whole, MADV_HUGEPAGE); /* a host without them has small ones */
+    }
+    return p + before;
+}
+
+void mem_unmap_huge(void *p, size_t size)
+{
+    if (p) {
+        munmap(p, whole_pages(size));
+    }
 }

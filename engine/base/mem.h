@@ -12,6 +12,8 @@
 /* Zero-filled; never NULL; abort with a message when memory is gone. Release with free(). */
 void *xalloc(size_t size) __attribute__((malloc, alloc_size(1), returns_nonnull));
 void *xalloc_n(size_t n, size_t size) __attribute__((malloc, returns_nonnull)); /* overflow-checked */
+/* The same at a multiple of align, a power of two. */
+void *xalloc_aligned(size_t align, size_t size) __attribute__((malloc, returns_nonnull));
 /* The new tail is NOT cleared. */
 void *xrealloc_n(void *p, size_t n, size_t size) __attribute__((returns_nonnull));
 char *xstrdup(const char *s) __attribute__((malloc, returns_nonnull));
@@ -22,7 +24,14 @@ char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2), mallo
 /* Zero-filled or NULL. For sizes from outside; the caller reports which object asked. */
 void *try_alloc_n(size_t n, size_t size) __attribute__((malloc));
 
+/* Zero-filled memory of its own mapping, from a multiple of 2 MiB on and, when it is at least that large, of huge pages where the
+ * host gives them (transparent huge pages, "madvise" or "always"). Pages come when first touched. NULL with
+ * errno when there is none; size from outside is fine. Release with mem_unmap_huge() and the same size. Any thread. */
+void *mem_map_huge(size_t size);
+void mem_unmap_huge(void *p, size_t size);
+
 #define xnew(type) ((type *)xalloc(sizeof(type)))
+#define xnew_aligned(type, align) ((type *)xalloc_aligned((align), sizeof(type)))
 #define xnew_n(type, n) ((type *)xalloc_n((n), sizeof(type)))
 
 void mem_autofree(void *pp);

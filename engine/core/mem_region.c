@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tree of memory regions: making, mapping and freeing nodes. Owns the RAM behind them (a
- * sealed memfd each). Main thread only.
+ * The tree of memory regions: making, mapping and freeing nodes. Owns the RAM behind them
+ * (anonymous memory each, of huge pages where the host gives them). Main thread only.
  */
-#include "engine/base/fd.h"
 #include "engine/base/str.h"
 #include "engine/core/mem_priv.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 static struct mem_region *region_new(const char *name, uint64_t size, enum mem_kind kind)
 {
@@ -31,25 +28,6 @@ struct mem_region *mem_new_container(const char *name, uint64_t size)
     return region_new(name, size, MEM_CONTAINER);
 }
 
-/* An anonymous file that can neither shrink (which would turn guest accesses into SIGBUS)
- * nor grow. */
-static int ram_file(const char *name, size_t size, const char *size_text, struct err *e)
-{
-    AUTO_FREE char *file_name = xasprintf("vmd-%.200s", name);
-    AUTO_FD fd = memfd_create(file_name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) {
-        return err_errno(e, errno, "cannot make the memory '%s' of %s", name, size_text);
-    }
-    if (ftruncate(fd, (off_t)size) < 0) {
-        return err_errno(e, errno == EFBIG || errno == EINVAL ? ENOMEM : errno,
-                         "cannot give the memory '%s' its size of %s", name, size_text);
-    }
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-        return err_errno(e, errno, "cannot seal the size of the memory '%s'", name);
-    }
-    return take_fd(&fd);
-}
-
 static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct mem_region **out,
                    struct err *e)
 {
@@ -59,13 +37,8 @@ static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct m
         return err_set(e, -EINVAL, "memory '%s' cannot have %s", name, size_text);
     }
     size_t host_size = (size + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
-    AUTO_FD fd = ram_file(name, host_size, size_text, e);
-    if (fd < 0) {
-        return fd;
-    }
-    void *host = mmap(NULL, host_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
-                      0);
-    if (host == MAP_FAILED) {
+    void *host = mem_map_huge(host_size);
+    if (!host) {
         return err_errno(e, errno, "cannot map the memory '%s' of %s", name, size_text);
     }
     /* Guest memory holds the guest's secrets, and would make a core dump useless by its
@@ -117,7 +90,7 @@ void mem_free(struct mem_region *r)
         mem_unmap(list_entry(it, struct mem_region, node));
     }
     if (r->host) {
-        munmap(r->host, r->host_size);
+        mem_unmap_huge(r->host, r->host_size);
     }
     free(r->name);
     free(r);

@@ -48,7 +48,7 @@ struct tcg_jump {
 /* One (mode, address space) of a vCPU. Code reaches it through a host register, so switching spaces is one pointer and
  * a flush of one space touches no other. */
 struct tcg_space {
-    _Atomic uint64_t tag[2][TLB_SIZE]; /* by TCG_READ, TCG_WRITE */
+    _Alignas(64) _Atomic uint64_t tag[2][TLB_SIZE]; /* by TCG_READ, TCG_WRITE */
     uint64_t addend[TLB_SIZE];         /* host address of a page minus its virtual address */
     struct tcg_jump jc[JC_SIZE];
     struct tcg_tlb_info info[TLB_SIZE];
@@ -80,23 +80,24 @@ struct tcg_site {
 };
 
 struct tcg_block {
+    /* What finding a block reads comes first: one cache line (blocks are aligned to one). */
     _Atomic(struct tcg_block *) hash_next;
-    struct tcg_block *page_next[2];
     uint64_t gpa;          /* of the first instruction */
     uint64_t gpa_page2;    /* page of a straddling instruction's second half, or UINT64_MAX */
     uint32_t mode;         /* tcg_mode.code */
     uint32_t variant;      /* with uses_variant and not generic: the word it assumes */
     bool uses_variant, generic; /* generic: assumes nothing, the last resort */
+    _Atomic bool invalid;
+    uint32_t code;         /* offset in the code buffer */
     uint64_t serial;       /* in order of insertion */
+    struct tcg_block *page_next[2];
     uint32_t region;
+    uint32_t code_size;
     uint64_t granules;     /* 64-byte pieces of the page it was made from */
     uint64_t granules2;
-    _Atomic bool invalid;
     struct tcg_block *forward; /* invalid: entry jumps on to this newer block, or NULL */
-    uint16_t n_insns;
-    uint32_t code;         /* offset in the code buffer */
-    uint32_t code_size;
     uint32_t n_exits, n_sites;
+    uint16_t n_insns;
     struct tcg_exit *exits;
     struct tcg_site *sites;
 };
@@ -173,6 +174,7 @@ struct tcg_vcpu {
     struct vcpu *vcpu;
     struct tcg_vm *tcg;
     struct tcg_space *spaces[TCG_SPACES]; /* NULL until used */
+    struct tcg_space *space_pool;         /* TCG_SPACES of them, in huge pages: they are read at random */
     uint64_t use_clock;
     uint32_t mode_code;
     sigjmp_buf unwind;
@@ -281,6 +283,7 @@ struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m);
 void space_flush(struct tcg_space *s);
 void space_flush_page(struct tcg_vcpu *v, struct tcg_space *s, uint64_t va);
 void tlb_flush_vcpu(struct tcg_vcpu *v);
+int tlb_init(struct tcg_vcpu *v, struct err *e);
 void tlb_free(struct tcg_vcpu *v);
 /* Takes away fast write access to one page from every space of a vCPU. Any thread. */
 void tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page);

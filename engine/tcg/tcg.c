@@ -244,13 +244,16 @@ static void stale_entry(struct tcg_vcpu *v)
 /* What the exit `from` may be linked to, now that b is the block that runs next: jumps lead to the oldest variant, a failing guard at the
  * start of a variant to the next younger one. NULL: to nothing. */
 static struct tcg_block *link_target(const struct tcg_vcpu *v, const struct tcg_exit *from, uint64_t pc,
-                                     const struct tcg_block *b)
+                                     struct tcg_block *b)
 {
     const struct tcg_block *s = from->block;
     /* pc_page of the target must equal that of the exit. */
     if (!from->patch || from->to || (pc & ~4095ull) != v->pc_page || from->off < 0 ||
         from->off >= 4096 || b->mode != s->mode) {
         return NULL;
+    }
+    if (!b->uses_variant) {
+        return b;
     }
     return cache_next_variant(v->tcg, b->gpa, b->mode, from->guard && b->gpa == s->gpa ? s->serial : 0);
 }
@@ -271,7 +274,9 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
             return NULL;
         }
         code = code_of(v, b);
-        struct tcg_block *first = cacheable ? cache_next_variant(t, b->gpa, b->mode, 0) : NULL;
+        struct tcg_block *first = !cacheable        ? NULL
+                                  : b->uses_variant ? cache_next_variant(t, b->gpa, b->mode, 0)
+                                                    : b;
         if (first) {
             j = &v->space->jc[jc_index(pc)];
             *j = (struct tcg_jump){ pc, code_of(v, first) };
@@ -452,6 +457,13 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
 
 /* ---- engine_ops ---- */
 
+/* The hash table in it is read at random: huge pages. */
+static struct tcg_vm *vm_alloc(void)
+{
+    struct tcg_vm *t = mem_map_huge(sizeof(*t));
+    return t ? t : xnew(struct tcg_vm); /* aborts */
+}
+
 static int tcg_vm_init(struct vm *vm, struct err *e)
 {
     const struct tcg_guest *g = tcg_guest_find(vm->arch->name);
@@ -459,7 +471,7 @@ static int tcg_vm_init(struct vm *vm, struct err *e)
         return err_set(e, -ENOTSUP, "engine tcg does not translate architecture '%s'",
                        vm->arch->name);
     }
-    struct tcg_vm *t = xnew(struct tcg_vm);
+    struct tcg_vm *t = vm_alloc();
     t->vm = vm;
     t->guest = g;
     if (vm->engine_config) {
@@ -481,7 +493,7 @@ static int tcg_vm_init(struct vm *vm, struct err *e)
         rc = cache_init(t, e);
     }
     if (rc < 0) {
-        free(t);
+        mem_unmap_huge(t, sizeof(*t));
         return rc;
     }
     pthread_mutex_init(&t->excl_lock, NULL);
@@ -499,23 +511,22 @@ static void tcg_vm_done(struct vm *vm)
         pthread_cond_destroy(&t->excl_cond);
         free(t->vcpus);
         free(t->breakpoints);
-        free(t);
+        mem_unmap_huge(t, sizeof(*t));
         vm->engine_data = NULL;
     }
 }
 
 static int tcg_vcpu_init(struct vcpu *c, struct err *e)
 {
-    (void)e;
     struct tcg_vm *t = c->vm->engine_data;
-    size_t size = (sizeof(struct tcg_vcpu) + c->vm->arch->cpu_size + 63) & ~(size_t)63;
-    struct tcg_vcpu *v = aligned_alloc(64, size);
-    if (!v) {
-        abort();
-    }
-    memset(v, 0, size);
+    struct tcg_vcpu *v = xalloc_aligned(64, sizeof(struct tcg_vcpu) + c->vm->arch->cpu_size);
     v->vcpu = c;
     v->tcg = t;
+    int rc = tlb_init(v, e);
+    if (rc < 0) {
+        free(v);
+        return rc;
+    }
     v->ir = xnew(struct ir);
     v->interp_temps = xnew_n(uint64_t, IR_MAX_TEMPS);
     c->engine_data = v;

@@ -11,6 +11,7 @@
 #include "engine/base/mem.h"
 #include "engine/core/bus.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,11 +85,15 @@ void tlb_flush_vcpu(struct tcg_vcpu *v)
     }
 }
 
+int tlb_init(struct tcg_vcpu *v, struct err *e)
+{
+    v->space_pool = mem_map_huge(TCG_SPACES * sizeof(struct tcg_space));
+    return v->space_pool ? 0 : err_errno(e, errno, "cannot map the soft TLB of vCPU %u", v->vcpu->index);
+}
+
 void tlb_free(struct tcg_vcpu *v)
 {
-    for (unsigned i = 0; i < TCG_SPACES; i++) {
-        free(v->spaces[i]);
-    }
+    mem_unmap_huge(v->space_pool, TCG_SPACES * sizeof(struct tcg_space));
 }
 
 static bool same_mode(struct tcg_mode a, struct tcg_mode b)
@@ -126,12 +131,7 @@ struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m)
         }
     }
     if (!*victim) {
-        *victim = aligned_alloc(64, (sizeof(struct tcg_space) + 63) & ~(size_t)63);
-        if (!*victim) {
-            log_error("tcg", "out of memory for a soft TLB of %zu bytes", sizeof(struct tcg_space));
-            abort(); /* our own fixed-size allocation */
-        }
-        memset(*victim, 0, sizeof(**victim));
+        *victim = &v->space_pool[victim - v->spaces];
     }
     v->n_space++;
     (*victim)->clean = false;

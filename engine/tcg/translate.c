@@ -285,7 +285,7 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     unsigned max = near_end || f.tag & TLB_SLOW || v->one_insn ? 1 : tcg->config.max_insns;
     struct pages pg;
     claim_pages(v, pc, &f, near_end, &pg);
-    struct tcg_block *b = xnew(struct tcg_block);
+    struct tcg_block *b = xnew_aligned(struct tcg_block, 64);
     b->gpa = f.gpa | (uint64_t)start;
     b->gpa_page2 = UINT64_MAX;
     b->mode = tcg_block_mode(v, &f);
