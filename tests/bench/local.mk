@@ -1,3 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/bench: tests, helper programs and EXTRA_DIST of this folder.
-EXTRA_DIST += tests/bench/control.py tests/bench/run
+EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/linux.py tests/bench/report.py \
+	tests/bench/rows.py tests/bench/run
+EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/guest/core.c \
+	tests/bench/guest/fault.c tests/bench/guest/fft.c tests/bench/guest/futex.c \
+	tests/bench/guest/hash.c tests/bench/guest/interp.c tests/bench/guest/ipi.c \
+	tests/bench/guest/linpack.c tests/bench/guest/lz.c tests/bench/guest/mandel.c \
+	tests/bench/guest/nbody.c tests/bench/guest/parallel.c tests/bench/guest/signal.c \
+	tests/bench/guest/sort.c tests/bench/guest/spectral.c tests/bench/guest/switch.c \
+	tests/bench/guest/syscall.c tests/bench/guest/timed.c
