@@ -157,6 +157,12 @@ uint64_t tcg_ld(void *cpu, uint64_t va, unsigned mo);
 void tcg_st(void *cpu, uint64_t va, uint64_t v, unsigned mo);
 uint64_t tcg_amo(void *cpu, enum ir_amo kind, uint64_t va, uint64_t v, unsigned mo);
 uint64_t tcg_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t v, unsigned mo);
+/* Host address of guest memory [va, va + n) within a page when plain reads (or writes) of it need nothing more: for the rest of
+ * this helper, or until another of these services is called. NULL: not known to be so; the calls above do it, and make it so for the
+ * next time where they can. */
+uint8_t *tcg_host_span(void *cpu, uint64_t va, unsigned n, enum tcg_access access);
+/* Can all of [va, va + n), n at most a page, be read, and is it RAM or ROM? Never raises. */
+bool tcg_readable(void *cpu, uint64_t va, unsigned n);
 /* For a debugger: no exception; false when not mapped. */
 bool tcg_debug_translate(void *cpu, uint64_t va, uint64_t *gpa);
 struct vcpu *tcg_vcpu_of(void *cpu);

@@ -569,6 +569,35 @@ void tcg_st(void *cpu, uint64_t va, uint64_t v, unsigned mo)
     tlb_store(cpu, va, v, mo);
 }
 
+uint8_t *tcg_host_span(void *cpu, uint64_t va, unsigned n, enum tcg_access access)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    struct tcg_space *s = v->space;
+    va &= v->tcg->guest->pc_mask;
+    unsigned i = tlb_index(va);
+    uint64_t tag = atomic_load_explicit(&s->tag[access][i], memory_order_relaxed);
+    if (tag != (va & ~PAGE_MASK) || crosses(va, n)) {
+        return NULL;
+    }
+    return (uint8_t *)(uintptr_t)(s->addend[i] + va);
+}
+
+bool tcg_readable(void *cpu, uint64_t va, unsigned n)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    for (unsigned done = 0; done < n;) {
+        uint64_t at = (va + done) & v->tcg->guest->pc_mask;
+        struct tcg_walk w;
+        const struct mem_range *r;
+        if (!tcg_host_span(cpu, at, 1, TCG_READ) &&
+            (walk(v, at, TCG_READ, &w, &r) || !r->host || w.uncached || !whole_page(r, w.gpa))) {
+            return false;
+        }
+        done += MEM_PAGE_SIZE - (unsigned)(at & PAGE_MASK);
+    }
+    return true;
+}
+
 uint64_t tcg_amo(void *cpu, enum ir_amo kind, uint64_t va, uint64_t v, unsigned mo)
 {
     return tlb_amo(cpu, va, v, mo | (uint64_t)kind << 8);

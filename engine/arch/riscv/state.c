@@ -6,6 +6,7 @@
 #include "engine/arch/riscv/cpu.h"
 #include "engine/arch/riscv/features.h"
 #include "engine/arch/riscv/gdb.h"
+#include "engine/arch/riscv/vector.h"
 #include "engine/core/clock.h"
 #include "engine/core/state.h"
 #include "engine/core/vm.h"
@@ -20,6 +21,11 @@
 /* ---- saved state ---- */
 
 #define CPU(member, kind, doc) ST_FIELD(struct riscv_cpu, member, kind, 1, doc)
+#define CPU_V(member_, kind_, n_, reset_, doc_)                                                \
+    {                                                                                          \
+        .name = #member_, .kind = (kind_), .offset = offsetof(struct riscv_cpu, member_),      \
+        .count = (n_), .since = 2, .flags = ST_OPTIONAL, .reset = (reset_), .doc = (doc_)      \
+    }
 #define CPU_N(member, kind, n, doc) ST_ARRAY(struct riscv_cpu, member, kind, n, 1, doc)
 
 static const struct st_field fields[] = {
@@ -59,6 +65,12 @@ static const struct st_field fields[] = {
     CPU_N(pmpaddr, ST_U64, RISCV_PMP_COUNT, "physical memory protection: addresses"),
     CPU(cycle_offset, ST_U64, "mcycle minus its base"),
     CPU(instret_offset, ST_U64, "minstret minus its base"),
+    CPU_V(vstart, ST_U64, 1, 0, "first vector element to execute"),
+    CPU_V(vl, ST_U64, 1, 0, "vector length in elements"),
+    CPU_V(vtype, ST_U64, 1, RISCV_VTYPE_VILL, "vector type; vill in bit 63"),
+    CPU_V(vxrm, ST_U8, 1, 0, "fixed-point rounding mode"),
+    CPU_V(vxsat, ST_U8, 1, 0, "fixed-point saturation flag"),
+    CPU_V(v, ST_BYTES, 32 * RISCV_VLENB_MAX, 0, "vector registers, side by side"),
     ST_END,
 };
 
@@ -73,6 +85,14 @@ static uint8_t count_pmp(const struct riscv_cpu *c)
     return used;
 }
 
+static bool vector_ok(const struct riscv_cpu *c)
+{
+    bool type_ok = c->vtype == RISCV_VTYPE_VILL || riscv_vtype_ok(c, c->vtype);
+
+    return type_ok && c->vl <= riscv_vlmax(c->vtype, c->vlenb) && c->vxrm < 4 &&
+           c->vxsat < 2 && (c->vlenb ? c->vstart < 8u * c->vlenb : c->vstart == 0);
+}
+
 static int loaded(void *obj, struct err *e)
 {
     struct riscv_cpu *c = obj;
@@ -85,13 +105,18 @@ static int loaded(void *obj, struct err *e)
         return err_set(e, -EINVAL, "hart %u: priv, frm, fflags or x0 hold an impossible value",
                        c->vcpu->index);
     }
+    if (!vector_ok(c)) {
+        return err_set(e, -EINVAL, "hart %u: vtype, vl, vstart or vxrm hold an impossible value",
+                       c->vcpu->index);
+    }
     c->pmp_used = count_pmp(c);
+    riscv_vkey_update(c);
     riscv_stimecmp_changed(c);
     return 0;
 }
 
 static const struct st_table state_table = {
-    .name = "riscv-hart", .version = 1, .fields = fields, .loaded = loaded
+    .name = "riscv-hart", .version = 2, .fields = fields, .loaded = loaded
 };
 
 /* ---- interrupts and time ---- */
@@ -158,6 +183,8 @@ static int init_hart(struct vcpu *v, const char *model, unsigned xlen, struct er
     c->vcpu = v;
     c->hartid = v->index;
     c->features = features;
+    c->vlenb = features.vlen / 8;
+    c->velen = RISCV_HAS(features, RISCV_EXT_ZVE64X) ? 3 : 2;
     c->xlen = (uint8_t)xlen;
     atomic_init(&c->stimer_at, UINT64_MAX);
     c->stimer = vtimer_new(v->vm->clock, on_stimer, c);
@@ -199,6 +226,8 @@ static void cpu_reset(struct vcpu *v)
         c->mstatus = u | s; /* UXL, SXL: 64 */
     }
     c->stimecmp = UINT64_MAX;
+    c->vtype = RISCV_VTYPE_VILL;
+    riscv_vkey_update(c);
     /* A device tree with svadu and without svade says that hardware updates are on from the
      * start. */
     bool adue = RISCV_HAS(c->features, RISCV_EXT_SVADU) &&

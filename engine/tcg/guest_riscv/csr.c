@@ -6,6 +6,7 @@
  * high half where the row says so (the ...h registers). Hooks therefore know no xlen unless the layout differs.
  * Runs on the vCPU's own thread.
  */
+#include "engine/arch/riscv/vector.h"
 #include "engine/core/clock.h"
 #include "engine/core/vcpu.h"
 #include "engine/core/vm.h"
@@ -54,6 +55,12 @@ static bool fp_on(const struct riscv_cpu *c, unsigned n)
     return has(c, RISCV_EXT_F) && (c->mstatus & MSTATUS_FS);
 }
 
+static bool vector_on(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return has(c, RISCV_EXT_ZVE32X) && (c->mstatus & MSTATUS_VS);
+}
+
 static bool satp_ok(const struct riscv_cpu *c, unsigned n)
 {
     (void)n;
@@ -91,7 +98,8 @@ static bool pmpcfg_ok(const struct riscv_cpu *c, unsigned n)
 /* ---- mstatus and sstatus (§3.1.6, §4.1.1) ---- */
 
 #define SSTATUS_WRITABLE                                                                       \
-    (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
+    (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_VS | MSTATUS_FS | MSTATUS_SUM |         \
+     MSTATUS_MXR)
 #define MSTATUS_WRITABLE                                                                       \
     (SSTATUS_WRITABLE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV |              \
      MSTATUS_TVM | MSTATUS_TW | MSTATUS_TSR)
@@ -104,7 +112,7 @@ static uint64_t mstatus_writable(const struct riscv_cpu *c)
 
     if (!has(c, RISCV_EXT_S)) {
         mask &= ~(SSTATUS_WRITABLE | MSTATUS_TVM | MSTATUS_TSR);
-        mask |= MSTATUS_FS;
+        mask |= MSTATUS_FS | MSTATUS_VS;
     }
     if (!has(c, RISCV_EXT_U)) {
         mask &= ~(MSTATUS_MPRV | MSTATUS_MPP | MSTATUS_TW);
@@ -112,13 +120,16 @@ static uint64_t mstatus_writable(const struct riscv_cpu *c)
     if (!has(c, RISCV_EXT_F)) {
         mask &= ~MSTATUS_FS;
     }
+    if (!has(c, RISCV_EXT_ZVE32X)) {
+        mask &= ~MSTATUS_VS;
+    }
     return mask;
 }
 
 static uint64_t mstatus_read(const struct riscv_cpu *c, unsigned n)
 {
     uint64_t v = c->mstatus & MSTATUS_WRITABLE;
-    bool dirty = (v & MSTATUS_FS) == MSTATUS_FS;
+    bool dirty = (v & MSTATUS_FS) == MSTATUS_FS || (v & MSTATUS_VS) == MSTATUS_VS;
 
     (void)n;
     if (c->xlen == 32) {
@@ -153,8 +164,12 @@ static void mstatus_change(struct riscv_cpu *c, uint64_t value, uint64_t mask)
     uint64_t changed = old ^ c->mstatus;
     if ((changed & (MSTATUS_MPRV | MSTATUS_SUM | MSTATUS_MXR)) ||
         ((changed & MSTATUS_MPP) && (c->mstatus & MSTATUS_MPRV)) ||
-        !(old & MSTATUS_FS) != !(c->mstatus & MSTATUS_FS)) {
+        !(old & MSTATUS_FS) != !(c->mstatus & MSTATUS_FS) ||
+        !(old & MSTATUS_VS) != !(c->mstatus & MSTATUS_VS)) {
         tcg_mode_changed(c);
+    }
+    if (changed & MSTATUS_VS) {
+        riscv_vkey_update(c);
     }
     if (changed & c->mstatus & (MSTATUS_SIE | MSTATUS_MIE)) {
         tcg_interrupt_check(c);
@@ -202,6 +217,49 @@ static void fcsr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t
     if (c->frm != frm) {
         tcg_mode_changed(c);
     }
+}
+
+/* ---- vectors (V 1.0, section 3) ---- */
+
+static uint64_t vector_read(const struct riscv_cpu *c, unsigned n)
+{
+    switch (n) {
+    case 0x008:
+        return c->vstart;
+    case 0x009:
+        return c->vxsat;
+    case 0x00a:
+        return c->vxrm;
+    case 0x00f:
+        return c->vxsat | c->vxrm << 1;
+    case 0xc20:
+        return c->vl;
+    case 0xc21:
+        return c->vtype & RISCV_VTYPE_VILL ? 1ull << (c->xlen - 1) : c->vtype;
+    default: /* 0xc22 */
+        return c->vlenb;
+    }
+}
+
+static void vector_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)mask;
+    c->mstatus |= MSTATUS_VS;
+    switch (n) {
+    case 0x008: /* as many bits as the largest VLMAX needs */
+        c->vstart = value & (8u * c->vlenb - 1);
+        break;
+    case 0x009:
+        c->vxsat = value & 1;
+        break;
+    case 0x00a:
+        c->vxrm = value & 3;
+        break;
+    default: /* vcsr */
+        c->vxsat = value & 1;
+        c->vxrm = value >> 1 & 3;
+    }
+    riscv_vkey_update(c);
 }
 
 /* ---- counters: cycle and instret run at 1 GHz of virtual time ---- */
@@ -437,6 +495,12 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
 #define CSR_TABLE(X)                                                                           \
     X(0x001, 0x003, fcsr, ANY, 0, 0, 0, fp_on, fcsr_read, fcsr_write,                          \
       "fflags, frm and both: accrued exceptions and rounding mode")                            \
+    X(0x008, 0x008, vstart, ANY, 0, 0, 0, vector_on, vector_read, vector_write,                \
+      "first element that a vector instruction executes")                                      \
+    X(0x009, 0x00a, vxsat_vxrm, ANY, 0, 0, 0, vector_on, vector_read, vector_write,            \
+      "fixed-point saturation flag, rounding mode")                                            \
+    X(0x00f, 0x00f, vcsr, ANY, 0, 0, 0, vector_on, vector_read, vector_write,                  \
+      "vxsat and vxrm")                                                                        \
     X(0x100, 0x100, sstatus, ANY, 0, 0, 0, has_s, sstatus_read, sstatus_write,                 \
       "supervisor's view of mstatus")                                                          \
     X(0x104, 0x104, sie, ANY, 0, 0, 0, has_s, sie_read, sie_write,                             \
@@ -522,6 +586,8 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
       "minstret, readable")                                                                    \
     X(0xc03, 0xc1f, hpmcounter, ANY, 0, 0, 0, counter_ok, zero_read, NULL,                     \
       "event counters: none")                                                                  \
+    X(0xc20, 0xc22, vl_vtype_vlenb, ANY, 0, 0, 0, vector_on, vector_read, NULL,                \
+      "vector length, type, and bytes of a vector register")                                   \
     X(0xc80, 0xc80, cycleh, RV32, HIGH, 0, 0, counter_ok, counter_read, NULL,                  \
       "upper half of cycle")                                                                   \
     X(0xc81, 0xc81, timeh, RV32, HIGH, 0, 0, counter_ok, time_read, NULL,                      \

@@ -29,6 +29,7 @@ enum {
     RV_CODE_FRM_SHIFT = 4, /* three bits: frm; 5 stands for all invalid ones */
     RV_CODE_FRM = 7 << 4,
     RV_CODE_FP_ASK = 1 << 7,
+    RV_CODE_VS_OFF = 1 << 8, /* vectors are off (in user mode; else they ask) */
 };
 
 /* Exception causes (Privileged 1.12 table 3.6). */
@@ -122,7 +123,16 @@ enum riscv_cause {
     H(riscv_fcvt_d_l, IR_CALL_NO_GLOBALS, "x value, rm")                                       \
     H(riscv_fcvt_d_lu, IR_CALL_NO_GLOBALS, "x value, rm")                                      \
     H(riscv_fcvt_s_d, IR_CALL_NO_GLOBALS, "a, rm")                                             \
-    H(riscv_fcvt_d_s, IR_CALL_NO_GLOBALS, "a")
+    H(riscv_fcvt_d_s, IR_CALL_NO_GLOBALS, "a")                                                 \
+    H(riscv_v_ask, IR_CALL_READS, "insn: raises an illegal instruction when VS is off")        \
+    H(riscv_v_set, IR_CALL_NO_GLOBALS, "vtype, AVL: vsetvl; returns vl")                       \
+    H(riscv_v_arith, IR_CALL_READS,                                                            \
+      "insn, x or f or immediate operand, struct v_op: any of OP-V; the x or f result")        \
+    H(riscv_v_load, IR_CALL_READS, "insn, address, stride or index base")                      \
+    H(riscv_v_store, IR_CALL_READS, "insn, address, stride or index base")
+
+/* Bits above the instruction in the first argument of vector helpers. */
+#define RISCV_V_CHECKED (1ull << 32) /* legal under the vtype of now, VS is on */
 
 #define RISCV_HELPER_DECLARE(name, flags, doc)                                                 \
     uint64_t name(void *cpu, uint64_t a, uint64_t b, uint64_t c);

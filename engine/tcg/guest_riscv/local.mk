@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # engine/tcg/guest_riscv: the RISC-V guest. Included by engine/tcg/local.mk, part of libtcg.a.
 
-riscv_isa = engine/tcg/guest_riscv/riscv.isa
+riscv_isa = engine/tcg/guest_riscv/riscv.isa engine/tcg/guest_riscv/riscv_v.isa
 riscv_gen = engine/tcg/guest_riscv/riscv_isa.h engine/tcg/guest_riscv/riscv_decode.c \
 	engine/tcg/guest_riscv/riscv_dispatch.c engine/tcg/guest_riscv/riscv_tables.c
 BUILT_SOURCES += engine/tcg/guest_riscv/riscv_isa.h
@@ -11,7 +11,7 @@ EXTRA_DIST += $(riscv_isa) engine/tcg/gen/isagen.py engine/tcg/gen/isamodel.py \
 nodist_libtcg_a_SOURCES += $(riscv_gen)
 engine/tcg/guest_riscv/gen.stamp: engine/tcg/gen/isagen.py engine/tcg/gen/isamodel.py $(riscv_isa)
 	$(AM_V_GEN)$(MKDIR_P) engine/tcg/guest_riscv && $(PY) $(srcdir)/engine/tcg/gen/isagen.py \
-		--isa $(srcdir)/$(riscv_isa) --include engine/tcg/guest_riscv/riscv_isa.h \
+		$(riscv_isa:%=--isa $(srcdir)/%) --include engine/tcg/guest_riscv/riscv_isa.h \
 		--header engine/tcg/guest_riscv/riscv_isa.h \
 		--decode engine/tcg/guest_riscv/riscv_decode.c \
 		--dispatch engine/tcg/guest_riscv/riscv_dispatch.c \
@@ -32,7 +32,8 @@ libtcg_a_SOURCES += \
 	engine/tcg/guest_riscv/trans_fd.c \
 	engine/tcg/guest_riscv/trans_i.c \
 	engine/tcg/guest_riscv/trans_m.c \
-	engine/tcg/guest_riscv/trans_sys.c
+	engine/tcg/guest_riscv/trans_sys.c \
+	engine/tcg/guest_riscv/trans_v.c
 
 # Helpers: CSRs, traps, memory management, floating point.
 libtcg_a_SOURCES += \
@@ -44,3 +45,13 @@ libtcg_a_SOURCES += \
 	engine/tcg/guest_riscv/pmp.c \
 	engine/tcg/guest_riscv/sys.h \
 	engine/tcg/guest_riscv/trap.c
+
+# Vector instructions.
+libtcg_a_SOURCES += \
+	engine/tcg/guest_riscv/helper_v.c \
+	engine/tcg/guest_riscv/helper_v_int.c \
+	engine/tcg/guest_riscv/helper_v_mem.c \
+	engine/tcg/guest_riscv/vec.h \
+	engine/tcg/guest_riscv/vec_kernels.h \
+	engine/tcg/guest_riscv/vec_mem.h \
+	engine/tcg/guest_riscv/vec_ops.c

@@ -177,6 +177,8 @@ ir_ref pc_value(struct tcg_trans *t, int64_t off)
         .fp_flags = offsetof(struct riscv_cpu, fflags), .fp_inexact = 1, .pc_mask = mask,      \
         .res_addr = offsetof(struct riscv_cpu, res_addr),                                      \
         .res_value = offsetof(struct riscv_cpu, res_value),                                    \
+        .vl_offset = offsetof(struct riscv_cpu, vl),                                           \
+        .variant_offset = offsetof(struct riscv_cpu, vkey),                                    \
         .mode = riscv_tcg_mode, .walk = riscv_tcg_walk, .bus_fault = riscv_tcg_bus_fault,      \
         .align_fault = riscv_tcg_align_fault, .exception = riscv_tcg_exception,                \
         .interrupt = riscv_tcg_interrupt, .translate = riscv_tcg_translate,                    \

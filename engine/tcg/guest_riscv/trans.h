@@ -21,7 +21,9 @@ enum { RISCV_GLOBAL_X1 = 0, RISCV_GLOBAL_F0 = 31, RISCV_GLOBALS = 63 };
 enum {
     RISCV_T_FS_DIRTY = 1, /* this block has set mstatus.FS already */
     RISCV_T_FP_ASKED = 2, /* ... has checked that floating point is on (RV_CODE_FP_ASK) */
-    RISCV_T_FRM_ASKED = 4 /* ... and that frm is valid */
+    RISCV_T_FRM_ASKED = 4, /* ... and that frm is valid */
+    RISCV_T_VS_DIRTY = 8, /* ... has set mstatus.VS */
+    RISCV_T_VS_ASKED = 16 /* ... has checked that vectors are on */
 };
 
 static inline bool is_rv32(const struct tcg_trans *t)

@@ -3,6 +3,7 @@
  * Traps and privilege: delivery of exceptions and interrupts (Privileged 1.12 §3.1.6 to §3.1.9, §4.1), the returns
  * from them, and the translation mode that follows from privilege and mstatus. Runs on the vCPU's own thread.
  */
+#include "engine/arch/riscv/vector.h"
 #include "engine/base/buf.h"
 #include "engine/tcg/guest_riscv/helper.h"
 #include "engine/tcg/guest_riscv/sys.h"
@@ -20,6 +21,7 @@ struct tcg_mode riscv_tcg_mode(void *cpu)
     m.code = c->priv | (c->xlen == 32 ? RV_CODE_RV32 : 0u);
     if (c->priv == RISCV_U) {
         m.code |= (c->mstatus & MSTATUS_FS ? 0u : RV_CODE_FS_OFF) | frm << RV_CODE_FRM_SHIFT;
+        m.code |= c->mstatus & MSTATUS_VS ? 0u : RV_CODE_VS_OFF;
     } else {
         m.code |= RV_CODE_FP_ASK;
     }
@@ -98,6 +100,9 @@ static void trap(struct riscv_cpu *c, const struct trap *t)
         enter_m(c, t);
     }
     c->res_addr = UINT64_MAX;
+    if (c->vstart) { /* of a vector instruction that did not end */
+        riscv_vkey_update(c);
+    }
     tcg_mode_changed(c);
 }
 
