@@ -8,6 +8,8 @@ import sys
 import tempfile
 
 SRC = os.environ.get("VMD_SRCDIR", os.path.join(os.path.dirname(__file__), "..", ".."))
+RISCV = [os.path.join(SRC, "engine", "tcg", "guest_riscv", name)
+         for name in ("riscv.isa", "riscv_v.isa")]
 sys.path.insert(0, os.path.join(SRC, "engine", "tcg", "gen"))
 import isamodel  # noqa: E402
 
@@ -102,7 +104,7 @@ def mistakes_name_file_and_line():
 
 @case
 def random_encodings_decode_to_their_instruction():
-    isa = isamodel.load(os.path.join(SRC, "engine", "tcg", "guest_riscv", "riscv.isa"))
+    isa = isamodel.load(*RISCV)
     rng = random.Random(7)
     for insn in isa.insns:
         features = [name for name in isa.features
@@ -119,8 +121,7 @@ def reference_page_is_current():
     with tempfile.TemporaryDirectory() as folder:
         fresh = os.path.join(folder, "page.md")
         command = [sys.executable, os.path.join(SRC, "engine", "tcg", "gen", "isagen.py"),
-                   "--isa", os.path.join(SRC, "engine", "tcg", "guest_riscv", "riscv.isa"),
-                   "--doc"]
+                   *(word for path in RISCV for word in ("--isa", path)), "--doc"]
         subprocess.run(command + [fresh], check=True)
         with open(fresh, encoding="utf-8") as one, open(page, encoding="utf-8") as two:
             assert one.read() == two.read(), "run: " + " ".join(command + [page])

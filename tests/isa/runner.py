@@ -24,10 +24,11 @@ class Ended(Exception):
         self.results = results
 
 
-def run(emulator, built, backend="jit", timeout=TIMEOUT, cache=0):
+def run(emulator, built, backend="jit", timeout=TIMEOUT, cache=0, cpu=None):
     """Runs an Image; returns its results.
 
-    emulator is vmd, qemu or qemu10; backend and cache (the code cache's bytes) are vmd's.
+    emulator is vmd, qemu or qemu10; backend and cache (the code cache's bytes) are vmd's; cpu is
+    the model in the emulator's own words.
     """
     with tempfile.NamedTemporaryFile(prefix="vmd-isa-", suffix=".bin") as file:
         file.write(built.bytes())
@@ -38,8 +39,10 @@ def run(emulator, built, backend="jit", timeout=TIMEOUT, cache=0):
             config["tcg"] = {"backend": backend}
             if cache:
                 config["tcg"]["cache_size"] = cache
+            if cpu:
+                config["cpu"] = cpu
         else:
-            arguments = ["-cpu", QEMU_CPU[built.xlen]]
+            arguments = ["-cpu", cpu or QEMU_CPU[built.xlen]]
         with guest.Guest(config, emulator, arguments) as vm:
             try:
                 status = vm.wait(timeout)

@@ -16,11 +16,13 @@ def run(*argv, cwd=None):
 
 
 def isa_page(top, _out):
-    """docs/reference/isa-riscv.md, from the .isa file."""
+    """docs/reference/isa-riscv.md, from the .isa files."""
     with tempfile.TemporaryDirectory() as d:
         path = os.path.join(d, "page.md")
-        code, _, err = run(sys.executable, "-B", os.path.join(top, "engine/tcg/gen/isagen.py"), "--isa",
-                           os.path.join(top, "engine/tcg/guest_riscv/riscv.isa"), "--doc", path)
+        files = [word for name in ("riscv.isa", "riscv_v.isa")
+                 for word in ("--isa", os.path.join(top, "engine/tcg/guest_riscv", name))]
+        code, _, err = run(sys.executable, "-B", os.path.join(top, "engine/tcg/gen/isagen.py"),
+                           *files, "--doc", path)
         if code:
             raise RuntimeError(err.strip())
         with open(path, encoding="utf-8") as f:

@@ -35,6 +35,8 @@ struct vcpu;
 struct riscv_cpu {
     uint64_t x[32]; /* x[0] is always 0 */
     uint64_t f[32]; /* raw bits, NaN-boxed singles */
+    /* vector register n is the vlenb bytes at v + n * vlenb: groups are contiguous */
+    _Alignas(64) uint8_t v[32 * RISCV_VLENB_MAX];
     uint64_t pc;
     /* LR reservation: guest virtual address (UINT64_MAX: none) and value loaded */
     uint64_t res_addr, res_value;
@@ -54,18 +56,15 @@ struct riscv_cpu {
     uint64_t pmpaddr[RISCV_PMP_COUNT];
     /* written counters: value minus virtual clock base */
     uint64_t cycle_offset, instret_offset;
-    /* Vectors (vector.h): register n is the vlenb bytes at v + n * vlenb, so that a group of
-     * registers is contiguous */
     uint64_t vstart, vl, vtype; /* vill is bit 63 of vtype, of RV32 too */
     uint8_t vxrm, vxsat;
-    uint32_t vkey; /* derived from vtype, vl, vstart and mstatus.VS */
-    _Alignas(64) uint8_t v[32 * RISCV_VLENB_MAX];
 
     /* Not architectural, not saved: set by cpu_init. */
     struct vcpu *vcpu;
     uint64_t hartid;
     struct riscv_features features;
     uint64_t decode[2]; /* the translator's: which instructions there are; 0: not worked out */
+    uint32_t vkey;      /* summary of vtype, vl, vstart and mstatus.VS (vector.h) */
     uint16_t vlenb;     /* bytes of a vector register, 16 to RISCV_VLENB_MAX; 0 without vectors */
     uint8_t velen;      /* log2 of the bytes of the widest vector element: 2 or 3 */
     uint8_t pmp_used;   /* number of the highest active entry + 1, derived */

@@ -343,19 +343,30 @@ bool isa_random_op(const struct isa *isa, unsigned op, const struct isa_pick *pi
     return false;
 }
 
+static bool picked(const struct isa *isa, unsigned op, const struct isa_pick *pick, uint64_t *bits)
+{
+    const struct isa_insn *insn = &isa->insns[op];
+
+    return (insn->features & ~pick->features) == 0 &&
+           (pick->accept == NULL || pick->accept(pick->opaque, insn)) &&
+           isa_random_op(isa, op, pick, bits);
+}
+
 unsigned isa_random(const struct isa *isa, const struct isa_pick *pick, uint64_t *bits)
 {
-    int tries;
+    unsigned n = isa->insn_count - 1, tries, op, first;
 
-    for (tries = 0; isa->insn_count > 1 && tries < RANDOM_TRIES; tries++) {
-        unsigned op = 1 + (unsigned)(pick->rng(pick->opaque) % (isa->insn_count - 1));
-        const struct isa_insn *insn = &isa->insns[op];
-
-        if ((insn->features & ~pick->features) != 0 ||
-            (pick->accept != NULL && !pick->accept(pick->opaque, insn))) {
-            continue;
+    for (tries = 0; n > 0 && tries < RANDOM_TRIES; tries++) {
+        op = 1 + (unsigned)(pick->rng(pick->opaque) % n);
+        if (picked(isa, op, pick, bits)) {
+            return op;
         }
-        if (isa_random_op(isa, op, pick, bits)) {
+    }
+    /* Hardly any will do: the next one that does. */
+    first = n > 0 ? (unsigned)(pick->rng(pick->opaque) % n) : 0;
+    for (tries = 0; tries < n; tries++) {
+        op = 1 + (first + tries) % n;
+        if (picked(isa, op, pick, bits)) {
             return op;
         }
     }
