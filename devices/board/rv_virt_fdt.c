@@ -186,7 +186,9 @@ static void add_chosen(struct tree *t)
         fdt_u64(t->f, "linux,initrd-start", b->initrd_at);
         fdt_u64(t->f, "linux,initrd-end", b->initrd_at + b->initrd_size);
     }
-    if (getrandom(seed, sizeof(seed), 0) == sizeof(seed)) {
+    if (clock_driven(b->vm->clock)) { /* two runs are to be the same */
+        fdt_bytes(t->f, "rng-seed", "vmd's seed of deterministic runs", sizeof(seed));
+    } else if (getrandom(seed, sizeof(seed), 0) == sizeof(seed)) {
         fdt_bytes(t->f, "rng-seed", seed, sizeof(seed));
     }
     fdt_node_end(t->f);

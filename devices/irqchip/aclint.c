@@ -105,6 +105,7 @@ static void aclint_written_time(struct device *d, const struct dev_reg *r, unsig
 
     (void)r, (void)index, (void)old;
     a->time_offset += value - aclint_time(a);
+    riscv_time_set_offset(d->vm, a->time_offset);
     for (unsigned h = 0; h < a->n_harts; h++) {
         aclint_update_timer(a, h);
     }
@@ -133,6 +134,7 @@ static void aclint_reset(struct device *d)
     struct aclint *a = (struct aclint *)d;
 
     a->time_offset = 0;
+    riscv_time_set_offset(d->vm, 0);
     for (unsigned h = 0; h < a->n_harts; h++) {
         vcpu_irq_set(d->vm->vcpus[h], RISCV_IRQ_MSI, false);
         aclint_update_timer(a, h);
@@ -155,6 +157,7 @@ static int aclint_loaded(void *obj, struct err *e)
     struct aclint *a = obj;
 
     (void)e;
+    riscv_time_set_offset(a->dev.vm, a->time_offset);
     for (unsigned h = 0; h < a->n_harts; h++) {
         vcpu_irq_set(a->dev.vm->vcpus[h], RISCV_IRQ_MSI, a->msip[h] & 1);
         aclint_update_timer(a, h);

@@ -36,6 +36,11 @@ struct clock {
     uint64_t programmed;
     bool posted; /* a post that will look again is under way */
     bool dead;   /* clock_free() was called */
+
+    bool driven; /* constant once anything runs */
+    _Atomic uint64_t next; /* driven: deadline of the first armed timer */
+    void (*armed_fn)(void *arg);
+    void *armed_arg;
 };
 
 struct vtimer {
@@ -65,7 +70,7 @@ uint64_t clock_now(const struct clock *cc)
         bool running = atomic_load_explicit(&c->running, memory_order_acquire);
         uint64_t base = atomic_load_explicit(&c->virtual_base, memory_order_acquire);
         uint64_t host = atomic_load_explicit(&c->host_base, memory_order_acquire);
-        uint64_t now = running ? base + (host_ns(CLOCK_MONOTONIC) - host) : base;
+        uint64_t now = running && !c->driven ? base + (host_ns(CLOCK_MONOTONIC) - host) : base;
         if (!(seq & 1) && atomic_load_explicit(&c->seq, memory_order_relaxed) == seq) {
             return now;
         }
@@ -86,7 +91,7 @@ static void set_time(struct clock *c, bool running, const uint64_t *to)
     atomic_store(&c->seq, seq + 1);
     uint64_t host = host_ns(CLOCK_MONOTONIC);
     uint64_t base = to ? *to : atomic_load_explicit(&c->virtual_base, memory_order_relaxed);
-    if (!to && clock_running(c)) {
+    if (!to && clock_running(c) && !c->driven) {
         base += host - atomic_load_explicit(&c->host_base, memory_order_relaxed);
     }
     atomic_store_explicit(&c->running, running, memory_order_release);
@@ -97,7 +102,9 @@ static void set_time(struct clock *c, bool running, const uint64_t *to)
 
 uint64_t clock_wall(const struct clock *c)
 {
-    return host_ns(CLOCK_REALTIME) + (uint64_t)clock_wall_offset(c);
+    uint64_t now = c->driven ? CLOCK_DRIVEN_EPOCH * UINT64_C(1000000000) + clock_now(c)
+                             : host_ns(CLOCK_REALTIME);
+    return now + (uint64_t)clock_wall_offset(c);
 }
 
 void clock_set_wall_offset(struct clock *c, int64_t ns)
@@ -119,6 +126,10 @@ static void program_locked(struct clock *c)
                          ? NEVER
                          : atomic_load(
                                &list_entry(c->armed.next, struct vtimer, node)->deadline);
+    atomic_store(&c->next, first);
+    if (c->driven) {
+        return;
+    }
     if (!clock_running(c)) {
         first = NEVER;
     }
@@ -131,9 +142,9 @@ static void program_locked(struct clock *c)
     loop_timer_arm(c->loop_timer, after > INT64_MAX / 2 ? INT64_MAX / 2 : (int64_t)after);
 }
 
-/* Main thread: calls what is due, then sets the loop's timer anew. A function that arms for
+/* The clock's thread: calls what is due, then sets the loop's timer anew. A function that arms for
  * the past again waits for the next round, so that other events of the loop get their turn. */
-static void run_due(struct clock *c)
+void clock_run_due(struct clock *c)
 {
     pthread_mutex_lock(&c->lock);
     uint64_t now = clock_now(c);
@@ -181,7 +192,7 @@ static void on_post(void *arg)
 
 static void on_loop_timer(void *arg)
 {
-    run_due(arg);
+    clock_run_due(arg);
 }
 
 struct clock *clock_new(struct loop *loop)
@@ -207,6 +218,30 @@ void clock_free(struct clock *c)
     pthread_mutex_unlock(&c->lock);
     loop_timer_free(c->loop_timer);
     unref(c);
+}
+
+void clock_drive(struct clock *c, void (*armed)(void *arg), void *arg)
+{
+    c->armed_fn = armed;
+    c->armed_arg = arg;
+    c->driven = true;
+    atomic_store(&c->next, NEVER);
+}
+
+bool clock_driven(const struct clock *c)
+{
+    return c->driven;
+}
+
+/* One 64-bit word changes: readers need no more than its atomicity. */
+void clock_advance(struct clock *c, uint64_t ns)
+{
+    atomic_fetch_add_explicit(&c->virtual_base, ns, memory_order_release);
+}
+
+uint64_t clock_next_deadline(const struct clock *c)
+{
+    return atomic_load(&((struct clock *)c)->next);
 }
 
 void clock_start(struct clock *c)
@@ -278,13 +313,15 @@ void vtimer_free(struct vtimer *t)
 void vtimer_arm(struct vtimer *t, uint64_t deadline_ns)
 {
     struct clock *c = t->clock;
-    bool post = false;
+    bool post = false, tell = false;
     pthread_mutex_lock(&c->lock);
     list_remove(&t->node);
     atomic_store(&t->deadline, deadline_ns);
     if (deadline_ns != NEVER) {
         insert_locked(c, t, deadline_ns);
-        if (deadline_ns < c->programmed && clock_running(c)) {
+        if (c->driven) {
+            tell = deadline_ns < atomic_load(&c->next);
+        } else if (deadline_ns < c->programmed && clock_running(c)) {
             if (loop_in_thread(c->loop)) {
                 program_locked(c);
             } else if (!c->posted) {
@@ -293,7 +330,13 @@ void vtimer_arm(struct vtimer *t, uint64_t deadline_ns)
             }
         }
     }
+    if (c->driven) {
+        program_locked(c);
+    }
     pthread_mutex_unlock(&c->lock);
+    if (tell) {
+        c->armed_fn(c->armed_arg);
+    }
     if (post) {
         loop_post(c->loop, on_post, c);
     }

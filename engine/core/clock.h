@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Virtual time: nanoseconds since the VM first ran; stands still while the VM is paused.
- * Timers fire on the VM's main loop. Reading is lock-free from any thread (sequence-locked
+ * Timers fire on the VM's main loop (unless the clock is driven, see clock_drive()). Reading is lock-free from any thread (sequence-locked
  * offset).
  */
 #ifndef VMD_CORE_CLOCK_H
@@ -28,6 +28,17 @@ int64_t clock_wall_offset(const struct clock *c);
 /* Wall-clock time of day in ns since 1970 (host's, plus the VM's offset), for RTCs. Any
  * thread. */
 uint64_t clock_wall(const struct clock *c);
+
+/* Virtual time no longer follows the host's: it is what clock_advance() makes it, and timers fire only inside clock_run_due(), on
+ * its caller's thread, so their functions must be ready for that. armed(arg), any thread: a timer now is the
+ * earliest. The time of day becomes a fixed date plus virtual time. Main thread, before anything runs. */
+void clock_drive(struct clock *c, void (*armed)(void *arg), void *arg);
+bool clock_driven(const struct clock *c);
+/* The three below: the driver's thread, while clock_running(). */
+void clock_advance(struct clock *c, uint64_t ns);
+void clock_run_due(struct clock *c);
+uint64_t clock_next_deadline(const struct clock *c); /* UINT64_MAX: no timer is armed; any thread */
+#define CLOCK_DRIVEN_EPOCH 1735689600u /* the date: 2025-01-01 00:00 UTC, seconds since 1970 */
 
 /* fn runs on the main loop when the deadline has passed, never with the clock stopped. */
 struct vtimer *vtimer_new(struct clock *c, void (*fn)(void *arg), void *arg);

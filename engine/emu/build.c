@@ -215,6 +215,8 @@ static int new_vm(struct emu *m, struct board_config *b, struct err *e)
     if (c->tcg) {
         m->tcg.cache_size = (size_t)c->tcg->cache_size;
         m->tcg.backend = c->tcg->backend == API_TCG_BACKEND_INTERP ? TCG_INTERP : TCG_JIT;
+        m->tcg.icount = c->tcg->has_icount;
+        m->tcg.icount_shift = (unsigned)c->tcg->icount;
     }
     rc = vm_new(c->name, arch, engine, m->loop, &m->tcg, &m->vm, e);
     if (rc == 0 && c->uuid) {

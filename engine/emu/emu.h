@@ -51,6 +51,7 @@ struct emu_options {
     unsigned n_files;
     const char **sets; /* "key=value" over the configuration */
     unsigned n_sets;
+    char *icount_set; /* the one that --icount means */
 };
 
 #define CONFINE_LAYERS 8

@@ -25,6 +25,7 @@ enum opt {
     OPT_FILE,
     OPT_CONSOLE,
     OPT_SET,
+    OPT_ICOUNT,
     OPT_PAUSED,
     OPT_GDB,
     OPT_GDB_FD,
@@ -45,6 +46,7 @@ static const struct option long_options[] = {
     { "file", required_argument, NULL, OPT_FILE },
     { "console", required_argument, NULL, OPT_CONSOLE },
     { "set", required_argument, NULL, OPT_SET },
+    { "icount", optional_argument, NULL, OPT_ICOUNT },
     { "paused", no_argument, NULL, OPT_PAUSED },
     { "gdb", required_argument, NULL, OPT_GDB },
     { "gdb-fd", required_argument, NULL, OPT_GDB_FD },
@@ -68,6 +70,9 @@ static const char help[] =
     "                        an empty value puts the default back\n"
     "  --console stdio|none  where the console goes; on a terminal Ctrl-] quits (default: "
     "stdio)\n"
+    "  --icount[=N]          deterministic instruction clock, 2^N ns an instruction (default "
+    "0);\n"
+    "                        the same as --set tcg.icount=N\n"
     "  --paused              the guest waits for emu.resume\n"
     "  --gdb PATH            serves GDB on a unix socket there ('target remote PATH'); a\n"
     "                        debugger that connects stops the guest\n"
@@ -150,6 +155,18 @@ static int say(int opt)
     return fwrite(b.data, 1, b.len, stdout) == b.len && fflush(stdout) == 0 ? 1 : -EIO;
 }
 
+static int icount_option(struct emu_options *o, const char *arg, struct err *e)
+{
+    uint64_t n;
+    int rc = str_to_u64(arg, 0, 10, "--icount", &n, e);
+
+    if (rc == 0) {
+        free(o->icount_set);
+        o->icount_set = xasprintf("tcg.icount=%u", (unsigned)n);
+    }
+    return rc;
+}
+
 static int parse_one(struct emu_options *o, int opt, const char *arg, struct err *e)
 {
     static const char *const consoles[] = { "none", "stdio", NULL };
@@ -178,6 +195,8 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
         o->sets = xrealloc_n(o->sets, o->n_sets + 1, sizeof(*o->sets));
         o->sets[o->n_sets++] = arg;
         return 0;
+    case OPT_ICOUNT:
+        return icount_option(o, arg ? arg : "0", e);
     case OPT_CONSOLE:
         rc = parse_word(arg, consoles, "--console", e);
         o->console = CONSOLE_NONE + (unsigned)(rc < 0 ? 0 : rc);
@@ -224,6 +243,10 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
     if (rc != 0) {
         return rc;
     }
+    if (o->icount_set) {
+        o->sets = xrealloc_n(o->sets, o->n_sets + 1, sizeof(*o->sets));
+        o->sets[o->n_sets++] = o->icount_set;
+    }
     if (optind < argc) {
         return err_set(e, -EINVAL, "unexpected argument '%s'; see vmd-emu --help",
                        argv[optind]);
@@ -246,6 +269,7 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
 
 void options_done(struct emu_options *o)
 {
+    free(o->icount_set);
     for (unsigned i = 0; i < o->n_files; i++) {
         free(o->files[i].path);
     }

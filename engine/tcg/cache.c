@@ -43,6 +43,7 @@ static void free_block(struct tcg_block *b)
 {
     free(b->exits);
     free(b->sites);
+    free(b->counts);
     free(b);
 }
 
@@ -195,7 +196,8 @@ static size_t region_start(const struct tcg_vm *t, unsigned r)
 /* Host memory of a block beside its code. */
 static size_t table_bytes(const struct tcg_block *b)
 {
-    return sizeof(*b) + b->n_exits * sizeof(b->exits[0]) + b->n_sites * sizeof(b->sites[0]);
+    return sizeof(*b) + b->n_exits * sizeof(b->exits[0]) + b->n_sites * sizeof(b->sites[0]) +
+           (b->counts ? b->n_insns * 4ul : 0);
 }
 
 /* Frees everything in a region; nobody is inside translated code. */

@@ -76,6 +76,7 @@ struct tcg_guest {
 };
 
 /* One block in the making. */
+struct tcg_vm;
 struct tcg_trans {
     struct ir *ir;
     void *cpu;           /* for tables fixed at cpu_init (features); never for register values */
@@ -96,6 +97,10 @@ struct tcg_trans {
     uint32_t entry_variant;
     uint64_t seen[64];   /* bitmap of offsets / insn_align already in the block: following a jump never loops */
     bool straddles;
+    struct tcg_vm *tcg;
+    bool icount;         /* instructions are counted: no polls, counts of segments instead (icount.c) */
+    bool segment_ends;   /* the instruction before may have left the block */
+    unsigned segment_first, segment_op, insn_op;
 };
 
 /* Little-endian halfword/word at page-relative offset. A straddling instruction is always alone in its block: the
@@ -152,6 +157,12 @@ void tcg_flush_page(void *cpu, uint64_t va);
 void tcg_flush_page_asid(void *cpu, uint64_t va, uint64_t asid);
 /* Interrupt conditions inside the CPU changed (mie, mstatus.MIE ...): have the loop look soon. */
 void tcg_interrupt_check(void *cpu);
+/* Before the first effect of an instruction that reads the clock or arms a timer: under an instruction clock it is begun again in a block
+ * of its own, where the clock is exact; may not return. Accesses to devices do it themselves. */
+void tcg_io_begin(void *cpu);
+/* Whether instructions are counted; then how many this vCPU has executed, exact after tcg_io_begin(). */
+bool tcg_counts(void *cpu);
+uint64_t tcg_retired(void *cpu);
 /* Guest memory by virtual address in the current mode; may raise. Atomic ones are sequentially consistent. */
 uint64_t tcg_ld(void *cpu, uint64_t va, unsigned mo);
 void tcg_st(void *cpu, uint64_t va, uint64_t v, unsigned mo);

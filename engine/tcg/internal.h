@@ -100,6 +100,7 @@ struct tcg_block {
     uint16_t n_insns;
     struct tcg_exit *exits;
     struct tcg_site *sites;
+    struct tcg_count *counts;  /* of n_insns, under an instruction clock (icount.c); else NULL */
 };
 
 /* ---- code buffer (codebuf.c) ---- */
@@ -132,8 +133,11 @@ struct tcg_stats {
     uint64_t made, forwards, flushes, table_bytes;
 };
 
+struct icount;
+
 struct tcg_vm {
     struct vm *vm;
+    struct icount *icount;        /* NULL: time is the host's */
     const struct tcg_guest *guest;
     struct tcg_config config;
     pthread_mutex_t lock;
@@ -178,16 +182,23 @@ struct tcg_vcpu {
     uint64_t use_clock;
     uint32_t mode_code;
     sigjmp_buf unwind;
-    enum { UNWIND_RAISE = 1, UNWIND_HALT } unwind_why;
+    enum { UNWIND_RAISE = 1, UNWIND_HALT, UNWIND_IO } unwind_why;
     uint32_t cause;
     uint64_t tval;
     struct ir *ir;                /* scratch of the translator */
     uint64_t *interp_temps;
     void *host_scratch;           /* the back end's own, freed with free() */
     int32_t interp_insn;          /* instruction running under the interpreter */
+    const struct tcg_block *interp_block;
     _Atomic bool kicked;
     bool single;                  /* the debugger wants one instruction */
     bool one_insn;                /* being looked for: a block of one instruction */
+    /* Under an instruction clock (icount.c). */
+    bool io_ok, io_next;          /* the clock is exact now; the next instruction must run alone */
+    bool one_by_one;              /* the budget is for one instruction */
+    bool waiting;                 /* for an interrupt, in run() */
+    int64_t granted, slice;       /* budget when it was last accounted for; left of this turn */
+    uint64_t retired;
     bool in_code;                 /* between entering and leaving translated code */
     uint64_t n_enter, n_lookup, n_tlb_fill, n_slow, n_exception, n_interrupt, n_translate, n_space;
     /* More counters of what happens outside translated code; stats.c has the meaning of each. */
@@ -201,6 +212,7 @@ struct tcg_vcpu {
     uint64_t arg[2];
     uint64_t host_ra;             /* return address of the running helper in the code buffer, 0: none */
     uint64_t pc_page;             /* virtual address of the page of the running block */
+    int64_t budget;               /* instructions that may run before the dispatcher must look */
     struct tcg_space *space;
     _Atomic uint32_t exit_req;
     uint32_t pad;
@@ -329,6 +341,28 @@ struct tcg_exit *ir_interp(struct tcg_vcpu *v, struct tcg_block *b);
 
 /* ---- stats.c ---- */
 void tcg_stats(struct vm *vm, struct buf *out); /* engine_ops.stats */
+
+/* ---- icount.c: the instruction clock; only with tcg_config.icount ---- */
+struct tcg_count;
+void icount_init(struct tcg_vm *t);
+void icount_done(struct tcg_vm *t);
+/* Translation: at the start of each instruction, behind what leaves to start it anew, at its end, at the block's end. */
+void icount_insn(struct tcg_trans *t);
+void icount_restart(struct tcg_trans *t);
+void icount_insn_end(struct tcg_trans *t);
+void icount_end(struct tcg_trans *t);
+struct tcg_count *icount_table(const struct tcg_trans *t); /* the caller's */
+/* The vCPU's thread. Waits for the turn; false: kicked meanwhile. The caller is outside run_begin(). */
+bool icount_take_turn(struct tcg_vcpu *v);
+/* With the turn: accounts, fires timers, grants a budget. */
+enum icount_next { ICOUNT_RUN, ICOUNT_AGAIN, ICOUNT_TURN /* take the turn again */, ICOUNT_OUT /* kicked */ };
+enum icount_next icount_next(struct tcg_vcpu *v);
+void icount_free_run(struct tcg_vcpu *v); /* under a debugger: no end of the budget */
+void icount_refund(struct tcg_vcpu *v);
+void icount_stop(struct tcg_vcpu *v);
+void icount_wake(struct tcg_vm *t);       /* any thread: something happened */
+uint64_t icount_executed(const struct tcg_vm *t);
+_Noreturn void tcg_io_retry(struct tcg_vcpu *v);
 
 /* ---- tcg.c ---- */
 void tcg_exclusive_begin(struct tcg_vcpu *self); /* self may be NULL (not a vCPU thread) */

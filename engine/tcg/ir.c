@@ -606,6 +606,11 @@ unsigned ir_exit_new(struct ir *ir, enum ir_exit_kind kind, int32_t off, ir_ref 
     return ir->n_exits++;
 }
 
+void ir_count(struct ir *ir, unsigned exit)
+{
+    emit(ir, IR_count)->imm = exit;
+}
+
 void ir_poll(struct ir *ir, unsigned exit)
 {
     emit(ir, IR_poll)->imm = exit;

@@ -230,6 +230,7 @@ void ir_setpc(struct ir *ir, ir_ref v);
 void ir_insn(struct ir *ir, int32_t off);
 unsigned ir_exit_new(struct ir *ir, enum ir_exit_kind kind, int32_t off, ir_ref ref, enum ir_hint hint);
 void ir_poll(struct ir *ir, unsigned exit);
+void ir_count(struct ir *ir, unsigned exit); /* aux is filled in later */
 void ir_brcond(struct ir *ir, enum ir_cond c, unsigned w, ir_ref a, ir_ref b, unsigned exit);
 void ir_exit(struct ir *ir, unsigned exit);
 

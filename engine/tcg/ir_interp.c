@@ -169,6 +169,11 @@ static void pure(struct run *r, const struct ir_op *op)
 
 static bool taken(struct run *r, const struct ir_op *op)
 {
+    if (op->op == IR_count) {
+        bool enough = r->v->budget >= op->aux;
+        r->v->budget -= enough ? op->aux : 0;
+        return !enough;
+    }
     if (op->op == IR_poll) {
         return atomic_load_explicit(&r->v->exit_req, memory_order_relaxed) != 0;
     }
@@ -184,6 +189,7 @@ struct tcg_exit *ir_interp(struct tcg_vcpu *v, struct tcg_block *b)
     const struct ir_exit *exits = (const struct ir_exit *)(const void *)(p + ops);
     struct run r = { v, (const uint64_t *)(const void *)(p + ops + align8(c->n_exits * sizeof(exits[0]))) };
     v->host_ra = 0;
+    v->interp_block = b;
     for (const struct ir_op *op = c->ops;; op++) {
         uint8_t flags = ir_op_info[op->op].flags;
         if (flags & IRF_EXIT) {

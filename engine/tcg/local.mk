@@ -8,6 +8,7 @@ libtcg_a_SOURCES = \
 	engine/tcg/codebuf.c \
 	engine/tcg/guest.h \
 	engine/tcg/guests.c \
+	engine/tcg/icount.c \
 	engine/tcg/internal.h \
 	engine/tcg/ir.c \
 	engine/tcg/ir.def \

@@ -123,6 +123,9 @@ void tcg_stats(struct vm *vm, struct buf *out)
         }
         buf_printf(out, "%smmio %" PRIu64 " accesses to device registers\n", prefix,
                    v->n_mmio_read + v->n_mmio_write);
+        if (t->icount) {
+            buf_printf(out, "%sinstructions %" PRIu64 " guest instructions retired\n", prefix, v->retired);
+        }
         buf_printf(out, "%stlb_bytes %" PRIu64 " bytes of host memory for its soft TLBs\n",
                    prefix, space_bytes(v));
     }

@@ -102,9 +102,22 @@ void tcg_raise(void *cpu, uint32_t cause, uint64_t tval)
 {
     struct tcg_vcpu *v = tcg_of(cpu);
     restore_pc(v);
+    if (v->tcg->icount && v->in_code) {
+        icount_refund(v);
+    }
     v->cause = cause;
     v->tval = tval;
     v->unwind_why = UNWIND_RAISE;
+    siglongjmp(v->unwind, 1);
+}
+
+/* The instruction is begun again, alone. */
+void tcg_io_retry(struct tcg_vcpu *v)
+{
+    restore_pc(v);
+    icount_refund(v);
+    v->io_next = true;
+    v->unwind_why = UNWIND_IO;
     siglongjmp(v->unwind, 1);
 }
 
@@ -125,7 +138,11 @@ void tcg_mode_changed(void *cpu)
 
 void tcg_interrupt_check(void *cpu)
 {
-    atomic_store_explicit(&tcg_of(cpu)->exit_req, 1, memory_order_relaxed);
+    struct tcg_vcpu *v = tcg_of(cpu);
+    atomic_store_explicit(&v->exit_req, 1, memory_order_relaxed);
+    if (v->tcg->icount) {
+        icount_stop(v); /* there are no polls */
+    }
 }
 
 bool tcg_debug_translate(void *cpu, uint64_t va, uint64_t *gpa)
@@ -411,10 +428,85 @@ static bool serve_requests(struct tcg_vcpu *v)
     return false;
 }
 
+/* ---- under an instruction clock ---- */
+
+/* One instruction by itself, with an exact clock. */
+static void run_one(struct tcg_vcpu *v)
+{
+    bool cacheable;
+    uint64_t pc = *tcg_pc(v);
+    v->one_insn = true;
+    struct tcg_block *b = find_block(v, pc, &cacheable);
+    v->one_insn = false;
+    v->io_next = false;
+    if (!b) {
+        return; /* the fetch's exception was delivered */
+    }
+    v->pc_page = pc & ~4095ull;
+    v->io_ok = true;
+    struct tcg_exit *x = enter(v, code_of(v, b));
+    v->io_ok = false;
+    if (x && x != TCG_EXIT_STALE) {
+        *tcg_pc(v) = (v->pc_page + (uint64_t)(int64_t)x->off) & v->tcg->guest->pc_mask;
+    }
+}
+
+/* What an unwinding out of translated code was for. */
+static void icount_unwound(struct tcg_vcpu *v)
+{
+    v->in_code = v->io_ok = false;
+    if (v->unwind_why == UNWIND_HALT) {
+        v->n_left_halt++;
+        v->waiting = true;
+    } else if (v->unwind_why == UNWIND_RAISE) {
+        v->n_left_raise++;
+        deliver(v, v->cause, v->tval);
+    }
+}
+
+static enum vcpu_exit icount_run(struct tcg_vcpu *v)
+{
+    struct tcg_exit *volatile from = NULL;
+    while (icount_take_turn(v)) {
+        enum icount_next next = ICOUNT_AGAIN;
+        run_begin(v);
+        atomic_store(&v->tcg->remembered, true);
+        tcg_mode_changed(v->cpu);
+        if (sigsetjmp(v->unwind, 0)) {
+            icount_unwound(v);
+            from = NULL;
+        }
+        while ((next = icount_next(v)) <= ICOUNT_AGAIN) {
+            if (atomic_load_explicit(&v->exit_req, memory_order_relaxed)) {
+                from = NULL;
+                if (serve_requests(v)) {
+                    next = ICOUNT_OUT;
+                    break;
+                }
+            } else if (next == ICOUNT_RUN && v->one_by_one) {
+                run_one(v);
+                from = NULL;
+            } else if (next == ICOUNT_RUN) {
+                from = step(v, from);
+            }
+        }
+        from = NULL;
+        run_end(v);
+        if (next == ICOUNT_OUT) {
+            break;
+        }
+    }
+    atomic_store(&v->kicked, false);
+    return VCPU_EXIT_KICK;
+}
+
 static enum vcpu_exit tcg_run(struct vcpu *c)
 {
     struct tcg_vcpu *v = c->engine_data;
     struct tcg_exit *volatile from = NULL;
+    if (v->tcg->icount && !debugging(v->tcg)) {
+        return icount_run(v);
+    }
     run_begin(v);
     const bool debug = debugging(v->tcg);
     if (!debug) {
@@ -446,9 +538,14 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
         }
         if (!debug) {
             from = step(v, from);
-        } else if (debug_step(v)) {
-            run_end(v);
-            return VCPU_EXIT_DEBUG;
+        } else {
+            if (v->tcg->icount) {
+                icount_free_run(v);
+            }
+            if (debug_step(v)) {
+                run_end(v);
+                return VCPU_EXIT_DEBUG;
+            }
         }
     }
     run_end(v);
@@ -496,6 +593,9 @@ static int tcg_vm_init(struct vm *vm, struct err *e)
         mem_unmap_huge(t, sizeof(*t));
         return rc;
     }
+    if (t->config.icount) {
+        icount_init(t);
+    }
     pthread_mutex_init(&t->excl_lock, NULL);
     pthread_cond_init(&t->excl_cond, NULL);
     vm->engine_data = t;
@@ -507,6 +607,7 @@ static void tcg_vm_done(struct vm *vm)
     struct tcg_vm *t = vm->engine_data;
     if (t) {
         cache_done(t);
+        icount_done(t);
         pthread_mutex_destroy(&t->excl_lock);
         pthread_cond_destroy(&t->excl_cond);
         free(t->vcpus);
@@ -586,12 +687,18 @@ static void tcg_kick(struct vcpu *c)
     struct tcg_vcpu *v = c->engine_data;
     atomic_store(&v->kicked, true);
     atomic_store(&v->exit_req, 1);
+    if (v->tcg->icount) {
+        icount_wake(v->tcg);
+    }
 }
 
 static void tcg_irq(struct vcpu *c)
 {
     struct tcg_vcpu *v = c->engine_data;
     atomic_store(&v->exit_req, 1);
+    if (v->tcg->icount) {
+        icount_wake(v->tcg);
+    }
 }
 
 /* State was written from outside (reset, load): nothing cached of the old one may serve. */

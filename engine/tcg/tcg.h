@@ -20,6 +20,8 @@ struct tcg_config {
     size_t cache_size;      /* bytes of host code at most; default 64 MiB, at least 1 MiB */
     enum tcg_backend backend;
     unsigned max_insns;     /* guest instructions in a block at most; default 64; 1 for lockstep comparison */
+    bool icount;            /* virtual time is the number of instructions executed (docs/guide/icount.md) */
+    unsigned icount_shift;  /* ... times 2^shift ns, at most 10 */
     bool check;             /* verify the IR after every pass (tests) */
 };
 

@@ -333,6 +333,7 @@ static uint64_t load_within(struct tcg_vcpu *v, uint64_t va, unsigned size, enum
             return value;
         }
     }
+    tcg_io_begin(v->cpu);
     v->n_mmio_read++;
     if (bus_read(r, at.gpa, size, &value) != BUS_OK) {
         bus_error(v, va, at.gpa, access);
@@ -393,6 +394,7 @@ static void store_within(struct tcg_vcpu *v, uint64_t va, uint64_t value, unsign
         store_host(r->host + (at.gpa - r->base), value, size);
         stored(v, r, va, at.gpa, size);
     } else {
+        tcg_io_begin(v->cpu);
         v->n_mmio_write++;
         if (bus_write(v->tcg->vm->mem, r, at.gpa, size, value) == BUS_NONE) {
             bus_error(v, va, at.gpa, TCG_WRITE);

@@ -52,7 +52,7 @@ static unsigned direct(struct tcg_trans *t, int32_t target, enum ir_hint hint)
 
 static bool leave(struct tcg_trans *t, int32_t target, enum ir_hint hint)
 {
-    if (target <= t->off) {
+    if (target <= t->off && !t->icount) {
         ir_poll(t->ir, direct(t, target, hint));
     }
     ir_exit(t->ir, direct(t, target, hint));
@@ -84,14 +84,18 @@ bool tcg_jump(struct tcg_trans *t, ir_ref target, enum ir_hint hint)
         return leave(t, (int32_t)off, hint);
     }
     unsigned x = ir_exit_new(t->ir, IR_EXIT_INDIRECT, 0, target, hint);
-    ir_poll(t->ir, x);
+    if (!t->icount) {
+        ir_poll(t->ir, x);
+    }
     ir_exit(t->ir, x);
     return false;
 }
 
 void tcg_poll(struct tcg_trans *t)
 {
-    ir_poll(t->ir, direct(t, t->off, IR_HINT_NONE));
+    if (!t->icount) { /* the counts of segments do it */
+        ir_poll(t->ir, direct(t, t->off, IR_HINT_NONE));
+    }
 }
 
 bool tcg_stop(struct tcg_trans *t, int32_t target)
@@ -116,6 +120,9 @@ uint32_t tcg_variant(struct tcg_trans *t)
     if (!t->generic) {
         ir_ref word = ir_ldenv(t->ir, t->variant_offset, MO_32);
         ir_brcond(t->ir, IR_NE, 32, word, ir_const(t->ir, t->variant), direct(t, t->off, IR_HINT_GUARD));
+        if (t->icount) {
+            icount_restart(t);
+        }
     }
     return t->variant;
 }
@@ -145,17 +152,26 @@ static void make_ir(struct tcg_vcpu *v, struct tcg_trans *t, unsigned max, struc
         t->off = off;
         ir_insn(t->ir, off);
         t->insns++;
+        if (t->icount) {
+            icount_insn(t);
+        }
         bool more = g->translate(t);
+        if (t->icount) {
+            icount_insn_end(t);
+        }
         if (!more) {
-            return;
+            break;
         }
         off = t->next_off;
         if (!in_page(off) || off > PAGE - (int32_t)g->insn_max || seen(t, off) ||
             t->insns >= max || t->ir->n_ops > IR_MAX_OPS - 128 ||
             t->ir->n_exits > IR_MAX_EXITS - 8) {
             leave(t, off, IR_HINT_NONE);
-            return;
+            break;
         }
+    }
+    if (t->icount) {
+        icount_end(t);
     }
 }
 
@@ -187,6 +203,7 @@ static void free_block(struct tcg_block *b)
 {
     free(b->exits);
     free(b->sites);
+    free(b->counts);
     free(b);
 }
 
@@ -221,6 +238,7 @@ static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, 
         log_block(v, t, pc);
         if (compile(v, b, room)) {
             b->n_insns = (uint16_t)t->insns;
+            b->counts = t->icount ? icount_table(t) : NULL;
             b->uses_variant = t->variant_used;
             b->generic = t->variant_used && t->generic;
             b->variant = t->entry_variant;
@@ -292,6 +310,8 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     struct tcg_trans t = { .ir = v->ir, .cpu = v->cpu, .code = v->mode_code, .page = host_page(&f),
                            .page2 = pg.f2 ? host_page(pg.f2) : NULL, .start = start };
     pthread_mutex_lock(&tcg->lock);
+    t.tcg = tcg;
+    t.icount = tcg->icount != NULL;
     t.variant_offset = tcg->guest->variant_offset;
     t.generic = !t.variant_offset || cache_count_variants(tcg, b->gpa, b->mode) >= TCG_VARIANTS;
     t.entry_variant = tcg_variant_word(v);

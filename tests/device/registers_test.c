@@ -255,6 +255,43 @@ START_TEST(aclint_drives_software_and_timer_interrupts)
 }
 END_TEST
 
+static bool stimer_input(void *arg)
+{
+    return input(arg, 1, RISCV_IRQ_STI);
+}
+
+static bool stimer_low(void *arg)
+{
+    return !stimer_input(arg);
+}
+
+START_TEST(mtime_written_is_the_time_of_every_hart)
+{
+    struct rig *r = rig_new(2);
+    struct device *d = rig_device(r, &aclint_class);
+    const uint64_t year = 365ull * 86400 * RISCV_TIMEBASE_HZ;
+    struct riscv_cpu *c = r->vm->vcpus[1]->cpu;
+
+    rig_place(r, d, AT);
+    rig_start(r);
+    c->menvcfg |= MENVCFG_STCE;
+    c->stimecmp = year; /* not in this test's life, unless time is set */
+    riscv_stimecmp_changed(c);
+    ck_assert(!stimer_input(r));
+    rig_write(r, AT + 0xbff8, year - 100, 8);
+    for (unsigned h = 0; h < 2; h++) {
+        uint64_t now = riscv_time(r->vm->vcpus[h]);
+        ck_assert_uint_ge(now, year - 100);
+        ck_assert_uint_le(now, rig_read(r, AT + 0xbff8, 8));
+    }
+    rig_until(r, stimer_input, r);
+    rig_write(r, AT + 0xbff8, 5, 8); /* and back: the timer lies ahead again */
+    ck_assert_uint_lt(riscv_time(r->vm->vcpus[0]), year / 2);
+    rig_until(r, stimer_low, r);
+    rig_free(r);
+}
+END_TEST
+
 /* --- plic --- */
 
 enum { P_PENDING = 0x1000, P_ENABLE = 0x2000, P_CONTEXT = 0x200000 };
@@ -518,6 +555,7 @@ static Suite *suite_registers(void)
     tcase_add_test(t, uart_character_timeout_interrupts_below_the_trigger);
     tcase_add_test(t, uart_loops_back_and_mirrors_modem_lines);
     tcase_add_test(t, aclint_drives_software_and_timer_interrupts);
+    tcase_add_test(t, mtime_written_is_the_time_of_every_hart);
     tcase_add_test(t, plic_claims_by_priority_and_completes);
     tcase_add_test(t, plic_threshold_masks_and_foreign_completion_is_ignored);
     tcase_add_test(t, rtc_tells_and_sets_time_and_raises_its_alarm);

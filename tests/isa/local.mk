@@ -36,6 +36,11 @@ TESTS += tests/isa/variants_test
 tests_isa_variants_test_SOURCES = tests/isa/variants_test.c
 tests_isa_variants_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
+check_PROGRAMS += tests/isa/icount_test
+TESTS += tests/isa/icount_test
+tests_isa_icount_test_SOURCES = tests/isa/icount_test.c
+tests_isa_icount_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+
 check_PROGRAMS += tests/isa/blocks_test
 TESTS += tests/isa/blocks_test
 tests_isa_blocks_test_SOURCES = tests/isa/blocks_test.c

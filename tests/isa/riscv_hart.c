@@ -66,6 +66,23 @@ void tcg_interrupt_check(void *hart)
     seen.interrupt_check++;
 }
 
+void tcg_io_begin(void *hart)
+{
+    (void)hart;
+}
+
+bool tcg_counts(void *hart)
+{
+    (void)hart;
+    return false;
+}
+
+uint64_t tcg_retired(void *hart)
+{
+    (void)hart;
+    return 0;
+}
+
 uint64_t memory_word;
 
 uint64_t tcg_ld(void *hart, uint64_t va, unsigned mo)

@@ -31,6 +31,7 @@ enum {
 
 struct vtimer;
 struct vcpu;
+struct vm;
 
 struct riscv_cpu {
     uint64_t x[32]; /* x[0] is always 0 */
@@ -74,6 +75,9 @@ struct riscv_cpu {
     struct vtimer *stimer;  /* stimecmp */
     /* what the timer compares with: stimecmp, UINT64_MAX while menvcfg.STCE is 0 */
     _Atomic uint64_t stimer_at;
+    /* mtime minus virtual time, in ticks: what the guest made of mtime (the board's timer owns and
+     * saves it) */
+    _Atomic uint64_t time_offset;
 };
 
 /* satp, mstatus bits used by more than one room. */
@@ -104,8 +108,10 @@ extern const struct arch_ops riscv64_arch, riscv32_arch;
 /* Effective mip: software bits or inputs. While menvcfg.STCE is set STIP is the timer's
  * input alone, else the software bit alone. Owner thread, or holding vcpu->lock. */
 uint64_t riscv_mip(const struct riscv_cpu *c);
-/* Virtual time in timebase ticks, for time/mtime. Any thread. */
+/* The hart's `time`, which is the board's mtime, in timebase ticks. Any thread. */
 uint64_t riscv_time(const struct vcpu *v);
+/* mtime was written: from now on it is virtual time in ticks plus this, for every hart. Any thread. */
+void riscv_time_set_offset(struct vm *vm, uint64_t ticks);
 /* New stimecmp value or new menvcfg.STCE: arms the timer, updates STIP. Owner thread, or
  * main thread with the vCPU paused. */
 void riscv_stimecmp_changed(struct riscv_cpu *c);

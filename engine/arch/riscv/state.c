@@ -132,15 +132,24 @@ uint64_t riscv_mip(const struct riscv_cpu *c)
 
 uint64_t riscv_time(const struct vcpu *v)
 {
-    return clock_now(v->vm->clock) / NS_PER_TICK;
+    const struct riscv_cpu *c = v->cpu;
+    return clock_now(v->vm->clock) / NS_PER_TICK +
+           atomic_load_explicit(&((struct riscv_cpu *)(uintptr_t)c)->time_offset, memory_order_relaxed);
 }
 
+/* Sets the input for a stimecmp value; arms the timer when that lies ahead, on the tick and not a distance from now. */
 static void set_stip(struct riscv_cpu *c, uint64_t at)
 {
-    vcpu_irq_set(c->vcpu, RISCV_IRQ_STI, at != UINT64_MAX && riscv_time(c->vcpu) >= at);
+    uint64_t now = riscv_time(c->vcpu), now_ns = clock_now(c->vcpu->vm->clock);
+    bool passed = at != UINT64_MAX && now >= at;
+    vcpu_irq_set(c->vcpu, RISCV_IRQ_STI, passed);
+    /* Armed after the input was lowered, so that a timer that fires at once comes last. */
+    uint64_t wait = at - now;
+    bool arm = !passed && at != UINT64_MAX && wait < (UINT64_MAX - now_ns) / NS_PER_TICK;
+    vtimer_arm(c->stimer, arm ? (now_ns / NS_PER_TICK + wait) * NS_PER_TICK : UINT64_MAX);
 }
 
-/* Main thread, while the hart may be giving stimer_at a new value: if it changed after we
+/* The timer's thread, while the hart may be giving stimer_at a new value: if it changed after we
  * read it, our level may have come after the hart's, so it is worked out again. */
 static void on_stimer(void *arg)
 {
@@ -157,11 +166,17 @@ void riscv_stimecmp_changed(struct riscv_cpu *c)
 {
     uint64_t at = c->menvcfg & MENVCFG_STCE ? c->stimecmp : UINT64_MAX;
     atomic_store(&c->stimer_at, at);
-    bool passed = at != UINT64_MAX && riscv_time(c->vcpu) >= at;
-    vcpu_irq_set(c->vcpu, RISCV_IRQ_STI, passed);
-    /* Armed after the input was lowered, so that a timer that fires at once comes last. */
-    bool arm = !passed && at <= UINT64_MAX / NS_PER_TICK;
-    vtimer_arm(c->stimer, arm ? at * NS_PER_TICK : UINT64_MAX);
+    set_stip(c, at);
+}
+
+void riscv_time_set_offset(struct vm *vm, uint64_t ticks)
+{
+    for (unsigned i = 0; i < vm->n_vcpus; i++) {
+        struct riscv_cpu *c = vm->vcpus[i]->cpu;
+        if (atomic_exchange(&c->time_offset, ticks) != ticks && atomic_load(&c->stimer_at) != UINT64_MAX) {
+            vtimer_arm(c->stimer, 0); /* its thread works it out anew */
+        }
+    }
 }
 
 static bool cpu_has_work(struct vcpu *v)

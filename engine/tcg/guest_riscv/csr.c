@@ -267,7 +267,16 @@ static void vector_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64
 static uint64_t counter_base(const struct riscv_cpu *c, unsigned n)
 {
     bool inhibited = c->mcountinhibit >> (n & 31) & 1;
+    if (!inhibited && (n & 31) == 2 && tcg_counts((void *)(uintptr_t)c)) {
+        return tcg_retired((void *)(uintptr_t)c);
+    }
     return inhibited ? 0 : clock_now(c->vcpu->vm->clock);
+}
+
+bool riscv_csr_uses_clock(unsigned n)
+{
+    bool counter = n >= 0xb00 && n <= 0xc9f && (n & 0x7f) <= 0x1f;
+    return counter || n == 0x14d || n == 0x15d || n == 0x320 || n == 0x30a || n == 0x31a;
 }
 
 static uint64_t counter_read(const struct riscv_cpu *c, unsigned n)
@@ -282,6 +291,10 @@ static void counter_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
 
     (void)mask;
     *offset = value - counter_base(c, n);
+    if (n == 0xb02 || n == 0xb82) {
+        /* Written instead of incremented (Zicsr 1.1): the write itself does not count. */
+        *offset -= tcg_counts(c) && !(c->mcountinhibit & 4);
+    }
 }
 
 static uint64_t time_read(const struct riscv_cpu *c, unsigned n)

@@ -44,9 +44,14 @@ uint64_t riscv_fetch_misaligned(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
 
 /* ---- CSRs ---- */
 
-static unsigned csr_number(uint64_t insn)
+/* The register of a CSR instruction that is about to access it. */
+static unsigned csr_number(void *cpu, uint64_t insn)
 {
-    return insn >> 20 & 0xfff;
+    unsigned n = insn >> 20 & 0xfff;
+    if (riscv_csr_uses_clock(n)) {
+        tcg_io_begin(cpu);
+    }
+    return n;
 }
 
 uint64_t riscv_csr_read(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
@@ -54,7 +59,7 @@ uint64_t riscv_csr_read(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
     uint64_t value;
 
     UNUSED_BC;
-    if (!riscv_csr_get(cpu, csr_number(a), &value)) {
+    if (!riscv_csr_get(cpu, csr_number(cpu, a), &value)) {
         tcg_raise(cpu, RISCV_CAUSE_ILLEGAL, a);
     }
     return value;
@@ -65,7 +70,7 @@ static uint64_t csr_modify(void *cpu, uint64_t insn, uint64_t value, uint64_t ma
 {
     uint64_t old;
 
-    if (!riscv_csr_put(cpu, csr_number(insn), value, mask, &old)) {
+    if (!riscv_csr_put(cpu, csr_number(cpu, insn), value, mask, &old)) {
         tcg_raise(cpu, RISCV_CAUSE_ILLEGAL, insn);
     }
     return old;
@@ -74,7 +79,7 @@ static uint64_t csr_modify(void *cpu, uint64_t insn, uint64_t value, uint64_t ma
 uint64_t riscv_csr_write(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
 {
     UNUSED_C;
-    if (!riscv_csr_put(cpu, csr_number(a), b, UINT64_MAX, NULL)) {
+    if (!riscv_csr_put(cpu, csr_number(cpu, a), b, UINT64_MAX, NULL)) {
         tcg_raise(cpu, RISCV_CAUSE_ILLEGAL, a);
     }
     return 0;

@@ -154,6 +154,8 @@ ir_helper riscv_fma_helper(bool is_double, unsigned kind, unsigned rm);
 /* A write of this CSR changes nothing that code already translated behind it relies on (trap scratch
  * registers, fflags ...): the block may go on. */
 bool riscv_csr_is_plain(unsigned csr);
+/* Reads a clock or a counter, or arms a timer: exact under an instruction clock only after tcg_io_begin(). */
+bool riscv_csr_uses_clock(unsigned csr);
 
 /* ---- the hooks of struct tcg_guest (guest.h) that this half of the guest implements ---- */
 

@@ -32,6 +32,16 @@ void gen_poll(struct ra *r, const struct ir_op *op)
     f->no_link = true;
 }
 
+void gen_budget(struct ra *r, const struct ir_op *op)
+{
+    if (op->aux) {
+        x_alu_mem_imm(&r->a, 5, X_W, ENV, ENV_OFF(budget), op->aux);
+        struct fixup *f = exit_fixup(r, (unsigned)op->imm, x_jcc(&r->a, CC_L, r->a.at));
+        f->no_link = true;
+        f->refund = op->aux;
+    }
+}
+
 void gen_brcond(struct ra *r, const struct ir_op *op)
 {
     gen_compare(r, op);
@@ -103,6 +113,9 @@ void gen_exit_stub(struct ra *r, const struct fixup *f)
     const struct ir_exit *x = &r->ir->exits[f->exit];
     struct tcg_exit *out = &r->b->exits[f->exit];
     x_here(&r->a, f->jump);
+    if (f->refund) {
+        x_alu_mem_imm(&r->a, 0, X_W, ENV, ENV_OFF(budget), f->refund);
+    }
     if (x->kind == IR_EXIT_INDIRECT) {
         x_rm(&r->a, 0x89 | X_W, f->pc_reg, ENV, (int32_t)r->ir->pc_offset);
         x_jmp(&r->a, r->th->lookup);

@@ -92,6 +92,9 @@ static void gen_op(struct ra *r, const struct ir_op *op)
     case IR_call:
         gen_call(r, op);
         break;
+    case IR_count:
+        gen_budget(r, op);
+        break;
     case IR_poll:
         gen_poll(r, op);
         break;

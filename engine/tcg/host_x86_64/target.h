@@ -49,6 +49,7 @@ struct fixup {
     uint16_t exit;
     uint8_t pc_reg;
     bool no_link;
+    uint16_t refund;             /* FIX_EXIT: instructions to give back to the budget */
     struct opnd fp_arg[3];       /* FIX_FP: where the arguments are, never a scratch register */
     uint32_t fp_jump[6];         /* FIX_FP, FIX_ATOMIC: the places that give up, unused ones 0 */
     uint64_t fp_fn;
@@ -124,6 +125,7 @@ void gen_fp_stub(struct ra *r, const struct fixup *f);
 
 /* exits.c */
 void gen_poll(struct ra *r, const struct ir_op *op);
+void gen_budget(struct ra *r, const struct ir_op *op);
 void gen_brcond(struct ra *r, const struct ir_op *op);
 void gen_exit(struct ra *r, const struct ir_op *op);
 void gen_exit_stub(struct ra *r, const struct fixup *f);
