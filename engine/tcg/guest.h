@@ -174,6 +174,8 @@ uint64_t tcg_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t v, unsigned m
 uint8_t *tcg_host_span(void *cpu, uint64_t va, unsigned n, enum tcg_access access);
 /* Can all of [va, va + n), n at most a page, be read, and is it RAM or ROM? Never raises. */
 bool tcg_readable(void *cpu, uint64_t va, unsigned n);
+/* The same for 16 bytes at a multiple of 16, low half first; old gets what was there. */
+void tcg_cas16(void *cpu, uint64_t va, const uint64_t expect[2], const uint64_t v[2], uint64_t old[2]);
 /* For a debugger: no exception; false when not mapped. */
 bool tcg_debug_translate(void *cpu, uint64_t va, uint64_t *gpa);
 struct vcpu *tcg_vcpu_of(void *cpu);

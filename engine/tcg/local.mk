@@ -9,6 +9,7 @@ libtcg_a_SOURCES = \
 	engine/tcg/guest.h \
 	engine/tcg/guests.c \
 	engine/tcg/icount.c \
+	engine/tcg/hostops.h \
 	engine/tcg/internal.h \
 	engine/tcg/ir.c \
 	engine/tcg/ir.def \
@@ -30,6 +31,7 @@ libtcg_a_SOURCES = \
 	engine/tcg/host_x86_64/exits.c \
 	engine/tcg/host_x86_64/fp.c \
 	engine/tcg/host_x86_64/atomic.c \
+	engine/tcg/host_x86_64/hostops.c \
 	engine/tcg/host_x86_64/memory.c \
 	engine/tcg/host_x86_64/regs.c \
 	engine/tcg/host_x86_64/target.c \

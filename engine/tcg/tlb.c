@@ -6,6 +6,7 @@
  * in translated code).
  */
 #include "engine/tcg/internal.h"
+#include "engine/tcg/hostops.h"
 
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -504,7 +505,7 @@ static uint64_t cas_host(uint8_t *p, uint64_t expect, uint64_t value, unsigned s
     return expect;
 }
 
-/* Atomics need natural alignment (4 or 8 bytes) and RAM; on a device they are a read and a write. */
+/* Atomics need natural alignment (4, 8 or 16 bytes) and RAM; on a device they are a read and a write. */
 static uint8_t *atomic_target(struct tcg_vcpu *v, uint64_t va, unsigned size, struct tcg_tlb_info *at)
 {
     check_align(v, va, size, TCG_WRITE);
@@ -559,6 +560,24 @@ uint64_t tlb_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t value, uint64
         stored(v, at.range, va, at.gpa, size);
     }
     return extend(old, (unsigned)mo);
+}
+
+void tcg_cas16(void *cpu, uint64_t va, const uint64_t expect[2], const uint64_t value[2], uint64_t old[2])
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    struct tcg_tlb_info at;
+    va &= v->tcg->guest->pc_mask;
+    uint8_t *p = atomic_target(v, va, 16, &at);
+    if (!p) {
+        old[0] = load_within(v, va, 8, TCG_WRITE);
+        old[1] = load_within(v, va + 8, 8, TCG_WRITE);
+        if (old[0] == expect[0] && old[1] == expect[1]) {
+            store_within(v, va, value[0], 8);
+            store_within(v, va + 8, value[1], 8);
+        }
+    } else if (host_cas16(p, expect, value, old)) {
+        stored(v, at.range, va, at.gpa, 16);
+    }
 }
 
 uint64_t tcg_ld(void *cpu, uint64_t va, unsigned mo)

@@ -15,7 +15,7 @@ AMO_CAUSES = {4: 6, 5: 7, 13: 15}
 def amo_fault(insn, case, result):
     """An AMO's fault has the store/AMO cause (Privileged 1.12, table 3.6)."""
     cause = result.get(image.MCAUSE)
-    if insn.group != "amo" or cause not in AMO_CAUSES:
+    if insn.group not in ("amo", "amocas") or cause not in AMO_CAUSES:
         return None
     return {**result, image.MCAUSE: AMO_CAUSES[cause]}
 
@@ -32,12 +32,26 @@ def ctzw_zero(insn, case, result):
     return {**result, rd: 32}
 
 
+def unboxed_bf16(insn, case, result):
+    """A register that holds no BF16 reads as the canonical NaN of BF16 (Zfbfmin 1.0)."""
+    if insn.name != "fcvt.s.bf16":
+        return None
+    word = int.from_bytes(case.code[:4], "little")
+    rd, rs1 = word >> 7 & 31, word >> 15 & 31
+    value = case.state.get(image.F0 + rs1, image.base_state(64)[image.F0 + rs1])
+    if value >> 16 == (1 << 48) - 1:
+        return None
+    return {**result, image.F0 + rd: 0xffffffff7fc00000}
+
+
 LIST = (
     ("amo-fault", "QEMU 7.2 reports a misaligned AMO, and an AMO outside memory, with the causes of "
      "a load (4, 5) instead of those of a store/AMO (6, 7). QEMU 10 has 7, and still 4.",
      amo_fault),
     ("ctzw-zero", "QEMU 7.2 counts into the upper word when the low word is zero. QEMU 10 gives 32.",
      ctzw_zero),
+    ("unboxed-bf16", "QEMU 10 takes the canonical NaN of binary16 for a BF16 that is not boxed.",
+     unboxed_bf16),
 )
 
 

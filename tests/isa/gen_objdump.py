@@ -17,7 +17,10 @@ BUILD = os.environ.get("VMD_BUILDDIR", ".")
 sys.path.insert(0, os.path.join(SRC, "engine", "tcg", "gen"))
 import isamodel  # noqa: E402
 
-MARCH = "{}imafdc_zicsr_zifencei_zba_zbb_zbs"
+MARCH = ("{}imafdc_zicbom_zicbop_zicboz_zicsr_zifencei_zawrs_zfh_zba_zbb_zbc_zbkb_zbkc_zbkx_zbs_zknd_zkne_"
+         "zknh_zksed_zksh_svinval")
+# Extensions that objdump 2.40 (Debian 12) does not know: their instructions are the vectors' matter alone.
+UNKNOWN = {"zicond", "zimop", "zcmop", "zcb", "zacas", "zabha", "zfbfmin", "zfa"}
 RANDOM_PER_INSN = 60
 RANDOM_WORDS = 20000
 
@@ -97,7 +100,7 @@ def excused(xlen, bits, width, got, want):
         shift = re.search(r",0x([0-9a-f]+)$", want)
         if shift and 32 <= int(shift.group(1), 16) < 64:
             return "RV32 has no shift amounts above 31"
-    if width == 32 and want == "invalid" and got.startswith(("fcvt.d.s ", "fcvt.d.w")):
+    if width == 32 and want == "invalid" and got.startswith(("fcvt.d.s ", "fcvt.d.w", "fcvt.s.h ", "fcvt.d.h ")):
         return "these conversions are exact and take any rounding mode"
     opcode, name = bits & 0x7f, got.split()[0]
     if width == 32 and opcode == 0x0f and name in ("fence", "fence.i"):
@@ -110,6 +113,12 @@ def excused(xlen, bits, width, got, want):
         parts, other = got.split(","), want.split(",")
         if len(other) == 3 and parts[0] == other[0] and parts[2] == other[2]:
             return "the name of a CSR"
+    if want == "invalid" and re.sub(r"(?<=[bhwdq])\.(aq|rl|aqrl)$|\.\d+$", "", name) in unknown:
+        return "an instruction that objdump 2.40 does not know"
+    if name.startswith("zext.h") and want.startswith("pack"):
+        return "pack and packw with x0 are zext.h"
+    if want.startswith("prefetch.") and name == "ori":
+        return "prefetches are ori to x0"
     if got == "invalid" and want.split()[0] in FOREIGN:
         return "an instruction of an extension that the guest does not have"
     if width == 16 and name in ("c.nop", "c.li", "c.lui", "c.mv", "c.add", "c.slli", "c.slli64"):
@@ -118,7 +127,7 @@ def excused(xlen, bits, width, got, want):
     return None
 
 
-FOREIGN = {"uret", "hret", "dret", "sfence.vm", "hfence.vvma", "hfence.gvma", "wrs.nto", "wrs.sto",
+FOREIGN = {"uret", "hret", "dret", "sfence.vm", "hfence.vvma", "hfence.gvma", "hinval.vvma", "hinval.gvma",
            "c.fswsp", "c.flwsp", "dscratch", "pause"}
 
 
@@ -143,6 +152,7 @@ def compare(xlen, words, width, folder):
 
 
 seen_names = set()
+unknown = set()
 
 
 def random_words(isa, rng, xlen):
@@ -160,6 +170,7 @@ def main():
         int(os.environ.get("VMD_TEST_SEED", random.SystemRandom().getrandbits(32)))
     print(f"# seed {seed} (again with --seed {seed})")
     isa = isamodel.load(os.path.join(SRC, "engine", "tcg", "guest_riscv", "riscv.isa"))
+    unknown.update(insn.name for insn in isa.insns if UNKNOWN & set(insn.features))
     rng = random.Random(seed)
     failed, number = 0, 0
     with tempfile.TemporaryDirectory() as folder:
@@ -176,6 +187,7 @@ def main():
     missing = {re.sub(r"\.(aq|rl|aqrl)$", "", i.name) for i in isa.insns} - \
         {re.sub(r"\.(aq|rl|aqrl)$", "", name) for name in seen_names}
     missing -= {"fence.i"}
+    missing = {name for name in missing if name not in unknown}
     failed += bool(missing)
     print(f"{'not ok' if missing else 'ok'} {number} - every_instruction_was_compared")
     if missing:

@@ -145,9 +145,8 @@ static bool choose_x5(void *opaque, const struct isa_insn *insn, const struct is
                       int64_t *value)
 {
     (void)opaque;
-    (void)insn;
     *value = 5;
-    return strcmp(arg->name, "rd") == 0 && arg->field->width == 5;
+    return strcmp(arg->name, "rd") == 0 && arg->field->width == 5 && insn->constraint_count < 2;
 }
 
 static bool accept_add(void *opaque, const struct isa_insn *insn)

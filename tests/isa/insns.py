@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The instructions of RV32/RV64 IMAFDC_Zicsr_Zifencei_Zba_Zbb_Zbs as a table, for tests.
+"""The scalar instructions of RV32/RV64 GC, Zb*, Zk*, Zf* and the small extensions as a table, for tests.
 
 Written from the specification (RISC-V Unprivileged ISA 20191213, Bit-manipulation 1.0), apart from
 the .isa file that the translator is made of, so that one checks the other. Each row has the fixed
@@ -29,6 +29,10 @@ FIELDS = {
     "clwsp": [(12, 12, 5), (6, 4, 2), (3, 2, 6)], "cldsp": [(12, 12, 5), (6, 5, 3), (4, 2, 6)],
     "cswsp": [(12, 9, 2), (8, 7, 6)], "csdsp": [(12, 10, 3), (9, 7, 6)],
     "cb": [(12, 12, 8), (11, 10, 3), (6, 5, 6), (4, 3, 1), (2, 2, 5)],
+    "bs": [(31, 30, 0)], "rnum": [(23, 20, 0)], "fli": [(19, 15, 0)],
+    "mopr": [(30, 30, 4), (27, 26, 2), (21, 20, 0)], "moprr": [(30, 30, 2), (27, 26, 0)],
+    "erd": [(11, 7, 0)], "ers2": [(24, 20, 0)],
+    "clb": [(6, 6, 0), (5, 5, 1)], "clh": [(5, 5, 1)], "cmop": [(10, 8, 0)],
     "cj": [(12, 12, 11), (11, 11, 4), (10, 9, 8), (8, 8, 10), (7, 7, 6), (6, 6, 7), (5, 3, 1),
            (2, 2, 5)],
 }
@@ -41,11 +45,14 @@ RANGES = {
     "ci6": (-32, 31, 1), "csh6": (0, 63, 1), "csh5": (0, 31, 1), "clui": (-32, 31, 1),
     "c4spn": (4, 1020, 4), "c16sp": (-512, 496, 16),
     "clw": (0, 124, 4), "cld": (0, 248, 8), "clwsp": (0, 252, 4), "cldsp": (0, 504, 8),
+    "bs": (0, 3, 1), "rnum": (0, 10, 1), "fli": (0, 31, 1), "mopr": (0, 31, 1), "moprr": (0, 7, 1),
+    "clb": (0, 3, 1), "clh": (0, 2, 2), "cmop": (0, 7, 1),
     "cswsp": (0, 252, 4), "csdsp": (0, 504, 8), "cb": (-256, 254, 2), "cj": (-2048, 2046, 2),
 }
 NONZERO = {"c4spn", "c16sp", "clui"}
 POPULAR = {"crdp", "crs2p", "crs1p"}
-REGISTERS = {"rd", "rs1", "rs2", "rs3", "crd", "crs2", "crdp", "crs2p", "crs1p"}
+REGISTERS = {"rd", "rs1", "rs2", "rs3", "erd", "ers2", "crd", "crs2", "crdp", "crs2p", "crs1p"}
+EVEN = {"erd", "ers2"}
 TARGETS = {"b12", "j20", "cb", "cj"}
 
 
@@ -285,12 +292,157 @@ def compressed():
     c("fswsp", 2, 7, 0, "crs2 cswsp", "crs2:s sp:a", size=4, group="store", **RV32)
 
 
+def small_extensions():
+    two = "rd:=x rs1:x rs2:x"
+    add("czero.eqz", "Zicond", 7 << 25 | 5 << 12 | 0x33, "rd rs1 rs2", two)
+    add("czero.nez", "Zicond", 7 << 25 | 7 << 12 | 0x33, "rd rs1 rs2", two)
+    add("mop.r", "Zimop", 0x81c04073, "rd rs1 mopr", "rd:=x rs1:x")
+    add("mop.rr", "Zimop", 0x82004073, "rd rs1 rs2 moprr", two)
+    add("c.mop", "Zcmop", 0x6081, "cmop")
+    for code, name in enumerate(("inval", "clean", "flush")):
+        add("cbo." + name, "Zicbom", code << 20 | 2 << 12 | 0x0f, "rs1", "rs1:a", size=1, group="cbo")
+    add("cbo.zero", "Zicboz", 4 << 20 | 2 << 12 | 0x0f, "rs1", "rs1:a", size=1, group="cbo")
+    add("wrs.nto", "Zawrs", 0x00d00073, "", group="plain")
+    add("wrs.sto", "Zawrs", 0x01d00073, "", group="plain")
+    add("sinval.vma", "Svinval", 0x16000073, "rs1 rs2", "rs1:x rs2:x", group="priv")
+    add("sfence.w.inval", "Svinval", 0x18000073, "", group="priv")
+    add("sfence.inval.ir", "Svinval", 0x18100073, "", group="priv")
+    amo = "rd aqrl rs2 rs1"
+    kinds = "rd:+x rs2:x rs1:a"
+    add("amocas.w", "Zacas", 5 << 27 | 2 << 12 | 0x2f, amo, kinds, size=4, group="amocas")
+    add("amocas.d", "Zacas", 5 << 27 | 3 << 12 | 0x2f, amo, kinds, size=8, group="amocas", **RV64)
+    even = "erd:+x ers2:x rs1:a"
+    add("amocas.d.32", "Zacas", 5 << 27 | 3 << 12 | 0x2f, "erd aqrl ers2 rs1", even, size=8,
+        group="amocas", **RV32)
+    add("amocas.q", "Zacas", 5 << 27 | 4 << 12 | 0x2f, "erd aqrl ers2 rs1", even, size=16,
+        group="amocas", **RV64)
+    for f3, suffix in enumerate("bh"):
+        low = f3 << 12 | 0x2f
+        for name, f5 in (("swap", 1), ("add", 0), ("xor", 4), ("and", 0xc), ("or", 8),
+                         ("min", 0x10), ("max", 0x14), ("minu", 0x18), ("maxu", 0x1c)):
+            add(f"amo{name}.{suffix}", "Zabha", f5 << 27 | low, amo, "rd:=x rs2:x rs1:a",
+                size=1 << f3, group="amo")
+        add(f"amocas.{suffix}", "Zabha", 5 << 27 | low, amo, kinds, size=1 << f3, group="amocas")
+
+
+def more_compressed():
+    def c(name, match, operands, kinds, ext="Zcb", **rest):
+        add("c." + name, ext, match, operands, kinds, **rest)
+    c("lbu", 0x8000, "crdp clb crs1p", "crdp:=x crs1p:a", size=1, group="load")
+    c("lhu", 0x8400, "crdp clh crs1p", "crdp:=x crs1p:a", size=2, group="load")
+    c("lh", 0x8440, "crdp clh crs1p", "crdp:=x crs1p:a", size=2, group="load")
+    c("sb", 0x8800, "crs2p clb crs1p", "crs2p:x crs1p:a", size=1, group="store")
+    c("sh", 0x8c00, "crs2p clh crs1p", "crs2p:x crs1p:a", size=2, group="store")
+    for code, name in enumerate(("zext.b", "sext.b", "zext.h", "sext.h", "zext.w", "not")):
+        c(name, 0x9c61 | code << 2, "crs1p", "crs1p:+x", **(RV64 if name == "zext.w" else {}))
+    c("mul", 0x9c41, "crs1p crs2p", "crs1p:+x crs2p:x")
+
+
+def cryptography():
+    two = "rd:=x rs1:x rs2:x"
+
+    def r(name, ext, f7, f3, opcode=0x33, **rest):
+        add(name, ext, f7 << 25 | f3 << 12 | opcode, "rd rs1 rs2", two, **rest)
+
+    def r1(name, ext, imm, f3=1, **rest):
+        add(name, ext, imm << 20 | f3 << 12 | 0x13, "rd rs1", "rd:=x rs1:x", **rest)
+
+    def byte(name, ext, f5, **rest):
+        add(name, ext, f5 << 25 | 0x33, "rd rs1 rs2 bs", two, **rest)
+    r("clmul", "Zbc", 5, 1)
+    r("clmulr", "Zbc", 5, 2)
+    r("clmulh", "Zbc", 5, 3)
+    r("pack", "Zbkb", 4, 4)
+    r("packh", "Zbkb", 4, 7)
+    r("packw", "Zbkb", 4, 4, 0x3b, **RV64)
+    r1("brev8", "Zbkb", 0x687, 5)
+    r1("zip", "Zbkb", 0x08f, 1, **RV32)
+    r1("unzip", "Zbkb", 0x08f, 5, **RV32)
+    r("xperm4", "Zbkx", 0x14, 2)
+    r("xperm8", "Zbkx", 0x14, 4)
+    for name, f7 in (("ds", 0x1d), ("dsm", 0x1f), ("es", 0x19), ("esm", 0x1b), ("ks2", 0x3f)):
+        r("aes64" + name, "Zkn", f7, 0, **RV64)
+    r1("aes64im", "Zkn", 0x300, **RV64)
+    add("aes64ks1i", "Zkn", 0x310 << 20 | 1 << 12 | 0x13, "rd rs1 rnum", "rd:=x rs1:x", **RV64)
+    for name, f5 in (("dsi", 0x15), ("dsmi", 0x17), ("esi", 0x11), ("esmi", 0x13)):
+        byte("aes32" + name, "Zkn", f5, **RV32)
+    for code, name in enumerate(("sum0", "sum1", "sig0", "sig1")):
+        r1("sha256" + name, "Zkn", 0x100 + code)
+        r1("sha512" + name, "Zkn", 0x104 + code, **RV64)
+    for name, f7 in (("sum0r", 0x28), ("sum1r", 0x29), ("sig0l", 0x2a), ("sig1l", 0x2b),
+                     ("sig0h", 0x2e), ("sig1h", 0x2f)):
+        r("sha512" + name, "Zkn", f7, 0, **RV32)
+    byte("sm4ed", "Zks", 0x18)
+    byte("sm4ks", "Zks", 0x1a)
+    r1("sm3p0", "Zks", 0x108)
+    r1("sm3p1", "Zks", 0x109)
+
+
+def half_precision():
+    top = 2 << 25
+    add("flh", "Zfh", 1 << 12 | 0x07, "rd i12 rs1", "rd:=h rs1:a", size=2, group="load")
+    add("fsh", "Zfh", 1 << 12 | 0x27, "rs2 s12 rs1", "rs2:h rs1:a", size=2, group="store")
+    for name, opcode in (("fmadd", 0x43), ("fmsub", 0x47), ("fnmsub", 0x4b), ("fnmadd", 0x4f)):
+        add(name + ".h", "Zfh", top | opcode, "rd rs1 rs2 rs3 rm", "rd:=h rs1:h rs2:h rs3:h",
+            group="fma")
+    two = "rd:=h rs1:h rs2:h"
+    for name, f5 in (("fadd", 0), ("fsub", 1), ("fmul", 2), ("fdiv", 3)):
+        add(name + ".h", "Zfh", f5 << 27 | top | 0x53, "rd rs1 rs2 rm", two, group="fp")
+    add("fsqrt.h", "Zfh", 0x0b << 27 | top | 0x53, "rd rs1 rm", "rd:=h rs1:h", group="fp")
+    for name, f5, f3 in (("fsgnj", 4, 0), ("fsgnjn", 4, 1), ("fsgnjx", 4, 2), ("fmin", 5, 0),
+                         ("fmax", 5, 1)):
+        add(name + ".h", "Zfh", f5 << 27 | top | f3 << 12 | 0x53, "rd rs1 rs2", two, group="fp")
+    for name, f3 in (("feq", 2), ("flt", 1), ("fle", 0)):
+        add(name + ".h", "Zfh", 0x14 << 27 | top | f3 << 12 | 0x53, "rd rs1 rs2",
+            "rd:=x rs1:h rs2:h", group="fp")
+    add("fclass.h", "Zfh", 0x1c << 27 | top | 1 << 12 | 0x53, "rd rs1", "rd:=x rs1:h", group="fp")
+    for name, code, rest in (("w", 0, {}), ("wu", 1, {}), ("l", 2, RV64), ("lu", 3, RV64)):
+        add(f"fcvt.{name}.h", "Zfh", 0x18 << 27 | top | code << 20 | 0x53, "rd rs1 rm",
+            "rd:=x rs1:h", group="fp", **rest)
+        add(f"fcvt.h.{name}", "Zfh", 0x1a << 27 | top | code << 20 | 0x53, "rd rs1 rm",
+            "rd:=h rs1:x", group="fp", **rest)
+    add("fmv.x.h", "Zfh", 0xe4000053, "rd rs1", "rd:=x rs1:h", group="fp")
+    add("fmv.h.x", "Zfh", 0xf4000053, "rd rs1", "rd:=h rs1:x", group="fp")
+    for name, match, kinds in (("s.h", 0x40200053, "rd:=s rs1:h"), ("h.s", 0x44000053, "rd:=h rs1:s"),
+                               ("d.h", 0x42200053, "rd:=d rs1:h"), ("h.d", 0x44100053, "rd:=h rs1:d")):
+        add("fcvt." + name, "Zfh", match, "rd rs1 rm", kinds, group="fp")
+    add("fcvt.bf16.s", "Zfbfmin", 0x44800053, "rd rs1 rm", "rd:=b rs1:s", group="fp")
+    add("fcvt.s.bf16", "Zfbfmin", 0x40600053, "rd rs1 rm", "rd:=s rs1:b", group="fp")
+
+
+def additional_floating_point():
+    for kind, fmt in (("s", 0), ("d", 1), ("h", 2)):
+        top = fmt << 25 | 0x53
+        two = f"rd:={kind} rs1:{kind} rs2:{kind}"
+        add("fli." + kind, "Zfa", 0xf0100000 | top, "rd fli", f"rd:={kind}", group="fp")
+        add("fminm." + kind, "Zfa", 5 << 27 | 2 << 12 | top, "rd rs1 rs2", two, group="fp")
+        add("fmaxm." + kind, "Zfa", 5 << 27 | 3 << 12 | top, "rd rs1 rs2", two, group="fp")
+        for name, code in (("fround", 4), ("froundnx", 5)):
+            add(f"{name}.{kind}", "Zfa", 8 << 27 | code << 20 | top, "rd rs1 rm",
+                f"rd:={kind} rs1:{kind}", group="fp")
+        for name, f3 in (("fleq", 4), ("fltq", 5)):
+            add(f"{name}.{kind}", "Zfa", 0x14 << 27 | f3 << 12 | top, "rd rs1 rs2",
+                f"rd:=x rs1:{kind} rs2:{kind}", group="fp")
+    add("fcvtmod.w.d", "Zfa", 0xc2801053, "rd rs1", "rd:=x rs1:d", group="fp")
+    add("fmvh.x.d", "Zfa", 0xe2100053, "rd rs1", "rd:=x rs1:d", group="fp", **RV32)
+    add("fmvp.d.x", "Zfa", 0xb2000053, "rd rs1 rs2", "rd:=d rs1:x rs2:x", group="fp", **RV32)
+
+
 base_integer()
 csr_and_multiply()
 atomics()
 floating_point()
 bit_manipulation()
 compressed()
+small_extensions()
+more_compressed()
+cryptography()
+half_precision()
+additional_floating_point()
+
+# Not in QEMU 7.2: the reference of these is QEMU 10.
+NEW = {"Zicond", "Zimop", "Zcmop", "Zicbom", "Zicboz", "Zawrs", "Svinval", "Zacas", "Zabha", "Zcb", "Zbc",
+       "Zbkb", "Zbkx", "Zkn", "Zks", "Zfh", "Zfbfmin", "Zfa"}
 
 # rd (crd) of these must not be x0: the encoding then means something else or is reserved.
 RD_NOT_ZERO = {"c.addiw", "c.lwsp", "c.ldsp", "c.jr", "c.jalr"}

@@ -12,7 +12,8 @@ sys.path.insert(0, os.path.join(HERE, "..", "guests"))
 import guest  # noqa: E402
 
 # The reference without what our CPU does not have: a hypervisor extension changes CSRs.
-QEMU_CPU = {64: "rv64,h=false", 32: "rv32,h=false"}
+QEMU_CPU = {("qemu", 64): "rv64,h=false", ("qemu", 32): "rv32,h=false",
+            ("qemu10", 64): "max,h=false", ("qemu10", 32): "max,h=false"}
 TIMEOUT = 120.0
 
 
@@ -42,7 +43,7 @@ def run(emulator, built, backend="jit", timeout=TIMEOUT, cache=0, cpu=None):
             if cpu:
                 config["cpu"] = cpu
         else:
-            arguments = ["-cpu", cpu or QEMU_CPU[built.xlen]]
+            arguments = ["-cpu", cpu or QEMU_CPU[emulator, built.xlen]]
         with guest.Guest(config, emulator, arguments) as vm:
             try:
                 status = vm.wait(timeout)

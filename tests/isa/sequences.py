@@ -101,7 +101,7 @@ class Sequence:
 class Drawer:
     """Draws one sequence."""
 
-    def __init__(self, rng, xlen, paging, reservations):
+    def __init__(self, rng, xlen, paging, reservations, new=False):
         self.rng = rng
         self.reservations = reservations
         self.xlen = xlen
@@ -111,7 +111,7 @@ class Drawer:
         self.table = table
         self.groups = {}
         for name, insn in table.items():
-            if name not in EXCLUDED:
+            if name not in EXCLUDED and (new or insn.ext not in insns.NEW):
                 self.groups.setdefault(insn.group, []).append(insn)
         self.pieces = []
 

@@ -301,6 +301,22 @@ START_TEST(instructions_of_absent_extensions_are_illegal)
 }
 END_TEST
 
+START_TEST(invalidation_fences_are_illegal_in_user_mode)
+{
+    ck_assert(TRANSLATE(RISCV_S, 0x18000073)); /* sfence.w.inval */
+    ck_assert(!TRANSLATE(RISCV_U, 0x18000073));
+    ck_assert(!TRANSLATE(RISCV_U, 0x18100073)); /* sfence.inval.ir */
+}
+END_TEST
+
+START_TEST(conditional_zero_is_one_select)
+{
+    ck_assert(TRANSLATE(RISCV_U, 0x0ec5d533)); /* czero.eqz a0, a1, a2 */
+    ck_assert_uint_eq(count(IR_select), 1);
+    ck_assert_uint_eq(count(IR_call), 0);
+}
+END_TEST
+
 START_TEST(without_c_misaligned_targets_raise)
 {
     struct riscv_features all = cpu.features;
@@ -361,6 +377,8 @@ static Suite *suite_trans(void)
     tcase_add_test(tc, outside_user_mode_floating_point_is_asked_for_once_a_block);
     tcase_add_test(tc, fs_is_marked_dirty_once_a_block);
     tcase_add_test(tc, instructions_of_absent_extensions_are_illegal);
+    tcase_add_test(tc, invalidation_fences_are_illegal_in_user_mode);
+    tcase_add_test(tc, conditional_zero_is_one_select);
     tcase_add_test(tc, without_c_misaligned_targets_raise);
     tcase_add_test(tc, fences_that_order_nothing_leave_no_code);
     suite_add_tcase(suite, tc);

@@ -99,6 +99,11 @@ struct riscv_cpu {
 #define MSTATUS_TSR (1ull << 22)
 
 #define MENVCFG_FIOM (1ull << 0)
+#define MENVCFG_CBIE (3ull << 4)  /* Zicbom, here and in senvcfg: cbo.inval */
+#define MENVCFG_CBCFE (1ull << 6) /* ... cbo.clean, cbo.flush */
+#define MENVCFG_CBZE (1ull << 7)  /* Zicboz, here and in senvcfg: cbo.zero */
+#define MENVCFG_PMM (3ull << 32)  /* Smnpm, Ssnpm: pointer masking of the next privilege */
+#define MENVCFG_PBMTE (1ull << 62) /* Svpbmt: entries have memory types */
 #define MENVCFG_ADUE (1ull << 61) /* Svadu: hardware updates of A and D */
 #define MENVCFG_STCE (1ull << 63) /* Sstc: stimecmp works */
 

@@ -81,7 +81,7 @@ struct isa_constraint {
     const struct isa_field *field;
     bool equal; /* true: one of the values; false: none of them */
     uint8_t count;
-    int32_t values[4];
+    int32_t values[8];
 };
 
 /* One line of the .isa file. */

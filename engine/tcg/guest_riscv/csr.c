@@ -444,12 +444,28 @@ static uint64_t mhartid_read(const struct riscv_cpu *c, unsigned n)
     return c->hartid;
 }
 
+/* What both envcfg registers have; the reserved CBIE is not taken over. */
+static uint64_t envcfg_writable(const struct riscv_cpu *c, uint64_t value)
+{
+    uint64_t cbie = (value & MENVCFG_CBIE) == 2ull << 4 ? 0 : MENVCFG_CBIE;
+
+    return MENVCFG_FIOM | (has(c, RISCV_EXT_ZICBOM) ? cbie | MENVCFG_CBCFE : 0) |
+           (has(c, RISCV_EXT_ZICBOZ) ? MENVCFG_CBZE : 0);
+}
+
+static void senvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)n;
+    mask &= envcfg_writable(c, value);
+    c->senvcfg = (c->senvcfg & ~mask) | (value & mask);
+}
+
 static void menvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
 {
     uint64_t old = c->menvcfg;
 
     (void)n;
-    mask &= MENVCFG_FIOM | (has(c, RISCV_EXT_SSTC) ? MENVCFG_STCE : 0) |
+    mask &= envcfg_writable(c, value) | (has(c, RISCV_EXT_SSTC) ? MENVCFG_STCE : 0) |
             (has(c, RISCV_EXT_SVADU) ? MENVCFG_ADUE : 0);
     c->menvcfg = (old & ~mask) | (value & mask);
     if ((old ^ c->menvcfg) & MENVCFG_STCE) {
@@ -522,8 +538,8 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
       "supervisor trap vector and its mode")                                                   \
     X(0x106, 0x106, scounteren, ANY, PLAIN, F(scounteren), 7, has_s, NULL, NULL,               \
       "counters that user mode may read")                                                      \
-    X(0x10a, 0x10a, senvcfg, ANY, PLAIN, F(senvcfg), MENVCFG_FIOM, has_s, NULL, NULL,          \
-      "user mode's environment: fences of I/O imply memory")                                   \
+    X(0x10a, 0x10a, senvcfg, ANY, PLAIN, F(senvcfg), 0, has_s, NULL, senvcfg_write,            \
+      "user mode's environment: fences of I/O imply memory, cache-block instructions")         \
     X(0x140, 0x140, sscratch, ANY, PLAIN, F(sscratch), ALL, has_s, NULL, NULL,                 \
       "scratch of the supervisor's trap handler")                                              \
     X(0x141, 0x141, sepc, ANY, PLAIN, F(sepc), ALL, has_s, NULL, epc_write,                    \
@@ -554,7 +570,7 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
     X(0x306, 0x306, mcounteren, ANY, PLAIN, F(mcounteren), 7, has_u, NULL, NULL,               \
       "counters that lower privileges may read")                                               \
     X(0x30a, 0x30a, menvcfg, ANY, 0, F(menvcfg), 0, has_u, NULL, menvcfg_write,                \
-      "environment of lower privileges: FIOM, ADUE, STCE")                                     \
+      "environment of lower privileges: FIOM, CBIE, CBCFE, CBZE, ADUE, STCE")                                    \
     X(0x310, 0x310, mstatush, RV32, HIGH, 0, 0, NULL, zero_read, ignore_write,                 \
       "byte orders: little-endian, fixed")                                                     \
     X(0x31a, 0x31a, menvcfgh, RV32, HIGH, F(menvcfg), 0, has_u, NULL, menvcfg_write,           \

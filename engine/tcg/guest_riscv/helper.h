@@ -81,6 +81,30 @@ enum riscv_cause {
     H(riscv_lr_d, IR_CALL_READS, "address")                                                    \
     H(riscv_sc_w, IR_CALL_READS, "address, value: returns 0 or 1")                             \
     H(riscv_sc_d, IR_CALL_READS, "address, value: returns 0 or 1")                             \
+    H(riscv_amocas_q, 0, "insn, address: the registers are in the instruction")                \
+    H(riscv_amo_small, IR_CALL_READS,                                                          \
+      "address, value, enum ir_amo * 2 + (0 byte, 1 half-word): the old one, sign-extended")   \
+    H(riscv_cas_b, IR_CALL_READS, "address, expected, new: the old byte, sign-extended")       \
+    H(riscv_cas_h, IR_CALL_READS, "address, expected, new: the old half-word, sign-extended")  \
+    H(riscv_wrs, IR_CALL_READS, "insn: waits a little, or is illegal")                         \
+    H(riscv_cbo_allowed, IR_CALL_READS, "insn: illegal when the envcfg registers say so")      \
+    H(riscv_cbo, IR_CALL_READS, "insn, address: cbo.inval, clean, flush")                      \
+    H(riscv_clmul, IR_CALL_PURE, "a, b: low 64 bits of the carry-less product")                \
+    H(riscv_clmulh, IR_CALL_PURE, "a, b: high 64 bits")                                        \
+    H(riscv_clmulr, IR_CALL_PURE, "a, b: bits 126 to 63")                                      \
+    H(riscv_clmulh_32, IR_CALL_PURE, "a, b: the same for words")                               \
+    H(riscv_clmulr_32, IR_CALL_PURE, "a, b: bits 62 to 31, for words")                         \
+    H(riscv_xperm4, IR_CALL_PURE, "a, b: nibbles of a, as b names them")                       \
+    H(riscv_xperm8, IR_CALL_PURE, "a, b: bytes of a, as b names them")                         \
+    H(riscv_xperm4_32, IR_CALL_PURE, "a, b: the same for words")                               \
+    H(riscv_xperm8_32, IR_CALL_PURE, "a, b: the same for words")                               \
+    H(riscv_aes64es, IR_CALL_PURE, "a low, b high half of the state: low half after")          \
+    H(riscv_aes64esm, IR_CALL_PURE, "the same, with the columns mixed")                        \
+    H(riscv_aes64ds, IR_CALL_PURE, "the same backwards")                                       \
+    H(riscv_aes64dsm, IR_CALL_PURE, "the same backwards, with the columns mixed")              \
+    H(riscv_aes64im, IR_CALL_PURE, "a: columns mixed backwards")                               \
+    H(riscv_aes64ks1i, IR_CALL_PURE, "a, round number")                                        \
+    H(riscv_aes32, IR_CALL_PURE, "a, b, insn: one byte of RV32's AES, SM4")                    \
     H(riscv_fadd_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
     H(riscv_fsub_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \
     H(riscv_fmul_s, IR_CALL_NO_GLOBALS, "a, b, rm")                                            \

@@ -31,15 +31,24 @@ libtcg_a_SOURCES += \
 	engine/tcg/guest_riscv/trans_b.c \
 	engine/tcg/guest_riscv/trans_fd.c \
 	engine/tcg/guest_riscv/trans_i.c \
+	engine/tcg/guest_riscv/trans_k.c \
 	engine/tcg/guest_riscv/trans_m.c \
 	engine/tcg/guest_riscv/trans_sys.c \
-	engine/tcg/guest_riscv/trans_v.c
+	engine/tcg/guest_riscv/trans_v.c \
+	engine/tcg/guest_riscv/trans_z.c \
+	engine/tcg/guest_riscv/trans_zfh.c
 
 # Helpers: CSRs, traps, memory management, floating point.
 libtcg_a_SOURCES += \
 	engine/tcg/guest_riscv/csr.c \
 	engine/tcg/guest_riscv/fp.c \
+	engine/tcg/guest_riscv/fp_z.c \
+	engine/tcg/guest_riscv/fp_z.h \
 	engine/tcg/guest_riscv/helper.c \
+	engine/tcg/guest_riscv/helper_k.c \
+	engine/tcg/guest_riscv/helper_z.c \
+	engine/tcg/guest_riscv/sbox.c \
+	engine/tcg/guest_riscv/sbox.h \
 	engine/tcg/guest_riscv/helper.h \
 	engine/tcg/guest_riscv/mmu.c \
 	engine/tcg/guest_riscv/pmp.c \

@@ -91,6 +91,10 @@ void mark_fs_dirty(struct tcg_trans *t);
  * known to be off; emits a check where only the running code can tell. */
 bool fp_on(struct tcg_trans *t);
 
+/* Resolves a rounding mode field into *mode (0..4). False when floating point is off or the mode is
+ * reserved: the illegal instruction is emitted, the caller returns false. trans_fd.c */
+bool fp_rounding(struct tcg_trans *t, unsigned rm, ir_ref *mode);
+
 /* Virtual address and displacement of a memory access at x[n] + imm. */
 ir_ref mem_addr(struct tcg_trans *t, unsigned n, int32_t imm, int32_t *disp);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Translate functions of the A extension. The contract of all of them is in trans.h. The IR's atomics are
+ * Translate functions of A, Zacas and Zabha. The contract of all of them is in trans.h. The IR's atomics are
  * sequentially consistent, so aq and rl need no more there.
  *
  * LR/SC is by value: LR notes address and value in the CPU state, SC is a compare-and-swap against that
@@ -95,3 +95,98 @@ AMO(amomin, IR_AMO_MIN)
 AMO(amomax, IR_AMO_MAX)
 AMO(amominu, IR_AMO_MINU)
 AMO(amomaxu, IR_AMO_MAXU)
+
+/* ---- Zacas ------------------------------------------------------------------------------- */
+
+static bool compare_swap(struct tcg_trans *t, const struct riscv_amo *a, unsigned mo)
+{
+    set_x(t, a->rd,
+          ir_cas(t->ir, address_of(t, a), get_x(t, a->rd), get_x(t, a->rs2), mo));
+    return true;
+}
+
+bool trans_amocas_w(struct tcg_trans *t, const struct riscv_amo *a)
+{
+    return compare_swap(t, a, MO_W);
+}
+
+/* Two words in an even register and the next; x0 and the next are 0. */
+static ir_ref get_pair(struct tcg_trans *t, unsigned n)
+{
+    ir_ref high = ir_bin(t->ir, IR_shl, 64, get_x(t, n ? n + 1 : 0), ir_const(t->ir, 32));
+
+    return ir_bin(t->ir, IR_or, 64, ir_un(t->ir, IR_zext32, 64, get_x(t, n)), high);
+}
+
+bool trans_amocas_d(struct tcg_trans *t, const struct riscv_amo *a)
+{
+    ir_ref old;
+
+    if (!is_rv32(t)) {
+        return compare_swap(t, a, MO_D);
+    }
+    old = ir_cas(t->ir, address_of(t, a), get_pair(t, a->rd), get_pair(t, a->rs2), MO_D);
+    if (a->rd != 0) {
+        set_x32(t, a->rd, old);
+        set_x(t, a->rd + 1u, ir_bin(t->ir, IR_sar, 64, old, ir_const(t->ir, 32)));
+    }
+    return true;
+}
+
+/* Four registers are more than a call takes: the helper finds them by the instruction's bits. */
+bool trans_amocas_q(struct tcg_trans *t, const struct riscv_amo *a)
+{
+    ir_call(t->ir, riscv_amocas_q, riscv_amocas_q_flags, false, ir_const(t->ir, insn_bits(t)),
+            address_of(t, a), IR_NONE);
+    return true;
+}
+
+/* ---- Zabha: by helpers on the word around ------------------------------------------------ */
+
+static bool small(struct tcg_trans *t, const struct riscv_amo *a, unsigned kind)
+{
+    uint64_t is_half = insn_bits(t) >> 12 & 1;
+    ir_ref v = ir_call(t->ir, riscv_amo_small, riscv_amo_small_flags, true, address_of(t, a),
+                       get_x(t, a->rs2), ir_const(t->ir, kind << 1 | is_half));
+
+    set_x(t, a->rd, v);
+    return true;
+}
+
+#define SMALL(name, kind)                                                                      \
+    bool trans_##name##_b(struct tcg_trans *t, const struct riscv_amo *a)                      \
+    {                                                                                          \
+        return small(t, a, kind);                                                              \
+    }                                                                                          \
+    bool trans_##name##_h(struct tcg_trans *t, const struct riscv_amo *a)                      \
+    {                                                                                          \
+        return small(t, a, kind);                                                              \
+    }
+
+SMALL(amoswap, IR_AMO_SWAP)
+SMALL(amoadd, IR_AMO_ADD)
+SMALL(amoxor, IR_AMO_XOR)
+SMALL(amoand, IR_AMO_AND)
+SMALL(amoor, IR_AMO_OR)
+SMALL(amomin, IR_AMO_MIN)
+SMALL(amomax, IR_AMO_MAX)
+SMALL(amominu, IR_AMO_MINU)
+SMALL(amomaxu, IR_AMO_MAXU)
+
+static bool small_cas(struct tcg_trans *t, const struct riscv_amo *a, ir_helper fn)
+{
+    set_x(t, a->rd,
+          ir_call(t->ir, fn, riscv_cas_b_flags, true, address_of(t, a), get_x(t, a->rd),
+                  get_x(t, a->rs2)));
+    return true;
+}
+
+bool trans_amocas_b(struct tcg_trans *t, const struct riscv_amo *a)
+{
+    return small_cas(t, a, riscv_cas_b);
+}
+
+bool trans_amocas_h(struct tcg_trans *t, const struct riscv_amo *a)
+{
+    return small_cas(t, a, riscv_cas_h);
+}

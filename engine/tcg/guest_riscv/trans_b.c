@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Translate functions of Zba, Zbb and Zbs. The contract of all of them is in trans.h.
+ * Translate functions of Zba, Zbb, Zbs, Zbc, Zbkb and Zbkx. The contract of all of them is in trans.h.
  */
 #include "engine/tcg/guest_riscv/trans.h"
 
@@ -306,4 +306,127 @@ bool trans_bset(struct tcg_trans *t, const struct riscv_r *a)
 bool trans_bseti(struct tcg_trans *t, const struct riscv_i *a)
 {
     return with_bit(t, IR_or, a->rd, a->rs1, num(t, (uint64_t)a->imm));
+}
+
+/* ---- Zbc, Zbkc, Zbkx --------------------------------------------------------------------- */
+
+/* rd = FN(rs1, rs2); RV32 has functions of its own where the width matters. */
+static bool pure(struct tcg_trans *t, const struct riscv_r *a, ir_helper fn64, ir_helper fn32)
+{
+    ir_ref v = ir_call(t->ir, is_rv32(t) ? fn32 : fn64, IR_CALL_PURE, true, get_x(t, a->rs1),
+                       get_x(t, a->rs2), IR_NONE);
+
+    return result(t, xlen(t), a->rd, v);
+}
+
+bool trans_clmul(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return pure(t, a, riscv_clmul, riscv_clmul);
+}
+
+bool trans_clmulh(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return pure(t, a, riscv_clmulh, riscv_clmulh_32);
+}
+
+bool trans_clmulr(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return pure(t, a, riscv_clmulr, riscv_clmulr_32);
+}
+
+bool trans_xperm4(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return pure(t, a, riscv_xperm4, riscv_xperm4_32);
+}
+
+bool trans_xperm8(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return pure(t, a, riscv_xperm8, riscv_xperm8_32);
+}
+
+/* ---- Zbkb -------------------------------------------------------------------------------- */
+
+/* Low n bits of rs1, above them low n bits of rs2, in w bits. */
+static bool pack(struct tcg_trans *t, const struct riscv_r *a, unsigned n, unsigned w)
+{
+    ir_ref mask = num(t, (UINT64_C(1) << n) - 1);
+    ir_ref low = ir_bin(t->ir, IR_and, 64, get_x(t, a->rs1), mask);
+    ir_ref high = get_x(t, a->rs2);
+
+    if (n < 16) {
+        high = ir_bin(t->ir, IR_and, 64, high, mask);
+    }
+    high = ir_bin(t->ir, IR_shl, 64, high, num(t, n));
+    return result(t, w, a->rd, ir_bin(t->ir, IR_or, 64, low, high));
+}
+
+bool trans_pack(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return pack(t, a, xlen(t) / 2, xlen(t));
+}
+
+bool trans_packh(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return pack(t, a, 8, xlen(t));
+}
+
+bool trans_packw(struct tcg_trans *t, const struct riscv_r *a)
+{
+    return pack(t, a, 16, 32);
+}
+
+/* Exchanges the groups of n bits that mask selects with those above them. */
+static ir_ref swap_bits(struct tcg_trans *t, ir_ref v, unsigned n, uint64_t mask)
+{
+    ir_ref up = ir_bin(t->ir, IR_and, 64, v, num(t, mask));
+    ir_ref down = ir_bin(t->ir, IR_shr, 64, v, num(t, n));
+
+    return ir_bin(t->ir, IR_or, 64, ir_bin(t->ir, IR_shl, 64, up, num(t, n)),
+                  ir_bin(t->ir, IR_and, 64, down, num(t, mask)));
+}
+
+bool trans_brev8(struct tcg_trans *t, const struct riscv_r1 *a)
+{
+    ir_ref v = swap_bits(t, get_x(t, a->rs1), 1, UINT64_C(0x5555555555555555));
+
+    v = swap_bits(t, v, 2, UINT64_C(0x3333333333333333));
+    return result(t, xlen(t), a->rd, swap_bits(t, v, 4, UINT64_C(0x0f0f0f0f0f0f0f0f)));
+}
+
+/* Moves the bits of `mask` up by n, those that come there down, and leaves the rest. */
+static ir_ref cross(struct tcg_trans *t, ir_ref v, unsigned n, uint64_t mask)
+{
+    ir_ref moved = ir_bin(t->ir, IR_xor, 64, v, ir_bin(t->ir, IR_shr, 64, v, num(t, n)));
+
+    moved = ir_bin(t->ir, IR_and, 64, moved, num(t, mask));
+    v = ir_bin(t->ir, IR_xor, 64, v, moved);
+    return ir_bin(t->ir, IR_xor, 64, v, ir_bin(t->ir, IR_shl, 64, moved, num(t, n)));
+}
+
+/* The four exchanges of a perfect shuffle of 32 bits; backwards they undo it. */
+static const struct {
+    uint8_t n;
+    uint32_t mask;
+} shuffle[] = { { 8, 0x0000ff00 }, { 4, 0x00f000f0 }, { 2, 0x0c0c0c0c }, { 1, 0x22222222 } };
+
+bool trans_zip(struct tcg_trans *t, const struct riscv_r1 *a)
+{
+    ir_ref v = get_x(t, a->rs1);
+    unsigned i;
+
+    for (i = 0; i < 4; i++) {
+        v = cross(t, v, shuffle[i].n, shuffle[i].mask);
+    }
+    return result(t, 32, a->rd, v);
+}
+
+bool trans_unzip(struct tcg_trans *t, const struct riscv_r1 *a)
+{
+    ir_ref v = get_x(t, a->rs1);
+    unsigned i;
+
+    for (i = 4; i-- > 0;) {
+        v = cross(t, v, shuffle[i].n, shuffle[i].mask);
+    }
+    return result(t, 32, a->rd, v);
 }

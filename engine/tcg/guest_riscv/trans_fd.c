@@ -32,11 +32,7 @@ static uint64_t ask_frm(void *cpu, uint64_t insn, uint64_t b, uint64_t c)
     return hart->frm <= 4 ? 0 : riscv_illegal(cpu, insn, b, c);
 }
 
-/*
- * Resolves a rounding mode field into *mode (0..4). False when floating point is off or the
- * mode is reserved: the illegal instruction is emitted, the caller returns false.
- */
-static bool rounding(struct tcg_trans *t, unsigned rm, ir_ref *mode)
+bool fp_rounding(struct tcg_trans *t, unsigned rm, ir_ref *mode)
 {
     if (!fp_on(t)) {
         return false;
@@ -236,7 +232,7 @@ static ir_ref hinted(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp k
     bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
     {                                                                                          \
         ir_ref rm;                                                                             \
-        if (!rounding(t, a->rm, &rm)) {                                                        \
+        if (!fp_rounding(t, a->rm, &rm)) {                                                        \
             return false;                                                                      \
         }                                                                                      \
         set_f(t, a->rd,                                                                        \
@@ -250,7 +246,7 @@ static ir_ref hinted(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp k
     bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
     {                                                                                          \
         ir_ref rm;                                                                             \
-        if (!rounding(t, a->rm, &rm)) {                                                        \
+        if (!fp_rounding(t, a->rm, &rm)) {                                                        \
             return false;                                                                      \
         }                                                                                      \
         set_f(t, a->rd,                                                                        \
@@ -263,7 +259,7 @@ static ir_ref hinted(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp k
     bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
     {                                                                                          \
         ir_ref rm;                                                                             \
-        if (!rounding(t, a->rm, &rm)) {                                                        \
+        if (!fp_rounding(t, a->rm, &rm)) {                                                        \
             return false;                                                                      \
         }                                                                                      \
         mark_fs_dirty(t);                                                                      \
@@ -276,7 +272,7 @@ static ir_ref hinted(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp k
     bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
     {                                                                                          \
         ir_ref rm;                                                                             \
-        if (!rounding(t, a->rm, &rm)) {                                                        \
+        if (!fp_rounding(t, a->rm, &rm)) {                                                        \
             return false;                                                                      \
         }                                                                                      \
         set_f(t, a->rd,                                                                        \
@@ -390,7 +386,7 @@ static bool fused(struct tcg_trans *t, const struct riscv_fr4 *a, bool is_double
     ir_ref rm;
     uint64_t mode;
 
-    if (!rounding(t, a->rm, &rm)) {
+    if (!fp_rounding(t, a->rm, &rm)) {
         return false;
     }
     if (ir_is_const(t->ir, rm, &mode)) {

@@ -24,6 +24,8 @@ SF_CONVERT(f32, uint32_t, f16, uint16_t)
 SF_CONVERT(f32, uint32_t, f64, uint64_t)
 SF_CONVERT(f64, uint64_t, f16, uint16_t)
 SF_CONVERT(f64, uint64_t, f32, uint32_t)
+SF_CONVERT(bf16, uint16_t, f32, uint32_t)
+SF_CONVERT(f32, uint32_t, bf16, uint16_t)
 
 /* ---- integers ---- */
 

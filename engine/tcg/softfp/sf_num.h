@@ -21,6 +21,7 @@ struct sf_format {
 };
 
 static const struct sf_format sf_f16 = { 5, 10 };
+static const struct sf_format sf_bf16 = { 8, 7 };
 static const struct sf_format sf_f32 = { 8, 23 };
 static const struct sf_format sf_f64 = { 11, 52 };
 

@@ -122,5 +122,8 @@ uint16_t sf_f32_to_f16(uint32_t a, struct sf_status *s);
 uint64_t sf_f32_to_f64(uint32_t a, struct sf_status *s);
 uint16_t sf_f64_to_f16(uint64_t a, struct sf_status *s);
 uint32_t sf_f64_to_f32(uint64_t a, struct sf_status *s);
+/* bfloat16: the upper half of a binary32. */
+uint32_t sf_bf16_to_f32(uint16_t a, struct sf_status *s);
+uint16_t sf_f32_to_bf16(uint32_t a, struct sf_status *s);
 
 #endif
