@@ -146,6 +146,9 @@ void tcg_variant_set(struct tcg_trans *t, uint32_t value);
 /* Raises an exception at the instruction whose helper or memory access this is: the pc is restored from side tables, then
  * guest->exception(cause, tval). Does not return. */
 _Noreturn void tcg_raise(void *cpu, uint32_t cause, uint64_t tval);
+/* Delivers an exception and returns: for instructions that always raise. pc is already in the CPU state (ir_setpc), and the block
+ * ends with tcg_stop_pc() behind the helper, whose flags are 0. Cheaper than tcg_raise(), which unwinds. */
+void tcg_deliver(void *cpu, uint32_t cause, uint64_t tval);
 /* Leaves run() with VCPU_EXIT_HALT. pc must already point behind the instruction (ir_setpc before the call). */
 _Noreturn void tcg_halt(void *cpu);
 /* The mode hook's answer may have changed (privilege, satp, mstatus ...). The instruction must end its block. */

@@ -178,6 +178,7 @@ struct tcg_vcpu {
     struct vcpu *vcpu;
     struct tcg_vm *tcg;
     struct tcg_space *spaces[TCG_SPACES]; /* NULL until used */
+    struct tcg_space *space_hint[16];     /* by a hash of the mode: most switches find theirs here */
     struct tcg_space *space_pool;         /* TCG_SPACES of them, in huge pages: they are read at random */
     uint64_t use_clock;
     uint32_t mode_code;

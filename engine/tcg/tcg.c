@@ -168,6 +168,11 @@ static void deliver(struct tcg_vcpu *v, uint32_t cause, uint64_t tval)
     tcg_mode_changed(v->cpu);
 }
 
+void tcg_deliver(void *cpu, uint32_t cause, uint64_t tval)
+{
+    deliver(tcg_of(cpu), cause, tval);
+}
+
 static bool page2_matches(struct tcg_vcpu *v, const struct tcg_block *b, uint64_t pc)
 {
     struct tcg_fetch uncached;

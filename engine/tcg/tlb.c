@@ -112,34 +112,53 @@ static void change_table(struct tcg_space *s, uint64_t asid)
     s->mode.asid = asid;
 }
 
-struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m)
+/* Where a space of this mode was seen last. */
+static struct tcg_space **hint_of(struct tcg_vcpu *v, struct tcg_mode m)
 {
-    struct tcg_space **victim = &v->spaces[0];
-    v->use_clock++;
+    uint64_t key = (uint64_t)m.code << 32 ^ m.mmu ^ (m.shared ? 0 : m.asid * 0x9e3779b97f4a7c15ull);
+    return &v->space_hint[(key * 0x9e3779b97f4a7c15ull) >> 60];
+}
+
+/* The space of the mode, or NULL and the one to take instead. */
+static struct tcg_space *space_search(struct tcg_vcpu *v, struct tcg_mode m, struct tcg_space ***victim)
+{
+    *victim = &v->spaces[0];
     for (unsigned i = 0; i < TCG_SPACES; i++) {
         struct tcg_space *s = v->spaces[i];
         if (!s) {
-            victim = &v->spaces[i];
+            *victim = &v->spaces[i];
             break;
         }
         if (same_mode(s->mode, m)) {
-            s->last_used = v->use_clock;
-            change_table(s, m.asid);
             return s;
         }
-        if (s->last_used < (*victim)->last_used) {
-            victim = &v->spaces[i];
+        if (s->last_used < (**victim)->last_used) {
+            *victim = &v->spaces[i];
         }
     }
-    if (!*victim) {
-        *victim = &v->space_pool[victim - v->spaces];
+    return NULL;
+}
+
+struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m)
+{
+    struct tcg_space **hint = hint_of(v, m), **victim;
+    struct tcg_space *s = *hint && same_mode((*hint)->mode, m) ? *hint : space_search(v, m, &victim);
+    v->use_clock++;
+    if (s) {
+        change_table(s, m.asid);
+    } else {
+        if (!*victim) {
+            *victim = &v->space_pool[victim - v->spaces];
+        }
+        s = *victim;
+        v->n_space++;
+        s->clean = false;
+        space_flush(s);
+        s->mode = m;
     }
-    v->n_space++;
-    (*victim)->clean = false;
-    space_flush(*victim);
-    (*victim)->mode = m;
-    (*victim)->last_used = v->use_clock;
-    return *victim;
+    s->last_used = v->use_clock;
+    *hint = s;
+    return s;
 }
 
 void tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page)

@@ -19,6 +19,11 @@ _Noreturn void tcg_raise(void *hart, uint32_t cause, uint64_t tval)
     longjmp(seen.out, 1);
 }
 
+void tcg_deliver(void *hart, uint32_t cause, uint64_t tval)
+{
+    tcg_raise(hart, cause, tval);
+}
+
 _Noreturn void tcg_halt(void *hart)
 {
     (void)hart;

@@ -25,7 +25,8 @@ uint64_t riscv_ecall(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
     const struct riscv_cpu *c = cpu;
 
     UNUSED_ABC;
-    tcg_raise(cpu, RISCV_CAUSE_ECALL_U + (uint32_t)c->priv, 0);
+    tcg_deliver(cpu, RISCV_CAUSE_ECALL_U + (uint32_t)c->priv, 0);
+    return 0;
 }
 
 uint64_t riscv_ebreak(void *cpu, uint64_t a, uint64_t b, uint64_t c3)

@@ -250,8 +250,9 @@ static void call_with_bits(struct tcg_trans *t, ir_helper helper, unsigned flags
 bool trans_ecall(struct tcg_trans *t, const struct riscv_none *a)
 {
     (void)a;
+    ir_setpc(t->ir, ir_pcrel(t->ir, t->off));
     call_with_bits(t, riscv_ecall, riscv_ecall_flags);
-    return tcg_stop(t, t->off);
+    return tcg_stop_pc(t);
 }
 
 bool trans_ebreak(struct tcg_trans *t, const struct riscv_none *a)

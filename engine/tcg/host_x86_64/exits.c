@@ -70,6 +70,16 @@ static void jump_cache(struct ra *r, unsigned pc)
     x_jmp(&r->a, r->th->lookup);
 }
 
+/* After a helper that may have changed mode, space and interrupts: by the jump cache of the space that holds now. */
+static void lookup(struct ra *r)
+{
+    x_alu_mem_imm(&r->a, 7, 0, ENV, ENV_OFF(exit_req), 0);
+    x_jcc(&r->a, CC_NE, r->th->lookup);
+    x_rm(&r->a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
+    x_rm(&r->a, 0x8b | X_W, RCX, ENV, (int32_t)r->ir->pc_offset);
+    jump_cache(r, RCX);
+}
+
 static void cross_page(struct ra *r, int32_t off)
 {
     x_rm(&r->a, 0x8b | X_W, RCX, ENV, ENV_OFF(pc_page));
@@ -91,7 +101,7 @@ void gen_exit(struct ra *r, const struct ir_op *op)
 {
     const struct ir_exit *x = &r->ir->exits[op->imm];
     if (x->kind == IR_EXIT_LOOKUP) {
-        x_jmp(&r->a, r->th->lookup);
+        lookup(r);
     } else if (x->kind == IR_EXIT_INDIRECT) {
         unsigned pc = ra_use_reg(r, x->ref);
         if (pc == RAX || pc == RDX) {
