@@ -117,6 +117,49 @@ START_TEST(superpages_translate_and_are_remembered)
 }
 END_TEST
 
+#define PBMT(n) ((uint64_t)(n) << 61)
+#define NAPOT (1ull << 63)
+
+START_TEST(napot_pages_cover_64_kib)
+{
+    uint64_t va = 0x12345678;
+
+    enable(8, RISCV_S);
+    uint64_t at = map(3, va, 0, NAPOT | pte(0x80408000, V | R | W | A | D));
+    walks_to(va, TCG_WRITE, 0x80405678);
+    ck_assert(riscv_superpage_near(&cpu, va + 0x1000));
+    put64(at, NAPOT | pte(0x80404000, V | R | W | A | D)); /* another size than 64 KiB */
+    refused(va, TCG_READ, RISCV_CAUSE_LOAD_PAGE);
+    put64(at, NAPOT | pte(0x80408000, V | R));
+    walks_to(va, TCG_READ, 0x80405678);
+    ck_assert_uint_eq(get64(at), NAPOT | pte(0x80408000, V | R | A));
+    memset(host, 0, RAM_SIZE);
+    map(3, va, 1, NAPOT | pte(0x80400000, V | R | W | A | D)); /* not of this level */
+    refused(va, TCG_READ, RISCV_CAUSE_LOAD_PAGE);
+}
+END_TEST
+
+START_TEST(memory_types_need_pbmte)
+{
+    uint64_t va = 0x12345678, page = pte(0x80abc000, V | R | W | A | D);
+
+    enable(9, RISCV_S);
+    uint64_t at = map(4, va, 0, page | PBMT(1));
+    refused(va, TCG_READ, RISCV_CAUSE_LOAD_PAGE);
+    cpu.menvcfg |= MENVCFG_PBMTE;
+    walks_to(va, TCG_READ, 0x80abc678);
+    put64(at, page | PBMT(2));
+    walks_to(va, TCG_WRITE, 0x80abc678);
+    put64(at, page | PBMT(3));
+    refused(va, TCG_READ, RISCV_CAUSE_LOAD_PAGE);
+    put64(at, page | 1ull << 54);
+    refused(va, TCG_READ, RISCV_CAUSE_LOAD_PAGE);
+    put64(at, page);
+    put64(ROOT, get64(ROOT) | PBMT(1)); /* reserved in a pointer */
+    refused(va, TCG_READ, RISCV_CAUSE_LOAD_PAGE);
+}
+END_TEST
+
 START_TEST(user_and_supervisor_pages_are_apart)
 {
     uint64_t va = 0x4000;
@@ -350,6 +393,8 @@ static Suite *suite_riscv_mmu(void)
 
     tcase_add_checked_fixture(rv64, hart_start64, hart_stop);
     tcase_add_test(rv64, walks_of_every_scheme_reach_their_page);
+    tcase_add_test(rv64, napot_pages_cover_64_kib);
+    tcase_add_test(rv64, memory_types_need_pbmte);
     tcase_add_test(rv64, superpages_translate_and_are_remembered);
     tcase_add_test(rv64, user_and_supervisor_pages_are_apart);
     tcase_add_test(rv64, global_pages_are_told_from_others);

@@ -27,7 +27,7 @@ static const struct warl warl64[] = {
     { 0x303, ~0ull, 0x222 },                          /* mideleg */
     { 0x304, ~0ull, 0xaaa },                       /* mie */
     { 0x306, ~0ull, 7 },                           /* mcounteren */
-    { 0x30a, ~0ull, 1ull << 63 | 1ull << 61 | 0xf1 }, /* menvcfg: STCE, ADUE, CB*, FIOM */
+    { 0x30a, ~0ull, 7ull << 61 | 0xf1 },            /* menvcfg: STCE, PBMTE, ADUE, CB*, FIOM */
     { 0x320, ~0ull, 5 },                           /* mcountinhibit */
     { 0x323, ~0ull, 0 },                           /* mhpmevent3 */
     { 0x341, 0x80000003, 0x80000002 },             /* mepc */

@@ -466,7 +466,8 @@ static void menvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
 
     (void)n;
     mask &= envcfg_writable(c, value) | (has(c, RISCV_EXT_SSTC) ? MENVCFG_STCE : 0) |
-            (has(c, RISCV_EXT_SVADU) ? MENVCFG_ADUE : 0);
+            (has(c, RISCV_EXT_SVADU) ? MENVCFG_ADUE : 0) |
+            (has(c, RISCV_EXT_SVPBMT) ? MENVCFG_PBMTE : 0);
     c->menvcfg = (old & ~mask) | (value & mask);
     if ((old ^ c->menvcfg) & MENVCFG_STCE) {
         riscv_stimecmp_changed(c);
@@ -570,7 +571,7 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
     X(0x306, 0x306, mcounteren, ANY, PLAIN, F(mcounteren), 7, has_u, NULL, NULL,               \
       "counters that lower privileges may read")                                               \
     X(0x30a, 0x30a, menvcfg, ANY, 0, F(menvcfg), 0, has_u, NULL, menvcfg_write,                \
-      "environment of lower privileges: FIOM, CBIE, CBCFE, CBZE, ADUE, STCE")                                    \
+      "environment of lower privileges: FIOM, CBIE, CBCFE, CBZE, PBMTE, ADUE, STCE")                                    \
     X(0x310, 0x310, mstatush, RV32, HIGH, 0, 0, NULL, zero_read, ignore_write,                 \
       "byte orders: little-endian, fixed")                                                     \
     X(0x31a, 0x31a, menvcfgh, RV32, HIGH, F(menvcfg), 0, has_u, NULL, menvcfg_write,           \

@@ -6,6 +6,9 @@
  * RAM; with it clear a missing bit is a page fault and software sets it. ADUE is set at reset, because a hart that
  * names svadu and not svade promises hardware updates to software that knows nothing of the bit.
  *
+ * Memory types of Svpbmt are checked and change nothing: there is no cache to bypass and no order to relax. A page of
+ * Svnapot is a superpage of 64 KiB.
+ *
  * Every load of an entry is checked by physical memory protection as a supervisor's read. Runs on the vCPU's own thread.
  */
 #include "engine/core/mem.h"
@@ -24,8 +27,12 @@ enum {
     PTE_D = 128
 };
 #define PTE_PPN_SHIFT 10
-#define PTE_RESERVED_RV64                                                                      \
-    (~0ull << 54) /* N, PBMT and reserved bits: none of them implemented */
+#define PTE_PPN_RV64 (((1ull << 44) - 1) << PTE_PPN_SHIFT)
+#define PTE_RESERVED_RV64 (0x7full << 54)
+#define PTE_PBMT (3ull << 61)
+#define PTE_N (1ull << 63)
+enum { NAPOT_BITS = 16 }; /* a page of 64 KiB, with this in the low bits of its number */
+#define NAPOT_CODE 8u
 #define PHYSICAL_BITS_RV64 56
 
 /* Geometry of a scheme. */
@@ -266,13 +273,36 @@ static enum pte_update pte_swap(struct riscv_cpu *c, const struct pte_place *p, 
 
 enum leaf_result { LEAF_OK, LEAF_REFUSED, LEAF_AGAIN };
 
+/* The high bits of an entry are what they may be here. */
+static bool high_bits_ok(const struct riscv_cpu *c, uint64_t pte, bool leaf, unsigned level)
+{
+    uint64_t type = pte & PTE_PBMT;
+
+    if (pte & PTE_RESERVED_RV64) {
+        return false;
+    }
+    if (type && (!(c->menvcfg & MENVCFG_PBMTE) || type == PTE_PBMT || !leaf)) {
+        return false;
+    }
+    return !(pte & PTE_N) ||
+           (RISCV_HAS(c->features, RISCV_EXT_SVNAPOT) && leaf && level == 0 &&
+            (pte >> PTE_PPN_SHIFT & 15) == NAPOT_CODE);
+}
+
 /* Found a leaf entry that covers 2^bits bytes: permissions, accessed and dirty bits, physical address. */
 static enum leaf_result use_leaf(struct riscv_cpu *c, struct tcg_walk *w, struct pte_place *p,
                                  unsigned bits, unsigned priv)
 {
-    uint64_t ppn = (p->wide ? p->value & ~PTE_RESERVED_RV64 : p->value) >> PTE_PPN_SHIFT;
-    uint64_t offset_mask = (1ull << bits) - 1;
-    uint64_t base = ppn << MEM_PAGE_BITS;
+    uint64_t ppn = (p->wide ? p->value & PTE_PPN_RV64 : p->value) >> PTE_PPN_SHIFT;
+    bool napot = p->wide && (p->value & PTE_N);
+    uint64_t offset_mask, base;
+
+    if (napot) {
+        ppn &= ~(uint64_t)NAPOT_CODE;
+        bits = NAPOT_BITS;
+    }
+    offset_mask = (1ull << bits) - 1;
+    base = ppn << MEM_PAGE_BITS;
     uint64_t want = p->value | PTE_A | (w->access == TCG_WRITE ? PTE_D : 0);
     unsigned prot = own_prot(w, leaf_prot(p->value, priv, w->mmu));
 
@@ -326,7 +356,7 @@ static enum leaf_result walk_once(struct riscv_cpu *c, struct tcg_walk *w,
             return LEAF_REFUSED;
         }
         if (!(p.value & PTE_V) || (p.value & (PTE_R | PTE_W)) == PTE_W ||
-            (p.wide && (p.value & PTE_RESERVED_RV64))) {
+            (p.wide && !high_bits_ok(c, p.value, (p.value & (PTE_R | PTE_X)) != 0, level))) {
             break;
         }
         /* In a pointer it says so of everything below (§4.3.1). */
@@ -337,7 +367,7 @@ static enum leaf_result walk_once(struct riscv_cpu *c, struct tcg_walk *w,
         if (p.value & (PTE_A | PTE_D | PTE_U)) {
             break; /* reserved in a pointer */
         }
-        ppn = p.value >> PTE_PPN_SHIFT;
+        ppn = (p.wide ? p.value & PTE_PPN_RV64 : p.value) >> PTE_PPN_SHIFT;
     }
     refuse(w, page_fault(w->access));
     return LEAF_REFUSED;
