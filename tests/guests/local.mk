@@ -1,4 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/guests: tests, helper programs and EXTRA_DIST of this folder.
 EXTRA_DIST += tests/guests/fetch tests/guests/guest.py tests/guests/init tests/guests/newc.py \
-	tests/guests/rootfs tests/guests/rootfs-init tests/guests/rootfs-second-stage
+	tests/guests/rootfs tests/guests/rootfs-init tests/guests/rootfs-second-stage \
+	tests/guests/rootfs_check.py $(guest_project)
+guest_project = tests/guests/project/Makefile tests/guests/project/project.h \
+	tests/guests/project/main.c tests/guests/project/bigint.c tests/guests/project/bits.c \
+	tests/guests/project/expr.c tests/guests/project/fft.c tests/guests/project/hash.c \
+	tests/guests/project/lzss.c tests/guests/project/matrix.c tests/guests/project/regex.c \
+	tests/guests/project/sha256.c tests/guests/project/sort.c tests/guests/project/text.c
+
+# Debian 13 made, booted to a login and compiling inside vmd: minutes, so no part of make check.
+.PHONY: rootfs-check
+rootfs-check: all
+	VMD_SRCDIR=$(abs_top_srcdir) VMD_BUILDDIR=$(abs_top_builddir) \
+		$(PY) -B $(srcdir)/tests/guests/rootfs_check.py
