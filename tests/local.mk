@@ -6,6 +6,7 @@ EXTRA_DIST += tests/lib/driver.py tests/lib/sum.py tests/lib/tap.py tests/lib/te
 include tests/unit/local.mk
 include tests/lint/local.mk
 include tests/isa/local.mk
+include tests/fuzz/local.mk
 include tests/guests/local.mk
 include tests/bench/local.mk
 include tests/e2e/local.mk

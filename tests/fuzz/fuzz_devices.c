@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Fuzz target: what a guest does to devices. A whole board with disk, console, random numbers; the input is a list of reads and
+ * writes of device registers and of memory, among them virtqueues set up properly and then spoiled. The engine runs
+ * nothing. After each input the board is reset.
+ */
+#include "devices/board/board.h"
+#include "devices/board/rv_virt.h"
+#include "devices/char/chr.h"
+#include "engine/arch/riscv/cpu.h"
+#include "engine/base/log.h"
+#include "engine/base/loop.h"
+#include "engine/base/mem.h"
+#include "engine/core/bus.h"
+#include "engine/core/vm.h"
+#include "storage/block.h"
+#include "tests/fuzz/fuzz.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+const char fuzz_name[] = "fuzz_devices";
+#define MEMORY (UINT64_C(4) << 20)
+#define QUEUES (RV_RAM + 0x10000)
+
+static struct loop *loop;
+static struct vm *vm;
+static struct board *board;
+static struct blk_pool *pool;
+static int disk_fd, firmware_fd;
+
+/* ---- an engine that runs nothing ---- */
+
+static int null_init(struct vcpu *c, struct err *e)
+{
+    (void)e;
+    c->cpu = xalloc(c->vm->arch->cpu_size);
+    return 0;
+}
+
+static void null_done(struct vcpu *c)
+{
+    free(c->cpu);
+    c->cpu = NULL;
+}
+
+static enum vcpu_exit null_run(struct vcpu *c)
+{
+    (void)c;
+    return VCPU_EXIT_HALT;
+}
+
+static void null_kick(struct vcpu *c)
+{
+    (void)c;
+}
+
+static const struct engine_ops null_engine = { .name = "null",
+                                               .vcpu_init = null_init,
+                                               .vcpu_done = null_done,
+                                               .run = null_run,
+                                               .kick = null_kick,
+                                               .irq = null_kick };
+
+/* ---- the board ---- */
+
+static size_t swallow(struct chr *c, const uint8_t *p, size_t n)
+{
+    (void)c;
+    (void)p;
+    return n;
+}
+
+static void accepted(struct chr *c)
+{
+    (void)c;
+}
+
+static const struct chr_back_ops swallow_ops = { swallow, accepted };
+static struct chr console = { .back = &swallow_ops };
+
+void fuzz_setup(void)
+{
+    struct err e = ERR_INIT;
+    struct board_config cfg = { .xlen = 64,
+                                .cpu_model = "max",
+                                .cpus = 2,
+                                .memory = MEMORY,
+                                .console = &console,
+                                .rng = true,
+                                .n_disks = 1 };
+    struct blk_options o = { .name = "disk", .driver = "raw", .path = "disk" };
+
+    log_init(fuzz_name, LOG_ERROR, 2);
+    loop = loop_new(&e);
+    disk_fd = memfd_create("disk", MFD_CLOEXEC);
+    firmware_fd = memfd_create("firmware", MFD_CLOEXEC);
+    o.fd = disk_fd;
+    cfg.firmware = (struct board_file){ "firmware", firmware_fd };
+    if (ftruncate(disk_fd, 1 << 20) < 0 || ftruncate(firmware_fd, 64) < 0 ||
+        vm_new("fuzz", &riscv64_arch, &null_engine, loop, NULL, &vm, &e) < 0 ||
+        blk_pool_new(loop, &(struct blk_pool_options){ 0 }, &pool, &e) < 0 ||
+        blk_open(pool, &o, &cfg.disk[0].node, &e) < 0) {
+        FUZZ_FAIL("%s", e.msg);
+    }
+    cfg.disk[0].name = "disk";
+    if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
+        FUZZ_FAIL("%s", e.msg);
+    }
+    vm_resume(vm);
+}
+
+void fuzz_finish(void)
+{
+    vm_free(vm);
+    rv_virt_board.free(board);
+    blk_pool_free(pool);
+    close(firmware_fd);
+    loop_free(loop);
+}
+
+/* ---- what a guest does ---- */
+
+static uint64_t get(uint64_t gpa, unsigned size)
+{
+    const struct mem_range *r = mem_find(vm->mem, gpa);
+    uint64_t v = 0;
+
+    return r && r->ops && bus_read(r, gpa, size, &v) == BUS_OK ? v : 0;
+}
+
+static void set(uint64_t gpa, uint64_t value, unsigned size)
+{
+    const struct mem_range *r = mem_find(vm->mem, gpa);
+
+    if (r && gpa - r->base + size <= r->size) {
+        (void)bus_write(vm->mem, r, gpa, size, value);
+    }
+}
+
+static uint64_t somewhere(struct fuzz_in *in)
+{
+    switch (fuzz_below(in, 8)) {
+    case 0:
+        return fuzz_64(in);
+    case 1:
+        return RV_RAM + MEMORY - fuzz_below(in, 64);
+    case 2:
+        return RV_UART + fuzz_below(in, 16);
+    default:
+        return QUEUES + fuzz_below(in, 0x4000);
+    }
+}
+
+static uint64_t device_register(struct fuzz_in *in)
+{
+    static const uint32_t base[] = { RV_VIRTIO, RV_VIRTIO, RV_VIRTIO, RV_VIRTIO, RV_UART,
+                                     RV_PLIC,   RV_ACLINT, RV_RTC,    RV_TEST,   RV_FW_CFG };
+    unsigned n = fuzz_below(in, 10);
+    uint64_t at = base[n];
+
+    if (at == RV_VIRTIO) {
+        at += (uint64_t)fuzz_below(in, 8) * RV_VIRTIO_STEP;
+        return at + fuzz_below(in, fuzz_rarely(in, 4) ? 0x1000 : 0x130);
+    }
+    if (at == RV_PLIC) {
+        return at +
+               ((uint64_t)fuzz_8(in) << 16 | (uint64_t)fuzz_8(in) << 8 | fuzz_8(in)) % 0x600000;
+    }
+    return at + fuzz_below(in, at == RV_ACLINT ? 0x10000 : 0x100);
+}
+
+static void poke(uint64_t gpa, uint64_t value, unsigned size)
+{
+    (void)mem_dma_write(vm->mem, gpa, &value, size);
+}
+
+/* A queue as a driver makes it: reset, features, sizes, addresses, a chain of descriptors, a kick. */
+static void virtqueue(struct fuzz_in *in)
+{
+    uint64_t at = RV_VIRTIO + (uint64_t)fuzz_below(in, 4) * RV_VIRTIO_STEP;
+    uint64_t base = QUEUES + (uint64_t)fuzz_below(in, 4) * 0x1000;
+    unsigned queue = fuzz_below(in, 3), size = 1u << fuzz_below(in, 5),
+             n = 1 + fuzz_below(in, 8), i;
+
+    if (fuzz_rarely(in, 2)) {
+        set(at + 0x70, 0, 4);
+    }
+    set(at + 0x70, 3, 4);
+    for (i = 0; i < 2; i++) {
+        set(at + 0x14, i, 4);
+        set(at + 0x24, i, 4);
+        set(at + 0x20, get(at + 0x10, 4) & (fuzz_rarely(in, 4) ? fuzz_64(in) : UINT32_MAX), 4);
+    }
+    set(at + 0x70, 11, 4);
+    set(at + 0x30, queue, 4);
+    set(at + 0x38, fuzz_rarely(in, 8) ? fuzz_8(in) : size, 4);
+    for (i = 0; i < 3; i++) {
+        uint64_t to = fuzz_rarely(in, 12) ? somewhere(in) : base + i * 0x400;
+
+        set(at + 0x80 + 0x10 * i, to & UINT32_MAX, 4);
+        set(at + 0x84 + 0x10 * i, to >> 32, 4);
+    }
+    set(at + 0x44, 1, 4);
+    set(at + 0x70, 15, 4);
+    for (i = 0; i < n; i++) {
+        poke(base + 16 * i, somewhere(in), 8);
+        poke(base + 16 * i + 8, fuzz_rarely(in, 6) ? fuzz_64(in) : 1 + fuzz_below(in, 600), 4);
+        poke(base + 16 * i + 12, fuzz_rarely(in, 6) ? fuzz_8(in) : fuzz_8(in) & 3, 2);
+        poke(base + 16 * i + 14, fuzz_rarely(in, 4) ? fuzz_8(in) : i + 1, 2);
+    }
+    for (i = 0; i < size; i++) {
+        poke(base + 0x404 + 2 * i, fuzz_below(in, 9), 2);
+    }
+    poke(base + 0x402, fuzz_rarely(in, 6) ? fuzz_64(in) : 1 + fuzz_below(in, size), 2);
+    /* A request header of the disk: type and sector. */
+    poke(QUEUES, fuzz_below(in, 16), 8);
+    poke(QUEUES + 8, fuzz_rarely(in, 4) ? fuzz_64(in) : fuzz_8(in), 8);
+    set(at + 0x50, queue, 4);
+}
+
+static void act(struct fuzz_in *in)
+{
+    unsigned size = 1u << fuzz_below(in, 4);
+
+    switch (fuzz_below(in, 8)) {
+    case 0:
+    case 1:
+        get(device_register(in), size);
+        break;
+    case 2:
+    case 3:
+        set(device_register(in), fuzz_64(in), size);
+        break;
+    case 4:
+        set(device_register(in), fuzz_8(in), 4);
+        break;
+    case 5:
+        poke(somewhere(in), fuzz_64(in), size);
+        break;
+    case 6:
+        virtqueue(in);
+        break;
+    default:
+        loop_run_once(loop, 0, NULL);
+        break;
+    }
+}
+
+void fuzz_one(const uint8_t *data, size_t size)
+{
+    struct fuzz_in in;
+    unsigned i, n;
+
+    fuzz_in_init(&in, data, size);
+    n = 4 + (unsigned)(size < 64 ? size : 64);
+    for (i = 0; i < n; i++) {
+        act(&in);
+    }
+    for (i = 0; i < 4; i++) {
+        loop_run_once(loop, 0, NULL);
+    }
+    atomic_store(&vm->requests, 0);
+    vm_reset(vm);
+    loop_run_once(loop, 0, NULL);
+}
