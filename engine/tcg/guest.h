@@ -49,7 +49,8 @@ struct tcg_guest {
     unsigned insn_align; /* in bytes: 2 */
     unsigned insn_max;   /* longest instruction in bytes: 4 */
     uint32_t fp_flags;   /* offset of the byte of sticky IEEE flags in the CPU state */
-    uint8_t fp_inexact;  /* its bit for "inexact" */
+    uint8_t fp_inexact;  /* its bit for "inexact", and for the others */
+    uint8_t fp_underflow, fp_overflow, fp_divzero, fp_invalid;
     uint32_t vl_offset;  /* of the 64-bit vector length in elements, for IR_VEC_VL; 0: none */
     uint32_t variant_offset; /* of the 32-bit word that tells variants of a block apart (see tcg_variant); 0: none */
     uint32_t res_addr;   /* offset of the reserved address (UINT64_MAX: none) of load-reserved, for ir_sc_hint() */

@@ -36,7 +36,14 @@ libtcg_a_SOURCES = \
 	engine/tcg/host_x86_64/regs.c \
 	engine/tcg/host_x86_64/target.c \
 	engine/tcg/host_x86_64/target.h \
-	engine/tcg/host_x86_64/thunks.c
+	engine/tcg/host_x86_64/thunks.c \
+	engine/tcg/host_x86_64/vec.c \
+	engine/tcg/host_x86_64/vec.h \
+	engine/tcg/host_x86_64/vec_fp.c \
+	engine/tcg/host_x86_64/vec_int.c \
+	engine/tcg/host_x86_64/vec_perm.c \
+	engine/tcg/host_x86_64/vec_wide.c \
+	engine/tcg/host_x86_64/vex.h
 nodist_libtcg_a_SOURCES =
 
 include engine/tcg/softfp/local.mk

@@ -22,6 +22,7 @@ struct tcg_config {
     unsigned max_insns;     /* guest instructions in a block at most; default 64; 1 for lockstep comparison */
     bool icount;            /* virtual time is the number of instructions executed (docs/guide/icount.md) */
     unsigned icount_shift;  /* ... times 2^shift ns, at most 10 */
+    unsigned host_features_off; /* what of the host's vector features stays unused (tests): 1 all, 2 AVX-512 ... as in host_x86_64/target.h */
     bool check;             /* verify the IR after every pass (tests) */
 };
 

@@ -218,7 +218,7 @@ static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, size_t room)
 
 static size_t room_for(const struct ir *ir)
 {
-    return 1024 + ir->n_ops * 160ul + ir->n_exits * 96ul;
+    return 1024 + ir->n_ops * 160ul + ir->n_exits * 96ul + ir->n_vecs * 1536ul;
 }
 
 /* The whole way under the lock, with fewer instructions when something overflows. False: the region must be evicted. */

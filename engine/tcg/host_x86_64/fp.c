@@ -218,5 +218,6 @@ void gen_fp_stub(struct ra *r, const struct fixup *f)
         x_rr(&r->a, 0x8b | X_W, f->dest, RAX);
     }
     restore_live(r, live);
+    vec_reload(r, f->snapshot);
     x_jmp(&r->a, f->back);
 }

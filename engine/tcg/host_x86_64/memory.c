@@ -48,6 +48,7 @@ struct fixup *new_fixup(struct ra *r, enum fixup_kind kind)
     memset(f, 0, sizeof(*f));
     f->kind = (uint8_t)kind;
     f->insn = r->insn;
+    f->snapshot = vec_snapshot(r);
     return f;
 }
 
@@ -104,6 +105,7 @@ void gen_store(struct ra *r, const struct ir_op *op)
     unsigned reg = v.place == IN_REG ? v.reg : 0;
     if (env) {
         x_rm(&r->a, c, reg, base, disp);
+        vec_wrote(r, disp, 1u << size);
     } else {
         x_rmx(&r->a, c, reg, t0, base, 0, disp);
     }
@@ -178,6 +180,7 @@ void gen_memory_stub(struct ra *r, const struct fixup *f)
         x_rr(&r->a, 0x8b | X_W, f->dest, RAX);
     }
     restore_live(r, live);
+    vec_reload(r, f->snapshot);
     x_jmp(&r->a, f->back);
 }
 
@@ -199,6 +202,7 @@ static void call(struct ra *r, uint64_t fn, uint32_t thunk, ir_ref d)
     x_mov_imm(&r->a, RAX, fn);
     x_call(&r->a, thunk);
     site(r);
+    vec_drop(r);
     if (d != IR_NONE) {
         bool pinned = ir_kind(d) == IR_GLOBAL && r->pin[ir_index(d)] >= 0;
         r->busy |= 1; /* rax */
@@ -216,7 +220,7 @@ void gen_call(struct ra *r, const struct ir_op *op)
         gen_atomic(r, op);
         return;
     }
-    if (op->aux >> IR_FP_SHIFT && gen_fp(r, op)) {
+    if ((op->aux >> IR_FP_SHIFT && gen_fp(r, op)) || (op->aux & IR_CALL_VEC && gen_vec(r, op))) {
         return;
     }
     ra_spill_all(r);

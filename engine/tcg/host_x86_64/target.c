@@ -3,7 +3,7 @@
  * The x86-64 back end: compiles a block of IR in one pass. Needs x86-64-v3 (BMI1, BMI2, LZCNT, POPCNT, FMA); on an
  * older host the engine offers the interpreter only.
  */
-#include "engine/tcg/host_x86_64/target.h"
+#include "engine/tcg/host_x86_64/vec.h"
 
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -14,6 +14,13 @@
 struct host_data {
     struct thunks th; /* first: exits.c reads it */
     int8_t pin[IR_MAX_GLOBALS];
+    uint32_t features;
+};
+
+/* What the back end allocates for a vCPU. */
+struct scratch {
+    struct ra ra;
+    struct vec_slow slow[IR_MAX_VECS];
 };
 
 static bool supported(void)
@@ -39,6 +46,7 @@ static size_t init(struct tcg_vm *t, struct err *e)
     (void)e;
     assign_pins(t->guest, h->pin);
     t->host_data = h;
+    h->features = x86_features() & ~t->config.host_features_off;
     return x86_thunks(t, &a, &h->th, h->pin);
 }
 
@@ -127,6 +135,8 @@ static bool gen_block(struct ra *r)
             gen_exit_stub(r, f);
         } else if (f->kind == FIX_FP) {
             gen_fp_stub(r, f);
+        } else if (f->kind == FIX_VEC) {
+            gen_vec_stub(r, f);
         } else if (f->kind == FIX_ATOMIC) {
             gen_atomic_stub(r, f);
         } else {
@@ -151,12 +161,15 @@ static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size
 {
     struct host_data *h = v->tcg->host_data;
     if (!v->host_scratch) {
-        v->host_scratch = malloc(sizeof(struct ra));
+        v->host_scratch = malloc(sizeof(struct scratch));
         if (!v->host_scratch) {
             return 0;
         }
     }
-    struct ra *r = v->host_scratch;
+    struct scratch *scratch = v->host_scratch;
+    struct ra *r = &scratch->ra;
+    r->vs.slow = scratch->slow;
+    vec_start(r, h->features);
     r->a = (struct asm_buf){ .base = v->tcg->buf.rw, .at = at, .end = at + (uint32_t)room };
     r->v = v;
     r->ir = v->ir;

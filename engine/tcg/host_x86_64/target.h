@@ -29,7 +29,10 @@ struct thunks {
     uint32_t enter, leave, lookup, stale;
     uint32_t full, reads, clean;    /* call rax: see thunks.c */
     uint32_t load, store;
+    uint32_t vec_consts;            /* data: by enum vec_const, 4 bytes for singles, at 8 for doubles */
 };
+/* The sign bit; twice the bits of the smallest number that is surely no product of underflow; how far from there to infinity; ones. */
+enum vec_const { VEC_SIGN, VEC_LOW, VEC_SPAN, VEC_ONES, VEC_N_CONSTS };
 
 enum place { IN_REG, IN_MEM, IS_IMM };
 struct opnd {
@@ -39,7 +42,34 @@ struct opnd {
     int32_t imm;
 };
 
-enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT, FIX_FP, FIX_ATOMIC };
+/* What of the host vector code may use; HOST_AVX512: F, CD, BW, DQ and VL. */
+enum { HOST_AVX2 = 1, HOST_AVX512 = 2, HOST_AES = 4, HOST_PCLMUL = 8, HOST_SHA = 16, HOST_VBMI = 32, HOST_VBMI2 = 64,
+       HOST_GFNI = 128, HOST_VAES = 256, HOST_VPCLMUL = 512, HOST_BITALG = 1024, HOST_POPCNT = 2048 };
+uint32_t x86_features(void);
+
+/* Chunks of the CPU state that host vector registers hold (vec.h); bytes 0: none. */
+struct vec_chunk {
+    int32_t off;
+    uint8_t bytes, reg;
+    uint32_t age;
+};
+struct vec_snapshot {
+    uint16_t first, n; /* of vec_state.pool: what was in registers at some point */
+};
+struct vec_slow;
+#define VEC_POOL 4096
+struct vec_state {
+    uint32_t features, busy, clock;
+    struct vec_chunk chunk[32]; /* by register */
+    struct vec_chunk pool[VEC_POOL];
+    unsigned n_pool, n_slow;
+    struct vec_snapshot snapshot; /* the last one */
+    bool changed;                 /* since that */
+    bool used;                    /* the block has vector code */
+    struct vec_slow *slow;        /* IR_MAX_VECS */
+};
+
+enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT, FIX_FP, FIX_ATOMIC, FIX_VEC };
 struct fixup {
     uint8_t kind, base, value_reg, dest, mo, live; /* live: bit per scratch register to keep */
     bool value_imm, dest_none;
@@ -53,6 +83,8 @@ struct fixup {
     struct opnd fp_arg[3];       /* FIX_FP: where the arguments are, never a scratch register */
     uint32_t fp_jump[6];         /* FIX_FP, FIX_ATOMIC: the places that give up, unused ones 0 */
     uint64_t fp_fn;
+    uint16_t vec;                /* FIX_VEC: which vec_state.slow */
+    struct vec_snapshot snapshot; /* to load again after the call */
 };
 
 struct ra {
@@ -75,6 +107,7 @@ struct ra {
     unsigned n_fixups, n_sites;
     struct fixup fixups[IR_MAX_OPS + IR_MAX_EXITS];
     struct tcg_site sites[IR_MAX_OPS];
+    struct vec_state vs;
 };
 
 /* regs.c */
@@ -122,6 +155,15 @@ void gen_atomic_stub(struct ra *r, const struct fixup *f);
 /* fp.c */
 bool gen_fp(struct ra *r, const struct ir_op *op); /* false: not inlined, call the helper */
 void gen_fp_stub(struct ra *r, const struct fixup *f);
+
+/* vec.c */
+void vec_start(struct ra *r, uint32_t features);
+bool gen_vec(struct ra *r, const struct ir_op *op); /* false: not inlined, call the helper */
+void gen_vec_stub(struct ra *r, const struct fixup *f);
+void vec_drop(struct ra *r);                        /* C code runs: vector registers are gone */
+void vec_wrote(struct ra *r, int32_t off, unsigned bytes); /* this part of the CPU state changed by other means */
+struct vec_snapshot vec_snapshot(struct ra *r);
+void vec_reload(struct ra *r, struct vec_snapshot s);
 
 /* exits.c */
 void gen_poll(struct ra *r, const struct ir_op *op);

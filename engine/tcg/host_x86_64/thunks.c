@@ -53,6 +53,25 @@ static uint32_t memory_thunk(struct asm_buf *a, const void *fn, uint32_t to)
     return at;
 }
 
+static uint32_t vec_consts(struct asm_buf *a)
+{
+    static const uint64_t values[VEC_N_CONSTS][2] = {
+        [VEC_SIGN] = { 0x80000000, 1ull << 63 },
+        [VEC_LOW] = { 2u << 24, 2ull << 53 },
+        [VEC_SPAN] = { 0xff000000 - (2u << 24) - 1, (2047ull << 53) - (2ull << 53) - 1 },
+        [VEC_ONES] = { UINT32_MAX, UINT64_MAX },
+    };
+    while (a->at & 15) {
+        x_8(a, 0xcc);
+    }
+    uint32_t at = a->at;
+    for (unsigned i = 0; i < VEC_N_CONSTS; i++) {
+        x_64(a, values[i][0]);
+        x_64(a, values[i][1]);
+    }
+    return at;
+}
+
 size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin)
 {
     const struct tcg_guest *g = t->guest;
@@ -95,5 +114,6 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
     th->clean = call_thunk(a, g, pin, CALLER_SAVED, CALLER_SAVED, false);
     th->load = memory_thunk(a, (const void *)(uintptr_t)tlb_load, th->reads);
     th->store = memory_thunk(a, (const void *)(uintptr_t)tlb_store, th->reads);
+    th->vec_consts = vec_consts(a);
     return a->full ? 0 : a->at;
 }
