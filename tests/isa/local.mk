@@ -53,6 +53,9 @@ EXTRA_DIST += tests/isa/cases.py tests/isa/csrs.py tests/isa/deviations.py tests
 	tests/isa/run_smp.py tests/isa/run_vectors.py tests/isa/runner.py tests/isa/sequences.py tests/isa/vectors.py tests/isa/vectors
 
 # The host back end against the IR interpreter on random blocks.
+check_PROGRAMS += tests/isa/vector_jit
+tests_isa_vector_jit_SOURCES = tests/isa/vector_jit.c
+tests_isa_vector_jit_LDADD = $(LINK_TCG)
 check_PROGRAMS += tests/isa/jit_vs_interp
 tests_isa_jit_vs_interp_SOURCES = tests/isa/jit_vs_interp.c
 tests_isa_jit_vs_interp_LDADD = $(LINK_TCG) -lpthread

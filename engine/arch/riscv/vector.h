@@ -19,6 +19,8 @@ enum {
     RISCV_VKEY_VS_SHIFT = 11,   /* mstatus.VS: 0 off, 1 on, 3 dirty */
     RISCV_VKEY_VS = 3 << 11,
     RISCV_VKEY_VS_DIRTY = 3 << 11,
+    RISCV_VKEY_VL_SHIFT = 16,   /* log2(vl) + 1 where vl is a power of two below VLMAX and worth telling apart, else 0 */
+    RISCV_VKEY_VL = 15 << 16,
     RISCV_VKEY_VALID = 1 << 15, /* always: the translator takes 0 for "unknown" */
 };
 
@@ -68,12 +70,20 @@ static inline uint32_t riscv_vkey(uint64_t vtype, bool full, bool vstart, uint64
            (uint32_t)(vs == 2 ? 1 : vs) << RISCV_VKEY_VS_SHIFT;
 }
 
+/* RISCV_VKEY_VL of a vl below VLMAX. */
+static inline uint32_t riscv_vkey_vl(uint64_t vl)
+{
+    return vl != 0 && (vl & (vl - 1)) == 0 && vl <= 64
+               ? (uint32_t)(__builtin_ctzll(vl) + 1) << RISCV_VKEY_VL_SHIFT
+               : 0;
+}
+
 /* After any change of vtype, vl, vstart or mstatus.VS. */
 static inline void riscv_vkey_update(struct riscv_cpu *c)
 {
     bool full = !(c->vtype & RISCV_VTYPE_VILL) && c->vl == riscv_vlmax(c->vtype, c->vlenb);
 
-    c->vkey = riscv_vkey(c->vtype, full, c->vstart != 0, c->mstatus);
+    c->vkey = riscv_vkey(c->vtype, full, c->vstart != 0, c->mstatus) | (full ? 0 : riscv_vkey_vl(c->vl));
 }
 
 /* Before a vector register or vector CSR changes: mstatus.VS = dirty. */

@@ -35,6 +35,7 @@ libtcg_a_SOURCES += \
 	engine/tcg/guest_riscv/trans_m.c \
 	engine/tcg/guest_riscv/trans_sys.c \
 	engine/tcg/guest_riscv/trans_v.c \
+	engine/tcg/guest_riscv/trans_v_hint.c \
 	engine/tcg/guest_riscv/trans_z.c \
 	engine/tcg/guest_riscv/trans_zfh.c
 

@@ -94,7 +94,7 @@ static bool set_inline(struct tcg_trans *t, uint64_t vtype, ir_ref avl, unsigned
     ir_stenv(t->ir, STATE(vtype), MO_64, num(t, type));
     ir_stenv(t->ir, STATE(vstart), MO_64, num(t, 0));
     if (known) {
-        uint32_t key = !ok ? part : constant >= max ? full : part;
+        uint32_t key = !ok ? part : constant >= max ? full : part | riscv_vkey_vl(constant);
 
         vl = num(t, constant < max ? constant : max);
         ir_stenv(t->ir, STATE(vl), MO_64, vl);
@@ -106,6 +106,7 @@ static bool set_inline(struct tcg_trans *t, uint64_t vtype, ir_ref avl, unsigned
     avl = ir_copy(t->ir, avl);
     vl = ir_select(t->ir, IR_LTU, 64, avl, num(t, max), avl, num(t, max));
     ir_stenv(t->ir, STATE(vl), MO_64, vl);
+    /* A short vl that happens to be a power of two need not be told apart: it is but one of many. */
     ir_stenv(t->ir, STATE(vkey), MO_32,
              ir_select(t->ir, IR_LTU, 64, avl, num(t, max), num(t, part), num(t, full)));
     set_x(t, rd, vl);
@@ -191,13 +192,14 @@ static ir_ref scalar_of(struct tcg_trans *t, const struct v_op *op, uint32_t ins
 }
 
 /* Emits the call; insn may carry RISCV_V_CHECKED. */
-static void call_arith(struct tcg_trans *t, const struct v_op *op, uint64_t a)
+static void call_arith(struct tcg_trans *t, const struct v_op *op, uint64_t a, uint32_t key)
 {
     uint32_t insn = (uint32_t)a;
     bool to_x = op->flags & V_TO_X, to_f = op->flags & V_TO_F;
     ir_ref result = ir_call(t->ir, riscv_v_arith, riscv_v_arith_flags, to_x || to_f, num(t, a),
                             scalar_of(t, op, insn), num(t, (uintptr_t)op));
 
+    riscv_v_hint(t, op, insn, key);
     if (to_x) {
         set_xl(t, v_vd(insn), result);
     }
@@ -229,7 +231,7 @@ bool trans_vadd_vv(struct tcg_trans *t, const struct riscv_v *operands)
         }
         a |= RISCV_V_CHECKED;
     }
-    call_arith(t, op, a);
+    call_arith(t, op, a, key);
     if (key & RISCV_VKEY_VSTART) {
         tcg_variant_set(t, TCG_VARIANT_UNKNOWN);
     }
@@ -262,6 +264,7 @@ bool trans_vle8_v(struct tcg_trans *t, const struct riscv_v *operands)
     } else {
         ir_call(t->ir, riscv_v_load, riscv_v_load_flags, false, num(t, a), base, stride);
     }
+    riscv_v_memory_hint(t, insn, key);
     if (v_is_first_fault(insn) || (key & RISCV_VKEY_VSTART)) {
         /* vl may have become smaller: what follows asks again. */
         return tcg_stop(t, t->next_off);

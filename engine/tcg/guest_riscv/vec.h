@@ -197,6 +197,11 @@ static inline int64_t v_sext(uint64_t value, unsigned sew)
     return (int64_t)(value << shift) >> shift;
 }
 
+/* ---- trans_v_hint.c: what the call just emitted computes, for the back end; key is the vkey known ---- */
+struct tcg_trans;
+void riscv_v_hint(struct tcg_trans *t, const struct v_op *op, uint32_t insn, uint32_t key);
+void riscv_v_memory_hint(struct tcg_trans *t, uint32_t insn, uint32_t key);
+
 /* ---- helper_v.c: the drivers of elementwise instructions ---- */
 
 /* The row of an instruction, by its bits (which the decoder has accepted). vec_ops.c */

@@ -22,7 +22,8 @@ uint32_t x86_features(void)
 {
     unsigned a, b, c, d, c1, lo, hi;
     uint32_t f = 0;
-    if (!__get_cpuid(1, &a, &b, &c1, &d) || !(c1 >> 27 & 1) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+    if (!__get_cpuid(1, &a, &b, &c1, &d) || !(c1 >> 27 & 1) ||
+        !__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
         return 0;
     }
     __asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
@@ -33,7 +34,8 @@ uint32_t x86_features(void)
     f |= c1 >> 25 & 1 ? HOST_AES : 0;
     f |= c1 >> 1 & 1 ? HOST_PCLMUL : 0;
     f |= b >> 29 & 1 ? HOST_SHA : 0;
-    const uint32_t base = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31; /* F DQ CD BW VL */
+    const uint32_t base = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 |
+                          1u << 31; /* F DQ CD BW VL */
     if ((lo & 0xe6) == 0xe6 && (b & base) == base) {
         f |= HOST_AVX512;
         f |= c >> 1 & 1 ? HOST_VBMI : 0;
@@ -109,11 +111,13 @@ struct vec_snapshot vec_snapshot(struct ra *r)
 
 static struct vx encode(uint32_t features, uint32_t code, unsigned bytes)
 {
-    return (struct vx){ .code = code & ~VX_NEW, .evex = features & HOST_AVX512, .bytes = bytes };
+    return (
+        struct vx){ .code = code & ~VX_NEW, .evex = features & HOST_AVX512, .bytes = bytes };
 }
 
 /* Moves a chunk between a register and memory at base + disp. */
-static void transfer(struct asm_buf *a, uint32_t features, bool store, unsigned bytes, unsigned reg, int32_t disp)
+static void transfer(struct asm_buf *a, uint32_t features, bool store, unsigned bytes,
+                     unsigned reg, int32_t disp)
 {
     const bool evex = features & HOST_AVX512;
     uint32_t code = store ? VX(1, 2, evex, 0x7f) : VX(1, 2, evex, 0x6f);
@@ -191,7 +195,9 @@ unsigned v_get(struct vec *x, uint32_t off, unsigned bytes)
     }
     unsigned reg = pick(x);
     v_load(x, reg, off, bytes);
-    s->chunk[reg] = (struct vec_chunk){ .off = (int32_t)off, .bytes = (uint8_t)bytes, .age = ++s->clock };
+    s->chunk[reg] = (struct vec_chunk){ .off = (int32_t)off,
+                                        .bytes = (uint8_t)bytes,
+                                        .age = ++s->clock };
     s->changed = true;
     return reg;
 }
@@ -213,7 +219,9 @@ void v_put(struct vec *x, unsigned reg, uint32_t off, unsigned bytes)
     struct vec_state *s = &x->r->vs;
     v_store(x, reg, off, bytes);
     v_wrote(x, off, bytes);
-    s->chunk[reg] = (struct vec_chunk){ .off = (int32_t)off, .bytes = (uint8_t)bytes, .age = ++s->clock };
+    s->chunk[reg] = (struct vec_chunk){ .off = (int32_t)off,
+                                        .bytes = (uint8_t)bytes,
+                                        .age = ++s->clock };
     s->changed = true;
 }
 
@@ -237,13 +245,15 @@ void v_op(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1,
     vx_rr(x->a, v_enc(x, code, bytes), d, s1, s2);
 }
 
-void v_op_imm(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1, unsigned s2, unsigned imm)
+void v_op_imm(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1,
+              unsigned s2, unsigned imm)
 {
     v_op(x, code, bytes, d, s1, s2);
     x_8(x->a, imm);
 }
 
-void v_op_k(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1, unsigned s2, unsigned k, bool zero)
+void v_op_k(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1, unsigned s2,
+            unsigned k, bool zero)
 {
     struct vx e = v_enc(x, code, bytes);
     e.k = k;
@@ -265,8 +275,10 @@ void v_zero(struct vec *x, unsigned d)
 
 void v_splat_gp(struct vec *x, unsigned sew, unsigned d, unsigned gp)
 {
-    static const uint32_t to[] = { VX(2, 1, 0, 0x7a), VX(2, 1, 0, 0x7b), VX(2, 1, 0, 0x7c), VX(2, 1, 1, 0x7c) };
-    static const uint32_t old[] = { VX(2, 1, 0, 0x78), VX(2, 1, 0, 0x79), VX(2, 1, 0, 0x58), VX(2, 1, 0, 0x59) };
+    static const uint32_t to[] = { VX(2, 1, 0, 0x7a), VX(2, 1, 0, 0x7b), VX(2, 1, 0, 0x7c),
+                                   VX(2, 1, 1, 0x7c) };
+    static const uint32_t old[] = { VX(2, 1, 0, 0x78), VX(2, 1, 0, 0x79), VX(2, 1, 0, 0x58),
+                                    VX(2, 1, 0, 0x59) };
     if (x->evex) {
         v_op(x, to[sew], 64, d, 0, gp);
     } else {
@@ -298,13 +310,15 @@ unsigned v_scalar(struct vec *x)
     uint64_t v;
     unsigned reg, sew = x->h->sew;
     if (ir_is_const(x->r->ir, ref, &v)) {
-        const uint64_t ones[] = { 0x0101010101010101, 0x0001000100010001, 0x0000000100000001, 1 };
+        const uint64_t ones[] = { 0x0101010101010101, 0x0001000100010001, 0x0000000100000001,
+                                  1 };
         return v_const(x, (sew == 3 ? v : v & ((1ull << (8 << sew)) - 1)) * ones[sew]);
     }
     struct opnd o = ra_use(x->r, ref, 64);
     reg = v_new(x);
     if (o.place == IN_MEM) { /* vpbroadcast from memory */
-        static const uint32_t mem[] = { VX(2, 1, 0, 0x78), VX(2, 1, 0, 0x79), VX(2, 1, 0, 0x58), VX(2, 1, 0, 0x59) };
+        static const uint32_t mem[] = { VX(2, 1, 0, 0x78), VX(2, 1, 0, 0x79), VX(2, 1, 0, 0x58),
+                                        VX(2, 1, 0, 0x59) };
         uint32_t code = mem[sew] | (sew == 3 && x->evex ? VX_W : 0);
         vx_rm(x->a, v_enc(x, code, x->evex ? 64 : 32), reg, 0, ENV, o.disp);
     } else {
@@ -355,7 +369,8 @@ unsigned v_active(struct vec *x, unsigned i, unsigned chunk)
 
 void v_put_active(struct vec *x, unsigned result, uint32_t off, unsigned bytes, unsigned k)
 {
-    static const uint32_t blend[] = { VX(1, 3, 0, 0x6f), VX(1, 3, 1, 0x6f), VX(1, 2, 0, 0x6f), VX(1, 2, 1, 0x6f) };
+    static const uint32_t blend[] = { VX(1, 3, 0, 0x6f), VX(1, 3, 1, 0x6f), VX(1, 2, 0, 0x6f),
+                                      VX(1, 2, 1, 0x6f) };
     if (k) {
         unsigned old = v_get(x, off, bytes);
         v_op_k(x, blend[__builtin_ctz(x->es)], bytes, old, 0, result, k, false);
@@ -425,7 +440,7 @@ void gen_vec_stub(struct ra *r, const struct fixup *f)
     uint8_t live = f->live;
     for (unsigned i = 0; i < N_SCRATCH; i++) {
         if (!f->dest_none && scratch_regs[i] == f->dest) {
-            live &= (uint8_t)~(1u << i);
+            live &= (uint8_t) ~(1u << i);
         }
     }
     const unsigned inline_jumps = s->n_jumps;
@@ -450,7 +465,8 @@ void gen_vec_stub(struct ra *r, const struct fixup *f)
         }
     }
     x_mov_imm(&r->a, RAX, (uint64_t)s->op->imm);
-    x_call(&r->a, s->op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS) ? r->th->clean : r->th->reads);
+    x_call(&r->a,
+           s->op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS) ? r->th->clean : r->th->reads);
     r->sites[r->n_sites++] = (struct tcg_site){ r->a.at, f->insn };
     if (!f->dest_none && f->dest != RAX) {
         x_rr(&r->a, 0x8b | X_W, f->dest, RAX);
@@ -463,39 +479,51 @@ void gen_vec_stub(struct ra *r, const struct fixup *f)
 /* ---- one hint ---- */
 
 static bool (*const family[256])(struct vec *x) = {
-    ['E'] = vec_int,    ['C'] = vec_compare, ['L'] = vec_mask,   ['X'] = vec_mask, ['W'] = vec_widen,
-    ['N'] = vec_widen,  ['R'] = vec_reduce,  ['P'] = vec_permute, ['M'] = vec_memory, ['F'] = vec_fp,
-    ['G'] = vec_fp,     ['H'] = vec_fp,      ['A'] = vec_crypto,
+    ['E'] = vec_int,    ['C'] = vec_compare, ['L'] = vec_mask,   ['X'] = vec_mask,
+    ['W'] = vec_widen,  ['N'] = vec_widen,   ['R'] = vec_reduce, ['P'] = vec_permute,
+    ['M'] = vec_memory, ['F'] = vec_fp,      ['G'] = vec_fp,     ['H'] = vec_fp,
+    ['A'] = vec_crypto,
 };
 
 bool gen_vec(struct ra *r, const struct ir_op *op)
 {
     const struct ir_vec *h = ir_vec_of(r->ir, op);
     const uint32_t features = r->vs.features;
-    if (!(features & HOST_AVX2) || !(op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS | IR_CALL_READS)) ||
+    if (!(features & HOST_AVX2) ||
+        !(op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS | IR_CALL_READS)) ||
         r->vs.n_slow == IR_MAX_VECS) {
         return false;
     }
     struct vec_slow *s = &r->vs.slow[r->vs.n_slow];
     memset(s, 0, sizeof(*s));
     s->op = op;
-    struct vec x = { .r = r, .a = &r->a, .op = op, .h = h, .es = 1u << h->sew, .total = (unsigned)h->n << h->sew,
-                     .evex = features & HOST_AVX512, .gp = { -1, -1 }, .slow = s,
+    struct vec x = { .r = r,
+                     .a = &r->a,
+                     .op = op,
+                     .h = h,
+                     .es = 1u << h->sew,
+                     .total = (unsigned)h->n << h->sew,
+                     .evex = features & HOST_AVX512,
+                     .gp = { -1, -1 },
+                     .slow = s,
                      .active = h->flags & (IR_VEC_MASKED | IR_VEC_VL) };
     unsigned max = x.evex ? 64 : 32;
     x.chunk = x.total < max ? x.total : max;
     x.n_chunks = x.total / x.chunk;
-    if ((x.active && !x.evex) || x.n_chunks > 16) {
-        return false;
+    const char kind = ir_vec_info[h->op].kind;
+    bool bits = kind == 'L' || kind == 'X';
+    if ((x.active && !x.evex && !bits) || x.n_chunks > 16 || (x.total < 4 && !bits)) {
+        return false; /* nothing shorter than 4 bytes moves between memory and a register */
     }
     keep_args(r, s);
-    if (h->flags & IR_VEC_VL) { /* no register is taken from somebody behind the first jump out of line */
+    if (h->flags &
+        IR_VEC_VL) { /* no register is taken from somebody behind the first jump out of line */
         v_gp(&x, 0);
         v_gp(&x, 1);
     }
     unsigned before = r->n_fixups;
     struct fixup *f = new_fixup(r, FIX_VEC);
-    if (!family[(uint8_t)ir_vec_info[h->op].kind](&x)) {
+    if (!family[(uint8_t)kind](&x)) {
         r->n_fixups = before;
         r->vs.busy = 0;
         return false;

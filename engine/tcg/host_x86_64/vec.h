@@ -18,12 +18,12 @@ struct vec {
     struct asm_buf *a;
     const struct ir_op *op;
     const struct ir_vec *h;
-    unsigned es;      /* bytes of an element */
-    unsigned total;   /* bytes of the operand group */
+    unsigned es;    /* bytes of an element */
+    unsigned total; /* bytes of the operand group */
     unsigned chunk, n_chunks;
     bool evex;
-    bool active;      /* only some elements are: a mask, or vl below n */
-    int gp[2];        /* scratch registers taken, -1: not yet */
+    bool active; /* only some elements are: a mask, or vl below n */
+    int gp[2];   /* scratch registers taken, -1: not yet */
     struct vec_slow *slow;
 };
 
@@ -33,8 +33,8 @@ struct vec {
 /* What the out-of-line part of an operation needs. */
 struct vec_slow {
     struct opnd arg[3];
-    uint64_t value[3];       /* of arguments that are constants */
-    uint8_t is_const;        /* bit per argument */
+    uint64_t value[3]; /* of arguments that are constants */
+    uint8_t is_const;  /* bit per argument */
     const struct ir_op *op;
     uint32_t jump[VEC_MAX_JUMPS]; /* to the helper */
     unsigned n_jumps;
@@ -42,7 +42,7 @@ struct vec_slow {
     bool again;
     uint32_t again_jump[VEC_MAX_JUMPS];
     unsigned n_again;
-    struct vec x;            /* as it was */
+    struct vec x; /* as it was */
     struct ir_vec hint;
 };
 
@@ -50,24 +50,29 @@ struct vec_slow {
  * next; v_new: a free one; v_put: the chunk is what the register holds, in memory and from now on in the cache. */
 unsigned v_get(struct vec *x, uint32_t off, unsigned bytes);
 unsigned v_new(struct vec *x);
-unsigned v_copy(struct vec *x, uint32_t off, unsigned bytes); /* a register of its own with the chunk */
+unsigned v_copy(struct vec *x, uint32_t off,
+                unsigned bytes); /* a register of its own with the chunk */
 void v_put(struct vec *x, unsigned reg, uint32_t off, unsigned bytes);
-void v_wrote(struct vec *x, uint32_t off, unsigned bytes);    /* memory was written past the cache */
-void v_done(struct vec *x, unsigned reg);                     /* may be given to others before the op ends */
+void v_wrote(struct vec *x, uint32_t off,
+             unsigned bytes);             /* memory was written past the cache */
+void v_done(struct vec *x, unsigned reg); /* may be given to others before the op ends */
 void v_load(struct vec *x, unsigned reg, uint32_t off, unsigned bytes);
 void v_store(struct vec *x, unsigned reg, uint32_t off, unsigned bytes);
-unsigned v_gp(struct vec *x, unsigned n);                     /* scratch register 0 or 1 of this op */
+unsigned v_gp(struct vec *x, unsigned n); /* scratch register 0 or 1 of this op */
 
 /* Emission with the right encoding. */
 struct vx v_enc(const struct vec *x, uint32_t code, unsigned bytes);
 void v_op(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1, unsigned s2);
-void v_op_imm(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1, unsigned s2, unsigned imm);
-void v_op_k(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1, unsigned s2, unsigned k, bool zero);
+void v_op_imm(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1,
+              unsigned s2, unsigned imm);
+void v_op_k(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s1, unsigned s2,
+            unsigned k, bool zero);
 void v_move(struct vec *x, unsigned bytes, unsigned d, unsigned s);
 void v_zero(struct vec *x, unsigned d);
-void v_splat_gp(struct vec *x, unsigned sew, unsigned d, unsigned gp); /* to all elements of a full register */
-unsigned v_const(struct vec *x, uint64_t pattern);            /* every 8 bytes this */
-unsigned v_scalar(struct vec *x);                             /* the scalar operand in all elements */
+void v_splat_gp(struct vec *x, unsigned sew, unsigned d,
+                unsigned gp);                      /* to all elements of a full register */
+unsigned v_const(struct vec *x, uint64_t pattern); /* every 8 bytes this */
+unsigned v_scalar(struct vec *x);                  /* the scalar operand in all elements */
 bool v_scalar_const(const struct vec *x, uint64_t *v);
 /* Sets mask register 1 to the active elements of chunk i; 0 when all are. Clobbers mask register 2. */
 unsigned v_active(struct vec *x, unsigned i, unsigned chunk);

@@ -11,11 +11,11 @@
 
 enum form { NONE, TWO, ONE, FMA, SIGN, RANGE };
 enum check {
-    ANY,     /* only inexact can happen */
-    FINITE,  /* not infinite or NaN: sums cannot underflow inexactly */
-    NORMAL,  /* and above the smallest normal exponent */
-    NUMBER,  /* exact unless NaN */
-    INTEGER  /* not the integer that stands for "cannot be" */
+    ANY,    /* only inexact can happen */
+    FINITE, /* not infinite or NaN: sums cannot underflow inexactly */
+    NORMAL, /* and above the smallest normal exponent */
+    NUMBER, /* exact unless NaN */
+    INTEGER /* not the integer that stands for "cannot be" */
 };
 
 struct fp_op {
@@ -25,19 +25,32 @@ struct fp_op {
 };
 
 static const struct fp_op ops[IR_N_VEC_OPS] = {
-    [IR_VEC_fadd] = { TWO, 0x58, FINITE, false, 0 },    [IR_VEC_fsub] = { TWO, 0x5c, FINITE, false, 0 },
-    [IR_VEC_frsub] = { TWO, 0x5c, FINITE, true, 0 },    [IR_VEC_fmul] = { TWO, 0x59, NORMAL, false, 0 },
-    [IR_VEC_fdiv] = { TWO, 0x5e, NORMAL, false, 0 },    [IR_VEC_frdiv] = { TWO, 0x5e, NORMAL, true, 0 },
-    [IR_VEC_fsqrt] = { ONE, 0x51, FINITE, false, 0 },   [IR_VEC_fmin] = { RANGE, 0x50, NUMBER, false, 4 },
-    [IR_VEC_fmax] = { RANGE, 0x50, NUMBER, false, 5 },  [IR_VEC_fsgnj] = { SIGN, 0, NUMBER, false, 0xd8 },
-    [IR_VEC_fsgnjn] = { SIGN, 0, NUMBER, false, 0x72 }, [IR_VEC_fsgnjx] = { SIGN, 0, NUMBER, false, 0x78 },
-    [IR_VEC_fmacc] = { FMA, 0xb8, NORMAL, false, 0 },   [IR_VEC_fnmacc] = { FMA, 0xbe, NORMAL, false, 0 },
-    [IR_VEC_fmsac] = { FMA, 0xba, NORMAL, false, 0 },   [IR_VEC_fnmsac] = { FMA, 0xbc, NORMAL, false, 0 },
-    [IR_VEC_fmadd] = { FMA, 0xa8, NORMAL, true, 0 },    [IR_VEC_fnmadd] = { FMA, 0xae, NORMAL, true, 0 },
-    [IR_VEC_fmsub] = { FMA, 0xaa, NORMAL, true, 0 },    [IR_VEC_fnmsub] = { FMA, 0xac, NORMAL, true, 0 },
-    [IR_VEC_fcvt_f_s] = { ONE, 0, ANY, false, 0 },      [IR_VEC_fcvt_f_u] = { ONE, 0, ANY, false, 0 },
-    [IR_VEC_fcvt_s_f] = { ONE, 0, INTEGER, false, 0 },  [IR_VEC_fcvt_u_f] = { ONE, 0, INTEGER, false, 0 },
-    [IR_VEC_fcvt_s_f_rtz] = { ONE, 0, INTEGER, false, 0 }, [IR_VEC_fcvt_u_f_rtz] = { ONE, 0, INTEGER, false, 0 },
+    [IR_VEC_fadd] = { TWO, 0x58, FINITE, false, 0 },
+    [IR_VEC_fsub] = { TWO, 0x5c, FINITE, false, 0 },
+    [IR_VEC_frsub] = { TWO, 0x5c, FINITE, true, 0 },
+    [IR_VEC_fmul] = { TWO, 0x59, NORMAL, false, 0 },
+    [IR_VEC_fdiv] = { TWO, 0x5e, NORMAL, false, 0 },
+    [IR_VEC_frdiv] = { TWO, 0x5e, NORMAL, true, 0 },
+    [IR_VEC_fsqrt] = { ONE, 0x51, FINITE, false, 0 },
+    [IR_VEC_fmin] = { RANGE, 0x50, NUMBER, false, 4 },
+    [IR_VEC_fmax] = { RANGE, 0x50, NUMBER, false, 5 },
+    [IR_VEC_fsgnj] = { SIGN, 0, NUMBER, false, 0xd8 },
+    [IR_VEC_fsgnjn] = { SIGN, 0, NUMBER, false, 0x72 },
+    [IR_VEC_fsgnjx] = { SIGN, 0, NUMBER, false, 0x78 },
+    [IR_VEC_fmacc] = { FMA, 0xb8, NORMAL, false, 0 },
+    [IR_VEC_fnmacc] = { FMA, 0xbe, NORMAL, false, 0 },
+    [IR_VEC_fmsac] = { FMA, 0xba, NORMAL, false, 0 },
+    [IR_VEC_fnmsac] = { FMA, 0xbc, NORMAL, false, 0 },
+    [IR_VEC_fmadd] = { FMA, 0xa8, NORMAL, true, 0 },
+    [IR_VEC_fnmadd] = { FMA, 0xae, NORMAL, true, 0 },
+    [IR_VEC_fmsub] = { FMA, 0xaa, NORMAL, true, 0 },
+    [IR_VEC_fnmsub] = { FMA, 0xac, NORMAL, true, 0 },
+    [IR_VEC_fcvt_f_s] = { ONE, 0, ANY, false, 0 },
+    [IR_VEC_fcvt_f_u] = { ONE, 0, ANY, false, 0 },
+    [IR_VEC_fcvt_s_f] = { ONE, 0, INTEGER, false, 0 },
+    [IR_VEC_fcvt_u_f] = { ONE, 0, INTEGER, false, 0 },
+    [IR_VEC_fcvt_s_f_rtz] = { ONE, 0, INTEGER, false, 0 },
+    [IR_VEC_fcvt_u_f_rtz] = { ONE, 0, INTEGER, false, 0 },
 };
 
 /* Conversions, by operation from fcvt_f_s on; singles and doubles. */
@@ -68,8 +81,8 @@ static int32_t constant(const struct vec *x, enum vec_const c)
     return (int32_t)x->r->th->vec_consts + 16 * (int32_t)c + (is_double(x) ? 8 : 0);
 }
 
-static void op_const(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s, enum vec_const c, unsigned k,
-                     int imm)
+static void op_const(struct vec *x, uint32_t code, unsigned bytes, unsigned d, unsigned s,
+                     enum vec_const c, unsigned k, int imm)
 {
     struct vx e = v_enc(x, code, bytes);
     e.k = k;
@@ -80,7 +93,8 @@ static void op_const(struct vec *x, uint32_t code, unsigned bytes, unsigned d, u
 }
 
 /* One chunk: d = op(a, b), fused ones also of d. */
-static void compute(struct vec *x, unsigned bytes, unsigned d, unsigned a, unsigned b, unsigned k)
+static void compute(struct vec *x, unsigned bytes, unsigned d, unsigned a, unsigned b,
+                    unsigned k)
 {
     const struct fp_op *o = &ops[x->h->op];
     bool zero = k && o->form != FMA;
@@ -89,10 +103,13 @@ static void compute(struct vec *x, unsigned bytes, unsigned d, unsigned a, unsig
         v_op_k(x, packed(x, o->code), bytes, d, o->swap ? b : a, o->swap ? a : b, k, zero);
         break;
     case ONE:
-        v_op_k(x, o->code ? packed(x, o->code) : convert[x->h->op - IR_VEC_fcvt_f_s][is_double(x)], bytes, d, 0, a, k, zero);
+        v_op_k(x,
+               o->code ? packed(x, o->code) : convert[x->h->op - IR_VEC_fcvt_f_s][is_double(x)],
+               bytes, d, 0, a, k, zero);
         break;
     case FMA: /* the 231 form has the addend in d; the 213 form a factor: d = b * d + a */
-        v_op_k(x, VX(2, 1, is_double(x), o->code), bytes, d, o->swap ? b : a, o->swap ? a : b, k, false);
+        v_op_k(x, VX(2, 1, is_double(x), o->code), bytes, d, o->swap ? b : a, o->swap ? a : b,
+               k, false);
         break;
     case RANGE:
         v_op_k(x, VX(3, 1, is_double(x), o->code), bytes, d, a, b, k, zero);
@@ -109,14 +126,16 @@ static void jump_again(struct vec *x, unsigned cc)
     x->slow->again_jump[x->slow->n_again++] = x_jcc(x->a, cc, x->a->at);
 }
 
-static void fp_class(struct vec *x, unsigned bytes, unsigned k_to, unsigned reg, unsigned k, unsigned classes)
+static void fp_class(struct vec *x, unsigned bytes, unsigned k_to, unsigned reg, unsigned k,
+                     unsigned classes)
 {
     v_op_k(x, VX(3, 1, is_double(x), 0x66), bytes, k_to, 0, reg, k, false);
     x_8(x->a, classes);
 }
 
 /* Leaves where active elements of d need more than this. t is scratch. */
-static void verify(struct vec *x, enum check c, unsigned bytes, unsigned d, unsigned t, unsigned k)
+static void verify(struct vec *x, enum check c, unsigned bytes, unsigned d, unsigned t,
+                   unsigned k)
 {
     switch (c) {
     case ANY:
@@ -134,7 +153,9 @@ static void verify(struct vec *x, enum check c, unsigned bytes, unsigned d, unsi
         break;
     default: /* INTEGER */
         op_const(x, VX(3, 1, is_double(x), 0x1f), bytes, 3, d,
-                 x->h->op == IR_VEC_fcvt_s_f || x->h->op == IR_VEC_fcvt_s_f_rtz ? VEC_SIGN : VEC_ONES, k, 0);
+                 x->h->op == IR_VEC_fcvt_s_f || x->h->op == IR_VEC_fcvt_s_f_rtz ? VEC_SIGN
+                                                                                : VEC_ONES,
+                 k, 0);
     }
     vx_kortest(x->a, 3, 3);
     if (c == INTEGER || c == NUMBER) {
@@ -206,10 +227,12 @@ static bool arithmetic(struct vec *x, const struct fp_op *o)
         x->slow->again = true;
         check_inexact_is_set(x);
     }
-    unsigned splat = scalar && o->form != ONE ? v_scalar(x) : 0, t = o->check == NORMAL ? v_new(x) : 0;
+    unsigned splat = scalar && o->form != ONE ? v_scalar(x) : 0,
+             t = o->check == NORMAL ? v_new(x) : 0;
     for (unsigned i = 0; i < x->n_chunks; i++) {
         unsigned k = v_active(x, i, x->chunk);
-        unsigned a = v_get(x, h->a + i * x->chunk, x->chunk), b = o->form == ONE ? a : operand_b(x, splat, i);
+        unsigned a = v_get(x, h->a + i * x->chunk, x->chunk),
+                 b = o->form == ONE ? a : operand_b(x, splat, i);
         d[i] = o->form == FMA ? v_copy(x, h->d + i * x->chunk, x->chunk) : v_new(x);
         if (o->form == RANGE) {
             check_ordered(x, x->chunk, a, b, k);
@@ -254,7 +277,11 @@ static void merge_flags(struct vec *x, unsigned gp)
     const struct tcg_guest *g = x->r->v->tcg->guest;
     const struct {
         uint8_t host, guest;
-    } map[] = { { 1, g->fp_invalid }, { 4, g->fp_divzero }, { 8, g->fp_overflow }, { 16, g->fp_underflow }, { 32, g->fp_inexact } };
+    } map[] = { { 1, g->fp_invalid },
+                { 4, g->fp_divzero },
+                { 8, g->fp_overflow },
+                { 16, g->fp_underflow },
+                { 32, g->fp_inexact } };
     x_rm(x->a, 0x8b, gp, ENV, ENV_OFF(arg) + 8);
     for (unsigned i = 0; i < sizeof(map) / sizeof(map[0]); i++) {
         x_rr(x->a, 0xf6 | X_BYTE_RM, 0, gp);
@@ -279,7 +306,8 @@ void vec_fp_again(struct ra *r, struct vec_slow *s)
     x->gp[1] = RCX;
     x_rm(x->a, 0xc7, 0, ENV, ENV_OFF(arg) + 8);
     x_32(x->a, 0x1f80);
-    x_rm(x->a, X_0F | 0xae, 2, ENV, ENV_OFF(arg) + 8); /* ldmxcsr: masked, nearest even, no flag */
+    x_rm(x->a, X_0F | 0xae, 2, ENV,
+         ENV_OFF(arg) + 8); /* ldmxcsr: masked, nearest even, no flag */
     if (h->flags & IR_VEC_SCALAR && o->form != ONE) {
         splat_again(x, s, SPLAT, RAX);
     }
@@ -385,7 +413,9 @@ bool vec_fp(struct vec *x)
 
 static void load_double(struct vec *x, unsigned reg, uint32_t off, unsigned bytes, unsigned op)
 {
-    const uint32_t code = op == IR_VEC_fwcvt_f_s ? VX(1, 2, 0, 0xe6) : op == IR_VEC_fwcvt_f_u ? VX(1, 2, 0, 0x7a) : VX(1, 0, 0, 0x5a);
+    const uint32_t code = op == IR_VEC_fwcvt_f_s   ? VX(1, 2, 0, 0xe6)
+                          : op == IR_VEC_fwcvt_f_u ? VX(1, 2, 0, 0x7a)
+                                                   : VX(1, 0, 0, 0x5a);
     vx_rm(x->a, v_enc(x, code, bytes), reg, 0, ENV, (int32_t)off);
 }
 
@@ -393,7 +423,8 @@ static void load_double(struct vec *x, unsigned reg, uint32_t off, unsigned byte
 bool vec_fp_widen(struct vec *x)
 {
     const struct ir_vec *h = x->h;
-    unsigned total = 2 * x->total, bytes = total < 64 ? total : 64, n = total / bytes, d[VEC_MAX_CHUNKS];
+    unsigned total = 2 * x->total, bytes = total < 64 ? total : 64, n = total / bytes,
+             d[VEC_MAX_CHUNKS];
     bool product = h->op == IR_VEC_fwmul;
     if (!x->evex || h->sew != 2 || bytes < 16 || n > VEC_MAX_CHUNKS || !boxed(x) ||
         (!product && h->op > IR_VEC_fwcvt_f_u)) {
@@ -438,7 +469,8 @@ bool vec_fp_widen(struct vec *x)
 bool vec_fp_narrow(struct vec *x)
 {
     const struct ir_vec *h = x->h;
-    unsigned total = 2 * x->total, bytes = total < 64 ? total : 64, n = total / bytes, d[VEC_MAX_CHUNKS];
+    unsigned total = 2 * x->total, bytes = total < 64 ? total : 64, n = total / bytes,
+             d[VEC_MAX_CHUNKS];
     const struct tcg_guest *g = x->r->v->tcg->guest;
     if (!x->evex || h->sew != 2 || bytes < 32 || n > VEC_MAX_CHUNKS) {
         return false;

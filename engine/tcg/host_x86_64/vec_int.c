@@ -41,11 +41,11 @@ static const struct simple unary[IR_N_VEC_OPS] = {
 
 /* Shifts: by a vector of counts; by an immediate (opcode, and the register field). */
 static const uint32_t shift_var[5][4] = {
-    [0] = { 0, Q38(0x12) | NEW, B38(0x47), Q38(0x47) },             /* left */
-    [1] = { 0, Q38(0x10) | NEW, B38(0x45), Q38(0x45) },             /* right */
-    [2] = { 0, Q38(0x11) | NEW, B38(0x46), Q38(0x46) | NEW },       /* right, signed */
-    [3] = { 0, 0, B38(0x15) | NEW, Q38(0x15) | NEW },               /* rotate left */
-    [4] = { 0, 0, B38(0x14) | NEW, Q38(0x14) | NEW },               /* rotate right */
+    [0] = { 0, Q38(0x12) | NEW, B38(0x47), Q38(0x47) },       /* left */
+    [1] = { 0, Q38(0x10) | NEW, B38(0x45), Q38(0x45) },       /* right */
+    [2] = { 0, Q38(0x11) | NEW, B38(0x46), Q38(0x46) | NEW }, /* right, signed */
+    [3] = { 0, 0, B38(0x15) | NEW, Q38(0x15) | NEW },         /* rotate left */
+    [4] = { 0, 0, B38(0x14) | NEW, Q38(0x14) | NEW },         /* rotate right */
 };
 static const uint32_t shift_imm[5][4] = {
     [0] = { B(0x71), B(0x71), B(0x72), Q(0x73) },
@@ -89,7 +89,8 @@ static bool simple_op(struct vec *x, const struct simple *s)
     unsigned splat = x->h->flags & IR_VEC_SCALAR ? v_scalar(x) : 0;
     const uint32_t keep = x->r->vs.busy;
     for (unsigned i = 0; i < x->n_chunks; i++) {
-        unsigned a = v_get(x, x->h->a + i * x->chunk, x->chunk), b = operand_b(x, splat, i), d = v_new(x);
+        unsigned a = v_get(x, x->h->a + i * x->chunk, x->chunk), b = operand_b(x, splat, i),
+                 d = v_new(x);
         v_op(x, code, x->chunk, d, s->swap ? b : a, s->swap ? a : b);
         finish(x, d, i, keep);
     }
@@ -153,7 +154,8 @@ static bool shift_op(struct vec *x, unsigned kind)
     }
     const uint32_t keep = x->r->vs.busy;
     for (unsigned i = 0; i < x->n_chunks; i++) {
-        unsigned a = v_get(x, x->h->a + i * x->chunk, x->chunk), d = v_new(x), count_reg = splat;
+        unsigned a = v_get(x, x->h->a + i * x->chunk, x->chunk), d = v_new(x),
+                 count_reg = splat;
         if (!splat) {
             v_op(x, B(0xdb), x->chunk, d, v_get(x, x->h->b + i * x->chunk, x->chunk), mask);
             count_reg = d;
@@ -169,8 +171,8 @@ static bool shift_op(struct vec *x, unsigned kind)
 /* Low bytes of products: even and odd ones as halfwords. Clobbers t. */
 static void mul8(struct vec *x, unsigned d, unsigned a, unsigned b, unsigned low, unsigned t)
 {
-    v_op(x, B(0xdf), x->chunk, t, low, b);             /* odd bytes of b in place */
-    v_op_imm(x, B(0x71), x->chunk, 2, d, a, 8);        /* odd bytes of a as numbers */
+    v_op(x, B(0xdf), x->chunk, t, low, b);      /* odd bytes of b in place */
+    v_op_imm(x, B(0x71), x->chunk, 2, d, a, 8); /* odd bytes of a as numbers */
     v_op(x, B(0xd5), x->chunk, d, d, t);
     v_op(x, B(0xd5), x->chunk, t, a, b);
     v_op(x, B(0xdb), x->chunk, t, t, low);
@@ -194,10 +196,12 @@ static bool multiply_add(struct vec *x)
         return false;
     }
     unsigned splat = h->flags & IR_VEC_SCALAR ? v_scalar(x) : 0;
-    unsigned low = h->sew == 0 ? v_const(x, 0x00ff00ff00ff00ff) : 0, t = h->sew == 0 ? v_new(x) : 0;
+    unsigned low = h->sew == 0 ? v_const(x, 0x00ff00ff00ff00ff) : 0,
+             t = h->sew == 0 ? v_new(x) : 0;
     const uint32_t keep = x->r->vs.busy;
     for (unsigned i = 0; i < x->n_chunks; i++) {
-        unsigned a = v_get(x, h->a + i * x->chunk, x->chunk), b = operand_b(x, splat, i), p = v_new(x);
+        unsigned a = v_get(x, h->a + i * x->chunk, x->chunk), b = operand_b(x, splat, i),
+                 p = v_new(x);
         if (h->op == IR_VEC_mul) {
             mul_low(x, p, a, b, low, t);
             finish(x, p, i, keep);
@@ -266,7 +270,8 @@ static bool merge(struct vec *x)
     const uint32_t keep = x->r->vs.busy;
     unsigned elems = x->chunk / x->es;
     for (unsigned i = 0; i < x->n_chunks; i++) {
-        unsigned a = v_get(x, h->a + i * x->chunk, x->chunk), b = operand_b(x, splat, i), d = v_new(x);
+        unsigned a = v_get(x, h->a + i * x->chunk, x->chunk), b = operand_b(x, splat, i),
+                 d = v_new(x);
         vx_kmov_mem(x->a, elems < 8 ? 8 : elems, true, 3, ENV, (int32_t)(h->m + i * elems / 8));
         v_op_k(x, blend[h->sew], x->chunk, d, a, b, 3, false);
         finish(x, d, i, keep);
@@ -276,7 +281,9 @@ static bool merge(struct vec *x)
 
 static bool extend(struct vec *x)
 {
-    static const uint8_t code[3][4] = { { 0, 0x30, 0x33, 0x35 }, { 0, 0, 0x31, 0x34 }, { 0, 0, 0, 0x32 } };
+    static const uint8_t code[3][4] = { { 0, 0x30, 0x33, 0x35 },
+                                        { 0, 0, 0x31, 0x34 },
+                                        { 0, 0, 0, 0x32 } };
     const struct ir_vec *h = x->h;
     bool sign = h->op >= IR_VEC_sext2;
     unsigned by = h->op - (sign ? IR_VEC_sext2 : IR_VEC_zext2);
@@ -284,7 +291,8 @@ static bool extend(struct vec *x)
     if (!op || x->n_chunks > VEC_MAX_CHUNKS || x->chunk < 16) {
         return false;
     }
-    for (unsigned i = 0; i < x->n_chunks; i++) { /* all before the first is stored: d may overlap the end of a */
+    for (unsigned i = 0; i < x->n_chunks;
+         i++) { /* all before the first is stored: d may overlap the end of a */
         d[i] = v_new(x);
         vx_rm(x->a, v_enc(x, B38(op - (sign ? 16 : 0)), x->chunk), d[i], 0, ENV,
               (int32_t)(h->a + i * (x->chunk >> (by + 1))));
@@ -372,7 +380,8 @@ static bool count_bits(struct vec *x)
 static bool clmul(struct vec *x)
 {
     const struct ir_vec *h = x->h;
-    if (h->sew != 3 || x->chunk < 16 || !v_feature(x, x->chunk > 16 ? HOST_VPCLMUL : HOST_PCLMUL)) {
+    if (h->sew != 3 || x->chunk < 16 ||
+        !v_feature(x, x->chunk > 16 ? HOST_VPCLMUL : HOST_PCLMUL)) {
         return false;
     }
     unsigned splat = h->flags & IR_VEC_SCALAR ? v_scalar(x) : 0;
@@ -440,12 +449,15 @@ bool vec_int(struct vec *x)
 
 bool vec_compare(struct vec *x)
 {
-    static const uint32_t code[2][4] = { { VX(3, 1, 0, 0x3f), VX(3, 1, 1, 0x3f), VX(3, 1, 0, 0x1f), VX(3, 1, 1, 0x1f) },
-                                         { VX(3, 1, 0, 0x3e), VX(3, 1, 1, 0x3e), VX(3, 1, 0, 0x1e), VX(3, 1, 1, 0x1e) } };
+    static const uint32_t code[2][4] = {
+        { VX(3, 1, 0, 0x3f), VX(3, 1, 1, 0x3f), VX(3, 1, 0, 0x1f), VX(3, 1, 1, 0x1f) },
+        { VX(3, 1, 0, 0x3e), VX(3, 1, 1, 0x3e), VX(3, 1, 0, 0x1e), VX(3, 1, 1, 0x1e) }
+    };
     static const struct {
         uint8_t predicate;
         bool is_unsigned;
-    } how[] = { { 0, false }, { 4, false }, { 1, false }, { 1, true }, { 2, false }, { 2, true }, { 6, false }, { 6, true } };
+    } how[] = { { 0, false }, { 4, false }, { 1, false }, { 1, true },
+                { 2, false }, { 2, true },  { 6, false }, { 6, true } };
     const struct ir_vec *h = x->h;
     if (!x->evex) {
         return false;
@@ -473,7 +485,8 @@ bool vec_compare(struct vec *x)
 static unsigned lookup(struct vec *x, unsigned base, bool write)
 {
     unsigned t0 = v_gp(x, 0), t1 = v_gp(x, 1);
-    int32_t tags = SPACE_OFF(tag) + (write ? (int32_t)sizeof(((struct tcg_space *)0)->tag[0]) : 0);
+    int32_t tags = SPACE_OFF(tag) +
+                   (write ? (int32_t)sizeof(((struct tcg_space *)0)->tag[0]) : 0);
     x_rr(x->a, 0x8b, t0, base);
     x_rr(x->a, 0xc1, 5, t0);
     x_8(x->a, 12);
@@ -488,7 +501,8 @@ static unsigned lookup(struct vec *x, unsigned base, bool write)
 
 static uint32_t memory_code(const struct vec *x, unsigned bytes, bool store)
 {
-    static const uint32_t masked[] = { VX(1, 3, 0, 0x6f), VX(1, 3, 1, 0x6f), VX(1, 2, 0, 0x6f), VX(1, 2, 1, 0x6f) };
+    static const uint32_t masked[] = { VX(1, 3, 0, 0x6f), VX(1, 3, 1, 0x6f), VX(1, 2, 0, 0x6f),
+                                       VX(1, 2, 1, 0x6f) };
     if (x->active) {
         return masked[x->h->sew] + (store ? 0x10 : 0);
     }
@@ -505,7 +519,8 @@ bool vec_memory(struct vec *x)
 {
     const struct ir_vec *h = x->h;
     bool store = h->op == IR_VEC_store;
-    if (x->chunk < 4 || (x->active && x->chunk < 16) || x->r->v->tcg->guest->pc_mask != UINT64_MAX) {
+    if (x->chunk < 4 || (x->active && x->chunk < 16) ||
+        x->r->v->tcg->guest->pc_mask != UINT64_MAX) {
         return false;
     }
     unsigned base = ra_use_reg(x->r, ir_vec_arg(h, x->op));

@@ -32,7 +32,8 @@ static void mask_from(struct vec *x, unsigned k, unsigned elems, unsigned low, b
 /* d[i] = a[i + by], zeros (of elements behind a) where `zeros`. */
 static void slide_down(struct vec *x, unsigned by, bool zeros)
 {
-    static const uint32_t moves[] = { VX(1, 3, 0, 0x6f), VX(1, 3, 1, 0x6f), VX(1, 2, 0, 0x6f), VX(1, 2, 1, 0x6f) };
+    static const uint32_t moves[] = { VX(1, 3, 0, 0x6f), VX(1, 3, 1, 0x6f), VX(1, 2, 0, 0x6f),
+                                      VX(1, 2, 1, 0x6f) };
     const struct ir_vec *h = x->h;
     unsigned t[VEC_MAX_CHUNKS], elems = x->chunk / x->es;
     for (unsigned i = 0; i < x->n_chunks; i++) {
@@ -77,8 +78,8 @@ static bool slide(struct vec *x)
     uint64_t by = 1;
     bool one = h->op == IR_VEC_slide1up || h->op == IR_VEC_slide1down;
     bool up = h->op == IR_VEC_slide1up || h->op == IR_VEC_slideup;
-    if (!x->evex || x->chunk < 16 || x->n_chunks > VEC_MAX_CHUNKS || (x->active && (one || up)) ||
-        (!one && (!v_scalar_const(x, &by) || by >= h->n))) {
+    if (!x->evex || x->chunk < 16 || x->n_chunks > VEC_MAX_CHUNKS ||
+        (x->active && (one || up)) || (!one && (!v_scalar_const(x, &by) || by >= h->n))) {
         return false;
     }
     uint64_t far = by * x->es;
@@ -101,16 +102,21 @@ static bool slide(struct vec *x)
 
 static bool gather(struct vec *x)
 {
-    static const uint32_t permute[] = { VX(2, 1, 0, 0x8d), VX(2, 1, 1, 0x8d), VX(2, 1, 0, 0x36), VX(2, 1, 1, 0x36) };
-    static const uint32_t below[] = { VX(3, 1, 0, 0x3e), VX(3, 1, 1, 0x3e), VX(3, 1, 0, 0x1e), VX(3, 1, 1, 0x1e) };
-    static const uint64_t ones[] = { 0x0101010101010101, 0x0001000100010001, 0x0000000100000001, 1 };
+    static const uint32_t permute[] = { VX(2, 1, 0, 0x8d), VX(2, 1, 1, 0x8d), VX(2, 1, 0, 0x36),
+                                        VX(2, 1, 1, 0x36) };
+    static const uint32_t below[] = { VX(3, 1, 0, 0x3e), VX(3, 1, 1, 0x3e), VX(3, 1, 0, 0x1e),
+                                      VX(3, 1, 1, 0x1e) };
+    static const uint64_t ones[] = { 0x0101010101010101, 0x0001000100010001, 0x0000000100000001,
+                                     1 };
     const struct ir_vec *h = x->h;
     if (!x->evex || x->n_chunks != 1 || x->chunk < 16 || h->flags & IR_VEC_SCALAR ||
         (h->sew == 0 && !v_feature(x, HOST_VBMI))) {
         return false;
     }
-    unsigned bytes = h->sew >= 2 && x->chunk < 32 ? 32 : x->chunk; /* there is none of 16 bytes */
-    unsigned a = v_get(x, h->a, x->chunk), b = v_get(x, h->b, x->chunk), n = v_const(x, h->n * ones[h->sew]), d = v_new(x);
+    unsigned bytes = h->sew >= 2 && x->chunk < 32 ? 32
+                                                  : x->chunk; /* there is none of 16 bytes */
+    unsigned a = v_get(x, h->a, x->chunk), b = v_get(x, h->b, x->chunk),
+             n = v_const(x, h->n * ones[h->sew]), d = v_new(x);
     if (h->sew == 0 && h->n > 255) {
         return false;
     }
@@ -123,15 +129,18 @@ static bool gather(struct vec *x)
 
 static bool compress(struct vec *x)
 {
-    static const uint32_t code[] = { VX(2, 1, 0, 0x63), VX(2, 1, 1, 0x63), VX(2, 1, 0, 0x8b), VX(2, 1, 1, 0x8b) };
+    static const uint32_t code[] = { VX(2, 1, 0, 0x63), VX(2, 1, 1, 0x63), VX(2, 1, 0, 0x8b),
+                                     VX(2, 1, 1, 0x8b) };
     const struct ir_vec *h = x->h;
     unsigned elems = x->chunk / x->es;
-    if (!x->evex || x->n_chunks != 1 || x->chunk < 16 || x->active || (h->sew < 2 && !v_feature(x, HOST_VBMI2))) {
+    if (!x->evex || x->n_chunks != 1 || x->chunk < 16 || x->active ||
+        (h->sew < 2 && !v_feature(x, HOST_VBMI2))) {
         return false;
     }
     unsigned a = v_get(x, h->a, x->chunk), d = v_copy(x, h->d, x->chunk);
     vx_kmov_mem(x->a, elems < 8 ? 8 : elems, true, 3, ENV, (int32_t)h->b);
-    v_op_k(x, code[h->sew], x->chunk, a, 0, d, 3, false); /* the source is in the register field */
+    v_op_k(x, code[h->sew], x->chunk, a, 0, d, 3,
+           false); /* the source is in the register field */
     v_put(x, d, h->d, x->chunk);
     return true;
 }
@@ -163,7 +172,8 @@ static unsigned key(struct vec *x, unsigned i)
         return v_get(x, h->a, 16);
     }
     unsigned reg = v_new(x);
-    vx_rm(x->a, v_enc(x, B38(0x5a), x->chunk), reg, 0, ENV, (int32_t)h->a); /* vbroadcasti128, vbroadcasti32x4 */
+    vx_rm(x->a, v_enc(x, B38(0x5a), x->chunk), reg, 0, ENV,
+          (int32_t)h->a); /* vbroadcasti128, vbroadcasti32x4 */
     return reg;
 }
 
@@ -180,7 +190,8 @@ static bool aes(struct vec *x)
     }
     const uint32_t keep = x->r->vs.busy;
     for (unsigned i = 0; i < x->n_chunks; i++) {
-        unsigned k = group0 ? group0 : key(x, i), s = v_get(x, h->d + i * x->chunk, x->chunk), d = v_new(x);
+        unsigned k = group0 ? group0 : key(x, i), s = v_get(x, h->d + i * x->chunk, x->chunk),
+                 d = v_new(x);
         switch (h->op) {
         case IR_VEC_aesenc:
             v_op(x, B38(0xdc), x->chunk, d, s, k);
@@ -241,7 +252,8 @@ static bool sha256(struct vec *x)
         } else { /* sha256rnds2 takes two words from register 0 */
             legacy_load(x, 1, h->d + i);
             legacy_load(x, 2, h->a + i);
-            x_rm(x->a, X_F3 | X_0F | 0x7e, 0, ENV, (int32_t)(h->b + i + (h->op == IR_VEC_sha2ch ? 8 : 0)));
+            x_rm(x->a, X_F3 | X_0F | 0x7e, 0, ENV,
+                 (int32_t)(h->b + i + (h->op == IR_VEC_sha2ch ? 8 : 0)));
             legacy(x, 0xcb, 1, 2);
             x_rm(x->a, X_F3 | X_0F | 0x7f, 1, ENV, (int32_t)(h->d + i));
         }

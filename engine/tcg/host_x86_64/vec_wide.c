@@ -19,14 +19,22 @@ struct wide {
     bool sign_a, sign_b, wide_a;
 };
 static const struct wide wide[IR_N_VEC_OPS] = {
-    [IR_VEC_wadds] = { ADD, true, true, false },      [IR_VEC_waddu] = { ADD, false, false, false },
-    [IR_VEC_wsubs] = { SUB, true, true, false },      [IR_VEC_wsubu] = { SUB, false, false, false },
-    [IR_VEC_wadds_w] = { ADD, true, true, true },     [IR_VEC_waddu_w] = { ADD, false, false, true },
-    [IR_VEC_wsubs_w] = { SUB, true, true, true },     [IR_VEC_wsubu_w] = { SUB, false, false, true },
-    [IR_VEC_wmuls] = { MUL, true, true, false },      [IR_VEC_wmulu] = { MUL, false, false, false },
-    [IR_VEC_wmulsu] = { MUL, true, false, false },    [IR_VEC_wmaccs] = { MUL_ADD, true, true, false },
-    [IR_VEC_wmaccu] = { MUL_ADD, false, false, false }, [IR_VEC_wmaccsu] = { MUL_ADD, false, true, false },
-    [IR_VEC_wmaccus] = { MUL_ADD, true, false, false }, [IR_VEC_wshl] = { SHIFT, false, false, false },
+    [IR_VEC_wadds] = { ADD, true, true, false },
+    [IR_VEC_waddu] = { ADD, false, false, false },
+    [IR_VEC_wsubs] = { SUB, true, true, false },
+    [IR_VEC_wsubu] = { SUB, false, false, false },
+    [IR_VEC_wadds_w] = { ADD, true, true, true },
+    [IR_VEC_waddu_w] = { ADD, false, false, true },
+    [IR_VEC_wsubs_w] = { SUB, true, true, true },
+    [IR_VEC_wsubu_w] = { SUB, false, false, true },
+    [IR_VEC_wmuls] = { MUL, true, true, false },
+    [IR_VEC_wmulu] = { MUL, false, false, false },
+    [IR_VEC_wmulsu] = { MUL, true, false, false },
+    [IR_VEC_wmaccs] = { MUL_ADD, true, true, false },
+    [IR_VEC_wmaccu] = { MUL_ADD, false, false, false },
+    [IR_VEC_wmaccsu] = { MUL_ADD, false, true, false },
+    [IR_VEC_wmaccus] = { MUL_ADD, true, false, false },
+    [IR_VEC_wshl] = { SHIFT, false, false, false },
 };
 
 /* A chunk of `bytes` wide bytes, extended from half as many at off. */
@@ -54,7 +62,8 @@ static unsigned scalar_extended(struct vec *x, bool sign)
     if (o.place == IN_MEM) {
         x_rm(x->a, (sign ? sext : zext)[x->h->sew] & ~X_BYTE_RM, gp, ENV, o.disp);
     } else {
-        x_rr(x->a, (sign ? sext : zext)[x->h->sew] | (x->h->sew == 0 ? X_BYTE_RM : 0), gp, o.reg);
+        x_rr(x->a, (sign ? sext : zext)[x->h->sew] | (x->h->sew == 0 ? X_BYTE_RM : 0), gp,
+             o.reg);
     }
     v_splat_gp(x, x->h->sew + 1, reg, gp);
     return reg;
@@ -71,7 +80,8 @@ static uint32_t wide_multiply(const struct vec *x, const struct wide *w)
     return (w->sign_a ? B38(0x28) : B(0xf4)) | (x->evex ? VX_W : 0);
 }
 
-static void shift_wide(struct vec *x, bool left, bool sign, unsigned bytes, unsigned d, unsigned a, unsigned count)
+static void shift_wide(struct vec *x, bool left, bool sign, unsigned bytes, unsigned d,
+                       unsigned a, unsigned count)
 {
     static const uint32_t code[3][3] = { { Q38(0x12), B38(0x47), Q38(0x47) },
                                          { Q38(0x10), B38(0x45), Q38(0x45) },
@@ -98,13 +108,16 @@ static bool widen(struct vec *x)
     const struct ir_vec *h = x->h;
     const struct wide *w = &wide[h->op];
     const bool scalar = h->flags & IR_VEC_SCALAR;
-    unsigned total = 2 * x->total, max = x->evex ? 64 : 32, bytes = total < max ? total : max, n = total / bytes;
+    unsigned total = 2 * x->total, max = x->evex ? 64 : 32, bytes = total < max ? total : max,
+             n = total / bytes;
     if (h->sew == 3 || bytes < 16 || n > VEC_MAX_CHUNKS || (w->how == SHIFT && !x->evex) ||
         (w->how >= MUL && w->how != SHIFT && !wide_multiply(x, w))) {
         return false;
     }
     unsigned mask = w->how == SHIFT ? count_mask(x) : 0, d[VEC_MAX_CHUNKS], sew = h->sew + 1;
-    unsigned splat = !scalar ? 0 : w->how == SHIFT ? wide_count(x, mask) : scalar_extended(x, w->sign_b);
+    unsigned splat = !scalar           ? 0
+                     : w->how == SHIFT ? wide_count(x, mask)
+                                       : scalar_extended(x, w->sign_b);
     unsigned t = scalar ? 0 : v_new(x);
     for (unsigned i = 0; i < n; i++) {
         unsigned b = splat, a;
@@ -125,7 +138,9 @@ static bool widen(struct vec *x)
             }
             shift_wide(x, true, false, bytes, d[i], a, b);
         } else {
-            uint32_t code = w->how == ADD ? v_simple(IR_VEC_add, sew) : w->how == SUB ? v_simple(IR_VEC_sub, sew) : wide_multiply(x, w);
+            uint32_t code = w->how == ADD   ? v_simple(IR_VEC_add, sew)
+                            : w->how == SUB ? v_simple(IR_VEC_sub, sew)
+                                            : wide_multiply(x, w);
             v_op(x, code, bytes, d[i], a, b);
         }
         if (w->how == MUL_ADD) {
@@ -162,7 +177,8 @@ static bool narrow(struct vec *x)
             v_op(x, B(0xdb), bytes, count, count, mask);
         }
         shift_wide(x, false, sign, bytes, d, a, count);
-        v_op(x, VX(2, 2, 0, truncate[h->sew]), bytes, d, 0, d); /* the register field is the source */
+        v_op(x, VX(2, 2, 0, truncate[h->sew]), bytes, d, 0,
+             d); /* the register field is the source */
         v_put_active(x, d, h->d + i * bytes / 2, bytes / 2, v_active(x, i, bytes / 2));
         x->r->vs.busy = keep;
     }
@@ -186,7 +202,8 @@ bool vec_widen(struct vec *x)
 /* What an element that does not count is taken for. */
 static uint64_t neutral(unsigned op, unsigned sew)
 {
-    static const uint64_t ones[] = { 0x0101010101010101, 0x0001000100010001, 0x0000000100000001, 1 };
+    static const uint64_t ones[] = { 0x0101010101010101, 0x0001000100010001, 0x0000000100000001,
+                                     1 };
     uint64_t top = 1ull << ((8u << sew) - 1);
     switch (op) {
     case IR_VEC_and:
@@ -202,7 +219,8 @@ static uint64_t neutral(unsigned op, unsigned sew)
 }
 
 /* Halves a register's contents onto its lower half until one element is left. */
-static void fold(struct vec *x, uint32_t code, unsigned bytes, unsigned es, unsigned d, unsigned t)
+static void fold(struct vec *x, uint32_t code, unsigned bytes, unsigned es, unsigned d,
+                 unsigned t)
 {
     if (bytes == 64) {
         v_op_imm(x, VX(3, 1, 1, 0x3b), 64, d, 0, t, 1); /* source in the register field */
@@ -253,13 +271,16 @@ static void store_element(struct vec *x, unsigned reg, uint32_t off, unsigned es
 
 bool vec_reduce(struct vec *x)
 {
-    static const uint8_t plain[] = { IR_VEC_add, IR_VEC_and, IR_VEC_or, IR_VEC_xor,
+    static const uint8_t plain[] = { IR_VEC_add,  IR_VEC_and,  IR_VEC_or,   IR_VEC_xor,
                                      IR_VEC_mins, IR_VEC_minu, IR_VEC_maxs, IR_VEC_maxu };
-    static const uint32_t blend[] = { VX(1, 3, 0, 0x6f), VX(1, 3, 1, 0x6f), VX(1, 2, 0, 0x6f), VX(1, 2, 1, 0x6f) };
+    static const uint32_t blend[] = { VX(1, 3, 0, 0x6f), VX(1, 3, 1, 0x6f), VX(1, 2, 0, 0x6f),
+                                      VX(1, 2, 1, 0x6f) };
     const struct ir_vec *h = x->h;
     bool widening = h->op >= IR_VEC_wredsums;
-    unsigned op = widening ? IR_VEC_add : plain[h->op - IR_VEC_redsum], sew = h->sew + widening, es = 1u << sew;
-    unsigned total = x->total << widening, max = x->evex ? 64 : 32, bytes = total < max ? total : max;
+    unsigned op = widening ? IR_VEC_add : plain[h->op - IR_VEC_redsum], sew = h->sew + widening,
+             es = 1u << sew;
+    unsigned total = x->total << widening, max = x->evex ? 64 : 32,
+             bytes = total < max ? total : max;
     if (sew > 3 || total < (widening ? 16 : 8) || (x->active && widening)) {
         return false;
     }
@@ -310,13 +331,23 @@ bool vec_reduce(struct vec *x)
 static void load_bits(struct vec *x, unsigned gp, uint32_t off, unsigned bits)
 {
     static const unsigned code[] = { X_0F | 0xb6, X_0F | 0xb7, 0x8b, 0x8b | X_W };
-    x_rm(x->a, code[bits <= 8 ? 0 : bits == 16 ? 1 : bits == 32 ? 2 : 3], gp, ENV, (int32_t)off);
+    x_rm(x->a,
+         code[bits <= 8    ? 0
+              : bits == 16 ? 1
+              : bits == 32 ? 2
+                           : 3],
+         gp, ENV, (int32_t)off);
 }
 
 static void store_bits(struct vec *x, unsigned gp, uint32_t off, unsigned bits)
 {
     static const unsigned code[] = { 0x88 | X_BYTE_REG, 0x89 | X_66, 0x89, 0x89 | X_W };
-    x_rm(x->a, code[bits <= 8 ? 0 : bits == 16 ? 1 : bits == 32 ? 2 : 3], gp, ENV, (int32_t)off);
+    x_rm(x->a,
+         code[bits <= 8    ? 0
+              : bits == 16 ? 1
+              : bits == 32 ? 2
+                           : 3],
+         gp, ENV, (int32_t)off);
     v_wrote(x, off, bits <= 8 ? 1 : bits / 8);
 }
 

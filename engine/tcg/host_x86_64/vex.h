@@ -9,7 +9,8 @@
 #include "engine/tcg/host_x86_64/emit.h"
 
 /* Map 1: 0F, 2: 0F38, 3: 0F3A; prefix 0 none, 1 66, 2 F3, 3 F2; w; opcode. */
-#define VX(map, pp, w, op) ((uint32_t)(op) | (uint32_t)(map) << 8 | (uint32_t)(pp) << 12 | (uint32_t)(w) << 14)
+#define VX(map, pp, w, op)                                                                     \
+    ((uint32_t)(op) | (uint32_t)(map) << 8 | (uint32_t)(pp) << 12 | (uint32_t)(w) << 14)
 #define VX_W (1u << 14)
 #define VX_NEW (1u << 15) /* exists as EVEX only */
 
@@ -22,7 +23,8 @@ struct vx {
     bool spread;    /* EVEX: the memory operand is one element */
 };
 
-static inline void vx_prefix(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv, unsigned x, unsigned b)
+static inline void vx_prefix(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv,
+                             unsigned x, unsigned b)
 {
     unsigned map = e.code >> 8 & 15, pp = e.code >> 12 & 3, w = e.code >> 14 & 1;
     unsigned len = e.bytes == 64 ? 2 : e.bytes == 32;
@@ -40,17 +42,20 @@ static inline void vx_prefix(struct asm_buf *a, struct vx e, unsigned reg, unsig
 }
 
 /* op reg, vvvv, rm; a form without vvvv takes 0. */
-static inline void vx_rr(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv, unsigned rm)
+static inline void vx_rr(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv,
+                         unsigned rm)
 {
     vx_prefix(a, e, reg, vvvv, e.evex ? rm >> 4 : 0, rm >> 3);
     x_8(a, 0xc0 | (reg & 7) << 3 | (rm & 7));
 }
 
 /* op reg, vvvv, [base + disp] */
-static inline void vx_rm(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv, unsigned base, int32_t disp)
+static inline void vx_rm(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv,
+                         unsigned base, int32_t disp)
 {
     vx_prefix(a, e, reg, vvvv, 0, base >> 3);
-    x_8(a, 0x80 | (reg & 7) << 3 | (base & 7)); /* EVEX scales a short displacement: always the long one */
+    x_8(a, 0x80 | (reg & 7) << 3 |
+               (base & 7)); /* EVEX scales a short displacement: always the long one */
     if ((base & 7) == RSP) {
         x_8(a, 0x24);
     }
@@ -58,8 +63,8 @@ static inline void vx_rm(struct asm_buf *a, struct vx e, unsigned reg, unsigned 
 }
 
 /* op reg, vvvv, [base + index + disp] */
-static inline void vx_rmx(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv, unsigned base, unsigned index,
-                          int32_t disp)
+static inline void vx_rmx(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv,
+                          unsigned base, unsigned index, int32_t disp)
 {
     vx_prefix(a, e, reg, vvvv, index >> 3, base >> 3);
     x_8(a, 0x80 | (reg & 7) << 3 | 4);
@@ -68,7 +73,8 @@ static inline void vx_rmx(struct asm_buf *a, struct vx e, unsigned reg, unsigned
 }
 
 /* op reg, vvvv, an element at `to` in the code buffer for all elements (EVEX); `more` bytes of the instruction follow. */
-static inline void vx_rip(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv, uint32_t to, unsigned more)
+static inline void vx_rip(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv,
+                          uint32_t to, unsigned more)
 {
     e.spread = true;
     vx_prefix(a, e, reg, vvvv, 0, 0);
@@ -77,19 +83,27 @@ static inline void vx_rip(struct asm_buf *a, struct vx e, unsigned reg, unsigned
 }
 
 /* Mask registers and general registers: kmov k, r (to_k) or r, k of 8, 16, 32 or 64 bits. */
-static inline void vx_kmov(struct asm_buf *a, unsigned bits, bool to_k, unsigned reg, unsigned rm)
+static inline void vx_kmov(struct asm_buf *a, unsigned bits, bool to_k, unsigned reg,
+                           unsigned rm)
 {
-    struct vx e = { .code = VX(1, bits == 8 ? 1 : bits == 16 ? 0 : 3, bits == 64, to_k ? 0x92 : 0x93) };
+    struct vx e = { .code = VX(1,
+                               bits == 8    ? 1
+                               : bits == 16 ? 0
+                                            : 3,
+                               bits == 64, to_k ? 0x92 : 0x93) };
     vx_rr(a, e, reg, 0, rm);
 }
 /* kmov k, [base + disp] or the other way. */
-static inline void vx_kmov_mem(struct asm_buf *a, unsigned bits, bool to_k, unsigned k, unsigned base, int32_t disp)
+static inline void vx_kmov_mem(struct asm_buf *a, unsigned bits, bool to_k, unsigned k,
+                               unsigned base, int32_t disp)
 {
-    struct vx e = { .code = VX(1, bits == 8 || bits == 32 ? 1 : 0, bits >= 32, to_k ? 0x90 : 0x91) };
+    struct vx e = { .code = VX(1, bits == 8 || bits == 32 ? 1 : 0, bits >= 32,
+                               to_k ? 0x90 : 0x91) };
     vx_rm(a, e, k, 0, base, disp);
 }
 /* Logic of mask registers, 64 bits: op 0x41 and, 0x45 or, 0x42 andn. */
-static inline void vx_klogic(struct asm_buf *a, unsigned op, unsigned d, unsigned k1, unsigned k2)
+static inline void vx_klogic(struct asm_buf *a, unsigned op, unsigned d, unsigned k1,
+                             unsigned k2)
 {
     struct vx e = { .code = VX(1, 0, 1, op), .bytes = 32 };
     vx_rr(a, e, d, k1, k2);
