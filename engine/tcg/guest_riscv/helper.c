@@ -201,7 +201,8 @@ static uint64_t load_reserved(struct riscv_cpu *c, uint64_t va, unsigned mo)
 
 static uint64_t store_conditional(struct riscv_cpu *c, uint64_t va, uint64_t value, unsigned mo)
 {
-    uint64_t expect = c->res_value;
+    /* Of an LR.D an SC.W compares the low half. */
+    uint64_t expect = (mo & MO_SIZE) == MO_32 ? (uint64_t)(int64_t)(int32_t)c->res_value : c->res_value;
     bool reserved;
 
     va = address(c, va);
@@ -230,11 +231,8 @@ uint64_t riscv_lr_d(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
 
 uint64_t riscv_sc_w(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
 {
-    struct riscv_cpu *c = cpu;
-
     UNUSED_C;
-    c->res_value = (uint64_t)(int64_t)(int32_t)c->res_value; /* after an LR.D */
-    return store_conditional(c, a, b, MO_32 | MO_SIGN);
+    return store_conditional(cpu, a, b, MO_32 | MO_SIGN);
 }
 
 uint64_t riscv_sc_d(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
