@@ -9,6 +9,7 @@
 #include "devices/registry.h"
 #include "engine/arch/riscv/cpu.h"
 #include "engine/arch/riscv/features.h"
+#include "engine/arch/riscv/pmu.h"
 #include "engine/core/fdt.h"
 #include "engine/core/vm.h"
 
@@ -204,6 +205,27 @@ static void add_power(struct tree *t, const char *name, const char *compatible, 
     fdt_node_end(t->f);
 }
 
+/* What the SBI's hardware events are to mhpmevent, and which counters count them; cycle and instret, bits 0 and 2, count
+ * theirs without being asked (binding perf/riscv,pmu). */
+static void add_pmu(struct tree *t)
+{
+    const struct riscv_cpu *cpu = t->b->vm->vcpus[0]->cpu;
+    static const uint32_t events[] = { RISCV_EVENT_CYCLES,  0, RISCV_EVENT_CYCLES,
+                                       RISCV_EVENT_INSTRET, 0, RISCV_EVENT_INSTRET };
+    static const uint32_t counters[] = { RISCV_EVENT_CYCLES,  RISCV_EVENT_CYCLES,
+                                         RISCV_HPM_MASK | 1,  RISCV_EVENT_INSTRET,
+                                         RISCV_EVENT_INSTRET, RISCV_HPM_MASK | 4 };
+
+    if (!RISCV_HAS(cpu->features, RISCV_EXT_ZIHPM)) {
+        return;
+    }
+    fdt_node_begin(t->f, "pmu");
+    fdt_str(t->f, "compatible", "riscv,pmu");
+    fdt_cells(t->f, "riscv,event-to-mhpmevent", events, ARRAY_LEN(events));
+    fdt_cells(t->f, "riscv,event-to-mhpmcounters", counters, ARRAY_LEN(counters));
+    fdt_node_end(t->f);
+}
+
 static void add_all(struct tree *t)
 {
     struct fdt *f = t->f;
@@ -219,6 +241,7 @@ static void add_all(struct tree *t)
     fdt_reg64(f, RV_RAM, t->b->cfg.memory);
     fdt_node_end(f);
     add_cpus(t);
+    add_pmu(t);
     add_soc(t);
     add_power(t, "poweroff", "syscon-poweroff", 0x5555);
     add_power(t, "reboot", "syscon-reboot", 0x7777);

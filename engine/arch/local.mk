@@ -10,4 +10,6 @@ libarch_a_SOURCES = \
 	engine/arch/riscv/features.h \
 	engine/arch/riscv/gdb.c \
 	engine/arch/riscv/gdb.h \
+	engine/arch/riscv/pmu.c \
+	engine/arch/riscv/pmu.h \
 	engine/arch/riscv/state.c

@@ -7,13 +7,15 @@ tests_isa_softfp_test_SOURCES = tests/isa/softfp_test.c
 tests_isa_softfp_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
 # The system half of the RISC-V guest, without a translator.
-check_PROGRAMS += tests/isa/riscv_sys_test tests/isa/riscv_mmu_test
-TESTS += tests/isa/riscv_sys_test tests/isa/riscv_mmu_test
+check_PROGRAMS += tests/isa/riscv_sys_test tests/isa/riscv_mmu_test tests/isa/riscv_ext_test
+TESTS += tests/isa/riscv_sys_test tests/isa/riscv_mmu_test tests/isa/riscv_ext_test
 riscv_hart = tests/isa/riscv_hart.c tests/isa/riscv_hart.h
 tests_isa_riscv_sys_test_SOURCES = tests/isa/riscv_sys_test.c $(riscv_hart)
 tests_isa_riscv_sys_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 tests_isa_riscv_mmu_test_SOURCES = tests/isa/riscv_mmu_test.c $(riscv_hart)
 tests_isa_riscv_mmu_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+tests_isa_riscv_ext_test_SOURCES = tests/isa/riscv_ext_test.c $(riscv_hart)
+tests_isa_riscv_ext_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
 # The .isa reader, the generated decoder, disassembler and random-instruction generator.
 check_PROGRAMS += tests/isa/gen_test tests/isa/gen_disas

@@ -106,6 +106,13 @@ uint64_t tcg_cas(void *hart, uint64_t va, uint64_t expect, uint64_t v, unsigned 
     return old;
 }
 
+void tcg_cas16(void *hart, uint64_t va, const uint64_t expect[2], const uint64_t v[2],
+               uint64_t old[2])
+{
+    old[0] = tcg_cas(hart, va, expect[0], v[0], MO_64);
+    old[1] = 0;
+}
+
 /* ---- a hart ---- */
 
 static void no_irq(struct vcpu *c)

@@ -15,7 +15,7 @@ struct warl {
 static const struct warl warl64[] = {
     { 0x105, ~0ull, 0 }, /* stvec: reserved mode is not taken */
     { 0x105, 0xffffffff80000005, 0xffffffff80000005 },
-    { 0x106, ~0ull, 7 },      /* scounteren */
+    { 0x106, ~0ull, 0xffffffff }, /* scounteren */
     { 0x10a, ~0ull, 0xf1 },   /* senvcfg: FIOM, CB* */
     { 0x140, ~0ull, ~0ull },  /* sscratch */
     { 0x141, ~0ull, ~1ull },  /* sepc */
@@ -24,14 +24,14 @@ static const struct warl warl64[] = {
     { 0x180, 8ull << 60 | 0xffffull << 44 | 5, 8ull << 60 | 0xffffull << 44 | 5 },
     { 0x301, 0, 0x800000000014112f },                 /* misa stays: ABCDFIMSU */
     { 0x302, ~0ull, 0xb3ff },                         /* medeleg */
-    { 0x303, ~0ull, 0x222 },                          /* mideleg */
-    { 0x304, ~0ull, 0xaaa },                       /* mie */
-    { 0x306, ~0ull, 7 },                           /* mcounteren */
+    { 0x303, ~0ull, 0x2222 },                          /* mideleg */
+    { 0x304, ~0ull, 0x2aaa },                       /* mie */
+    { 0x306, ~0ull, 0xffffffff },                           /* mcounteren */
     { 0x30a, ~0ull, 7ull << 61 | 0xf1 },            /* menvcfg: STCE, PBMTE, ADUE, CB*, FIOM */
-    { 0x320, ~0ull, 5 },                           /* mcountinhibit */
-    { 0x323, ~0ull, 0 },                           /* mhpmevent3 */
+    { 0x320, ~0ull, 0xfffffffd },                           /* mcountinhibit */
+    { 0x323, ~0ull, 0xfull << 60 },                           /* mhpmevent3 */
     { 0x341, 0x80000003, 0x80000002 },             /* mepc */
-    { 0xb03, ~0ull, 0 },                           /* mhpmcounter3 */
+    { 0xb03, ~0ull, ~0ull },                           /* mhpmcounter3 */
     { 0x3b0, ~0ull, (1ull << 54) - 1 },            /* pmpaddr0 */
     { 0x3a0, 0x62, 0 },                            /* pmpcfg0: W without R, reserved bits */
     { 0x300, ~0ull, 0x8000000a007e79aa },          /* mstatus */

@@ -26,7 +26,8 @@ enum {
     RISCV_IRQ_STI = 5,
     RISCV_IRQ_MTI = 7,
     RISCV_IRQ_SEI = 9,
-    RISCV_IRQ_MEI = 11
+    RISCV_IRQ_MEI = 11,
+    RISCV_IRQ_LCOFI = 13 /* Sscofpmf: an event counter overflowed */
 };
 
 struct vtimer;
@@ -57,6 +58,11 @@ struct riscv_cpu {
     uint64_t pmpaddr[RISCV_PMP_COUNT];
     /* written counters: value minus virtual clock base */
     uint64_t cycle_offset, instret_offset;
+    /* event counters (pmu.h), by number: 3 to 31 */
+    uint64_t hpmevent[32], hpmcounter[32];
+    uint64_t hpm_cycle_base, hpm_instret_base; /* when the active ones were up to date */
+    uint64_t mstateen[4]; /* Smstateen */
+    uint64_t mseccfg;     /* Zkr */
     uint64_t vstart, vl, vtype; /* vill is bit 63 of vtype, of RV32 too */
     uint8_t vxrm, vxsat;
 
@@ -72,7 +78,11 @@ struct riscv_cpu {
     /* GiB of virtual space (va >> 30) where the translator cached parts of superpages; */
     uint8_t n_superpages;
     uint64_t superpages[8]; /* more than 8: anywhere */
-    struct vtimer *stimer;  /* stimecmp */
+    uint32_t hpm_active;    /* event counters that count in this privilege */
+    bool hpm_by_mode;       /* ... and in another one others */
+    struct vtimer *hpm_timer;
+    _Atomic uint64_t hpm_overflow_at; /* what it was set to */
+    struct vtimer *stimer;            /* stimecmp */
     /* what the timer compares with: stimecmp, UINT64_MAX while menvcfg.STCE is 0 */
     _Atomic uint64_t stimer_at;
     /* mtime minus virtual time, in ticks: what the guest made of mtime (the board's timer owns and

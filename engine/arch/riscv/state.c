@@ -6,6 +6,7 @@
 #include "engine/arch/riscv/cpu.h"
 #include "engine/arch/riscv/features.h"
 #include "engine/arch/riscv/gdb.h"
+#include "engine/arch/riscv/pmu.h"
 #include "engine/arch/riscv/vector.h"
 #include "engine/core/clock.h"
 #include "engine/core/state.h"
@@ -65,6 +66,12 @@ static const struct st_field fields[] = {
     CPU_N(pmpaddr, ST_U64, RISCV_PMP_COUNT, "physical memory protection: addresses"),
     CPU(cycle_offset, ST_U64, "mcycle minus its base"),
     CPU(instret_offset, ST_U64, "minstret minus its base"),
+    CPU_N(hpmevent, ST_U64, 32, "events of the counters, by number; overflow at the top"),
+    CPU_N(hpmcounter, ST_U64, 32, "event counters, by number, as of their bases"),
+    CPU(hpm_cycle_base, ST_U64, "virtual time at which the event counters were up to date"),
+    CPU(hpm_instret_base, ST_U64, "instructions retired by then"),
+    CPU_N(mstateen, ST_U64, 4, "extension state that lower privileges may use"),
+    CPU(mseccfg, ST_U64, "machine security configuration"),
     CPU_V(vstart, ST_U64, 1, 0, "first vector element to execute"),
     CPU_V(vl, ST_U64, 1, 0, "vector length in elements"),
     CPU_V(vtype, ST_U64, 1, RISCV_VTYPE_VILL, "vector type; vill in bit 63"),
@@ -112,6 +119,7 @@ static int loaded(void *obj, struct err *e)
     c->pmp_used = count_pmp(c);
     riscv_vkey_update(c);
     riscv_stimecmp_changed(c);
+    riscv_pmu_loaded(c);
     return 0;
 }
 
@@ -203,6 +211,7 @@ static int init_hart(struct vcpu *v, const char *model, unsigned xlen, struct er
     c->xlen = (uint8_t)xlen;
     atomic_init(&c->stimer_at, UINT64_MAX);
     c->stimer = vtimer_new(v->vm->clock, on_stimer, c);
+    riscv_pmu_init(c);
     return 0;
 }
 
@@ -221,6 +230,7 @@ static void cpu_done(struct vcpu *v)
     struct riscv_cpu *c = v->cpu;
     vtimer_free(c->stimer);
     c->stimer = NULL;
+    riscv_pmu_done(c);
 }
 
 /* Privileged 1.12 §3.4: machine mode, MIE and MPRV 0; all else is ours to choose. */
@@ -249,6 +259,8 @@ static void cpu_reset(struct vcpu *v)
                 !RISCV_HAS(c->features, RISCV_EXT_SVADE);
     c->menvcfg = adue ? MENVCFG_ADUE : 0;
     riscv_stimecmp_changed(c);
+    riscv_pmu_pending(c, false);
+    riscv_pmu_loaded(c);
 }
 
 static void cpu_boot(struct vcpu *v, uint64_t pc, uint64_t arg0, uint64_t arg1, uint64_t arg2)

@@ -7,11 +7,14 @@
  * Runs on the vCPU's own thread.
  */
 #include "engine/arch/riscv/vector.h"
+#include "engine/arch/riscv/pmu.h"
 #include "engine/core/clock.h"
 #include "engine/core/vcpu.h"
 #include "engine/core/vm.h"
 #include "engine/tcg/guest_riscv/helper.h"
 #include "engine/tcg/guest_riscv/sys.h"
+
+#include <sys/random.h>
 
 enum {
     CSR_PLAIN = 1, /* writing changes nothing that translated code relies on */
@@ -68,17 +71,29 @@ static bool satp_ok(const struct riscv_cpu *c, unsigned n)
 }
 
 /* cycle, time, instret, hpmcounterN and their high halves (§3.1.11). */
-static bool counter_ok(const struct riscv_cpu *c, unsigned n)
+static bool counter_enabled(const struct riscv_cpu *c, unsigned n)
 {
     uint64_t bit = 1ull << (n & 31);
 
-    if (!has(c, RISCV_EXT_ZICNTR)) {
-        return false;
-    }
     if (c->priv < RISCV_M && !(c->mcounteren & bit)) {
         return false;
     }
     return c->priv != RISCV_U || !has(c, RISCV_EXT_S) || (c->scounteren & bit);
+}
+
+static bool counter_ok(const struct riscv_cpu *c, unsigned n)
+{
+    return has(c, RISCV_EXT_ZICNTR) && counter_enabled(c, n);
+}
+
+static bool hpmcounter_ok(const struct riscv_cpu *c, unsigned n)
+{
+    return has(c, RISCV_EXT_ZIHPM) && counter_enabled(c, n);
+}
+
+static bool scountovf_ok(const struct riscv_cpu *c, unsigned n)
+{
+    return has(c, RISCV_EXT_SSCOFPMF) && has_s(c, n);
 }
 
 static bool stimecmp_ok(const struct riscv_cpu *c, unsigned n)
@@ -262,6 +277,20 @@ static void vector_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64
     riscv_vkey_update(c);
 }
 
+/* Bits of the counters that this hart has: cycle, time, instret and the event counters. */
+static uint64_t counters_there(const struct riscv_cpu *c)
+{
+    return 7 | (has(c, RISCV_EXT_ZIHPM) ? RISCV_HPM_MASK : 0);
+}
+
+static void counteren_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    uint64_t *field = n >> 8 == 3 ? &c->mcounteren : &c->scounteren;
+
+    mask &= counters_there(c);
+    *field = (*field & ~mask) | (value & mask);
+}
+
 /* ---- counters: cycle and instret run at 1 GHz of virtual time ---- */
 
 static uint64_t counter_base(const struct riscv_cpu *c, unsigned n)
@@ -276,7 +305,9 @@ static uint64_t counter_base(const struct riscv_cpu *c, unsigned n)
 bool riscv_csr_uses_clock(unsigned n)
 {
     bool counter = n >= 0xb00 && n <= 0xc9f && (n & 0x7f) <= 0x1f;
-    return counter || n == 0x14d || n == 0x15d || n == 0x320 || n == 0x30a || n == 0x31a;
+    bool event = (n >= 0x323 && n <= 0x33f) || (n >= 0x723 && n <= 0x73f) || n == 0xda0;
+    return counter || event || n == 0x14d || n == 0x15d || n == 0x320 || n == 0x30a ||
+           n == 0x31a;
 }
 
 static uint64_t counter_read(const struct riscv_cpu *c, unsigned n)
@@ -324,9 +355,95 @@ static void mcountinhibit_write(struct riscv_cpu *c, unsigned n, uint64_t value,
 
     (void)n;
     (void)mask;
-    c->mcountinhibit = value & 5;
+    riscv_hpm_sync(c);
+    c->mcountinhibit = value & counters_there(c) & ~2ull;
     counter_write(c, 0, cycle, 0);
     counter_write(c, 2, instret, 0);
+    riscv_hpm_update(c);
+}
+
+/* ---- event counters (arch/riscv/pmu.h) ---- */
+
+static uint64_t retired(const struct riscv_cpu *c)
+{
+    void *cpu = (void *)(uintptr_t)c;
+    return tcg_counts(cpu) ? tcg_retired(cpu) : clock_now(c->vcpu->vm->clock);
+}
+
+void riscv_hpm_sync(struct riscv_cpu *c)
+{
+    if (c->hpm_active) {
+        riscv_pmu_sync(c, retired(c));
+    }
+}
+
+void riscv_hpm_update(struct riscv_cpu *c)
+{
+    riscv_pmu_update(c, retired(c));
+}
+
+/* Reading brings the counters up to date, which is no change of what they are. */
+static struct riscv_cpu *synced(const struct riscv_cpu *c)
+{
+    struct riscv_cpu *own = (struct riscv_cpu *)(uintptr_t)c;
+    riscv_hpm_sync(own);
+    return own;
+}
+
+static uint64_t hpmcounter_read(const struct riscv_cpu *c, unsigned n)
+{
+    return synced(c)->hpmcounter[n & 31];
+}
+
+static void hpmcounter_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)mask;
+    if (has(c, RISCV_EXT_ZIHPM)) {
+        riscv_hpm_sync(c);
+        c->hpmcounter[n & 31] = value;
+        riscv_hpm_update(c);
+    }
+}
+
+static uint64_t hpmevent_read(const struct riscv_cpu *c, unsigned n)
+{
+    return synced(c)->hpmevent[n & 31];
+}
+
+/* Other events than ours read back as none. */
+static void hpmevent_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    uint64_t filter = HPMEVENT_OF | HPMEVENT_MINH | (has(c, RISCV_EXT_S) ? HPMEVENT_SINH : 0) |
+                      (has(c, RISCV_EXT_U) ? HPMEVENT_UINH : 0);
+    uint64_t event = value & ~(0xffull << 56);
+
+    (void)mask;
+    if (!has(c, RISCV_EXT_ZIHPM)) {
+        return;
+    }
+    riscv_hpm_sync(c);
+    event = event == RISCV_EVENT_CYCLES || event == RISCV_EVENT_INSTRET ? event : 0;
+    c->hpmevent[n & 31] = event | (has(c, RISCV_EXT_SSCOFPMF) ? value & filter : 0);
+    riscv_hpm_update(c);
+}
+
+static bool has_overflow(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return has(c, RISCV_EXT_SSCOFPMF);
+}
+
+/* The overflow bits of all counters; a supervisor sees those that it may read. */
+static uint64_t scountovf_read(const struct riscv_cpu *c, unsigned n)
+{
+    const struct riscv_cpu *own = synced(c);
+    uint64_t v = 0;
+
+    (void)n;
+    for (unsigned i = 3; i < 32; i++) {
+        v |= (own->hpmevent[i] >> 63) << i;
+    }
+    return c->priv == RISCV_M ? v : v & c->mcounteren;
 }
 
 /* ---- interrupts ---- */
@@ -334,16 +451,22 @@ static void mcountinhibit_write(struct riscv_cpu *c, unsigned n, uint64_t value,
 static uint64_t mip_read(const struct riscv_cpu *c, unsigned n)
 {
     (void)n;
-    return riscv_mip(c) & (RV_IRQ_S | RV_IRQ_M);
+    return riscv_mip(c) & (riscv_irq_s(c) | RV_IRQ_M);
 }
 
 /* SEIP's written value is a latch of its own, or-ed with the interrupt controller's line. */
 static void mip_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
 {
     (void)n;
-    mask &= has(c, RISCV_EXT_S) ? RV_IRQ_S : 0;
+    mask &= riscv_irq_s(c);
     if (c->menvcfg & MENVCFG_STCE) {
         mask &= ~(1ull << RISCV_IRQ_STI);
+    }
+    if (mask & RV_IRQ_LCOFI) {
+        riscv_hpm_sync(c);
+        riscv_pmu_pending(c, value & RV_IRQ_LCOFI);
+        riscv_hpm_update(c);
+        mask &= ~RV_IRQ_LCOFI;
     }
     c->mip = (c->mip & ~mask) | (value & mask);
     tcg_interrupt_check(c);
@@ -356,13 +479,13 @@ static uint64_t sip_read(const struct riscv_cpu *c, unsigned n)
 
 static void sip_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
 {
-    mip_write(c, n, value, mask & c->mideleg & 1ull << RISCV_IRQ_SSI);
+    mip_write(c, n, value, mask & c->mideleg & (1ull << RISCV_IRQ_SSI | RV_IRQ_LCOFI));
 }
 
 static void mie_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
 {
     (void)n;
-    mask &= RV_IRQ_M | (has(c, RISCV_EXT_S) ? RV_IRQ_S : 0);
+    mask &= RV_IRQ_M | riscv_irq_s(c);
     c->mie = (c->mie & ~mask) | (value & mask);
     tcg_interrupt_check(c);
 }
@@ -382,7 +505,7 @@ static void mideleg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
 {
     (void)n;
     (void)mask;
-    c->mideleg = value & RV_IRQ_S;
+    c->mideleg = value & riscv_irq_s(c);
     tcg_interrupt_check(c);
 }
 
@@ -475,6 +598,77 @@ static void menvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
     }
 }
 
+/* ---- Smstateen: who may use senvcfg; nothing else that we have is under it ---- */
+
+#define STATEEN_ENVCFG (1ull << 62)
+#define STATEEN_SE (1ull << 63)
+
+static bool has_stateen(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return has(c, RISCV_EXT_SMSTATEEN);
+}
+
+static uint64_t mstateen_read(const struct riscv_cpu *c, unsigned n)
+{
+    return c->mstateen[n & 3];
+}
+
+static void mstateen_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    mask &= STATEEN_SE | ((n & 3) == 0 ? STATEEN_ENVCFG : 0);
+    c->mstateen[n & 3] = (c->mstateen[n & 3] & ~mask) | (value & mask);
+}
+
+/* All of sstateen reads as zero. */
+static bool sstateen_ok(const struct riscv_cpu *c, unsigned n)
+{
+    return has_stateen(c, n) && has_s(c, n) &&
+           (c->priv == RISCV_M || (c->mstateen[n & 3] & STATEEN_SE));
+}
+
+static bool senvcfg_ok(const struct riscv_cpu *c, unsigned n)
+{
+    return has_s(c, n) && (c->priv == RISCV_M || !has_stateen(c, n) ||
+                           (c->mstateen[0] & STATEEN_ENVCFG));
+}
+
+/* ---- Zkr: the entropy source ---- */
+
+#define MSECCFG_USEED (1ull << 8)
+#define MSECCFG_SSEED (1ull << 9)
+#define SEED_ES16 (2ull << 30)
+#define SEED_BIST 0ull
+
+static bool has_zkr(const struct riscv_cpu *c, unsigned n)
+{
+    (void)n;
+    return has(c, RISCV_EXT_ZKR);
+}
+
+static bool seed_ok(const struct riscv_cpu *c, unsigned n)
+{
+    uint64_t need = c->priv == RISCV_U ? MSECCFG_USEED : MSECCFG_SSEED;
+    return has_zkr(c, n) && (c->priv == RISCV_M || (c->mseccfg & need));
+}
+
+/* 16 bits of the host's entropy; "not now" should it have none. */
+static uint64_t seed_read(const struct riscv_cpu *c, unsigned n)
+{
+    uint16_t v;
+
+    (void)c;
+    (void)n;
+    return getrandom(&v, sizeof(v), GRND_NONBLOCK) == sizeof(v) ? SEED_ES16 | v : SEED_BIST;
+}
+
+static void mseccfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
+{
+    (void)n;
+    mask &= (has(c, RISCV_EXT_U) ? MSECCFG_USEED : 0) | (has(c, RISCV_EXT_S) ? MSECCFG_SSEED : 0);
+    c->mseccfg = (c->mseccfg & ~mask) | (value & mask);
+}
+
 /* A mode that is not there makes the whole write void (§4.1.11). Old translations stay usable under their ASID: the
  * guest must sfence.vma. */
 static void satp_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
@@ -537,10 +731,12 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
       "enabled interrupts among those delegated")                                              \
     X(0x105, 0x105, stvec, ANY, PLAIN, F(stvec), ALL, has_s, NULL, tvec_write,                 \
       "supervisor trap vector and its mode")                                                   \
-    X(0x106, 0x106, scounteren, ANY, PLAIN, F(scounteren), 7, has_s, NULL, NULL,               \
+    X(0x106, 0x106, scounteren, ANY, PLAIN, F(scounteren), 0, has_s, NULL, counteren_write,    \
       "counters that user mode may read")                                                      \
-    X(0x10a, 0x10a, senvcfg, ANY, PLAIN, F(senvcfg), 0, has_s, NULL, senvcfg_write,            \
+    X(0x10a, 0x10a, senvcfg, ANY, PLAIN, F(senvcfg), 0, senvcfg_ok, NULL, senvcfg_write,       \
       "user mode's environment: fences of I/O imply memory, cache-block instructions")         \
+    X(0x10c, 0x10f, sstateen, ANY, PLAIN, 0, 0, sstateen_ok, zero_read, ignore_write,          \
+      "extension state that user mode may use: all there is (Smstateen)")                      \
     X(0x140, 0x140, sscratch, ANY, PLAIN, F(sscratch), ALL, has_s, NULL, NULL,                 \
       "scratch of the supervisor's trap handler")                                              \
     X(0x141, 0x141, sepc, ANY, PLAIN, F(sepc), ALL, has_s, NULL, epc_write,                    \
@@ -568,18 +764,30 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
     X(0x304, 0x304, mie, ANY, 0, F(mie), 0, NULL, NULL, mie_write, "enabled interrupts")       \
     X(0x305, 0x305, mtvec, ANY, PLAIN, F(mtvec), ALL, NULL, NULL, tvec_write,                  \
       "machine trap vector and its mode")                                                      \
-    X(0x306, 0x306, mcounteren, ANY, PLAIN, F(mcounteren), 7, has_u, NULL, NULL,               \
+    X(0x306, 0x306, mcounteren, ANY, PLAIN, F(mcounteren), 0, has_u, NULL, counteren_write,    \
       "counters that lower privileges may read")                                               \
     X(0x30a, 0x30a, menvcfg, ANY, 0, F(menvcfg), 0, has_u, NULL, menvcfg_write,                \
       "environment of lower privileges: FIOM, CBIE, CBCFE, CBZE, PBMTE, ADUE, STCE")                                    \
+    X(0x30c, 0x30f, mstateen, ANY, PLAIN, 0, 0, has_stateen, mstateen_read, mstateen_write,    \
+      "extension state that lower privileges may use: SE0, ENVCFG (Smstateen)")                \
+    X(0x31c, 0x31f, mstateenh, RV32, PLAIN | HIGH, 0, 0, has_stateen, mstateen_read,           \
+      mstateen_write, "upper halves of mstateen")                                              \
     X(0x310, 0x310, mstatush, RV32, HIGH, 0, 0, NULL, zero_read, ignore_write,                 \
       "byte orders: little-endian, fixed")                                                     \
     X(0x31a, 0x31a, menvcfgh, RV32, HIGH, F(menvcfg), 0, has_u, NULL, menvcfg_write,           \
       "upper half of menvcfg")                                                                 \
     X(0x320, 0x320, mcountinhibit, ANY, PLAIN, F(mcountinhibit), 0, NULL, NULL,                \
       mcountinhibit_write, "stops cycle or instret")                                           \
-    X(0x323, 0x33f, mhpmevent, ANY, PLAIN, 0, 0, NULL, zero_read, ignore_write,                \
-      "event selectors: none")                                                                 \
+    X(0x323, 0x33f, mhpmevent, ANY, 0, 0, 0, NULL, hpmevent_read, hpmevent_write,              \
+      "event selectors: 0 none, 1 cycles, 2 instructions; overflow and filter (Sscofpmf)")     \
+    X(0x723, 0x73f, mhpmeventh, RV32, HIGH, 0, 0, has_overflow, hpmevent_read, hpmevent_write, \
+      "upper halves of the event selectors")                                                   \
+    X(0x747, 0x747, mseccfg, ANY, PLAIN, F(mseccfg), 0, has_zkr, NULL, mseccfg_write,          \
+      "machine security: SSEED, USEED")                                                        \
+    X(0x757, 0x757, mseccfgh, RV32, PLAIN | HIGH, F(mseccfg), 0, has_zkr, NULL, mseccfg_write, \
+      "upper half of mseccfg")                                                                 \
+    X(0x015, 0x015, seed, ANY, PLAIN, 0, 0, seed_ok, seed_read, ignore_write,                  \
+      "entropy source; must be written to be read (Zkr)")                                      \
     X(0x340, 0x340, mscratch, ANY, PLAIN, F(mscratch), ALL, NULL, NULL, NULL,                  \
       "scratch of the machine's trap handler")                                                 \
     X(0x341, 0x341, mepc, ANY, PLAIN, F(mepc), ALL, NULL, NULL, epc_write,                     \
@@ -601,21 +809,21 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
       "cycles: nanoseconds of virtual time")                                                   \
     X(0xb02, 0xb02, minstret, ANY, PLAIN, 0, 0, NULL, counter_read, counter_write,             \
       "instructions retired, estimated as one a cycle")                                        \
-    X(0xb03, 0xb1f, mhpmcounter, ANY, PLAIN, 0, 0, NULL, zero_read, ignore_write,              \
-      "event counters: none")                                                                  \
+    X(0xb03, 0xb1f, mhpmcounter, ANY, 0, 0, 0, NULL, hpmcounter_read, hpmcounter_write,        \
+      "event counters")                                                                        \
     X(0xb80, 0xb80, mcycleh, RV32, PLAIN | HIGH, 0, 0, NULL, counter_read, counter_write,      \
       "upper half of mcycle")                                                                  \
     X(0xb82, 0xb82, minstreth, RV32, PLAIN | HIGH, 0, 0, NULL, counter_read, counter_write,    \
       "upper half of minstret")                                                                \
-    X(0xb83, 0xb9f, mhpmcounterh, RV32, PLAIN | HIGH, 0, 0, NULL, zero_read, ignore_write,     \
+    X(0xb83, 0xb9f, mhpmcounterh, RV32, HIGH, 0, 0, NULL, hpmcounter_read, hpmcounter_write,   \
       "upper halves of the event counters")                                                    \
     X(0xc00, 0xc00, cycle, ANY, 0, 0, 0, counter_ok, counter_read, NULL, "mcycle, readable")   \
     X(0xc01, 0xc01, time, ANY, 0, 0, 0, counter_ok, time_read, NULL,                           \
       "wall clock of the machine, in ticks of the timebase")                                   \
     X(0xc02, 0xc02, instret, ANY, 0, 0, 0, counter_ok, counter_read, NULL,                     \
       "minstret, readable")                                                                    \
-    X(0xc03, 0xc1f, hpmcounter, ANY, 0, 0, 0, counter_ok, zero_read, NULL,                     \
-      "event counters: none")                                                                  \
+    X(0xc03, 0xc1f, hpmcounter, ANY, 0, 0, 0, hpmcounter_ok, hpmcounter_read, NULL,            \
+      "event counters, readable")                                                              \
     X(0xc20, 0xc22, vl_vtype_vlenb, ANY, 0, 0, 0, vector_on, vector_read, NULL,                \
       "vector length, type, and bytes of a vector register")                                   \
     X(0xc80, 0xc80, cycleh, RV32, HIGH, 0, 0, counter_ok, counter_read, NULL,                  \
@@ -624,8 +832,10 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
       "upper half of time")                                                                    \
     X(0xc82, 0xc82, instreth, RV32, HIGH, 0, 0, counter_ok, counter_read, NULL,                \
       "upper half of instret")                                                                 \
-    X(0xc83, 0xc9f, hpmcounterh, RV32, HIGH, 0, 0, counter_ok, zero_read, NULL,                \
+    X(0xc83, 0xc9f, hpmcounterh, RV32, HIGH, 0, 0, hpmcounter_ok, hpmcounter_read, NULL,       \
       "upper halves of the event counters")                                                    \
+    X(0xda0, 0xda0, scountovf, ANY, 0, 0, 0, scountovf_ok, scountovf_read, NULL,               \
+      "which event counters overflowed (Sscofpmf)")                                            \
     X(0xf11, 0xf13, mvendorid, ANY, 0, 0, 0, NULL, zero_read, NULL,                            \
       "vendor, architecture and implementation: not stated")                                   \
     X(0xf14, 0xf14, mhartid, ANY, 0, 0, 0, NULL, mhartid_read, NULL, "number of this hart")    \
@@ -693,11 +903,13 @@ static uint64_t csr_window(const struct riscv_cpu *c, const struct csr *row, uin
     return (uint64_t)(int64_t)(int32_t)(whole >> (row->flags & CSR_HIGH ? 32 : 0));
 }
 
+enum { CSR_SEED = 0x015 };
+
 bool riscv_csr_get(struct riscv_cpu *c, unsigned n, uint64_t *value)
 {
     const struct csr *row = csr_find(c, n);
 
-    if (!row) {
+    if (!row || n == CSR_SEED) { /* seed: reading alone is illegal */
         return false;
     }
     *value = csr_window(c, row, csr_whole(c, row, n));

@@ -23,6 +23,30 @@ enum {
 #define RV_IRQ_S ((1ull << RISCV_IRQ_SSI) | (1ull << RISCV_IRQ_STI) | (1ull << RISCV_IRQ_SEI))
 #define RV_IRQ_M ((1ull << RISCV_IRQ_MSI) | (1ull << RISCV_IRQ_MTI) | (1ull << RISCV_IRQ_MEI))
 
+#define RV_IRQ_LCOFI (1ull << RISCV_IRQ_LCOFI)
+
+/* Interrupts of the supervisor that this hart has. */
+static inline uint64_t riscv_irq_s(const struct riscv_cpu *c)
+{
+    return !RISCV_HAS(c->features, RISCV_EXT_S)          ? 0
+           : RISCV_HAS(c->features, RISCV_EXT_SSCOFPMF) ? RV_IRQ_S | RV_IRQ_LCOFI
+                                                         : RV_IRQ_S;
+}
+
+/* Event counters: riscv_pmu_sync() and riscv_pmu_update() with this engine's count of instructions. csr.c */
+void riscv_hpm_sync(struct riscv_cpu *c);
+void riscv_hpm_update(struct riscv_cpu *c);
+/* The privilege becomes `priv`, seen by counters that do not count in every mode. */
+static inline void riscv_set_priv(struct riscv_cpu *c, unsigned priv)
+{
+    if (c->hpm_by_mode && priv != c->priv) {
+        riscv_hpm_sync(c);
+        c->priv = (uint8_t)priv;
+        riscv_hpm_update(c);
+    }
+    c->priv = (uint8_t)priv;
+}
+
 /* Address translation scheme and ASID as in satp, in the low bits: the tag of a translation. 0 when
  * nothing is translated. */
 static inline uint64_t riscv_satp_tag(const struct riscv_cpu *c)

@@ -73,7 +73,7 @@ static void enter_s(struct riscv_cpu *c, const struct trap *t)
     c->sepc = c->pc;
     c->stval = t->tval;
     c->pc = vector(c, c->stvec, t);
-    c->priv = RISCV_S;
+    riscv_set_priv(c, RISCV_S);
 }
 
 static void enter_m(struct riscv_cpu *c, const struct trap *t)
@@ -87,7 +87,7 @@ static void enter_m(struct riscv_cpu *c, const struct trap *t)
     c->mepc = c->pc;
     c->mtval = t->tval;
     c->pc = vector(c, c->mtvec, t);
-    c->priv = RISCV_M;
+    riscv_set_priv(c, RISCV_M);
 }
 
 static void trap(struct riscv_cpu *c, const struct trap *t)
@@ -131,7 +131,8 @@ uint64_t riscv_interrupts_ready(const struct riscv_cpu *c)
 bool riscv_tcg_interrupt(void *cpu)
 {
     static const uint8_t priority[] = { RISCV_IRQ_MEI, RISCV_IRQ_MSI, RISCV_IRQ_MTI,
-                                        RISCV_IRQ_SEI, RISCV_IRQ_SSI, RISCV_IRQ_STI };
+                                        RISCV_IRQ_SEI, RISCV_IRQ_SSI, RISCV_IRQ_STI,
+                                        RISCV_IRQ_LCOFI };
     struct riscv_cpu *c = cpu;
     uint64_t ready = riscv_interrupts_ready(c);
 
@@ -163,7 +164,7 @@ static void return_to(struct riscv_cpu *c, unsigned priv, uint64_t epc)
     if (priv != RISCV_M) {
         c->mstatus &= ~MSTATUS_MPRV;
     }
-    c->priv = (uint8_t)priv;
+    riscv_set_priv(c, priv);
     c->pc = return_pc(c, epc);
     tcg_mode_changed(c);
     if (riscv_interrupts_ready(c)) {
