@@ -7,6 +7,7 @@
  * evicted; its entry is patched to leave to the dispatcher, so that no list of incoming links is needed.
  */
 #include "engine/tcg/internal.h"
+#include "engine/tcg/tier2.h"
 
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -41,6 +42,7 @@ int cache_init(struct tcg_vm *t, struct err *e)
 
 static void free_block(struct tcg_block *b)
 {
+    free(b->entries);
     free(b->exits);
     free(b->sites);
     free(b->counts);
@@ -160,7 +162,7 @@ static void page_remove(struct tcg_page *p, struct tcg_block *b, uint64_t gpa_pa
     }
 }
 
-static struct tcg_page *page_of(struct tcg_vm *t, uint64_t gpa)
+struct tcg_page *cache_page_of(struct tcg_vm *t, uint64_t gpa)
 {
     const struct mem_range *r = mem_find(t->vm->mem, gpa);
     return r ? cache_page(t, r, gpa) : NULL;
@@ -172,10 +174,13 @@ static void retire(struct tcg_vm *t, struct tcg_block *b)
     if (atomic_exchange(&b->invalid, true)) {
         return;
     }
+    if (t->tier2) {
+        tier2_retired(t, b);
+    }
     unhash(t, b);
     uint64_t pages[2] = { b->gpa & ~PAGE_MASK, b->gpa_page2 };
     for (unsigned i = 0; i < 2; i++) {
-        struct tcg_page *p = pages[i] == UINT64_MAX ? NULL : page_of(t, pages[i]);
+        struct tcg_page *p = pages[i] == UINT64_MAX ? NULL : cache_page_of(t, pages[i]);
         if (p) {
             page_remove(p, b, pages[i]);
             page_union(p, pages[i]);
@@ -381,7 +386,7 @@ bool cache_invalidate(struct tcg_vm *t, uint64_t gpa, uint64_t n)
     }
     uint64_t end = gpa + n - 1;
     for (uint64_t page = gpa & ~PAGE_MASK;; page += MEM_PAGE_SIZE) {
-        struct tcg_page *p = page_of(t, page);
+        struct tcg_page *p = cache_page_of(t, page);
         if (p && cache_page_has_code(p)) {
             uint64_t from = page < gpa ? gpa & PAGE_MASK : 0;
             uint64_t to = end - page < PAGE_MASK ? end - page : PAGE_MASK;

@@ -62,6 +62,8 @@ struct tcg_space {
 
 /* ---- blocks ---- */
 
+struct tier2;
+
 struct tcg_block;
 
 struct tcg_exit {
@@ -96,6 +98,12 @@ struct tcg_block {
     uint64_t granules;     /* 64-byte pieces of the page it was made from */
     uint64_t granules2;
     struct tcg_block *forward; /* invalid: entry jumps on to this newer block, or NULL */
+    struct tcg_block *tier2;   /* the region that its entry leads to, or NULL */
+    struct tcg_block **entries; /* of a region: the blocks that lead to it, NULL where they are gone */
+    uint32_t n_entries;
+    _Atomic uint8_t heat;      /* samples */
+    uint8_t refusals;          /* times that no region came of it */
+    bool asked;                /* part of a job */
     uint32_t n_exits, n_sites;
     uint16_t n_insns;
     struct tcg_exit *exits;
@@ -153,6 +161,7 @@ struct tcg_vm {
     uint64_t serial;              /* of the block inserted last */
     struct tcg_stats stats;
     void *host_data;              /* the back end's own, freed with free() */
+    struct tier2 *tier2;          /* tier2.c; NULL: off */
 
     /* Exclusive sections (tcg.c). */
     pthread_mutex_t excl_lock;
@@ -191,7 +200,7 @@ struct tcg_vcpu {
     void *host_scratch;           /* the back end's own, freed with free() */
     int32_t interp_insn;          /* instruction running under the interpreter */
     const struct tcg_block *interp_block;
-    _Atomic bool kicked;
+    _Atomic bool kicked, sample;  /* asked: leave run(); tell where you are */
     bool single;                  /* the debugger wants one instruction */
     bool one_insn;                /* being looked for: a block of one instruction */
     /* Under an instruction clock (icount.c). */
@@ -216,7 +225,7 @@ struct tcg_vcpu {
     int64_t budget;               /* instructions that may run before the dispatcher must look */
     struct tcg_space *space;
     _Atomic uint32_t exit_req;
-    uint32_t pad;
+    uint32_t mxcsr;               /* scratch: x86's FP status on its way to memory */
     _Alignas(64) uint8_t cpu[];   /* the architectural state */
 };
 
@@ -246,6 +255,7 @@ static inline uint32_t tcg_block_mode(const struct tcg_vcpu *v, const struct tcg
 {
     return v->mode_code | (f->tag & TLB_SLOW ? 0x80000000u : 0) | (v->one_insn ? 0x40000000u : 0);
 }
+void tcg_make_ir(const struct tcg_guest *g, struct tcg_trans *t, unsigned max, uint64_t *granules);
 struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f);
 
 /* ---- cache.c: blocks by physical address, linking, invalidation, eviction ---- */
@@ -284,6 +294,8 @@ struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host);
 void cache_forward(struct tcg_vm *t, struct tcg_block *stale, struct tcg_block *to);
 /* Block and instruction of a host return address. Offsets are page-relative. */
 bool cache_site(struct tcg_vm *t, uint64_t host, int32_t *insn);
+/* The record of guest RAM's page at gpa, or NULL. */
+struct tcg_page *cache_page_of(struct tcg_vm *t, uint64_t gpa);
 /* Does the page hold translated code in the 64-byte pieces given by mask? */
 static inline bool cache_page_has_code(const struct tcg_page *p)
 {
@@ -318,6 +330,7 @@ static inline unsigned jc_index(uint64_t pc)
 
 /* host_X/: compiles v->ir into the code buffer. Fills code, code_size, exits, sites. Returns the bytes used, 0 when `room` is
  * too small or the block too complex (caller retries with fewer instructions). */
+struct t2_work;
 struct tcg_host_ops {
     const char *name;
     bool (*supported)(void);
@@ -330,6 +343,12 @@ struct tcg_host_ops {
     /* Makes an invalid block's entry leave to the dispatcher (enter() returns TCG_EXIT_STALE, host_ra tells the
      * block), or jump on to a newer block's code when forward is not NULL. One aligned 8-byte store. */
     void (*kill)(struct tcg_vm *t, struct tcg_block *b, const struct tcg_block *forward);
+    /* The second tier (tier2.h); region is NULL where there is none. Compiles w->ir into w->code; false when it is too much. */
+    bool (*region)(struct tcg_vm *t, struct t2_work *w);
+    /* Copies it into the code buffer and makes exits and sites of w->block fit. */
+    void (*place)(struct tcg_vm *t, struct t2_work *w, uint32_t at);
+    /* Makes the entry of a valid block jump to an offset of the code buffer; 0: makes it what it was. */
+    void (*redirect)(struct tcg_vm *t, struct tcg_block *b, uint32_t to);
 };
 #define TCG_EXIT_STALE ((struct tcg_exit *)1)
 extern const struct tcg_host_ops tcg_host_x86_64;

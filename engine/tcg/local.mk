@@ -24,6 +24,10 @@ libtcg_a_SOURCES = \
 	engine/tcg/stats.c \
 	engine/tcg/tcg.c \
 	engine/tcg/tcg.h \
+	engine/tcg/tier2.c \
+	engine/tcg/tier2.h \
+	engine/tcg/tier2_region.c \
+	engine/tcg/tier2_region.h \
 	engine/tcg/tlb.c \
 	engine/tcg/translate.c \
 	engine/tcg/host_x86_64/alu.c \
@@ -33,6 +37,8 @@ libtcg_a_SOURCES = \
 	engine/tcg/host_x86_64/atomic.c \
 	engine/tcg/host_x86_64/hostops.c \
 	engine/tcg/host_x86_64/memory.c \
+	engine/tcg/host_x86_64/region.c \
+	engine/tcg/host_x86_64/region_fp.c \
 	engine/tcg/host_x86_64/regs.c \
 	engine/tcg/host_x86_64/target.c \
 	engine/tcg/host_x86_64/target.h \

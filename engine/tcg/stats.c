@@ -6,6 +6,7 @@
  * Main thread. Counters of a vCPU are written by its own thread and read here as they are: a figure may be a moment old.
  */
 #include "engine/tcg/internal.h"
+#include "engine/tcg/tier2.h"
 
 #include "engine/base/buf.h"
 #include "engine/base/mem.h"
@@ -114,6 +115,7 @@ void tcg_stats(struct vm *vm, struct buf *out)
     buf_printf(
         out, "table_bytes %" PRIu64 " bytes of host memory for all tables of the translator\n",
         tables);
+    tier2_stats(t, out);
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         const struct tcg_vcpu *v = t->vcpus[i];
         char prefix[32];

@@ -4,6 +4,7 @@
  * and struct engine_ops.
  */
 #include "engine/tcg/internal.h"
+#include "engine/tcg/tier2.h"
 
 #include "engine/base/buf.h"
 #include "engine/base/log.h"
@@ -39,6 +40,9 @@ static void run_begin(struct tcg_vcpu *v)
     }
     t->running++;
     pthread_mutex_unlock(&t->excl_lock);
+    if (t->tier2) {
+        tier2_running(t);
+    }
 }
 
 static void run_end(struct tcg_vcpu *v)
@@ -271,7 +275,7 @@ static struct tcg_block *link_target(const struct tcg_vcpu *v, const struct tcg_
     const struct tcg_block *s = from->block;
     /* pc_page of the target must equal that of the exit. */
     if (!from->patch || from->to || (pc & ~4095ull) != v->pc_page || from->off < 0 ||
-        from->off >= 4096 || b->mode != s->mode) {
+        from->off >= 4096 || b->mode != (s->mode & ~T2_MODE)) {
         return NULL;
     }
     if (!b->uses_variant) {
@@ -306,6 +310,9 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
             struct tcg_block *to = from && evictions == t->stats.evictions ? link_target(v, from, pc, b) : NULL;
             if (to) {
                 cache_link(t, from, to);
+            }
+            if (t->config.tier2 == TCG_TIER2_FORCE && t->tier2) {
+                tier2_force(v, first);
             }
         }
     } else {
@@ -536,6 +543,9 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
     }
     for (;;) {
         if (atomic_load_explicit(&v->exit_req, memory_order_relaxed)) {
+            if (v->tcg->tier2 && !debug && atomic_load_explicit(&v->sample, memory_order_relaxed)) {
+                tier2_sample(v, from);
+            }
             from = NULL;
             if (serve_requests(v)) {
                 break;
@@ -603,6 +613,7 @@ static int tcg_vm_init(struct vm *vm, struct err *e)
     }
     pthread_mutex_init(&t->excl_lock, NULL);
     pthread_cond_init(&t->excl_cond, NULL);
+    tier2_init(t);
     vm->engine_data = t;
     return 0;
 }
@@ -611,6 +622,7 @@ static void tcg_vm_done(struct vm *vm)
 {
     struct tcg_vm *t = vm->engine_data;
     if (t) {
+        tier2_done(t);
         cache_done(t);
         icount_done(t);
         pthread_mutex_destroy(&t->excl_lock);
@@ -649,6 +661,7 @@ static void tcg_vcpu_done(struct vcpu *c)
         return;
     }
     struct tcg_vm *t = v->tcg;
+    tier2_stop(t);
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         if (t->vcpus[i] == v) {
             t->vcpus[i] = t->vcpus[--t->n_vcpus];

@@ -16,6 +16,14 @@ enum tcg_backend {
 };
 
 /* vm->engine_config; zeroes mean defaults. */
+/* The second tier: hot loops compiled again in the background. */
+enum tcg_tier2 {
+    TCG_TIER2_DEFAULT,
+    TCG_TIER2_OFF,
+    TCG_TIER2_ON,
+    TCG_TIER2_FORCE /* every block at once, on the vCPU's thread (tests) */
+};
+
 struct tcg_config {
     size_t cache_size;      /* bytes of host code at most; default 64 MiB, at least 1 MiB */
     enum tcg_backend backend;
@@ -23,10 +31,11 @@ struct tcg_config {
     bool icount;            /* virtual time is the number of instructions executed (docs/guide/icount.md) */
     unsigned icount_shift;  /* ... times 2^shift ns, at most 10 */
     unsigned host_features_off; /* what of the host's vector features stays unused (tests): 1 all, 2 AVX-512 ... as in host_x86_64/target.h */
+    enum tcg_tier2 tier2;
     bool check;             /* verify the IR after every pass (tests) */
 };
 
-/* Log letters: i guest code in, o IR, h host code (bytes), e exceptions and interrupts, t TLB fills, b blocks run. */
+/* Log letters: i guest code in, o IR, h host code (bytes), e exceptions and interrupts, t TLB fills, b blocks run, 2 regions of the second tier. */
 extern const struct engine_ops tcg_engine_ops;
 
 #endif

@@ -133,10 +133,8 @@ void tcg_variant_set(struct tcg_trans *t, uint32_t value)
     t->variant = value;
 }
 
-/* Translates up to max instructions from t->start into t->ir. */
-static void make_ir(struct tcg_vcpu *v, struct tcg_trans *t, unsigned max, struct tcg_block *b)
+void tcg_make_ir(const struct tcg_guest *g, struct tcg_trans *t, unsigned max, uint64_t *granules)
 {
-    const struct tcg_guest *g = v->tcg->guest;
     int32_t off = t->start;
     ir_start(t->ir, g->globals, g->n_globals, g->pc_offset);
     memset(t->seen, 0, sizeof(t->seen));
@@ -144,11 +142,11 @@ static void make_ir(struct tcg_vcpu *v, struct tcg_trans *t, unsigned max, struc
     t->guest = 0;
     t->straddles = false;
     t->variant_known = t->variant_used = false;
-    b->granules = 0;
+    *granules = 0;
     for (;;) {
         unsigned bit = (unsigned)off / 2, last = (unsigned)off + g->insn_max - 1;
         t->seen[bit / 64] |= 1ull << bit % 64;
-        b->granules |= 1ull << off / 64 | 1ull << (last < PAGE ? last / 64 : 63);
+        *granules |= 1ull << off / 64 | 1ull << (last < PAGE ? last / 64 : 63);
         t->off = off;
         ir_insn(t->ir, off);
         t->insns++;
@@ -226,7 +224,7 @@ static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, 
                   bool may_evict, uint64_t pc)
 {
     for (;; max = max > 1 ? max / 2 : 1) {
-        make_ir(v, t, max, b);
+        tcg_make_ir(v->tcg->guest, t, max, &b->granules);
         if (t->ir->overflow) {
             continue; /* a single instruction never overflows: guests emit a bounded number of ops each */
         }

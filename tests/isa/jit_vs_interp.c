@@ -89,10 +89,12 @@ struct machine {
     struct riscv_cpu *cpu;
 };
 
-static void make(struct machine *m, enum tcg_backend backend, unsigned xlen, struct loop *loop)
+static void make(struct machine *m, enum tcg_backend backend, enum tcg_tier2 tier2, unsigned xlen,
+                 struct loop *loop)
 {
     struct err e = ERR_INIT;
-    m->config = (struct tcg_config){ .cache_size = 1u << 20, .backend = backend, .check = true };
+    m->config = (struct tcg_config){ .cache_size = 1u << 20, .backend = backend, .check = true,
+                                     .tier2 = tier2 };
     bus_lock_init(&m->lock);
     m->stop = NULL;
     if (vm_new("case", xlen == 64 ? &riscv64_arch : &riscv32_arch, &tcg_engine_ops, loop,
@@ -334,7 +336,7 @@ static void show(const struct program *p, unsigned start, isa_features features,
 int main(int argc, char **argv)
 {
     uint64_t seed = 1, from = 0, count = 1000, xlen = 64;
-    bool verbose = false;
+    bool verbose = false, tier2 = false;
     for (int i = 1; i < argc; i++) {
         uint64_t *to = strcmp(argv[i], "--seed") == 0    ? &seed
                        : strcmp(argv[i], "--from") == 0  ? &from
@@ -343,6 +345,8 @@ int main(int argc, char **argv)
                                                          : NULL;
         if (to && i + 1 < argc) {
             *to = strtoull(argv[++i], NULL, 0);
+        } else if (strcmp(argv[i], "--tier2") == 0) {
+            tier2 = true;
         } else {
             verbose = true;
         }
@@ -353,11 +357,11 @@ int main(int argc, char **argv)
     uint64_t passed = 0, failed = 0, loops = 0;
     log_init("jit_vs_interp", LOG_DEBUG, 2);
     if (verbose) {
-        log_set_trace("ioeh");
+        log_set_trace("ioeh2");
     }
     signal(SIGALRM, on_alarm);
-    make(&jit, TCG_JIT, (unsigned)xlen, loop);
-    make(&interp, TCG_INTERP, (unsigned)xlen, loop);
+    make(&jit, TCG_JIT, tier2 ? TCG_TIER2_FORCE : TCG_TIER2_OFF, (unsigned)xlen, loop);
+    make(&interp, TCG_INTERP, TCG_TIER2_OFF, (unsigned)xlen, loop);
     isa_features features = riscv_isa_of(jit.cpu);
     printf("seed %" PRIu64 ", cases %" PRIu64 " to %" PRIu64 ", RV%" PRIu64 "\n", seed, from,
            from + count - 1, xlen);

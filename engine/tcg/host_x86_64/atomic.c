@@ -177,7 +177,8 @@ void gen_atomic_stub(struct ra *r, const struct fixup *f)
     }
     x_mov_imm(&r->a, RAX, f->fp_fn);
     x_call(&r->a, r->th->reads);
-    r->sites[r->n_sites++] = (struct tcg_site){ r->a.at, f->insn };
+    r->insn = f->insn;
+    gen_site(r);
     vec_reload(r, f->snapshot);
     x_jmp(&r->a, f->back);
 }

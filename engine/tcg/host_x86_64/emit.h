@@ -25,7 +25,10 @@ struct asm_buf {
     uint32_t at;    /* next byte */
     uint32_t end;
     bool full;
+    uint32_t *relocs;  /* where displacements to below X_RELOC_BELOW stand, when the code will move; or NULL */
+    uint32_t n_relocs, max_relocs;
 };
+#define X_RELOC_BELOW 8192u
 
 static inline void x_8(struct asm_buf *a, unsigned v)
 {
@@ -130,6 +133,16 @@ static inline void x_vex(struct asm_buf *a, unsigned map, unsigned pp, unsigned 
     x_8(a, op);
     x_8(a, 0xc0 | (reg & 7) << 3 | (rm & 7));
 }
+/* The same with rm = [base + disp]; base is not R12. */
+static inline void x_vex_m(struct asm_buf *a, unsigned map, unsigned pp, unsigned w, unsigned op, unsigned reg,
+                           unsigned vvvv, unsigned base, int32_t disp)
+{
+    x_8(a, 0xc4);
+    x_8(a, (~reg & 8) << 4 | 0x40 | (~base & 8) << 2 | map);
+    x_8(a, w << 7 | (~vvvv & 15) << 3 | pp);
+    x_8(a, op);
+    x_modrm_mem(a, reg, base, disp);
+}
 
 static inline void x_mov_imm(struct asm_buf *a, unsigned reg, uint64_t v)
 {
@@ -176,6 +189,13 @@ static inline void x_alu_mem_imm(struct asm_buf *a, unsigned n, unsigned w, unsi
 static inline uint32_t x_rel(struct asm_buf *a, uint32_t to)
 {
     uint32_t where = a->at;
+    if (a->relocs && to < X_RELOC_BELOW) {
+        if (a->n_relocs < a->max_relocs) {
+            a->relocs[a->n_relocs++] = where;
+        } else {
+            a->full = true;
+        }
+    }
     x_32(a, to - (where + 4));
     return where;
 }

@@ -14,9 +14,7 @@ static bool linkable(const struct ir_exit *x)
 
 static struct fixup *exit_fixup(struct ra *r, unsigned exit, uint32_t jump)
 {
-    struct fixup *f = &r->fixups[r->n_fixups++];
-    memset(f, 0, sizeof(*f));
-    f->kind = FIX_EXIT;
+    struct fixup *f = new_fixup(r, FIX_EXIT);
     f->exit = (uint16_t)exit;
     f->jump = jump;
     return f;
@@ -44,7 +42,12 @@ void gen_budget(struct ra *r, const struct ir_op *op)
 
 void gen_brcond(struct ra *r, const struct ir_op *op)
 {
+    int piece = region_target(r, (unsigned)op->imm);
     gen_compare(r, op);
+    if (piece >= 0) {
+        region_jump(r, cc_of[op->cond], (unsigned)piece);
+        return;
+    }
     x_align_patch(&r->a, 2);
     uint32_t at = x_jcc(&r->a, cc_of[op->cond], r->a.at);
     exit_fixup(r, (unsigned)op->imm, at);
@@ -93,27 +96,35 @@ static void cross_page(struct ra *r, int32_t off)
 /* Leaves to the dispatcher, naming the exit. */
 static void leave_by(struct ra *r, unsigned exit)
 {
-    x_mov_imm(&r->a, RAX, (uint64_t)(uintptr_t)&r->b->exits[exit]);
+    x_mov_imm(&r->a, RAX, (uint64_t)(uintptr_t)&r->b->exits[r->exit_base + exit]);
     x_jmp(&r->a, r->th->leave);
 }
 
 void gen_exit(struct ra *r, const struct ir_op *op)
 {
     const struct ir_exit *x = &r->ir->exits[op->imm];
-    if (x->kind == IR_EXIT_LOOKUP) {
+    int piece = region_target(r, (unsigned)op->imm);
+    if (piece >= 0) {
+        region_jump(r, -1, (unsigned)piece);
+    } else if (x->kind == IR_EXIT_LOOKUP) {
+        region_leave(r);
         lookup(r);
     } else if (x->kind == IR_EXIT_INDIRECT) {
         unsigned pc = ra_use_reg(r, x->ref);
-        if (pc == RAX || pc == RDX) {
+        if (r->region || pc == RAX || pc == RDX) {
             x_rr(&r->a, 0x8b | X_W, RCX, pc);
             pc = RCX;
         }
+        region_leave(r);
         jump_cache(r, pc);
+    } else if (linkable(x) && r->region) {
+        exit_fixup(r, (unsigned)op->imm, x_jmp(&r->a, r->a.at));
     } else if (linkable(x)) {
         x_align_patch(&r->a, 1);
         uint32_t at = x_jmp(&r->a, r->a.at);
         exit_fixup(r, (unsigned)op->imm, at);
     } else {
+        region_leave(r);
         cross_page(r, x->off);
     }
 }
@@ -121,18 +132,24 @@ void gen_exit(struct ra *r, const struct ir_op *op)
 void gen_exit_stub(struct ra *r, const struct fixup *f)
 {
     const struct ir_exit *x = &r->ir->exits[f->exit];
-    struct tcg_exit *out = &r->b->exits[f->exit];
+    struct tcg_exit *out = &r->b->exits[r->exit_base + f->exit];
     x_here(&r->a, f->jump);
     if (f->refund) {
         x_alu_mem_imm(&r->a, 0, X_W, ENV, ENV_OFF(budget), f->refund);
     }
     if (x->kind == IR_EXIT_INDIRECT) {
         x_rm(&r->a, 0x89 | X_W, f->pc_reg, ENV, (int32_t)r->ir->pc_offset);
-        x_jmp(&r->a, r->th->lookup);
-    } else if (x->kind == IR_EXIT_LOOKUP) {
+    }
+    region_leave(r);
+    if (x->kind == IR_EXIT_INDIRECT || x->kind == IR_EXIT_LOOKUP) {
         x_jmp(&r->a, r->th->lookup);
     } else if (f->no_link || linkable(x)) {
-        if (!f->no_link) {
+        if (!f->no_link && r->region) {
+            x_align_patch(&r->a, 1);
+            out->patch = x_jmp(&r->a, r->a.at);
+            out->stub = r->a.at;
+            x_here(&r->a, out->patch);
+        } else if (!f->no_link) {
             out->patch = f->jump;
             out->stub = r->a.at;
         }

@@ -203,7 +203,7 @@ void gen_fp_stub(struct ra *r, const struct fixup *f)
         x_here(&r->a, f->fp_jump[i]);
     }
     for (unsigned s = 0; s < N_SCRATCH; s++) {
-        if (scratch_regs[s] == f->dest) {
+        if (!f->dest_xmm && scratch_regs[s] == f->dest) {
             live &= (uint8_t)~(1u << s);
         }
     }
@@ -213,8 +213,11 @@ void gen_fp_stub(struct ra *r, const struct fixup *f)
     }
     x_mov_imm(&r->a, RAX, f->fp_fn);
     x_call(&r->a, r->th->clean);
-    r->sites[r->n_sites++] = (struct tcg_site){ r->a.at, f->insn };
-    if (f->dest != RAX) {
+    r->insn = f->insn;
+    gen_site(r);
+    if (f->dest_xmm) {
+        x_rr(&r->a, X_66 | X_0F | 0x6e | X_W, f->dest, RAX);
+    } else if (f->dest != RAX) {
         x_rr(&r->a, 0x8b | X_W, f->dest, RAX);
     }
     restore_live(r, live);

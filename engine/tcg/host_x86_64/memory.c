@@ -4,9 +4,13 @@
  */
 #include "engine/tcg/host_x86_64/target.h"
 
-static void site(struct ra *r)
+void gen_site(struct ra *r)
 {
-    r->sites[r->n_sites++] = (struct tcg_site){ r->a.at, r->insn };
+    if (r->n_sites < r->max_fixups) {
+        r->sites[r->n_sites++] = (struct tcg_site){ r->a.at, r->insn };
+    } else {
+        r->fail = true;
+    }
 }
 
 #define SPACE_OFF(field) ((int32_t)offsetof(struct tcg_space, field))
@@ -44,11 +48,17 @@ static unsigned gen_lookup(struct ra *r, unsigned base, int32_t disp, unsigned m
 
 struct fixup *new_fixup(struct ra *r, enum fixup_kind kind)
 {
+    if (r->n_fixups == r->max_fixups) {
+        r->fail = true; /* never in the first tier: there is room for every op and exit */
+        r->n_fixups--;
+    }
     struct fixup *f = &r->fixups[r->n_fixups++];
     memset(f, 0, sizeof(*f));
     f->kind = (uint8_t)kind;
     f->insn = r->insn;
     f->snapshot = vec_snapshot(r);
+    f->ir = r->ir;
+    f->exit_base = r->exit_base;
     return f;
 }
 
@@ -61,6 +71,7 @@ static const unsigned load_code[8] = {
 void gen_load(struct ra *r, const struct ir_op *op)
 {
     if (op->op == IR_ldenv) {
+        gen_fp_sync(r, (uint32_t)op->imm, 1u << (op->mo & MO_SIZE));
         unsigned d = ra_dest(r, op->d);
         x_rm(&r->a, load_code[op->mo & 7], d, ENV, (int32_t)op->imm);
         ra_done(r, op->d, d);
@@ -72,14 +83,25 @@ void gen_load(struct ra *r, const struct ir_op *op)
     unsigned t0 = gen_lookup(r, base, disp, op->mo, op->mo & MO_AMO, f);
     bool pinned = ir_kind(op->d) == IR_GLOBAL && r->pin[ir_index(op->d)] >= 0;
     unsigned d = pinned ? (unsigned)r->pin[ir_index(op->d)] : t0;
-    x_rmx(&r->a, load_code[op->mo & 7], d, t0, base, 0, disp);
+    bool xmm = ra_in_xmm(r, op->d) && (op->mo & MO_SIZE) == MO_64;
+    if (xmm) { /* movsd */
+        d = (unsigned)r->xpin[ir_index(op->d)];
+        x_rmx(&r->a, X_0F | X_F2 | 0x10, d, t0, base, 0, disp);
+    } else {
+        x_rmx(&r->a, load_code[op->mo & 7], d, t0, base, 0, disp);
+    }
+    f->dest_xmm = xmm;
     f->back = r->a.at;
     f->base = (uint8_t)base;
     f->disp = disp;
     f->mo = op->mo;
     f->dest = (uint8_t)d;
     f->live = ra_live_mask(r); /* before the result takes its register */
-    ra_done(r, op->d, d);
+    if (xmm) {
+        ra_done_xmm(r, ir_index(op->d), false);
+    } else {
+        ra_done(r, op->d, d);
+    }
 }
 
 void gen_store(struct ra *r, const struct ir_op *op)
@@ -89,20 +111,26 @@ void gen_store(struct ra *r, const struct ir_op *op)
     unsigned size = op->mo & MO_SIZE;
     bool env = op->op == IR_stenv;
     ir_ref value = env ? op->a : op->b;
-    struct opnd v = ra_use(r, value, size == MO_64 ? 64 : 32);
+    bool xmm = !env && size >= MO_32 && ra_in_xmm(r, value);
+    struct opnd v = xmm ? ra_home(r, ir_index(value)) : ra_use(r, value, size == MO_64 ? 64 : 32);
     if (v.place == IN_MEM) {
         v = (struct opnd){ .place = IN_REG, .reg = (uint8_t)ra_use_reg(r, value) };
     }
     struct fixup *f = NULL;
     unsigned base = ENV, t0 = 0;
     int32_t disp = (int32_t)op->imm;
-    if (!env) {
+    if (env) {
+        gen_fp_sync(r, (uint32_t)op->imm, 1u << size);
+    } else {
         f = new_fixup(r, FIX_STORE);
         base = ra_use_reg(r, op->a);
         t0 = gen_lookup(r, base, disp, op->mo, true, f);
     }
     unsigned c = v.place == IN_REG ? code[size] : imm_code[size];
-    unsigned reg = v.place == IN_REG ? v.reg : 0;
+    unsigned reg = v.place == IS_IMM ? 0 : v.reg;
+    if (xmm) { /* movsd, movss */
+        c = X_0F | 0x11 | (size == MO_64 ? X_F2 : X_F3);
+    }
     if (env) {
         x_rm(&r->a, c, reg, base, disp);
         vec_wrote(r, disp, 1u << size);
@@ -125,6 +153,7 @@ void gen_store(struct ra *r, const struct ir_op *op)
         f->disp = disp;
         f->mo = op->mo;
         f->value_imm = v.place == IS_IMM;
+        f->value_xmm = xmm;
         f->value_reg = v.reg;
         f->imm = v.imm;
         f->live = ra_live_mask(r);
@@ -155,13 +184,13 @@ void gen_memory_stub(struct ra *r, const struct fixup *f)
     uint8_t live = f->live;
     x_here(&r->a, f->jump);
     for (unsigned s = 0; s < N_SCRATCH; s++) {
-        if (f->kind == FIX_LOAD && scratch_regs[s] == f->dest) {
+        if (f->kind == FIX_LOAD && !f->dest_xmm && scratch_regs[s] == f->dest) {
             live &= (uint8_t)~(1u << s);
         }
     }
     save_live(r, live);
     if (f->kind == FIX_STORE && !f->value_imm) {
-        x_rm(&r->a, 0x89 | X_W, f->value_reg, ENV, ENV_OFF(arg));
+        x_rm(&r->a, f->value_xmm ? X_66 | X_0F | 0xd6 : 0x89 | X_W, f->value_reg, ENV, ENV_OFF(arg));
     }
     x_rm(&r->a, 0x8d | X_W, RSI, f->base, f->disp);
     if (f->kind == FIX_LOAD) {
@@ -175,8 +204,11 @@ void gen_memory_stub(struct ra *r, const struct fixup *f)
         x_mov_imm(&r->a, RCX, f->mo);
     }
     x_call(&r->a, f->kind == FIX_LOAD ? r->th->load : r->th->store);
-    r->sites[r->n_sites++] = (struct tcg_site){ r->a.at, f->insn };
-    if (f->kind == FIX_LOAD && f->dest != RAX) {
+    r->insn = f->insn;
+    gen_site(r);
+    if (f->kind == FIX_LOAD && f->dest_xmm) {
+        x_rr(&r->a, X_66 | X_0F | 0x6e | X_W, f->dest, RAX);
+    } else if (f->kind == FIX_LOAD && f->dest != RAX) {
         x_rr(&r->a, 0x8b | X_W, f->dest, RAX);
     }
     restore_live(r, live);
@@ -192,6 +224,8 @@ void gen_load_arg(struct ra *r, unsigned reg, ir_ref ref)
     }
     if (ir_kind(ref) == IR_CONST) {
         x_mov_imm(&r->a, reg, r->ir->consts[ir_index(ref)]);
+    } else if (ra_in_xmm(r, ref)) {
+        x_load(&r->a, 64, reg, ra_home(r, ir_index(ref)));
     } else {
         x_load(&r->a, 64, reg, ra_use(r, ref, 64));
     }
@@ -201,7 +235,7 @@ static void call(struct ra *r, uint64_t fn, uint32_t thunk, ir_ref d)
 {
     x_mov_imm(&r->a, RAX, fn);
     x_call(&r->a, thunk);
-    site(r);
+    gen_site(r);
     vec_drop(r);
     if (d != IR_NONE) {
         bool pinned = ir_kind(d) == IR_GLOBAL && r->pin[ir_index(d)] >= 0;
@@ -220,10 +254,16 @@ void gen_call(struct ra *r, const struct ir_op *op)
         gen_atomic(r, op);
         return;
     }
-    if ((op->aux >> IR_FP_SHIFT && gen_fp(r, op)) || (op->aux & IR_CALL_VEC && gen_vec(r, op))) {
+    if (op->aux >> IR_FP_SHIFT && (r->region ? gen_region_fp(r, op) : gen_fp(r, op))) {
+        return;
+    }
+    if (op->aux & IR_CALL_VEC && gen_vec(r, op)) {
         return;
     }
     ra_spill_all(r);
+    if (!(op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS | IR_CALL_READS))) {
+        memset(r->boxed, 0, sizeof(r->boxed));
+    }
     gen_load_arg(r, RSI, op->a);
     gen_load_arg(r, RDX, op->b);
     gen_load_arg(r, RCX, op->c);

@@ -47,7 +47,7 @@ void ra_start(struct ra *r)
     r->busy = 0;
     r->slots = 0;
     r->fail = false;
-    r->n_fixups = r->n_sites = 0;
+    memset(r->boxed, 0, sizeof(r->boxed));
     r->clock = 0;
     for (unsigned i = 0; i < N_SCRATCH; i++) {
         r->held[i] = IR_NONE;
@@ -73,6 +73,8 @@ void x_load(struct asm_buf *a, unsigned w, unsigned reg, struct opnd o)
         }
     } else if (o.place == IN_MEM) {
         x_rm(a, 0x8b | wide, reg, ENV, o.disp);
+    } else if (o.place == IN_XMM) {
+        x_rr(a, X_66 | X_0F | 0x7e | wide, o.reg, reg);
     } else {
         x_mov_imm(a, reg, w == 32 ? (uint32_t)o.imm : (uint64_t)(int64_t)o.imm);
     }
@@ -110,6 +112,17 @@ static void spill_temp(struct ra *r, unsigned t)
     x_rm(&r->a, 0x89 | X_W, scratch_regs[r->t_reg[t]], ENV, slot_off(slot));
 }
 
+struct opnd ra_home(const struct ra *r, unsigned n)
+{
+    if (r->pin[n] >= 0) {
+        return (struct opnd){ .place = IN_REG, .reg = (uint8_t)r->pin[n] };
+    }
+    if (r->xpin[n] >= 0) {
+        return (struct opnd){ .place = IN_XMM, .reg = (uint8_t)r->xpin[n] };
+    }
+    return (struct opnd){ .place = IN_MEM, .disp = ra_global_off(r, n) };
+}
+
 bool ra_keep(struct ra *r, ir_ref ref, struct opnd *o)
 {
     unsigned n = ir_index(ref);
@@ -122,8 +135,7 @@ bool ra_keep(struct ra *r, ir_ref ref, struct opnd *o)
         *o = (struct opnd){ .place = IS_IMM, .imm = (int32_t)r->ir->consts[n] };
         return (uint64_t)(int64_t)o->imm == r->ir->consts[n];
     case IR_GLOBAL:
-        *o = r->pin[n] >= 0 ? (struct opnd){ .place = IN_REG, .reg = (uint8_t)r->pin[n] }
-                            : (struct opnd){ .place = IN_MEM, .disp = ra_global_off(r, n) };
+        *o = ra_home(r, n);
         return true;
     default:
         if (r->t_reg[n] >= 0) {
@@ -230,8 +242,10 @@ struct opnd ra_use(struct ra *r, ir_ref ref, unsigned w)
         if (r->pin[n] >= 0) {
             return in_reg((unsigned)r->pin[n]);
         }
-        return r->g_reg[n] >= 0 ? in_scratch(r, r->g_reg[n])
-                                : (struct opnd){ .place = IN_MEM, .disp = ra_global_off(r, n) };
+        if (r->g_reg[n] >= 0) {
+            return in_scratch(r, r->g_reg[n]);
+        }
+        return r->xpin[n] >= 0 ? in_reg(ra_use_reg(r, ref)) : ra_home(r, n);
     }
     return r->t_reg[n] >= 0 ? in_scratch(r, r->t_reg[n])
                             : (struct opnd){ .place = IN_MEM, .disp = slot_off(r->t_slot[n]) };
@@ -245,7 +259,8 @@ unsigned ra_use_reg(struct ra *r, ir_ref ref)
         x_mov_imm(&r->a, reg, r->ir->consts[n]);
         return reg;
     }
-    struct opnd o = ra_use(r, ref, 64);
+    bool copy = ir_kind(ref) == IR_GLOBAL && r->xpin[n] >= 0 && r->g_reg[n] < 0;
+    struct opnd o = copy ? ra_home(r, n) : ra_use(r, ref, 64);
     if (o.place == IN_REG) {
         return o.reg;
     }
@@ -291,7 +306,12 @@ void ra_done(struct ra *r, ir_ref d, unsigned reg)
             }
             return;
         }
-        x_rm(&r->a, 0x89 | X_W, reg, ENV, ra_global_off(r, n));
+        r->boxed[n / 64] &= ~(1ull << n % 64);
+        if (r->xpin[n] >= 0) {
+            x_rr(&r->a, X_66 | X_0F | 0x6e | X_W, (unsigned)r->xpin[n], reg);
+        } else {
+            x_rm(&r->a, 0x89 | X_W, reg, ENV, ra_global_off(r, n));
+        }
         if (r->g_reg[n] >= 0 && r->g_reg[n] != s) {
             r->held[r->g_reg[n]] = IR_NONE;
         }
@@ -317,6 +337,16 @@ void ra_done(struct ra *r, ir_ref d, unsigned reg)
     } else {
         r->t_reg[n] = (int8_t)s;
     }
+}
+
+void ra_done_xmm(struct ra *r, unsigned n, bool is_boxed)
+{
+    if (r->g_reg[n] >= 0) {
+        r->held[r->g_reg[n]] = IR_NONE;
+        r->g_reg[n] = -1;
+    }
+    r->boxed[n / 64] &= ~(1ull << n % 64);
+    r->boxed[n / 64] |= (uint64_t)is_boxed << n % 64;
 }
 
 static void free_temp(struct ra *r, ir_ref ref)

@@ -11,18 +11,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct host_data {
-    struct thunks th; /* first: exits.c reads it */
-    int8_t pin[IR_MAX_GLOBALS];
-    uint32_t features;
-};
-
-/* What the back end allocates for a vCPU. */
-struct scratch {
-    struct ra ra;
-    struct vec_slow slow[IR_MAX_VECS];
-};
-
 static bool supported(void)
 {
     return __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
@@ -39,12 +27,28 @@ static void assign_pins(const struct tcg_guest *g, int8_t *pin)
     }
 }
 
+/* MXCSR: invalid, denormal (no flag of IEEE 754), divide by zero, overflow, underflow, inexact from bit 0 up. */
+static void assign_flags(const struct tcg_guest *g, struct host_data *h)
+{
+    const uint8_t bit[6] = { g->fp_invalid,  0, g->fp_divzero, g->fp_overflow,
+                             g->fp_underflow, g->fp_inexact };
+    for (unsigned i = 0; i < 64; i++) {
+        h->flags_of[i] = 0;
+        for (unsigned k = 0; k < 6; k++) {
+            h->flags_of[i] |= i >> k & 1 ? bit[k] : 0;
+        }
+    }
+    h->mxcsr = 0x1f80;
+}
+
 static size_t init(struct tcg_vm *t, struct err *e)
 {
     struct host_data *h = xnew(struct host_data);
     struct asm_buf a = { .base = t->buf.rw, .at = 0, .end = 8192 };
     (void)e;
     assign_pins(t->guest, h->pin);
+    memset(h->no_xpin, -1, sizeof(h->no_xpin));
+    assign_flags(t->guest, h);
     t->host_data = h;
     h->features = x86_features() & ~t->config.host_features_off;
     return x86_thunks(t, &a, &h->th, h->pin);
@@ -117,20 +121,24 @@ static void gen_op(struct ra *r, const struct ir_op *op)
     }
 }
 
-static bool gen_block(struct ra *r)
+const uint8_t x86_entry[5] = { 0x0f, 0x1f, 0x44, 0x00, 0x00 };
+
+void gen_ops(struct ra *r)
 {
-    static const uint8_t entry[] = { 0x0f, 0x1f, 0x44, 0x00, 0x00 }; /* replaced when the block dies */
-    for (unsigned i = 0; i < sizeof(entry); i++) {
-        x_8(&r->a, entry[i]);
-    }
     ra_start(r);
     r->insn = 0;
     for (r->i = 0; r->i < r->ir->n_ops && !r->fail && !r->a.full; r->i++) {
         gen_op(r, &r->ir->ops[r->i]);
         ra_op_end(r);
     }
+}
+
+void gen_stubs(struct ra *r)
+{
     for (unsigned i = 0; i < r->n_fixups && !r->fail && !r->a.full; i++) {
         const struct fixup *f = &r->fixups[i];
+        r->ir = f->ir;
+        r->exit_base = f->exit_base;
         if (f->kind == FIX_EXIT) {
             gen_exit_stub(r, f);
         } else if (f->kind == FIX_FP) {
@@ -143,7 +151,31 @@ static bool gen_block(struct ra *r)
             gen_memory_stub(r, f);
         }
     }
+}
+
+static bool gen_block(struct ra *r)
+{
+    for (unsigned i = 0; i < sizeof(x86_entry); i++) {
+        x_8(&r->a, x86_entry[i]);
+    }
+    r->n_fixups = r->n_sites = 0;
+    gen_ops(r);
+    gen_stubs(r);
     return !r->fail && !r->a.full;
+}
+
+struct ra *ra_new(unsigned max_fixups)
+{
+    size_t slow = IR_MAX_VECS * sizeof(struct vec_slow);
+    struct ra *r = malloc(sizeof(*r) + slow + max_fixups * (sizeof(r->fixups[0]) + sizeof(r->sites[0])));
+    if (r) {
+        memset(r, 0, sizeof(*r));
+        r->max_fixups = max_fixups;
+        r->vs.slow = (struct vec_slow *)(r + 1);
+        r->fixups = (struct fixup *)(void *)((char *)(r + 1) + slow);
+        r->sites = (struct tcg_site *)(void *)(r->fixups + max_fixups);
+    }
+    return r;
 }
 
 static void log_code(struct ra *r, uint32_t at)
@@ -161,14 +193,12 @@ static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size
 {
     struct host_data *h = v->tcg->host_data;
     if (!v->host_scratch) {
-        v->host_scratch = malloc(sizeof(struct scratch));
+        v->host_scratch = ra_new(IR_MAX_OPS + IR_MAX_EXITS);
         if (!v->host_scratch) {
             return 0;
         }
     }
-    struct scratch *scratch = v->host_scratch;
-    struct ra *r = &scratch->ra;
-    r->vs.slow = scratch->slow;
+    struct ra *r = v->host_scratch;
     vec_start(r, h->features);
     r->a = (struct asm_buf){ .base = v->tcg->buf.rw, .at = at, .end = at + (uint32_t)room };
     r->v = v;
@@ -176,6 +206,7 @@ static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size
     r->b = b;
     r->th = &h->th;
     r->pin = h->pin;
+    r->xpin = h->no_xpin;
     b->n_exits = v->ir->n_exits;
     b->exits = xnew_n(struct tcg_exit, b->n_exits ? b->n_exits : 1);
     for (unsigned i = 0; i < b->n_exits; i++) {
@@ -210,4 +241,7 @@ const struct tcg_host_ops tcg_host_x86_64 = {
     .enter = enter,
     .patch = x86_patch,
     .kill = x86_kill,
+    .region = x86_region,
+    .place = x86_place,
+    .redirect = x86_redirect,
 };

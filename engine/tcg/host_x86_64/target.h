@@ -12,9 +12,11 @@
 
 #include "engine/tcg/host_x86_64/emit.h"
 #include "engine/tcg/internal.h"
+#include "engine/tcg/tier2.h"
 
 #define ENV RBP
 #define SPACE R15
+_Static_assert(T2_CODE_AT == X_RELOC_BELOW, "offsets below are outside of code that moves");
 #define N_PINS 9
 #define N_SCRATCH 4
 extern const uint8_t pin_regs[N_PINS];
@@ -34,7 +36,7 @@ struct thunks {
 /* The sign bit; twice the bits of the smallest number that is surely no product of underflow; how far from there to infinity; ones. */
 enum vec_const { VEC_SIGN, VEC_LOW, VEC_SPAN, VEC_ONES, VEC_N_CONSTS };
 
-enum place { IN_REG, IN_MEM, IS_IMM };
+enum place { IN_REG, IN_MEM, IS_IMM, IN_XMM /* from ra_keep() only */ };
 struct opnd {
     enum place place;
     uint8_t reg;
@@ -72,7 +74,7 @@ struct vec_state {
 enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT, FIX_FP, FIX_ATOMIC, FIX_VEC };
 struct fixup {
     uint8_t kind, base, value_reg, dest, mo, live; /* live: bit per scratch register to keep */
-    bool value_imm, dest_none;
+    bool value_imm, value_xmm, dest_xmm;
     int32_t disp, imm, insn;
     uint32_t jump;   /* displacement to point at the stub */
     uint32_t back;
@@ -85,6 +87,8 @@ struct fixup {
     uint64_t fp_fn;
     uint16_t vec;                /* FIX_VEC: which vec_state.slow */
     struct vec_snapshot snapshot; /* to load again after the call */
+    struct ir *ir;
+    uint32_t exit_base;
 };
 
 struct ra {
@@ -94,6 +98,10 @@ struct ra {
     struct tcg_block *b;
     const struct thunks *th;
     const int8_t *pin;              /* by global: host register or -1 */
+    const int8_t *xpin;             /* by global: xmm register of its own or -1; none in the first tier */
+    struct region *region;          /* second tier: the region this block is a piece of; else NULL */
+    bool live_flags;                /* ... with floating point: MXCSR's flags are the guest's */
+    unsigned exit_base;             /* of the piece's exits among those of the region */
     unsigned i;                     /* op being compiled */
     int32_t insn;
     uint8_t busy;                   /* scratch registers the current op uses */
@@ -104,10 +112,19 @@ struct ra {
     uint16_t last[IR_MAX_TEMPS];    /* op index + 1 of the last use, 0: never */
     int8_t t_reg[IR_MAX_TEMPS], t_slot[IR_MAX_TEMPS];
     int8_t g_reg[IR_MAX_GLOBALS];   /* scratch index caching an unpinned global, or -1 */
-    unsigned n_fixups, n_sites;
-    struct fixup fixups[IR_MAX_OPS + IR_MAX_EXITS];
-    struct tcg_site sites[IR_MAX_OPS];
+    uint64_t boxed[(IR_MAX_GLOBALS + 63) / 64]; /* globals known to hold a single in its NaN box */
+    unsigned n_fixups, n_sites, max_fixups; /* of sites there are at most as many */
+    struct fixup *fixups;
+    struct tcg_site *sites;
     struct vec_state vs;
+};
+
+struct host_data {
+    struct thunks th; /* first: exits.c reads it */
+    int8_t pin[IR_MAX_GLOBALS], no_xpin[IR_MAX_GLOBALS];
+    uint8_t flags_of[64]; /* from MXCSR's sticky flags to the guest's */
+    uint32_t features;    /* of the host: HOST_* */
+    uint32_t mxcsr;       /* the default, no flag set */
 };
 
 /* regs.c */
@@ -125,6 +142,12 @@ void ra_spill_all(struct ra *r);              /* before a call: no scratch regis
 /* A place outside the scratch registers: the pin, memory (a temp is spilled, and keeps its register), or an immediate; false for
  * a constant that is none. */
 bool ra_keep(struct ra *r, ir_ref ref, struct opnd *o);
+struct opnd ra_home(const struct ra *r, unsigned global); /* its pin, xmm register or memory */
+void ra_done_xmm(struct ra *r, unsigned global, bool is_boxed); /* its xmm register was written */
+static inline bool ra_in_xmm(const struct ra *r, ir_ref ref)
+{
+    return ref != IR_NONE && ir_kind(ref) == IR_GLOBAL && r->xpin[ir_index(ref)] >= 0;
+}
 uint8_t ra_live_mask(struct ra *r);           /* scratch registers whose contents matter after this op */
 int32_t ra_global_off(const struct ra *r, unsigned g);
 void x_load(struct asm_buf *a, unsigned w, unsigned reg, struct opnd o);   /* mov reg, opnd */
@@ -132,6 +155,26 @@ void x_alu(struct asm_buf *a, unsigned n, unsigned w, unsigned reg, struct opnd 
 
 /* thunks.c */
 size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin);
+/* Emits the thunks that call C, for code with these pins. */
+void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, const int8_t *xpin,
+                     const struct host_data *live_flags, struct thunks *th);
+/* MXCSR's flags into the guest's; clobbers two registers. MXCSR to its default. */
+void x86_take_flags(struct asm_buf *a, const struct tcg_guest *g, const struct host_data *h, unsigned r1, unsigned r2);
+void x86_clear_flags(struct asm_buf *a, const struct host_data *h, unsigned r1);
+
+/* target.c */
+struct ra *ra_new(unsigned max_fixups); /* freed with free(); NULL without memory */
+extern const uint8_t x86_entry[5];     /* how a block begins: replaced when it dies */
+void gen_ops(struct ra *r);   /* the block's ops; stubs are noted */
+void gen_stubs(struct ra *r); /* what was noted */
+
+/* region.c: the second tier */
+bool x86_region(struct tcg_vm *t, struct t2_work *w);
+void x86_place(struct tcg_vm *t, struct t2_work *w, uint32_t at);
+void x86_redirect(struct tcg_vm *t, struct tcg_block *b, uint32_t to);
+int region_target(const struct ra *r, unsigned exit); /* the piece that an exit leads to, -1: outside */
+void region_jump(struct ra *r, int cc, unsigned piece); /* cc < 0: always */
+void region_leave(struct ra *r);                      /* to the convention of the first tier; keeps rcx */
 
 /* memory.c */
 void gen_load(struct ra *r, const struct ir_op *op);
@@ -146,6 +189,7 @@ uint32_t gen_lookup_in(struct ra *r, unsigned base, int32_t disp, unsigned mo, b
 void gen_memory_stub(struct ra *r, const struct fixup *f);
 void save_live(struct ra *r, uint8_t live);
 void restore_live(struct ra *r, uint8_t live);
+void gen_site(struct ra *r); /* the call just emitted stands for r->insn */
 struct fixup *new_fixup(struct ra *r, enum fixup_kind kind);
 
 /* atomic.c: amo, cas, and calls with the hint IR_SC */
@@ -164,6 +208,9 @@ void vec_drop(struct ra *r);                        /* C code runs: vector regis
 void vec_wrote(struct ra *r, int32_t off, unsigned bytes); /* this part of the CPU state changed by other means */
 struct vec_snapshot vec_snapshot(struct ra *r);
 void vec_reload(struct ra *r, struct vec_snapshot s);
+/* region_fp.c */
+void gen_fp_sync(struct ra *r, uint32_t offset, unsigned size); /* before a field of the state is read or written */
+bool gen_region_fp(struct ra *r, const struct ir_op *op); /* as gen_fp(), where MXCSR is the guest's */
 
 /* exits.c */
 void gen_poll(struct ra *r, const struct ir_op *op);

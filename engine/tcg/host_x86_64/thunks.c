@@ -24,12 +24,53 @@ static void pins(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin
     }
 }
 
-/* call rax with rdi = CPU state; rsi, rdx, rcx are set, r8 comes from arg[0]. */
-static uint32_t call_thunk(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin,
-                           enum which store, enum which reload, bool space)
+/* What the code that calls keeps in registers. */
+struct keeps {
+    const struct tcg_guest *g;
+    const int8_t *pin, *xpin;
+    const struct host_data *live_flags; /* MXCSR holds flags of the guest; else NULL */
+};
+
+/* No xmm register survives a call. */
+static void xpins(struct asm_buf *a, const struct keeps *k, bool store)
 {
+    for (unsigned i = 0; k->xpin && i < k->g->n_globals; i++) {
+        if (k->xpin[i] >= 0) { /* movsd */
+            x_rm(a, X_0F | X_F2 | (store ? 0x11u : 0x10u), (unsigned)k->xpin[i], ENV,
+                 (int32_t)k->g->globals[i].offset);
+        }
+    }
+}
+
+void x86_take_flags(struct asm_buf *a, const struct tcg_guest *g, const struct host_data *h, unsigned r1, unsigned r2)
+{
+    x_rm(a, X_0F | 0xae, 3, ENV, ENV_OFF(mxcsr)); /* stmxcsr */
+    x_rm(a, 0x8b, r1, ENV, ENV_OFF(mxcsr));
+    x_alu_imm(a, 4, 0, r1, 0x3f);
+    uint32_t none = x_jcc(a, CC_E, a->at);
+    x_mov_imm(a, r2, (uint64_t)(uintptr_t)h->flags_of);
+    x_rmx(a, X_0F | 0xb6, r1, r1, r2, 0, 0);
+    x_rm(a, 0x08 | X_BYTE_REG, r1, ENV, (int32_t)g->fp_flags);
+    x_here(a, none);
+}
+
+void x86_clear_flags(struct asm_buf *a, const struct host_data *h, unsigned r1)
+{
+    x_mov_imm(a, r1, (uint64_t)(uintptr_t)&h->mxcsr);
+    x_rm(a, X_0F | 0xae, 2, r1, 0); /* ldmxcsr */
+}
+
+/* call rax with rdi = CPU state; rsi, rdx, rcx are set, r8 comes from arg[0]. */
+static uint32_t call_thunk(struct asm_buf *a, const struct keeps *k, enum which store, enum which reload, bool space)
+{
+    const struct tcg_guest *g = k->g;
+    const int8_t *pin = k->pin;
     uint32_t at = a->at;
     pins(a, g, pin, true, store);
+    xpins(a, k, true);
+    if (k->live_flags) {
+        x86_take_flags(a, g, k->live_flags, R9, R10); /* pins: saved by now */
+    }
     x_rm(a, 0x8b | X_W, RDI, RSP, 0);
     x_rm(a, 0x89 | X_W, RDI, ENV, ENV_OFF(host_ra));
     x_rm(a, 0x8b | X_W, R8, ENV, ENV_OFF(arg));
@@ -40,7 +81,11 @@ static uint32_t call_thunk(struct asm_buf *a, const struct tcg_guest *g, const i
     if (space) {
         x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
     }
+    if (k->live_flags) {
+        x86_clear_flags(a, k->live_flags, RCX);
+    }
     pins(a, g, pin, false, reload);
+    xpins(a, k, false);
     x_8(a, 0xc3);
     return at;
 }
@@ -70,6 +115,17 @@ static uint32_t vec_consts(struct asm_buf *a)
         x_64(a, values[i][1]);
     }
     return at;
+}
+
+void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, const int8_t *xpin,
+                     const struct host_data *live_flags, struct thunks *th)
+{
+    const struct keeps k = { g, pin, xpin, live_flags };
+    th->full = call_thunk(a, &k, ALL, ALL, true);
+    th->reads = call_thunk(a, &k, ALL, CALLER_SAVED, false);
+    th->clean = call_thunk(a, &k, CALLER_SAVED, CALLER_SAVED, false);
+    th->load = memory_thunk(a, (const void *)(uintptr_t)tlb_load, th->reads);
+    th->store = memory_thunk(a, (const void *)(uintptr_t)tlb_store, th->reads);
 }
 
 size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin)
@@ -109,11 +165,7 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
     }
     x_8(a, 0xc3);
 
-    th->full = call_thunk(a, g, pin, ALL, ALL, true);
-    th->reads = call_thunk(a, g, pin, ALL, CALLER_SAVED, false);
-    th->clean = call_thunk(a, g, pin, CALLER_SAVED, CALLER_SAVED, false);
-    th->load = memory_thunk(a, (const void *)(uintptr_t)tlb_load, th->reads);
-    th->store = memory_thunk(a, (const void *)(uintptr_t)tlb_store, th->reads);
+    x86_call_thunks(a, g, pin, NULL, NULL, th);
     th->vec_consts = vec_consts(a);
     return a->full ? 0 : a->at;
 }

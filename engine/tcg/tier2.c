@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The second tier: samples, the thread that compiles, publishing and taking back of regions. See tier2.h.
+ *
+ * Locks: tier2.lock protects the queue; tcg_vm.lock everything that hangs from blocks. The first is never held while the
+ * second is taken. The compiling thread touches first-tier blocks only under tcg_vm.lock and while no eviction has happened
+ * since the job was made.
+ */
+#include "engine/tcg/tier2.h"
+
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+#include "engine/tcg/tier2_region.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#define QUEUE 8
+#define TICK_NS 1000000
+#define SLOW_TICK_NS 8000000 /* when nothing new has become hot for a while */
+#define QUIET_TICKS 200
+#define HOT 4                /* samples */
+#define MAX_REFUSALS 3
+
+struct tier2 {
+    pthread_t thread;
+    bool started, stop;
+    _Atomic bool idle;      /* no vCPU runs: the thread waits to be told */
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    struct t2_job *queue[QUEUE];
+    unsigned n_queue, quiet;
+    struct t2_work *work;
+    /* tcg_vm.lock */
+    uint64_t regions, bytes, given_up, late, killed, nanoseconds;
+    _Atomic uint64_t samples, samples_inside;
+};
+
+static uint64_t now(clockid_t clock)
+{
+    struct timespec ts;
+    clock_gettime(clock, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- compiling ---- */
+
+static struct t2_work *work_new(void)
+{
+    struct t2_work *w = xnew(struct t2_work);
+    w->code = calloc(1, T2_CODE_AT + T2_CODE);
+    if (!w->code) {
+        free(w);
+        return NULL;
+    }
+    return w;
+}
+
+static void work_free(struct t2_work *w)
+{
+    for (unsigned i = 0; w && i < T2_PIECES; i++) {
+        free(w->ir[i]);
+    }
+    if (w) {
+        free(w->code);
+        free(w->host);
+        free(w);
+    }
+}
+
+static void log_ir(const struct t2_work *w)
+{
+    if (!log_traces('2')) {
+        return;
+    }
+    for (unsigned i = 0; i < w->n; i++) {
+        AUTO_BUF b = BUF_INIT;
+        ir_print(w->ir[i], &b);
+        log_trace('2', "piece %u%s\n%s", i, w->entry[i] ? ", entry" : "", b.data);
+    }
+}
+
+/* Guest bytes to IR for all pieces. False when they are not what they were, or too much. */
+static bool make_pieces(struct tcg_vm *t, const struct t2_job *job, struct t2_work *w)
+{
+    unsigned ops = 0;
+    w->n = job->n;
+    w->v = job->v;
+    w->n_relocs = 0;
+    for (unsigned i = 0; i < w->n; i++) {
+        const struct t2_piece *p = &job->piece[i];
+        uint64_t granules;
+        if (!w->ir[i]) {
+            w->ir[i] = xnew(struct ir);
+        }
+        struct tcg_trans tr = { .ir = w->ir[i],     .cpu = job->v->cpu, .code = job->code,
+                                .page = job->page, .start = p->off,    .generic = true,
+                                .variant_offset = t->guest->variant_offset };
+        tcg_make_ir(t->guest, &tr, p->n_insns, &granules);
+        if (w->ir[i]->overflow || tr.insns != p->n_insns || tr.straddles || tr.variant_used) {
+            return false;
+        }
+        ir_optimise(w->ir[i], t->config.check);
+        ops += w->ir[i]->n_ops;
+        w->entry[i] = p->entry;
+        w->weight[i] = p->weight;
+    }
+    for (unsigned i = 0; i < w->n; i++) {
+        for (unsigned x = 0; x < w->ir[i]->n_exits; x++) {
+            w->target[i][x] = (int8_t)t2_piece_at(job, &w->ir[i]->exits[x]);
+        }
+    }
+    return ops <= T2_MAX_OPS;
+}
+
+/* The first tier's blocks stand as they did, so the bytes the job copied are what is there. */
+static bool still_true(const struct tcg_vm *t, const struct t2_job *job)
+{
+    if (t->stats.evictions != job->evictions) {
+        return false;
+    }
+    for (unsigned i = 0; i < job->n; i++) {
+        if (atomic_load(&job->piece[i].block->invalid)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Lock held. False: it came too late, or there is no room just now. */
+static bool publish(struct tcg_vm *t, const struct t2_job *job, struct t2_work *w)
+{
+    struct tcg_block *b = w->block;
+    if (!still_true(t, job) || !cache_reserve(t, b->code_size + 64, false)) {
+        return false;
+    }
+    tcg_host()->place(t, w, cache_fill_point(t));
+    b->gpa = job->gpa | (uint64_t)job->piece[0].off;
+    b->gpa_page2 = UINT64_MAX;
+    b->mode = job->mode | T2_MODE;
+    b->entries = xnew_n(struct tcg_block *, job->n);
+    b->n_entries = job->n;
+    for (unsigned i = 0; i < job->n; i++) {
+        b->granules |= job->piece[i].block->granules;
+        b->n_insns += job->piece[i].block->n_insns;
+    }
+    cache_insert(t, b, cache_page_of(t, job->gpa), NULL);
+    for (unsigned i = 0; i < job->n; i++) {
+        struct tcg_block *one = job->piece[i].block;
+        if (w->entry[i] && !one->tier2) {
+            b->entries[i] = one;
+            one->tier2 = b;
+            tcg_host()->redirect(t, one, b->code + w->entry_at[i]);
+        }
+    }
+    t->tier2->regions++;
+    t->tier2->bytes += b->code_size;
+    return true;
+}
+
+static void block_free(struct tcg_block *b)
+{
+    free(b->exits);
+    free(b->sites);
+    free(b);
+}
+
+static void compile(struct tcg_vm *t, struct t2_job *job)
+{
+    struct tier2 *s = t->tier2;
+    uint64_t t0 = now(CLOCK_THREAD_CPUTIME_ID);
+    if (!s->work && !(s->work = work_new())) {
+        free(job);
+        return;
+    }
+    struct t2_work *w = s->work;
+    w->block = xnew(struct tcg_block);
+    bool ok = make_pieces(t, job, w) && tcg_host()->region(t, w);
+    if (ok) {
+        log_ir(w);
+    }
+    pthread_mutex_lock(&t->lock);
+    bool placed = ok && publish(t, job, w);
+    s->given_up += !ok;
+    s->late += ok && !placed;
+    s->nanoseconds += now(CLOCK_THREAD_CPUTIME_ID) - t0;
+    for (unsigned i = 0; i < job->n && t->stats.evictions == job->evictions; i++) {
+        job->piece[i].block->asked = false;
+        job->piece[i].block->refusals += !ok;
+    }
+    pthread_mutex_unlock(&t->lock);
+    log_trace('2', "region of %u pieces at %" PRIx64 "+%x: %s", job->n, job->gpa, (unsigned)job->piece[0].off,
+              placed ? "entered" : ok ? "too late" : "given up");
+    if (!placed) {
+        block_free(w->block);
+    }
+    w->block = NULL;
+    free(job);
+}
+
+/* ---- the thread ---- */
+
+static void tick(struct tcg_vm *t)
+{
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        atomic_store_explicit(&t->vcpus[i]->sample, true, memory_order_relaxed);
+        atomic_store(&t->vcpus[i]->exit_req, 1);
+    }
+}
+
+static bool any_runs(struct tcg_vm *t)
+{
+    pthread_mutex_lock(&t->excl_lock);
+    bool any = t->running != 0;
+    pthread_mutex_unlock(&t->excl_lock);
+    return any;
+}
+
+/* Waits for work, a tick or the end; lock held. */
+static void wait_some(struct tcg_vm *t, struct tier2 *s)
+{
+    struct timespec ts;
+    atomic_store(&s->idle, true);
+    if (!any_runs(t)) {
+        pthread_cond_wait(&s->cond, &s->lock);
+        atomic_store(&s->idle, false);
+        return;
+    }
+    atomic_store(&s->idle, false);
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    ts.tv_nsec += s->quiet < QUIET_TICKS ? TICK_NS : SLOW_TICK_NS;
+    ts.tv_sec += ts.tv_nsec / 1000000000;
+    ts.tv_nsec %= 1000000000;
+    if (pthread_cond_timedwait(&s->cond, &s->lock, &ts) != 0) {
+        s->quiet++;
+        tick(t);
+    }
+}
+
+static void *run(void *arg)
+{
+    struct tcg_vm *t = arg;
+    struct tier2 *s = t->tier2;
+    (void)setpriority(PRIO_PROCESS, 0, 5); /* this thread only; the guest goes first */
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop && !any_runs(t)) {
+        atomic_store(&s->idle, true);
+        if (!any_runs(t)) {
+            pthread_cond_wait(&s->cond, &s->lock);
+        }
+    }
+    if (!s->stop && t->vm->on_vcpu_thread) {
+        t->vm->on_vcpu_thread(t->vm->on_vcpu_thread_arg, NULL);
+    }
+    while (!s->stop) {
+        if (s->n_queue == 0) {
+            wait_some(t, s);
+            continue;
+        }
+        struct t2_job *job = s->queue[0];
+        memmove(s->queue, s->queue + 1, --s->n_queue * sizeof(s->queue[0]));
+        pthread_mutex_unlock(&s->lock);
+        compile(t, job);
+        pthread_mutex_lock(&s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+void tier2_init(struct tcg_vm *t)
+{
+    bool able = t->config.backend == TCG_JIT && tcg_host() && tcg_host()->region;
+    if (t->config.tier2 == TCG_TIER2_OFF || t->config.tier2 == TCG_TIER2_DEFAULT || !able) {
+        return;
+    }
+    struct tier2 *s = xnew(struct tier2);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    t->tier2 = s;
+    if (t->config.tier2 == TCG_TIER2_FORCE) {
+        return; /* vCPUs compile themselves */
+    }
+    int rc = pthread_create(&s->thread, NULL, run, t);
+    if (rc != 0) {
+        log_info("tcg", "no thread for the second tier: %s", strerror(rc));
+        tier2_done(t);
+        return;
+    }
+    s->started = true;
+}
+
+void tier2_stop(struct tcg_vm *t)
+{
+    struct tier2 *s = t->tier2;
+    if (!s || !s->started) {
+        return;
+    }
+    pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    pthread_cond_broadcast(&s->cond);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(s->thread, NULL);
+    s->started = false;
+}
+
+void tier2_done(struct tcg_vm *t)
+{
+    struct tier2 *s = t->tier2;
+    if (!s) {
+        return;
+    }
+    tier2_stop(t);
+    for (unsigned i = 0; i < s->n_queue; i++) {
+        free(s->queue[i]);
+    }
+    work_free(s->work);
+    pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->cond);
+    free(s);
+    t->tier2 = NULL;
+}
+
+void tier2_running(struct tcg_vm *t)
+{
+    struct tier2 *s = t->tier2;
+    if (atomic_load(&s->idle)) {
+        pthread_mutex_lock(&s->lock);
+        pthread_cond_signal(&s->cond);
+        pthread_mutex_unlock(&s->lock);
+    }
+}
+
+/* ---- asking ---- */
+
+static void enqueue(struct tcg_vm *t, struct t2_job *job)
+{
+    struct tier2 *s = t->tier2;
+    pthread_mutex_lock(&s->lock);
+    bool room = s->n_queue < QUEUE;
+    if (room) {
+        s->queue[s->n_queue++] = job;
+        s->quiet = 0;
+        pthread_cond_signal(&s->cond);
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (!room) {
+        pthread_mutex_lock(&t->lock);
+        for (unsigned i = 0; i < job->n && t->stats.evictions == job->evictions; i++) {
+            job->piece[i].block->asked = false;
+        }
+        pthread_mutex_unlock(&t->lock);
+        free(job);
+    }
+}
+
+static struct t2_job *ask(struct tcg_vcpu *v, struct tcg_block *b, bool forced)
+{
+    struct tcg_vm *t = v->tcg;
+    pthread_mutex_lock(&t->lock);
+    struct t2_job *job = NULL;
+    if (!atomic_load(&b->invalid) && !b->tier2 && !b->asked && b->refusals < MAX_REFUSALS &&
+        b->mode == v->mode_code) {
+        job = t2_collect(v, b, forced);
+        b->refusals += !job;
+        for (unsigned i = 0; job && i < job->n; i++) {
+            job->piece[i].block->asked = true;
+        }
+    }
+    pthread_mutex_unlock(&t->lock);
+    return job;
+}
+
+void tier2_force(struct tcg_vcpu *v, struct tcg_block *b)
+{
+    /* Half of them the second time, so that regions of one piece and of several come about. */
+    struct t2_job *job = b->serial & 1 && b->heat++ == 0 ? NULL : ask(v, b, true);
+    if (job) {
+        compile(v->tcg, job);
+    }
+}
+
+/* The block that pc leads to, if it is known without a walk. */
+static struct tcg_block *block_at(struct tcg_vcpu *v, uint64_t pc)
+{
+    const struct tcg_fetch *f = &v->space->fetch[(pc >> 12) % FTLB_SIZE];
+    if (f->tag != (pc & ~4095ull)) {
+        return NULL;
+    }
+    return cache_find(v->tcg, f->gpa | (pc & 4095), tcg_block_mode(v, f), tcg_variant_word(v));
+}
+
+void tier2_sample(struct tcg_vcpu *v, struct tcg_exit *from)
+{
+    struct tier2 *s = v->tcg->tier2;
+    atomic_store_explicit(&v->sample, false, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->samples, 1, memory_order_relaxed);
+    struct tcg_block *b = from ? from->block : block_at(v, *tcg_pc(v));
+    if (!b || b->mode & T2_MODE) {
+        atomic_fetch_add_explicit(&s->samples_inside, b != NULL, memory_order_relaxed);
+        return;
+    }
+    if (b->tier2 || b->refusals >= MAX_REFUSALS || ++b->heat < HOT) {
+        return;
+    }
+    b->heat = 0;
+    struct t2_job *job = ask(v, b, false);
+    if (job) {
+        enqueue(v->tcg, job);
+    }
+}
+
+/* ---- blocks that go ---- */
+
+void tier2_retired(struct tcg_vm *t, struct tcg_block *b)
+{
+    if (b->tier2) {
+        for (unsigned i = 0; i < b->tier2->n_entries; i++) {
+            if (b->tier2->entries[i] == b) {
+                b->tier2->entries[i] = NULL;
+            }
+        }
+        b->tier2 = NULL;
+    }
+    if (!(b->mode & T2_MODE)) {
+        return;
+    }
+    for (unsigned i = 0; i < b->n_entries; i++) {
+        struct tcg_block *one = b->entries[i];
+        if (one) {
+            one->tier2 = NULL;
+            tcg_host()->redirect(t, one, 0);
+        }
+    }
+    b->n_entries = 0;
+    t->tier2->killed++;
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        atomic_store(&t->vcpus[i]->exit_req, 1); /* who is inside leaves at its next poll */
+    }
+}
+
+void tier2_stats(struct tcg_vm *t, struct buf *out)
+{
+    const struct tier2 *s = t->tier2;
+    if (s) {
+        buf_printf(out,
+                   "tier2_regions %" PRIu64 " regions compiled and entered\n"
+                   "tier2_bytes %" PRIu64 " bytes of their host code\n"
+                   "tier2_given_up %" PRIu64 " regions that could not be compiled\n"
+                   "tier2_late %" PRIu64 " compiled for guest code that had changed, or without room\n"
+                   "tier2_dropped %" PRIu64 " dropped again\n"
+                   "tier2_ns %" PRIu64 " nanoseconds spent compiling them\n"
+                   "tier2_samples %" PRIu64 " samples taken of what runs\n"
+                   "tier2_samples_inside %" PRIu64 " ... that fell into a region\n",
+                   s->regions, s->bytes, s->given_up, s->late, s->killed, s->nanoseconds,
+                   atomic_load(&s->samples), atomic_load(&s->samples_inside));
+    }
+}
