@@ -214,6 +214,10 @@ static int new_vm(struct emu *m, struct board_config *b, struct err *e)
     }
     if (c->tcg) {
         m->tcg.cache_size = (size_t)c->tcg->cache_size;
+        m->tcg.tier2 = c->tcg->tier2 == API_TCG_TIER2_OFF     ? TCG_TIER2_OFF
+                       : c->tcg->tier2 == API_TCG_TIER2_ON    ? TCG_TIER2_ON
+                       : c->tcg->tier2 == API_TCG_TIER2_FORCE ? TCG_TIER2_FORCE
+                                                              : TCG_TIER2_DEFAULT;
         m->tcg.backend = c->tcg->backend == API_TCG_BACKEND_INTERP ? TCG_INTERP : TCG_JIT;
         m->tcg.icount = c->tcg->has_icount;
         m->tcg.icount_shift = (unsigned)c->tcg->icount;

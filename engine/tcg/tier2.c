@@ -273,7 +273,8 @@ static void *run(void *arg)
 void tier2_init(struct tcg_vm *t)
 {
     bool able = t->config.backend == TCG_JIT && tcg_host() && tcg_host()->region;
-    if (t->config.tier2 == TCG_TIER2_OFF || t->config.tier2 == TCG_TIER2_DEFAULT || !able) {
+    /* Not with an instruction clock, which counts by blocks. */
+    if (t->config.tier2 == TCG_TIER2_OFF || t->config.tier2 == TCG_TIER2_DEFAULT || t->config.icount || !able) {
         return;
     }
     struct tier2 *s = xnew(struct tier2);

@@ -252,13 +252,34 @@ static void gen_extend(struct ra *r, const struct ir_op *op)
     ra_done(r, op->d, d);
 }
 
+/* A move to a global that lives in an xmm register, without a general register between; false: it needs one. */
+static bool mov_to_xmm(struct ra *r, const struct ir_op *op)
+{
+    unsigned to = (unsigned)r->xpin[ir_index(op->d)];
+    bool is_boxed = false;
+    if (ir_kind(op->a) == IR_CONST && r->ir->consts[ir_index(op->a)] == 0) {
+        x_rr(&r->a, X_0F | 0x57, to, to); /* xorps */
+    } else if (ra_in_xmm(r, op->a)) {
+        unsigned n = ir_index(op->a);
+        is_boxed = r->boxed[n / 64] >> n % 64 & 1;
+        x_rr(&r->a, X_0F | 0x28, to, (unsigned)r->xpin[n]); /* movaps */
+    } else {
+        return false;
+    }
+    ra_done_xmm(r, ir_index(op->d), is_boxed);
+    return true;
+}
+
 static void gen_mov(struct ra *r, const struct ir_op *op)
 {
     struct opnd a;
+    if (ra_in_xmm(r, op->d) && mov_to_xmm(r, op)) {
+        return;
+    }
     if (ir_kind(op->a) == IR_CONST) {
         uint64_t v = r->ir->consts[ir_index(op->a)];
         bool pinned = ir_kind(op->d) == IR_GLOBAL && r->pin[ir_index(op->d)] >= 0;
-        if (!pinned && ir_kind(op->d) == IR_GLOBAL && (int64_t)v == (int32_t)v) {
+        if (!pinned && ir_kind(op->d) == IR_GLOBAL && !ra_in_xmm(r, op->d) && (int64_t)v == (int32_t)v) {
             unsigned n = ir_index(op->d); /* straight to memory */
             x_rm(&r->a, 0xc7 | X_W, 0, ENV, ra_global_off(r, n));
             x_32(&r->a, (uint32_t)v);

@@ -244,11 +244,14 @@ static void gen_pieces(struct ra *r)
 static void log_region(const struct t2_work *w)
 {
     if (log_traces('h')) {
-        AUTO_BUF b = BUF_INIT;
-        for (uint32_t i = 0; i < w->block->code_size; i++) {
-            buf_printf(&b, "%02x", w->code[T2_CODE_AT + i]);
+        log_trace('h', "region of %u bytes, %u pieces", w->block->code_size, w->n);
+        for (uint32_t at = 0; at < w->block->code_size; at += 256) { /* lines have a limit */
+            AUTO_BUF b = BUF_INIT;
+            for (uint32_t i = at; i < at + 256 && i < w->block->code_size; i++) {
+                buf_printf(&b, "%02x", w->code[T2_CODE_AT + i]);
+            }
+            log_trace('h', "region %5x: %s", at, b.data);
         }
-        log_trace('h', "region of %u bytes, %u pieces: %s", w->block->code_size, w->n, b.data);
     }
 }
 

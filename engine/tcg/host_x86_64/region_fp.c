@@ -36,6 +36,8 @@ static unsigned operand(struct fp *x, unsigned xmm, struct opnd o)
     }
     if (o.place == IN_MEM) {
         x_rm(&x->r->a, X_0F | X_F2 | 0x10, xmm, ENV, o.disp);
+    } else if (o.place == IS_IMM && o.imm == 0) {
+        x_rr(&x->r->a, X_0F | 0x57, xmm, xmm);
     } else {
         x_rr(&x->r->a, X_66 | X_0F | 0x6e | X_W, xmm, o.reg);
     }
@@ -179,8 +181,8 @@ bool gen_region_fp(struct ra *r, const struct ir_op *op)
     unsigned n = kind == IR_FP_SQRT || kind == IR_FP_FROM_I32        ? 1
                  : kind >= IR_FP_MADD && kind <= IR_FP_NMADD ? 3
                                                              : 2;
-    for (unsigned i = 0; i < n; i++) {
-        inputs &= o[i].place != IS_IMM;
+    for (unsigned i = 0; i < n; i++) { /* zero is the constant that there is; a single would need its box */
+        inputs &= o[i].place != IS_IMM || (o[i].imm == 0 && op->w == 64 && kind != IR_FP_FROM_I32);
     }
     if (!inputs) {
         return false;
