@@ -74,7 +74,7 @@ struct vec_state {
 enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT, FIX_FP, FIX_ATOMIC, FIX_VEC };
 struct fixup {
     uint8_t kind, base, value_reg, dest, mo, live; /* live: bit per scratch register to keep */
-    bool value_imm, value_xmm, dest_xmm;
+    bool value_imm, value_xmm, dest_none, dest_xmm;
     int32_t disp, imm, insn;
     uint32_t jump;   /* displacement to point at the stub */
     uint32_t back;
