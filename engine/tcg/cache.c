@@ -248,6 +248,7 @@ static void evict(struct tcg_vm *t, unsigned r)
 bool cache_reserve(struct tcg_vm *t, size_t max, bool may_evict)
 {
     if (t->region_used + max <= t->region_size) {
+        codebuf_grow(&t->buf, t->region * t->region_size + t->region_used + max);
         return true;
     }
     unsigned next = (t->region + 1) % TCG_REGIONS;
@@ -257,6 +258,7 @@ bool cache_reserve(struct tcg_vm *t, size_t max, bool may_evict)
     evict(t, next);
     t->region = next;
     t->region_used = region_start(t, next);
+    codebuf_grow(&t->buf, next * t->region_size + t->region_used + max);
     return true;
 }
 

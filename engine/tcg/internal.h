@@ -118,8 +118,12 @@ struct tcg_codebuf {
     uint8_t *rw;
     const uint8_t *rx;
     size_t size;
+    size_t huge; /* what lies before is in huge pages, or cannot be */
 };
 int codebuf_init(struct tcg_codebuf *b, size_t size, struct err *e);
+/* Code will be written before `end`: gets huge pages for it where the host has them, since translated code jumps about and
+ * small pages cost a TLB miss at every turn. tcg_vm.lock is held. */
+void codebuf_grow(struct tcg_codebuf *b, size_t end);
 void codebuf_done(struct tcg_codebuf *b);
 
 #define TCG_REGIONS 16
