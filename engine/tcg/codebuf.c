@@ -21,7 +21,8 @@
 /* A shared mapping that begins at a multiple of HUGE_PAGE, as the file does, so that both can be backed by huge pages. */
 static void *map_aligned(size_t size, int prot, int fd)
 {
-    uint8_t *room = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *room = mmap(NULL, size + HUGE_PAGE, PROT_NONE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) {
         return MAP_FAILED;
     }
@@ -72,7 +73,8 @@ int codebuf_init(struct tcg_codebuf *b, size_t size, struct err *e)
         return err_errno(e, saved, "code cache of %zu bytes (executable view)", size);
     }
     /* Best effort: an old kernel lacks the last seal; the descriptor is closed anyway. */
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | 0x0010 /* F_SEAL_FUTURE_WRITE */) < 0) {
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | 0x0010 /* F_SEAL_FUTURE_WRITE */) <
+        0) {
         (void)fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
     }
     madvise(rw, size, MADV_DONTDUMP);

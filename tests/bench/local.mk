@@ -10,4 +10,7 @@ EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/gu
 	tests/bench/guest/linpack.c tests/bench/guest/lz.c tests/bench/guest/mandel.c \
 	tests/bench/guest/nbody.c tests/bench/guest/parallel.c tests/bench/guest/signal.c \
 	tests/bench/guest/sort.c tests/bench/guest/spectral.c tests/bench/guest/switch.c \
-	tests/bench/guest/syscall.c tests/bench/guest/timed.c
+	tests/bench/guest/syscall.c tests/bench/guest/timed.c \
+	tests/bench/guest/vaes.c tests/bench/guest/vcrypto.h tests/bench/guest/vgemm.c \
+	tests/bench/guest/vghash.c tests/bench/guest/vimage.c tests/bench/guest/vmandel.c \
+	tests/bench/guest/vmem.c tests/bench/guest/vsaxpy.c tests/bench/guest/vsha.c

@@ -95,7 +95,7 @@ OTHERS = [
         "00000000000b73a4"),
     Row("interp", "interpreter loop", "interp", "2000000 30", "3b205234ec709c2b", "5000 12",
         "94e10b0cdc22fcbe"),
-    Row("chase", "pointer chasing, 1 MiB", "chase", "1024 20", "0000002624a74280", "128 1",
+    Row("chase", "pointer chasing, 256 KiB", "chase", "256 50", "00000017d6081f40", "128 1",
         "000000003d047b60"),
     Row("syscall", "system calls", "syscall", "400", "000000000013d620", "2",
         "0000000000001964"),
@@ -150,13 +150,38 @@ SMP = [
         "2 20", "cef157ad98e8b7fa", cpus=2),
 ]
 
+VECTOR = [
+    Row("vsaxpy", "vector saxpy, daxpy, ddot", "vsaxpy", "4000 15000", "2aea13a6a8216dd3",
+        "100 2", "738d78024b6d673c", cpu="v"),
+    Row("vgemm", "vector dgemm and sgemm", "vgemm", "192 12", "c0c74d8e2cee6e47", "20 1",
+        "07eafe07b4ae82cc", cpu="v"),
+    Row("vmem", "vector memcpy and strlen", "vmem", "64 4000", "8ba6d5198064e3ba", "4 2",
+        "9f1c99c9f91d218f", cpu="v"),
+    Row("vimage", "vector image filter", "vimage", "65536 1500", "ea3458db8aa86722", "1000 2",
+        "97da1aa1182829a3", cpu="v"),
+    Row("vmandel", "vector mandelbrot", "vmandel", "500 1000", "00000000000003af", "32 100",
+        "0000000000000004", cpu="v"),
+    Row("vaes", "vector AES-128-CTR", "vaes", "256 2400", "180724d686a11b32", "4 1", "0ce44fdbe1fdf76c",
+        cpu="zvk"),
+    Row("vsha", "vector SHA-256 and SHA-512", "vsha", "256 240", "d5182287ee876d0b", "1 1",
+        "0f6c792a8a945c27", cpu="zvk"),
+    Row("vghash", "vector GHASH", "vghash", "256 200", "a96af05ee119d759", "1 1",
+        "beb48beb76d8ea30", cpu="zvk"),
+]
+
 # What the means of a set are taken over: {set: {name of the mean: rows}}.
 SETS = {
     "dbt": {"five": FIVE, "others": OTHERS},
     "dbt-fp": {"all": FP},
+    "dbt-vector": {"all": VECTOR},
     "dbt-smp": {"all": SMP},
 }
 
-# The processor that the rows with cpu="..." need, as each emulator names it.
+# The processor that rows with cpu="..." need, by emulator; one that is not named cannot run them.
+# All have the same VLEN.
 CPUS = {
+    "v": {"vmd": "max,v=on,vlen=256", "qemu": "rv64,v=true,vlen=256",
+          "qemu10": "rv64,v=true,vlen=256"},
+    "zvk": {"vmd": "max,v=on,vlen=256,zvkned=on,zvknhb=on,zvkg=on,zvkb=on",
+            "qemu10": "rv64,v=true,vlen=256,zvkned=true,zvknhb=true,zvkg=true,zvkb=true"},
 }

@@ -87,7 +87,7 @@ def qemu_command(emulator, config):
                 "-global", "virtio-mmio.force-legacy=false",
                 "-m", f"{config.get('memory', 512 << 20) >> 20}M",
                 "-smp", str(config.get("cpus", 1)), "-bios", firmware]
-    for key in ("kernel", "initrd", "append"):
+    for key in ("cpu", "kernel", "initrd", "append"):
         if key in config:
             command += ["-" + key, config[key]]
     for disk in config.get("disks", []):
