@@ -14,7 +14,7 @@ import guest  # noqa: E402
 # The reference without what our CPU does not have: a hypervisor extension changes CSRs.
 QEMU_CPU = {("qemu", 64): "rv64,h=false", ("qemu", 32): "rv32,h=false",
             ("qemu10", 64): "max,h=false", ("qemu10", 32): "max,h=false"}
-TIMEOUT = 120.0
+TIMEOUT = float(os.environ.get("VMD_ISA_TIMEOUT", "120"))
 
 
 class Ended(Exception):

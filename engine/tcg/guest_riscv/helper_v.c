@@ -6,6 +6,7 @@
 #include "engine/arch/riscv/features.h"
 #include "engine/tcg/guest_riscv/helper.h"
 #include "engine/tcg/guest_riscv/vec.h"
+#include "engine/tcg/guest_riscv/vec_kernels.h"
 
 #include <string.h>
 
@@ -69,6 +70,19 @@ static bool overlap_ok(const struct group *d, const struct group *s)
     return s->emul >= 0 && s->reg + group_size(s) == d->reg + group_size(d);
 }
 
+/* A register provides sources of one EEW only (section 5.2); v0 as a mask has one of 1 bit. */
+static bool sources_ok(const struct group *s1, const struct group *s2, bool masked, int sew)
+{
+    struct group v0 = { .reg = 0, .kind = V_MASK };
+    int eew1 = s1->kind == V_ONE ? sew : s1->eew, eew2 = s2->kind == V_ONE ? sew : s2->eew;
+    bool mask1 = s1->kind == V_MASK, mask2 = s2->kind == V_MASK;
+
+    if (masked && ((!mask1 && overlaps(&v0, s1)) || (!mask2 && overlaps(&v0, s2)))) {
+        return false;
+    }
+    return (mask1 == mask2 && (mask1 || eew1 == eew2)) || !overlaps(s1, s2);
+}
+
 static bool operands_ok(const struct riscv_cpu *c, const struct v_op *op, uint32_t insn,
                         uint64_t vtype)
 {
@@ -80,11 +94,15 @@ static bool operands_ok(const struct riscv_cpu *c, const struct v_op *op, uint32
     struct group s1 = make_group(v_vs1(insn), shape1, vtype);
     bool apart = op->shape.flags & V_APART;
 
-    if (!group_ok(c, &d) || !group_ok(c, &s2) || !group_ok(c, &s1)) {
+    if (!group_ok(c, &d) || !group_ok(c, &s2) || !group_ok(c, &s1) ||
+        !sources_ok(&s1, &s2, !v_vm(insn), (int)riscv_vsew(vtype) + (op->run == v_run_reduce && op->param))) {
         return false;
     }
     /* v0 is read as a mask: a result of wider elements may not lie over it. */
     if (!v_vm(insn) && d.reg == 0 && (d.kind == 0 || (d.kind == V_MASK && apart))) {
+        return false;
+    }
+    if ((op->shape.flags & V_APART2) && overlaps(&d, &s2)) {
         return false;
     }
     if (apart) {
@@ -265,8 +283,9 @@ uint64_t v_run_each(struct v_args *v)
     size_t n = v->vl - v->vstart;
     uint8_t *d = v->d + (v->vstart << size[0]);
     const uint8_t *a = v->s2 + (v->vstart << size[1]);
-    const uint8_t *b = v->s1 ? v->s1 + (v->vstart << size[2])
-                             : v_splat(v->scalar, size[2], n, scalars);
+    const uint8_t *b = shape->s1 == V_NONE ? d /* not read for its value */
+                       : v->s1             ? v->s1 + (v->vstart << size[2])
+                                           : v_splat(v->scalar, size[2], n, scalars);
     if (v->op->flags & V_CARRY) {
         if (v->masked) {
             v_mask_bytes(bytes, v->c->v, v->vstart, n);
@@ -362,6 +381,15 @@ uint64_t riscv_v_set(void *cpu, uint64_t vtype, uint64_t avl, uint64_t c)
     return hart->vl;
 }
 
+/* An f register as an element: what is not boxed counts as the canonical NaN. */
+static uint64_t unboxed(uint64_t f, unsigned sew)
+{
+    static const uint64_t nan[4] = { 0, 0x7e00, 0x7fc00000, 0x7ff8000000000000 };
+    uint64_t box = sew == 3 ? 0 : UINT64_MAX << (8u << sew);
+
+    return (f & box) == box ? f & ~box : nan[sew];
+}
+
 uint64_t riscv_v_arith(void *cpu, uint64_t a, uint64_t scalar, uint64_t row)
 {
     struct riscv_cpu *c = cpu;
@@ -374,7 +402,9 @@ uint64_t riscv_v_arith(void *cpu, uint64_t a, uint64_t scalar, uint64_t row)
                         .sew = riscv_vsew(c->vtype), .lmul = riscv_vlmul(c->vtype), .vl = c->vl,
                         .vstart = c->vstart, .masked = !v_vm(insn), .d = v_reg(c, v_vd(insn)),
                         .s2 = v_reg(c, v_vs2(insn)) };
-    if (f3 == V_IVV || f3 == V_FVV || f3 == V_MVV) {
+    if (f3 == V_FVF) {
+        v.scalar = unboxed(scalar, v.sew);
+    } else if (f3 == V_IVV || f3 == V_FVV || f3 == V_MVV) {
         v.s1 = v_reg(c, v_vs1(insn));
     }
     if (!(op->flags & (V_TO_X | V_TO_F))) {

@@ -60,17 +60,17 @@ TABLE(vk_div, s, DIVIDE(/, -1, (int64_t)(0 - (uint64_t)p)))
 TABLE(vk_rem, s, DIVIDE(%, p, 0))
 
 /* High halves of products. */
-#define HIGH(NAME, TP, TQ, W)                                                                  \
-    KERNEL(NAME##_8, u8, (W##32)(TP##8)p * (TQ##8)q >> 8)                                      \
-    KERNEL(NAME##_16, u16, (W##32)((W##64)(TP##16)p * (TQ##16)q >> 16))                        \
-    KERNEL(NAME##_32, u32, (W##64)(TP##32)p *(TQ##32)q >> 32)                                  \
-    KERNEL(NAME##_64, u64, (W##128)(TP##64)p *(TQ##64)q >> 64)                                 \
-    const v_kernel NAME[4] = { NAME##_8, NAME##_16, NAME##_32, NAME##_64 };
 typedef __int128 v_s128;
 typedef unsigned __int128 v_u128;
-HIGH(vk_mulhu, v_u, v_u, v_u)
-HIGH(vk_mulh, v_s, v_s, v_s)
-HIGH(vk_mulhsu, v_s, v_u, v_s)
+#define HIGH(NAME, T, U)                                                                       \
+    KERNEL(NAME##_8, T##8, p *(v_##U##8)q >> 8)                                                \
+    KERNEL(NAME##_16, T##16, (v_##T##32)p *(v_##U##16)q >> 16)                                 \
+    KERNEL(NAME##_32, T##32, (v_##T##64)p *(v_##U##32)q >> 32)                                 \
+    KERNEL(NAME##_64, T##64, (v_##T##128)p *(v_##U##64)q >> 64)                                \
+    const v_kernel NAME[4] = { NAME##_8, NAME##_16, NAME##_32, NAME##_64 };
+HIGH(vk_mulhu, u, u)
+HIGH(vk_mulh, s, s)
+HIGH(vk_mulhsu, s, u)
 
 /* ---- with carry; x->carry is NULL or a byte for each element ---- */
 
@@ -106,6 +106,8 @@ CARRY_OUT_TABLE(vk_madc, __builtin_add_overflow(p, q, &p) | __builtin_add_overfl
 CARRY_OUT_TABLE(vk_msbc, __builtin_sub_overflow(p, q, &p) | __builtin_sub_overflow(p, c, &p))
 /* vmerge; without a mask vmv.v */
 CARRY_TABLE(vk_merge, !carry || c ? q : p)
+
+const v_kernel vk_fmerge[4] = { NULL, vk_merge_16, vk_merge_32, vk_merge_64 };
 
 /* ---- comparisons: the result is one byte, 0 or 1 ---- */
 

@@ -41,12 +41,18 @@ static bool index_ok(const struct riscv_cpu *c, uint32_t insn, uint64_t vtype)
     unsigned nf = v_nf(insn), vd = v_vd(insn), vs2 = v_vs2(insn);
     unsigned dregs = lmul > 0 ? 1u << lmul : 1, iregs = emul > 0 ? 1u << emul : 1;
 
+    if (!v_vm(insn) && vs2 == 0) {
+        return false; /* v0 is the mask */
+    }
     if (!data_ok(c, vd, nf, sew, lmul) || eew > c->velen || 8u << eew > c->xlen || emul < -3 ||
         emul > 3 || vs2 % iregs) {
         return false;
     }
-    if (v_is_store(insn) || vd >= vs2 + iregs || vs2 >= vd + nf * dregs) {
+    if (vd >= vs2 + iregs || vs2 >= vd + nf * dregs) {
         return true;
+    }
+    if (v_is_store(insn)) {
+        return eew == sew; /* sources of one EEW */
     }
     if (nf > 1) {
         return false; /* a segment load that is restarted still needs its indexes */
@@ -70,7 +76,7 @@ bool v_mem_legal(const struct riscv_cpu *c, uint32_t insn, uint64_t vtype)
     if (v_is_mask(insn)) {
         return true;
     }
-    if (!v_vm(insn) && vd == 0 && !v_is_store(insn)) {
+    if (!v_vm(insn) && vd == 0) { /* v0 is the mask */
         return false;
     }
     if (v_mop(insn) & 1) {

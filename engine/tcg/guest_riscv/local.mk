@@ -59,8 +59,14 @@ libtcg_a_SOURCES += \
 # Vector instructions.
 libtcg_a_SOURCES += \
 	engine/tcg/guest_riscv/helper_v.c \
+	engine/tcg/guest_riscv/helper_v_bits.c \
+	engine/tcg/guest_riscv/helper_v_crypto.c \
+	engine/tcg/guest_riscv/helper_v_cvt.c \
+	engine/tcg/guest_riscv/helper_v_fp.c \
 	engine/tcg/guest_riscv/helper_v_int.c \
+	engine/tcg/guest_riscv/helper_v_mask.c \
 	engine/tcg/guest_riscv/helper_v_mem.c \
+	engine/tcg/guest_riscv/helper_v_wide.c \
 	engine/tcg/guest_riscv/vec.h \
 	engine/tcg/guest_riscv/vec_kernels.h \
 	engine/tcg/guest_riscv/vec_mem.h \

@@ -178,6 +178,9 @@ static ir_ref scalar_of(struct tcg_trans *t, const struct v_op *op, uint32_t ins
 {
     unsigned n = v_vs1(insn);
 
+    if ((insn & 0x7f) == V_CRYPTO) {
+        return num(t, n);
+    }
     switch (v_funct3(insn)) {
     case V_IVX:
     case V_MVX:

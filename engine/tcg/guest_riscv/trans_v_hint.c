@@ -48,6 +48,15 @@ static bool is_float(const struct ir_vec *h)
     return ir_vec_info[h->op].name[0] == 'f' && h->op != IR_VEC_firstm;
 }
 
+/* Whole groups, so that the call is legal. */
+static bool groups(const struct v_op *op, struct ir_vec *h)
+{
+    if (op->param & V_GROUP0) {
+        h->flags |= IR_VEC_GROUP0;
+    }
+    return (h->flags & IR_VEC_VL) == 0 && h->n % (1u << (op->param & 15)) == 0;
+}
+
 void riscv_v_hint(struct tcg_trans *t, const struct v_op *op, uint32_t insn, uint32_t key)
 {
     unsigned f3 = v_funct3(insn);
@@ -60,6 +69,12 @@ void riscv_v_hint(struct tcg_trans *t, const struct v_op *op, uint32_t insn, uin
     h.op = (uint8_t)(op->hint - 1);
     h.sew = (uint8_t)riscv_vsew(key & RISCV_VKEY_VTYPE);
     if (is_float(&h) && !nearest_even(t)) {
+        return;
+    }
+    if (f3 == V_FVF && !is_float(&h) && h.sew < 3) {
+        return; /* the scalar's NaN box is to be looked at */
+    }
+    if (ir_vec_info[h.op].kind == 'A' && !groups(op, &h)) {
         return;
     }
     if (h.op == IR_VEC_merge && v_vm(insn)) {

@@ -63,6 +63,7 @@ enum { V_MASK = 100 /* a mask register */, V_ONE /* element 0 of a register */,
 enum v_shape_flag {
     V_APART = 1,    /* vd may not overlap any source, nor v0 when masked */
     V_VSTART0 = 2,  /* illegal unless vstart is 0 */
+    V_APART2 = 4,   /* vd may not overlap vs2 */
 };
 struct v_shape {
     int8_t d, s2, s1;
@@ -79,6 +80,9 @@ enum v_flag {
     V_HALF_MIN = 64, /* binary16 by Zvfhmin is enough */
     V_NO_FRM = 128, /* works with an invalid frm */
 };
+
+/* In v_op.param of cryptography: all groups use the first one of vs2. */
+enum { V_GROUP0 = 16 };
 
 struct v_args;
 struct v_op {
@@ -128,6 +132,7 @@ static inline unsigned v_funct3(uint32_t insn)
 {
     return insn >> 12 & 7;
 }
+enum { V_CRYPTO = 0x77 }; /* the opcode OP-VE */
 /* funct3 of OP-V instructions */
 enum { V_IVV, V_FVV, V_MVV, V_IVI, V_IVX, V_FVF, V_MVX, V_SET };
 
