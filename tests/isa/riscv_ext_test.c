@@ -201,6 +201,29 @@ START_TEST(overflow_interrupt_goes_to_the_supervisor)
 }
 END_TEST
 
+START_TEST(pointer_masking_is_set_by_the_privilege_above)
+{
+    uint32_t pm = RV_CODE_PM_7 | RV_CODE_PM_16 | RV_CODE_PM_SIGNED;
+
+    csr_set_to(0x10a, 2ull << 32);
+    csr_set_to(0x30a, 3ull << 32);
+    csr_set_to(0x30a, 1ull << 32); /* reserved */
+    ck_assert_uint_eq(csr_get(0x30a), 3ull << 32);
+    ck_assert_uint_eq(riscv_tcg_mode(&cpu).code & pm, 0);
+    cpu.priv = RISCV_S;
+    ck_assert_uint_eq(riscv_tcg_mode(&cpu).code & pm, RV_CODE_PM_16);
+    cpu.priv = RISCV_U;
+    ck_assert_uint_eq(riscv_tcg_mode(&cpu).code & pm, RV_CODE_PM_7);
+    cpu.satp = 8ull << 60;
+    ck_assert_uint_eq(riscv_tcg_mode(&cpu).code & pm, RV_CODE_PM_7 | RV_CODE_PM_SIGNED);
+    cpu.mstatus |= MSTATUS_MXR;
+    ck_assert_uint_eq(riscv_tcg_mode(&cpu).code & pm, 0);
+    cpu.mstatus = MSTATUS_MPRV; /* MPP is U */
+    cpu.priv = RISCV_M;
+    ck_assert_uint_eq(riscv_tcg_mode(&cpu).code & pm, RV_CODE_PM_7 | RV_CODE_PM_SIGNED);
+}
+END_TEST
+
 static void have(unsigned ext)
 {
     riscv_features_set(&cpu.features, ext, true);
@@ -274,6 +297,7 @@ static Suite *suite_riscv_ext(void)
     tcase_add_test(rv64, overflow_is_told_once_by_bit_and_interrupt);
     tcase_add_test(rv64, overflow_interrupt_goes_to_the_supervisor);
     tcase_add_test(rv64, stateen_gates_senvcfg);
+    tcase_add_test(rv64, pointer_masking_is_set_by_the_privilege_above);
     tcase_add_test(rv64, seed_must_be_written_and_be_let);
     suite_add_tcase(s, rv64);
     tcase_add_checked_fixture(rv32, hart_start32, hart_stop);

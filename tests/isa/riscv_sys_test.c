@@ -16,7 +16,7 @@ static const struct warl warl64[] = {
     { 0x105, ~0ull, 0 }, /* stvec: reserved mode is not taken */
     { 0x105, 0xffffffff80000005, 0xffffffff80000005 },
     { 0x106, ~0ull, 0xffffffff }, /* scounteren */
-    { 0x10a, ~0ull, 0xf1 },   /* senvcfg: FIOM, CB* */
+    { 0x10a, ~0ull, 3ull << 32 | 0xf1 },   /* senvcfg: FIOM, CB* */
     { 0x140, ~0ull, ~0ull },  /* sscratch */
     { 0x141, ~0ull, ~1ull },  /* sepc */
     { 0x142, ~0ull, ~0ull },  /* scause */
@@ -27,7 +27,7 @@ static const struct warl warl64[] = {
     { 0x303, ~0ull, 0x2222 },                          /* mideleg */
     { 0x304, ~0ull, 0x2aaa },                       /* mie */
     { 0x306, ~0ull, 0xffffffff },                           /* mcounteren */
-    { 0x30a, ~0ull, 7ull << 61 | 0xf1 },            /* menvcfg: STCE, PBMTE, ADUE, CB*, FIOM */
+    { 0x30a, ~0ull, 7ull << 61 | 3ull << 32 | 0xf1 }, /* menvcfg: STCE, PBMTE, ADUE, PMM, CB*, FIOM */
     { 0x320, ~0ull, 0xfffffffd },                           /* mcountinhibit */
     { 0x323, ~0ull, 0xfull << 60 },                           /* mhpmevent3 */
     { 0x341, 0x80000003, 0x80000002 },             /* mepc */

@@ -100,6 +100,7 @@ static const uint32_t codes[] = {
     RISCV_U | RV_CODE_FS_OFF,
     RISCV_U | 5 << RV_CODE_FRM_SHIFT,
     RISCV_U | 3 << RV_CODE_FRM_SHIFT,
+    RISCV_U | RV_CODE_PM_7 | RV_CODE_PM_SIGNED,
     RISCV_M | RV_CODE_RV32 | RV_CODE_FP_ASK,
     RISCV_U | RV_CODE_RV32 | 2 << RV_CODE_FRM_SHIFT,
 };
@@ -317,6 +318,18 @@ START_TEST(conditional_zero_is_one_select)
 }
 END_TEST
 
+START_TEST(pointer_masking_shifts_addresses)
+{
+    ck_assert(TRANSLATE(RISCV_U, 0x00853503)); /* ld a0, 8(a0) */
+    ck_assert_uint_eq(count(IR_shl), 0);
+    ck_assert(TRANSLATE(RISCV_U | RV_CODE_PM_7 | RV_CODE_PM_SIGNED, 0x00853503));
+    ck_assert_uint_eq(count(IR_shl), 1);
+    ck_assert_uint_eq(count(IR_sar), 1);
+    ck_assert(TRANSLATE(RISCV_U | RV_CODE_PM_16, 0x0ca5352f)); /* amoswap.d a0, a0, (a0) */
+    ck_assert_uint_eq(count(IR_shr), 1);
+}
+END_TEST
+
 START_TEST(without_c_misaligned_targets_raise)
 {
     struct riscv_features all = cpu.features;
@@ -362,6 +375,8 @@ static Suite *suite_trans(void)
     Suite *suite = suite_create("riscv translation");
     TCase *tc = tcase_create("ir");
 
+    tcase_set_timeout(tc, 60);
+
     tcase_add_unchecked_fixture(tc, setup, NULL);
     tcase_add_test(tc, every_instruction_gives_valid_ir_of_bounded_size);
     tcase_add_test(tc, random_bytes_give_valid_ir);
@@ -377,6 +392,7 @@ static Suite *suite_trans(void)
     tcase_add_test(tc, outside_user_mode_floating_point_is_asked_for_once_a_block);
     tcase_add_test(tc, fs_is_marked_dirty_once_a_block);
     tcase_add_test(tc, instructions_of_absent_extensions_are_illegal);
+    tcase_add_test(tc, pointer_masking_shifts_addresses);
     tcase_add_test(tc, invalidation_fences_are_illegal_in_user_mode);
     tcase_add_test(tc, conditional_zero_is_one_select);
     tcase_add_test(tc, without_c_misaligned_targets_raise);

@@ -112,7 +112,8 @@ struct riscv_cpu {
 #define MENVCFG_CBIE (3ull << 4)  /* Zicbom, here and in senvcfg: cbo.inval */
 #define MENVCFG_CBCFE (1ull << 6) /* ... cbo.clean, cbo.flush */
 #define MENVCFG_CBZE (1ull << 7)  /* Zicboz, here and in senvcfg: cbo.zero */
-#define MENVCFG_PMM (3ull << 32)  /* Smnpm, Ssnpm: pointer masking of the next privilege */
+#define MENVCFG_PMM (3ull << 32)   /* Smnpm, Ssnpm: pointer masking of the next privilege */
+#define MENVCFG_PMM_7 (2ull << 32) /* ... of 7 bits; 3: of 16 */
 #define MENVCFG_PBMTE (1ull << 62) /* Svpbmt: entries have memory types */
 #define MENVCFG_ADUE (1ull << 61) /* Svadu: hardware updates of A and D */
 #define MENVCFG_STCE (1ull << 63) /* Sstc: stimecmp works */

@@ -576,11 +576,22 @@ static uint64_t envcfg_writable(const struct riscv_cpu *c, uint64_t value)
            (has(c, RISCV_EXT_ZICBOZ) ? MENVCFG_CBZE : 0);
 }
 
+/* Pointer masking of the next privilege; the reserved PMM is not taken over. */
+static uint64_t pmm_writable(const struct riscv_cpu *c, enum riscv_feature ext, uint64_t value)
+{
+    return has(c, ext) && (value & MENVCFG_PMM) != 1ull << 32 ? MENVCFG_PMM : 0;
+}
+
 static void senvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
 {
+    uint64_t old = c->senvcfg;
+
     (void)n;
-    mask &= envcfg_writable(c, value);
-    c->senvcfg = (c->senvcfg & ~mask) | (value & mask);
+    mask &= envcfg_writable(c, value) | pmm_writable(c, RISCV_EXT_SSNPM, value);
+    c->senvcfg = (old & ~mask) | (value & mask);
+    if ((old ^ c->senvcfg) & MENVCFG_PMM) {
+        tcg_mode_changed(c);
+    }
 }
 
 static void menvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mask)
@@ -590,8 +601,12 @@ static void menvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
     (void)n;
     mask &= envcfg_writable(c, value) | (has(c, RISCV_EXT_SSTC) ? MENVCFG_STCE : 0) |
             (has(c, RISCV_EXT_SVADU) ? MENVCFG_ADUE : 0) |
-            (has(c, RISCV_EXT_SVPBMT) ? MENVCFG_PBMTE : 0);
+            (has(c, RISCV_EXT_SVPBMT) ? MENVCFG_PBMTE : 0) |
+            pmm_writable(c, RISCV_EXT_SMNPM, value);
     c->menvcfg = (old & ~mask) | (value & mask);
+    if ((old ^ c->menvcfg) & MENVCFG_PMM) {
+        tcg_mode_changed(c);
+    }
     if ((old ^ c->menvcfg) & MENVCFG_STCE) {
         riscv_stimecmp_changed(c);
         tcg_interrupt_check(c);
@@ -733,8 +748,8 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
       "supervisor trap vector and its mode")                                                   \
     X(0x106, 0x106, scounteren, ANY, PLAIN, F(scounteren), 0, has_s, NULL, counteren_write,    \
       "counters that user mode may read")                                                      \
-    X(0x10a, 0x10a, senvcfg, ANY, PLAIN, F(senvcfg), 0, senvcfg_ok, NULL, senvcfg_write,       \
-      "user mode's environment: fences of I/O imply memory, cache-block instructions")         \
+    X(0x10a, 0x10a, senvcfg, ANY, 0, F(senvcfg), 0, senvcfg_ok, NULL, senvcfg_write,       \
+      "user mode's environment: fences of I/O imply memory, cache blocks, pointer masking")    \
     X(0x10c, 0x10f, sstateen, ANY, PLAIN, 0, 0, sstateen_ok, zero_read, ignore_write,          \
       "extension state that user mode may use: all there is (Smstateen)")                      \
     X(0x140, 0x140, sscratch, ANY, PLAIN, F(sscratch), ALL, has_s, NULL, NULL,                 \
@@ -767,7 +782,7 @@ static void pmpaddr_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
     X(0x306, 0x306, mcounteren, ANY, PLAIN, F(mcounteren), 0, has_u, NULL, counteren_write,    \
       "counters that lower privileges may read")                                               \
     X(0x30a, 0x30a, menvcfg, ANY, 0, F(menvcfg), 0, has_u, NULL, menvcfg_write,                \
-      "environment of lower privileges: FIOM, CBIE, CBCFE, CBZE, PBMTE, ADUE, STCE")                                    \
+      "environment of lower privileges: FIOM, CBIE, CBCFE, CBZE, PMM, PBMTE, ADUE, STCE")                                    \
     X(0x30c, 0x30f, mstateen, ANY, PLAIN, 0, 0, has_stateen, mstateen_read, mstateen_write,    \
       "extension state that lower privileges may use: SE0, ENVCFG (Smstateen)")                \
     X(0x31c, 0x31f, mstateenh, RV32, PLAIN | HIGH, 0, 0, has_stateen, mstateen_read,           \

@@ -30,6 +30,9 @@ enum {
     RV_CODE_FRM = 7 << 4,
     RV_CODE_FP_ASK = 1 << 7,
     RV_CODE_VS_OFF = 1 << 8, /* vectors are off (in user mode; else they ask) */
+    RV_CODE_PM_7 = 1 << 9,   /* pointer masking: the top 7 or 16 bits of data addresses are ignored, */
+    RV_CODE_PM_16 = 1 << 10,
+    RV_CODE_PM_SIGNED = 1 << 11, /* ... replaced by the bit below them, not by 0 */
 };
 
 /* Exception causes (Privileged 1.12 table 3.6). */

@@ -151,10 +151,26 @@ bool fp_on(struct tcg_trans *t)
     return true;
 }
 
+ir_ref mask_pointer(struct tcg_trans *t, ir_ref va)
+{
+    unsigned n = (t->code & RV_CODE_PM_7) != 0 ? 7 : (t->code & RV_CODE_PM_16) != 0 ? 16 : 0;
+    bool is_signed = (t->code & RV_CODE_PM_SIGNED) != 0;
+
+    if (n == 0) {
+        return va;
+    }
+    va = ir_bin(t->ir, IR_shl, 64, va, ir_const(t->ir, n));
+    return ir_bin(t->ir, is_signed ? IR_sar : IR_shr, 64, va, ir_const(t->ir, n));
+}
+
 ir_ref mem_addr(struct tcg_trans *t, unsigned n, int32_t imm, int32_t *disp)
 {
     ir_ref base = get_x(t, n);
 
+    if ((t->code & (RV_CODE_PM_7 | RV_CODE_PM_16)) != 0) {
+        *disp = 0;
+        return mask_pointer(t, ir_addi(t->ir, base, imm));
+    }
     if (!is_rv32(t)) {
         *disp = imm;
         return base;

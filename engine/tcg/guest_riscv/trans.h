@@ -95,6 +95,8 @@ bool fp_on(struct tcg_trans *t);
  * reserved: the illegal instruction is emitted, the caller returns false. trans_fd.c */
 bool fp_rounding(struct tcg_trans *t, unsigned rm, ir_ref *mode);
 
+/* The address of a data access: va without the bits that pointer masking ignores. */
+ir_ref mask_pointer(struct tcg_trans *t, ir_ref va);
 /* Virtual address and displacement of a memory access at x[n] + imm. */
 ir_ref mem_addr(struct tcg_trans *t, unsigned n, int32_t imm, int32_t *disp);
 

@@ -287,6 +287,7 @@ bool trans_wfi(struct tcg_trans *t, const struct riscv_none *a)
 bool trans_sfence_vma(struct tcg_trans *t, const struct riscv_r *a)
 {
     ir_call(t->ir, riscv_sfence_vma, riscv_sfence_vma_flags, false,
-            ir_const(t->ir, insn_bits(t)), get_x(t, a->rs1), get_x(t, a->rs2));
+            ir_const(t->ir, insn_bits(t)), mask_pointer(t, get_x(t, a->rs1)),
+            get_x(t, a->rs2));
     return tcg_stop(t, t->next_off);
 }

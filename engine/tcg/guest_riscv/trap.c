@@ -8,6 +8,20 @@
 #include "engine/tcg/guest_riscv/helper.h"
 #include "engine/tcg/guest_riscv/sys.h"
 
+/* Pointer masking of data accesses at this privilege (Smnpm, Ssnpm 1.0). Off where execute-only pages are readable. */
+static uint32_t pointer_masking(const struct riscv_cpu *c, unsigned priv)
+{
+    bool by_s = priv == RISCV_U && RISCV_HAS(c->features, RISCV_EXT_S);
+    uint64_t pmm = (by_s ? c->senvcfg : c->menvcfg) & MENVCFG_PMM;
+    uint32_t code;
+
+    if (priv == RISCV_M || !pmm || (c->mstatus & MSTATUS_MXR)) {
+        return 0;
+    }
+    code = pmm == MENVCFG_PMM_7 ? RV_CODE_PM_7 : RV_CODE_PM_16;
+    return code | (riscv_satp_tag(c) >> RV_ASID_BITS_RV64 ? RV_CODE_PM_SIGNED : 0u);
+}
+
 struct tcg_mode riscv_tcg_mode(void *cpu)
 {
     const struct riscv_cpu *c = cpu;
@@ -25,6 +39,7 @@ struct tcg_mode riscv_tcg_mode(void *cpu)
     } else {
         m.code |= RV_CODE_FP_ASK;
     }
+    m.code |= pointer_masking(c, data_priv);
     m.mmu = c->priv | data_priv << RV_MMU_DATA_SHIFT;
     if (data_priv != RISCV_M) {
         /* Nothing of this matters to an untranslated access. */
