@@ -69,8 +69,11 @@ static void stop_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
     (void)offset;
     (void)value;
     (void)size;
-    ended = true;
-    vm->engine->kick(vm->vcpus[0]);
+    /* A program's own store there is not the end: where it would be stopped is left open. */
+    if (((const struct riscv_cpu *)vm->vcpus[0]->cpu)->mcause != 0) {
+        ended = true;
+        vm->engine->kick(vm->vcpus[0]);
+    }
 }
 
 static const struct mem_io_ops stop_ops = { stop_read, stop_write, 1, 8 };
