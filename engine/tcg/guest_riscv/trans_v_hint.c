@@ -68,6 +68,11 @@ void riscv_v_hint(struct tcg_trans *t, const struct v_op *op, uint32_t insn, uin
     }
     h.op = (uint8_t)(op->hint - 1);
     h.sew = (uint8_t)riscv_vsew(key & RISCV_VKEY_VTYPE);
+    if (ir_vec_info[h.op].kind == 'P' && (key & RISCV_VKEY_FULL) == 0) {
+        /* Gathers and slides look at elements up to VLMAX, whatever vl is. */
+        h.flags |= IR_VEC_VL;
+        h.n = (uint16_t)riscv_vlmax(key & RISCV_VKEY_VTYPE, cpu_of(t)->vlenb);
+    }
     if (is_float(&h) && !nearest_even(t)) {
         return;
     }
