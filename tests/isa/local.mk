@@ -65,5 +65,6 @@ TESTS += tests/isa/jit_vs_interp.sh
 EXTRA_DIST += tests/isa/jit_vs_interp.sh
 
 # Several vCPUs: memory order; page tables and code that change.
-TESTS += tests/isa/run_litmus.sh tests/isa/run_stress.py
-EXTRA_DIST += tests/isa/litmus tests/isa/run_litmus.sh tests/isa/run_stress.py
+TESTS += tests/isa/run_litmus.sh tests/isa/run_stress.py tests/isa/run_atomics.py
+EXTRA_DIST += tests/isa/litmus tests/isa/run_litmus.sh tests/isa/run_stress.py \
+	tests/isa/run_atomics.py

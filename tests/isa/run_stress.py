@@ -14,6 +14,7 @@ VMD_TEST_COUNT sets the generations. EMULATOR=qemu runs the programs under QEMU.
 import os
 import sys
 import tempfile
+import time
 
 sys.dont_write_bytecode = True
 import image  # noqa: E402
@@ -507,7 +508,29 @@ def binary(*arguments):
     return code + bytes(room - len(code)) + tables()
 
 
-def run(generations, fence="all", remap=True, functions=0, cache=0, backend="jit"):
+def look_at_maps(pid, seen):
+    """Mappings of the emulator, while it runs: none is writable and executable."""
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            mode = line.split()[1]
+            if "w" in mode and "x" in mode:
+                raise AssertionError(f"writable and executable: {line.strip()}")
+            if "vmd-code" in line:
+                seen.add(mode)
+
+
+def wait_looking(vm, seen):
+    deadline = time.monotonic() + 600.0
+    while vm.process.poll() is None and time.monotonic() < deadline:
+        try:
+            look_at_maps(vm.process.pid, seen)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            pass        # it has just ended, or is not ours to look at
+        time.sleep(0.01)
+    return vm.wait(60.0)
+
+
+def run(generations, fence="all", remap=True, functions=0, cache=0, backend="jit", seen=None):
     emulator = os.environ.get("EMULATOR", "vmd")
     generations = int(os.environ.get("VMD_TEST_COUNT", generations))
     names = ERRORS + ["turns", "trap", "mepc", "mtval", "hart"]
@@ -520,7 +543,7 @@ def run(generations, fence="all", remap=True, functions=0, cache=0, backend="jit
             if cache:
                 config["tcg"]["cache_size"] = cache << 20
         with guest.Guest(config, emulator) as vm:
-            status = vm.wait(600.0)
+            status = vm.wait(600.0) if seen is None else wait_looking(vm, seen)
             data = bytes(vm.output)
     taplib.check(status == 0, f"exit status {status}")
     taplib.check(len(data) == 8 * len(names), f"{len(data)} bytes of results")
@@ -561,6 +584,17 @@ def patched_code_is_never_run_stale_in_a_small_code_cache():
     run(300, remap=False, functions=4096, cache=1)
 
 
+def no_page_is_ever_writable_and_executable():
+    if os.environ.get("EMULATOR", "vmd") != "vmd":
+        raise taplib.Skip("about vmd-emu's pages")
+    seen = set()
+    run(300, remap=False, functions=4096, cache=1, seen=seen)
+    if not seen:
+        raise taplib.Skip("/proc/PID/maps of the emulator")
+    modes = {mode[:3] for mode in seen}
+    taplib.check(modes == {"rw-", "r-x"}, f"the code cache is mapped {sorted(modes)}")
+
+
 def remapped_and_patched_in_the_interpreter():
     if os.environ.get("EMULATOR", "vmd") != "vmd":
         raise taplib.Skip("the interpreter is vmd-emu's")
@@ -572,6 +606,7 @@ CASES = (remapped_pages_are_never_seen_stale, remapped_pages_are_never_seen_stal
          remapped_pages_are_never_seen_stale_by_address_space,
          remapped_pages_are_never_seen_stale_in_a_small_code_cache,
          patched_code_is_never_run_stale, patched_code_is_never_run_stale_in_a_small_code_cache,
+         no_page_is_ever_writable_and_executable,
          remapped_and_patched_in_the_interpreter)
 
 if __name__ == "__main__":
