@@ -2,6 +2,7 @@
 """The pages under docs/reference are what the generators print now. With --write (make docs) they
 are written instead of compared."""
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,28 @@ def isa_page(top, _out):
             return f.read()
 
 
+def extension_page(top, _out):
+    """docs/reference/riscv-extensions.md, from the rows of extensions.def."""
+    with open(os.path.join(top, "engine/arch/riscv/extensions.def"), encoding="utf-8") as f:
+        text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.S)
+    rows = re.findall(r'EXT\(\w+,\s*"(\w+)",\s*([^,]+),\s*([^,]+),\s*([^,]+),\s*"([^"]*)",\s*"([^"]*)"\)', text)
+    lines = ["# RISC-V extensions", "",
+             "From `engine/arch/riscv/extensions.def`; change that file instead. What CPU models are made of is told in the "
+             "[guide](../guide/riscv.md).", "",
+             "Switched: on and off by name; by name only: not part of `max`; group: switches what it needs; follows: on when all "
+             "that it needs is; always: cannot be off; not yet: known, not offered.", "",
+             "| extension | what it is | needs | width | in profiles from | switched |", "|---|---|---|---|---|---|"]
+    for name, widths, flags, profiles, needs, doc in rows:
+        flags = set(flags.split(" | "))
+        how = ("not yet" if "READY" not in flags else "always" if "FIXED" in flags else
+               "follows" if "DERIVED" in flags else "group" if "GROUP" in flags else "yes")
+        how += ", by name only" if "BY_NAME" in flags else ""
+        width = {"BOTH": "32, 64", "RISCV_RV32": "32", "RISCV_RV64": "64"}[widths]
+        since = {"U": "rva{}u64", "S": "rva{}s64"}.get(profiles[0], "").format(profiles[1:])
+        lines.append(f"| {name} | {doc} | {needs} | {width} | {since} | {how} |")
+    return "\n".join(lines) + "\n"
+
+
 def device_page(_top, out):
     """docs/reference/devices.md, from the tables in the device classes."""
     program = os.path.join(out or ".", "tests/lint/device_page")
@@ -43,6 +66,7 @@ def device_page(_top, out):
 # A page and the function that prints it (None: cannot be printed without a build).
 PAGES = {
     "docs/reference/isa-riscv.md": isa_page,
+    "docs/reference/riscv-extensions.md": extension_page,
     "docs/reference/devices.md": device_page,
 }
 

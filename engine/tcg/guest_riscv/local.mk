@@ -7,7 +7,7 @@ riscv_gen = engine/tcg/guest_riscv/riscv_isa.h engine/tcg/guest_riscv/riscv_deco
 BUILT_SOURCES += engine/tcg/guest_riscv/riscv_isa.h
 CLEANFILES += $(riscv_gen) engine/tcg/guest_riscv/gen.stamp
 EXTRA_DIST += $(riscv_isa) engine/tcg/gen/isagen.py engine/tcg/gen/isamodel.py \
-	docs/guide/isa-format.md docs/reference/isa-riscv.md
+	docs/guide/isa-format.md docs/reference/isa-riscv.md docs/reference/riscv-extensions.md
 nodist_libtcg_a_SOURCES += $(riscv_gen)
 engine/tcg/guest_riscv/gen.stamp: engine/tcg/gen/isagen.py engine/tcg/gen/isamodel.py $(riscv_isa)
 	$(AM_V_GEN)$(MKDIR_P) engine/tcg/guest_riscv && $(PY) $(srcdir)/engine/tcg/gen/isagen.py \
