@@ -22,7 +22,8 @@ import newc  # noqa: E402
 
 SOURCES = os.path.join(HERE, "guest")
 CROSS = "riscv64-linux-gnu-gcc"
-FLAGS = ["-std=gnu11", "-O2", "-D_GNU_SOURCE", "-static", "-pthread", "-Wall", "-Wextra"]
+FLAGS = ["-std=gnu11", "-O2", "-D_GNU_SOURCE", "-static", "-pthread", "-Wall", "-Wextra",
+         "-I", os.path.abspath(os.path.join(HERE, "..", ".."))]
 # Of the tools' packages: what the shell rows call, by the name under which they call it.
 TOOLS = {"openssl": "usr/bin/openssl", "sqlite3": "usr/bin/sqlite3",
          "as": "usr/bin/riscv64-linux-gnu-as", "cc1": "usr/libexec/gcc/riscv64-linux-gnu/*/cc1"}
