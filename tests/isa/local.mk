@@ -55,6 +55,11 @@ EXTRA_DIST += tests/isa/cases.py tests/isa/csrs.py tests/isa/deviations.py tests
 	tests/isa/run_smp.py tests/isa/run_vectors.py tests/isa/runner.py tests/isa/sequences.py tests/isa/vectors.py tests/isa/vectors
 
 # The host back end against the IR interpreter on random blocks.
+check_PROGRAMS += tests/isa/vec_hints_test
+TESTS += tests/isa/vec_hints_test
+tests_isa_vec_hints_test_SOURCES = tests/isa/vec_hints_test.c
+tests_isa_vec_hints_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+
 check_PROGRAMS += tests/isa/vector_jit
 tests_isa_vector_jit_SOURCES = tests/isa/vector_jit.c
 tests_isa_vector_jit_LDADD = $(LINK_TCG)
