@@ -17,10 +17,10 @@ BUILD = os.environ.get("VMD_BUILDDIR", ".")
 sys.path.insert(0, os.path.join(SRC, "engine", "tcg", "gen"))
 import isamodel  # noqa: E402
 
-MARCH = ("{}imafdc_zicbom_zicbop_zicboz_zicsr_zifencei_zawrs_zfh_zba_zbb_zbc_zbkb_zbkc_zbkx_zbs_zknd_zkne_"
+MARCH = ("{}imafdcv_zicbom_zicbop_zicboz_zicsr_zifencei_zawrs_zfh_zba_zbb_zbc_zbkb_zbkc_zbkx_zbs_zknd_zkne_"
          "zknh_zksed_zksh_svinval")
 # Extensions that objdump 2.40 (Debian 12) does not know: their instructions are the vectors' matter alone.
-UNKNOWN = {"zicond", "zimop", "zcmop", "zcb", "zacas", "zabha", "zfbfmin", "zfa"}
+UNKNOWN = {"zvkb", "zvbb", "zvbc", "zvkg", "zvkned", "zvknha_or_zvknhb", "zvksed", "zvksh", "zvfbfmin", "zvfbfwma", "zicond", "zimop", "zcmop", "zcb", "zacas", "zabha", "zfbfmin", "zfa"}
 RANDOM_PER_INSN = 60
 RANDOM_WORDS = 20000
 
@@ -81,8 +81,12 @@ def normal(text):
     return name + " " + operands
 
 
-def hex_of(text):
-    return hex(int(text, 16))
+def hex_of(text, base=16):
+    """A number as 0x...; other text as it is."""
+    try:
+        return hex(int(text, base))
+    except ValueError:
+        return text
 
 
 def mine(text):
@@ -115,6 +119,10 @@ def excused(xlen, bits, width, got, want):
             return "the name of a CSR"
     if want == "invalid" and re.sub(r"(?<=[bhwdq])\.(aq|rl|aqrl)$|\.\d+$", "", name) in unknown:
         return "an instruction that objdump 2.40 does not know"
+    if name in ("vsetvli", "vsetivli") and got.rpartition(",")[2] == hex_of(want.rpartition(",")[2], 10):
+        return "a reserved vtype is a number"
+    if got == "invalid" and want.startswith("aes64ks1i") and (bits >> 20 & 15) > 10:
+        return "there are eleven rounds"
     if name.startswith("zext.h") and want.startswith("pack"):
         return "pack and packw with x0 are zext.h"
     if want.startswith("prefetch.") and name == "ori":
@@ -169,7 +177,8 @@ def main():
     seed = int(args[1]) if args[:1] == ["--seed"] else \
         int(os.environ.get("VMD_TEST_SEED", random.SystemRandom().getrandbits(32)))
     print(f"# seed {seed} (again with --seed {seed})")
-    isa = isamodel.load(os.path.join(SRC, "engine", "tcg", "guest_riscv", "riscv.isa"))
+    folder = os.path.join(SRC, "engine", "tcg", "guest_riscv")
+    isa = isamodel.load(os.path.join(folder, "riscv.isa"), os.path.join(folder, "riscv_v.isa"))
     unknown.update(insn.name for insn in isa.insns if UNKNOWN & set(insn.features))
     rng = random.Random(seed)
     failed, number = 0, 0
