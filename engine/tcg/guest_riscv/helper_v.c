@@ -105,7 +105,7 @@ static bool operands_ok(const struct riscv_cpu *c, const struct v_op *op, uint32
     if ((op->shape.flags & V_APART2) && overlaps(&d, &s2)) {
         return false;
     }
-    if (apart) {
+    if (apart || (op->shape.flags & V_READS_D)) {
         return !overlaps(&d, &s2) && !overlaps(&d, &s1);
     }
     return overlap_ok(&d, &s2) && overlap_ok(&d, &s1);
@@ -186,6 +186,7 @@ void v_mask_bits(uint8_t *d, const uint8_t *bytes, size_t first, size_t n, const
         size_t at = (first + i) / 8;
         uint64_t eight;
         memcpy(&eight, bytes + i, 8);
+        eight &= 0x0101010101010101; /* bytes of inactive elements hold anything */
         uint8_t bits = (uint8_t)(eight * 0x0102040810204080u >> 56);
         d[at] = only ? (uint8_t)((d[at] & ~only[at]) | (bits & only[at])) : bits;
     }

@@ -64,6 +64,7 @@ enum v_shape_flag {
     V_APART = 1,    /* vd may not overlap any source, nor v0 when masked */
     V_VSTART0 = 2,  /* illegal unless vstart is 0 */
     V_APART2 = 4,   /* vd may not overlap vs2 */
+    V_READS_D = 8,  /* vd is a source, too, wider than the others: it may not overlap them */
 };
 struct v_shape {
     int8_t d, s2, s1;

@@ -26,6 +26,7 @@
 #define WVV SHAPE(1, 0, 0, 0)
 #define WWV SHAPE(1, 1, 0, 0)
 #define WV_ SHAPE(1, 0, V_NONE, 0)
+#define WVV_D SHAPE(1, 0, 0, V_READS_D)
 #define NWV SHAPE(0, 1, 0, 0)
 #define NW_ SHAPE(0, 1, V_NONE, 0)
 #define RED SHAPE(V_ONE, 0, V_ONE, V_VSTART0)
@@ -41,6 +42,7 @@
 #define EACH(kernel, hint_, ...) OP(v_run_each, kernel, VVV, hint_, __VA_ARGS__)
 #define COMPARE(kernel, hint_, ...) OP(v_run_compare, kernel, MVV, hint_, __VA_ARGS__)
 #define WIDEN(kernel, hint_) OP(v_run_each, kernel, WVV, hint_, .flags = 0)
+#define WIDEN_MACC(kernel, hint_) OP(v_run_each, kernel, WVV_D, hint_, .flags = 0)
 #define WIDEN_W(kernel, hint_) OP(v_run_each, kernel, WWV, hint_, .flags = 0)
 #define NARROW(kernel, hint_, flags_) OP(v_run_each, kernel, NWV, hint_, .flags = flags_)
 #define EXTEND(kernel, by, hint_) OP(v_run_each, kernel, EXT(by), hint_, .flags = 0)
@@ -54,6 +56,7 @@
 #define FLOAT(kernel, hint_) OP(v_run_each, kernel, VVV, hint_, F_)
 #define FLOAT_1(kernel, hint_) OP(v_run_each, kernel, VV_, hint_, F_)
 #define FLOAT_WIDE(kernel, hint_) OP(v_run_each, kernel, WVV, hint_, F_WIDE)
+#define FLOAT_WIDE_MACC(kernel, hint_) OP(v_run_each, kernel, WVV_D, hint_, F_WIDE)
 #define FLOAT_WIDE_1(kernel, hint_) OP(v_run_each, kernel, WV_, hint_, F_WIDE)
 #define FLOAT_NARROW_1(kernel, hint_) OP(v_run_each, kernel, NW_, hint_, F_WIDE)
 
@@ -164,10 +167,10 @@ static const struct v_op mop[64] = {
     [0x38] = WIDEN(vk_wmulu, H(wmulu)),
     [0x3a] = WIDEN(vk_wmulsu, H(wmulsu)),
     [0x3b] = WIDEN(vk_wmul, H(wmuls)),
-    [0x3c] = WIDEN(vk_wmaccu, H(wmaccu)),
-    [0x3d] = WIDEN(vk_wmacc, H(wmaccs)),
-    [0x3e] = WIDEN(vk_wmaccus, H(wmaccus)),
-    [0x3f] = WIDEN(vk_wmaccsu, H(wmaccsu)),
+    [0x3c] = WIDEN_MACC(vk_wmaccu, H(wmaccu)),
+    [0x3d] = WIDEN_MACC(vk_wmacc, H(wmaccs)),
+    [0x3e] = WIDEN_MACC(vk_wmaccus, H(wmaccus)),
+    [0x3f] = WIDEN_MACC(vk_wmaccsu, H(wmaccsu)),
 };
 /* 0x10: to and from element 0, by vs1 (OPMVV) */
 #define TO_X(run_, s2, hint_, flags_)                                                          \
@@ -252,11 +255,11 @@ static const struct v_op fop[64] = {
     [0x34] = OP(v_run_each, vk_fwadd_w, WWV, 0, F_WIDE),
     [0x36] = OP(v_run_each, vk_fwsub_w, WWV, 0, F_WIDE),
     [0x38] = FLOAT_WIDE(vk_fwmul, H(fwmul)),
-    [0x3b] = OP(v_run_each, vk_fwmaccbf16, WVV, 0, .flags = V_F),
-    [0x3c] = FLOAT_WIDE(vk_fwmacc, H(fwmacc)),
-    [0x3d] = FLOAT_WIDE(vk_fwnmacc, H(fwnmacc)),
-    [0x3e] = FLOAT_WIDE(vk_fwmsac, H(fwmsac)),
-    [0x3f] = FLOAT_WIDE(vk_fwnmsac, H(fwnmsac)),
+    [0x3b] = OP(v_run_each, vk_fwmaccbf16, WVV_D, 0, .flags = V_F),
+    [0x3c] = FLOAT_WIDE_MACC(vk_fwmacc, H(fwmacc)),
+    [0x3d] = FLOAT_WIDE_MACC(vk_fwnmacc, H(fwnmacc)),
+    [0x3e] = FLOAT_WIDE_MACC(vk_fwmsac, H(fwmsac)),
+    [0x3f] = FLOAT_WIDE_MACC(vk_fwnmsac, H(fwnmsac)),
 };
 static const struct v_op op_fmove = OP(v_run_each, vk_fmerge, VVV, H(mv), .flags = V_F | V_CARRY,
                                        .half = SEW16, .d_sews = SEW64);
