@@ -331,6 +331,7 @@ uint64_t v_run_compare(struct v_args *v)
     }
     if (only && (v->op->flags & V_F)) {
         unsigned size[3] = { 0, v->sew, v->sew };
+        memset(bytes, 0, n); /* v_mask_bits() takes every byte for 0 or 1, those of inactive elements too */
         each_run(v, &x, bytes, a, b, size);
     } else {
         v->op->k[v->sew](bytes, a, b, n, &x);
