@@ -8,6 +8,7 @@
  */
 #include "engine/tcg/tier2.h"
 
+#include "engine/base/buf.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/tcg/tier2_region.h"
@@ -318,6 +319,11 @@ void tier2_done(struct tcg_vm *t)
         return;
     }
     tier2_stop(t);
+    if (log_traces('2')) {
+        AUTO_BUF b = BUF_INIT;
+        tier2_stats(t, &b);
+        log_trace('2', "%s", b.data);
+    }
     for (unsigned i = 0; i < s->n_queue; i++) {
         free(s->queue[i]);
     }

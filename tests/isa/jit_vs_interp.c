@@ -2,7 +2,10 @@
 /*
  * Random blocks run by the host back end and by the IR interpreter must give the same registers and memory.
  *
- *   jit_vs_interp [--seed N] [--from N] [--count N] [--xlen 32|64] [--show]
+ *   jit_vs_interp [--seed N] [--from N] [--count N] [--xlen 32|64] [--tier2] [--loops] [--show]
+ *
+ * --tier2 has all code go through the second tier at once; --loops makes nested loops with side exits, faults in
+ * the middle, floating point and stores that modify the code, interrupted all the time.
  *
  * Each case is a short random program in a fresh state; two VMs that share nothing run it until it traps, and everything
  * architectural is compared. A case that loops for ever is cut by a timer and not
@@ -46,9 +49,15 @@ static uint64_t rnd(void *opaque)
     return z ^ z >> 31;
 }
 
+static volatile sig_atomic_t ticks; /* until the case is cut */
+
 static void on_alarm(int signo)
 {
     (void)signo;
+    if (running && --ticks > 0) {
+        running->vm->engine->irq(running); /* polls leave, and come back */
+        return;
+    }
     cut = 1;
     if (running) {
         running->vm->engine->kick(running);
@@ -184,8 +193,10 @@ static uint64_t random_float(void)
 }
 
 struct program {
-    uint8_t bytes[512];
+    uint8_t bytes[1024];
     unsigned n;
+    bool user;     /* runs in user mode */
+    unsigned slot; /* offset of the instruction that the program itself changes */
     uint64_t x[32], f[32];
     uint8_t frm, fflags;
     uint64_t data_seed;
@@ -249,6 +260,143 @@ static void make_program(struct program *p, isa_features features, unsigned xlen
     p->data_seed = rnd(NULL);
 }
 
+/* ---- nested loops ---- */
+
+/* Registers with a job: pointers to data, the patch, its address, the counters. */
+enum { BASE0 = 8, BASE1 = 9, FLIP = 22, PATCH = 23, SLOT = 24, OUTER = 26, INNER = 27 };
+#define RESERVED (1u << BASE0 | 1u << BASE1 | 1u << FLIP | 1u << PATCH | 1u << SLOT | 1u << OUTER | 1u << INNER)
+
+static bool accept_in_loop(void *opaque, const struct isa_insn *insn)
+{
+    static const char *const no[] = { "jal", "jalr", "c.j", "c.jal", "c.jr", "c.jalr", "beq", "bne", "blt", "bge", "bltu",
+                                      "bgeu", "c.beqz", "c.bnez", "ecall", "ebreak", "c.ebreak", "c.addi16sp" };
+    for (unsigned i = 0; i < sizeof(no) / sizeof(no[0]); i++) {
+        if (strcmp(insn->name, no[i]) == 0) {
+            return false;
+        }
+    }
+    bool is_float = strchr(insn->name, 'f') != NULL && strncmp(insn->name, "fence", 5) != 0;
+    return accept(opaque, insn) && (is_float || rnd(NULL) % 3 == 0);
+}
+
+/* Results stay away from the reserved registers, addresses are mostly good ones. */
+static bool choose_in_loop(void *opaque, const struct isa_insn *insn, const struct isa_arg *arg,
+                           int64_t *value)
+{
+    (void)opaque;
+    const struct isa_field *f = arg->field;
+    if (f->kind != ISA_NAMES || strcmp(f->names->name, "gpr") != 0 || f->seg_count == 0) {
+        return false;
+    }
+    if (strcmp(arg->name, "rs1") == 0 && strstr(insn->format->syntax, "(rs1)") && rnd(NULL) % 64) {
+        *value = rnd(NULL) % 2 ? BASE0 : BASE1;
+        return true;
+    }
+    if (strcmp(arg->name, "rd") == 0) {
+        do {
+            *value = isa_field_get(f, rnd(NULL));
+        } while (1u << *value & RESERVED);
+        return true;
+    }
+    return false;
+}
+
+static uint32_t branch_bits(unsigned kind, unsigned rs1, unsigned rs2, int off)
+{
+    static const uint8_t funct3[] = { 0, 1, 4, 5, 6, 7 };
+    uint32_t o = (uint32_t)off;
+    return 0x63 | (uint32_t)funct3[kind % 6] << 12 | rs1 << 15 | rs2 << 20 | (o >> 12 & 1) << 31 |
+           (o >> 5 & 0x3f) << 25 | (o >> 1 & 0xf) << 8 | (o >> 11 & 1) << 7;
+}
+
+static void put_any(struct program *p, const struct isa_pick *pick)
+{
+    uint64_t bits;
+    if (isa_random(&riscv_isa, pick, &bits)) {
+        unsigned len = riscv_isa.length(bits);
+        memcpy(p->bytes + p->n, &bits, len);
+        p->n += len;
+    }
+}
+
+/* A branch over some instructions, rarely a change of the code, mostly one instruction. */
+static void put_item(struct program *p, const struct isa_pick *pick)
+{
+    uint64_t r = rnd(NULL);
+    if (r % 12 == 0) {
+        unsigned at = p->n, over = 1 + (r >> 8) % 3;
+        p->n += 4;
+        while (over--) {
+            put_any(p, pick);
+        }
+        uint32_t bits = branch_bits(r >> 16 & 7, r >> 24 & 31, r >> 32 & 31, (int)(p->n - at));
+        memcpy(p->bytes + at, &bits, 4);
+    } else if (r % 40 == 1) {
+        put32(p, 0x33 | PATCH << 7 | 4 << 12 | PATCH << 15 | FLIP << 20); /* xor patch, patch, flip */
+        put32(p, 0x23 | 2 << 12 | SLOT << 15 | PATCH << 20);              /* sw patch, 0(slot) */
+        put32(p, 0x0000100f);                                             /* fence.i */
+    } else {
+        put_any(p, pick);
+    }
+}
+
+static void put_items(struct program *p, const struct isa_pick *pick, unsigned n)
+{
+    while (n--) {
+        put_item(p, pick);
+    }
+}
+
+static void put_count_down(struct program *p, unsigned reg, unsigned to)
+{
+    put32(p, 0x13 | reg << 7 | reg << 15 | 0xfffu << 20); /* addi reg, reg, -1 */
+    put32(p, branch_bits(1, reg, 0, (int)to - (int)p->n));
+}
+
+static void make_loops(struct program *p, isa_features features)
+{
+    struct isa_pick pick = { .features = features & (RISCV_ISA_I | RISCV_ISA_M | RISCV_ISA_F | RISCV_ISA_D |
+                                                     RISCV_ISA_C | RISCV_ISA_ZBA | RISCV_ISA_ZBB | RISCV_ISA_ZBS |
+                                                     RISCV_ISA_RV64 | RISCV_ISA_RV32 | RISCV_ISA_ZICSR),
+                             .rng = rnd, .accept = accept_in_loop, .choose = choose_in_loop };
+    p->n = 0;
+    p->user = rnd(NULL) % 8 != 0;
+    put_items(p, &pick, rnd(NULL) % 4);
+    unsigned outer = p->n;
+    put_items(p, &pick, rnd(NULL) % 6);
+    put32(p, 0x13 | INNER << 7 | (1 + (uint32_t)(rnd(NULL) % 9)) << 20); /* li inner, n */
+    unsigned inner = p->n;
+    put_items(p, &pick, 1 + rnd(NULL) % 8);
+    p->slot = p->n;
+    put32(p, 0x00150513); /* addi a0, a0, 1, or what it is changed to */
+    put_items(p, &pick, rnd(NULL) % 8);
+    put_count_down(p, INNER, inner);
+    put_items(p, &pick, rnd(NULL) % 4);
+    put_count_down(p, OUTER, outer);
+    put32(p, 0x00000073); /* ecall */
+    for (unsigned i = 0; i < 32; i++) {
+        p->x[i] = i ? random_value() : 0;
+        p->f[i] = random_float();
+    }
+    p->x[BASE0] = DATA + 0x2000 + rnd(NULL) % 0x2000;
+    p->x[BASE1] = DATA + 0x3000 - (rnd(NULL) % 64) * 8;
+    p->x[PATCH] = 0x00150513;
+    p->x[FLIP] = 0x00100000u << rnd(NULL) % 11; /* a bit of the immediate */
+    p->x[OUTER] = 1 + rnd(NULL) % 5;
+    p->frm = 0;
+    p->fflags = (uint8_t)(rnd(NULL) % 4 ? 0 : rnd(NULL) % 32);
+    p->data_seed = rnd(NULL);
+}
+
+/* Everything is allowed by one PMP entry. */
+static void enter_user_mode(struct riscv_cpu *c)
+{
+    c->priv = RISCV_U;
+    c->pmpaddr[0] = UINT64_MAX >> 10;
+    c->pmpcfg[0] = 0x1f;
+    c->pmp_used = 1;
+}
+
 static void load(struct machine *m, const struct program *p, unsigned xlen, unsigned start)
 {
     static const uint32_t handler[] = { 0x20000023, 0x0000006f }; /* sb x0, 0x200(x0); j . */
@@ -274,15 +422,24 @@ static void load(struct machine *m, const struct program *p, unsigned xlen, unsi
     c->mstatus |= MSTATUS_FS;
     c->mtvec = HANDLER;
     c->pc = CODE + start;
+    if (p->slot) {
+        c->x[SLOT] = (uint64_t)(xlen == 64 ? (int64_t)(CODE + start + p->slot)
+                                           : (int32_t)(CODE + start + p->slot));
+    }
+    if (p->user) {
+        enter_user_mode(c);
+    }
     m->vm->engine->regs_put(m->vm->vcpus[0]);
 }
 
-static bool run(struct machine *m)
+static bool run(struct machine *m, bool often)
 {
-    struct itimerval t = { .it_value = { 0, 50000 } }, off = { 0 };
+    struct itimerval t = { .it_value = { 0, 100 }, .it_interval = { 0, 100 } }, off = { 0 };
+    struct itimerval once = { .it_value = { 0, 50000 } };
     cut = 0;
+    ticks = often ? 500 : 1;
     running = m->vm->vcpus[0];
-    setitimer(ITIMER_REAL, &t, NULL);
+    setitimer(ITIMER_REAL, often ? &t : &once, NULL);
     ended = false;
     while (!ended && !cut) { /* a late alarm of the case before may end the first try */
         m->vm->engine->run(m->vm->vcpus[0]);
@@ -339,7 +496,7 @@ static void show(const struct program *p, unsigned start, isa_features features,
 int main(int argc, char **argv)
 {
     uint64_t seed = 1, from = 0, count = 1000, xlen = 64;
-    bool verbose = false, tier2 = false;
+    bool verbose = false, tier2 = false, loops_only = false;
     for (int i = 1; i < argc; i++) {
         uint64_t *to = strcmp(argv[i], "--seed") == 0    ? &seed
                        : strcmp(argv[i], "--from") == 0  ? &from
@@ -350,6 +507,8 @@ int main(int argc, char **argv)
             *to = strtoull(argv[++i], NULL, 0);
         } else if (strcmp(argv[i], "--tier2") == 0) {
             tier2 = true;
+        } else if (strcmp(argv[i], "--loops") == 0) {
+            loops_only = true;
         } else {
             verbose = true;
         }
@@ -371,7 +530,13 @@ int main(int argc, char **argv)
     for (uint64_t n = from; n < from + count; n++) {
         struct program p;
         state = seed * 0x100000001b3ull ^ n * 0x9e3779b97f4a7c15ull;
-        make_program(&p, features, (unsigned)xlen);
+        p.user = false;
+        p.slot = 0;
+        if (loops_only) {
+            make_loops(&p, features);
+        } else {
+            make_program(&p, features, (unsigned)xlen);
+        }
         /* One case in four lies across a page's end. */
         unsigned start = rnd(NULL) % 4 ? 0 : 4096 - (unsigned)(rnd(NULL) % p.n & ~1ull);
         load(&jit, &p, (unsigned)xlen, start);
@@ -380,7 +545,7 @@ int main(int argc, char **argv)
             show(&p, start, features, (unsigned)xlen);
             fflush(stdout);
         }
-        if (!run(&jit) || !run(&interp)) {
+        if (!run(&jit, loops_only) || !run(&interp, false)) {
             loops++;
             continue;
         }
@@ -389,8 +554,8 @@ int main(int argc, char **argv)
         } else {
             failed++;
             show(&p, start, features, (unsigned)xlen);
-            printf("repeat: jit_vs_interp --seed %" PRIu64 " --from %" PRIu64 " --count 1 --xlen %" PRIu64 "\n", seed, n,
-                   xlen);
+            printf("repeat: jit_vs_interp --seed %" PRIu64 " --from %" PRIu64 " --count 1 --xlen %" PRIu64 "%s%s\n", seed, n,
+                   xlen, tier2 ? " --tier2" : "", loops_only ? " --loops" : "");
         }
     }
     unmake(&jit);
