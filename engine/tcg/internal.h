@@ -101,6 +101,7 @@ struct tcg_block {
     struct tcg_block *tier2;   /* the region that its entry leads to, or NULL */
     struct tcg_block **entries; /* of a region: the blocks that lead to it, NULL where they are gone */
     uint32_t n_entries;
+    uint64_t entered, entered_then, sampled_at; /* of a region: times it was entered; the same, and when, at the last sample */
     _Atomic uint8_t heat;      /* samples */
     uint8_t refusals;          /* times that no region came of it */
     bool asked;                /* part of a job */

@@ -25,6 +25,8 @@
 #define QUIET_TICKS 200
 #define HOT 4                /* samples */
 #define MAX_REFUSALS 3
+#define MIN_STAY_NS 40        /* on average, from one entry of a region to the next */
+#define MAX_GAP_NS 20000000   /* between samples, to say anything */
 
 struct tier2 {
     pthread_t thread;
@@ -403,14 +405,41 @@ static struct tcg_block *block_at(struct tcg_vcpu *v, uint64_t pc)
     return cache_find(v->tcg, f->gpa | (pc & 4095), tcg_block_mode(v, f), tcg_variant_word(v));
 }
 
+/* A region that is entered all the time and left soon again costs more on its way in and out than it saves. */
+static void weigh(struct tcg_vcpu *v, struct tcg_block *b)
+{
+    struct tcg_vm *t = v->tcg;
+    uint64_t entered = __atomic_load_n(&b->entered, __ATOMIC_RELAXED), then = now(CLOCK_MONOTONIC);
+    pthread_mutex_lock(&t->lock);
+    uint64_t passed = then - b->sampled_at, times = entered - b->entered_then;
+    bool drop = b->sampled_at && passed < MAX_GAP_NS && times > passed / MIN_STAY_NS;
+    b->sampled_at = then;
+    b->entered_then = entered;
+    b->heat = drop ? b->heat + 1 : 0;
+    for (unsigned i = 0; b->heat >= HOT && i < b->n_entries; i++) {
+        if (b->entries[i]) {
+            b->entries[i]->refusals = MAX_REFUSALS;
+        }
+    }
+    drop = b->heat >= HOT;
+    pthread_mutex_unlock(&t->lock);
+    if (drop) {
+        cache_drop(t, b);
+    }
+}
+
 void tier2_sample(struct tcg_vcpu *v, struct tcg_exit *from)
 {
     struct tier2 *s = v->tcg->tier2;
     atomic_store_explicit(&v->sample, false, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->samples, 1, memory_order_relaxed);
     struct tcg_block *b = from ? from->block : block_at(v, *tcg_pc(v));
-    if (!b || b->mode & T2_MODE) {
-        atomic_fetch_add_explicit(&s->samples_inside, b != NULL, memory_order_relaxed);
+    if (!b) {
+        return;
+    }
+    if (b->mode & T2_MODE) {
+        atomic_fetch_add_explicit(&s->samples_inside, 1, memory_order_relaxed);
+        weigh(v, b);
         return;
     }
     if (b->tier2 || b->refusals >= MAX_REFUSALS || ++b->heat < HOT) {

@@ -254,7 +254,7 @@ void gen_call(struct ra *r, const struct ir_op *op)
         gen_atomic(r, op);
         return;
     }
-    if (op->aux >> IR_FP_SHIFT && (r->region ? gen_region_fp(r, op) : gen_fp(r, op))) {
+    if (op->aux >> IR_FP_SHIFT && (r->live_flags ? gen_region_fp(r, op) : gen_fp(r, op))) {
         return;
     }
     if (op->aux & IR_CALL_VEC && gen_vec(r, op)) {

@@ -21,7 +21,8 @@ struct region {
     const struct host_data *h;
     const struct tcg_guest *g;
     unsigned piece; /* being generated */
-    bool fp;        /* MXCSR's flags are the guest's */
+    bool fp;        /* MXCSR's flags are the guest's, floats live in xmm registers */
+    uint32_t fp_ops, calls; /* floating point that is inline here, and calls of helpers, by weight */
     uint32_t weight[IR_MAX_GLOBALS];
     bool is_fp[IR_MAX_GLOBALS], written[IR_MAX_GLOBALS];
     int8_t pin[IR_MAX_GLOBALS], xpin[IR_MAX_GLOBALS];
@@ -94,7 +95,9 @@ static bool count_piece(struct region *g, const struct ir *ir, unsigned weight)
             g->written[ir_index(op->d)] = true;
         }
         if (op->op == IR_call) {
-            g->fp |= op->aux >> IR_FP_SHIFT != 0 && op->aux >> IR_FP_SHIFT <= IR_FP_FROM_I32;
+            bool inlined = op->aux >> IR_FP_SHIFT;
+            g->fp_ops += inlined && op->aux >> IR_FP_SHIFT <= IR_FP_FROM_I32 ? weight : 0;
+            g->calls += inlined ? 0 : weight;
             ok &= !(op->aux & IR_CALL_VEC);
         }
         if (ir_op_info[op->op].flags & IRF_EXIT && ir->exits[op->imm].kind == IR_EXIT_INDIRECT) {
@@ -133,6 +136,11 @@ static void assign(struct region *g)
 {
     memcpy(g->pin, g->h->pin, sizeof(g->pin));
     memset(g->xpin, -1, sizeof(g->xpin));
+    /* A call saves and loads all of them. */
+    g->fp = g->fp_ops > 3 * g->calls;
+    if (!g->fp) {
+        memset(g->is_fp, 0, sizeof(g->is_fp));
+    }
     for (int i, x = FIRST_XPIN; x < 16 && (i = heaviest(g, true)) >= 0; x++) {
         g->xpin[i] = (int8_t)x;
         g->pin[i] = -1;
@@ -216,6 +224,8 @@ static void gen_head(struct ra *r)
     for (unsigned i = 0; i < g->w->n; i++) {
         if (g->w->entry[i]) {
             g->w->entry_at[i] = r->a.at - T2_CODE_AT;
+            x_mov_imm(&r->a, RAX, (uint64_t)(uintptr_t)&g->w->block->entered);
+            x_rm(&r->a, 0xff | X_W, 0, RAX, 0); /* inc: see tier2_sample() */
             x_call(&r->a, g->enter_at);
             g->piece = g->w->n; /* nothing is behind this */
             region_jump(r, -1, i);
@@ -292,13 +302,13 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
         return false;
     }
     assign(g);
+    r->live_flags = g->fp;
     make_exits(w);
     r->a = (struct asm_buf){ .base = w->code, .at = T2_CODE_AT, .end = T2_CODE_AT + T2_CODE,
                              .relocs = w->relocs, .max_relocs = T2_RELOCS };
     r->v = w->v;
     r->b = w->block;
     r->region = g;
-    r->live_flags = g->fp;
     r->th = &g->th;
     r->pin = g->pin;
     r->xpin = g->xpin;
