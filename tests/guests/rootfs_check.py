@@ -50,7 +50,7 @@ def session(vm, reference, done):
     done("it boots to a login on virtio-blk and lets root in")
     # No echo and no line editing: what is printed below is only what commands print.
     vm.send("exec env TERM=dumb PS1= bash --noediting\nstty -echo; echo REA''DY\n")
-    vm.expect(r"^READY\r", 120.0)
+    vm.expect(r"READY\r", 120.0)  # behind an escape of the line editor
     vm.send("mkdir job && tar -xf /dev/vdb -C job && cd job && echo UNPA''CKED\n")
     vm.expect(r"^UNPACKED\r", 120.0)
     vm.send("make -j4 && echo MADE-O''K || echo MADE-FA''ILED\n")
