@@ -22,11 +22,11 @@ ROW = rows.Row("sum", "a sum", "sum", "1", "00ff", "1", "00ff")
 
 
 def all_rows():
-    """Each row once, without those that need packages of tens of megabytes or vectors."""
+    """Each row once, without those that need packages of tens of megabytes."""
     found = {}
     for groups in rows.SETS.values():
         for group in groups.values():
-            found.update((row.name, row) for row in group if not row.tools and not row.cpu)
+            found.update((row.name, row) for row in group if not row.tools)
     return list(found.values())
 
 
