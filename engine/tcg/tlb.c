@@ -487,8 +487,9 @@ void tlb_store(void *cpu, uint64_t va, uint64_t value, uint64_t mo)
 
 static uint64_t amo_result(enum ir_amo kind, uint64_t old, uint64_t v, unsigned size)
 {
-    int64_t so = size == 4 ? (int32_t)old : (int64_t)old, sv = size == 4 ? (int32_t)v : (int64_t)v;
-    uint64_t uo = size == 4 ? (uint32_t)old : old, uv = size == 4 ? (uint32_t)v : v;
+    unsigned shift = 64 - 8 * size;
+    uint64_t uo = old << shift >> shift, uv = v << shift >> shift;
+    int64_t so = (int64_t)(old << shift), sv = (int64_t)(v << shift);
     switch (kind) {
     case IR_AMO_SWAP:
         return v;
@@ -511,17 +512,41 @@ static uint64_t amo_result(enum ir_amo kind, uint64_t old, uint64_t v, unsigned 
     }
 }
 
+#define CAS(bits)                                                                               \
+    {                                                                                           \
+        uint##bits##_t was = (uint##bits##_t)expect;                                            \
+        __atomic_compare_exchange_n((uint##bits##_t *)(void *)p, &was, (uint##bits##_t)value,   \
+                                    false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                 \
+        return was;                                                                             \
+    }
+
+/* What was there before, zero-extended. */
 static uint64_t cas_host(uint8_t *p, uint64_t expect, uint64_t value, unsigned size)
 {
-    if (size == 4) {
-        uint32_t e32 = (uint32_t)expect;
-        __atomic_compare_exchange_n((uint32_t *)(void *)p, &e32, (uint32_t)value, false,
-                                    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-        return e32;
+    switch (size) {
+    case 1:
+        CAS(8)
+    case 2:
+        CAS(16)
+    case 4:
+        CAS(32)
+    default:
+        CAS(64)
     }
-    __atomic_compare_exchange_n((uint64_t *)(void *)p, &expect, value, false, __ATOMIC_SEQ_CST,
-                                __ATOMIC_SEQ_CST);
-    return expect;
+}
+
+static uint64_t load_host(const uint8_t *p, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return __atomic_load_n(p, __ATOMIC_RELAXED);
+    case 2:
+        return __atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_RELAXED);
+    case 4:
+        return __atomic_load_n((const uint32_t *)(const void *)p, __ATOMIC_RELAXED);
+    default:
+        return __atomic_load_n((const uint64_t *)(const void *)p, __ATOMIC_RELAXED);
+    }
 }
 
 /* Atomics need natural alignment (4, 8 or 16 bytes) and RAM; on a device they are a read and a write. */
@@ -551,8 +576,7 @@ uint64_t tlb_amo(void *cpu, uint64_t va, uint64_t value, uint64_t mo_kind)
         return extend(old, mo);
     }
     do {
-        old = size == 4 ? __atomic_load_n((uint32_t *)(void *)p, __ATOMIC_RELAXED)
-                        : __atomic_load_n((uint64_t *)(void *)p, __ATOMIC_RELAXED);
+        old = load_host(p, size);
     } while (cas_host(p, old, amo_result(kind, old, value, size), size) != old);
     stored(v, at.range, va, at.gpa, size);
     return extend(old, mo);
@@ -566,7 +590,7 @@ uint64_t tlb_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t value, uint64
     v->n_atomic++;
     va &= v->tcg->guest->pc_mask;
     uint8_t *p = atomic_target(v, va, size, &at);
-    uint64_t want = size == 4 ? (uint32_t)expect : expect, old;
+    uint64_t want = extend(expect, (unsigned)mo & MO_SIZE), old;
     if (!p) {
         old = load_within(v, va, size, TCG_WRITE);
         if (old == want) {

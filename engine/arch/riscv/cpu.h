@@ -71,6 +71,7 @@ struct riscv_cpu {
     uint64_t hartid;
     struct riscv_features features;
     uint64_t decode[2]; /* the translator's: which instructions there are; 0: not worked out */
+    uint64_t zeros[8];  /* always 0: what cbo.zero stores */
     uint32_t vkey;      /* summary of vtype, vl, vstart and mstatus.VS (vector.h) */
     uint16_t vlenb;     /* bytes of a vector register, 16 to RISCV_VLENB_MAX; 0 without vectors */
     uint8_t velen;      /* log2 of the bytes of the widest vector element: 2 or 3 */

@@ -589,7 +589,7 @@ static void senvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
     (void)n;
     mask &= envcfg_writable(c, value) | pmm_writable(c, RISCV_EXT_SSNPM, value);
     c->senvcfg = (old & ~mask) | (value & mask);
-    if ((old ^ c->senvcfg) & MENVCFG_PMM) {
+    if ((old ^ c->senvcfg) & (MENVCFG_PMM | MENVCFG_CBZE)) {
         tcg_mode_changed(c);
     }
 }
@@ -604,7 +604,7 @@ static void menvcfg_write(struct riscv_cpu *c, unsigned n, uint64_t value, uint6
             (has(c, RISCV_EXT_SVPBMT) ? MENVCFG_PBMTE : 0) |
             pmm_writable(c, RISCV_EXT_SMNPM, value);
     c->menvcfg = (old & ~mask) | (value & mask);
-    if ((old ^ c->menvcfg) & MENVCFG_PMM) {
+    if ((old ^ c->menvcfg) & (MENVCFG_PMM | MENVCFG_CBZE)) {
         tcg_mode_changed(c);
     }
     if ((old ^ c->menvcfg) & MENVCFG_STCE) {

@@ -30,6 +30,7 @@ enum {
     RV_CODE_FRM = 7 << 4,
     RV_CODE_FP_ASK = 1 << 7,
     RV_CODE_VS_OFF = 1 << 8, /* vectors are off (in user mode; else they ask) */
+    RV_CODE_CBZ = 1 << 12,   /* below machine mode: cbo.zero is allowed */
     RV_CODE_PM_7 = 1 << 9,   /* pointer masking: the top 7 or 16 bits of data addresses are ignored, */
     RV_CODE_PM_16 = 1 << 10,
     RV_CODE_PM_SIGNED = 1 << 11, /* ... replaced by the bit below them, not by 0 */
@@ -85,13 +86,10 @@ enum riscv_cause {
     H(riscv_sc_w, IR_CALL_READS, "address, value: returns 0 or 1")                             \
     H(riscv_sc_d, IR_CALL_READS, "address, value: returns 0 or 1")                             \
     H(riscv_amocas_q, 0, "insn, address: the registers are in the instruction")                \
-    H(riscv_amo_small, IR_CALL_READS,                                                          \
-      "address, value, enum ir_amo * 2 + (0 byte, 1 half-word): the old one, sign-extended")   \
-    H(riscv_cas_b, IR_CALL_READS, "address, expected, new: the old byte, sign-extended")       \
-    H(riscv_cas_h, IR_CALL_READS, "address, expected, new: the old half-word, sign-extended")  \
     H(riscv_wrs, IR_CALL_READS, "insn: waits a little, or is illegal")                         \
     H(riscv_cbo_allowed, IR_CALL_READS, "insn: illegal when the envcfg registers say so")      \
     H(riscv_cbo, IR_CALL_READS, "insn, address: cbo.inval, clean, flush")                      \
+    H(riscv_cbo_zero, IR_CALL_READS, "address of the block: all of it becomes zero")           \
     H(riscv_clmul, IR_CALL_PURE, "a, b: low 64 bits of the carry-less product")                \
     H(riscv_clmulh, IR_CALL_PURE, "a, b: high 64 bits")                                        \
     H(riscv_clmulr, IR_CALL_PURE, "a, b: bits 126 to 63")                                      \

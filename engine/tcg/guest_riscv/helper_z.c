@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Helpers of the small extensions that touch memory or wait: Zacas and Zabha beyond words and double-words, Zicbom and
- * Zicboz, Zawrs. vCPU thread.
+ * Helpers of the small extensions that touch memory or wait: Zacas beyond double-words, Zicbom and Zicboz,
+ * Zawrs. vCPU thread.
  */
 #include "engine/core/vcpu.h"
 #include "engine/core/vm.h"
@@ -9,102 +9,6 @@
 #include "engine/tcg/guest_riscv/sys.h"
 
 #define UNUSED(x) (void)(x)
-
-/* ---- bytes and half-words: a compare-and-swap of the word around them ---- */
-
-enum { BYTE, HALF };
-
-struct small {
-    uint64_t word; /* address of the word around */
-    unsigned shift, mo;
-    uint64_t mask;
-};
-
-static uint64_t extend(const struct small *s, uint64_t v)
-{
-    return s->mo == MO_8 ? (uint64_t)(int64_t)(int8_t)v : (uint64_t)(int64_t)(int16_t)v;
-}
-
-/* Faults as the access itself would, then finds the word. */
-static struct small small_at(void *cpu, uint64_t va, unsigned size)
-{
-    struct small s = { .word = va & ~3ull,
-                       .shift = (unsigned)(va & 3) * 8,
-                       .mo = size == HALF ? MO_16 : MO_8,
-                       .mask = size == HALF ? 0xffff : 0xff };
-
-    tcg_ld(cpu, va, s.mo | MO_ALIGN | MO_AMO);
-    return s;
-}
-
-static uint64_t combine(const struct small *s, enum ir_amo kind, uint64_t old, uint64_t v)
-{
-    int64_t a = (int64_t)extend(s, old), b = (int64_t)extend(s, v);
-
-    switch (kind) {
-    case IR_AMO_ADD:
-        return old + v;
-    case IR_AMO_AND:
-        return old & v;
-    case IR_AMO_OR:
-        return old | v;
-    case IR_AMO_XOR:
-        return old ^ v;
-    case IR_AMO_MIN:
-        return a < b ? old : v;
-    case IR_AMO_MAX:
-        return a > b ? old : v;
-    case IR_AMO_MINU:
-        return (old & s->mask) < (v & s->mask) ? old : v;
-    case IR_AMO_MAXU:
-        return (old & s->mask) > (v & s->mask) ? old : v;
-    default: /* IR_AMO_SWAP */
-        return v;
-    }
-}
-
-/* Puts v in place of the small value of the word `whole`; true when nobody came between. */
-static bool try_swap(void *cpu, const struct small *s, uint64_t whole, uint64_t v)
-{
-    uint64_t next = (whole & ~(s->mask << s->shift)) | (v & s->mask) << s->shift;
-
-    return tcg_cas(cpu, s->word, whole, next, MO_32 | MO_ALIGN) == whole;
-}
-
-uint64_t riscv_amo_small(void *cpu, uint64_t a, uint64_t b, uint64_t c)
-{
-    struct small s = small_at(cpu, a, c & 1);
-    uint64_t whole;
-
-    do {
-        whole = tcg_ld(cpu, s.word, MO_32);
-    } while (!try_swap(cpu, &s, whole, combine(&s, (enum ir_amo)(c >> 1), whole >> s.shift, b)));
-    return extend(&s, whole >> s.shift);
-}
-
-static uint64_t small_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t v, unsigned size)
-{
-    struct small s = small_at(cpu, va, size);
-    uint64_t whole;
-
-    do {
-        whole = tcg_ld(cpu, s.word, MO_32);
-        if ((whole >> s.shift & s.mask) != (expect & s.mask)) {
-            break;
-        }
-    } while (!try_swap(cpu, &s, whole, v));
-    return extend(&s, whole >> s.shift);
-}
-
-uint64_t riscv_cas_b(void *cpu, uint64_t a, uint64_t b, uint64_t c)
-{
-    return small_cas(cpu, a, b, c, BYTE);
-}
-
-uint64_t riscv_cas_h(void *cpu, uint64_t a, uint64_t b, uint64_t c)
-{
-    return small_cas(cpu, a, b, c, HALF);
-}
 
 /* ---- 16 bytes ---- */
 
@@ -144,6 +48,11 @@ static bool cbo_ok(const struct riscv_cpu *c, unsigned what)
     return c->priv == RISCV_S || !RISCV_HAS(c->features, RISCV_EXT_S) || (c->senvcfg & need);
 }
 
+bool riscv_cbo_zero_ok(const struct riscv_cpu *c)
+{
+    return cbo_ok(c, CBO_ZERO);
+}
+
 uint64_t riscv_cbo_allowed(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
 {
     UNUSED(b);
@@ -167,6 +76,17 @@ uint64_t riscv_cbo(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
         if (riscv_tcg_walk(cpu, &w) != 0) {
             tcg_raise(cpu, w.cause, w.tval);
         }
+    }
+    return 0;
+}
+
+/* A block never crosses a page, so that the first store faults or none does. */
+uint64_t riscv_cbo_zero(void *cpu, uint64_t a, uint64_t b, uint64_t c3)
+{
+    UNUSED(b);
+    UNUSED(c3);
+    for (unsigned at = 0; at < RISCV_CACHE_BLOCK; at += 8) {
+        tcg_st(cpu, a + at, 0, MO_64);
     }
     return 0;
 }

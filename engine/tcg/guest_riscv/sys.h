@@ -92,5 +92,7 @@ bool riscv_csr_put(struct riscv_cpu *c, unsigned n, uint64_t value, uint64_t mas
 
 /* Interrupts that would be taken now, or 0. trap.c */
 uint64_t riscv_interrupts_ready(const struct riscv_cpu *c);
+/* May the current privilege (below M) use cbo.zero? */
+bool riscv_cbo_zero_ok(const struct riscv_cpu *c);
 
 #endif

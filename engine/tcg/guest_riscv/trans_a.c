@@ -141,26 +141,18 @@ bool trans_amocas_q(struct tcg_trans *t, const struct riscv_amo *a)
     return true;
 }
 
-/* ---- Zabha: by helpers on the word around ------------------------------------------------ */
+/* ---- Zabha ------------------------------------------------------------------------------- */
 
-static bool small(struct tcg_trans *t, const struct riscv_amo *a, unsigned kind)
-{
-    uint64_t is_half = insn_bits(t) >> 12 & 1;
-    ir_ref v = ir_call(t->ir, riscv_amo_small, riscv_amo_small_flags, true, address_of(t, a),
-                       get_x(t, a->rs2), ir_const(t->ir, kind << 1 | is_half));
-
-    set_x(t, a->rd, v);
-    return true;
-}
+enum { MO_B = MO_8 | MO_SIGN | MO_ALIGN, MO_H = MO_16 | MO_SIGN | MO_ALIGN };
 
 #define SMALL(name, kind)                                                                      \
     bool trans_##name##_b(struct tcg_trans *t, const struct riscv_amo *a)                      \
     {                                                                                          \
-        return small(t, a, kind);                                                              \
+        return amo(t, a, kind, MO_B);                                                          \
     }                                                                                          \
     bool trans_##name##_h(struct tcg_trans *t, const struct riscv_amo *a)                      \
     {                                                                                          \
-        return small(t, a, kind);                                                              \
+        return amo(t, a, kind, MO_H);                                                          \
     }
 
 SMALL(amoswap, IR_AMO_SWAP)
@@ -173,20 +165,12 @@ SMALL(amomax, IR_AMO_MAX)
 SMALL(amominu, IR_AMO_MINU)
 SMALL(amomaxu, IR_AMO_MAXU)
 
-static bool small_cas(struct tcg_trans *t, const struct riscv_amo *a, ir_helper fn)
-{
-    set_x(t, a->rd,
-          ir_call(t->ir, fn, riscv_cas_b_flags, true, address_of(t, a), get_x(t, a->rd),
-                  get_x(t, a->rs2)));
-    return true;
-}
-
 bool trans_amocas_b(struct tcg_trans *t, const struct riscv_amo *a)
 {
-    return small_cas(t, a, riscv_cas_b);
+    return compare_swap(t, a, MO_B);
 }
 
 bool trans_amocas_h(struct tcg_trans *t, const struct riscv_amo *a)
 {
-    return small_cas(t, a, riscv_cas_h);
+    return compare_swap(t, a, MO_H);
 }

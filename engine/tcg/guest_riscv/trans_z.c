@@ -85,21 +85,21 @@ bool trans_cbo_flush(struct tcg_trans *t, const struct riscv_cbo *a)
     return manage(t, a);
 }
 
-/* A block never crosses a page, so that the first store faults or none does. */
+/* To a host with vectors this is a store of zeros. */
 bool trans_cbo_zero(struct tcg_trans *t, const struct riscv_cbo *a)
 {
-    ir_ref block, zero = ir_const(t->ir, 0);
-    int32_t at;
+    const struct ir_vec store = { .op = IR_VEC_store, .sew = 3, .n = RISCV_CACHE_BLOCK / 8,
+                                  .a = offsetof(struct riscv_cpu, zeros) };
+    ir_ref block;
 
-    if (priv(t) != RISCV_M) {
+    if (priv(t) != RISCV_M && (t->code & RV_CODE_CBZ) == 0) {
         ir_call(t->ir, riscv_cbo_allowed, riscv_cbo_allowed_flags, false,
                 ir_const(t->ir, insn_bits(t)), IR_NONE, IR_NONE);
     }
     block = ir_bin(t->ir, IR_and, 64, block_address(t, a),
                    ir_const(t->ir, ~(uint64_t)(RISCV_CACHE_BLOCK - 1)));
-    for (at = 0; at < RISCV_CACHE_BLOCK; at += 8) {
-        ir_st(t->ir, block, at, zero, MO_64);
-    }
+    ir_call(t->ir, riscv_cbo_zero, riscv_cbo_zero_flags, false, block, IR_NONE, IR_NONE);
+    ir_vec_hint(t->ir, &store);
     return true;
 }
 

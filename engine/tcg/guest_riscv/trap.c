@@ -40,6 +40,7 @@ struct tcg_mode riscv_tcg_mode(void *cpu)
         m.code |= RV_CODE_FP_ASK;
     }
     m.code |= pointer_masking(c, data_priv);
+    m.code |= c->priv != RISCV_M && riscv_cbo_zero_ok(c) ? RV_CODE_CBZ : 0u;
     m.mmu = c->priv | data_priv << RV_MMU_DATA_SHIFT;
     if (data_priv != RISCV_M) {
         /* Nothing of this matters to an untranslated access. */

@@ -97,11 +97,21 @@ static void amo(struct atomic *x, const struct ir_op *op)
     extend(x);
 }
 
+/* Bytes and half-words are too rare to be worth code: always the runtime. */
+static void always_slow(struct atomic *x)
+{
+    x->f->fp_jump[0] = x_jmp(&x->r->a, x->r->a.at);
+}
+
 /* rdx is what is expected; the new value waits in memory until the lookup has done with rcx. */
 static void cas(struct atomic *x, const struct ir_op *op)
 {
     gen_load_arg(x->r, RCX, op->c);
     x_rm(&x->r->a, 0x89 | X_W, RCX, ENV, NEW_VALUE);
+    if ((x->mo & MO_SIZE) < MO_32) {
+        always_slow(x);
+        return;
+    }
     lookup(x);
     x_rr(&x->r->a, 0x8b | X_W, RAX, RDX);
     x_rm(&x->r->a, 0x8b | X_W, RCX, ENV, NEW_VALUE);
@@ -154,7 +164,11 @@ void gen_atomic(struct ra *r, const struct ir_op *op)
     } else if (op->op == IR_amo) {
         x.f->fp_fn = (uint64_t)(uintptr_t)tlb_amo;
         x.f->imm = (int32_t)(op->mo | (uint32_t)op->aux << 8);
-        amo(&x, op);
+        if ((mo & MO_SIZE) < MO_32) {
+            always_slow(&x);
+        } else {
+            amo(&x, op);
+        }
     } else {
         x.f->fp_fn = (uint64_t)(uintptr_t)tlb_cas;
         cas(&x, op);
