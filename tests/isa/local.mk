@@ -49,9 +49,10 @@ tests_isa_blocks_test_SOURCES = tests/isa/blocks_test.c
 tests_isa_blocks_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
 # vmd-emu against the reference: committed vectors, and random programs under both.
-TESTS += tests/isa/run_vectors.py tests/isa/run_diff.sh tests/isa/run_smp.py
+TESTS += tests/isa/run_vectors.py tests/isa/run_vector.py tests/isa/run_diff.sh tests/isa/run_smp.py
 EXTRA_DIST += tests/isa/cases.py tests/isa/csrs.py tests/isa/deviations.py tests/isa/diff \
 	tests/isa/image.py tests/isa/insns.py tests/isa/make-vectors tests/isa/run_diff.sh \
+	tests/isa/make-vector-cases tests/isa/run_vector.py tests/isa/vector_diff tests/isa/vector_image.py \
 	tests/isa/run_smp.py tests/isa/run_vectors.py tests/isa/runner.py tests/isa/sequences.py tests/isa/vectors.py tests/isa/vectors
 
 # The host back end against the IR interpreter on random blocks.

@@ -12,14 +12,15 @@
 
 /* Bits of riscv_cpu.vkey. */
 enum {
-    RISCV_VKEY_VTYPE = 0xff,    /* vlmul, vsew, vta, vma; 0 when vill */
+    RISCV_VKEY_VTYPE = 0xff, /* vlmul, vsew, vta, vma; 0 when vill */
     RISCV_VKEY_VILL = 1 << 8,
-    RISCV_VKEY_FULL = 1 << 9,   /* vl == VLMAX */
+    RISCV_VKEY_FULL = 1 << 9,    /* vl == VLMAX */
     RISCV_VKEY_VSTART = 1 << 10, /* vstart != 0 */
-    RISCV_VKEY_VS_SHIFT = 11,   /* mstatus.VS: 0 off, 1 on, 3 dirty */
+    RISCV_VKEY_VS_SHIFT = 11,    /* mstatus.VS: 0 off, 1 on, 3 dirty */
     RISCV_VKEY_VS = 3 << 11,
     RISCV_VKEY_VS_DIRTY = 3 << 11,
-    RISCV_VKEY_VL_SHIFT = 16,   /* log2(vl) + 1 where vl is a power of two below VLMAX and worth telling apart, else 0 */
+    RISCV_VKEY_VL_SHIFT =
+        16, /* log2(vl) + 1 where vl is a power of two below VLMAX and worth telling apart, else 0 */
     RISCV_VKEY_VL = 15 << 16,
     RISCV_VKEY_VALID = 1 << 15, /* always: the translator takes 0 for "unknown" */
 };
@@ -83,7 +84,8 @@ static inline void riscv_vkey_update(struct riscv_cpu *c)
 {
     bool full = !(c->vtype & RISCV_VTYPE_VILL) && c->vl == riscv_vlmax(c->vtype, c->vlenb);
 
-    c->vkey = riscv_vkey(c->vtype, full, c->vstart != 0, c->mstatus) | (full ? 0 : riscv_vkey_vl(c->vl));
+    c->vkey = riscv_vkey(c->vtype, full, c->vstart != 0, c->mstatus) |
+              (full ? 0 : riscv_vkey_vl(c->vl));
 }
 
 /* Before a vector register or vector CSR changes: mstatus.VS = dirty. */

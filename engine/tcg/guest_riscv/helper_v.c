@@ -88,14 +88,17 @@ static bool operands_ok(const struct riscv_cpu *c, const struct v_op *op, uint32
 {
     unsigned f3 = v_funct3(insn);
     bool vector = f3 == V_IVV || f3 == V_FVV || f3 == V_MVV;
-    int shape1 = !vector ? V_NONE : op->shape.s1 == V_INDEX16 ? 1 - (int)riscv_vsew(vtype) : op->shape.s1;
+    int shape1 = !vector                     ? V_NONE
+                 : op->shape.s1 == V_INDEX16 ? 1 - (int)riscv_vsew(vtype)
+                                             : op->shape.s1;
     struct group d = make_group(v_vd(insn), op->shape.d, vtype);
     struct group s2 = make_group(v_vs2(insn), op->shape.s2, vtype);
     struct group s1 = make_group(v_vs1(insn), shape1, vtype);
     bool apart = op->shape.flags & V_APART;
 
     if (!group_ok(c, &d) || !group_ok(c, &s2) || !group_ok(c, &s1) ||
-        !sources_ok(&s1, &s2, !v_vm(insn), (int)riscv_vsew(vtype) + (op->run == v_run_reduce && op->param))) {
+        !sources_ok(&s1, &s2, !v_vm(insn),
+                    (int)riscv_vsew(vtype) + (op->run == v_run_reduce && op->param))) {
         return false;
     }
     /* v0 is read as a mask: a result of wider elements may not lie over it. */
@@ -241,8 +244,8 @@ static void each_run(struct v_args *v, struct v_ctx *x, uint8_t *d, const uint8_
         }
         if (end > i) {
             size_t at = i - v->vstart;
-            v->op->k[v->sew](d + (at << size[0]), a + (at << size[1]), b + (at << size[2]), end - i,
-                             x);
+            v->op->k[v->sew](d + (at << size[0]), a + (at << size[1]), b + (at << size[2]),
+                             end - i, x);
         }
         i = end + 1;
     }
@@ -331,7 +334,9 @@ uint64_t v_run_compare(struct v_args *v)
     }
     if (only && (v->op->flags & V_F)) {
         unsigned size[3] = { 0, v->sew, v->sew };
-        memset(bytes, 0, n); /* v_mask_bits() takes every byte for 0 or 1, those of inactive elements too */
+        memset(
+            bytes, 0,
+            n); /* v_mask_bits() takes every byte for 0 or 1, those of inactive elements too */
         each_run(v, &x, bytes, a, b, size);
     } else {
         v->op->k[v->sew](bytes, a, b, n, &x);
@@ -400,9 +405,16 @@ uint64_t riscv_v_arith(void *cpu, uint64_t a, uint64_t scalar, uint64_t row)
     unsigned f3 = v_funct3(insn);
 
     check(c, op, insn, a & RISCV_V_CHECKED);
-    struct v_args v = { .c = c, .op = op, .insn = insn, .scalar = scalar,
-                        .sew = riscv_vsew(c->vtype), .lmul = riscv_vlmul(c->vtype), .vl = c->vl,
-                        .vstart = c->vstart, .masked = !v_vm(insn), .d = v_reg(c, v_vd(insn)),
+    struct v_args v = { .c = c,
+                        .op = op,
+                        .insn = insn,
+                        .scalar = scalar,
+                        .sew = riscv_vsew(c->vtype),
+                        .lmul = riscv_vlmul(c->vtype),
+                        .vl = c->vl,
+                        .vstart = c->vstart,
+                        .masked = !v_vm(insn),
+                        .d = v_reg(c, v_vd(insn)),
                         .s2 = v_reg(c, v_vs2(insn)) };
     if (f3 == V_FVF) {
         v.scalar = unboxed(scalar, v.sew);

@@ -51,7 +51,9 @@ TABLE(vk_rev8, REV8)
 TABLE(vk_brev, BREV)
 
 /* The bit set beyond the element bounds the count. */
-#define CLZ(N) __builtin_clzll(N == 64 ? p | !p : ((uint64_t)p << (64 - N % 64)) | (uint64_t)1 << (63 - N % 64))
+#define CLZ(N)                                                                                 \
+    __builtin_clzll(N == 64 ? p | !p                                                           \
+                            : ((uint64_t)p << (64 - N % 64)) | (uint64_t)1 << (63 - N % 64))
 #define CTZ(N) __builtin_ctzll(N == 64 ? p : p | (uint64_t)1 << N % 64)
 #define CPOP(N) __builtin_popcountll(p)
 KERNEL(clz_8, v_u8, CLZ(8))

@@ -57,9 +57,7 @@ static bool index_ok(const struct riscv_cpu *c, uint32_t insn, uint64_t vtype)
     if (nf > 1) {
         return false; /* a segment load that is restarted still needs its indexes */
     }
-    return eew == sew  ? true
-           : sew < eew ? vd == vs2
-                       : emul >= 0 && vs2 + iregs == vd + dregs;
+    return eew == sew ? true : sew < eew ? vd == vs2 : emul >= 0 && vs2 + iregs == vd + dregs;
 }
 
 bool v_mem_legal(const struct riscv_cpu *c, uint32_t insn, uint64_t vtype)
@@ -92,11 +90,11 @@ struct mem {
     bool store, masked, indexed;
     unsigned eew, nf;
     unsigned index_eew;
-    size_t n;            /* elements */
-    size_t step;         /* bytes of registers from one field to the next */
+    size_t n;    /* elements */
+    size_t step; /* bytes of registers from one field to the next */
     uint64_t base;
-    int64_t stride;      /* from one segment to the next */
-    uint8_t *data;       /* field 0 */
+    int64_t stride; /* from one segment to the next */
+    uint8_t *data;  /* field 0 */
     const uint8_t *index;
 };
 
@@ -106,9 +104,15 @@ static void setup(struct mem *m, struct riscv_cpu *c, uint32_t insn, uint64_t ba
     int emul = riscv_vlmul(c->vtype);
     unsigned width = eew_of(insn), mop = v_mop(insn);
 
-    *m = (struct mem){ .c = c, .store = v_is_store(insn), .masked = !v_vm(insn), .eew = width,
-                       .nf = v_nf(insn), .n = c->vl, .base = base,
-                       .data = v_reg(c, v_vd(insn)), .index = v_reg(c, v_vs2(insn)) };
+    *m = (struct mem){ .c = c,
+                       .store = v_is_store(insn),
+                       .masked = !v_vm(insn),
+                       .eew = width,
+                       .nf = v_nf(insn),
+                       .n = c->vl,
+                       .base = base,
+                       .data = v_reg(c, v_vd(insn)),
+                       .index = v_reg(c, v_vs2(insn)) };
     if (v_is_whole(insn)) {
         m->n = (size_t)m->nf * c->vlenb >> width;
         m->nf = 1;
@@ -256,7 +260,8 @@ static size_t run(struct mem *m, size_t i)
     uint8_t *host;
 
     n = n < m->n - i ? n : m->n - i;
-    host = n ? tcg_host_span(m->c, va, (unsigned)(n * size), m->store ? TCG_WRITE : TCG_READ) : NULL;
+    host = n ? tcg_host_span(m->c, va, (unsigned)(n * size), m->store ? TCG_WRITE : TCG_READ)
+             : NULL;
     if (!host) {
         return 0;
     }

@@ -184,8 +184,8 @@ FIXED(vk_smul, v_s, FRACTION)
 
 #define SCALE                                                                                  \
     unsigned shift = (unsigned)q & (BITS_OF(r) - 1);                                           \
-    r = (__typeof__(r))((p >> shift) +                                                         \
-                        (__typeof__(r))round_up(x->vxrm, (unsigned __int128)(__int128)p, shift))
+    r = (__typeof__(r))((p >> shift) + (__typeof__(r))round_up(                                \
+                                           x->vxrm, (unsigned __int128)(__int128)p, shift))
 FIXED(vk_ssrl, v_u, SCALE)
 FIXED(vk_ssra, v_s, SCALE)
 

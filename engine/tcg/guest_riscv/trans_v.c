@@ -162,7 +162,7 @@ bool trans_vsetvl(struct tcg_trans *t, const struct riscv_r *a)
     if (ir_is_const(t->ir, vtype, &constant) && a->rs1 != 0) {
         return set_inline(t, constant, avl_of(t, a->rs1), a->rd);
     }
-    avl = a->rs1 != 0   ? avl_of(t, a->rs1)
+    avl = a->rs1 != 0  ? avl_of(t, a->rs1)
           : a->rd != 0 ? num(t, UINT64_MAX)
                        : ir_ldenv(t->ir, STATE(vl), MO_64);
     vl = ir_call(t->ir, riscv_v_set, riscv_v_set_flags, true, vtype, avl, IR_NONE);

@@ -58,13 +58,17 @@ struct v_ctx {
 typedef void (*v_kernel)(void *d, const void *a, const void *b, size_t n, struct v_ctx *x);
 
 /* Element sizes and kinds of the operands of an instruction, relative to SEW (log2). */
-enum { V_MASK = 100 /* a mask register */, V_ONE /* element 0 of a register */,
-       V_NONE, V_INDEX16 /* elements of 16 bits */ };
+enum {
+    V_MASK = 100 /* a mask register */,
+    V_ONE /* element 0 of a register */,
+    V_NONE,
+    V_INDEX16 /* elements of 16 bits */
+};
 enum v_shape_flag {
-    V_APART = 1,    /* vd may not overlap any source, nor v0 when masked */
-    V_VSTART0 = 2,  /* illegal unless vstart is 0 */
-    V_APART2 = 4,   /* vd may not overlap vs2 */
-    V_READS_D = 8,  /* vd is a source, too, wider than the others: it may not overlap them */
+    V_APART = 1,   /* vd may not overlap any source, nor v0 when masked */
+    V_VSTART0 = 2, /* illegal unless vstart is 0 */
+    V_APART2 = 4,  /* vd may not overlap vs2 */
+    V_READS_D = 8, /* vd is a source, too, wider than the others: it may not overlap them */
 };
 struct v_shape {
     int8_t d, s2, s1;
@@ -72,14 +76,14 @@ struct v_shape {
 };
 
 enum v_flag {
-    V_F = 1,        /* floating point: FS must be on, frm valid, fflags may change */
-    V_FLAGS = 2,    /* sets sticky flags: inactive elements must not be computed */
-    V_CARRY = 4,    /* v0 is an operand, not a mask */
-    V_UIMM = 8,     /* the immediate is unsigned */
-    V_TO_X = 16,    /* the result is an x register */
-    V_TO_F = 32,    /* ... or an f register */
+    V_F = 1,         /* floating point: FS must be on, frm valid, fflags may change */
+    V_FLAGS = 2,     /* sets sticky flags: inactive elements must not be computed */
+    V_CARRY = 4,     /* v0 is an operand, not a mask */
+    V_UIMM = 8,      /* the immediate is unsigned */
+    V_TO_X = 16,     /* the result is an x register */
+    V_TO_F = 32,     /* ... or an f register */
     V_HALF_MIN = 64, /* binary16 by Zvfhmin is enough */
-    V_NO_FRM = 128, /* works with an invalid frm */
+    V_NO_FRM = 128,  /* works with an invalid frm */
 };
 
 /* In v_op.param of cryptography: all groups use the first one of vs2. */
@@ -90,12 +94,12 @@ struct v_op {
     uint64_t (*run)(struct v_args *v);
     const v_kernel *k; /* by log2 of SEW in bytes; NULL where there is none: illegal */
     struct v_shape shape;
-    uint8_t flags;     /* enum v_flag */
-    uint8_t sews;      /* allowed SEW as a set of 1 << log2, where k is NULL */
-    uint8_t half;      /* SEW for which an operand is binary16, as such a set */
-    uint8_t d_sews;    /* SEW that only V (integer) or Zve64d (float) has, as such a set */
-    uint8_t param;     /* for run */
-    uint8_t hint;      /* enum ir_vec_op + 1 that the hosts know it by; 0: none */
+    uint8_t flags;  /* enum v_flag */
+    uint8_t sews;   /* allowed SEW as a set of 1 << log2, where k is NULL */
+    uint8_t half;   /* SEW for which an operand is binary16, as such a set */
+    uint8_t d_sews; /* SEW that only V (integer) or Zve64d (float) has, as such a set */
+    uint8_t param;  /* for run */
+    uint8_t hint;   /* enum ir_vec_op + 1 that the hosts know it by; 0: none */
 };
 
 /* One instruction as it runs. */
@@ -103,14 +107,14 @@ struct v_args {
     struct riscv_cpu *c;
     const struct v_op *op;
     uint32_t insn;
-    uint64_t scalar;      /* x or f register, or immediate */
-    unsigned sew;         /* log2 of bytes */
-    int lmul;             /* log2 */
+    uint64_t scalar; /* x or f register, or immediate */
+    unsigned sew;    /* log2 of bytes */
+    int lmul;        /* log2 */
     size_t vl, vstart;
     bool masked;
-    uint8_t *d;           /* vd */
+    uint8_t *d; /* vd */
     const uint8_t *s2;
-    const uint8_t *s1;    /* NULL: the operand is `scalar` */
+    const uint8_t *s1; /* NULL: the operand is `scalar` */
 };
 
 static inline unsigned v_vd(uint32_t insn)

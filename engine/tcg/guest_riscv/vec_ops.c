@@ -48,7 +48,8 @@
 #define EXTEND(kernel, by, hint_) OP(v_run_each, kernel, EXT(by), hint_, .flags = 0)
 #define EXT(by) SHAPE(0, -(by), V_NONE, 0)
 #define UNARY(kernel, hint_) OP(v_run_each, kernel, VV_, hint_, .flags = 0)
-#define RUN(run_, shape_, hint_, ...) OP(run_, NULL, shape_, hint_, .sews = ALL_SEWS, __VA_ARGS__)
+#define RUN(run_, shape_, hint_, ...)                                                          \
+    OP(run_, NULL, shape_, hint_, .sews = ALL_SEWS, __VA_ARGS__)
 
 /* Floating point: where binary16 and binary64 come in. */
 #define F_ .flags = V_F, .half = SEW16, .d_sews = SEW64
@@ -110,9 +111,10 @@ static const struct v_op iop[64] = {
     [0x35] = OP(v_run_each, vk_wsll, WVV, H(wshl), .flags = V_UIMM),
 };
 /* ... where the forms differ */
-static const struct v_op op_gather16 =
-    RUN(v_run_gather, SHAPE(0, 0, V_INDEX16, V_APART), H(gather16), .flags = 0);
-static const struct v_op op_whole = RUN(v_run_whole, SHAPE(V_NONE, V_NONE, V_NONE, 0), 0, .flags = 0);
+static const struct v_op op_gather16 = RUN(v_run_gather, SHAPE(0, 0, V_INDEX16, V_APART),
+                                           H(gather16), .flags = 0);
+static const struct v_op op_whole = RUN(v_run_whole, SHAPE(V_NONE, V_NONE, V_NONE, 0), 0,
+                                        .flags = 0);
 static const struct v_op op_move = EACH(vk_merge, H(mv), .flags = V_CARRY);
 
 /* OPMVV, OPMVX */
@@ -135,7 +137,8 @@ static const struct v_op mop[64] = {
     [0x0d] = EACH(vk_clmulh, H(clmulh), .flags = 0),
     [0x0e] = RUN(v_run_slide1up, SHAPE(0, 0, V_NONE, V_APART), H(slide1up), .flags = 0),
     [0x0f] = RUN(v_run_slide1down, VV_, H(slide1down), .flags = 0),
-    [0x17] = RUN(v_run_compress, SHAPE(0, 0, V_MASK, V_APART | V_VSTART0), H(compress), .flags = 0),
+    [0x17] = RUN(v_run_compress, SHAPE(0, 0, V_MASK, V_APART | V_VSTART0), H(compress),
+                 .flags = 0),
     [0x18] = LOGIC(4, H(mandn)),
     [0x19] = LOGIC(8, H(mand)),
     [0x1a] = LOGIC(14, H(mor)),
@@ -180,22 +183,16 @@ static const struct v_op mop_x[32] = {
     [0x10] = TO_X(v_run_cpop, V_MASK, H(cpopm), V_VSTART0),
     [0x11] = TO_X(v_run_first, V_MASK, H(firstm), V_VSTART0),
 };
-static const struct v_op op_from_x =
-    RUN(v_run_from_scalar, SHAPE(V_ONE, V_NONE, V_NONE, 0), 0, .flags = 0);
+static const struct v_op op_from_x = RUN(v_run_from_scalar, SHAPE(V_ONE, V_NONE, V_NONE, 0), 0,
+                                         .flags = 0);
 /* 0x12: unary, by vs1 */
 static const struct v_op mop_unary[32] = {
-    [0x02] = EXTEND(vk_zext8, 3, H(zext8)),
-    [0x03] = EXTEND(vk_sext8, 3, H(sext8)),
-    [0x04] = EXTEND(vk_zext4, 2, H(zext4)),
-    [0x05] = EXTEND(vk_sext4, 2, H(sext4)),
-    [0x06] = EXTEND(vk_zext2, 1, H(zext2)),
-    [0x07] = EXTEND(vk_sext2, 1, H(sext2)),
-    [0x08] = UNARY(vk_brev8, H(brev8)),
-    [0x09] = UNARY(vk_rev8, H(rev8)),
-    [0x0a] = UNARY(vk_brev, H(brev)),
-    [0x0c] = UNARY(vk_clz, H(clz)),
-    [0x0d] = UNARY(vk_ctz, H(ctz)),
-    [0x0e] = UNARY(vk_cpop, H(cpop)),
+    [0x02] = EXTEND(vk_zext8, 3, H(zext8)), [0x03] = EXTEND(vk_sext8, 3, H(sext8)),
+    [0x04] = EXTEND(vk_zext4, 2, H(zext4)), [0x05] = EXTEND(vk_sext4, 2, H(sext4)),
+    [0x06] = EXTEND(vk_zext2, 1, H(zext2)), [0x07] = EXTEND(vk_sext2, 1, H(sext2)),
+    [0x08] = UNARY(vk_brev8, H(brev8)),     [0x09] = UNARY(vk_rev8, H(rev8)),
+    [0x0a] = UNARY(vk_brev, H(brev)),       [0x0c] = UNARY(vk_clz, H(clz)),
+    [0x0d] = UNARY(vk_ctz, H(ctz)),         [0x0e] = UNARY(vk_cpop, H(cpop)),
 };
 /* 0x14: of masks, by vs1 */
 #define MM_ SHAPE(V_MASK, V_MASK, V_NONE, V_APART | V_VSTART0)
@@ -261,12 +258,12 @@ static const struct v_op fop[64] = {
     [0x3e] = FLOAT_WIDE_MACC(vk_fwmsac, H(fwmsac)),
     [0x3f] = FLOAT_WIDE_MACC(vk_fwnmsac, H(fwnmsac)),
 };
-static const struct v_op op_fmove = OP(v_run_each, vk_fmerge, VVV, H(mv), .flags = V_F | V_CARRY,
-                                       .half = SEW16, .d_sews = SEW64);
-static const struct v_op op_to_f =
-    F_RUN(v_run_to_f, SHAPE(V_NONE, V_ONE, V_NONE, 0), 0, V_TO_F | V_NO_FRM);
-static const struct v_op op_from_f =
-    F_RUN(v_run_from_scalar, SHAPE(V_ONE, V_NONE, V_NONE, 0), 0, V_NO_FRM);
+static const struct v_op op_fmove = OP(v_run_each, vk_fmerge, VVV, H(mv),
+                                       .flags = V_F | V_CARRY, .half = SEW16, .d_sews = SEW64);
+static const struct v_op op_to_f = F_RUN(v_run_to_f, SHAPE(V_NONE, V_ONE, V_NONE, 0), 0,
+                                         V_TO_F | V_NO_FRM);
+static const struct v_op op_from_f = F_RUN(v_run_from_scalar, SHAPE(V_ONE, V_NONE, V_NONE, 0),
+                                           0, V_NO_FRM);
 /* 0x12: conversions, by vs1 */
 static const struct v_op fop_convert[32] = {
     [0x00] = FLOAT_1(vk_fcvt_xu, H(fcvt_u_f)),
@@ -325,9 +322,9 @@ static const struct v_op pop[64] = {
 #define KEYS(kernel, hint_) GROUP(kernel, 0, 0, V_NONE, 0, 2, hint_)
 #define ONE_KEY(kernel, hint_) GROUP(kernel, 0, V_ONE, V_NONE, V_APART, 2 | V_GROUP0, hint_)
 static const struct v_op pop_vv[32] = {
-    [0x00] = KEYS(vk_aesdm, H(aesdec)),    [0x01] = KEYS(vk_aesdf, H(aesdeclast)),
-    [0x02] = KEYS(vk_aesem, H(aesenc)),    [0x03] = KEYS(vk_aesef, H(aesenclast)),
-    [0x10] = KEYS(vk_sm4r, 0),             [0x11] = KEYS(vk_gmul, H(gmul)),
+    [0x00] = KEYS(vk_aesdm, H(aesdec)), [0x01] = KEYS(vk_aesdf, H(aesdeclast)),
+    [0x02] = KEYS(vk_aesem, H(aesenc)), [0x03] = KEYS(vk_aesef, H(aesenclast)),
+    [0x10] = KEYS(vk_sm4r, 0),          [0x11] = KEYS(vk_gmul, H(gmul)),
 };
 static const struct v_op pop_vs[32] = {
     [0x00] = ONE_KEY(vk_aesdm, H(aesdec)), [0x01] = ONE_KEY(vk_aesdf, H(aesdeclast)),
