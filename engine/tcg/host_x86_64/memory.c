@@ -13,8 +13,6 @@ void gen_site(struct ra *r)
     }
 }
 
-#define SPACE_OFF(field) ((int32_t)offsetof(struct tcg_space, field))
-
 uint32_t gen_lookup_in(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write, unsigned t0,
                        unsigned t1)
 {
@@ -42,7 +40,9 @@ static unsigned gen_lookup(struct ra *r, unsigned base, int32_t disp, unsigned m
                            struct fixup *f)
 {
     unsigned t0 = ra_scratch(r), t1 = ra_scratch(r);
-    f->jump = gen_lookup_in(r, base, disp, mo, write, t0, t1);
+    if (!r->groups || !group_lookup(r, base, write, f, t0, t1)) {
+        f->jump = gen_lookup_in(r, base, disp, mo, write, t0, t1);
+    }
     return t0;
 }
 
@@ -68,6 +68,12 @@ static const unsigned load_code[8] = {
     [MO_32 | MO_SIGN] = 0x63 | X_W, [MO_64 | MO_SIGN] = 0x8b | X_W,
 };
 
+void gen_load_value(struct ra *r, const struct fixup *f)
+{
+    unsigned c = f->dest_xmm ? X_0F | X_F2 | 0x10 : load_code[f->mo & 7]; /* movsd */
+    x_rmx(&r->a, c, f->dest, f->t0, f->base, 0, f->disp);
+}
+
 void gen_load(struct ra *r, const struct ir_op *op)
 {
     if (op->op == IR_ldenv) {
@@ -84,18 +90,14 @@ void gen_load(struct ra *r, const struct ir_op *op)
     bool pinned = ir_kind(op->d) == IR_GLOBAL && r->pin[ir_index(op->d)] >= 0;
     unsigned d = pinned ? (unsigned)r->pin[ir_index(op->d)] : t0;
     bool xmm = ra_in_xmm(r, op->d) && (op->mo & MO_SIZE) == MO_64;
-    if (xmm) { /* movsd */
-        d = (unsigned)r->xpin[ir_index(op->d)];
-        x_rmx(&r->a, X_0F | X_F2 | 0x10, d, t0, base, 0, disp);
-    } else {
-        x_rmx(&r->a, load_code[op->mo & 7], d, t0, base, 0, disp);
-    }
+    f->t0 = (uint8_t)t0;
     f->dest_xmm = xmm;
-    f->back = r->a.at;
     f->base = (uint8_t)base;
     f->disp = disp;
     f->mo = op->mo;
-    f->dest = (uint8_t)d;
+    f->dest = xmm ? (uint8_t)r->xpin[ir_index(op->d)] : (uint8_t)d;
+    gen_load_value(r, f);
+    f->back = r->a.at;
     f->live = ra_live_mask(r); /* before the result takes its register */
     if (xmm) {
         ra_done_xmm(r, ir_index(op->d), false);
@@ -104,60 +106,76 @@ void gen_load(struct ra *r, const struct ir_op *op)
     }
 }
 
+static void store_imm(struct ra *r, unsigned size, int32_t imm)
+{
+    if (size == MO_8) {
+        x_8(&r->a, (uint8_t)imm);
+    } else if (size == MO_16) {
+        x_8(&r->a, (uint8_t)imm);
+        x_8(&r->a, (uint8_t)(imm >> 8));
+    } else {
+        x_32(&r->a, (uint32_t)imm);
+    }
+}
+
+static const unsigned store_code[] = { 0x88 | X_BYTE_REG, 0x89 | X_66, 0x89, 0x89 | X_W };
+static const unsigned store_imm_code[] = { 0xc6, 0xc7 | X_66, 0xc7, 0xc7 | X_W };
+
+void gen_store_value(struct ra *r, const struct fixup *f)
+{
+    unsigned size = f->mo & MO_SIZE;
+    unsigned c = f->value_xmm   ? X_0F | 0x11 | (size == MO_64 ? X_F2 : X_F3) /* movsd, movss */
+                 : f->value_imm ? store_imm_code[size]
+                                : store_code[size];
+    x_rmx(&r->a, c, f->value_imm ? 0 : f->value_reg, f->t0, f->base, 0, f->disp);
+    if (f->value_imm) {
+        store_imm(r, size, f->imm);
+    }
+}
+
+static void store_env(struct ra *r, const struct ir_op *op)
+{
+    unsigned size = op->mo & MO_SIZE;
+    int32_t disp = (int32_t)op->imm;
+    struct opnd v = ra_use(r, op->a, size == MO_64 ? 64 : 32);
+    if (v.place == IN_MEM) {
+        v = (struct opnd){ .place = IN_REG, .reg = (uint8_t)ra_use_reg(r, op->a) };
+    }
+    gen_fp_sync(r, (uint32_t)disp, 1u << size);
+    if (v.place == IN_REG) {
+        x_rm(&r->a, store_code[size], v.reg, ENV, disp);
+    } else {
+        x_rm(&r->a, store_imm_code[size], 0, ENV, disp);
+        store_imm(r, size, v.imm);
+    }
+    vec_wrote(r, disp, 1u << size);
+}
+
 void gen_store(struct ra *r, const struct ir_op *op)
 {
-    static const unsigned code[] = { 0x88 | X_BYTE_REG, 0x89 | X_66, 0x89, 0x89 | X_W };
-    static const unsigned imm_code[] = { 0xc6, 0xc7 | X_66, 0xc7, 0xc7 | X_W };
+    if (op->op == IR_stenv) {
+        store_env(r, op);
+        return;
+    }
     unsigned size = op->mo & MO_SIZE;
-    bool env = op->op == IR_stenv;
-    ir_ref value = env ? op->a : op->b;
-    bool xmm = !env && size >= MO_32 && ra_in_xmm(r, value);
-    struct opnd v = xmm ? ra_home(r, ir_index(value)) : ra_use(r, value, size == MO_64 ? 64 : 32);
+    bool xmm = size >= MO_32 && ra_in_xmm(r, op->b);
+    struct opnd v = xmm ? ra_home(r, ir_index(op->b)) : ra_use(r, op->b, size == MO_64 ? 64 : 32);
     if (v.place == IN_MEM) {
-        v = (struct opnd){ .place = IN_REG, .reg = (uint8_t)ra_use_reg(r, value) };
+        v = (struct opnd){ .place = IN_REG, .reg = (uint8_t)ra_use_reg(r, op->b) };
     }
-    struct fixup *f = NULL;
-    unsigned base = ENV, t0 = 0;
-    int32_t disp = (int32_t)op->imm;
-    if (env) {
-        gen_fp_sync(r, (uint32_t)op->imm, 1u << size);
-    } else {
-        f = new_fixup(r, FIX_STORE);
-        base = ra_use_reg(r, op->a);
-        t0 = gen_lookup(r, base, disp, op->mo, true, f);
-    }
-    unsigned c = v.place == IN_REG ? code[size] : imm_code[size];
-    unsigned reg = v.place == IS_IMM ? 0 : v.reg;
-    if (xmm) { /* movsd, movss */
-        c = X_0F | 0x11 | (size == MO_64 ? X_F2 : X_F3);
-    }
-    if (env) {
-        x_rm(&r->a, c, reg, base, disp);
-        vec_wrote(r, disp, 1u << size);
-    } else {
-        x_rmx(&r->a, c, reg, t0, base, 0, disp);
-    }
-    if (v.place == IS_IMM) {
-        if (size == MO_8) {
-            x_8(&r->a, (uint8_t)v.imm);
-        } else if (size == MO_16) {
-            x_8(&r->a, (uint8_t)v.imm);
-            x_8(&r->a, (uint8_t)(v.imm >> 8));
-        } else {
-            x_32(&r->a, (uint32_t)v.imm);
-        }
-    }
-    if (f) {
-        f->back = r->a.at;
-        f->base = (uint8_t)base;
-        f->disp = disp;
-        f->mo = op->mo;
-        f->value_imm = v.place == IS_IMM;
-        f->value_xmm = xmm;
-        f->value_reg = v.reg;
-        f->imm = v.imm;
-        f->live = ra_live_mask(r);
-    }
+    struct fixup *f = new_fixup(r, FIX_STORE);
+    unsigned base = ra_use_reg(r, op->a);
+    f->t0 = (uint8_t)gen_lookup(r, base, (int32_t)op->imm, op->mo, true, f);
+    f->base = (uint8_t)base;
+    f->disp = (int32_t)op->imm;
+    f->mo = op->mo;
+    f->value_imm = v.place == IS_IMM;
+    f->value_xmm = xmm;
+    f->value_reg = v.reg;
+    f->imm = v.imm;
+    gen_store_value(r, f);
+    f->back = r->a.at;
+    f->live = ra_live_mask(r);
 }
 
 void save_live(struct ra *r, uint8_t live)
@@ -183,6 +201,9 @@ void gen_memory_stub(struct ra *r, const struct fixup *f)
 {
     uint8_t live = f->live;
     x_here(&r->a, f->jump);
+    if (f->group) {
+        x_here(&r->a, group_stub(r, f));
+    }
     for (unsigned s = 0; s < N_SCRATCH; s++) {
         if (f->kind == FIX_LOAD && !f->dest_xmm && scratch_regs[s] == f->dest) {
             live &= (uint8_t)~(1u << s);

@@ -28,6 +28,7 @@ struct region {
     int8_t pin[IR_MAX_GLOBALS], xpin[IR_MAX_GLOBALS];
     struct thunks th;
     uint32_t enter_at, leave_at;
+    struct groups groups;
     uint32_t label[T2_PIECES];
     unsigned n_jumps;
     struct {
@@ -240,6 +241,7 @@ static void gen_pieces(struct ra *r)
         r->ir = g->w->ir[i];
         g->piece = i;
         g->label[i] = r->a.at;
+        groups_find(&g->groups, r->ir);
         gen_ops(r);
         r->exit_base += r->ir->n_exits;
     }
@@ -303,6 +305,7 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     }
     assign(g);
     r->live_flags = g->fp;
+    r->groups = &g->groups;
     make_exits(w);
     r->a = (struct asm_buf){ .base = w->code, .at = T2_CODE_AT, .end = T2_CODE_AT + T2_CODE,
                              .relocs = w->relocs, .max_relocs = T2_RELOCS };

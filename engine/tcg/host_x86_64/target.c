@@ -208,6 +208,7 @@ static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size
     r->pin = h->pin;
     r->xpin = h->no_xpin;
     r->live_flags = false;
+    r->groups = NULL;
     b->n_exits = v->ir->n_exits;
     b->exits = xnew_n(struct tcg_exit, b->n_exits ? b->n_exits : 1);
     for (unsigned i = 0; i < b->n_exits; i++) {

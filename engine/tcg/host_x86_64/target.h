@@ -17,6 +17,7 @@
 #define ENV RBP
 #define SPACE R15
 _Static_assert(T2_CODE_AT == X_RELOC_BELOW, "offsets below are outside of code that moves");
+#define SPACE_OFF(field) ((int32_t)offsetof(struct tcg_space, field))
 #define N_PINS 9
 #define N_SCRATCH 4
 extern const uint8_t pin_regs[N_PINS];
@@ -89,6 +90,21 @@ struct fixup {
     struct vec_snapshot snapshot; /* to load again after the call */
     struct ir *ir;
     uint32_t exit_base;
+    uint8_t group, t0, t1;       /* shared TLB checks, see region_mem.c: GROUP_*; scratch registers */
+    int32_t slot;
+};
+
+enum { GROUP_NONE, GROUP_FIRST, GROUP_OTHER };
+#define MAX_GROUPS 64
+struct group {
+    int32_t lo, hi;  /* bytes from the base, hi excluded */
+    uint16_t n;      /* accesses */
+    int8_t slot;     /* spill slot with the page's addend, 0 in it: none; -1: not begun */
+};
+struct groups {
+    unsigned n;
+    struct group group[MAX_GROUPS];
+    uint16_t of[IR_MAX_OPS]; /* by op: group + 1, or 0 */
 };
 
 struct ra {
@@ -100,6 +116,7 @@ struct ra {
     const int8_t *pin;              /* by global: host register or -1 */
     const int8_t *xpin;             /* by global: xmm register of its own or -1; none in the first tier */
     struct region *region;          /* second tier: the region this block is a piece of; else NULL */
+    struct groups *groups;          /* second tier: of this piece; else NULL */
     bool live_flags;                /* ... with floating point: MXCSR's flags are the guest's */
     unsigned exit_base;             /* of the piece's exits among those of the region */
     unsigned i;                     /* op being compiled */
@@ -168,6 +185,11 @@ extern const uint8_t x86_entry[5];     /* how a block begins: replaced when it d
 void gen_ops(struct ra *r);   /* the block's ops; stubs are noted */
 void gen_stubs(struct ra *r); /* what was noted */
 
+/* region_mem.c */
+void groups_find(struct groups *g, const struct ir *ir);
+bool group_lookup(struct ra *r, unsigned base, bool write, struct fixup *f, unsigned t0, unsigned t1); /* false: in no group */
+uint32_t group_stub(struct ra *r, const struct fixup *f); /* an access's own check; returns the jump to its slow path */
+
 /* region.c: the second tier */
 bool x86_region(struct tcg_vm *t, struct t2_work *w);
 void x86_place(struct tcg_vm *t, struct t2_work *w, uint32_t at);
@@ -186,6 +208,8 @@ void gen_load_arg(struct ra *r, unsigned reg, ir_ref ref);
  * Returns the jump to point at the slow path (a miss, or misaligned). */
 uint32_t gen_lookup_in(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write, unsigned t0,
                        unsigned t1);
+void gen_load_value(struct ra *r, const struct fixup *f);  /* the access itself, the page's addend in t0 */
+void gen_store_value(struct ra *r, const struct fixup *f);
 void gen_memory_stub(struct ra *r, const struct fixup *f);
 void save_live(struct ra *r, uint8_t live);
 void restore_live(struct ra *r, uint8_t live);
