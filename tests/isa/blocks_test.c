@@ -426,6 +426,12 @@ static void set_registers(struct program *p)
     }
 }
 
+/* They outnumber all others, and where nothing set a vector type they are illegal: of most programs they would be the end. */
+#define VECTORS                                                                                \
+    (RISCV_ISA_ZVE32X | RISCV_ISA_ZVE32F | RISCV_ISA_ZVKB | RISCV_ISA_ZVBB | RISCV_ISA_ZVBC |  \
+     RISCV_ISA_ZVKG | RISCV_ISA_ZVKNED | RISCV_ISA_ZVKNHA_OR_ZVKNHB | RISCV_ISA_ZVKSED |       \
+     RISCV_ISA_ZVKSH | RISCV_ISA_ZVFBFMIN | RISCV_ISA_ZVFBFWMA)
+
 /* Program number n of a seed. */
 static void make(struct program *p, uint64_t seed, uint64_t number)
 {
@@ -440,6 +446,9 @@ static void make(struct program *p, uint64_t seed, uint64_t number)
     p->xlen = draw(p) % 4 == 0 ? 32 : 64;
     p->user = draw(p) % 2 == 0;
     pick.features = p->xlen == 64 ? ~RISCV_ISA_RV32 : ~RISCV_ISA_RV64;
+    if (draw(p) % 16 != 0) {
+        pick.features &= ~VECTORS;
+    }
     /* Anywhere in the first page, often so that the program goes on in the second. */
     p->at[0] = (uint16_t)(draw(p) % 3 != 0 ? draw(p) % 0x800 * 2 : 0xfa0 + draw(p) % 48 * 2);
     want = 1 + (unsigned)(draw(p) % (MAX_INSNS - 10));
