@@ -19,6 +19,7 @@ libcli_a_SOURCES = \
 	cli/private.h \
 	cli/run.c \
 	cli/stats.c \
+	cli/trace.c \
 	cli/value.c \
 	cli/verbs.h
 nodist_libcli_a_SOURCES = cli/verbs_table.c

@@ -27,6 +27,7 @@ struct vmd_options {
     char *socket, *store; /* files */
     char *socket_ro;      /* second, read-only socket; NULL: none */
     char *emulator, *spawn;
+    char *plugin_dir; /* folder of the plugins that VMs may load; NULL: none may */
     char *log; /* file; NULL: standard error */
 };
 

@@ -37,6 +37,9 @@ static const char usage[] =
     "~/.local/share/vmd/vmd.db)\n"
     "  --emulator PATH    emulator to start (default: the vmd-emu that was built with this "
     "vmd)\n"
+    "  --plugin-dir DIR   VMs may load plugins of this folder (tcg.plugins); below /usr/lib, so "
+    "that\n"
+    "                     confined emulators see it\n"
     "  --foreground       stay in the foreground (the default; there is no other mode)\n"
     "  --log FILE         write the log there instead of standard error\n"
     "  --version          print the version and end\n"
@@ -126,6 +129,7 @@ int options_parse(struct vmd_options *o, int argc, char **argv)
         { "socket-ro", required_argument, NULL, 'r' },
         { "store", required_argument, NULL, 'b' },
         { "emulator", required_argument, NULL, 'e' },
+        { "plugin-dir", required_argument, NULL, 'p' },
         { "foreground", no_argument, NULL, 'f' },
         { "log", required_argument, NULL, 'l' },
         { "version", no_argument, NULL, 'v' },
@@ -153,6 +157,13 @@ int options_parse(struct vmd_options *o, int argc, char **argv)
             break;
         case 'l':
             set(&o->log, xstrdup(optarg));
+            break;
+        case 'p':
+            set(&o->plugin_dir, realpath(optarg, NULL));
+            if (!o->plugin_dir) {
+                fprintf(stderr, "vmd: --plugin-dir '%s': %s\n", optarg, strerror(errno));
+                return -1;
+            }
             break;
         case 'f':
             break;
@@ -240,4 +251,5 @@ void options_done(struct vmd_options *o)
     set(&o->emulator, NULL);
     set(&o->spawn, NULL);
     set(&o->log, NULL);
+    set(&o->plugin_dir, NULL);
 }

@@ -113,9 +113,28 @@ static int name_disks(struct api_vm_config *c, struct api_error *x)
     return 0;
 }
 
-int preflight_change(struct api_vm_config *c, struct api_error *x)
+/* Plugins run inside the emulator: only what the administrator put into one folder. */
+static int check_plugins(const struct vmd *d, const struct api_vm_config *c, struct api_error *x)
 {
-    return check_host(c, x) < 0 || check_members(c, x) < 0 || name_disks(c, x) < 0 ? -1 : 0;
+    const char *dir = d->opt.plugin_dir;
+    for (size_t i = 0; c->tcg && i < c->tcg->n_plugins; i++) {
+        const char *file = c->tcg->plugins[i].file;
+        size_t n = dir ? strlen(dir) : 0;
+        if (!dir) {
+            return api_error_set(x, API_E_DENIED, "config.tcg.plugins", "start vmd with --plugin-dir",
+                                 "VM '%s' wants a plugin, which this daemon does not allow", c->name);
+        }
+        if (strncmp(file, dir, n) != 0 || file[n] != '/' || strchr(file + n + 1, '/')) {
+            return api_error_set(x, API_E_DENIED, "config.tcg.plugins", "use one of that folder",
+                                 "plugin '%s' is not in '%s'", file, dir);
+        }
+    }
+    return 0;
+}
+
+int preflight_change(const struct vmd *d, struct api_vm_config *c, struct api_error *x)
+{
+    return check_plugins(d, c, x) < 0 || check_host(c, x) < 0 || check_members(c, x) < 0 || name_disks(c, x) < 0 ? -1 : 0;
 }
 
 int preflight_define(struct vmd *d, struct api_vm_config *c, struct api_error *x)
@@ -135,7 +154,7 @@ int preflight_define(struct vmd *d, struct api_vm_config *c, struct api_error *x
         return api_error_set(x, API_E_EXISTS, c->uuid, "leave 'uuid' out to have one made",
                              "VM '%s' has the UUID %s already", taken->config.name, c->uuid);
     }
-    return preflight_change(c, x);
+    return preflight_change(d, c, x);
 }
 
 /* ---- files ---- */
@@ -281,7 +300,7 @@ int preflight_host(const struct api_vm_config *c, struct api_error *x)
 void preflight_start(struct vm *vm, preflight_fn *fn, void *arg)
 {
     struct api_error x = API_ERROR_INIT;
-    if (preflight_host(&vm->config, &x) < 0) {
+    if (preflight_host(&vm->config, &x) < 0 || check_plugins(vm->d, &vm->config, &x) < 0) {
         fn(arg, &x, NULL);
         return;
     }

@@ -4,6 +4,7 @@
  * passes its answer on. Loop thread.
  */
 #include "api-schema/gen/methods.h"
+#include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
 #include "daemon/calls.h"
 #include "daemon/ops.h"
@@ -23,3 +24,33 @@ void api_handle_vm_engine(struct api_call *call, struct api_vm_engine_in *in)
         op_queue(vm, call, NULL, in, engine_begin, false);
     }
 }
+
+/* ---- traces and coverage: the parameters but the VM go on as they are ---- */
+
+static void ask_as(struct op *op, const char *method, const struct api_type *in_type,
+                   const struct api_type *out)
+{
+    struct json_object *params = api_encode(in_type, op->in);
+    json_object_object_del(params, "vm");
+    op->method = method;
+    op->out = out;
+    vmop_ask(op, params);
+}
+
+#define FORWARD(name, changes)                                                                 \
+    static void name##_begin(struct op *op)                                                    \
+    {                                                                                          \
+        ask_as(op, "emu." #name, &api_type_vm_##name##_in, &api_type_vm_##name##_out);         \
+    }                                                                                          \
+    void api_handle_vm_##name(struct api_call *call, struct api_vm_##name##_in *in)            \
+    {                                                                                          \
+        struct vm *vm = call_vm(call, in->vm);                                                 \
+        if (vm) {                                                                              \
+            op_queue(vm, call, NULL, in, name##_begin, changes);                               \
+        }                                                                                      \
+    }
+
+FORWARD(trace_start, true)
+FORWARD(trace_read, false)
+FORWARD(trace_stop, true)
+FORWARD(coverage, false)

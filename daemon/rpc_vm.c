@@ -328,7 +328,7 @@ static void set_begin(struct op *op)
     k->op = op;
     api_copy(&api_type_vm_config, &vm->config, &k->config);
     if (api_patch(&api_type_vm_config, &k->config, in->set, &x) < 0 ||
-        preflight_change(&k->config, &x) < 0) {
+        preflight_change(vm->d, &k->config, &x) < 0) {
         api_release(&api_type_vm_config, &k->config);
         free(k);
         op_fail(op, &x);

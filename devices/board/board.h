@@ -45,6 +45,7 @@ struct board_config {
 struct board_class {
     const char *name; /* "rv-virt" */
     const char *doc;
+    uint64_t ram_base; /* guest physical */
     /* Builds vCPUs, memory, devices, firmware tables; loads the images once, so that errors
      * show now. The VM has not started. Main thread. The texts of `cfg` must outlive the
      * board. */

@@ -508,6 +508,7 @@ static const void *rv_virt_tree(const struct board *b, uint32_t *size)
 const struct board_class rv_virt_board = {
     .name = "rv-virt",
     .doc = "RISC-V board with virtio-mmio, address-compatible with QEMU's virt",
+    .ram_base = RV_RAM,
     .build = rv_virt_build,
     .free = rv_virt_free,
     .fdt = rv_virt_tree,

@@ -3,6 +3,8 @@
 
 noinst_LIBRARIES += libbase.a
 libbase_a_SOURCES = \
+	engine/base/base64.c \
+	engine/base/base64.h \
 	engine/base/buf.c \
 	engine/base/buf.h \
 	engine/base/err.c \

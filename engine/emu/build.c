@@ -222,6 +222,7 @@ static int new_vm(struct emu *m, struct board_config *b, struct err *e)
         m->tcg.icount = c->tcg->has_icount;
         m->tcg.icount_shift = (unsigned)c->tcg->icount;
     }
+    m->tcg.perf_map = m->opt.perf_map || m->opt.perf_map_fd >= 0;
     rc = vm_new(c->name, arch, engine, m->loop, &m->tcg, &m->vm, e);
     if (rc == 0 && c->uuid) {
         str_copy(m->vm->uuid, sizeof(m->vm->uuid), c->uuid);

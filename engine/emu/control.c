@@ -30,7 +30,7 @@ struct emu_control {
     bool quit_posted;
 };
 
-static struct emu *emu_of(struct api_call *call)
+struct emu *control_emu(struct api_call *call)
 {
     return ((struct emu_control *)api_call_app(call))->emu;
 }
@@ -61,7 +61,7 @@ static bool cookie_ok(const struct emu *m, const char *given)
 
 void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
 {
-    struct emu *m = emu_of(call);
+    struct emu *m = control_emu(call);
     struct api_emu_hello_out out = {
         .pid = getpid(),
         .uuid = m->vm->uuid,
@@ -82,7 +82,7 @@ void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
 
 void api_handle_emu_status(struct api_call *call, struct api_emu_status_in *in)
 {
-    struct emu *m = emu_of(call);
+    struct emu *m = control_emu(call);
     struct api_emu_status_out out = { .state = state_of(m), .reason = m->reason };
 
     (void)in;
@@ -103,7 +103,7 @@ static bool wrong_state(struct api_call *call, const struct emu *m, enum vm_stat
 
 void api_handle_emu_pause(struct api_call *call, struct api_emu_pause_in *in)
 {
-    struct emu *m = emu_of(call);
+    struct emu *m = control_emu(call);
 
     (void)in;
     if (!wrong_state(call, m, VM_RUNNING, "running")) {
@@ -114,7 +114,7 @@ void api_handle_emu_pause(struct api_call *call, struct api_emu_pause_in *in)
 
 void api_handle_emu_resume(struct api_call *call, struct api_emu_resume_in *in)
 {
-    struct emu *m = emu_of(call);
+    struct emu *m = control_emu(call);
 
     (void)in;
     if (!wrong_state(call, m, VM_PAUSED, "paused")) {
@@ -125,7 +125,7 @@ void api_handle_emu_resume(struct api_call *call, struct api_emu_resume_in *in)
 
 void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
 {
-    struct emu *m = emu_of(call);
+    struct emu *m = control_emu(call);
 
     (void)in;
     if (m->vm->state == VM_STOPPED) {
@@ -139,7 +139,7 @@ void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
 
 void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in *in)
 {
-    struct emu *m = emu_of(call);
+    struct emu *m = control_emu(call);
 
     (void)in;
     api_fail(call, API_E_UNSUPPORTED, m->vm->name,
@@ -154,7 +154,7 @@ static void on_quit(void *arg)
 
 void api_handle_emu_quit(struct api_call *call, struct api_emu_quit_in *in)
 {
-    struct emu *m = emu_of(call);
+    struct emu *m = control_emu(call);
 
     (void)in;
     api_reply_emu_quit(call);
@@ -201,10 +201,10 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
     struct api_vcpu_stats vcpus[STATS_MAX_VCPUS];
     struct api_disk_stats disks[STATS_MAX_DISKS];
     char *layers[16];
-    unsigned n_layers = confine_describe(emu_of(call), layers, ARRAY_LEN(layers));
+    unsigned n_layers = confine_describe(control_emu(call), layers, ARRAY_LEN(layers));
 
     (void)in;
-    stats_collect(emu_of(call), &p);
+    stats_collect(control_emu(call), &p);
     fill_vcpus(&p, vcpus);
     fill_disks(&p, disks);
     struct api_vm_stats out = {
@@ -288,7 +288,7 @@ static void engine_line(struct engine_lists *l, char *line)
 
 void api_handle_emu_engine(struct api_call *call, struct api_emu_engine_in *in)
 {
-    struct emu *m = emu_of(call);
+    struct emu *m = control_emu(call);
     struct engine_lists l = { 0 };
     AUTO_BUF b = BUF_INIT;
     char *rest, *line;

@@ -19,7 +19,9 @@
 struct blk_node;
 struct blk_pool;
 struct console;
+struct api_call;
 struct emu_control;
+struct emu_observe;
 struct rpc_server;
 
 enum emu_exit {
@@ -52,6 +54,10 @@ struct emu_options {
     const char **sets; /* "key=value" over the configuration */
     unsigned n_sets;
     char *icount_set; /* the one that --icount means */
+    const char **plugins; /* "FILE,arg,..." */
+    unsigned n_plugins;
+    const char *perf_map; /* path, "": the usual one; NULL: none */
+    int perf_map_fd, coverage_fd;
 };
 
 #define CONFINE_LAYERS 8
@@ -85,6 +91,7 @@ struct emu {
     struct emu_control *control;
     struct gdb *gdb;
     struct emu_stats *stats;
+    struct emu_observe *observe; /* NULL: the engine has no translated code */
     struct loop_signal *sigint, *sigterm;
     struct confine_report confine;
     _Atomic int filter[3]; /* by enum confine_kind: system calls allowed, -1: failed, 0: none */
@@ -115,7 +122,14 @@ void control_event(struct emu *m,
 /* Gives what is queued for clients a moment to go out. */
 void control_drain(struct emu *m);
 void control_free(struct emu *m);
+struct emu *control_emu(struct api_call *call);
 const char *emu_state_name(const struct emu *m);
+
+/* --- observe.c --- */
+/* After build_vm(), before the sandbox closes: perf map, coverage, plugins. */
+int observe_start(struct emu *m, struct err *e);
+void observe_stopped(struct emu *m); /* the vCPUs have ended */
+void observe_free(struct emu *m);
 
 /* --- stats.c --- */
 int stats_start(struct emu *m, struct err *e); /* a page only when --stats-fd was given */

@@ -116,6 +116,10 @@ static int set_up(struct emu *m, struct err *e)
     if (rc != 0) {
         return rc;
     }
+    rc = observe_start(m, e);
+    if (rc != 0) {
+        return rc;
+    }
     str_copy(m->reason, sizeof(m->reason), "start");
     m->vm->on_state = on_state;
     m->vm->on_state_arg = m;
@@ -152,6 +156,7 @@ static int run(struct emu *m, struct err *e)
     }
     rc = loop_run(m->loop, e);
     vm_stop(m->vm, "loop-failed"); /* does nothing when it has stopped */
+    observe_stopped(m);
     console_flush(m->console);
     if (build_flush_disks(m, e) != 0) {
         rc = -EIO;
@@ -163,6 +168,7 @@ static int run(struct emu *m, struct err *e)
 static void tear_down(struct emu *m)
 {
     gdb_free(m->gdb);
+    observe_free(m);
     build_done(m);
     control_free(m);
     stats_free(m);

@@ -26,6 +26,10 @@ enum opt {
     OPT_CONSOLE,
     OPT_SET,
     OPT_ICOUNT,
+    OPT_PLUGIN,
+    OPT_PERF_MAP,
+    OPT_PERF_MAP_FD,
+    OPT_COVERAGE_FD,
     OPT_PAUSED,
     OPT_GDB,
     OPT_GDB_FD,
@@ -47,6 +51,10 @@ static const struct option long_options[] = {
     { "console", required_argument, NULL, OPT_CONSOLE },
     { "set", required_argument, NULL, OPT_SET },
     { "icount", optional_argument, NULL, OPT_ICOUNT },
+    { "plugin", required_argument, NULL, OPT_PLUGIN },
+    { "perf-map", optional_argument, NULL, OPT_PERF_MAP },
+    { "perf-map-fd", required_argument, NULL, OPT_PERF_MAP_FD },
+    { "coverage-fd", required_argument, NULL, OPT_COVERAGE_FD },
     { "paused", no_argument, NULL, OPT_PAUSED },
     { "gdb", required_argument, NULL, OPT_GDB },
     { "gdb-fd", required_argument, NULL, OPT_GDB_FD },
@@ -73,6 +81,9 @@ static const char help[] =
     "  --icount[=N]          deterministic instruction clock, 2^N ns an instruction (default "
     "0);\n"
     "                        the same as --set tcg.icount=N\n"
+    "  --plugin FILE[,ARG]...  loads a plugin (docs/guide/plugins.md)\n"
+    "  --perf-map[=FILE]     names translated code for perf, in /tmp/perf-PID.map by default\n"
+    "  --perf-map-fd, --coverage-fd N  the same on a descriptor; the file of tcg.coverage\n"
     "  --paused              the guest waits for emu.resume\n"
     "  --gdb PATH            serves GDB on a unix socket there ('target remote PATH'); a\n"
     "                        debugger that connects stops the guest\n"
@@ -162,6 +173,7 @@ static int icount_option(struct emu_options *o, const char *arg, struct err *e)
 
     if (rc == 0) {
         free(o->icount_set);
+    free(o->plugins);
         o->icount_set = xasprintf("tcg.icount=%u", (unsigned)n);
     }
     return rc;
@@ -197,6 +209,17 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
         return 0;
     case OPT_ICOUNT:
         return icount_option(o, arg ? arg : "0", e);
+    case OPT_PLUGIN:
+        o->plugins = xrealloc_n(o->plugins, o->n_plugins + 1, sizeof(*o->plugins));
+        o->plugins[o->n_plugins++] = arg;
+        return 0;
+    case OPT_PERF_MAP:
+        o->perf_map = arg ? arg : "";
+        return 0;
+    case OPT_PERF_MAP_FD:
+        return parse_fd(arg, "--perf-map-fd", &o->perf_map_fd, e);
+    case OPT_COVERAGE_FD:
+        return parse_fd(arg, "--coverage-fd", &o->coverage_fd, e);
     case OPT_CONSOLE:
         rc = parse_word(arg, consoles, "--console", e);
         o->console = CONSOLE_NONE + (unsigned)(rc < 0 ? 0 : rc);
@@ -235,7 +258,9 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
                                .console_log_fd = -1,
                                .stats_fd = -1,
                                .lock_fd = -1,
-                               .gdb_fd = -1 };
+                               .gdb_fd = -1,
+                               .perf_map_fd = -1,
+                               .coverage_fd = -1 };
     opterr = 0;
     while (rc == 0 && (opt = getopt_long(argc, argv, "d:", long_options, NULL)) != -1) {
         rc = parse_one(o, opt, optarg, e);

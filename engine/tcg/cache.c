@@ -6,7 +6,7 @@
  * tcg_vm.lock protects everything but the lock-free cache_find(). An invalidated block stays in memory until its region is
  * evicted; its entry is patched to leave to the dispatcher, so that no list of incoming links is needed.
  */
-#include "engine/tcg/internal.h"
+#include "engine/tcg/instrument.h"
 #include "engine/tcg/tier2.h"
 
 #include "engine/base/log.h"
@@ -26,7 +26,7 @@ static unsigned hash_of(uint64_t gpa, uint32_t mode)
 
 int cache_init(struct tcg_vm *t, struct err *e)
 {
-    int rc = codebuf_init(&t->buf, t->config.cache_size, e);
+    int rc = codebuf_init(&t->buf, t->config.cache_size, t->config.perf_map, e);
     if (rc < 0) {
         return rc;
     }
@@ -46,6 +46,7 @@ static void free_block(struct tcg_block *b)
     free(b->exits);
     free(b->sites);
     free(b->counts);
+    instrument_free(b->note);
     free(b);
 }
 

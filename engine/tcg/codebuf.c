@@ -56,8 +56,25 @@ void codebuf_grow(struct tcg_codebuf *b, size_t end)
     }
 }
 
-int codebuf_init(struct tcg_codebuf *b, size_t size, struct err *e)
+/* perf looks into its map for anonymous memory only: shared anonymous memory, mapped a second time. */
+static int init_anonymous(struct tcg_codebuf *b, size_t size, struct err *e)
 {
+    void *rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *rx = rw == MAP_FAILED ? MAP_FAILED : mremap(rw, 0, size, MREMAP_MAYMOVE);
+    if (rx == MAP_FAILED || mprotect(rx, size, PROT_READ | PROT_EXEC) != 0) {
+        return err_errno(e, errno, "code cache of %zu bytes, for perf", size);
+    }
+    b->rw = rw;
+    b->rx = rx;
+    b->size = size;
+    return 0;
+}
+
+int codebuf_init(struct tcg_codebuf *b, size_t size, bool for_perf, struct err *e)
+{
+    if (for_perf) {
+        return init_anonymous(b, size, e);
+    }
     AUTO_FD fd = memfd_create("vmd-code", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {
         return err_errno(e, errno, "code cache of %zu bytes", size);

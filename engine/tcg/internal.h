@@ -109,6 +109,7 @@ struct tcg_block {
     uint16_t n_insns;
     struct tcg_exit *exits;
     struct tcg_site *sites;
+    struct tcg_note *note;     /* what looks at it (instrument.h), or NULL */
     struct tcg_count *counts;  /* of n_insns, under an instruction clock (icount.c); else NULL */
 };
 
@@ -121,7 +122,8 @@ struct tcg_codebuf {
     size_t size;
     size_t huge; /* what lies before is in huge pages, or cannot be */
 };
-int codebuf_init(struct tcg_codebuf *b, size_t size, struct err *e);
+/* for_perf: in anonymous memory, as perf needs it to read its map. */
+int codebuf_init(struct tcg_codebuf *b, size_t size, bool for_perf, struct err *e);
 /* Code will be written before `end`: gets huge pages for it where the host has them, since translated code jumps about and
  * small pages cost a TLB miss at every turn. tcg_vm.lock is held. */
 void codebuf_grow(struct tcg_codebuf *b, size_t end);
@@ -151,6 +153,11 @@ struct icount;
 struct tcg_vm {
     struct vm *vm;
     struct icount *icount;        /* NULL: time is the host's */
+    /* Who looks (instrument.h); all NULL: nobody. They change before the VM runs or in an exclusive section. */
+    struct tcg_trace *trace;
+    struct tcg_coverage *coverage;
+    struct tcg_plugins *plugins;
+    struct tcg_perfmap *perfmap;
     const struct tcg_guest *guest;
     struct tcg_config config;
     pthread_mutex_t lock;
@@ -214,6 +221,8 @@ struct tcg_vcpu {
     bool waiting;                 /* for an interrupt, in run() */
     int64_t granted, slice;       /* budget when it was last accounted for; left of this turn */
     uint64_t retired;
+    uint32_t covered;             /* block before, for edges (coverage.c) */
+    bool announced;               /* plugins know it runs */
     bool in_code;                 /* between entering and leaving translated code */
     uint64_t n_enter, n_lookup, n_tlb_fill, n_slow, n_exception, n_interrupt, n_translate, n_space;
     /* More counters of what happens outside translated code; stats.c has the meaning of each. */
@@ -389,7 +398,17 @@ void icount_wake(struct tcg_vm *t);       /* any thread: something happened */
 uint64_t icount_executed(const struct tcg_vm *t);
 _Noreturn void tcg_io_retry(struct tcg_vcpu *v);
 
+/* ---- observe: see instrument.h ---- */
+struct tcg_note;
+void instrument_access(struct tcg_vcpu *v, uint64_t va, unsigned what); /* by a helper, with plugins only */
+void plugin_vcpu(struct tcg_vcpu *v);
+/* The pc of the instruction being executed, also inside a helper. */
+uint64_t tcg_here(struct tcg_vcpu *v);
+
 /* ---- tcg.c ---- */
+/* As below, from a thread that is no vCPU's. */
+void tcg_exclusive_begin_outside(struct tcg_vm *t);
+void tcg_exclusive_end_outside(struct tcg_vm *t);
 void tcg_exclusive_begin(struct tcg_vcpu *self); /* self may be NULL (not a vCPU thread) */
 void tcg_exclusive_end(struct tcg_vcpu *self);
 

@@ -8,8 +8,16 @@ libtcg_a_SOURCES = \
 	engine/tcg/codebuf.c \
 	engine/tcg/guest.h \
 	engine/tcg/guests.c \
+	engine/tcg/coverage.c \
 	engine/tcg/icount.c \
 	engine/tcg/hostops.h \
+	engine/tcg/instrument.c \
+	engine/tcg/instrument.h \
+	engine/tcg/observe.h \
+	engine/tcg/perfmap.c \
+	engine/tcg/plugin.c \
+	engine/tcg/plugin.h \
+	engine/tcg/trace.c \
 	engine/tcg/internal.h \
 	engine/tcg/ir.c \
 	engine/tcg/ir.def \
@@ -55,3 +63,21 @@ nodist_libtcg_a_SOURCES =
 
 include engine/tcg/softfp/local.mk
 include engine/tcg/guest_riscv/local.mk
+
+# The plugin interface: its header as others see it (<vmd/plugin.h>), and two example plugins.
+vmdincludedir = $(includedir)/vmd
+vmdinclude_HEADERS = engine/tcg/plugin.h
+plugin_sources = engine/tcg/plugins/mix.c engine/tcg/plugins/cache.c
+plugin_objects = engine/tcg/plugins/mix.so engine/tcg/plugins/cache.so
+EXTRA_DIST += $(plugin_sources)
+CLEANFILES += $(plugin_objects) engine/tcg/plugins/include/vmd/plugin.h
+plugindir = $(pkglibdir)/plugins
+plugin_DATA = $(plugin_objects)
+engine/tcg/plugins/include/vmd/plugin.h: engine/tcg/plugin.h
+	$(AM_V_GEN)$(MKDIR_P) engine/tcg/plugins/include/vmd && cp $(srcdir)/engine/tcg/plugin.h $@
+engine/tcg/plugins/mix.so: engine/tcg/plugins/mix.c engine/tcg/plugins/include/vmd/plugin.h
+	$(AM_V_CC)$(CC) -Iengine/tcg/plugins/include $(AM_CFLAGS) $(CFLAGS) -fPIC -shared -fvisibility=hidden \
+		$(LDFLAGS) -o $@ $(srcdir)/engine/tcg/plugins/mix.c
+engine/tcg/plugins/cache.so: engine/tcg/plugins/cache.c engine/tcg/plugins/include/vmd/plugin.h
+	$(AM_V_CC)$(CC) -Iengine/tcg/plugins/include $(AM_CFLAGS) $(CFLAGS) -fPIC -shared -fvisibility=hidden \
+		$(LDFLAGS) -o $@ $(srcdir)/engine/tcg/plugins/cache.c

@@ -3,7 +3,7 @@
  * The translating engine: the run loop of a vCPU, exceptions that unwind out of translated code, exclusive sections,
  * and struct engine_ops.
  */
-#include "engine/tcg/internal.h"
+#include "engine/tcg/instrument.h"
 #include "engine/tcg/tier2.h"
 
 #include "engine/base/buf.h"
@@ -86,20 +86,51 @@ void tcg_exclusive_end(struct tcg_vcpu *self)
     pthread_mutex_unlock(&t->excl_lock);
 }
 
+void tcg_exclusive_begin_outside(struct tcg_vm *t)
+{
+    pthread_mutex_lock(&t->excl_lock);
+    t->excl_pending++;
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        atomic_store(&t->vcpus[i]->exit_req, 1);
+    }
+    if (t->icount) {
+        icount_wake(t);
+    }
+    while (t->excl_active || t->running) {
+        pthread_cond_wait(&t->excl_cond, &t->excl_lock);
+    }
+    t->excl_pending--;
+    t->excl_active = true;
+    pthread_mutex_unlock(&t->excl_lock);
+}
+
+void tcg_exclusive_end_outside(struct tcg_vm *t)
+{
+    pthread_mutex_lock(&t->excl_lock);
+    t->excl_active = false;
+    pthread_cond_broadcast(&t->excl_cond);
+    pthread_mutex_unlock(&t->excl_lock);
+}
+
 /* ---- leaving translated code ---- */
 
 /* The pc of the instruction whose helper is running. */
-static void restore_pc(struct tcg_vcpu *v)
+uint64_t tcg_here(struct tcg_vcpu *v)
 {
     int32_t off = v->interp_insn;
     if (!v->in_code) {
-        return; /* raised by the dispatcher: the pc is right already */
+        return *tcg_pc(v); /* raised by the dispatcher: the pc is right already */
     }
     if (v->tcg->config.backend == TCG_JIT && !cache_site(v->tcg, v->host_ra, &off)) {
         log_error("tcg", "no instruction is known for host address 0x%" PRIx64, v->host_ra);
         abort(); /* our own bug: a site was not recorded */
     }
-    *tcg_pc(v) = (v->pc_page + (uint64_t)(int64_t)off) & v->tcg->guest->pc_mask;
+    return (v->pc_page + (uint64_t)(int64_t)off) & v->tcg->guest->pc_mask;
+}
+
+static void restore_pc(struct tcg_vcpu *v)
+{
+    *tcg_pc(v) = tcg_here(v);
 }
 
 void tcg_raise(void *cpu, uint32_t cause, uint64_t tval)
@@ -168,6 +199,12 @@ static void deliver(struct tcg_vcpu *v, uint32_t cause, uint64_t tval)
     v->n_exception++;
     log_trace('e', "cpu%u exception %" PRIu32 " tval %" PRIx64 " pc %" PRIx64, v->vcpu->index,
               cause, tval, *tcg_pc(v));
+    if (v->tcg->trace) {
+        trace_exception(v, cause, tval);
+    }
+    if (v->tcg->plugins) {
+        plugin_trap(v, *tcg_pc(v), cause, false);
+    }
     v->tcg->guest->exception(v->cpu, cause, tval);
     tcg_mode_changed(v->cpu);
 }
@@ -432,8 +469,15 @@ static bool serve_requests(struct tcg_vcpu *v)
         v->n_kick++;
         return true;
     }
+    uint64_t pc = *tcg_pc(v);
     if (t->guest->interrupt(v->cpu)) {
         v->n_interrupt++;
+        if (t->trace) {
+            trace_interrupt(v, pc);
+        }
+        if (t->plugins) {
+            plugin_trap(v, pc, 0, true);
+        }
         log_trace('e', "cpu%u interrupt, pc %" PRIx64, v->vcpu->index, *tcg_pc(v));
         tcg_mode_changed(v->cpu);
     }
@@ -516,6 +560,10 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
 {
     struct tcg_vcpu *v = c->engine_data;
     struct tcg_exit *volatile from = NULL;
+    if (v->tcg->plugins && !v->announced) {
+        v->announced = true;
+        plugin_vcpu(v);
+    }
     if (v->tcg->icount && !debugging(v->tcg)) {
         return icount_run(v);
     }
@@ -625,6 +673,10 @@ static void tcg_vm_done(struct vm *vm)
         tier2_done(t);
         cache_done(t);
         icount_done(t);
+        trace_done(t);
+        coverage_done(t);
+        plugins_done(t);
+        perfmap_done(t);
         pthread_mutex_destroy(&t->excl_lock);
         pthread_cond_destroy(&t->excl_cond);
         free(t->vcpus);

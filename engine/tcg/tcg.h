@@ -32,6 +32,7 @@ struct tcg_config {
     unsigned icount_shift;  /* ... times 2^shift ns, at most 10 */
     unsigned host_features_off; /* what of the host's vector features stays unused (tests): 1 all, 2 AVX-512 ... as in host_x86_64/target.h */
     enum tcg_tier2 tier2;
+    bool perf_map;          /* tcg_perf_map() will be called: lay the cache out so that perf looks into it */
     bool check;             /* verify the IR after every pass (tests) */
 };
 

@@ -5,8 +5,8 @@
  * A space belongs to its vCPU's thread. Others only clear write tags (tlb_revoke_write, under an exclusive section when the owner may be
  * in translated code).
  */
-#include "engine/tcg/internal.h"
 #include "engine/tcg/hostops.h"
+#include "engine/tcg/instrument.h"
 
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -358,6 +358,9 @@ static uint64_t load_within(struct tcg_vcpu *v, uint64_t va, unsigned size, enum
     if (bus_read(r, at.gpa, size, &value) != BUS_OK) {
         bus_error(v, va, at.gpa, access);
     }
+    if (v->tcg->trace) {
+        trace_mmio(v, false, at.gpa, size, value);
+    }
     return value;
 }
 
@@ -418,6 +421,9 @@ static void store_within(struct tcg_vcpu *v, uint64_t va, uint64_t value, unsign
         v->n_mmio_write++;
         if (bus_write(v->tcg->vm->mem, r, at.gpa, size, value) == BUS_NONE) {
             bus_error(v, va, at.gpa, TCG_WRITE);
+        }
+        if (v->tcg->trace) {
+            trace_mmio(v, true, at.gpa, size, value);
         }
     }
 }
@@ -605,6 +611,15 @@ uint64_t tlb_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t value, uint64
     return extend(old, (unsigned)mo);
 }
 
+/* A helper's access, told to plugins. */
+static void seen(void *cpu, uint64_t va, unsigned mo, unsigned what)
+{
+    struct tcg_vcpu *v = tcg_of(cpu);
+    if (v->tcg->plugins) {
+        instrument_access(v, va, what | 1u << (mo & MO_SIZE));
+    }
+}
+
 void tcg_cas16(void *cpu, uint64_t va, const uint64_t expect[2], const uint64_t value[2], uint64_t old[2])
 {
     struct tcg_vcpu *v = tcg_of(cpu);
@@ -621,16 +636,21 @@ void tcg_cas16(void *cpu, uint64_t va, const uint64_t expect[2], const uint64_t 
     } else if (host_cas16(p, expect, value, old)) {
         stored(v, at.range, va, at.gpa, 16);
     }
+    seen(cpu, va, MO_64, ACCESS_LOAD | ACCESS_STORE);
+    seen(cpu, va + 8, MO_64, ACCESS_LOAD | ACCESS_STORE);
 }
 
 uint64_t tcg_ld(void *cpu, uint64_t va, unsigned mo)
 {
-    return tlb_load(cpu, va, mo);
+    uint64_t value = tlb_load(cpu, va, mo);
+    seen(cpu, va, mo, mo & MO_AMO ? ACCESS_LOAD | ACCESS_STORE : ACCESS_LOAD);
+    return value;
 }
 
 void tcg_st(void *cpu, uint64_t va, uint64_t v, unsigned mo)
 {
     tlb_store(cpu, va, v, mo);
+    seen(cpu, va, mo, ACCESS_STORE);
 }
 
 uint8_t *tcg_host_span(void *cpu, uint64_t va, unsigned n, enum tcg_access access)
@@ -640,7 +660,7 @@ uint8_t *tcg_host_span(void *cpu, uint64_t va, unsigned n, enum tcg_access acces
     va &= v->tcg->guest->pc_mask;
     unsigned i = tlb_index(va);
     uint64_t tag = atomic_load_explicit(&s->tag[access][i], memory_order_relaxed);
-    if (tag != (va & ~PAGE_MASK) || crosses(va, n)) {
+    if (tag != (va & ~PAGE_MASK) || crosses(va, n) || v->tcg->plugins) { /* plugins see each access */
         return NULL;
     }
     return (uint8_t *)(uintptr_t)(s->addend[i] + va);
@@ -664,12 +684,16 @@ bool tcg_readable(void *cpu, uint64_t va, unsigned n)
 
 uint64_t tcg_amo(void *cpu, enum ir_amo kind, uint64_t va, uint64_t v, unsigned mo)
 {
-    return tlb_amo(cpu, va, v, mo | (uint64_t)kind << 8);
+    uint64_t old = tlb_amo(cpu, va, v, mo | (uint64_t)kind << 8);
+    seen(cpu, va, mo, ACCESS_LOAD | ACCESS_STORE);
+    return old;
 }
 
 uint64_t tcg_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t v, unsigned mo)
 {
-    return tlb_cas(cpu, va, expect, v, mo);
+    uint64_t old = tlb_cas(cpu, va, expect, v, mo);
+    seen(cpu, va, mo, ACCESS_LOAD | ACCESS_STORE);
+    return old;
 }
 
 void tcg_flush_all(void *cpu)

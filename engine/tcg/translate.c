@@ -3,7 +3,7 @@
  * From guest bytes to a block: superblocks that follow jumps inside one page, the guest's translate hook for each
  * instruction, the IR passes, the back end. Runs on the vCPU's thread.
  */
-#include "engine/tcg/internal.h"
+#include "engine/tcg/instrument.h"
 
 #include "engine/base/buf.h"
 #include "engine/base/log.h"
@@ -202,6 +202,7 @@ static void free_block(struct tcg_block *b)
     free(b->exits);
     free(b->sites);
     free(b->counts);
+    instrument_free(b->note);
     free(b);
 }
 
@@ -227,6 +228,11 @@ static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, 
         tcg_make_ir(v->tcg->guest, t, max, &b->granules);
         if (t->ir->overflow) {
             continue; /* a single instruction never overflows: guests emit a bounded number of ops each */
+        }
+        instrument_free(b->note);
+        b->note = instrument(v, t, pc, b->gpa);
+        if (t->ir->overflow) {
+            continue;
         }
         ir_optimise(t->ir, v->tcg->config.check);
         size_t room = room_for(t->ir);
@@ -333,6 +339,9 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
         }
         cache_insert(tcg, b, pg.p[0], t.straddles ? pg.p[1] : NULL);
         v->n_translate++;
+        if (tcg->perfmap) {
+            perfmap_block(tcg, b, pc);
+        }
     }
     unclaim_pages(v, &pg);
     pthread_mutex_unlock(&tcg->lock);

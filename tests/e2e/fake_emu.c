@@ -195,6 +195,32 @@ void api_handle_emu_engine(struct api_call *call, struct api_emu_engine_in *in)
     api_reply_emu_engine(call, &out);
 }
 
+void api_handle_emu_trace_start(struct api_call *call, struct api_emu_trace_start_in *in)
+{
+    (void)in;
+    api_reply_emu_trace_start(call);
+}
+
+void api_handle_emu_trace_read(struct api_call *call, struct api_emu_trace_read_in *in)
+{
+    (void)in;
+    struct api_emu_trace_read_out out = { .data = (char *)"" };
+    api_reply_emu_trace_read(call, &out);
+}
+
+void api_handle_emu_trace_stop(struct api_call *call, struct api_emu_trace_stop_in *in)
+{
+    (void)in;
+    api_reply_emu_trace_stop(call);
+}
+
+void api_handle_emu_coverage(struct api_call *call, struct api_emu_coverage_in *in)
+{
+    (void)in;
+    struct api_emu_coverage_out out = { .blocks = (char *)"" };
+    api_reply_emu_coverage(call, &out);
+}
+
 /* ---- start ---- */
 
 static int word_ms(const struct fake *f, const char *word)
