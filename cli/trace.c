@@ -203,7 +203,7 @@ static int follow(struct trace *t, int64_t ms)
 int cli_verb_trace(struct cli *c, struct cli_input *in)
 {
     const char *path = cli_own(in, "output"), *text = cli_own(in, "for");
-    struct trace t = { .c = c, .vm = api_json_get_str(in->params, "vm"), .out = stdout,
+    struct trace t = { .c = c, .vm = cli_own(in, "VM"), .out = stdout,
                        .raw = cli_own(in, "raw") != NULL };
     struct err e = ERR_INIT;
     int64_t ms = 0;
@@ -285,7 +285,7 @@ static int write_file(struct cli *c, const char *path, const struct buf *b, bool
 
 int cli_verb_coverage(struct cli *c, struct cli_input *in)
 {
-    const char *vm = api_json_get_str(in->params, "vm"), *edges = cli_own(in, "output"),
+    const char *vm = cli_own(in, "VM"), *edges = cli_own(in, "output"),
                *blocks = cli_own(in, "blocks");
     struct coverage k = { BUF_INIT, BUF_INIT };
     int rc = fetch_coverage(c, vm, &k);

@@ -36,7 +36,7 @@ struct tcg_config {
     bool check;             /* verify the IR after every pass (tests) */
 };
 
-/* Log letters: i guest code in, o IR, h host code (bytes), e exceptions and interrupts, t TLB fills, b blocks run, 2 regions of the second tier. */
+/* Log letters: i guest code in, o IR, h host code (bytes), e exceptions and interrupts, 2 regions of the second tier. */
 extern const struct engine_ops tcg_engine_ops;
 
 #endif

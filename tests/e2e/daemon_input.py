@@ -260,6 +260,37 @@ def engine_counters_come_from_the_emulator():
         tap.check(client.call("vm.pause", vm="a") and client.call("vm.engine", vm="a"), "also while paused")
 
 
+def traces_and_coverage_come_from_the_emulator():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        client.call("vm.define", config=daemon.config("a", tcg={"cache_size": 4 << 20, "coverage": True}))
+        client.fails("bad-state", "vm.trace_read", vm="a")
+        client.call("vm.start", vm="a")
+        client.call("vm.trace_start", vm="a", mmio=True)
+        found = lib.wait_for(lambda: client.call("vm.trace_read", vm="a")["records"], what="records")
+        tap.check(found > 0, "no device access")
+        client.fails("invalid-params", "vm.trace_start", vm="a", **{"from": "there"})
+        client.call("vm.trace_stop", vm="a")
+        client.call("vm.trace_read", vm="a")
+        tap.check(not client.call("vm.trace_read", vm="a")["on"], "still on")
+        answer = client.call("vm.coverage", vm="a")
+        tap.check(len(answer["edges"]) > 80000 and answer["blocks"], f"{answer['blocks']}")
+
+
+def plugins_are_refused_unless_the_administrator_allows_them():
+    plugins = os.path.realpath(os.path.join(lib.BUILD, "engine", "tcg", "plugins"))
+    def config(daemon, name, file):
+        return daemon.config(name, tcg={"cache_size": 4 << 20, "plugins": [{"file": file, "args": "top=3"}]})
+    with lib.Daemon() as daemon, daemon.client() as client:
+        error = client.fails("denied", "vm.define", config=config(daemon, "a", plugins + "/mix.so"))
+        tap.check("does not allow" in error.message, error.message)
+    daemon = lib.Daemon()
+    daemon.command = lambda *more: [*lib.Daemon.command(daemon, *more), "--plugin-dir", plugins]
+    with daemon, daemon.client() as client:
+        for file in ("/tmp/mix.so", plugins + "/../plugins/mix.so", plugins):
+            client.fails("denied", "vm.define", config=config(daemon, "a", file))
+        client.call("vm.define", config=config(daemon, "a", plugins + "/mix.so"))
+
+
 def calls_in_the_wrong_state_say_which():
     with lib.Daemon() as daemon, daemon.client() as client:
         client.call("vm.define", config=daemon.config("a"))
@@ -522,6 +553,8 @@ CASES = [
     disk_in_use_names_the_vm_that_has_it,
     files_that_hang_hang_the_start_alone,
     engine_counters_come_from_the_emulator,
+    traces_and_coverage_come_from_the_emulator,
+    plugins_are_refused_unless_the_administrator_allows_them,
     calls_in_the_wrong_state_say_which,
     emulator_that_fails_tells_why,
     same_key_gives_the_same_answer_also_after_a_kill,

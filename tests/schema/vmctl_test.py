@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """vmctl's command line and output: what it asks for, what it prints, how it exits."""
+import base64
 import json
 import os
+import struct
 import subprocess
 import sys
+import tempfile
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -320,6 +323,60 @@ def engine_counters_are_shown_by_vcpu():
         has(vmctl(s, "stats", "--engine", status=2)[1], "--engine needs a VM")
 
 
+def trace_is_decoded_and_ends_by_itself():
+    def record(kind, *values):
+        return struct.pack("<QQQQBBHI", 1500000000, 0x80000010, *values[:2], kind, *values[2:])
+    data = (record(1, 0x80000010, 3, 0, 0, 7) + record(2, 0xdead, 0, 0, 1, 13) + record(3, 0x80000100, 0, 0, 0, 0) +
+            record(4, 0x10000005, 0x60, 1, 0, 0) + record(5, 0x10000000, 0x41, 4, 2, 0))
+
+    def read(_params):
+        had, read.left = read.left, b""
+        return {"data": base64.b64encode(had).decode(), "records": len(had) // 40, "dropped": 4, "on": True}
+    read.left = data
+    lines = ("1.500000000 cpu0 0000000080000010 block gpa=80000010 insns=7 mode=3\n"
+             "1.500000000 cpu1 0000000080000010 exception cause=13 tval=dead\n"
+             "1.500000000 cpu0 0000000080000010 interrupt handler=80000100\n"
+             "1.500000000 cpu0 0000000080000010 read8 gpa=10000005 value=60\n"
+             "1.500000000 cpu2 0000000080000010 write32 gpa=10000000 value=41\n")
+    with Server({"vm.trace_start": {}, "vm.trace_read": read, "vm.trace_stop": {}}) as s:
+        out, err = vmctl(s, "trace", "db1", "--for", "100ms", "--blocks", "--mmio", "--from", "0x80000000", "--vcpu", "1")
+        equal(out, lines)
+        has(err, "4 records were dropped")
+        start = s.params_of("vm.trace_start")
+        equal({k: v for k, v in start.items() if k != "key"},
+              {"vm": "db1", "blocks": True, "mmio": True, "from": "0x80000000", "vcpu": 1})
+        equal(s.calls[-1][0], "vm.trace_stop")
+        with tempfile.TemporaryDirectory() as folder:
+            raw = os.path.join(folder, "raw")
+            read.left = data
+            vmctl(s, "trace", "db1", "--for", "50ms", "--raw", "--output", raw)
+            with open(raw, "rb") as file:
+                equal(file.read(), b"VMDTRAC1" + data)
+            equal(vmctl(None, "trace", "--decode", raw)[0], lines)
+            has(vmctl(None, "trace", "--decode", "/dev/null", status=1)[1], "is no trace")
+        has(vmctl(s, "trace", "db1", "--for", "x", status=2)[1], "--for")
+        has(vmctl(s, "trace", status=2)[1], "which VM")
+
+
+def coverage_is_written_for_fuzzers():
+    def chunk(*addresses):
+        return base64.b64encode(struct.pack(f"<{len(addresses)}Q", *addresses)).decode()
+
+    def answer(params):
+        if params["after"] == 0:
+            return {"edges": base64.b64encode(bytes([0, 3]) * 8).decode(), "blocks": chunk(0x80000000), "next": 77}
+        equal(params["after"], 77)
+        return {"blocks": chunk(0x80000010, 0x80000020)}
+    with Server({"vm.coverage": answer}) as s, tempfile.TemporaryDirectory() as folder:
+        edges, blocks = os.path.join(folder, "e"), os.path.join(folder, "b")
+        equal(vmctl(s, "coverage", "db1", "--output", edges, "--blocks", blocks)[0],
+              "db1: 3 blocks began somewhere, 8 of 16 edge counters are not 0\n")
+        with open(edges, "rb") as file:
+            equal(file.read(), bytes([0, 3]) * 8)
+        with open(blocks, encoding="ascii") as file:
+            equal(file.read(), "0x80000000\n0x80000010\n0x80000020\n")
+
+
 def raw_calls():
     with Server({"api.ping": lambda p: p, "api.schema": {"hash": "h", "schema": {"x": 1}}}) as s:
         equal(vmctl(s, "api", "api.ping", '{"echo":[1,"ä"]}')[0], '{"echo":[1,"ä"]}\n')
@@ -422,6 +479,6 @@ if __name__ == "__main__":
         mistakes_are_explained_without_a_daemon, list_is_a_table, show_is_for_people, nothing_steers_the_terminal,
         errors_have_message_remedy_and_status, several_targets_are_all_tried, create_waits_for_its_job,
         wait_tells_of_a_crash, jobs_job_and_hosts, events_are_listed_and_followed, stats_are_totals_then_rates,
-        engine_counters_are_shown_by_vcpu,
+        engine_counters_are_shown_by_vcpu, trace_is_decoded_and_ends_by_itself, coverage_is_written_for_fuzzers,
         raw_calls, daemon_that_is_not_there, daemon_that_turns_us_away_or_ends, every_verb_has_help_with_examples,
         completion_knows_verbs_options_and_live_names, manual_page_names_every_verb]))
