@@ -20,14 +20,6 @@
 #define RECORD 40
 static const char raw_magic[8] = "VMDTRAC1";
 
-static volatile sig_atomic_t interrupted; /* a signal handler knows no other place */
-
-static void on_interrupt(int sig)
-{
-    (void)sig;
-    interrupted = 1;
-}
-
 static int64_t now_ms(void)
 {
     struct timespec t;
@@ -175,18 +167,18 @@ static int64_t fetch(struct trace *t, int *rc)
 
 static int follow(struct trace *t, int64_t ms)
 {
-    const struct timespec pause = { .tv_nsec = 20000000 };
+    struct timespec pause = { .tv_nsec = 0 };
     int64_t end = now_ms() + ms, got = 0;
     int rc = CLI_OK;
-    struct sigaction act = { .sa_handler = on_interrupt };
+    sigset_t ends; /* they wait till the trace is switched off */
 
-    sigaction(SIGINT, &act, NULL);
-    sigaction(SIGTERM, &act, NULL);
-    while (!interrupted && got >= 0 && (ms == 0 || now_ms() < end)) {
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGINT);
+    sigaddset(&ends, SIGTERM);
+    sigprocmask(SIG_BLOCK, &ends, NULL);
+    while (got >= 0 && (ms == 0 || now_ms() < end) && sigtimedwait(&ends, NULL, &pause) < 0) {
         got = fetch(t, &rc);
-        if (got == 0) {
-            nanosleep(&pause, NULL);
-        }
+        pause.tv_nsec = got == 0 ? 20000000 : 0;
     }
     if (rc == CLI_OK) {
         struct api_error x = API_ERROR_INIT;

@@ -58,7 +58,7 @@ void plugins_done(struct tcg_vm *t);
 enum { ACCESS_STORE = 0x100, ACCESS_LOAD = 0x200 }; /* or-ed with the bytes */
 
 /* perfmap.c, tcg_vm.lock held */
-void perfmap_block(struct tcg_vm *t, const struct tcg_block *b, uint64_t va);
+void perfmap_block(struct tcg_vm *t, const struct tcg_block *b, const char *kind, uint64_t at);
 void perfmap_done(struct tcg_vm *t);
 
 #endif

@@ -399,6 +399,11 @@ uint64_t icount_executed(const struct tcg_vm *t);
 _Noreturn void tcg_io_retry(struct tcg_vcpu *v);
 
 /* ---- observe: see instrument.h ---- */
+/* Somebody looks at blocks as they run: there must be no code that was made without asking (regions of the second tier). */
+static inline bool tcg_observed(const struct tcg_vm *t)
+{
+    return t->trace || t->coverage || t->plugins;
+}
 struct tcg_note;
 void instrument_access(struct tcg_vcpu *v, uint64_t va, unsigned what); /* by a helper, with plugins only */
 void plugin_vcpu(struct tcg_vcpu *v);

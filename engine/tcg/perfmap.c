@@ -33,11 +33,11 @@ static void flush(struct tcg_perfmap *p)
     p->out.len = 0;
 }
 
-void perfmap_block(struct tcg_vm *t, const struct tcg_block *b, uint64_t va)
+void perfmap_block(struct tcg_vm *t, const struct tcg_block *b, const char *kind, uint64_t at)
 {
     struct tcg_perfmap *p = t->perfmap;
-    buf_printf(&p->out, "%" PRIxPTR " %" PRIx32 " guest:0x%" PRIx64 "+%u\n",
-               (uintptr_t)t->buf.rx + b->code, b->code_size, va, b->n_insns);
+    buf_printf(&p->out, "%" PRIxPTR " %" PRIx32 " %s:0x%" PRIx64 "+%u\n",
+               (uintptr_t)t->buf.rx + b->code, b->code_size, kind, at, b->n_insns);
     if (p->out.len >= FLUSH_AT) {
         flush(p);
     }

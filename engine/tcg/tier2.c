@@ -6,6 +6,7 @@
  * second is taken. The compiling thread touches first-tier blocks only under tcg_vm.lock and while no eviction has happened
  * since the job was made.
  */
+#include "engine/tcg/instrument.h"
 #include "engine/tcg/tier2.h"
 
 #include "engine/base/buf.h"
@@ -137,7 +138,7 @@ static bool still_true(const struct tcg_vm *t, const struct t2_job *job)
 static bool publish(struct tcg_vm *t, const struct t2_job *job, struct t2_work *w)
 {
     struct tcg_block *b = w->block;
-    if (!still_true(t, job) || !cache_reserve(t, b->code_size + 64, false)) {
+    if (tcg_observed(t) || !still_true(t, job) || !cache_reserve(t, b->code_size + 64, false)) {
         return false;
     }
     tcg_host()->place(t, w, cache_fill_point(t));
@@ -158,6 +159,9 @@ static bool publish(struct tcg_vm *t, const struct t2_job *job, struct t2_work *
             one->tier2 = b;
             tcg_host()->redirect(t, one, b->code + w->entry_at[i]);
         }
+    }
+    if (t->perfmap) {
+        perfmap_block(t, b, "region", b->gpa);
     }
     t->tier2->regions++;
     t->tier2->bytes += b->code_size;
@@ -434,7 +438,7 @@ void tier2_sample(struct tcg_vcpu *v, struct tcg_exit *from)
     atomic_store_explicit(&v->sample, false, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->samples, 1, memory_order_relaxed);
     struct tcg_block *b = from ? from->block : block_at(v, *tcg_pc(v));
-    if (!b) {
+    if (!b || tcg_observed(v->tcg)) {
         return;
     }
     if (b->mode & T2_MODE) {

@@ -340,7 +340,7 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
         cache_insert(tcg, b, pg.p[0], t.straddles ? pg.p[1] : NULL);
         v->n_translate++;
         if (tcg->perfmap) {
-            perfmap_block(tcg, b, pc);
+            perfmap_block(tcg, b, "guest", pc);
         }
     }
     unclaim_pages(v, &pg);
