@@ -668,6 +668,24 @@ static uint32_t sigma(uint32_t v, unsigned a, unsigned b, unsigned c)
     return ror(v, a) ^ ror(v, b) ^ v >> c;
 }
 
+/* SP 800-38D 6.3: the leftmost bit of a block is bit 0, the highest one of its first byte. */
+static void gcm_multiply(uint8_t *x, const uint8_t *y)
+{
+    uint8_t z[16] = { 0 }, v[16];
+    memcpy(v, y, 16);
+    for (unsigned i = 0; i < 128; i++) {
+        bool low = v[15] & 1;
+        for (unsigned j = 0; j < 16 && x[i / 8] >> (7 - i % 8) & 1; j++) {
+            z[j] ^= v[j];
+        }
+        for (unsigned j = 16; j-- > 0;) {
+            v[j] = (uint8_t)(v[j] >> 1 | (j ? v[j - 1] << 7 : 0));
+        }
+        v[0] ^= low ? 0xe1 : 0;
+    }
+    memcpy(x, z, 16);
+}
+
 static void group(struct ref *r, unsigned g)
 {
     const struct ir_vec *h = r->h;
@@ -687,6 +705,15 @@ static void group(struct ref *r, unsigned g)
     case IR_VEC_aesdec:
     case IR_VEC_aesdeclast:
         sub_shift(bytes, true);
+        break;
+    case IR_VEC_ghsh:
+        for (unsigned i = 0; i < 4; i++) {
+            d[i] ^= b[i];
+        }
+        gcm_multiply(bytes, (const uint8_t *)a);
+        break;
+    case IR_VEC_gmul:
+        gcm_multiply(bytes, (const uint8_t *)a);
         break;
     case IR_VEC_sha2ch:
         sha_rounds(d, a, b[2], b[3]);

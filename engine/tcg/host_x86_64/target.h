@@ -32,6 +32,7 @@ struct thunks {
     uint32_t enter, leave, lookup, stale;
     uint32_t full, reads, clean;    /* call rax: see thunks.c */
     uint32_t load, store;
+    uint32_t vec_numbers;           /* data: the bytes 0 to 63 */
     uint32_t vec_consts;            /* data: by enum vec_const, 4 bytes for singles, at 8 for doubles */
 };
 /* The sign bit; twice the bits of the smallest number that is surely no product of underflow; how far from there to infinity; ones. */

@@ -167,5 +167,9 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
 
     x86_call_thunks(a, g, pin, NULL, NULL, th);
     th->vec_consts = vec_consts(a);
+    th->vec_numbers = a->at;
+    for (unsigned i = 0; i < 64; i++) {
+        x_8(a, i);
+    }
     return a->full ? 0 : a->at;
 }

@@ -86,6 +86,7 @@ static void op_const(struct vec *x, uint32_t code, unsigned bytes, unsigned d, u
 {
     struct vx e = v_enc(x, code, bytes);
     e.k = k;
+    e.spread = true;
     vx_rip(x->a, e, d, s, (uint32_t)constant(x, c), imm >= 0);
     if (imm >= 0) {
         x_8(x->a, (unsigned)imm);
@@ -419,18 +420,58 @@ static void load_double(struct vec *x, unsigned reg, uint32_t off, unsigned byte
     vx_rm(x->a, v_enc(x, code, bytes), reg, 0, ENV, (int32_t)off);
 }
 
+/* d = d OP b; multiply-adds are of the product and the wide operand at off. */
+static void combine_doubles(struct vec *x, unsigned bytes, unsigned d, unsigned b, uint32_t off)
+{
+    static const uint8_t fma[] = { 0xa8, 0xae, 0xaa,
+                                   0xac }; /* 213: d = +-(b * d) +- the third */
+    unsigned op = x->h->op;
+    if (op <= IR_VEC_fwmul) {
+        v_op(x,
+             VX(1, 1, 1,
+                op == IR_VEC_fwadd   ? 0x58
+                : op == IR_VEC_fwsub ? 0x5c
+                                     : 0x59),
+             bytes, d, d, b);
+        return;
+    }
+    unsigned c = v_get(x, off, bytes);
+    v_op(x, VX(2, 1, 1, fma[op - IR_VEC_fwmacc]), bytes, d, b, c);
+    v_done(x, c);
+}
+
+/* To the helper unless nothing but "inexact" can have happened: of a product or a conversion, which are exact, only NaN. */
+static void check_doubles(struct vec *x, unsigned bytes, unsigned d, unsigned t, unsigned k)
+{
+    unsigned op = x->h->op;
+    if (op > IR_VEC_fwmul) {
+        v_op(x, integer(x, 0xfe, 0xd4), bytes, t, d, d);
+        op_const(x, integer(x, 0xfa, 0xfb), bytes, t, t, VEC_LOW, 0, -1);
+        op_const(x, VX(3, 1, 1, 0x1e), bytes, 3, t, VEC_SPAN, k, 6);
+    } else {
+        fp_class(x, bytes, 3, d, k, op == IR_VEC_fwadd || op == IR_VEC_fwsub ? 0x99 : 0x81);
+    }
+    vx_kortest(x->a, 3, 3);
+    v_give_up(x, CC_NE);
+}
+
 /* fwcvt, and products of singles as doubles, which are exact: only a NaN needs more. */
 bool vec_fp_widen(struct vec *x)
 {
     const struct ir_vec *h = x->h;
     unsigned total = 2 * x->total, bytes = total < 64 ? total : 64, n = total / bytes,
              d[VEC_MAX_CHUNKS];
-    bool product = h->op == IR_VEC_fwmul;
-    if (!x->evex || h->sew != 2 || bytes < 16 || n > VEC_MAX_CHUNKS || !boxed(x) ||
-        (!product && h->op > IR_VEC_fwcvt_f_u)) {
+    bool product = h->op >= IR_VEC_fwadd, inexact = product && h->op != IR_VEC_fwmul;
+    if (!x->evex || h->sew != 2 || bytes < 16 || n > VEC_MAX_CHUNKS || !boxed(x)) {
         return false;
     }
     (void)v_gp(x, 0);
+    if (inexact) {
+        const struct tcg_guest *g = x->r->v->tcg->guest;
+        x_rm(x->a, 0xf6, 0, ENV, (int32_t)g->fp_flags);
+        x_8(x->a, g->fp_inexact);
+        v_give_up(x, CC_E);
+    }
     bool scalar = product && h->flags & IR_VEC_SCALAR;
     if (scalar) {
         check_box(x);
@@ -443,20 +484,19 @@ bool vec_fp_widen(struct vec *x)
         b = v_new(x);
     }
     x->es = 8;
+    unsigned t = v_new(x);
     for (unsigned i = 0; i < n; i++) {
         unsigned k = v_active(x, i, bytes);
         d[i] = v_new(x);
         load_double(x, d[i], h->a + i * bytes / 2, bytes, h->op);
+        if (product && !scalar) {
+            load_double(x, b, h->b + i * bytes / 2, bytes, h->op);
+        }
         if (product) {
-            if (!scalar) {
-                load_double(x, b, h->b + i * bytes / 2, bytes, h->op);
-            }
-            v_op(x, VX(1, 1, 1, 0x59), bytes, d[i], d[i], b);
+            combine_doubles(x, bytes, d[i], b, h->d + i * bytes);
         }
         if (product || h->op == IR_VEC_fwcvt_f_f) {
-            fp_class(x, bytes, 3, d[i], k, 0x81);
-            vx_kortest(x->a, 3, 3);
-            v_give_up(x, CC_NE);
+            check_doubles(x, bytes, d[i], t, k);
         }
     }
     for (unsigned i = 0; i < n; i++) {

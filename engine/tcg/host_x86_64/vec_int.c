@@ -259,6 +259,30 @@ static bool move(struct vec *x)
     return true;
 }
 
+/* d[i] = i: bytes from a table, extended, and the number of the chunk's first. */
+static bool number(struct vec *x)
+{
+    static const uint8_t code[] = { 0, 0x30, 0x31, 0x32 };
+    static const uint64_t ones[] = { 0x0101010101010101, 0x0001000100010001, 0x0000000100000001,
+                                     1 };
+    const struct ir_vec *h = x->h;
+    unsigned elems = x->chunk / x->es;
+    if (!x->evex) {
+        return false;
+    }
+    for (unsigned i = 0; i < x->n_chunks; i++) {
+        unsigned d = v_new(x);
+        struct vx e = v_enc(x, h->sew ? B38(code[h->sew]) : VX(1, 2, 1, 0x6f), x->chunk);
+        vx_rip(x->a, e, d, 0, x->r->th->vec_numbers, 0);
+        if (i) {
+            v_op(x, simple[IR_VEC_add].code[h->sew], x->chunk, d, d,
+                 v_const(x, i * elems * ones[h->sew]));
+        }
+        finish(x, d, i, 0);
+    }
+    return true;
+}
+
 static bool merge(struct vec *x)
 {
     static const uint32_t blend[] = { B38(0x66), Q38(0x66), B38(0x64), Q38(0x64) };
@@ -414,6 +438,8 @@ bool vec_int(struct vec *x)
         return multiply_add(x);
     case IR_VEC_mv:
         return move(x);
+    case IR_VEC_id:
+        return number(x);
     case IR_VEC_merge:
         return merge(x);
     case IR_VEC_brev8:

@@ -262,6 +262,46 @@ static bool sha256(struct vec *x)
     return true;
 }
 
+/* Carry-less product of lanes, reduced by x^128 + x^7 + x^2 + x + 1. GCM has the bits of each byte the other way round. */
+static bool ghash(struct vec *x)
+{
+    const struct ir_vec *h = x->h;
+    const uint32_t clmul = VX(3, 1, 0, 0x44), reflect = VX(3, 1, 1, 0xce), xor = Q(0xef);
+    if (!x->evex || h->sew != 2 || !v_feature(x, HOST_GFNI | HOST_VPCLMUL)) {
+        return false;
+    }
+    unsigned matrix = v_const(x, 0x8040201008040201), poly = v_const(x, 0x87), n = x->chunk;
+    const uint32_t keep = x->r->vs.busy;
+    for (unsigned i = 0; i < x->n_chunks; i++) {
+        unsigned s = v_get(x, h->d + i * n, n), k = v_get(x, h->a + i * n, n);
+        unsigned a = v_new(x), b = v_new(x), lo = v_new(x), hi = v_new(x), t = v_new(x);
+        v_move(x, n, a, s);
+        if (h->op == IR_VEC_ghsh) {
+            v_op(x, xor, n, a, s, v_get(x, h->b + i * n, n));
+        }
+        v_op_imm(x, reflect, n, a, a, matrix, 0);
+        v_op_imm(x, reflect, n, b, k, matrix, 0);
+        v_op_imm(x, clmul, n, lo, a, b, 0x00);
+        v_op_imm(x, clmul, n, hi, a, b, 0x11);
+        v_op_imm(x, clmul, n, t, a, b, 0x01);
+        v_op_imm(x, clmul, n, a, a, b, 0x10);
+        v_op(x, xor, n, t, t, a);
+        for (unsigned fold = 0; fold < 2;
+             fold++) { /* what overlaps both halves; then the upper half's upper part */
+            v_op_imm(x, B(0x73), n, 7, a, t, 8);
+            v_op_imm(x, B(0x73), n, 3, b, t, 8);
+            v_op(x, xor, n, lo, lo, a);
+            v_op(x, xor, n, hi, hi, b);
+            v_op_imm(x, clmul, n, t, hi, poly, fold ? 0x00 : 0x01);
+        }
+        v_op(x, xor, n, lo, lo, t);
+        v_op_imm(x, reflect, n, lo, lo, matrix, 0);
+        v_put(x, lo, h->d + i * n, n);
+        x->r->vs.busy = keep;
+    }
+    return true;
+}
+
 bool vec_crypto(struct vec *x)
 {
     const struct ir_vec *h = x->h;
@@ -270,6 +310,9 @@ bool vec_crypto(struct vec *x)
     }
     if (h->op >= IR_VEC_sha2ms && h->op <= IR_VEC_sha2cl) {
         return sha256(x);
+    }
+    if (h->op == IR_VEC_ghsh || h->op == IR_VEC_gmul) {
+        return ghash(x);
     }
     return h->op >= IR_VEC_aesenc && h->op <= IR_VEC_aesz && h->sew == 2 && aes(x);
 }

@@ -72,11 +72,10 @@ static inline void vx_rmx(struct asm_buf *a, struct vx e, unsigned reg, unsigned
     x_32(a, (uint32_t)disp);
 }
 
-/* op reg, vvvv, an element at `to` in the code buffer for all elements (EVEX); `more` bytes of the instruction follow. */
+/* op reg, vvvv, what is at `to` in the code buffer, with e.spread one element of it for all; `more` bytes of the instruction follow. */
 static inline void vx_rip(struct asm_buf *a, struct vx e, unsigned reg, unsigned vvvv,
                           uint32_t to, unsigned more)
 {
-    e.spread = true;
     vx_prefix(a, e, reg, vvvv, 0, 0);
     x_8(a, (reg & 7) << 3 | 5);
     x_32(a, to - (a->at + 4 + more));
