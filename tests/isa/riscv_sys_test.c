@@ -34,7 +34,7 @@ static const struct warl warl64[] = {
     { 0xb03, ~0ull, ~0ull },                           /* mhpmcounter3 */
     { 0x3b0, ~0ull, (1ull << 54) - 1 },            /* pmpaddr0 */
     { 0x3a0, 0x62, 0 },                            /* pmpcfg0: W without R, reserved bits */
-    { 0x300, ~0ull, 0x8000000a007e79aa },          /* mstatus */
+    { 0x300, ~0ull, 0x8000000a007e7faa },          /* mstatus */
     { 0x300, 2ull << 11, 0xa00001800 },            /* ... MPP 2 is not taken over */
     { 0x300, 0, 0xa00000000 },
 };
