@@ -41,12 +41,13 @@ static uint64_t number(const uint8_t *p, unsigned bytes)
 /* One record as a line; the layout is struct trace_record's of engine/tcg/observe.h. */
 static void print_record(FILE *f, const uint8_t *p)
 {
-    uint64_t time = number(p, 8), pc = number(p + 8, 8), a = number(p + 16, 8), b = number(p + 24, 8);
+    uint64_t time = number(p, 8), pc = number(p + 8, 8), a = number(p + 16, 8),
+             b = number(p + 24, 8);
     unsigned kind = p[32], size = p[33], vcpu = (unsigned)number(p + 34, 2);
     uint32_t code = (uint32_t)number(p + 36, 4);
 
-    fprintf(f, "%" PRIu64 ".%09" PRIu64 " cpu%u %016" PRIx64 " ", time / 1000000000, time % 1000000000,
-            vcpu, pc);
+    fprintf(f, "%" PRIu64 ".%09" PRIu64 " cpu%u %016" PRIx64 " ", time / 1000000000,
+            time % 1000000000, vcpu, pc);
     switch (kind) {
     case 1:
         fprintf(f, "block gpa=%" PRIx64 " insns=%" PRIu32 " mode=%" PRIx64 "\n", a, code, b);
@@ -59,7 +60,8 @@ static void print_record(FILE *f, const uint8_t *p)
         break;
     case 4:
     case 5:
-        fprintf(f, "%s%u gpa=%" PRIx64 " value=%" PRIx64 "\n", kind == 4 ? "read" : "write", size * 8, a, b);
+        fprintf(f, "%s%u gpa=%" PRIx64 " value=%" PRIx64 "\n", kind == 4 ? "read" : "write",
+                size * 8, a, b);
         break;
     default:
         fprintf(f, "kind=%u a=%" PRIx64 " b=%" PRIx64 "\n", kind, a, b);
@@ -79,7 +81,8 @@ static int decode(struct cli *c, const char *path)
         return cli_fail(c, CLI_FAILED, NULL, "'%s': %s", path, strerror(errno));
     }
     if (fread(magic, 1, 8, f) != 8 || memcmp(magic, raw_magic, 8) != 0) {
-        rc = cli_fail(c, CLI_FAILED, "--decode takes a file written by --raw", "'%s' is no trace", path);
+        rc = cli_fail(c, CLI_FAILED, "--decode takes a file written by --raw",
+                      "'%s' is no trace", path);
     }
     while (rc == CLI_OK && fread(record, 1, RECORD, f) == RECORD) {
         print_record(stdout, record);
@@ -186,7 +189,9 @@ static int follow(struct trace *t, int64_t ms)
         (void)cli_call_quiet(t->c, "vm.trace_stop", of_vm(t), NULL, &x);
     }
     if (t->dropped > 0) {
-        fprintf(stderr, "vmctl: %" PRId64 " records were dropped: they came faster than they were read\n",
+        fprintf(stderr,
+                "vmctl: %" PRId64
+                " records were dropped: they came faster than they were read\n",
                 t->dropped);
     }
     return rc;
@@ -195,8 +200,9 @@ static int follow(struct trace *t, int64_t ms)
 int cli_verb_trace(struct cli *c, struct cli_input *in)
 {
     const char *path = cli_own(in, "output"), *text = cli_own(in, "for");
-    struct trace t = { .c = c, .vm = cli_own(in, "VM"), .out = stdout,
-                       .raw = cli_own(in, "raw") != NULL };
+    struct trace t = {
+        .c = c, .vm = cli_own(in, "VM"), .out = stdout, .raw = cli_own(in, "raw") != NULL
+    };
     struct err e = ERR_INIT;
     int64_t ms = 0;
     int rc;
@@ -248,8 +254,10 @@ static int fetch_coverage(struct cli *c, const char *vm, struct coverage *k)
         api_json_set_str(params, "vm", vm);
         api_json_set_int(params, "after", after);
         rc = cli_call(c, "vm.coverage", params, &result);
-        if (rc == CLI_OK && (!base64_take(&k->blocks, api_json_get_str(result, "blocks") ?: "") ||
-                             (after == 0 && !base64_take(&k->edges, api_json_get_str(result, "edges") ?: "")))) {
+        if (rc == CLI_OK &&
+            (!base64_take(&k->blocks, api_json_get_str(result, "blocks") ?: "") ||
+             (after == 0 &&
+              !base64_take(&k->edges, api_json_get_str(result, "edges") ?: "")))) {
             rc = cli_fail(c, CLI_FAILED, NULL, "the coverage came garbled");
         }
         int64_t next = rc == CLI_OK ? api_json_get_int(result, "next", -1) : -1;
@@ -272,7 +280,8 @@ static int write_file(struct cli *c, const char *path, const struct buf *b, bool
     for (size_t i = 0; lines && i + 8 <= b->len; i += 8) {
         fprintf(f, "0x%" PRIx64 "\n", number((const uint8_t *)b->data + i, 8));
     }
-    return fclose(f) == 0 ? CLI_OK : cli_fail(c, CLI_FAILED, NULL, "'%s': %s", path, strerror(errno));
+    return fclose(f) == 0 ? CLI_OK
+                          : cli_fail(c, CLI_FAILED, NULL, "'%s': %s", path, strerror(errno));
 }
 
 int cli_verb_coverage(struct cli *c, struct cli_input *in)
@@ -294,7 +303,8 @@ int cli_verb_coverage(struct cli *c, struct cli_input *in)
             hit += k.edges.data[i] != 0;
         }
         if (c->json) {
-            printf("{\"edges\":%u,\"edges_of\":%zu,\"blocks\":%zu}\n", hit, k.edges.len, k.blocks.len / 8);
+            printf("{\"edges\":%u,\"edges_of\":%zu,\"blocks\":%zu}\n", hit, k.edges.len,
+                   k.blocks.len / 8);
         } else {
             printf("%s: %zu blocks began somewhere, %u of %zu edge counters are not 0\n", vm,
                    k.blocks.len / 8, hit, k.edges.len);

@@ -7,7 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
-static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char letters[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 void base64_add(struct buf *out, const void *p, size_t n)
 {
@@ -16,7 +17,8 @@ void base64_add(struct buf *out, const void *p, size_t n)
         uint32_t x = (uint32_t)b[i] << 16 | (i + 1 < n ? (uint32_t)b[i + 1] << 8 : 0) |
                      (i + 2 < n ? b[i + 2] : 0u);
         char four[4] = { letters[x >> 18], letters[x >> 12 & 63],
-                         i + 1 < n ? letters[x >> 6 & 63] : '=', i + 2 < n ? letters[x & 63] : '=' };
+                         i + 1 < n ? letters[x >> 6 & 63] : '=',
+                         i + 2 < n ? letters[x & 63] : '=' };
         buf_add(out, four, 4);
     }
 }
@@ -37,9 +39,10 @@ bool base64_take(struct buf *out, const char *text)
         }
         bool last = i + 4 == n;
         int c = value(text[i + 2]), d = value(text[i + 3]);
-        unsigned have = c >= 0 && d >= 0 ? 3 : c >= 0 && last && text[i + 3] == '=' ? 2
-                        : last && text[i + 2] == '=' && text[i + 3] == '='          ? 1
-                                                                                    : 0;
+        unsigned have = c >= 0 && d >= 0                                   ? 3
+                        : c >= 0 && last && text[i + 3] == '='             ? 2
+                        : last && text[i + 2] == '=' && text[i + 3] == '=' ? 1
+                                                                           : 0;
         uint32_t x = (uint32_t)a << 18 | (uint32_t)b << 12 | (uint32_t)(c < 0 ? 0 : c) << 6 |
                      (uint32_t)(d < 0 ? 0 : d);
         uint8_t three[3] = { (uint8_t)(x >> 16), (uint8_t)(x >> 8), (uint8_t)x };

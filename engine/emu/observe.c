@@ -50,7 +50,8 @@ static int open_perf_map(struct emu *m, struct err *e)
     int fd = take_fd(&m->opt.perf_map_fd);
 
     if (fd < 0 && m->opt.perf_map) {
-        path = m->opt.perf_map[0] ? xstrdup(m->opt.perf_map) : xasprintf("/tmp/perf-%d.map", (int)getpid());
+        path = m->opt.perf_map[0] ? xstrdup(m->opt.perf_map)
+                                  : xasprintf("/tmp/perf-%d.map", (int)getpid());
         fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0) {
             return err_errno(e, errno, "--perf-map '%s'", path);
@@ -241,7 +242,8 @@ void api_handle_emu_coverage(struct api_call *call, struct api_emu_coverage_in *
     }
     h = tcg_coverage(m->vm);
     if (!h) {
-        api_fail(call, API_E_UNSUPPORTED, m->vm->name, "set tcg.coverage in its definition and start it anew",
+        api_fail(call, API_E_UNSUPPORTED, m->vm->name,
+                 "set tcg.coverage in its definition and start it anew",
                  "coverage of this VM is not recorded");
         return;
     }

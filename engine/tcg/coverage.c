@@ -31,7 +31,9 @@ void cover_block(struct tcg_vcpu *v, const struct tcg_note *n)
     uint32_t here = place((v->pc_page + (n->gpa & 4095)) & v->tcg->guest->pc_mask);
     uint8_t *edge = &c->edges[(here ^ v->covered >> 1) % COVERAGE_EDGES];
     uint64_t at = n->gpa - c->ram_base;
-    *edge = (uint8_t)(*edge + 1 + (*edge == UINT8_MAX)); /* 255 goes to 1: an edge that was taken is never 0 */
+    *edge = (uint8_t)(*edge + 1 +
+                      (*edge ==
+                       UINT8_MAX)); /* 255 goes to 1: an edge that was taken is never 0 */
     v->covered = here;
     if (at < c->ram_size) {
         uint8_t bit = (uint8_t)(1u << (at / 2 & 7)), *byte = &c->bitmap[at / 16];
@@ -41,10 +43,12 @@ void cover_block(struct tcg_vcpu *v, const struct tcg_note *n)
     }
 }
 
-int tcg_coverage_start(struct vm *vm, int fd, uint64_t ram_base, uint64_t ram_size, struct err *e)
+int tcg_coverage_start(struct vm *vm, int fd, uint64_t ram_base, uint64_t ram_size,
+                       struct err *e)
 {
     struct tcg_vm *t = vm->engine_data;
-    size_t bitmap = (size_t)(ram_size / 16 + 1), head = 4096, size = head + COVERAGE_EDGES + bitmap;
+    size_t bitmap = (size_t)(ram_size / 16 + 1), head = 4096,
+           size = head + COVERAGE_EDGES + bitmap;
     if (fd < 0) {
         fd = memfd_create("coverage", MFD_CLOEXEC);
     }
@@ -56,10 +60,15 @@ int tcg_coverage_start(struct vm *vm, int fd, uint64_t ram_base, uint64_t ram_si
         return err_errno(e, errno, "coverage: cannot map %zu bytes", size);
     }
     struct tcg_coverage *c = xnew(struct tcg_coverage);
-    *c = (struct tcg_coverage){ .header = p, .edges = (uint8_t *)p + head, .size = size, .fd = fd,
+    *c = (struct tcg_coverage){ .header = p,
+                                .edges = (uint8_t *)p + head,
+                                .size = size,
+                                .fd = fd,
                                 .bitmap = (uint8_t *)p + head + COVERAGE_EDGES,
-                                .ram_base = ram_base, .ram_size = ram_size };
-    *c->header = (struct coverage_header){ COVERAGE_MAGIC, head, head + COVERAGE_EDGES, ram_base, ram_size };
+                                .ram_base = ram_base,
+                                .ram_size = ram_size };
+    *c->header = (struct coverage_header){ COVERAGE_MAGIC, head, head + COVERAGE_EDGES,
+                                           ram_base, ram_size };
     t->coverage = c;
     return 0;
 }

@@ -201,15 +201,24 @@ static bool pass_turn(struct tcg_vcpu *v)
     return false;
 }
 
+bool icount_skip(struct tcg_vcpu *v)
+{
+    struct clock *c = v->tcg->vm->clock;
+    uint64_t now = clock_now(c), at = clock_next_deadline(c);
+    if (at == UINT64_MAX) {
+        return false;
+    }
+    clock_advance(c, at > now ? at - now : 0);
+    clock_run_due(c);
+    return true;
+}
+
 /* Every vCPU waits, v has the turn: time goes to the next timer at once; without one, something from outside must come. */
 static void all_wait(struct tcg_vcpu *v)
 {
     struct tcg_vm *t = v->tcg;
     struct icount *ic = t->icount;
-    uint64_t now = clock_now(t->vm->clock), at = clock_next_deadline(t->vm->clock);
-    if (at != UINT64_MAX) {
-        clock_advance(t->vm->clock, at > now ? at - now : 0);
-        clock_run_due(t->vm->clock);
+    if (icount_skip(v)) {
         return;
     }
     pthread_mutex_lock(&ic->lock);

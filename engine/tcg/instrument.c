@@ -35,8 +35,8 @@ static uint64_t call_run(void *cpu, uint64_t call, uint64_t b, uint64_t c)
 static uint64_t call_memory(void *cpu, uint64_t call, uint64_t va, uint64_t what)
 {
     struct tcg_vcpu *v = tcg_of(cpu);
-    plugin_call_memory(v, (const struct note_call *)(uintptr_t)call, va & v->tcg->guest->pc_mask,
-                       (unsigned)what);
+    plugin_call_memory(v, (const struct note_call *)(uintptr_t)call,
+                       va & v->tcg->guest->pc_mask, (unsigned)what);
     return 0;
 }
 
@@ -83,7 +83,8 @@ static void put(struct pass *p, const struct ir_op *op)
 
 static void put_call(struct pass *p, ir_helper fn, const void *arg, ir_ref b, ir_ref c)
 {
-    ir_call(p->ir, fn, IR_CALL_NO_GLOBALS, false, ir_const(p->ir, (uint64_t)(uintptr_t)arg), b, c);
+    ir_call(p->ir, fn, IR_CALL_NO_GLOBALS, false, ir_const(p->ir, (uint64_t)(uintptr_t)arg), b,
+            c);
 }
 
 static void put_calls(struct pass *p, const struct note_calls *list, unsigned insn)
@@ -119,7 +120,9 @@ static void put_access(struct pass *p, const struct ir_op *op)
         put(p, op);
         return;
     }
-    what |= op->op == IR_ld ? ACCESS_LOAD : op->op == IR_st ? ACCESS_STORE : ACCESS_LOAD | ACCESS_STORE;
+    what |= op->op == IR_ld   ? ACCESS_LOAD
+            : op->op == IR_st ? ACCESS_STORE
+                              : ACCESS_LOAD | ACCESS_STORE;
     ir_ref va = op->imm && (op->op == IR_ld || op->op == IR_st) ? ir_addi(p->ir, op->a, op->imm)
                                                                 : ir_copy(p->ir, op->a);
     put(p, op);
@@ -202,7 +205,11 @@ struct tcg_note *instrument(struct tcg_vcpu *v, struct tcg_trans *t, uint64_t pc
         return NULL;
     }
     struct tcg_note *n = xnew(struct tcg_note);
-    *n = (struct tcg_note){ .va = pc, .gpa = gpa, .mode = t->code, .n_insns = t->insns, .trace = trace,
+    *n = (struct tcg_note){ .va = pc,
+                            .gpa = gpa,
+                            .mode = t->code,
+                            .n_insns = t->insns,
+                            .trace = trace,
                             .cover = vm->coverage != NULL };
     if (plugins) {
         plugin_block(v, t, n);

@@ -22,11 +22,11 @@ struct note_calls {
 };
 
 struct tcg_note {
-    uint64_t va, gpa;     /* where the block was first met */
+    uint64_t va, gpa; /* where the block was first met */
     uint32_t mode;
     unsigned n_insns;
     bool trace, cover;
-    int32_t *off;         /* of each instruction, page-relative; with memory calls only */
+    int32_t *off; /* of each instruction, page-relative; with memory calls only */
     struct note_calls run, insn, memory;
 };
 
@@ -50,9 +50,11 @@ void coverage_done(struct tcg_vm *t);
 
 /* plugin.c */
 bool plugin_calls(const struct tcg_vm *t); /* some plugin wants to see blocks */
-void plugin_block(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_note *n); /* asks plugins what they want */
+void plugin_block(struct tcg_vcpu *v, struct tcg_trans *t,
+                  struct tcg_note *n); /* asks plugins what they want */
 void plugin_call_run(struct tcg_vcpu *v, const struct note_call *c);
-void plugin_call_memory(struct tcg_vcpu *v, const struct note_call *c, uint64_t va, unsigned what);
+void plugin_call_memory(struct tcg_vcpu *v, const struct note_call *c, uint64_t va,
+                        unsigned what);
 void plugin_trap(struct tcg_vcpu *v, uint64_t pc, uint32_t cause, bool interrupt);
 void plugins_done(struct tcg_vm *t);
 enum { ACCESS_STORE = 0x100, ACCESS_LOAD = 0x200 }; /* or-ed with the bytes */

@@ -392,6 +392,7 @@ bool icount_take_turn(struct tcg_vcpu *v);
 enum icount_next { ICOUNT_RUN, ICOUNT_AGAIN, ICOUNT_TURN /* take the turn again */, ICOUNT_OUT /* kicked */ };
 enum icount_next icount_next(struct tcg_vcpu *v);
 void icount_free_run(struct tcg_vcpu *v); /* under a debugger: no end of the budget */
+bool icount_skip(struct tcg_vcpu *v);     /* to the next timer; false: there is none */
 void icount_refund(struct tcg_vcpu *v);
 void icount_stop(struct tcg_vcpu *v);
 void icount_wake(struct tcg_vm *t);       /* any thread: something happened */

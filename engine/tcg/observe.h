@@ -17,16 +17,23 @@ struct vm;
 
 /* ---- traces: records in a ring for each vCPU; a full ring drops and counts ---- */
 
-enum { TRACE_BLOCK = 1, TRACE_EXCEPTION = 2, TRACE_INTERRUPT = 3, TRACE_READ = 4, TRACE_WRITE = 5 };
+enum {
+    TRACE_BLOCK = 1,
+    TRACE_EXCEPTION = 2,
+    TRACE_INTERRUPT = 3,
+    TRACE_READ = 4,
+    TRACE_WRITE = 5
+};
 
 /* One record, 40 bytes, little-endian, as it goes through the API (docs/guide/observability.md). */
 struct trace_record {
     uint64_t time; /* virtual, ns */
     uint64_t pc;   /* guest virtual */
-    uint64_t a;    /* block: physical address; exception: tval; interrupt: handler; device: physical address */
-    uint64_t b;    /* block: mode; device: value */
-    uint8_t kind;  /* TRACE_* */
-    uint8_t size;  /* device: bytes */
+    uint64_t
+        a; /* block: physical address; exception: tval; interrupt: handler; device: physical address */
+    uint64_t b;   /* block: mode; device: value */
+    uint8_t kind; /* TRACE_* */
+    uint8_t size; /* device: bytes */
     uint16_t vcpu;
     uint32_t code; /* exception: cause; block: instructions */
 };
@@ -54,7 +61,8 @@ struct coverage_header {
     uint64_t magic, edges, bitmap, ram_base, ram_size;
 };
 /* Before the VM runs. fd: the shared file (taken; made as large as needed), or -1 for one of our own. ram: what the bitmap is of. */
-int tcg_coverage_start(struct vm *vm, int fd, uint64_t ram_base, uint64_t ram_size, struct err *e);
+int tcg_coverage_start(struct vm *vm, int fd, uint64_t ram_base, uint64_t ram_size,
+                       struct err *e);
 /* The whole of it, as in the file; NULL when it is off. */
 const struct coverage_header *tcg_coverage(const struct vm *vm);
 

@@ -109,7 +109,9 @@ static void insn(const struct vmd_block *cb, size_t i, struct vmd_insn *out)
     memset(b->bytes, 0, sizeof(b->bytes));
     unsigned have = code_bytes(b, b->off[i], b->bytes, g->insn_max);
     str_copy(b->text, sizeof(b->text), "?");
-    unsigned size = g->disas ? g->disas(b->bytes, have, out->pc, b->t->code, b->text, sizeof(b->text)) : have;
+    unsigned size = g->disas ? g->disas(b->bytes, have, out->pc, b->t->code, b->text,
+                                        sizeof(b->text))
+                             : have;
     out->size = size <= have ? size : have;
     out->bytes = b->bytes;
     out->text = b->text;
@@ -167,9 +169,12 @@ void plugin_call_run(struct tcg_vcpu *v, const struct note_call *c)
     ((vmd_run_fn *)c->fn)(c->user, v->vcpu->index);
 }
 
-void plugin_call_memory(struct tcg_vcpu *v, const struct note_call *c, uint64_t va, unsigned what)
+void plugin_call_memory(struct tcg_vcpu *v, const struct note_call *c, uint64_t va,
+                        unsigned what)
 {
-    struct vmd_access a = { .address = va, .size = what & 0xff, .load = what & ACCESS_LOAD,
+    struct vmd_access a = { .address = va,
+                            .size = what & 0xff,
+                            .load = what & ACCESS_LOAD,
                             .store = what & ACCESS_STORE };
     ((vmd_access_fn *)c->fn)(c->user, v->vcpu->index, &a);
 }
@@ -249,8 +254,18 @@ int tcg_plugin_load(struct vm *vm, const char *path, const char *args, struct er
     struct vmd_plugin *p = xnew(struct vmd_plugin), **at;
     p->name = xstrdup(path);
     p->args = args ? xstrdup(args) : NULL;
-    p->api = (struct vmd_plugin_api){ VMD_PLUGIN_VERSION, vm->arch->name, vm->n_vcpus, on_block, on_trap,
-                                      on_vcpu, on_exit_, insns, insn, call_block, call_insn, call_access,
+    p->api = (struct vmd_plugin_api){ VMD_PLUGIN_VERSION,
+                                      vm->arch->name,
+                                      vm->n_vcpus,
+                                      on_block,
+                                      on_trap,
+                                      on_vcpu,
+                                      on_exit_,
+                                      insns,
+                                      insn,
+                                      call_block,
+                                      call_insn,
+                                      call_access,
                                       print };
     int rc = start(p, e);
     if (rc < 0) {

@@ -523,6 +523,7 @@ static void icount_unwound(struct tcg_vcpu *v)
 static enum vcpu_exit icount_run(struct tcg_vcpu *v)
 {
     struct tcg_exit *volatile from = NULL;
+    v->io_ok = false; /* a debugger may have let it run freely */
     while (icount_take_turn(v)) {
         enum icount_next next = ICOUNT_AGAIN;
         run_begin(v);
@@ -579,6 +580,9 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
         from = NULL;
         if (v->unwind_why == UNWIND_HALT) {
             v->n_left_halt++;
+            if (v->tcg->icount && !v->single && icount_skip(v)) {
+                goto go_on; /* time goes by only while somebody runs */
+            }
             run_end(v);
             return v->single ? VCPU_EXIT_DEBUG : VCPU_EXIT_HALT; /* a step does not wait */
         }
@@ -589,6 +593,7 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
             return VCPU_EXIT_DEBUG;
         }
     }
+go_on:
     for (;;) {
         if (atomic_load_explicit(&v->exit_req, memory_order_relaxed)) {
             if (v->tcg->tier2 && !debug && atomic_load_explicit(&v->sample, memory_order_relaxed)) {
@@ -775,6 +780,7 @@ static void tcg_irq(struct vcpu *c)
 static void tcg_regs_put(struct vcpu *c)
 {
     struct tcg_vcpu *v = c->engine_data;
+    v->waiting = v->io_next = false;
     tlb_flush_vcpu(v);
 }
 

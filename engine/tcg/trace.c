@@ -10,18 +10,20 @@
 
 #include <stdlib.h>
 
-#define RING 16384u /* records, a power of two */
+#define RING 16384u    /* records, a power of two; of many vCPUs each has less */
+#define ALL (1u << 20) /* records in all rings together: 40 MiB */
 
 struct ring {
     _Atomic uint64_t head, tail; /* records ever written; ever read */
     _Atomic uint64_t dropped;
-    struct trace_record record[RING];
+    struct trace_record record[]; /* tcg_trace.size */
 };
 
 /* The filter changes only in an exclusive section. */
 struct tcg_trace {
     struct trace_filter filter;
     unsigned n;
+    unsigned size; /* of each ring */
     struct ring *ring[];
 };
 
@@ -35,14 +37,16 @@ static struct trace_record *slot(struct tcg_vcpu *v, uint64_t pc)
     }
     struct ring *r = v->tcg->trace->ring[index];
     uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
-    if (head - atomic_load_explicit(&r->tail, memory_order_acquire) >= RING) {
+    if (head - atomic_load_explicit(&r->tail, memory_order_acquire) >= v->tcg->trace->size) {
         atomic_store_explicit(&r->dropped,
                               atomic_load_explicit(&r->dropped, memory_order_relaxed) + 1,
                               memory_order_relaxed);
         return NULL;
     }
-    struct trace_record *x = &r->record[head % RING];
-    *x = (struct trace_record){ .time = clock_now(v->tcg->vm->clock), .pc = pc, .vcpu = (uint16_t)index };
+    struct trace_record *x = &r->record[head % v->tcg->trace->size];
+    *x = (struct trace_record){ .time = clock_now(v->tcg->vm->clock),
+                                .pc = pc,
+                                .vcpu = (uint16_t)index };
     return x;
 }
 
@@ -134,8 +138,12 @@ void tcg_trace_start(struct vm *vm, const struct trace_filter *f)
     struct tcg_trace *x = xalloc(sizeof(*x) + t->n_vcpus * sizeof(x->ring[0]));
     x->filter = *f;
     x->n = t->n_vcpus;
+    x->size = RING;
+    while (x->size * x->n > ALL) {
+        x->size /= 2;
+    }
     for (unsigned i = 0; i < x->n; i++) {
-        x->ring[i] = xnew(struct ring);
+        x->ring[i] = xalloc(sizeof(struct ring) + x->size * sizeof(struct trace_record));
     }
     struct change c = { t, x };
     instrument_change(t, change, &c);
@@ -169,7 +177,7 @@ size_t tcg_trace_read(struct vm *vm, struct trace_record *out, size_t max, uint6
         uint64_t head = atomic_load_explicit(&r->head, memory_order_acquire);
         size_t share = (max - n) / (t->trace->n - i); /* nobody starves */
         for (size_t k = 0; k < share && tail != head; k++) {
-            out[n++] = r->record[tail++ % RING];
+            out[n++] = r->record[tail++ % t->trace->size];
         }
         atomic_store_explicit(&r->tail, tail, memory_order_release);
         *dropped += atomic_load_explicit(&r->dropped, memory_order_relaxed);

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -65,7 +66,25 @@ def instructions_are_told_and_time_follows_them():
         emu_lib.end(emu, c)
 
 
+def reset_starts_vcpus_that_waited():
+    with emu_lib.Emu(config={"cpus": 2, "rng": False, "tcg": {"icount": 0}}) as emu:
+        console, c = emu_lib.ready(emu)
+
+        def waits(times):
+            for _ in range(400):
+                if emu_lib.counters(c)[1][1]["left_halt"] == times:
+                    return
+                time.sleep(0.05)
+            raise AssertionError(f"{emu_lib.counters(c)[1][1]}")
+        waits(1)
+        console.sendall(b"r")
+        emu_lib.read_until(console, b"READY\n")
+        waits(2)
+        emu_lib.end(emu, c)
+
+
 CASES = [
+    reset_starts_vcpus_that_waited,
     two_boots_have_the_same_time_stamps,
     two_boots_with_three_vcpus_are_the_same,
     instructions_are_told_and_time_follows_them,
