@@ -143,7 +143,7 @@ def picture(content):
            f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
            _text(16, 26, f"vmd against its fastest peer: set {content['set']}", 18, weight="bold"),
            _text(16, 46, f"{content['machine']}; {content['date']}; minimum of "
-                 f"{content['runs']} runs each", 11, colour="#4a5568")]
+                 f"{content['runs']} run(s) each", 11, colour="#4a5568")]
     tick = 0.5
     while tick <= limit:
         colour = "#1a202c" if tick == 1 else "#cbd5e0"
