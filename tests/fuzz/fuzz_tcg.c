@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fuzz target: the translator. An input becomes a guest: code, page tables, CSRs, PMP entries, registers, of either word
- * length, in any mode. It runs by the JIT and by the IR interpreter, which must agree on everything architectural and on
+ * length, in any mode. It runs by the IR interpreter, by the JIT and by its second tier, which must agree on everything architectural and on
  * memory; then what translated code can reach is looked through (audit()).
  *
  * JIT code carries no sanitizer. So guest memory and the code buffer lie between pages that nobody may touch, and every TLB
@@ -52,7 +52,7 @@ enum {
     DATA_PAGE = CODE_PAGE + 8,
     STOP_PAGE = PAGES + 1
 };
-enum { KIND_JIT, KIND_INTERP, KIND_SMP, KINDS };
+enum { KIND_INTERP, KIND_JIT, KIND_TIER2, KIND_SMP, KINDS };
 
 struct machine {
     struct vm *vm;
@@ -127,14 +127,14 @@ static void guard(const void *p, size_t size)
 }
 
 static void machine_new(struct machine *m, unsigned xlen, enum tcg_backend backend,
-                        unsigned vcpus)
+                        enum tcg_tier2 tier2, unsigned vcpus)
 {
     struct err e = ERR_INIT;
     struct tcg_vm *t;
 
-    m->config = (struct tcg_config){ .cache_size = 1u << 20,
-                                     .backend = backend,
-                                     .check = true };
+    m->config = (struct tcg_config){
+        .cache_size = 1u << 20, .tier2 = tier2, .backend = backend, .check = true
+    };
     bus_lock_init(&m->lock);
     if (vm_new("fuzz", xlen == 64 ? &riscv64_arch : &riscv32_arch, &tcg_engine_ops, loop,
                &m->config, &m->vm, &e) < 0 ||
@@ -206,9 +206,10 @@ void fuzz_setup(void)
         unsigned xlen = i == 0 ? 64 : 32;
         enum tcg_backend jit = tcg_host() ? TCG_JIT : TCG_INTERP;
 
-        machine_new(&machines[i][KIND_JIT], xlen, jit, 1);
-        machine_new(&machines[i][KIND_INTERP], xlen, TCG_INTERP, 1);
-        machine_new(&machines[i][KIND_SMP], xlen, jit, 2);
+        machine_new(&machines[i][KIND_INTERP], xlen, TCG_INTERP, TCG_TIER2_OFF, 1);
+        machine_new(&machines[i][KIND_JIT], xlen, jit, TCG_TIER2_OFF, 1);
+        machine_new(&machines[i][KIND_TIER2], xlen, jit, TCG_TIER2_FORCE, 1);
+        machine_new(&machines[i][KIND_SMP], xlen, jit, TCG_TIER2_ON, 2);
     }
     signal(SIGVTALRM, on_timer);
     check_maps();
@@ -792,7 +793,7 @@ static void audit(const struct machine *m)
     }
 }
 
-static void compare(struct machine *a, struct machine *b)
+static void compare(struct machine *a, struct machine *b, const char *name)
 {
     AUTO_BUF x = BUF_INIT;
     AUTO_BUF y = BUF_INIT;
@@ -805,12 +806,12 @@ static void compare(struct machine *a, struct machine *b)
         buf_consume(&y, y.len);
         st_print(a->vm->arch->state, a->vm->vcpus[0]->cpu, &x);
         st_print(b->vm->arch->state, b->vm->vcpus[0]->cpu, &y);
-        FUZZ_FAIL("by the JIT:\n%s\nby the interpreter:\n%s", x.data, y.data);
+        FUZZ_FAIL("by the %s:\n%s\nby the interpreter:\n%s", name, x.data, y.data);
     }
     for (i = 0; i < RAM_SIZE; i++) {
         if (a->host[i] != b->host[i]) {
-            FUZZ_FAIL("memory at %#x is %#x by the JIT, %#x by the interpreter",
-                      (unsigned)RAM + i, a->host[i], b->host[i]);
+            FUZZ_FAIL("memory at %#x is %#x by the %s, %#x by the interpreter",
+                      (unsigned)RAM + i, a->host[i], name, b->host[i]);
         }
     }
     if (a->remembered != b->remembered || a->traps != b->traps) {
@@ -833,7 +834,7 @@ void fuzz_one(const uint8_t *data, size_t size)
         n_smp++;
         return;
     }
-    for (i = KIND_JIT; i <= KIND_INTERP; i++) {
+    for (i = KIND_INTERP; i <= KIND_TIER2; i++) {
         load(&m[i], &guest);
         if (!run(&m[i])) {
             audit(&m[i]);
@@ -842,6 +843,7 @@ void fuzz_one(const uint8_t *data, size_t size)
         }
         audit(&m[i]);
     }
-    compare(&m[KIND_JIT], &m[KIND_INTERP]);
+    compare(&m[KIND_JIT], &m[KIND_INTERP], "JIT");
+    compare(&m[KIND_TIER2], &m[KIND_INTERP], "second tier");
     n_alike++;
 }
