@@ -80,7 +80,17 @@ static unsigned __int128 clmul(uint64_t p, uint64_t q)
     }
     return r;
 }
-KERNEL(clmul_64, v_u64, clmul(p, q))
-KERNEL(clmulh_64, v_u64, clmul(p, q) >> 64)
+#define PRODUCT(NAME, SHIFT)                                                                   \
+    static void NAME(void *d_, const void *a_, const void *b_, size_t n, struct v_ctx *x)      \
+    {                                                                                          \
+        v_u64 *d = d_;                                                                         \
+        const v_u64 *a = a_, *b = b_;                                                          \
+        (void)x;                                                                               \
+        for (size_t i = 0; i < n; i++) {                                                       \
+            d[i] = (v_u64)(clmul(a[i], b[i]) >> (SHIFT));                                      \
+        }                                                                                      \
+    }
+PRODUCT(clmul_64, 0)
+PRODUCT(clmulh_64, 64)
 const v_kernel vk_clmul[4] = { NULL, NULL, NULL, clmul_64 };
 const v_kernel vk_clmulh[4] = { NULL, NULL, NULL, clmulh_64 };

@@ -102,8 +102,10 @@ HIGH(vk_mulhsu, s, u)
 
 CARRY_TABLE(vk_adc, p + q + c)
 CARRY_TABLE(vk_sbc, p - q - c)
-CARRY_OUT_TABLE(vk_madc, __builtin_add_overflow(p, q, &p) | __builtin_add_overflow(p, c, &p))
-CARRY_OUT_TABLE(vk_msbc, __builtin_sub_overflow(p, q, &p) | __builtin_sub_overflow(p, c, &p))
+#define OUT(OP)                                                                                \
+    ((int)__builtin_##OP##_overflow(p, q, &p) | (int)__builtin_##OP##_overflow(p, c, &p))
+CARRY_OUT_TABLE(vk_madc, OUT(add))
+CARRY_OUT_TABLE(vk_msbc, OUT(sub))
 /* vmerge; without a mask vmv.v */
 CARRY_TABLE(vk_merge, !carry || c ? q : p)
 

@@ -40,6 +40,10 @@ typedef int64_t __attribute__((may_alias)) v_s64;
 #if defined(__OPTIMIZE__) && !defined(__clang__)
 #define V_KERNELS_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O3\")")
 #define V_KERNELS_END _Pragma("GCC pop_options")
+#elif defined(__clang__) /* some loops cannot be vectorised, and it would say so */
+#define V_KERNELS_BEGIN                                                                        \
+    _Pragma("clang diagnostic push") _Pragma("clang diagnostic ignored \"-Wpass-failed\"")
+#define V_KERNELS_END _Pragma("clang diagnostic pop")
 #else
 #define V_KERNELS_BEGIN
 #define V_KERNELS_END
