@@ -17,7 +17,7 @@ struct fp {
     const struct ir_op *op;
     bool is_double;
     unsigned n_jumps;
-    int box; /* scratch register of check_box(), -1: none yet */
+    unsigned d, t; /* scratch registers, taken before the first jump: behind it the helper's way would miss a spill */
 };
 
 static void give_up(struct fp *x, unsigned cc)
@@ -49,10 +49,7 @@ static void check_box(struct fp *x, struct opnd o)
     if (o.place == IN_MEM) {
         x_alu_mem_imm(a, 7, 0, ENV, o.disp + 4, -1);
     } else {
-        if (x->box < 0) {
-            x->box = (int)ra_scratch(x->r);
-        }
-        unsigned t = (unsigned)x->box;
+        unsigned t = x->t;
         x_rr(a, 0x8b | X_W, t, o.reg);
         x_rr(a, 0xc1 | X_W, 7, t);
         x_8(a, 32);
@@ -73,7 +70,7 @@ static void check_inexact_is_set(struct fp *x)
 static unsigned take_result(struct fp *x, unsigned xmm, unsigned low)
 {
     struct asm_buf *a = &x->r->a;
-    unsigned d = ra_scratch(x->r), t = ra_scratch(x->r), wide = x->is_double ? X_W : 0;
+    unsigned d = x->d, t = x->t, wide = x->is_double ? X_W : 0;
     x_rr(a, X_66 | X_0F | 0x7e | wide, xmm, d);
     x_rr(a, 0x8b | wide, t, d);
     x_rr(a, 0x03 | wide, t, t); /* the sign goes */
@@ -140,7 +137,7 @@ static unsigned compare(struct fp *x, enum ir_fp kind, const struct opnd *o)
     load_xmm(x, XMM1, o[kind == IR_FP_EQ ? 1 : 0]);
     x_rr(a, X_0F | 0x2e | (x->is_double ? X_66 : 0), XMM0, XMM1);
     give_up(x, CC_P);
-    unsigned d = ra_scratch(x->r);
+    unsigned d = x->d;
     unsigned cc = kind == IR_FP_EQ ? CC_E : kind == IR_FP_LT ? CC_A : CC_AE;
     x_rr(a, X_0F | 0x90u | cc | X_BYTE_RM, 0, d);
     x_rr(a, X_0F | 0xb6 | X_BYTE_RM, d, d);
@@ -150,7 +147,7 @@ static unsigned compare(struct fp *x, enum ir_fp kind, const struct opnd *o)
 static unsigned from_i32(struct fp *x, const struct opnd *o)
 {
     struct asm_buf *a = &x->r->a;
-    unsigned d = ra_scratch(x->r);
+    unsigned d = x->d;
     x_rr(a, X_0F | 0x57, XMM0, XMM0); /* xorps: no false dependence */
     if (o[0].place == IN_MEM) {
         x_rm(a, X_F2 | X_0F | 0x2a, XMM0, ENV, o[0].disp);
@@ -175,7 +172,7 @@ bool gen_fp(struct ra *r, const struct ir_op *op)
         return false;
     }
     struct fp x = { .r = r, .f = new_fixup(r, FIX_FP), .op = op, .is_double = op->w == 64,
-                    .box = -1 };
+                    .d = ra_scratch(r), .t = ra_scratch(r) };
     memcpy(x.f->fp_arg, o, sizeof(o));
     x.f->fp_fn = (uint64_t)op->imm;
     if (!exact) {
