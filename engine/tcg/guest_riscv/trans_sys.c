@@ -3,9 +3,11 @@
  * Translate functions of fences, CSR instructions and the privileged instructions. The contract of all of them is in trans.h.
  *
  * Most CSR accesses are helpers. Inline are those that trap handlers, locks and libm do all the time:
- * scratch, cause and trap-value registers, fflags and frm, and the interrupt-enable bits of status.
+ * scratch, cause and trap-value registers, fflags and frm, vl, and the interrupt-enable bits of status.
  */
 #include "engine/tcg/guest_riscv/trans.h"
+
+#include "engine/arch/riscv/vector.h"
 
 #include <stddef.h>
 
@@ -48,7 +50,9 @@ enum {
     CSR_MSTATUS = 0x300,
     CSR_MSCRATCH = 0x340,
     CSR_MCAUSE = 0x342,
-    CSR_MTVAL = 0x343
+    CSR_MTVAL = 0x343,
+    CSR_VL = 0xc20,
+    CSR_VLENB = 0xc22
 };
 
 enum csr_op { CSR_WRITE, CSR_SET, CSR_CLEAR };
@@ -165,6 +169,23 @@ static bool inline_disable(struct tcg_trans *t, const struct csr_insn *in)
     return true;
 }
 
+/* vl and vlenb read where the block knows that vectors are on. */
+static bool inline_vector(struct tcg_trans *t, const struct csr_insn *in)
+{
+    if (in->writes || !t->variant_known || (t->variant & RISCV_VKEY_VS) == 0) {
+        return false;
+    }
+    if (in->csr == CSR_VL) {
+        set_x(t, in->rd, ir_ldenv(t->ir, offsetof(struct riscv_cpu, vl), MO_64));
+        return true;
+    }
+    if (in->csr == CSR_VLENB) {
+        set_x(t, in->rd, ir_const(t->ir, cpu_of(t)->vlenb));
+        return true;
+    }
+    return false;
+}
+
 static bool by_helper(struct tcg_trans *t, const struct csr_insn *in)
 {
     ir_ref bits = ir_const(t->ir, insn_bits(t)), old;
@@ -203,7 +224,8 @@ static bool csr(struct tcg_trans *t, const struct riscv_csr *a, enum csr_op op, 
         .imm = is_imm ? a->rs1 : 0,
     };
 
-    if (inline_field(t, &in) || inline_fp(t, &in) || inline_disable(t, &in)) {
+    if (inline_field(t, &in) || inline_fp(t, &in) || inline_disable(t, &in) ||
+        inline_vector(t, &in)) {
         return true;
     }
     return by_helper(t, &in);

@@ -268,9 +268,12 @@ bool trans_vle8_v(struct tcg_trans *t, const struct riscv_v *operands)
         ir_call(t->ir, riscv_v_load, riscv_v_load_flags, false, num(t, a), base, stride);
     }
     riscv_v_memory_hint(t, insn, key);
-    if (v_is_first_fault(insn) || (key & RISCV_VKEY_VSTART)) {
+    if (key & RISCV_VKEY_VSTART || (v_is_first_fault(insn) && key == TCG_VARIANT_UNKNOWN)) {
         /* vl may have become smaller: what follows asks again. */
         return tcg_stop(t, t->next_off);
+    }
+    if (v_is_first_fault(insn)) { /* mostly it has not */
+        tcg_branch(t, IR_NE, 32, ir_ldenv(t->ir, STATE(vkey), MO_32), num(t, key), t->next_off);
     }
     return true;
 }

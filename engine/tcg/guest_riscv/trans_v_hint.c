@@ -105,7 +105,8 @@ void riscv_v_memory_hint(struct tcg_trans *t, uint32_t insn, uint32_t key)
     static const uint8_t width[8] = { 0, 0, 0, 0, 0, 1, 2, 3 };
     struct ir_vec h = { .arg = 1, .op = v_is_store(insn) ? IR_VEC_store : IR_VEC_load };
 
-    if (v_mop(insn) != 0 || v_is_mask(insn) || v_is_first_fault(insn)) {
+    /* A fault-only-first load differs only where an element faults: there the helper runs. */
+    if (v_mop(insn) != 0 || v_is_mask(insn)) {
         return;
     }
     h.sew = width[v_funct3(insn)];
