@@ -405,12 +405,13 @@ int main(int argc, char **argv)
     struct err e = ERR_INIT;
     struct loop *loop = loop_new(&e);
     struct machine jit, interp;
-    char model[64];
+    char model[128];
     log_init("vector_jit", LOG_DEBUG, 2);
     if (verbose) {
         log_set_trace("ioeh");
     }
-    snprintf(model, sizeof(model), "max,v=on,vlen=%" PRIu64, vlen);
+    snprintf(model, sizeof(model),
+             "max,v=on,zvbb=on,zvbc=on,zvkned=on,zvknhb=on,zvkg=on,vlen=%" PRIu64, vlen);
     make(&jit, TCG_JIT, model, (unsigned)off, loop);
     make(&interp, TCG_INTERP, model, 0, loop);
     isa_features features = riscv_isa_of(jit.cpu);
