@@ -158,6 +158,7 @@ enum riscv_cause {
 
 /* Bits above the instruction in the first argument of vector helpers. */
 #define RISCV_V_CHECKED (1ull << 32) /* legal under the vtype of now, VS is on */
+#define RISCV_V_PM_SHIFT 40          /* RV_CODE_PM_* of the block: addresses are pointers with such tags */
 
 #define RISCV_HELPER_DECLARE(name, flags, doc)                                                 \
     uint64_t name(void *cpu, uint64_t a, uint64_t b, uint64_t c);

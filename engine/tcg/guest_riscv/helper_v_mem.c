@@ -93,6 +93,8 @@ struct mem {
     size_t n;    /* elements */
     size_t step; /* bytes of registers from one field to the next */
     uint64_t base;
+    unsigned tag;        /* pointer masking: so many top bits of an address do not count, */
+    bool tag_signed;     /* ... the bit below them stands for them */
     int64_t stride; /* from one segment to the next */
     uint8_t *data;  /* field 0 */
     const uint8_t *index;
@@ -131,8 +133,14 @@ static void setup(struct mem *m, struct riscv_cpu *c, uint32_t insn, uint64_t ba
 
 static uint64_t segment_at(const struct mem *m, size_t i)
 {
-    return m->indexed ? m->base + v_get(m->index, i, m->index_eew)
-                      : m->base + (uint64_t)m->stride * i;
+    uint64_t va = m->indexed ? m->base + v_get(m->index, i, m->index_eew)
+                             : m->base + (uint64_t)m->stride * i;
+
+    if (m->tag) {
+        va <<= m->tag;
+        va = m->tag_signed ? (uint64_t)((int64_t)va >> m->tag) : va >> m->tag;
+    }
+    return va;
 }
 
 static void copy(void *to, const void *from, unsigned eew)
@@ -324,6 +332,9 @@ static uint64_t transfer(struct riscv_cpu *c, uint64_t a, uint64_t base, uint64_
         tcg_raise(c, RISCV_CAUSE_ILLEGAL, insn);
     }
     setup(&m, c, insn, base, stride);
+    uint32_t code = (uint32_t)(a >> RISCV_V_PM_SHIFT);
+    m.tag = code & RV_CODE_PM_7 ? 7 : code & RV_CODE_PM_16 ? 16 : 0;
+    m.tag_signed = code & RV_CODE_PM_SIGNED;
     if (!m.store) {
         riscv_vs_dirty(c);
     }

@@ -247,7 +247,8 @@ bool trans_vle8_v(struct tcg_trans *t, const struct riscv_v *operands)
 {
     uint32_t insn = insn_bits(t), key;
     bool store = v_is_store(insn);
-    uint64_t a = insn;
+    uint32_t tags = t->code & (RV_CODE_PM_7 | RV_CODE_PM_16 | RV_CODE_PM_SIGNED);
+    uint64_t a = insn | (uint64_t)tags << RISCV_V_PM_SHIFT;
     ir_ref base, stride;
 
     (void)operands;
