@@ -14,7 +14,13 @@ bool host_clmul(uint64_t a, uint64_t b, uint64_t *high, uint64_t *low);
 
 /* One round of AES on the state (FIPS 197; byte 0 is the lowest of s[0]) without a round key. LAST rounds do not mix the columns;
  * MIX_BACK only mixes them, backwards. False: no instruction, s is untouched. */
-enum host_aes { HOST_AES_ENC, HOST_AES_ENC_LAST, HOST_AES_DEC, HOST_AES_DEC_LAST, HOST_AES_MIX_BACK };
+enum host_aes {
+    HOST_AES_ENC,
+    HOST_AES_ENC_LAST,
+    HOST_AES_DEC,
+    HOST_AES_DEC_LAST,
+    HOST_AES_MIX_BACK
+};
 bool host_aes(enum host_aes kind, uint64_t s[2]);
 
 /* Compare-and-swap of 16 bytes of RAM at p (aligned), sequentially consistent. old gets what was there; true if that was

@@ -45,6 +45,11 @@ def linux_boots_with_four_vcpus():
     tap.check(re.search(r"HART Count\s*: 4", text), "OpenSBI did not count four harts")
 
 
+def linux_boots_on_the_cpu_of_a_profile():
+    """rva23s64 has Svade and no Svadu: the kernel sets accessed and dirty bits on page faults."""
+    boot(linux("cpus", cpu="rva23s64"), r"^CPUS 1\r")
+
+
 def linux_boots_in_128_mib():
     boot(linux("poweroff", memory=128 * MIB))
 
@@ -136,7 +141,8 @@ def opensbi_alone_runs_in_machine_mode():
 
 
 CASES = (
-    linux_boots_with_one_vcpu, linux_boots_with_four_vcpus, linux_boots_in_128_mib,
+    linux_boots_with_one_vcpu, linux_boots_with_four_vcpus,
+    linux_boots_on_the_cpu_of_a_profile, linux_boots_in_128_mib,
     linux_boots_in_2_gib, linux_boots_from_a_compressed_image, guest_results_are_right,
     reset_boots_again_in_the_same_process, guest_clock_keeps_host_time, virtio_rng_gives_bytes,
     virtio_blk_reads_and_writes_a_raw_file, virtio_blk_refuses_writes_to_a_readonly_disk,

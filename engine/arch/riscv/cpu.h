@@ -61,9 +61,9 @@ struct riscv_cpu {
     /* event counters (pmu.h), by number: 3 to 31 */
     uint64_t hpmevent[32], hpmcounter[32];
     uint64_t hpm_cycle_base, hpm_instret_base; /* when the active ones were up to date */
-    uint64_t mstateen[4]; /* Smstateen */
-    uint64_t mseccfg;     /* Zkr */
-    uint64_t vstart, vl, vtype; /* vill is bit 63 of vtype, of RV32 too */
+    uint64_t mstateen[4];                      /* Smstateen */
+    uint64_t mseccfg;                          /* Zkr */
+    uint64_t vstart, vl, vtype;                /* vill is bit 63 of vtype, of RV32 too */
     uint8_t vxrm, vxsat;
 
     /* Not architectural, not saved: set by cpu_init. */
@@ -73,9 +73,9 @@ struct riscv_cpu {
     uint64_t decode[2]; /* the translator's: which instructions there are; 0: not worked out */
     uint64_t zeros[8];  /* always 0: what cbo.zero stores */
     uint32_t vkey;      /* summary of vtype, vl, vstart and mstatus.VS (vector.h) */
-    uint16_t vlenb;     /* bytes of a vector register, 16 to RISCV_VLENB_MAX; 0 without vectors */
-    uint8_t velen;      /* log2 of the bytes of the widest vector element: 2 or 3 */
-    uint8_t pmp_used;   /* number of the highest active entry + 1, derived */
+    uint16_t vlenb;   /* bytes of a vector register, 16 to RISCV_VLENB_MAX; 0 without vectors */
+    uint8_t velen;    /* log2 of the bytes of the widest vector element: 2 or 3 */
+    uint8_t pmp_used; /* number of the highest active entry + 1, derived */
     /* GiB of virtual space (va >> 30) where the translator cached parts of superpages; */
     uint8_t n_superpages;
     uint64_t superpages[8]; /* more than 8: anywhere */
@@ -110,14 +110,14 @@ struct riscv_cpu {
 #define MSTATUS_TSR (1ull << 22)
 
 #define MENVCFG_FIOM (1ull << 0)
-#define MENVCFG_CBIE (3ull << 4)  /* Zicbom, here and in senvcfg: cbo.inval */
-#define MENVCFG_CBCFE (1ull << 6) /* ... cbo.clean, cbo.flush */
-#define MENVCFG_CBZE (1ull << 7)  /* Zicboz, here and in senvcfg: cbo.zero */
+#define MENVCFG_CBIE (3ull << 4)   /* Zicbom, here and in senvcfg: cbo.inval */
+#define MENVCFG_CBCFE (1ull << 6)  /* ... cbo.clean, cbo.flush */
+#define MENVCFG_CBZE (1ull << 7)   /* Zicboz, here and in senvcfg: cbo.zero */
 #define MENVCFG_PMM (3ull << 32)   /* Smnpm, Ssnpm: pointer masking of the next privilege */
 #define MENVCFG_PMM_7 (2ull << 32) /* ... of 7 bits; 3: of 16 */
 #define MENVCFG_PBMTE (1ull << 62) /* Svpbmt: entries have memory types */
-#define MENVCFG_ADUE (1ull << 61) /* Svadu: hardware updates of A and D */
-#define MENVCFG_STCE (1ull << 63) /* Sstc: stimecmp works */
+#define MENVCFG_ADUE (1ull << 61)  /* Svadu: hardware updates of A and D */
+#define MENVCFG_STCE (1ull << 63)  /* Sstc: stimecmp works */
 
 struct arch_ops;
 extern const struct arch_ops riscv64_arch, riscv32_arch;

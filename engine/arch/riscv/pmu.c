@@ -48,9 +48,9 @@ void riscv_pmu_pending(struct riscv_cpu *c, bool pending)
 
 static bool counts(const struct riscv_cpu *c, unsigned i)
 {
-    static const uint64_t inhibit[] = { [RISCV_U] = HPMEVENT_UINH,
-                                        [RISCV_S] = HPMEVENT_SINH,
-                                        [RISCV_M] = HPMEVENT_MINH };
+    static const uint64_t inhibit[] = {
+        [RISCV_U] = HPMEVENT_UINH, [RISCV_S] = HPMEVENT_SINH, [RISCV_M] = HPMEVENT_MINH
+    };
     uint64_t event = c->hpmevent[i] & HPMEVENT_SELECT;
 
     return (event == RISCV_EVENT_CYCLES || event == RISCV_EVENT_INSTRET) &&

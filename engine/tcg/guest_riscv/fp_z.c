@@ -167,10 +167,11 @@ uint64_t riscv_fcvtmod_w_d(void *cpu, uint64_t a, uint64_t b, uint64_t c)
 
 uint64_t riscv_fli(unsigned n, unsigned format)
 {
-    static const double values[30] = { -1.0, 0,   0x1p-16, 0x1p-15, 0x1p-8, 0x1p-7, 0x1p-4, 0x1p-3,
-                                       0.25, .3125, 0.375, 0.4375,  0.5,    0.625,  0.75,   0.875,
-                                       1.0,  1.25,  1.5,   1.75,    2.0,    2.5,    3.0,    4.0,
-                                       8.0,  16.0,  128.0, 256.0,   0x1p15, 0x1p16 };
+    static const double values[30] = { -1.0,   0,      0x1p-16, 0x1p-15, 0x1p-8, 0x1p-7,
+                                       0x1p-4, 0x1p-3, 0.25,    .3125,   0.375,  0.4375,
+                                       0.5,    0.625,  0.75,    0.875,   1.0,    1.25,
+                                       1.5,    1.75,   2.0,     2.5,     3.0,    4.0,
+                                       8.0,    16.0,   128.0,   256.0,   0x1p15, 0x1p16 };
     static const uint64_t smallest[] = { 0x00800000, 0x0010000000000000, 0x0400 };
     static const uint64_t infinity[] = { 0x7f800000, 0x7ff0000000000000, 0x7c00 };
     static const uint64_t nan[] = { NAN_S, NAN_D, NAN_H };
@@ -184,7 +185,9 @@ uint64_t riscv_fli(unsigned n, unsigned format)
         bits = n == 30 ? infinity[format] : nan[format];
     } else {
         bits = fph_f64_bits(values[n]);
-        bits = format == 0 ? sf_f64_to_f32(bits, &s) : format == 2 ? sf_f64_to_f16(bits, &s) : bits;
+        bits = format == 0   ? sf_f64_to_f32(bits, &s)
+               : format == 2 ? sf_f64_to_f16(bits, &s)
+                             : bits;
     }
     return bits | box[format];
 }

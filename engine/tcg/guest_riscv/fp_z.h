@@ -55,7 +55,8 @@
     H(fltq_d)                                                                                  \
     H(fcvtmod_w_d)
 
-#define RISCV_FP_Z_DECLARE(name) uint64_t riscv_##name(void *cpu, uint64_t a, uint64_t b, uint64_t c);
+#define RISCV_FP_Z_DECLARE(name)                                                               \
+    uint64_t riscv_##name(void *cpu, uint64_t a, uint64_t b, uint64_t c);
 RISCV_FP_Z_HELPERS(RISCV_FP_Z_DECLARE)
 #undef RISCV_FP_Z_DECLARE
 

@@ -100,8 +100,7 @@ AMO(amomaxu, IR_AMO_MAXU)
 
 static bool compare_swap(struct tcg_trans *t, const struct riscv_amo *a, unsigned mo)
 {
-    set_x(t, a->rd,
-          ir_cas(t->ir, address_of(t, a), get_x(t, a->rd), get_x(t, a->rs2), mo));
+    set_x(t, a->rd, ir_cas(t->ir, address_of(t, a), get_x(t, a->rd), get_x(t, a->rs2), mo));
     return true;
 }
 

@@ -90,10 +90,11 @@ struct sigma {
     uint8_t r1, r2, third, n;
 };
 
-static const struct sigma sha256_sig0 = { 7, 18, SHIFT, 3 }, sha256_sig1 = { 17, 19, SHIFT, 10 },
+static const struct sigma sha256_sig0 = { 7, 18, SHIFT, 3 },
+                          sha256_sig1 = { 17, 19, SHIFT, 10 },
                           sha256_sum0 = { 2, 13, ROTATE, 22 },
-                          sha256_sum1 = { 6, 11, ROTATE, 25 },
-                          sha512_sig0 = { 1, 8, SHIFT, 7 }, sha512_sig1 = { 19, 61, SHIFT, 6 },
+                          sha256_sum1 = { 6, 11, ROTATE, 25 }, sha512_sig0 = { 1, 8, SHIFT, 7 },
+                          sha512_sig1 = { 19, 61, SHIFT, 6 },
                           sha512_sum0 = { 28, 34, ROTATE, 39 },
                           sha512_sum1 = { 14, 18, ROTATE, 41 }, sm3_p0 = { 23, 15, SHIFT, 0 },
                           sm3_p1 = { 17, 9, SHIFT, 0 };

@@ -88,7 +88,9 @@ bool trans_cbo_flush(struct tcg_trans *t, const struct riscv_cbo *a)
 /* To a host with vectors this is a store of zeros. */
 bool trans_cbo_zero(struct tcg_trans *t, const struct riscv_cbo *a)
 {
-    const struct ir_vec store = { .op = IR_VEC_store, .sew = 3, .n = RISCV_CACHE_BLOCK / 8,
+    const struct ir_vec store = { .op = IR_VEC_store,
+                                  .sew = 3,
+                                  .n = RISCV_CACHE_BLOCK / 8,
                                   .a = offsetof(struct riscv_cpu, zeros) };
     ir_ref block;
 

@@ -275,9 +275,9 @@ bool trans_fclass_h(struct tcg_trans *t, const struct riscv_r1 *a)
     if (!fp_on(t)) {
         return false;
     }
-    set_x(t, a->rd,
-          ir_call(t->ir, riscv_fclass_h, IR_CALL_PURE, true, get_f(t, a->rs1), IR_NONE,
-                  IR_NONE));
+    set_x(
+        t, a->rd,
+        ir_call(t->ir, riscv_fclass_h, IR_CALL_PURE, true, get_f(t, a->rs1), IR_NONE, IR_NONE));
     return true;
 }
 

@@ -8,8 +8,8 @@
 
 #include <immintrin.h>
 
-__attribute__((target("pclmul,sse4.1"))) static void clmul(uint64_t a, uint64_t b, uint64_t *high,
-                                                           uint64_t *low)
+__attribute__((target("pclmul,sse4.1"))) static void clmul(uint64_t a, uint64_t b,
+                                                           uint64_t *high, uint64_t *low)
 {
     __m128i r = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)a),
                                      _mm_cvtsi64_si128((long long)b), 0);
