@@ -262,6 +262,7 @@ bool trans_vle8_v(struct tcg_trans *t, const struct riscv_v *operands)
         a |= RISCV_V_CHECKED;
     }
     base = mask_pointer(t, get_x(t, v_vs1(insn)));
+    base = is_rv32(t) ? ir_un(t->ir, IR_zext32, 64, base) : base;
     stride = v_mop(insn) == 2 ? get_x(t, v_vs2(insn)) : num(t, 0);
     if (store) {
         ir_call(t->ir, riscv_v_store, riscv_v_store_flags, false, num(t, a), base, stride);
