@@ -58,7 +58,8 @@ EXTRA_DIST += tests/isa/cases.py tests/isa/csrs.py tests/isa/deviations.py tests
 # The host back end against the IR interpreter on random blocks.
 check_PROGRAMS += tests/isa/vec_hints_test
 TESTS += tests/isa/vec_hints_test
-tests_isa_vec_hints_test_SOURCES = tests/isa/vec_hints_test.c
+tests_isa_vec_hints_test_SOURCES = tests/isa/vec_hints_test.c tests/isa/vec_hints_crypto.c \
+	tests/isa/vec_hints_crypto.h
 tests_isa_vec_hints_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/isa/vector_jit
