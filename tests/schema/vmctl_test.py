@@ -354,6 +354,9 @@ def trace_is_decoded_and_ends_by_itself():
                 equal(file.read(), b"VMDTRAC1" + data)
             equal(vmctl(None, "trace", "--decode", raw)[0], lines)
             has(vmctl(None, "trace", "--decode", "/dev/null", status=1)[1], "is no trace")
+        for garbled in ("!!!!", "QUJD", "QUJ", "A===", "QQ==QUJD", base64.b64encode(data[:-1]).decode()):
+            s.answers["vm.trace_read"] = {"data": garbled, "records": 1, "dropped": 0, "on": True}
+            has(vmctl(s, "trace", "db1", "--for", "50ms", status=1)[1], "garbled")
         has(vmctl(s, "trace", "db1", "--for", "x", status=2)[1], "--for")
         has(vmctl(s, "trace", status=2)[1], "which VM")
 
