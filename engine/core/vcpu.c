@@ -49,8 +49,8 @@ void vcpu_free(struct vcpu *c)
 void vcpu_wake(struct vcpu *c)
 {
     pthread_mutex_lock(&c->lock);
-    pthread_cond_broadcast(&c->wake);
-    pthread_mutex_unlock(&c->lock);
+    pthread_mutex_unlock(&c->lock);   /* whoever looked before the change is waiting by now */
+    pthread_cond_broadcast(&c->wake); /* without the lock: the woken thread would wait for it */
 }
 
 void vcpu_irq_set(struct vcpu *c, unsigned n, bool level)

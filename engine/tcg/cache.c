@@ -307,18 +307,14 @@ void cache_claim(struct tcg_vcpu *v, struct tcg_page *p, const uint8_t *host_pag
     if (!writers) {
         return;
     }
-    uint32_t self = 1u << v->vcpu->index % 32;
-    bool others = writers & ~self || t->n_vcpus > 32;
-    if (others) {
-        tcg_exclusive_begin(v); /* no store may be in flight between its check and its effect */
-    }
     for (unsigned i = 0; i < t->n_vcpus; i++) {
-        if (writers >> i % 32 & 1) {
+        if (writers >> t->vcpus[i]->vcpu->index % 32 & 1) {
             tlb_revoke_write(t->vcpus[i], host_page);
         }
     }
-    if (others) {
-        tcg_exclusive_end(v);
+    uint32_t self = 1u << v->vcpu->index % 32;
+    if (writers & ~self || t->n_vcpus > 32) {
+        tcg_quiesce(v, writers); /* no store may be in flight between its check and its effect */
     }
 }
 
@@ -368,6 +364,9 @@ void cache_drop(struct tcg_vm *t, struct tcg_block *b)
 static bool invalidate_page(struct tcg_vm *t, struct tcg_page *p, uint64_t gpa_page, uint64_t mask)
 {
     bool any = false;
+    if (p->claims) {
+        __atomic_store_n(&p->changes, p->changes + 1, __ATOMIC_SEQ_CST);
+    }
     struct tcg_block *next;
     for (struct tcg_block *b = p->blocks; b; b = next) {
         unsigned s = side(b, gpa_page);

@@ -138,6 +138,7 @@ struct tcg_page {
     uint64_t granules;            /* what stores must look at: `made`, or all ones while claimed */
     uint64_t made;                /* union over its blocks */
     uint32_t claims;              /* translations under way: granules stay all ones meanwhile */
+    uint32_t changes;             /* counts stores and DMA to it while claimed; tcg_vm.lock */
     _Atomic uint32_t writers;     /* bit per vCPU (index mod 32) that has had a fast write tag for it */
 };
 
@@ -181,6 +182,8 @@ struct tcg_vm {
     unsigned running;             /* vCPUs inside run() and not waiting */
     unsigned excl_pending;        /* somebody wants to be alone */
     bool excl_active;
+    _Atomic unsigned excl_asked;  /* exclusive sections wanted or active, and waits of tcg_quiesce() */
+    uint64_t passing;             /* number of the last tcg_quiesce() */
     struct tcg_vcpu **vcpus;
     unsigned n_vcpus;
 
@@ -224,6 +227,8 @@ struct tcg_vcpu {
     uint32_t covered;             /* block before, for edges (coverage.c) */
     bool announced;               /* plugins know it runs */
     bool in_code;                 /* between entering and leaving translated code */
+    bool counted;                 /* among tcg_vm.running; excl_lock */
+    uint64_t passed;              /* tcg_vm.passing when it last was between blocks for that; excl_lock */
     uint64_t n_enter, n_lookup, n_tlb_fill, n_slow, n_exception, n_interrupt, n_translate, n_space;
     /* More counters of what happens outside translated code; stats.c has the meaning of each. */
     uint64_t n_left_direct, n_left_lookup, n_left_stale, n_left_raise, n_left_halt, n_jump_hit, n_kick;
@@ -324,7 +329,8 @@ void space_flush_page(struct tcg_vcpu *v, struct tcg_space *s, uint64_t va);
 void tlb_flush_vcpu(struct tcg_vcpu *v);
 int tlb_init(struct tcg_vcpu *v, struct err *e);
 void tlb_free(struct tcg_vcpu *v);
-/* Takes away fast write access to one page from every space of a vCPU. Any thread. */
+/* Takes away fast write access to one page from every space of a vCPU. Any thread, while the owner may run: tag by tag, so that
+ * what the owner puts in their place meanwhile stands (fill() looks at the page again itself). */
 void tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page);
 /* Fetch translation of pc's page; NULL with *cause and *tval set on a fault. */
 const struct tcg_fetch *tlb_fetch(struct tcg_vcpu *v, uint64_t va, struct tcg_fetch *uncached,
@@ -417,5 +423,8 @@ void tcg_exclusive_begin_outside(struct tcg_vm *t);
 void tcg_exclusive_end_outside(struct tcg_vm *t);
 void tcg_exclusive_begin(struct tcg_vcpu *self); /* self may be NULL (not a vCPU thread) */
 void tcg_exclusive_end(struct tcg_vcpu *self);
+/* On a vCPU's thread, which holds no lock and no translation of its own: returns when each other vCPU of the mask (bit of its
+ * index mod 32) has been outside of guest code at least once since the call. They need not wait for each other. */
+void tcg_quiesce(struct tcg_vcpu *self, uint32_t mask);
 
 #endif

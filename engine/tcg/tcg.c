@@ -31,14 +31,32 @@ struct vcpu *tcg_vcpu_of(void *cpu)
 
 /* ---- exclusive sections: one thread runs, no vCPU is inside translated code or a helper ---- */
 
-static void run_begin(struct tcg_vcpu *v)
+/* Waits until nobody is or wants to be alone, and counts the vCPU in. excl_lock held. */
+static void count_in(struct tcg_vcpu *v)
 {
     struct tcg_vm *t = v->tcg;
-    pthread_mutex_lock(&t->excl_lock);
     while (t->excl_active || t->excl_pending) {
         pthread_cond_wait(&t->excl_cond, &t->excl_lock);
     }
     t->running++;
+    v->counted = true;
+}
+
+static void count_out(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    t->running--;
+    v->counted = false;
+    if (atomic_load(&t->excl_asked)) {
+        pthread_cond_broadcast(&t->excl_cond);
+    }
+}
+
+static void run_begin(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    pthread_mutex_lock(&t->excl_lock);
+    count_in(v);
     pthread_mutex_unlock(&t->excl_lock);
     if (t->tier2) {
         tier2_running(t);
@@ -49,8 +67,23 @@ static void run_end(struct tcg_vcpu *v)
 {
     struct tcg_vm *t = v->tcg;
     pthread_mutex_lock(&t->excl_lock);
-    t->running--;
-    pthread_cond_broadcast(&t->excl_cond);
+    count_out(v);
+    pthread_mutex_unlock(&t->excl_lock);
+}
+
+/* Somebody asked: lets those who want to be alone, and tells those who wait for this vCPU to pass here. */
+static void stand_aside(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    pthread_mutex_lock(&t->excl_lock);
+    if (v->passed != t->passing) {
+        v->passed = t->passing;
+        pthread_cond_broadcast(&t->excl_cond);
+    }
+    if (t->excl_active || t->excl_pending) {
+        count_out(v);
+        count_in(v);
+    }
     pthread_mutex_unlock(&t->excl_lock);
 }
 
@@ -61,8 +94,8 @@ void tcg_exclusive_begin(struct tcg_vcpu *self)
     v->n_exclusive++;
     pthread_mutex_lock(&t->excl_lock);
     t->excl_pending++;
-    t->running--; /* stand aside for another that came first */
-    pthread_cond_broadcast(&t->excl_cond);
+    atomic_fetch_add(&t->excl_asked, 1);
+    count_out(v); /* stand aside for another that came first */
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         if (t->vcpus[i] != v) {
             atomic_store(&t->vcpus[i]->exit_req, 1);
@@ -74,6 +107,7 @@ void tcg_exclusive_begin(struct tcg_vcpu *self)
     t->excl_pending--;
     t->excl_active = true;
     t->running++;
+    v->counted = true;
     pthread_mutex_unlock(&t->excl_lock);
 }
 
@@ -82,6 +116,7 @@ void tcg_exclusive_end(struct tcg_vcpu *self)
     struct tcg_vm *t = self->tcg;
     pthread_mutex_lock(&t->excl_lock);
     t->excl_active = false;
+    atomic_fetch_sub(&t->excl_asked, 1);
     pthread_cond_broadcast(&t->excl_cond);
     pthread_mutex_unlock(&t->excl_lock);
 }
@@ -90,6 +125,7 @@ void tcg_exclusive_begin_outside(struct tcg_vm *t)
 {
     pthread_mutex_lock(&t->excl_lock);
     t->excl_pending++;
+    atomic_fetch_add(&t->excl_asked, 1);
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         atomic_store(&t->vcpus[i]->exit_req, 1);
     }
@@ -108,7 +144,31 @@ void tcg_exclusive_end_outside(struct tcg_vm *t)
 {
     pthread_mutex_lock(&t->excl_lock);
     t->excl_active = false;
+    atomic_fetch_sub(&t->excl_asked, 1);
     pthread_cond_broadcast(&t->excl_cond);
+    pthread_mutex_unlock(&t->excl_lock);
+}
+
+void tcg_quiesce(struct tcg_vcpu *self, uint32_t mask)
+{
+    struct tcg_vm *t = self->tcg;
+    pthread_mutex_lock(&t->excl_lock);
+    uint64_t mine = ++t->passing;
+    atomic_fetch_add(&t->excl_asked, 1);
+    count_out(self); /* nobody has to wait for one that waits */
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        if (t->vcpus[i]->counted && mask >> t->vcpus[i]->vcpu->index % 32 & 1) {
+            atomic_store(&t->vcpus[i]->exit_req, 1);
+        }
+    }
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        const struct tcg_vcpu *v = t->vcpus[i];
+        while (v->counted && v->passed < mine && mask >> v->vcpu->index % 32 & 1) {
+            pthread_cond_wait(&t->excl_cond, &t->excl_lock);
+        }
+    }
+    atomic_fetch_sub(&t->excl_asked, 1);
+    count_in(self);
     pthread_mutex_unlock(&t->excl_lock);
 }
 
@@ -458,12 +518,8 @@ static bool serve_requests(struct tcg_vcpu *v)
 {
     struct tcg_vm *t = v->tcg;
     atomic_store(&v->exit_req, 0);
-    pthread_mutex_lock(&t->excl_lock);
-    bool wait = t->excl_active || t->excl_pending;
-    pthread_mutex_unlock(&t->excl_lock);
-    if (wait) {
-        run_end(v);
-        run_begin(v);
+    if (atomic_load(&t->excl_asked)) {
+        stand_aside(v);
     }
     if (atomic_exchange(&v->kicked, false)) {
         v->n_kick++;

@@ -167,9 +167,9 @@ void tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page)
         struct tcg_space *s = v->spaces[n];
         for (unsigned i = 0; s && !s->clean && i < TLB_SIZE; i++) {
             uint64_t tag = atomic_load_explicit(&s->tag[TCG_WRITE][i], memory_order_relaxed);
-            if (!(tag & TLB_INVALID) &&
+            if (!(tag & (TLB_INVALID | TLB_SLOW)) &&
                 s->addend[i] + (tag & ~PAGE_MASK) == (uint64_t)(uintptr_t)host_page) {
-                atomic_store_explicit(&s->tag[TCG_WRITE][i], tag | TLB_SLOW, memory_order_relaxed);
+                atomic_compare_exchange_strong(&s->tag[TCG_WRITE][i], &tag, tag | TLB_SLOW);
             }
         }
     }
@@ -226,6 +226,18 @@ static bool fast_write_ok(struct tcg_vcpu *v, const struct mem_range *r, uint64_
     return !cache_page_has_code(p);
 }
 
+/* A tag for fast stores was written: looks again whether the page may have one. The translator marks the page first and takes
+ * tags away second, so that one of both sees the other. */
+static void recheck_write(struct tcg_vcpu *v, const struct mem_range *r, uint64_t gpa, unsigned i)
+{
+    struct tcg_page *p = cache_page(v->tcg, r, gpa);
+    uint64_t tag = v->space->tag[TCG_WRITE][i];
+    atomic_thread_fence(memory_order_seq_cst);
+    if (p && !(tag & (TLB_INVALID | TLB_SLOW)) && cache_page_has_code(p)) {
+        v->space->tag[TCG_WRITE][i] = tag | TLB_SLOW;
+    }
+}
+
 static void fill(struct tcg_vcpu *v, const struct tcg_walk *w, const struct mem_range *r)
 {
     struct tcg_space *s = v->space;
@@ -240,6 +252,7 @@ static void fill(struct tcg_vcpu *v, const struct tcg_walk *w, const struct mem_
     s->tag[TCG_READ][i] = !(w->prot & TCG_PROT_R) ? UINT64_MAX : page | (r->host ? 0 : TLB_SLOW);
     s->tag[TCG_WRITE][i] = !(w->prot & TCG_PROT_W) ? UINT64_MAX
                                                    : page | (fast_write_ok(v, r, gpa) ? 0 : TLB_SLOW);
+    recheck_write(v, r, gpa, i);
 }
 
 /* Translation of one access within a page: from the TLB or by a walk. Raises. */
@@ -402,6 +415,7 @@ static void stored(struct tcg_vcpu *v, const struct mem_range *r, uint64_t va, u
     if (p && tag == ((va & ~PAGE_MASK) | TLB_SLOW) && !cache_page_has_code(p) &&
         fast_write_ok(v, r, gpa)) {
         v->space->tag[TCG_WRITE][i] = va & ~PAGE_MASK;
+        recheck_write(v, r, gpa, i);
     }
 }
 

@@ -220,9 +220,9 @@ static size_t room_for(const struct ir *ir)
     return 1024 + ir->n_ops * 160ul + ir->n_exits * 96ul + ir->n_vecs * 1536ul;
 }
 
-/* The whole way under the lock, with fewer instructions when something overflows. False: the region must be evicted. */
-static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, unsigned max,
-                  bool may_evict, uint64_t pc)
+/* The instructions as optimised IR, fewer than max when something overflows. Returns how many were asked for in the end. */
+static unsigned make(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, unsigned max,
+                     uint64_t pc)
 {
     for (;; max = max > 1 ? max / 2 : 1) {
         tcg_make_ir(v->tcg->guest, t, max, &b->granules);
@@ -231,10 +231,19 @@ static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, 
         }
         instrument_free(b->note);
         b->note = instrument(v, t, pc, b->gpa);
-        if (t->ir->overflow) {
-            continue;
+        if (!t->ir->overflow) {
+            ir_optimise(t->ir, v->tcg->config.check);
+            return max;
         }
-        ir_optimise(t->ir, v->tcg->config.check);
+    }
+}
+
+/* From the IR to host code, under the lock; anew with fewer instructions when it is too complex. False: the region must be
+ * evicted. */
+static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, unsigned max,
+                  bool may_evict, uint64_t pc)
+{
+    for (;; max = make(v, t, b, max > 1 ? max / 2 : 1, pc)) {
         size_t room = room_for(t->ir);
         if (!cache_reserve(v->tcg, room, may_evict)) {
             return false;
@@ -298,6 +307,16 @@ static void unclaim_pages(struct tcg_vcpu *v, struct pages *pg)
     }
 }
 
+/* Differs from what it was when bytes of the claimed pages may have changed in between. */
+static uint32_t changes(const struct pages *pg)
+{
+    uint32_t sum = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        sum += pg->p[i] ? __atomic_load_n(&pg->p[i]->changes, __ATOMIC_SEQ_CST) : 0;
+    }
+    return sum;
+}
+
 struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f_in)
 {
     struct tcg_vm *tcg = v->tcg;
@@ -313,17 +332,24 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     b->mode = tcg_block_mode(v, &f);
     struct tcg_trans t = { .ir = v->ir, .cpu = v->cpu, .code = v->mode_code, .page = host_page(&f),
                            .page2 = pg.f2 ? host_page(pg.f2) : NULL, .start = start };
-    pthread_mutex_lock(&tcg->lock);
     t.tcg = tcg;
     t.icount = tcg->icount != NULL;
     t.variant_offset = tcg->guest->variant_offset;
     t.generic = !t.variant_offset || cache_count_variants(tcg, b->gpa, b->mode) >= TCG_VARIANTS;
     t.entry_variant = tcg_variant_word(v);
-    if (!build(v, &t, b, max, false, pc)) {
+    /* The longer half goes without the lock. A store that fell into what was read meanwhile had no block to drop: then
+     * once more, with the lock, where such a store waits until it has one. */
+    uint32_t before = changes(&pg);
+    bool observed = tcg_observed(tcg); /* notes are made under the lock */
+    unsigned n = observed ? 0 : make(v, &t, b, max, pc);
+    pthread_mutex_lock(&tcg->lock);
+    n = !observed && changes(&pg) == before ? n : make(v, &t, b, max, pc);
+    if (!build(v, &t, b, n, false, pc)) {
         pthread_mutex_unlock(&tcg->lock);
         tcg_exclusive_begin(v);
         pthread_mutex_lock(&tcg->lock);
-        bool done = build(v, &t, b, max, true, pc);
+        n = make(v, &t, b, max, pc);
+        bool done = build(v, &t, b, n, true, pc);
         (void)done; /* with may_evict there is always room */
         tcg_exclusive_end(v);
     }
