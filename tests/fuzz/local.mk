@@ -57,6 +57,7 @@ EXTRA_DIST += tests/fuzz/driver.c tests/fuzz/libfuzzer.c tests/fuzz/run_fuzz.sh 
 	tests/fuzz/corpus
 
 # An hour, or a slice: make fuzz FUZZ_ARGS='--seed 7 --from 0 --count 100000'
-fuzz: $(fuzz_targets)
+fuzz: all
+	$(MAKE) $(AM_MAKEFLAGS) $(fuzz_targets)
 	$(AM_TESTS_ENVIRONMENT) $(BASH) $(abs_top_srcdir)/tests/fuzz/campaign $(FUZZ_ARGS)
 .PHONY: fuzz
