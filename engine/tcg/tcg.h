@@ -18,9 +18,9 @@ enum tcg_backend {
 /* vm->engine_config; zeroes mean defaults. */
 /* The second tier: hot loops compiled again in the background. */
 enum tcg_tier2 {
-    TCG_TIER2_DEFAULT,
+    TCG_TIER2_DEFAULT, /* loops that live on floating point, where it pays most */
     TCG_TIER2_OFF,
-    TCG_TIER2_ON,
+    TCG_TIER2_ON,      /* all loops */
     TCG_TIER2_FORCE /* every block at once, on the vCPU's thread (tests) */
 };
 

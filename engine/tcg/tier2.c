@@ -21,10 +21,11 @@
 #include <time.h>
 
 #define QUEUE 8
-#define TICK_NS 1000000
-#define SLOW_TICK_NS 8000000 /* when nothing new has become hot for a while */
-#define QUIET_TICKS 200
-#define HOT 4                /* samples */
+#define TICK_NS 2000000
+#define SLOW_TICK_NS 10000000 /* when nothing new has become hot for a while */
+#define QUIET_TICKS 250
+#define MAX_NAPS 8
+#define HOT 3                 /* samples */
 #define MAX_REFUSALS 3
 #define MIN_STAY_NS 40        /* on average, from one entry of a region to the next */
 #define MAX_GAP_NS 20000000   /* between samples, to say anything */
@@ -36,7 +37,7 @@ struct tier2 {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     struct t2_job *queue[QUEUE];
-    unsigned n_queue, quiet;
+    unsigned n_queue, quiet, naps; /* ticks without a new job; ... that found no vCPU running */
     struct t2_work *work;
     /* tcg_vm.lock */
     uint64_t regions, bytes, given_up, late, killed, nanoseconds;
@@ -94,6 +95,7 @@ static bool make_pieces(struct tcg_vm *t, const struct t2_job *job, struct t2_wo
     w->n = job->n;
     w->v = job->v;
     w->n_relocs = 0;
+    w->floats_only = t->config.tier2 == TCG_TIER2_DEFAULT;
     for (unsigned i = 0; i < w->n; i++) {
         const struct t2_piece *p = &job->piece[i];
         uint64_t granules;
@@ -196,7 +198,7 @@ static void compile(struct tcg_vm *t, struct t2_job *job)
     s->nanoseconds += now(CLOCK_THREAD_CPUTIME_ID) - t0;
     for (unsigned i = 0; i < job->n && t->stats.evictions == job->evictions; i++) {
         job->piece[i].block->asked = false;
-        job->piece[i].block->refusals += !ok;
+        job->piece[i].block->refusals = ok ? 0 : MAX_REFUSALS;
     }
     pthread_mutex_unlock(&t->lock);
     log_trace('2', "region of %u pieces at %" PRIx64 "+%x: %s", job->n, job->gpa, (unsigned)job->piece[0].off,
@@ -226,24 +228,39 @@ static bool any_runs(struct tcg_vm *t)
     return any;
 }
 
-/* Waits for work, a tick or the end; lock held. */
-static void wait_some(struct tcg_vm *t, struct tier2 *s)
+/* Long after the last vCPU ran: until one does, or there is work. Lock held. */
+static void sleep_long(struct tcg_vm *t, struct tier2 *s)
 {
-    struct timespec ts;
     atomic_store(&s->idle, true);
     if (!any_runs(t)) {
         pthread_cond_wait(&s->cond, &s->lock);
-        atomic_store(&s->idle, false);
-        return;
     }
     atomic_store(&s->idle, false);
+    s->naps = 0;
+}
+
+/* Waits for work, a tick or the end; lock held. Waking a vCPU shall not wake this thread each time, so it naps first, longer and
+ * longer. */
+static void wait_some(struct tcg_vm *t, struct tier2 *s)
+{
+    struct timespec ts;
+    if (s->naps > MAX_NAPS) {
+        sleep_long(t, s);
+        return;
+    }
     clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_nsec += s->quiet < QUIET_TICKS ? TICK_NS : SLOW_TICK_NS;
+    ts.tv_nsec += s->quiet < QUIET_TICKS && s->naps == 0 ? TICK_NS : SLOW_TICK_NS << (s->naps / 2);
     ts.tv_sec += ts.tv_nsec / 1000000000;
     ts.tv_nsec %= 1000000000;
-    if (pthread_cond_timedwait(&s->cond, &s->lock, &ts) != 0) {
+    if (pthread_cond_timedwait(&s->cond, &s->lock, &ts) == 0) {
+        return;
+    }
+    if (any_runs(t)) {
+        s->naps = 0;
         s->quiet++;
         tick(t);
+    } else {
+        s->naps++;
     }
 }
 
@@ -281,7 +298,7 @@ void tier2_init(struct tcg_vm *t)
 {
     bool able = t->config.backend == TCG_JIT && tcg_host() && tcg_host()->region;
     /* Not with an instruction clock, which counts by blocks. */
-    if (t->config.tier2 == TCG_TIER2_OFF || t->config.tier2 == TCG_TIER2_DEFAULT || t->config.icount || !able) {
+    if (t->config.tier2 == TCG_TIER2_OFF || t->config.icount || !able) {
         return;
     }
     struct tier2 *s = xnew(struct tier2);

@@ -29,7 +29,7 @@ struct t2_work {
     bool entry[T2_PIECES];        /* the first tier may come in here */
     uint8_t weight[T2_PIECES];    /* how hot, compared with each other */
     int8_t target[T2_PIECES][IR_MAX_EXITS]; /* the piece that an exit leads to, or -1 */
-    bool check;
+    bool floats_only;             /* refuse what does not live on floating point */
     /* What the host makes of it. Offsets are from the start of the code, which is position independent but for relocs. */
     struct tcg_block *block;      /* code_size, exits, sites filled */
     uint8_t *code;                /* T2_CODE_AT + T2_CODE bytes */

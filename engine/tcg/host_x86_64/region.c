@@ -299,11 +299,11 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     for (unsigned i = 0; i < w->n; i++) {
         ok &= count_piece(g, w->ir[i], w->weight[i]);
     }
-    if (!ok) {
+    assign(g);
+    if (!ok || (w->floats_only && !g->fp)) {
         free(g);
         return false;
     }
-    assign(g);
     r->live_flags = g->fp;
     r->groups = &g->groups;
     make_exits(w);
