@@ -26,11 +26,12 @@ static int index_of(const struct graph *g, const struct tcg_block *b)
     return -1;
 }
 
+/* Not what somebody looks at (instrument.h): the calls are in the first tier's blocks only. */
 static bool suits(const struct tcg_block *b, const struct tcg_block *hot)
 {
     return !atomic_load(&b->invalid) && !b->tier2 && !b->asked && b->mode == hot->mode &&
            (b->gpa ^ hot->gpa) < 4096 && (b->gpa & ~4095ull) == (hot->gpa & ~4095ull) &&
-           b->gpa_page2 == UINT64_MAX && !b->uses_variant;
+           b->gpa_page2 == UINT64_MAX && !b->uses_variant && !b->note;
 }
 
 /* All that can be reached by links, nearest first, as far as there is room. */
