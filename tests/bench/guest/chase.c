@@ -3,7 +3,7 @@
  * Pointer chasing: one cycle through all nodes of a pool, in random order, each node a line of its
  * own. Arguments: KiB of pool, million steps.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 struct node {
     struct node *next;

@@ -3,7 +3,7 @@
  * Embedded-style integer work: a linked list sorted and searched, 16-bit matrices, a state machine
  * that classifies number text, and a bitwise CRC of everything. Argument: iterations.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 #define NODES 200
 #define SIDE 24

@@ -3,7 +3,7 @@
  * A hash table with open addressing and string keys: insertions, look-ups that hit and miss, and
  * deletions. Arguments: keys, rounds.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 struct slot {
     const char *key;

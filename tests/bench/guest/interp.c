@@ -3,7 +3,7 @@
  * An interpreter's loop: a stack machine that dispatches by computed goto runs a sieve and a
  * recursive Fibonacci. Arguments: sieve size, Fibonacci number.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 enum op {
     PUSH,

@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 #define THREADS 4
 

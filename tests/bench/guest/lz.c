@@ -3,7 +3,7 @@
  * Compression: LZ77 with hash chains over generated text, then the way back. Arguments: KiB of text,
  * rounds.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 #define HASH_BITS 14
 #define WINDOW 32768

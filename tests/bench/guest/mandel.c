@@ -4,7 +4,7 @@
  * whose count depends on rounding may differ from host to host: the checksum is the count of those
  * inside, in steps. Compiled with REAL double or float. Arguments: side, limit.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 #ifndef REAL
 #define REAL double

@@ -6,7 +6,7 @@
  */
 #include <pthread.h>
 
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 #define THREADS_MAX 16
 #define TABLE 4096

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 static volatile uint64_t taken;
 static uint8_t *page;

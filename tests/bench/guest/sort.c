@@ -3,7 +3,7 @@
  * Sorting: the C library's qsort() with a comparison by pointer, a quicksort of our own and a radix
  * sort. Arguments: elements, rounds.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 struct record {
     uint32_t key;

@@ -5,7 +5,7 @@
  */
 #include <math.h>
 
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 static int side;
 

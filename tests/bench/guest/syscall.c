@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 int main(int argc, char **argv)
 {

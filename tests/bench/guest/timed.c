@@ -3,7 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 int main(int argc, char **argv)
 {

@@ -3,8 +3,8 @@
  * AES-128 in counter mode by vector instructions (Zvkned, Zvkb), several blocks a register group;
  * begins with a vector of NIST SP 800-38A, F.5.1. Any VLEN. Arguments: KiB, rounds.
  */
-#include "bench.h"
-#include "vcrypto.h"
+#include "tests/bench/guest/bench.h"
+#include "tests/bench/guest/vcrypto.h"
 
 /*
  * Exclusive-ors `words` words (a multiple of 4) of data with the key stream. a0 words, a1 data, a2

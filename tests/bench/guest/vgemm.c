@@ -3,7 +3,7 @@
  * Vector matrix product, double and single precision, four rows of the result at a time. The numbers
  * are small integers, so that the result is exact. Any VLEN. Arguments: side, rounds.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 void dgemm4(size_t side, const double *a, const double *b, double *c);
 void sgemm4(size_t side, const float *a, const float *b, float *c);

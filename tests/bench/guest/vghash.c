@@ -3,8 +3,8 @@
  * GHASH, the authentication of AES-GCM, by vector instructions (Zvkg); begins with test case 2 of the
  * GCM specification. Arguments: KiB, rounds.
  */
-#include "bench.h"
-#include "vcrypto.h"
+#include "tests/bench/guest/bench.h"
+#include "tests/bench/guest/vcrypto.h"
 
 /* state = ghash(state, key, blocks of data) */
 void ghash(size_t blocks, const void *data, const void *key, void *state);

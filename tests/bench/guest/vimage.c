@@ -4,7 +4,7 @@
  * mask and merge, an exclusive or with a key and a count of set pixels; checked with scalar code. Any
  * VLEN. Arguments: pixels, rounds.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 uint64_t filter(size_t count, const uint8_t *a, const uint8_t *b, uint8_t *out, unsigned weight,
                 unsigned key);

@@ -4,7 +4,7 @@
  * The checksum is the count of those inside in steps. Any VLEN. Arguments: side,
  * limit.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 /* How many of count points from x on, a step apart, stay within the limit of iterations. */
 uint64_t line(size_t count, long limit, double x, double step, double y);

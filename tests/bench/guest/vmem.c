@@ -3,7 +3,7 @@
  * Vector memcpy() and strlen() (by fault-only-first loads), over short and long buffers. Any VLEN.
  * Arguments: KiB of the long buffer, rounds.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 void *vector_copy(void *to, const void *from, size_t size);
 size_t vector_length(const char *text);

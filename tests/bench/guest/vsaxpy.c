@@ -4,7 +4,7 @@
  * numbers are small integers, so that every order of summing gives the same. Any VLEN. Arguments:
  * elements, rounds.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 void saxpy(size_t count, const float *x, float *y, float a);
 void daxpy(size_t count, const double *x, double *y, double a);

@@ -3,8 +3,8 @@
  * SHA-256 and SHA-512 by vector instructions (Zvknhb, Zvkb); begins with the examples "abc" of FIPS
  * 180-4. Any VLEN. Arguments: KiB, rounds.
  */
-#include "bench.h"
-#include "vcrypto.h"
+#include "tests/bench/guest/bench.h"
+#include "tests/bench/guest/vcrypto.h"
 
 /* a0 blocks, a1 data, a2 state as {f, e, b, a} {h, g, d, c}, a3 round constants. */
 void sha256_blocks(size_t blocks, const void *data, uint32_t *state, const uint32_t *constants);
