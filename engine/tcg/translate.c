@@ -119,7 +119,8 @@ uint32_t tcg_variant(struct tcg_trans *t)
     t->variant = t->generic ? TCG_VARIANT_UNKNOWN : t->entry_variant;
     if (!t->generic) {
         ir_ref word = ir_ldenv(t->ir, t->variant_offset, MO_32);
-        ir_brcond(t->ir, IR_NE, 32, word, ir_const(t->ir, t->variant), direct(t, t->off, IR_HINT_GUARD));
+        ir_brcond(t->ir, IR_NE, 32, word, ir_const(t->ir, t->variant),
+                  direct(t, t->off, IR_HINT_GUARD));
         if (t->icount) {
             icount_restart(t);
         }
@@ -133,7 +134,8 @@ void tcg_variant_set(struct tcg_trans *t, uint32_t value)
     t->variant = value;
 }
 
-void tcg_make_ir(const struct tcg_guest *g, struct tcg_trans *t, unsigned max, uint64_t *granules)
+void tcg_make_ir(const struct tcg_guest *g, struct tcg_trans *t, unsigned max,
+                 uint64_t *granules)
 {
     int32_t off = t->start;
     ir_start(t->ir, g->globals, g->n_globals, g->pc_offset);
@@ -217,7 +219,8 @@ static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, size_t room)
 
 static size_t room_for(const struct ir *ir)
 {
-    return 1024 + ir->n_ops * 160ul + ir->n_exits * 96ul + ir->n_vecs * 1536ul;
+    return 1024 + ir->n_ops * 160ul + ir->n_exits * 96ul + ir->n_vecs * 1536ul +
+           (ir->n_vecs ? 8192u : 0u);
 }
 
 /* The instructions as optimised IR, fewer than max when something overflows. Returns how many were asked for in the end. */
@@ -244,7 +247,8 @@ static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, 
                   bool may_evict, uint64_t pc)
 {
     for (;; max = make(v, t, b, max > 1 ? max / 2 : 1, pc)) {
-        size_t room = room_for(t->ir);
+        size_t room = room_for(t->ir), most = v->tcg->region_size - v->tcg->reserved;
+        room = room < most ? room : most; /* what does not fit is cut in half */
         if (!cache_reserve(v->tcg, room, may_evict)) {
             return false;
         }
@@ -276,8 +280,8 @@ static const uint8_t *host_page(const struct tcg_fetch *f)
     return f->range->host + (f->gpa - f->range->base);
 }
 
-static void claim_pages(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f, bool near_end,
-                        struct pages *pg)
+static void claim_pages(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f,
+                        bool near_end, struct pages *pg)
 {
     memset(pg, 0, sizeof(*pg));
     pg->p[0] = cache_page(v->tcg, f->range, f->gpa);
@@ -330,8 +334,12 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     b->gpa = f.gpa | (uint64_t)start;
     b->gpa_page2 = UINT64_MAX;
     b->mode = tcg_block_mode(v, &f);
-    struct tcg_trans t = { .ir = v->ir, .cpu = v->cpu, .code = v->mode_code, .page = host_page(&f),
-                           .page2 = pg.f2 ? host_page(pg.f2) : NULL, .start = start };
+    struct tcg_trans t = { .ir = v->ir,
+                           .cpu = v->cpu,
+                           .code = v->mode_code,
+                           .page = host_page(&f),
+                           .page2 = pg.f2 ? host_page(pg.f2) : NULL,
+                           .start = start };
     t.tcg = tcg;
     t.icount = tcg->icount != NULL;
     t.variant_offset = tcg->guest->variant_offset;
