@@ -16,17 +16,23 @@ uint64_t v_run_group(struct v_args *v)
 {
     unsigned log2 = v->op->param & 15;
     size_t n = (size_t)1 << log2, bytes = n << v->sew;
-    struct v_ctx x = { .c = v->c };
+    bool apart = v->op->shape.flags & (V_APART | V_APART2);
+    v_kernel kernel = v->op->k[v->sew];
+    struct v_ctx x;
 
-    if ((v->vl | v->vstart) % n || riscv_vlmax(v->c->vtype, v->c->vlenb) < n) {
+    x.c = v->c; /* all that these kernels may look at */
+    if (((v->vl | v->vstart) & (n - 1)) || riscv_vlmax(v->c->vtype, v->c->vlenb) < n) {
         tcg_raise(v->c, RISCV_CAUSE_ILLEGAL, v->insn);
     }
     for (size_t i = v->vstart; i < v->vl; i += n) {
         size_t at = i << v->sew;
         const uint8_t *a = v->op->param & V_GROUP0 ? v->s2 : v->s2 + at;
         _Alignas(16) uint8_t key[64];
-        memcpy(key, a, bytes); /* vd may be the same group */
-        v->op->k[v->sew](v->d + at, key, v->s1 + at, v_vs1(v->insn), &x);
+        if (!apart) { /* vd may be the same group */
+            memcpy(key, a, bytes);
+            a = key;
+        }
+        kernel(v->d + at, a, v->s1 + at, v_vs1(v->insn), &x);
     }
     return 0;
 }
@@ -298,7 +304,8 @@ static bool multiply_words(uint64_t z[2], const uint64_t s[2], const uint64_t h[
 
 static void multiply(v_u64 *d, const v_u64 y[2], const v_u64 h_in[2])
 {
-    uint64_t s[2] = { brev8(y[0]), brev8(y[1]) }, h[2] = { brev8(h_in[0]), brev8(h_in[1]) }, z[2];
+    uint64_t s[2] = { brev8(y[0]), brev8(y[1]) }, h[2] = { brev8(h_in[0]), brev8(h_in[1]) },
+             z[2];
 
     if (!multiply_words(z, s, h)) {
         unsigned __int128 power = (unsigned __int128)h[1] << 64 | h[0], sum = 0;
