@@ -913,6 +913,41 @@ START_TEST(without_vectors_the_helpers_run)
 }
 END_TEST
 
+/* More host code than a region of the cache holds: the block is cut. */
+START_TEST(a_block_of_large_operations_fits_a_small_cache)
+{
+    struct err e = ERR_INIT;
+    uint32_t code[61];
+    uint64_t seed = 77;
+    state = test_seed();
+    loop = loop_new(&e);
+    make(&jit, TCG_JIT, 0);
+    make(&oracle, TCG_INTERP, 0);
+    vl_max = 16;
+    for (unsigned i = 0; i < OPS; i++) {
+        make_hint(&table[i], i % 2 ? IR_VEC_fmacc : IR_VEC_macc);
+        table[i].sew = 3;
+        table[i].n = 64; /* 512 bytes */
+        table[i].flags = IR_VEC_MASKED | IR_VEC_VL;
+    }
+    for (unsigned i = 0; i < 60; i++) {
+        code[i] = 0x0bu | i % OPS << 20;
+    }
+    code[60] = WFI;
+    for (unsigned round = 0; round < 20; round++) {
+        go(&jit, code, 61, seed);
+        go(&oracle, code, 61, seed);
+        ck_assert(!memcmp(jit.cpu->v, oracle.cpu->v, FILE_SIZE));
+        ck_assert_uint_eq(jit.cpu->fflags, oracle.cpu->fflags);
+    }
+    vm_free(jit.vm);
+    vm_free(oracle.vm);
+    mem_free(jit.ram);
+    mem_free(oracle.ram);
+    loop_free(loop);
+}
+END_TEST
+
 static Suite *suite_hints(void)
 {
     Suite *s = suite_create("vector hints");
@@ -921,6 +956,7 @@ static Suite *suite_hints(void)
     tcase_add_test(c, the_host_code_agrees_with_the_definition);
     tcase_add_test(c, without_avx512_it_agrees_too);
     tcase_add_test(c, without_vectors_the_helpers_run);
+    tcase_add_test(c, a_block_of_large_operations_fits_a_small_cache);
     suite_add_tcase(s, c);
     return s;
 }
