@@ -234,7 +234,7 @@ START_TEST(codec_patch_refuses_what_does_not_fit)
     patch("{\"disks\":[{}]}", -1,
           "set.disks[0].file: missing, expected an absolute path of at most 4095 bytes");
     patch("{\"tcg\":{\"cache_size\":1}}", -1,
-          "set.tcg.cache_size: expected a number of bytes from 1048576 to 4294967296, got 1");
+          "set.tcg.cache_size: expected a number of bytes from 1048576 to 1073741824, got 1");
     patch("5", -1, "set: expected an object (VmPatch), got 5");
 }
 END_TEST
