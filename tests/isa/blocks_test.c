@@ -173,10 +173,11 @@ static bool is_amo(const struct isa_insn *insn)
 /* What takes control elsewhere is placed by hand; what would end nearly every program is rare. */
 static bool accept(void *opaque, const struct isa_insn *insn)
 {
-    static const char *const never[] = { "jal",    "jalr",      "c.j", "c.jal",      "c.jr",
-                                         "c.jalr", "beq",       "bne", "blt",        "bge",
-                                         "bltu",   "bgeu",      "wfi", "c.addi16sp", "c.beqz",
-                                         "c.bnez", "sfence.vma" };
+    static const char *const never[] = {
+        "jal",    "jalr",   "c.j",        "c.jal",    "c.jr",    "c.jalr", "beq",
+        "bne",    "blt",    "bge",        "bltu",     "bgeu",    "wfi",    "c.addi16sp",
+        "c.beqz", "c.bnez", "sfence.vma", "amocas.d", "amocas.q" /* they write two registers */
+    };
     static const char *const rare[] = { "ecall", "ebreak", "c.ebreak", "mret", "sret" };
     unsigned i;
 
