@@ -48,7 +48,8 @@ static const char full_config[] =
     "\xc3\xa4.raw\",\"format\":\"raw\",\"readonly\":true},"
     "{\"file\":\"/"
     "e\",\"format\":\"raw\",\"readonly\":false}],\"rng\":false,\"console\":\"virtio\","
-    "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\"}}";
+    "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\",\"tier2\":\"auto\",\"coverage\":false,"
+    "\"plugins\":[]}}";
 
 START_TEST(codec_round_trip_is_the_identity)
 {
