@@ -49,9 +49,9 @@ static void add_cpu(struct tree *t, unsigned i)
 {
     const struct riscv_cpu *cpu = t->b->vm->vcpus[i]->cpu;
     struct fdt *f = t->f;
-    char isa[RISCV_ISA_MAX];
+    char isa[RISCV_ISA_SHORT_MAX + 1];
 
-    riscv_isa_string(cpu, isa, sizeof(isa));
+    riscv_isa_format_short(&cpu->features, cpu->xlen, isa, sizeof(isa));
     fdt_node_begin(f, "cpu@%x", i);
     fdt_u32(f, "phandle", t->cpu[i]);
     fdt_str(f, "device_type", "cpu");

@@ -132,7 +132,5 @@ void riscv_time_set_offset(struct vm *vm, uint64_t ticks);
 /* New stimecmp value or new menvcfg.STCE: arms the timer, updates STIP. Owner thread, or
  * main thread with the vCPU paused. */
 void riscv_stimecmp_changed(struct riscv_cpu *c);
-/* "rv64imafdc_zicsr_..." for the device tree and for people. */
-void riscv_isa_string(const struct riscv_cpu *c, char *out, size_t n);
 
 #endif

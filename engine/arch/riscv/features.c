@@ -20,6 +20,7 @@ enum { U20 = 1, U22 = 2, U23 = 4, S20 = 8, S22 = 16, S23 = 32 };
 #define BY_NAME RISCV_EXT_BY_NAME
 #define DERIVED RISCV_EXT_DERIVED
 #define GROUP RISCV_EXT_GROUP
+#define MARK RISCV_EXT_MARK
 
 const struct riscv_ext riscv_exts[RISCV_EXT_COUNT] = {
 #define EXT(id, name, xlens, flags, profiles, needs, doc)                                      \
@@ -326,17 +327,29 @@ uint64_t riscv_misa(const struct riscv_features *f, unsigned xlen)
     return misa;
 }
 
-void riscv_isa_format(const struct riscv_features *f, unsigned xlen, char *out, size_t n)
+/* Without the rows that have one of the flags `without`. */
+static void isa_string(const struct riscv_features *f, unsigned xlen, unsigned without, char *out,
+                       size_t n)
 {
     AUTO_BUF b = BUF_INIT;
     buf_printf(&b, "rv%u", xlen);
     for (unsigned i = 0; i < RISCV_EXT_COUNT; i++) {
         const struct riscv_ext *x = &riscv_exts[i];
-        if ((x->flags & ISA) && RISCV_HAS(*f, i)) {
+        if ((x->flags & ISA) && !(x->flags & without) && RISCV_HAS(*f, i)) {
             buf_printf(&b, "%s%s", x->name[1] ? "_" : "", x->name);
         }
     }
     str_copy(out, n, b.data);
+}
+
+void riscv_isa_format(const struct riscv_features *f, unsigned xlen, char *out, size_t n)
+{
+    isa_string(f, xlen, 0, out, n);
+}
+
+void riscv_isa_format_short(const struct riscv_features *f, unsigned xlen, char *out, size_t n)
+{
+    isa_string(f, xlen, RISCV_EXT_MARK, out, n);
 }
 
 size_t riscv_isa_list(const struct riscv_features *f, char *out, size_t n)

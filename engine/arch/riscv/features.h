@@ -50,6 +50,7 @@ enum {
     RISCV_EXT_BY_NAME = 8,  /* offered, but not part of "max" */
     RISCV_EXT_DERIVED = 16, /* not switched: on when all that it needs is on */
     RISCV_EXT_GROUP = 32,   /* switches what it needs, and is on when all of that is */
+    RISCV_EXT_MARK = 64,    /* adds nothing of its own: left out of short ISA strings */
 };
 
 struct riscv_ext {
@@ -84,7 +85,11 @@ uint64_t riscv_misa(const struct riscv_features *f, unsigned xlen);
 enum { RISCV_ISA_MAX = 2048 };
 /* The ISA string; always terminated, cut when n is too small (RISCV_ISA_MAX is enough). */
 void riscv_isa_format(const struct riscv_features *f, unsigned xlen, char *out, size_t n);
-/* The same names one after the other, each terminated, as a list of strings in the device tree
+/* The same without the names that add nothing, for the old property riscv,isa: firmware keeps it
+ * in small buffers (U-Boot 2023.01 refuses to start with 512 bytes or more). */
+enum { RISCV_ISA_SHORT_MAX = 511 };
+void riscv_isa_format_short(const struct riscv_features *f, unsigned xlen, char *out, size_t n);
+/* The same names as in riscv_isa_format() one after the other, each terminated, as a list of strings in the device tree
  * (riscv,isa-extensions). Returns the bytes used; RISCV_ISA_MAX is enough, what does not fit is
  * left out. */
 size_t riscv_isa_list(const struct riscv_features *f, char *out, size_t n);

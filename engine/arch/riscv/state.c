@@ -277,12 +277,6 @@ static void cpu_boot(struct vcpu *v, uint64_t pc, uint64_t arg0, uint64_t arg1, 
         }
     }
 }
-
-void riscv_isa_string(const struct riscv_cpu *c, char *out, size_t n)
-{
-    riscv_isa_format(&c->features, c->xlen, out, n);
-}
-
 const struct arch_ops riscv64_arch = {
     .name = "riscv64",
     .cpu_size = sizeof(struct riscv_cpu),
