@@ -12,4 +12,5 @@ libarch_a_SOURCES = \
 	engine/arch/riscv/gdb.h \
 	engine/arch/riscv/pmu.c \
 	engine/arch/riscv/pmu.h \
-	engine/arch/riscv/state.c
+	engine/arch/riscv/state.c \
+	engine/arch/riscv/vector.h
