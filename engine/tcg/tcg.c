@@ -40,6 +40,7 @@ static void count_in(struct tcg_vcpu *v)
     }
     t->running++;
     v->counted = true;
+    v->passed = t->passing; /* it was out: tcg_quiesce() need not wait for it, and did not ask it */
 }
 
 static void count_out(struct tcg_vcpu *v)
