@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For the guest: three processes that keep different vector registers, vtype, vl and vcsr over a busy loop, in
- * which the kernel takes the CPU from them. Prints VECTOR-SWITCH ok and how often it did, or what went wrong.
+ * For the guest: processes that keep different vector registers, vtype, vl and vcsr over a busy loop, in which
+ * the kernel takes the CPU from them. Each goes on until it has happened to all. Prints VECTOR-SWITCH ok, or what
+ * went wrong.
  */
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PROCESSES 3
-#define ROUNDS 60
+#define PROCESSES 6
+#define SWITCHES 3 /* of each process, not by its own wish */
+#define ROUNDS_MAX 20000
 #define SPIN 3000000
 #define SIZE (32 * 128)
 
@@ -60,42 +64,63 @@ static void hold(const uint8_t *in, uint8_t *out, const struct config *c, struct
                      : "memory");
 }
 
-static int process(unsigned n)
+/* Whether every process was switched from often enough; tells the others that this one was. */
+static int switched(atomic_uint *done, int *told)
 {
-    static const struct config configs[PROCESSES] = { { 0xc0, 5, 1 }, { 0x12, 7, 4 }, { 0xd9, 3, 7 } };
-    static uint8_t in[SIZE], out[SIZE];
-    unsigned long bytes = register_bytes();
     struct rusage use;
 
+    getrusage(RUSAGE_SELF, &use);
+    if (!*told && use.ru_nivcsw >= SWITCHES) {
+        *told = 1;
+        atomic_fetch_add(done, 1);
+    }
+    return atomic_load(done) == PROCESSES;
+}
+
+static int process(unsigned n, atomic_uint *done)
+{
+    static const struct config configs[3] = { { 0xc0, 5, 1 }, { 0x12, 7, 4 }, { 0xd9, 3, 7 } };
+    static uint8_t in[SIZE], out[SIZE];
+    const struct config *want = &configs[n % 3];
+    unsigned long bytes = register_bytes();
+    int told = 0;
+
     srandom(n + 1);
-    for (unsigned round = 0; round < ROUNDS; round++) {
+    for (unsigned round = 0; round < ROUNDS_MAX; round++) {
         struct config seen = { 0 };
 
         for (unsigned i = 0; i < SIZE; i++) {
             in[i] = (uint8_t)random();
         }
-        hold(in, out, &configs[n], &seen, 8 * bytes);
-        if (memcmp(in, out, 32 * bytes) != 0 || memcmp(&seen, &configs[n], sizeof(seen)) != 0) {
+        hold(in, out, want, &seen, 8 * bytes);
+        if (memcmp(in, out, 32 * bytes) != 0 || memcmp(&seen, want, sizeof(seen)) != 0) {
             printf("VECTOR-SWITCH process %u round %u: vl %lu vtype %lx vcsr %lx\n", n, round, seen.avl,
                    seen.vtype, seen.vcsr);
             return 1;
         }
+        if (switched(done, &told)) {
+            return 0;
+        }
     }
-    getrusage(RUSAGE_SELF, &use);
-    return use.ru_nivcsw < 3 ? 2 : 0;
+    return 2;
 }
 
 int main(void)
 {
+    atomic_uint *done = mmap(NULL, sizeof(*done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int status, bad = 0;
 
+    if (done == MAP_FAILED) {
+        perror("mmap");
+        return 1;
+    }
     if (!(getauxval(AT_HWCAP) >> ('v' - 'a') & 1)) {
         puts("VECTOR-SWITCH no vectors");
         return 1;
     }
     for (unsigned n = 0; n < PROCESSES; n++) {
         if (fork() == 0) {
-            exit(process(n));
+            exit(process(n, done));
         }
     }
     while (wait(&status) > 0) {

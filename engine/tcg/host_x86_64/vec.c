@@ -490,7 +490,6 @@ bool gen_vec(struct ra *r, const struct ir_op *op)
     const struct ir_vec *h = ir_vec_of(r->ir, op);
     const uint32_t features = r->vs.features;
     if (!(features & HOST_AVX2) ||
-        (h->op == IR_VEC_id && h->sew == 0 && h->n > 256) || /* bytes that wrap: by the helper */
         !(op->aux & (IR_CALL_PURE | IR_CALL_NO_GLOBALS | IR_CALL_READS)) ||
         r->vs.n_slow == IR_MAX_VECS) {
         return false;

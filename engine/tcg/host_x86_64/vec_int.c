@@ -275,8 +275,9 @@ static bool number(struct vec *x)
         struct vx e = v_enc(x, h->sew ? B38(code[h->sew]) : VX(1, 2, 1, 0x6f), x->chunk);
         vx_rip(x->a, e, d, 0, x->r->th->vec_numbers, 0);
         if (i) {
+            uint64_t first = i * elems & (h->sew ? UINT64_MAX : 0xff); /* a byte wraps: no carry */
             v_op(x, simple[IR_VEC_add].code[h->sew], x->chunk, d, d,
-                 v_const(x, i * elems * ones[h->sew]));
+                 v_const(x, first * ones[h->sew]));
         }
         finish(x, d, i, 0);
     }
