@@ -306,11 +306,39 @@ static int parse_short(struct parser *p, const char *word)
     return rc;
 }
 
+/* The first word of verbs of two words, with no second that fits: names them. -1: it is none. */
+static int family_help(struct parser *p, const char *word)
+{
+    AUTO_BUF names = BUF_INIT;
+    size_t n = strlen(word);
+
+    for (size_t i = 0; i < cli_n_verbs; i++) {
+        const char *name = cli_verbs[i].name;
+        if (strncmp(name, word, n) == 0 && name[n] == ' ') {
+            buf_printf(&names, "%s'%s'", names.len ? ", " : "", name);
+        }
+    }
+    if (!names.len) {
+        return -1;
+    }
+    usage_error(p, "'%s' needs a second word: %s", word, names.data);
+    return 0;
+}
+
 /* --- arguments ---------------------------------------------------------------------------- */
 
+/* A verb of two words ("cert issue") goes before one of the first word alone. */
 static int parse_verb(struct parser *p, const char *word)
 {
-    p->in->verb = cli_verb_find(word);
+    if (p->at + 1 < p->argc) {
+        AUTO_FREE char *two = xasprintf("%s %s", word, p->argv[p->at + 1]);
+        p->in->verb = cli_verb_find(two);
+        p->at += p->in->verb != NULL;
+    }
+    p->in->verb = p->in->verb ? p->in->verb : cli_verb_find(word);
+    if (!p->in->verb && family_help(p, word) == 0) {
+        return CLI_USAGE;
+    }
     if (!p->in->verb) {
         const char *near = api_nearest(word, verb_name, cli_verbs, cli_n_verbs);
         return near ? usage_error(p, "no verb '%s'; did you mean '%s'?", word, near)

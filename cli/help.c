@@ -117,10 +117,12 @@ void cli_help_overview(FILE *f)
 int cli_verb_help(struct cli *c, struct cli_input *in)
 {
     const char *name = cli_own(in, "VERB");
-    const struct cli_verb *v = name ? cli_verb_find(name) : NULL;
+    const char *second = cli_own(in, "WORD");
+    AUTO_FREE char *two = name && second ? xasprintf("%s %s", name, second) : NULL;
+    const struct cli_verb *v = name ? cli_verb_find(two ? two : name) : NULL;
 
     if (name && !v) {
-        return cli_fail(c, CLI_USAGE, "'vmctl help' lists the verbs", "no verb '%s'", name);
+        return cli_fail(c, CLI_USAGE, "'vmctl help' lists the verbs", "no verb '%s'", two ? two : name);
     }
     if (v) {
         cli_help_verb(v, stdout);

@@ -323,6 +323,7 @@ struct json_object *vm_info(struct vm *vm, bool config, bool stats)
         .pid = live ? run_pid(vm->run) : 0,
         .has_pid = live && run_pid(vm->run) > 0,
         .transient = vm->transient,
+        .project = vm->config.project,
         .exit = live ? NULL : vm->exit,
         .config = config ? &vm->config : NULL,
         .stats = has ? &figures : NULL,

@@ -221,9 +221,20 @@ enum api_role {
     API_ROLE_ADMIN,    /* the daemon itself */
 };
 
+/* Where the caller must hold the role. */
+enum api_scope {
+    API_SCOPE_HOST,    /* on the whole host */
+    API_SCOPE_ANY,     /* in any project: the answer is cut to what the caller may see */
+    API_SCOPE_VM,      /* in the project of the VM 'vm' */
+    API_SCOPE_CONFIG,  /* in the project of the definition 'config' */
+    API_SCOPE_JOB,     /* in the project of the job's VM */
+    API_SCOPE_PROJECT, /* in the project 'project' */
+};
+
 struct api_method {
     const char *name, *family, *doc, *since;
     enum api_role role; /* least role that may call it */
+    enum api_scope scope;
     bool mutating;      /* takes an idempotency key */
     bool job;           /* answers with a job */
     bool internal;      /* between vmd and vmd-emu only */
@@ -290,7 +301,7 @@ def methods_c(schema):
             f"const struct api_method api_method_{tail} = {{\n"
             f"    .name = {cstr(name)},\n    .family = {cstr(m.family)},\n"
             f"    .doc = {cstr(m.doc)},\n    .since = {cstr(m.since)},\n"
-            f"    .role = API_ROLE_{m.role.upper()},\n    .mutating = {str(m.mutating).lower()},\n"
+            f"    .role = API_ROLE_{m.role.upper()},\n    .scope = API_SCOPE_{m.scope.upper()},\n    .mutating = {str(m.mutating).lower()},\n"
             f"    .job = {str(m.job).lower()},\n    .internal = {str(m.internal).lower()},\n"
             f"    .in = &{m.in_type.c.replace('api_', 'api_type_', 1)},\n"
             f"    .out = &{m.out_type.c.replace('api_', 'api_type_', 1)},\n}};\n"

@@ -128,7 +128,7 @@ def arg_c(a):
 
 
 def verb_c(v):
-    c = v.name.replace("-", "_")
+    c = v.name.replace("-", "_").replace(" ", "_")
     out, fields = "", []
     columns = [f"{cstr(t)}, {cstr(m)}, {cstr(s[0] if s else None)}"
                for t, m, *s in v.raw.get("columns", [])]
@@ -216,8 +216,16 @@ _vmctl_files() {
     done < <(compgen "$1" -- "$2")
 }
 
+# Second words of verbs that have two.
+_vmctl_seconds() {
+    case $1 in
+@SECONDS@
+    *) seconds='' ;;
+    esac
+}
+
 _vmctl() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev='' verb='' i
+    local cur=${COMP_WORDS[COMP_CWORD]} prev='' verb='' seconds='' i
     ((COMP_CWORD > 0)) && prev=${COMP_WORDS[COMP_CWORD - 1]}
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
@@ -225,6 +233,13 @@ _vmctl() {
         -*) ;;
         *)
             verb=${COMP_WORDS[i]}
+            _vmctl_seconds "$verb"
+            if ((i + 1 < COMP_CWORD)) && [[ " $seconds " == *" ${COMP_WORDS[i + 1]} "* ]]; then
+                verb+=" ${COMP_WORDS[i + 1]}"
+            elif ((i + 1 == COMP_CWORD)) && [[ -n $seconds && $cur != -* ]]; then
+                _vmctl_words "$seconds" "$cur"
+                return
+            fi
             break
             ;;
         esac
@@ -281,13 +296,24 @@ def value_words(o, all_verbs):
     return None
 
 
+def quoted(name):
+    """A verb as a pattern of bash."""
+    return f"'{name}'" if " " in name else name
+
+
 def bash(schema):
     all_verbs = verbs(schema)
-    names = " ".join(n for v in all_verbs for n in [v.name, *v.aliases])
+    words = list(dict.fromkeys(n.split(" ")[0] for v in all_verbs for n in [v.name, *v.aliases]))
+    names = " ".join(words)
+    seconds = ""
+    for w in words:
+        two = [v.name.split(" ")[1] for v in all_verbs if v.name.startswith(w + " ")]
+        if two:
+            seconds += f"    {w}) seconds='{' '.join(two)}' ;;\n"
     globals_ = " ".join("--" + g["name"] for g in schema.cli["globals"])
     values, options, args = "", "", ""
     for v in all_verbs:
-        pattern = " | ".join([v.name, *v.aliases])
+        pattern = " | ".join(quoted(n) for n in [v.name, *v.aliases])
         words = []
         for o in v.options:
             words.append("--" + o.name)
@@ -298,7 +324,7 @@ def bash(schema):
                 continue
             call = {"words": f"_vmctl_words '{use[1]}' \"$cur\"", "files": f"_vmctl_files {use[1]} \"$cur\"",
                     "names": f"_vmctl_words \"$(_vmctl_names {use[1]})\" \"$cur\""}[use[0]]
-            both = " | ".join(f"{n}:--{o.name}" for n in [v.name, *v.aliases])
+            both = " | ".join(f"{quoted(n)}:--{o.name}" for n in [v.name, *v.aliases])
             values += f"    {both})\n        {call}\n        return\n        ;;\n"
         options += f"        {pattern}) _vmctl_words '{' '.join(words)} {globals_}' \"$cur\" ;;\n"
         kinds = [a["complete"] for a in v.args if a.get("complete")]
@@ -307,7 +333,7 @@ def bash(schema):
                 n for n, m in sorted(schema.methods.items()) if not m.internal) + "'"}
             what = text.get(kinds[0], f"\"$(_vmctl_names {kinds[0]})\"")
             args += f"    {pattern}) _vmctl_words {what} \"$cur\" ;;\n"
-    out = BASH.replace("@VERBS@", names).replace("@GLOBALS@", globals_)
+    out = BASH.replace("@SECONDS@\n", seconds).replace("@VERBS@", names).replace("@GLOBALS@", globals_)
     return (out.replace("@VALUES@", values.rstrip("\n")).replace("@OPTIONS@", options.rstrip("\n"))
             .replace("@ARGS@", args.rstrip("\n")))
 
@@ -365,7 +391,7 @@ def reference(schema):
     all_verbs = verbs(schema)
     for v in all_verbs:
         calls = [v.method.name] if v.method else v.raw.get("methods", [])
-        out += f"| [`{v.name}`](#{v.name}) | {v.summary} | {', '.join(f'`{c}`' for c in calls)} |\n"
+        out += f"| [`{v.name}`](#{v.name.replace(' ', '-')}) | {v.summary} | {', '.join(f'`{c}`' for c in calls)} |\n"
     out += "\n## Options of every verb\n\n" + options_md(
         [Option(g["name"], g["doc"], g.get("letter", ""), g.get("metavar", "")) for g in schema.cli["globals"]])
     for v in all_verbs:

@@ -8,6 +8,11 @@ ROLE_DOC = {"viewer": "looks", "operator": "runs and changes VMs", "owner": "als
             "admin": "also ends the daemon"}
 
 
+SCOPE_DOC = {"host": "on the host", "any": "in any project", "vm": "in the VM's project",
+             "config": "in the definition's project", "job": "in the project of the job's VM",
+             "project": "in that project"}
+
+
 def type_md(m):
     text = m.spelled()
     if m.type:
@@ -43,7 +48,7 @@ def side_md(title, t):
 
 
 def method_md(m):
-    out = f"\n### {m.name}\n\n{m.doc}\n\nRole {m.role}"
+    out = f"\n### {m.name}\n\n{m.doc}\n\nRole {m.role} {SCOPE_DOC[m.scope]}"
     out += ", takes an idempotency key" if m.mutating else ""
     out += ", answers with a job" if m.job else ""
     out += f". Since {m.since}.\n\n" + side_md("Parameters", m.in_type) + "\n" + side_md("Result", m.out_type)
@@ -62,6 +67,12 @@ def api_md(schema):
             "same key and the same parameters is answered with the first answer and changes nothing.\n\n"
             "An error is `{\"code\", \"message\", \"data\": {\"error\", \"object\", \"remedy\"}}`.\n\n")
     out += "## Roles\n\n| role | may |\n|---|---|\n" + "".join(f"| {r} | {ROLE_DOC[r]} |\n" for r in ROLES)
+    out += ("\nA role is held in a project, or on the host, that is in every project. A method asks for its role where the\n"
+            "table below says; one that names no object asks for it on the host.\n\n## Who may call what\n\n"
+            "| method | role | where |\n|---|---|---|\n")
+    for m in schema.methods.values():
+        if not m.internal:
+            out += f"| [`{m.name}`](#{m.name.replace('.', '')}) | {m.role} | {SCOPE_DOC[m.scope]} |\n"
     out += "\n## Errors\n\n| error | code | meaning |\n|---|---|---|\n"
     for name, e in schema.errors.items():
         out += f"| `{name}` | {e['code']} | {e['doc']} |\n"
@@ -143,7 +154,7 @@ def openrpc(schema):
                   else type_schema(m.out_type))
         methods.append({
             "name": m.name, "summary": m.doc, "paramStructure": "by-name", "params": params,
-            "result": {"name": "result", "schema": result}, "x-role": m.role, "x-since": m.since,
+            "result": {"name": "result", "schema": result}, "x-role": m.role, "x-scope": m.scope, "x-since": m.since,
             "x-job": m.job, "tags": [{"name": m.family}],
             "errors": [{"code": schema.errors[e]["code"], "message": schema.errors[e]["doc"]} for e in m.errors],
         })

@@ -9,6 +9,9 @@ import pathlib
 import re
 
 ROLES = ["viewer", "operator", "owner", "admin"]
+# Where a role must be held: on the whole host, in any project, in that of the VM, definition, job or
+# project that the parameters name.
+SCOPES = ["host", "any", "vm", "config", "job", "project"]
 # Name in the schema: (codec kind, check, maximum length)
 STRINGS = {
     "string": ("API_TEXT", 65536),
@@ -23,7 +26,7 @@ MEMBER_KEYS = {
     "type", "doc", "required", "default", "min", "max", "multiple", "unit", "words", "max_items",
     "bare", "cli",
 }
-METHOD_KEYS = {"since", "role", "mutating", "job", "doc", "in", "out", "errors", "cli"}
+METHOD_KEYS = {"since", "role", "scope", "mutating", "job", "doc", "in", "out", "errors", "cli"}
 CLI_KEYS = {
     "verb", "group", "summary", "args", "spread", "unset", "file", "rows", "columns", "quiet",
     "done", "examples", "aliases", "options", "doc", "handler", "line", "hide", "method", "methods",
@@ -129,6 +132,23 @@ class Method:
         if self.cli and set(self.cli) - CLI_KEYS:
             raise SchemaError(f"{name}: unknown cli key {sorted(set(self.cli) - CLI_KEYS)}")
         self.in_type = self.out_type = None
+        if raw.get("scope", "any") not in SCOPES:
+            raise SchemaError(f"{name}: no such scope {raw['scope']!r}")
+
+    @property
+    def scope(self):
+        """Where the caller needs the role: said, or told from what the parameters name. Nothing
+        said and nothing named means the whole host, so that a new method is closed by default."""
+        named = {m.name: m for m in self.in_type.members}
+        if "scope" in self.raw:
+            return self.raw["scope"]
+        if "vm" in named and named["vm"].required:
+            return "vm"
+        if "config" in named and named["config"].base == "VmConfig":
+            return "config"
+        if "job" in named and named["job"].required:
+            return "job"
+        return "host"
 
 
 class Schema:
