@@ -72,7 +72,7 @@ def api_md(schema):
             "| method | role | where |\n|---|---|---|\n")
     for m in schema.methods.values():
         if not m.internal:
-            out += f"| [`{m.name}`](#{m.name.replace('.', '')}) | {m.role} | {SCOPE_DOC[m.scope]} |\n"
+            out += f"| `{m.name}` | {m.role} | {SCOPE_DOC[m.scope]} |\n"
     out += "\n## Errors\n\n| error | code | meaning |\n|---|---|---|\n"
     for name, e in schema.errors.items():
         out += f"| `{name}` | {e['code']} | {e['doc']} |\n"
