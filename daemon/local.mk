@@ -39,6 +39,7 @@ libdaemon_a_SOURCES = \
 	daemon/store.c \
 	daemon/store.h \
 	daemon/store_load.c \
+	daemon/store_migrate.c \
 	daemon/store_sql.c \
 	daemon/store_sql.h \
 	daemon/supervise.c \
@@ -78,6 +79,7 @@ TESTS += tests/unit/daemon_test
 tests_unit_daemon_test_SOURCES = \
 	tests/unit/daemon_faultvfs.c \
 	tests/unit/daemon_faultvfs.h \
+	tests/unit/daemon_migrate.c \
 	tests/unit/daemon_registry.c \
 	tests/unit/daemon_spawn.c \
 	tests/unit/daemon_store.c \

@@ -181,6 +181,22 @@ void store_tx_audit_put(struct store_tx *tx, const struct store_audit *r)
     tx_add(tx, ST_AUDIT_TRIM, "");
 }
 
+void store_tx_object_put(struct store_tx *tx, const struct store_object *r)
+{
+    tx_add(tx, ST_OBJECT_PUT, "tttti", r->kind, r->scope, r->name, r->body, r->changed_ns);
+}
+
+void store_tx_object_del(struct store_tx *tx, const char *kind, const char *scope,
+                         const char *name)
+{
+    tx_add(tx, ST_OBJECT_DEL, "ttt", kind, scope, name);
+}
+
+void store_tx_fact_put(struct store_tx *tx, const char *key, const char *value)
+{
+    tx_add(tx, ST_FACT_PUT, "tt", key, value);
+}
+
 /* ---- delivering (loop thread) ---- */
 
 static void deliver(void *arg)

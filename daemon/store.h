@@ -20,8 +20,9 @@ struct loop;
 struct store;
 struct store_tx;
 
-/* Newest schema this program knows; an older file is migrated, a newer one refused. */
-#define STORE_SCHEMA 1
+/* Newest schema this program knows; an older file is migrated, a newer one refused
+ * (store_migrate.c holds the steps). */
+#define STORE_SCHEMA 2
 #define STORE_EVENTS_KEPT 10000
 #define STORE_AUDIT_KEPT 100000
 #define STORE_EXITS_KEPT 1000
@@ -97,6 +98,15 @@ struct store_audit {
     const char *method, *object, *outcome;
 };
 
+/* A definition of any other kind: network, pool, snapshot, profile, quota. */
+struct store_object {
+    const char *kind;  /* "profile" */
+    const char *scope; /* what it belongs to, e.g. the UUID of a snapshot's VM; "" */
+    const char *name;  /* unique among its kind and scope */
+    const char *body;  /* JSON */
+    int64_t changed_ns;
+};
+
 int store_load_vms(struct store *s, void (*fn)(void *arg, const struct store_vm *), void *arg,
                    struct err *e);
 int store_load_runs(struct store *s, void (*fn)(void *arg, const struct store_run *), void *arg,
@@ -109,6 +119,10 @@ int store_load_exits(struct store *s, void (*fn)(void *arg, const struct store_e
                      void *arg, struct err *e);
 int store_load_idem(struct store *s, void (*fn)(void *arg, const struct store_idem *),
                     void *arg, struct err *e);
+int store_load_objects(struct store *s, void (*fn)(void *arg, const struct store_object *),
+                       void *arg, struct err *e);
+/* A fact's value, new memory; NULL when it was never put or cannot be read. */
+char *store_fact(struct store *s, const char *key);
 /* Next free number of a counted table. */
 int store_next_ids(struct store *s, int64_t *vm, int64_t *job, int64_t *event, struct err *e);
 
@@ -124,6 +138,10 @@ void store_tx_event_put(struct store_tx *tx, const struct store_event *row);
 void store_tx_exit_put(struct store_tx *tx, const struct store_exit *row); /* once per cookie */
 void store_tx_idem_put(struct store_tx *tx, const struct store_idem *row);
 void store_tx_audit_put(struct store_tx *tx, const struct store_audit *row);
+void store_tx_object_put(struct store_tx *tx, const struct store_object *row);
+void store_tx_object_del(struct store_tx *tx, const char *kind, const char *scope,
+                         const char *name);
+void store_tx_fact_put(struct store_tx *tx, const char *key, const char *value);
 
 /* Queues it. `done(arg, e)` runs on the loop when it is durable (e NULL) or when nothing of it was
  * kept (e set). done may be NULL. Consumes tx. */

@@ -19,6 +19,7 @@ struct sink {
     void (*event)(void *arg, const struct store_event *);
     void (*exit)(void *arg, const struct store_exit *);
     void (*idem)(void *arg, const struct store_idem *);
+    void (*object)(void *arg, const struct store_object *);
     void *arg;
 };
 
@@ -189,6 +190,46 @@ int store_load_idem(struct store *s, void (*fn)(void *arg, const struct store_id
                 "SELECT uid, key, method, args_hash, reply, time_ns "
                 "FROM idem ORDER BY id",
                 &to, e);
+}
+
+static void each_object(const struct sink *to, sqlite3_stmt *st)
+{
+    struct store_object row = {
+        .kind = text(st, 0),
+        .scope = text(st, 1),
+        .name = text(st, 2),
+        .body = text(st, 3),
+        .changed_ns = sqlite3_column_int64(st, 4),
+    };
+    to->object(to->arg, &row);
+}
+
+int store_load_objects(struct store *s, void (*fn)(void *arg, const struct store_object *),
+                       void *arg, struct err *e)
+{
+    struct sink to = { .each = each_object, .object = fn, .arg = arg };
+    return load(s,
+                "SELECT kind, scope, name, body, changed_ns "
+                "FROM objects ORDER BY id",
+                &to, e);
+}
+
+char *store_fact(struct store *s, const char *key)
+{
+    struct err e = ERR_INIT;
+    sqlite3 *db = store_sql_reader(s, &e);
+    sqlite3_stmt *st = NULL;
+    char *value = NULL;
+    if (db &&
+        sqlite3_prepare_v2(db, "SELECT value FROM facts WHERE key = ?1", -1, &st, NULL) ==
+            SQLITE_OK &&
+        sqlite3_bind_text(st, 1, key, -1, SQLITE_STATIC) == SQLITE_OK &&
+        sqlite3_step(st) == SQLITE_ROW) {
+        value = xstrdup(text(st, 0));
+    }
+    sqlite3_finalize(st);
+    sqlite3_close(db);
+    return value;
 }
 
 int store_next_ids(struct store *s, int64_t *vm, int64_t *job, int64_t *event, struct err *e)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The store's SQL: schema, forward migrations, the table of statements, and opening a connection
- * with the settings durability rests on. Owns no state. Called by the thread that owns the
+ * The store's SQL: the table of statements, and opening a connection with the settings durability
+ * rests on (the schema is store_migrate.c's). Owns no state. Called by the thread that owns the
  * connection.
  */
 #include "daemon/store_sql.h"
@@ -49,40 +49,16 @@ const char *const store_stmt_sql[ST_COUNT] = {
                      "VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
     [ST_AUDIT_TRIM] = "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) "
                       "- " STR(STORE_AUDIT_KEPT),
+    [ST_OBJECT_PUT] =
+        "INSERT INTO objects(kind, scope, name, body, changed_ns) VALUES(?1, ?2, ?3, ?4, ?5) "
+        "ON CONFLICT(kind, scope, name) DO UPDATE SET body = excluded.body, "
+        "changed_ns = excluded.changed_ns",
+    [ST_OBJECT_DEL] = "DELETE FROM objects WHERE kind = ?1 AND scope = ?2 AND name = ?3",
+    [ST_FACT_PUT] = "INSERT INTO facts(key, value) VALUES(?1, ?2) "
+                    "ON CONFLICT(key) DO UPDATE SET value = excluded.value",
     [ST_SAVE] = "SAVEPOINT one",
     [ST_SAVE_UNDO] = "ROLLBACK TO one",
     [ST_SAVE_END] = "RELEASE one",
-};
-
-/* migrations[n] takes schema n to n + 1. Never edit one that was released: add the next. */
-static const char *const migrations[STORE_SCHEMA] = {
-    "CREATE TABLE meta(key TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) WITHOUT ROWID;"
-    "INSERT INTO meta VALUES('batch', 0), ('clean', 1), ('next_event', 1);"
-    "CREATE TABLE vms(id INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE,"
-    " name TEXT NOT NULL UNIQUE, config TEXT NOT NULL, owner INTEGER NOT NULL,"
-    " transient INTEGER NOT NULL, created_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL);"
-    "CREATE TABLE runtime(vm INTEGER PRIMARY KEY REFERENCES vms(id) ON DELETE CASCADE,"
-    " cookie TEXT NOT NULL UNIQUE, boot_id TEXT NOT NULL, since_ns INTEGER NOT NULL,"
-    " pid INTEGER NOT NULL, start_time INTEGER NOT NULL, mon_pid INTEGER NOT NULL,"
-    " mon_start INTEGER NOT NULL);"
-    "CREATE TABLE jobs(id INTEGER PRIMARY KEY AUTOINCREMENT, owner INTEGER NOT NULL,"
-    " active INTEGER NOT NULL, body TEXT NOT NULL);"
-    "CREATE TABLE events(seq INTEGER PRIMARY KEY, type TEXT NOT NULL, vm TEXT NOT NULL,"
-    " body TEXT NOT NULL);"
-    "CREATE TABLE exits(id INTEGER PRIMARY KEY AUTOINCREMENT, vm INTEGER NOT NULL,"
-    " uuid TEXT NOT NULL, name TEXT NOT NULL, cookie TEXT NOT NULL UNIQUE, pid INTEGER NOT "
-    "NULL,"
-    " started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL, status INTEGER NOT NULL,"
-    " signal INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL);"
-    "CREATE INDEX exits_vm ON exits(vm);"
-    "CREATE TABLE idem(id INTEGER PRIMARY KEY AUTOINCREMENT, uid INTEGER NOT NULL,"
-    " key TEXT NOT NULL, method TEXT NOT NULL, args_hash TEXT NOT NULL, reply TEXT NOT NULL,"
-    " time_ns INTEGER NOT NULL, UNIQUE(uid, key));"
-    "CREATE TABLE audit(id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL,"
-    " uid INTEGER NOT NULL, pid INTEGER NOT NULL, method TEXT NOT NULL, object TEXT NOT NULL,"
-    " outcome TEXT NOT NULL);"
-    "CREATE TRIGGER audit_append_only BEFORE UPDATE ON audit BEGIN"
-    " SELECT raise(ABORT, 'the audit trail is append-only'); END;",
 };
 
 static int code_of(int rc)
@@ -186,47 +162,4 @@ sqlite3 *store_sql_open(const char *path, const char *vfs, struct err *e)
         return NULL;
     }
     return db;
-}
-
-static int migrate_steps(sqlite3 *db, int *from, struct err *e)
-{
-    int64_t version;
-    int rc = store_sql_int(db, "PRAGMA user_version", 0, &version, e);
-    if (rc < 0) {
-        return rc;
-    }
-    if (version > STORE_SCHEMA) {
-        return err_set(
-            e, -EPROTONOSUPPORT,
-            "store: its schema is version %lld, this vmd knows up to %d; start the newer "
-            "vmd that wrote it",
-            (long long)version, STORE_SCHEMA);
-    }
-    for (int64_t v = version; v < STORE_SCHEMA; v++) {
-        rc = store_sql_exec(db, migrations[v], e);
-        if (rc < 0) {
-            return rc;
-        }
-    }
-    rc = version < STORE_SCHEMA
-             ? store_sql_exec(db, "PRAGMA user_version = " STR(STORE_SCHEMA), e)
-             : 0;
-    *from = version < STORE_SCHEMA ? (int)version : 0;
-    return rc;
-}
-
-int store_sql_migrate(sqlite3 *db, int *from, struct err *e)
-{
-    int rc = store_sql_exec(db, "BEGIN IMMEDIATE", e);
-    if (rc < 0) {
-        return rc;
-    }
-    rc = migrate_steps(db, from, e);
-    if (rc == 0) {
-        rc = store_sql_exec(db, "COMMIT", e);
-    }
-    if (rc < 0 && !sqlite3_get_autocommit(db)) {
-        store_sql_exec(db, "ROLLBACK", NULL);
-    }
-    return rc;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The store's statements and migrations as data. Private to the store's two files.
+ * The store's statements and migrations as data. Private to the store's files.
  */
 #ifndef VMD_DAEMON_STORE_SQL_H
 #define VMD_DAEMON_STORE_SQL_H
@@ -28,6 +28,9 @@ enum store_stmt {
     ST_IDEM_TRIM,
     ST_AUDIT_PUT,
     ST_AUDIT_TRIM,
+    ST_OBJECT_PUT,
+    ST_OBJECT_DEL,
+    ST_FACT_PUT,
     ST_SAVE,
     ST_SAVE_UNDO,
     ST_SAVE_END,
@@ -38,7 +41,8 @@ extern const char *const store_stmt_sql[ST_COUNT];
 
 /* Opens with the settings the store relies on. NULL on failure. */
 sqlite3 *store_sql_open(const char *path, const char *vfs, struct err *e);
-/* Brings the schema up in one transaction; *from gets the version found when it was older, else 0. */
+/* store_migrate.c: brings the schema up, each version in a transaction of its own; *from gets the
+ * version found when it was older, else 0. Refuses a newer one, and a file of another program. */
 int store_sql_migrate(sqlite3 *db, int *from, struct err *e);
 int store_sql_exec(sqlite3 *db, const char *sql, struct err *e);
 /* First column of the first row, or `missing` when there is none. */

@@ -8,6 +8,7 @@
 #include <check.h>
 
 Suite *suite_store(void);
+Suite *suite_migrate(void);
 Suite *suite_registry(void);
 Suite *suite_spawn(void);
 
