@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 
 #include "api-schema/gen/methods.h"
+#include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
 #include "engine/base/str.h"
 
@@ -132,6 +133,9 @@ static int set_global(struct parser *p, const struct cli_option *o, const char *
         c->dir = value;
     } else if (strcmp(o->name, "key") == 0) {
         c->key = value;
+    } else if (strcmp(o->name, "format") == 0) {
+        c->format = strcmp(value, "json") == 0 ? c->format : value;
+        c->json = c->json || strcmp(value, "json") == 0;
     } else if (strcmp(o->name, "json") == 0) {
         c->json = true;
     } else if (strcmp(o->name, "quiet") == 0) {
@@ -442,6 +446,20 @@ static int check_args(struct parser *p)
     return -1;
 }
 
+static int check_format(struct parser *p)
+{
+    const struct cli_verb *v = p->in->verb;
+    int rc;
+
+    if (v->run != cli_verb_call && v->run != cli_verb_create && v->run != cli_verb_wait &&
+        v->run != cli_verb_events && v->run != cli_verb_stats) {
+        return usage_error(p, "%s prints no records for --format", v->name);
+    }
+    rc = cli_format_check(p->c, v->run == cli_verb_events ? &api_type_event
+                                                          : cli_record_type(v));
+    return rc == CLI_OK ? -1 : rc;
+}
+
 static void choose_colors(struct cli *c)
 {
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
@@ -479,5 +497,6 @@ int cli_parse(struct cli *c, int argc, char **argv, struct cli_input *in)
         return CLI_USAGE;
     }
     rc = rc < 0 && p.file ? apply_file(&p) : rc;
-    return rc < 0 ? check_args(&p) : rc;
+    rc = rc < 0 ? check_args(&p) : rc;
+    return rc < 0 && c->format ? check_format(&p) : rc;
 }

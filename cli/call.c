@@ -123,6 +123,8 @@ static void print_result(struct cli *c, struct cli_input *in, struct json_object
 
     if (c->json) {
         cli_print_json(result);
+    } else if (c->format) {
+        cli_format_print(c, v->rows ? api_json_get(result, v->rows) : result);
     } else if (c->quiet) {
         print_quiet(v, result);
     } else if (v->rows) {
@@ -288,6 +290,8 @@ int cli_verb_create(struct cli *c, struct cli_input *in)
     }
     if (c->json) {
         cli_print_json(result);
+    } else if (c->format) {
+        cli_format_print(c, result);
     } else if (c->quiet) {
         printf("%s\n", api_json_get_str(result, "name") ?: "");
     } else if (cli_own(in, "no-wait")) {

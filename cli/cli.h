@@ -31,6 +31,8 @@ enum {
 
 struct cli {
     const char *connect, *dir, *key; /* borrowed from argv; NULL: not given */
+    const char *format;              /* template of each record; NULL: none */
+    bool format_begun;               /* its headings stand already */
     const char *color;               /* "auto", "always", "never" */
     bool json, quiet, help;
     bool color_out, color_err; /* colours go to stdout, stderr */
@@ -107,6 +109,10 @@ void cli_object(struct cli *c, const struct api_type *t, const struct json_objec
 /* Text of one value in a style of cli_column (NULL: plain), appended. */
 void cli_text(struct buf *b, const struct json_object *row, const char *member,
               const char *style);
+/* A JSON value as a person reads it, cleaned. */
+void cli_value_text(struct buf *b, struct json_object *v);
+/* Columns that UTF-8 text takes. */
+size_t cli_width(const char *s, size_t bytes);
 void cli_size(struct buf *b, int64_t bytes); /* rounded, for people: 114.1 MiB */
 void cli_ago(struct buf *b, int64_t since_ms);
 void cli_time(struct buf *b, int64_t ms);
@@ -117,6 +123,16 @@ const char *cli_state_color(const char *state);
 void cli_clean(struct buf *b, const char *text);
 /* Progress of a job on stderr, on a terminal; rewritten in place; NULL ends the line. */
 void cli_progress(struct cli *c, struct json_object *job);
+
+/* --- template.c: --format --- */
+
+/* What one record of the verb is, NULL when no single method says so. */
+const struct api_type *cli_record_type(const struct cli_verb *v);
+/* Whether c->format, when given, fits records of type t (NULL: of any). CLI_OK, or prints and returns the
+ * exit status. */
+int cli_format_check(struct cli *c, const struct api_type *t);
+/* Prints a record, or each of an array. Only with c->format, which was checked. */
+void cli_format_print(struct cli *c, struct json_object *record);
 
 /* --- jobs (call.c) --- */
 

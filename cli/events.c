@@ -57,6 +57,8 @@ static void print_event(struct cli *c, struct json_object *event)
 
     if (c->json) {
         printf("%s\n", api_json_text(event));
+    } else if (c->format) {
+        cli_format_print(c, event);
     } else {
         buf_printf(&b, "%-6lld ", (long long)api_json_get_int(event, "seq", 0));
         cli_time(&b, api_json_get_int(event, "time_ms", 0));

@@ -203,7 +203,7 @@ static void add_progress(struct buf *b, const struct json_object *job)
     }
 }
 
-static void add_plain(struct buf *b, struct json_object *v)
+void cli_value_text(struct buf *b, struct json_object *v)
 {
     if (!v) {
         buf_add_char(b, '-');
@@ -214,7 +214,7 @@ static void add_plain(struct buf *b, struct json_object *v)
     } else if (json_object_is_type(v, json_type_array)) {
         for (size_t i = 0; i < json_object_array_length(v); i++) {
             buf_add_str(b, i ? ", " : "");
-            add_plain(b, json_object_array_get_idx(v, i));
+            cli_value_text(b, json_object_array_get_idx(v, i));
         }
     } else {
         cli_clean(b, api_json_text(v));
@@ -233,7 +233,7 @@ void cli_text(struct buf *b, const struct json_object *row, const char *member,
     } else if (v && style && strcmp(style, "ago") == 0) {
         cli_ago(b, json_object_get_int64(v));
     } else {
-        add_plain(b, v);
+        cli_value_text(b, v);
     }
 }
 
@@ -249,14 +249,19 @@ void cli_print_json(struct json_object *o)
 }
 
 /* Characters shown: good enough for names, which are ASCII. */
-static size_t columns_of(const char *s)
+size_t cli_width(const char *s, size_t bytes)
 {
     size_t n = 0;
 
-    for (; *s; s++) {
-        n += ((unsigned char)*s & 0xc0) != 0x80;
+    for (size_t i = 0; i < bytes; i++) {
+        n += ((unsigned char)s[i] & 0xc0) != 0x80;
     }
     return n;
+}
+
+static size_t columns_of(const char *s)
+{
+    return cli_width(s, strlen(s));
 }
 
 static void add_cell(struct buf *b, const char *text, size_t width, const char *color,
@@ -338,7 +343,7 @@ static void add_member(struct buf *b, const struct api_member *m, struct json_ob
     } else if (m && m->unit && strcmp(m->unit, "ms") == 0) {
         buf_printf(b, "%" PRId64 " ms", json_object_get_int64(v));
     } else {
-        add_plain(b, v);
+        cli_value_text(b, v);
     }
 }
 

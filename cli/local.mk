@@ -19,6 +19,7 @@ libcli_a_SOURCES = \
 	cli/private.h \
 	cli/run.c \
 	cli/stats.c \
+	cli/template.c \
 	cli/trace.c \
 	cli/value.c \
 	cli/verbs.h
@@ -29,7 +30,7 @@ vmctl_SOURCES = cli/main.c
 vmctl_LDADD = $(LINK_CLI)
 
 # --- generated: verbs, completion, manual page ---------------------------------------------------
-cli_gen = cli/verbs_table.c cli/vmctl.1 cli/completion/vmctl
+cli_gen = cli/verbs_table.c cli/vmctl.1 cli/completion/vmctl cli/completion/_vmctl cli/completion/vmctl.fish
 CLEANFILES += $(cli_gen) cli/gen.stamp
 cli/gen.stamp: $(api_generator) $(api_schema)
 	$(AM_V_GEN)$(MKDIR_P) cli && $(PY) $(srcdir)/api-schema/gen/apigen.py --cli cli && touch $@
@@ -37,3 +38,5 @@ $(cli_gen): cli/gen.stamp ;
 
 nodist_man1_MANS = cli/vmctl.1
 nodist_bashcompletion_DATA = cli/completion/vmctl
+nodist_zshcompletion_DATA = cli/completion/_vmctl
+nodist_fishcompletion_DATA = cli/completion/vmctl.fish

@@ -215,6 +215,8 @@ static void print(struct view *v, struct json_object *vms, bool rates)
 {
     if (v->c->json) {
         cli_print_json(vms);
+    } else if (v->c->format) {
+        cli_format_print(v->c, vms);
     } else if (v->c->quiet) {
         for (size_t i = 0; i < json_object_array_length(vms); i++) {
             printf("%s\n", api_json_get_str(json_object_array_get_idx(vms, i), "name") ?: "?");

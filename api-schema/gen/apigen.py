@@ -18,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import emit_c  # noqa: E402
 import emit_cli  # noqa: E402
+import emit_complete  # noqa: E402
 import emit_docs  # noqa: E402
 import model  # noqa: E402
 
@@ -58,7 +59,7 @@ def act(args, schema):
         for name, text in emit_c.files(schema).items():
             write(args.c / name, text)
     if args.cli:
-        for name, text in emit_cli.files(schema).items():
+        for name, text in {**emit_cli.files(schema), **emit_complete.files(schema)}.items():
             write(args.cli / name, text)
     if args.docs:
         for name, text in pages(schema).items():

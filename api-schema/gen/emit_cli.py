@@ -229,7 +229,7 @@ _vmctl() {
     ((COMP_CWORD > 0)) && prev=${COMP_WORDS[COMP_CWORD - 1]}
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        -c | --connect | --dir | --color | --key) ((i++)) ;;
+        -c | --connect | --dir | --color | --key | --format) ((i++)) ;;
         -*) ;;
         *)
             verb=${COMP_WORDS[i]}

@@ -380,6 +380,29 @@ def coverage_is_written_for_fuzzers():
             equal(file.read(), "0x80000000\n0x80000010\n0x80000020\n")
 
 
+def records_go_through_templates():
+    vms = [VM, {**VM, "name": "ä-longer-name", "state": "stopped", "memory": 1073741824, "pid": None}]
+    del vms[1]["pid"]
+    with Server({"vm.list": {"vms": vms, "cursor": 7}, "vm.get": {**VM, "config": {
+            "name": "db1", "memory": 1, "disks": [{"name": "r", "file": "/r"}]}}}) as s:
+        equal(vmctl(s, "list", "--format", "{{.name}}\\t{{ upper .state }} {{size .memory}}")[0],
+              "db1\tRUNNING 512 MiB\nä-longer-name\tSTOPPED 1 GiB\n")
+        equal(vmctl(s, "list", "--format", "table {{.name}}\\t{{.pid}}\\tx{{.cpus}}")[0],
+              "NAME           PID   xCPUS\ndb1            4127  x2\nä-longer-name  -     x2\n")
+        equal(vmctl(s, "show", "db1", "--format", "{{.config.disks.0.file}} {{json .config.disks}} {{len .config.disks}}")[0],
+              '/r [{"name":"r","file":"/r"}] 1\n')
+        equal(json.loads(vmctl(s, "show", "db1", "--format", "{{.}}")[0])["name"], "db1")
+        equal(json.loads(vmctl(s, "list", "--format", "json")[0]), {"vms": vms, "cursor": 7})
+    for args, parts in ((("list", "--format", "{{.nam}}"), ("VmInfo has no member 'nam'; did you mean 'name'?",)),
+                        (("list", "--format", "{{.name"), ("'{{' without '}}'",)),
+                        (("list", "--format", "{{nope .name}}"), ("ago, json, len",)),
+                        (("list", "--format", "{{name}}"), ("a member with its dot",)),
+                        (("show", "db1", "--format", "{{.config.disks.file}}"), ("number of a list's element",)),
+                        (("list", "--json", "--format", "{{.name}}"), ("exclude each other",)),
+                        (("console", "db1", "--format", "{{.name}}"), ("console prints no records",))):
+        has(vmctl(None, *args, status=2)[1], *parts)
+
+
 def raw_calls():
     with Server({"api.ping": lambda p: p, "api.schema": {"hash": "h", "schema": {"x": 1}}}) as s:
         equal(vmctl(s, "api", "api.ping", '{"echo":[1,"ä"]}')[0], '{"echo":[1,"ä"]}\n')
@@ -483,5 +506,5 @@ if __name__ == "__main__":
         errors_have_message_remedy_and_status, several_targets_are_all_tried, create_waits_for_its_job,
         wait_tells_of_a_crash, jobs_job_and_hosts, events_are_listed_and_followed, stats_are_totals_then_rates,
         engine_counters_are_shown_by_vcpu, trace_is_decoded_and_ends_by_itself, coverage_is_written_for_fuzzers,
-        raw_calls, daemon_that_is_not_there, daemon_that_turns_us_away_or_ends, every_verb_has_help_with_examples,
+        records_go_through_templates, raw_calls, daemon_that_is_not_there, daemon_that_turns_us_away_or_ends, every_verb_has_help_with_examples,
         completion_knows_verbs_options_and_live_names, manual_page_names_every_verb]))
