@@ -10,6 +10,9 @@ libapi_a_SOURCES = \
 	api-schema/json/error.h \
 	api-schema/json/json.c \
 	api-schema/json/json.h \
+	api-schema/json/split.c \
+	api-schema/json/split.h \
+	api-schema/rpc/call.c \
 	api-schema/rpc/call.h \
 	api-schema/rpc/client.c \
 	api-schema/rpc/client.h \
@@ -18,7 +21,8 @@ libapi_a_SOURCES = \
 	api-schema/rpc/dial.c \
 	api-schema/rpc/introspect.c \
 	api-schema/rpc/server.c \
-	api-schema/rpc/server.h
+	api-schema/rpc/server.h \
+	api-schema/rpc/server_int.h
 
 # --- generated: C from api-schema/schema by api-schema/gen -----------------------------------
 api_schema = \

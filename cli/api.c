@@ -43,13 +43,13 @@ static int list_methods(struct cli *c)
     return CLI_OK;
 }
 
-static int show_schema(struct cli *c)
+static int show(struct cli *c, const char *method, const char *member)
 {
     AUTO_JSON result = NULL;
-    int rc = cli_call(c, "api.schema", NULL, &result);
+    int rc = cli_call(c, method, NULL, &result);
 
     if (rc == CLI_OK) {
-        cli_print_json(api_json_get(result, "schema"));
+        cli_print_json(api_json_get(result, member));
     }
     return rc;
 }
@@ -63,7 +63,10 @@ int cli_verb_api(struct cli *c, struct cli_input *in)
     int rc;
 
     if (cli_own(in, "schema")) {
-        return show_schema(c);
+        return show(c, "api.schema", "schema");
+    }
+    if (cli_own(in, "openrpc")) {
+        return show(c, "api.openrpc", "openrpc");
     }
     if (!method) {
         return list_methods(c);

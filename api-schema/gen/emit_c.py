@@ -2,6 +2,7 @@
 """C from the schema: error codes, structs, codec tables, methods, handler tables."""
 import json
 
+import emit_docs
 from model import ROLES, STRINGS, snake
 
 HEAD = "/* SPDX-License-Identifier: Apache-2.0 */\n/* {} Written by api-schema/gen from the schema: do not edit. */\n"
@@ -254,6 +255,7 @@ struct api_handler_table {
 
 extern const char api_schema_hash[];  /* of the public families */
 extern const char api_schema_json[];  /* the public schema as JSON text */
+extern const char api_openrpc_json[]; /* the OpenRPC document as JSON text */
 extern const char *const api_role_names[];
 
 /* Answers a call; declared in api-schema/rpc/call.h. */
@@ -353,13 +355,19 @@ def handlers_c(schema, internal):
     return out + "    .handlers = handlers,\n    .n = sizeof(handlers) / sizeof(handlers[0]),\n};\n"
 
 
-def schema_c(schema):
-    text = json.dumps(schema.public, ensure_ascii=False, separators=(",", ":"))
-    out = HEAD.format("The schema itself.") + '#include "api-schema/gen/methods.h"\n\n'
-    out += "const char api_schema_json[] =\n"
+def text_c(name, data):
+    """JSON as a C string."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    out = f"const char {name}[] =\n"
     for at in range(0, len(text), 80):
         out += f"    {cstr(text[at:at + 80])}\n"
     return out.rstrip() + ";\n"
+
+
+def schema_c(schema):
+    out = HEAD.format("The schema itself.") + '#include "api-schema/gen/methods.h"\n\n'
+    out += text_c("api_schema_json", schema.public) + "\n"
+    return out + text_c("api_openrpc_json", json.loads(emit_docs.openrpc(schema)))
 
 
 def files(schema):

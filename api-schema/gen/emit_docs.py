@@ -65,6 +65,11 @@ def api_md(schema):
             "some are answered; one that does not read its replies or events is cut off.\n\n"
             "Every call that changes something takes `idempotency_key` (a string of 1 to 128 bytes): a repetition with the\n"
             "same key and the same parameters is answered with the first answer and changes nothing.\n\n"
+            "Every call takes `deadline_ms` (1 to 86400000): when it has not been answered by then, the caller gets the error\n"
+            "`timeout`. What was begun goes on: a change is made, audited and told in events as if the caller had waited, and\n"
+            "with an idempotency key the same call again gives its outcome.\n\n"
+            "A batch is an array of 1 to 256 requests; the replies come in one array, in the order of the requests, when the\n"
+            "last is there; notifications have none.\n\n"
             "An error is `{\"code\", \"message\", \"data\": {\"error\", \"object\", \"remedy\"}}`.\n\n")
     out += "## Roles\n\n| role | may |\n|---|---|\n" + "".join(f"| {r} | {ROLE_DOC[r]} |\n" for r in ROLES)
     out += ("\nA role is held in a project, or on the host, that is in every project. A method asks for its role where the\n"
@@ -145,11 +150,13 @@ def openrpc(schema):
     methods = []
     key = {"name": "idempotency_key", "required": False, "summary": "Makes a repetition harmless.",
            "schema": {"type": "string", "minLength": 1, "maxLength": 128}}
+    deadline = {"name": "deadline_ms", "required": False, "summary": "Gives up waiting after this time; what was begun goes on.",
+                "schema": {"type": "integer", "minimum": 1, "maximum": 86400000}}
     for m in schema.methods.values():
         if m.internal:
             continue
         params = [{"name": x.name, "summary": x.doc, "required": x.required, "schema": member_schema(x)}
-                  for x in m.in_type.members] + ([key] if m.mutating else [])
+                  for x in m.in_type.members] + [deadline] + ([key] if m.mutating else [])
         result = ({"$ref": f"#/components/schemas/{m.out_type.name}"} if m.out_type.family
                   else type_schema(m.out_type))
         methods.append({

@@ -9,6 +9,7 @@
 #include "api-schema/rpc/conn.h"
 
 #include "api-schema/json/json.h"
+#include "api-schema/json/split.h"
 #include "engine/base/fd.h"
 
 #include <errno.h>
@@ -21,7 +22,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { LINES_A_TURN = 32 /* then other connections have theirs */ };
+enum {
+    LINES_A_TURN = 32, /* then other connections have theirs */
+    FDS_A_MESSAGE = 16,
+    READ_SIZE = 16384, /* of a connection that takes descriptors */
+};
 
 static const int64_t watch_ns = 500 * INT64_C(1000000);
 
@@ -50,17 +55,21 @@ struct rpc_conn {
     void *arg;
     struct rpc_peer peer;
     struct err why; /* of the end */
-    size_t scanned; /* bytes at the front of the input known to hold no newline */
-    unsigned holds; /* rpc_conn_hold() */
-    unsigned busy;  /* callbacks on the stack: the struct must stay */
-    bool reading;   /* EV_READ is on */
-    bool watching;  /* `watch` is armed */
-    bool line_runs; /* `line` is armed */
-    bool eof;       /* the peer sends no more */
-    bool told_eof;  /* and the owner knows */
-    bool closing;   /* ends once the output is written */
-    bool dead;      /* ends at the next kick */
-    bool freed;     /* the owner let go */
+    size_t scanned; /* bytes at the front of the input known to hold no end of a message */
+    struct api_split split; /* of a stream: where its scanning stands */
+    struct loop_fd *reader; /* reads instead of libevent, to see descriptors; NULL: none */
+    int passed;             /* last descriptor that came, or -1 */
+    unsigned holds;         /* rpc_conn_hold() */
+    unsigned busy;          /* callbacks on the stack: the struct must stay */
+    bool reading;           /* EV_READ is on */
+    bool watching;          /* `watch` is armed */
+    bool line_runs;         /* `line` is armed */
+    bool eof;               /* the peer sends no more */
+    bool told_eof;          /* and the owner knows */
+    bool closing;           /* ends once the output is written */
+    bool dead;              /* ends at the next kick */
+    bool freed;             /* the owner let go */
+    bool stream;            /* values follow one another without framing */
 };
 
 static void update_reading(struct rpc_conn *c);
@@ -85,6 +94,9 @@ static void destroy(struct rpc_conn *c)
     loop_timer_free(c->line);
     loop_timer_free(c->watch);
     c->kick = c->line = c->watch = NULL;
+    loop_fd_free(c->reader);
+    c->reader = NULL;
+    fd_autoclose(&c->passed);
 }
 
 static void leave(struct rpc_conn *c)
@@ -118,6 +130,9 @@ static void die(struct rpc_conn *c, const struct err *why)
         c->why = *why;
     }
     bufferevent_disable(c->bev, EV_READ | EV_WRITE);
+    if (c->reader) {
+        loop_fd_set(c->reader, 0);
+    }
     c->reading = false;
     loop_timer_disarm(c->line);
     loop_timer_disarm(c->watch);
@@ -185,11 +200,46 @@ static void line_too_long(struct rpc_conn *c)
     }
 }
 
-/* Length of the first line, -1 when there is no whole one. Each byte is looked at once. */
-static ssize_t find_line(struct rpc_conn *c)
+/* White space between values is no message that was begun. */
+static void drop_space(struct rpc_conn *c)
+{
+    if (!c->split.started && c->scanned > 0) {
+        evbuffer_drain(input(c), c->scanned);
+        c->scanned = 0;
+    }
+}
+
+/* Length of the first value of a stream, -1 when there is no whole one. */
+static ssize_t find_value(struct rpc_conn *c)
+{
+    size_t have = evbuffer_get_length(input(c));
+
+    while (c->scanned < have) {
+        struct evbuffer_ptr from;
+        struct evbuffer_iovec piece;
+        bool done;
+
+        if (evbuffer_ptr_set(input(c), &from, c->scanned, EVBUFFER_PTR_SET) < 0 ||
+            evbuffer_peek(input(c), -1, &from, &piece, 1) < 1) {
+            return -1;
+        }
+        c->scanned += api_split_feed(&c->split, piece.iov_base, piece.iov_len, &done);
+        if (done) {
+            return (ssize_t)c->scanned;
+        }
+    }
+    drop_space(c);
+    return -1;
+}
+
+/* Length of the first message, -1 when there is no whole one. Each byte is looked at once. */
+static ssize_t find_message(struct rpc_conn *c)
 {
     struct evbuffer_ptr from, found;
 
+    if (c->stream) {
+        return find_value(c);
+    }
     if (evbuffer_ptr_set(input(c), &from, c->scanned, EVBUFFER_PTR_SET) < 0) {
         return -1;
     }
@@ -229,12 +279,13 @@ static void process(struct rpc_conn *c)
             loop_timer_arm(c->kick, 0);
             break;
         }
-        n = find_line(c);
+        n = find_message(c);
         if (n > (ssize_t)c->limits.line_max || (n < 0 && c->scanned > c->limits.line_max)) {
             line_too_long(c);
         } else if (n >= 0) {
-            take_line(c, (size_t)n, 1);
+            take_line(c, (size_t)n, c->stream ? 0 : 1);
         } else if (c->eof && c->scanned > 0) {
+            c->split = (struct api_split){ 0 };
             take_line(c, c->scanned, 0);
         } else {
             break;
@@ -252,12 +303,16 @@ static void process(struct rpc_conn *c)
 /* Turns reading and the timers that go with it on or off. */
 static void update_reading(struct rpc_conn *c)
 {
-    bool want = may_process(c) && !c->eof;
+    bool want;
 
     if (c->dead) {
         return;
     }
-    if (want && !c->reading) {
+    want = may_process(c) && !c->eof &&
+           !(c->reader && evbuffer_get_length(input(c)) > c->limits.line_max);
+    if (c->reader && want != c->reading) {
+        loop_fd_set(c->reader, want ? LOOP_READ : 0);
+    } else if (want && !c->reading) {
         bufferevent_enable(c->bev, EV_READ);
     } else if (!want && c->reading) {
         bufferevent_disable(c->bev, EV_READ);
@@ -390,6 +445,7 @@ struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_lim
     c->limits = limits ? *limits : rpc_limits_default;
     c->ops = ops;
     c->arg = arg;
+    c->passed = -1;
     (void)unix_peer(fd, &c->peer.pid, &c->peer.uid, &c->peer.gid, NULL);
     (void)take_fd(&fd);
     c->kick = loop_timer_new(l, on_kick, c);
@@ -403,6 +459,84 @@ struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_lim
     bufferevent_enable(bev, EV_READ | EV_WRITE);
     c->reading = true;
     return c;
+}
+
+void rpc_conn_stream(struct rpc_conn *c)
+{
+    c->stream = true;
+    c->scanned = 0;
+}
+
+/* --- descriptors that the peer passes ------------------------------------------------------- */
+
+/* Keeps the first of those that came, in place of the one before; the rest is closed. */
+static void take_descriptors(struct rpc_conn *c, struct msghdr *m)
+{
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+        size_t n = 0;
+
+        if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) {
+            n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        }
+        for (size_t i = 0; i < n; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
+            if (i == 0) {
+                fd_autoclose(&c->passed);
+                c->passed = fd;
+            } else {
+                close(fd);
+            }
+        }
+    }
+}
+
+static void on_readable(void *arg, int fd, unsigned events)
+{
+    struct rpc_conn *c = arg;
+    char bytes[READ_SIZE];
+    union {
+        char space[CMSG_SPACE(FDS_A_MESSAGE * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
+    struct msghdr m = { .msg_iov = &iov,
+                        .msg_iovlen = 1,
+                        .msg_control = &control,
+                        .msg_controllen = sizeof(control) };
+    ssize_t n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+
+    (void)events;
+    if (n < 0) {
+        if (errno != EAGAIN && errno != EINTR) {
+            die_because(c, -EPIPE, "the peer has gone");
+        }
+        return;
+    }
+    take_descriptors(c, &m);
+    if (n == 0) {
+        c->eof = true;
+    } else if (evbuffer_add(input(c), bytes, (size_t)n) < 0) {
+        die_because(c, -ENOMEM, "no memory for what the peer sent");
+        return;
+    }
+    process(c);
+}
+
+void rpc_conn_take_fds(struct rpc_conn *c)
+{
+    if (c->reader || c->dead || !c->bev) {
+        return;
+    }
+    bufferevent_disable(c->bev, EV_READ);
+    evbuffer_unfreeze(input(c), 0);
+    c->reader = loop_fd_new(c->loop, rpc_conn_fd(c), c->reading ? LOOP_READ : 0, on_readable,
+                            c);
+}
+
+int rpc_conn_passed_fd(struct rpc_conn *c)
+{
+    return take_fd(&c->passed);
 }
 
 int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len)

@@ -65,6 +65,13 @@ struct rpc_conn_ops {
  * first connection on the process ignores SIGPIPE, unless it set a handler. */
 struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_limits *limits,
                               const struct rpc_conn_ops *ops, void *arg, struct err *e);
+/* From now on values are told apart by themselves, without newlines (json/split.h); may be called
+ * from within `message`. Bounds stay the same, a value counting as a line. */
+void rpc_conn_stream(struct rpc_conn *c);
+/* Takes descriptors that the peer passes (SCM_RIGHTS), on a plain unix socket. */
+void rpc_conn_take_fds(struct rpc_conn *c);
+/* The last one that came, which is the caller's then; -1 when there is none. */
+int rpc_conn_passed_fd(struct rpc_conn *c);
 /* Closes at once; no callback follows. NULL is fine; safe from within a callback. */
 void rpc_conn_free(struct rpc_conn *c);
 

@@ -41,3 +41,12 @@ void api_handle_api_schema(struct api_call *call, struct api_api_schema_in *in)
     }
     api_reply_api_schema(call, &out);
 }
+
+void api_handle_api_openrpc(struct api_call *call, struct api_api_openrpc_in *in)
+{
+    AUTO_JSON doc = json_tokener_parse(api_openrpc_json);
+    struct api_api_openrpc_out out = { .openrpc = doc };
+
+    (void)in;
+    api_reply_api_openrpc(call, &out);
+}

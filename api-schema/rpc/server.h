@@ -25,6 +25,7 @@ struct api_call;
 struct api_error;
 struct json_object;
 struct rpc_client_slot;
+struct rpc_listener;
 struct rpc_server;
 
 /* One connected client, as the application sees it. */
@@ -52,8 +53,25 @@ struct rpc_server_ops {
                   const struct api_error *error);
 };
 
+/* Another language on the same sockets, with sessions, roles and bounds as they are: its messages are JSON values
+ * that follow one another without framing. */
+struct rpc_dialect {
+    /* Does the first message of a client (of a listener without a dialect) begin it? */
+    bool (*claims)(struct json_object *first);
+    /* The client speaks it from now on; returns its state. */
+    void *(*begin)(void *arg, struct rpc_session *s);
+    void (*message)(void *state, struct json_object *msg); /* borrowed */
+    void (*garbage)(void *state, const struct err *why);   /* as in conn.h */
+    /* Owes the client nothing. When that becomes true later, call rpc_session_idle(). */
+    bool (*idle)(void *state);
+    void (*end)(void *state); /* the session ends */
+};
+
 struct rpc_server_config {
-    const char *program; /* "vmd" */
+    const char *program;               /* "vmd" */
+    const char *qmp;                   /* JSON of the greeting's member QMP; NULL: none */
+    const struct rpc_dialect *dialect; /* what clients may go over to; NULL: none */
+    void *dialect_arg;
     const struct api_handler_table *handlers;
     unsigned max_clients;            /* 0: 512 */
     const struct rpc_limits *limits; /* NULL: default */
@@ -69,6 +87,12 @@ void rpc_server_free(struct rpc_server *s);
 /* Accepts from a unix socket that already listens (taken, closed by the server). Clients from it
  * have at most role `max`. */
 int rpc_server_listen(struct rpc_server *s, int owned_fd, enum api_role max, struct err *e);
+/* The same for a dialect; its clients are bounded on their own (max_clients 0: with the others). */
+struct rpc_listener *rpc_server_listen_as(struct rpc_server *s, int owned_fd, enum api_role max,
+                                          const struct rpc_dialect *dialect, void *arg,
+                                          unsigned max_clients, struct err *e);
+/* Before rpc_server_free() and rpc_server_drain(), which free all. Clients stay. NULL is fine. */
+void rpc_listener_free(struct rpc_listener *l);
 /* Adds an already connected client (tests, socket pairs). */
 int rpc_server_add(struct rpc_server *s, int owned_fd, enum api_role max, struct err *e);
 /* No new clients and no new requests from now on; what is open is still answered. */
@@ -80,5 +104,14 @@ void *rpc_server_arg(const struct rpc_server *s);
 int rpc_session_notify(struct rpc_session *s, const char *method, struct json_object *params);
 void rpc_server_notify_all(struct rpc_server *s, const char *method,
                            struct json_object *params);
+
+/* Calls a method as this session, with its role and everything that a call of its own would pass through.
+ * fn(arg, result, error) once, perhaps before this returns; exactly one of the two is not NULL (borrowed). The
+ * session may be gone by then. Parameters are taken; NULL: none. */
+typedef void rpc_local_fn(void *arg, struct json_object *result, const struct api_error *error);
+void rpc_session_call(struct rpc_session *s, const char *method,
+                      struct json_object *take_params, rpc_local_fn *fn, void *arg);
+/* A dialect owes the client nothing any more. */
+void rpc_session_idle(struct rpc_session *s);
 
 #endif

@@ -111,6 +111,54 @@ def openrpc_is_consistent():
     assert len(names) == len(set(names)) and not [n for n in names if n.startswith("emu.")]
 
 
+def only(where, value, required, optional):
+    """`value` is an object with these members and no others but x-*."""
+    assert isinstance(value, dict), f"{where}: no object"
+    assert set(required) <= set(value), f"{where}: lacks {set(required) - set(value)}"
+    more = {k for k in value if k not in (*required, *optional) and not k.startswith("x-")}
+    assert not more, f"{where}: {more}"
+
+
+JSON_SCHEMA_KEYS = {"$ref", "type", "description", "default", "enum", "items", "properties", "required", "minimum",
+                    "maximum", "multipleOf", "minLength", "maxLength", "maxItems", "additionalProperties"}
+JSON_TYPES = {"string", "integer", "boolean", "object", "array"}
+
+
+def json_schema(where, value):
+    """JSON Schema draft 7, as far as it is used."""
+    assert isinstance(value, dict) and set(value) <= JSON_SCHEMA_KEYS, f"{where}: {value}"
+    assert value.get("type", "object") in JSON_TYPES, where
+    for name, inner in value.get("properties", {}).items():
+        json_schema(f"{where}.{name}", inner)
+    assert set(value.get("required", [])) <= set(value.get("properties", {})), where
+    if "items" in value:
+        json_schema(where + "[]", value["items"])
+
+
+def openrpc_has_the_structure_of_its_specification():
+    """OpenRPC 1.3: the objects of the specification, with their required and their allowed fields."""
+    doc = json.loads((TOP / "docs/reference/openrpc.json").read_text(encoding="utf-8"))
+    only("document", doc, ["openrpc", "info", "methods"], ["servers", "components", "externalDocs"])
+    assert re.fullmatch(r"1\.[0-9]+\.[0-9]+", doc["openrpc"])
+    only("info", doc["info"], ["title", "version"], ["description", "termsOfService", "contact", "license"])
+    for m in doc["methods"]:
+        name = m["name"]
+        only(name, m, ["name", "params"], ["tags", "summary", "description", "externalDocs", "result", "deprecated",
+                                           "servers", "errors", "links", "paramStructure", "examples"])
+        assert m["paramStructure"] in ("by-name", "by-position", "either"), name
+        for param in [*m["params"], m["result"]]:
+            only(name, param, ["name", "schema"], ["summary", "description", "required", "deprecated"])
+            json_schema(f"{name} {param['name']}", param["schema"])
+        given = [p["name"] for p in m["params"]]
+        assert len(given) == len(set(given)) and "deadline_ms" in given, name
+        for error in m["errors"]:
+            only(name, error, ["code", "message"], ["data"])
+            assert isinstance(error["code"], int), name
+        assert all(set(tag) == {"name"} for tag in m["tags"]), name
+    for name, value in doc["components"]["schemas"].items():
+        json_schema(name, value)
+
+
 def links_of_the_reference_lead_somewhere():
     text = (TOP / "docs/reference/api.md").read_text(encoding="utf-8")
     anchors = {h.strip().lower() for h in re.findall(r"^#+ (.*)$", text, re.M)}
@@ -132,5 +180,6 @@ def every_method_is_named_by_a_test():
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         mistakes_are_refused_with_their_place, output_depends_on_the_schema_alone, hash_follows_the_public_schema_only,
-        committed_pages_are_current, openrpc_is_consistent, links_of_the_reference_lead_somewhere,
+        committed_pages_are_current, openrpc_is_consistent,
+        openrpc_has_the_structure_of_its_specification, links_of_the_reference_lead_somewhere,
         every_method_is_named_by_a_test]))

@@ -124,8 +124,10 @@ START_TEST(rpc_batches_are_answered_together_when_all_are_done)
     receive(&p);
     ck_assert_uint_eq(p.in.len, 0);
     answer_waiting();
-    expect_part(&p, "[{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}},{\"jsonrpc\":\"2.0\",\"id\":"
-                    "null,\"error\":{\"code\":-32600,");
+    expect_part(&p,
+                "[{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"state\":\"stopped\",\"deleted\":"
+                "false}},{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}},{\"jsonrpc\":\"2.0\","
+                "\"id\":null,\"error\":{\"code\":-32600,");
     say(&p, "[{\"jsonrpc\":\"2.0\",\"method\":\"api.ping\"}]\n{\"jsonrpc\":\"2.0\",\"id\":3,"
             "\"method\":\"api.ping\"}\n");
     expect(
@@ -147,6 +149,46 @@ START_TEST(rpc_refuses_a_batch_that_is_too_long)
     buf_add_str(&b, "]\n");
     say(&p, b.data);
     expect_part(&p, "a batch has 1 to 256 requests, not 257");
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_deadline_ends_the_wait_and_not_the_work)
+{
+    struct peer p = greeted(API_ROLE_ADMIN);
+
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\",\"params\":{\"vm\":\"a\","
+            "\"deadline_ms\":5}}\n");
+    expect_part(&p,
+                "\"id\":1,\"error\":{\"code\":1010,\"message\":\"vm.wait has not ended before "
+                "its deadline\"");
+    ck_assert_uint_eq(t.gone, 1);
+    ck_assert_uint_eq(t.after_ok, 0);
+    answer_waiting(); /* no second answer, but its end is told to the hooks */
+    ck_assert_uint_eq(t.after_ok, 1);
+    say(&p,
+        "[{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"vm.wait\",\"params\":{\"vm\":\"a\","
+        "\"deadline_ms\":5}},{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"api.ping\",\"params\":"
+        "{\"deadline_ms\":60000}}]\n");
+    expect_part(&p, "[{\"jsonrpc\":\"2.0\",\"id\":2,\"error\":{\"code\":1010,");
+    hang_up(&p);
+    spin(5);
+    answer_waiting(); /* after client and deadline */
+}
+END_TEST
+
+START_TEST(rpc_deadline_must_be_a_time)
+{
+    static const char *const wrong[] = { "0", "-1", "86400001", "1.5", "\"5\"", "null", "{}" };
+    struct peer p = greeted(API_ROLE_ADMIN);
+    AUTO_FREE char *text = xasprintf("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\","
+                                     "\"params\":{\"deadline_ms\":%s}}\n",
+                                     wrong[_i]);
+
+    say(&p, text);
+    expect_part(&p,
+                "\"code\":-32602,\"message\":\"deadline_ms: expected milliseconds from 1 to "
+                "86400000\"");
     hang_up(&p);
 }
 END_TEST
@@ -540,6 +582,8 @@ static void add_requests(TCase *c)
     tcase_add_test(c, rpc_notifications_are_run_and_not_answered);
     tcase_add_test(c, rpc_batches_are_answered_together_when_all_are_done);
     tcase_add_test(c, rpc_refuses_a_batch_that_is_too_long);
+    tcase_add_test(c, rpc_deadline_ends_the_wait_and_not_the_work);
+    tcase_add_loop_test(c, rpc_deadline_must_be_a_time, 0, 7);
     tcase_add_test(c, rpc_roles_are_checked);
     tcase_add_test(c, rpc_idempotency_key_reaches_the_hooks_not_the_parameters);
     tcase_add_test(c, rpc_drained_server_answers_what_is_open_and_refuses_the_rest);

@@ -404,10 +404,12 @@ def records_go_through_templates():
 
 
 def raw_calls():
-    with Server({"api.ping": lambda p: p, "api.schema": {"hash": "h", "schema": {"x": 1}}}) as s:
+    with Server({"api.ping": lambda p: p, "api.schema": {"hash": "h", "schema": {"x": 1}},
+                 "api.openrpc": {"openrpc": {"openrpc": "1.3.2"}}}) as s:
         equal(vmctl(s, "api", "api.ping", '{"echo":[1,"ä"]}')[0], '{"echo":[1,"ä"]}\n')
         equal(vmctl(s, "api", "api.ping", "-", stdin='{"echo":1}')[0], '{"echo":1}\n')
         equal(vmctl(s, "api", "--schema")[0], '{"x":1}\n')
+        equal(vmctl(s, "api", "--openrpc")[0], '{"openrpc":"1.3.2"}\n')
     out, _ = vmctl(None, "api", "--quiet")
     has(out, "vm.start\n", "event.unsubscribe\n")
     assert "emu." not in out, out
