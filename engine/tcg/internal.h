@@ -197,6 +197,7 @@ struct tcg_vm {
 
 #define TCG_SPACES 24
 #define TCG_SPILLS 64
+#define TCG_NEAR 16
 
 struct tcg_vcpu {
     struct vcpu *vcpu;
@@ -238,6 +239,9 @@ struct tcg_vcpu {
     /* Reached from translated code at small negative offsets from cpu. */
     uint64_t spill[TCG_SPILLS];
     uint64_t save[4];             /* scratch registers over a slow path */
+    /* Pages that a region of the second tier remembers while it runs (region_mem.c): where one begins in the guest, up to where in it
+     * the region's accesses may begin (0: nothing is remembered), and the host's address minus the guest's. */
+    uint64_t near_page[TCG_NEAR], near_limit[TCG_NEAR], near_addend[TCG_NEAR];
     uint64_t arg[2];
     uint64_t host_ra;             /* return address of the running helper in the code buffer, 0: none */
     uint64_t pc_page;             /* virtual address of the page of the running block */

@@ -40,7 +40,7 @@ static unsigned gen_lookup(struct ra *r, unsigned base, int32_t disp, unsigned m
                            struct fixup *f)
 {
     unsigned t0 = ra_scratch(r), t1 = ra_scratch(r);
-    if (!r->groups || !group_lookup(r, base, write, f, t0, t1)) {
+    if (!r->groups || !group_lookup(r, base, f, t0, t1)) {
         f->jump = gen_lookup_in(r, base, disp, mo, write, t0, t1);
     }
     return t0;

@@ -183,6 +183,7 @@ static void gen_enter(struct ra *r)
     if (g->fp) {
         x86_clear_flags(&r->a, g->h, RAX);
     }
+    groups_forget(&r->a, false);
     x_8(&r->a, 0xc3);
 }
 
@@ -298,6 +299,7 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     g->g = t->guest;
     for (unsigned i = 0; i < w->n; i++) {
         ok &= count_piece(g, w->ir[i], w->weight[i]);
+        groups_look(&g->groups, w->ir[i]);
     }
     assign(g);
     if (!ok || (w->floats_only && !g->fp)) {

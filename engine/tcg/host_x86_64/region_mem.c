@@ -1,17 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Shared TLB checks in regions of the second tier: accesses off the same base register within a piece, close to each other, are a group.
- * The first one looks whether all of the group's bytes lie in one page that may be read (or written) and remembers where the host has
- * that page; the others only use it. Where that is not so each access makes its own check, out of line.
+ * Shared TLB checks in regions of the second tier: accesses off one base register within a piece, close to each other, are a
+ * group; the base may advance by constants meanwhile. The first access looks whether all of the group's bytes lie in one page that may be read
+ * (written, if there are stores) and remembers where the host has that page; the others only use it. Where that is not so
+ * each access makes its own check, out of line.
  *
- * The remembered place stays right within a piece: what changes translations ends the piece, and what takes pages away from
- * other threads waits until no vCPU is inside translated code or a helper. No access is moved, merged or dropped, and none is made
- * earlier than the guest makes it.
+ * A group whose base stands still or moves by small steps in the whole region remembers its page until the region is left,
+ * so that the first access has a subtraction and a comparison in place of the TLB (tcg_vcpu.near_*).
+ *
+ * What is remembered stays right: what changes translations ends the region or is C code, after which all is forgotten; what takes
+ * pages away from other threads waits until no vCPU is inside translated code. No access is moved, merged or dropped, and none is
+ * made earlier than the guest makes it.
  */
 #include "engine/tcg/host_x86_64/target.h"
 
+#include <stdlib.h>
+
+enum { PP_66 = 1, PP_F3 = 2, VEX_L = 4 /* 256 bits */ };
 #define MAX_SPAN 1024
 #define MAX_OPEN 8
+#define MAX_STEP 512 /* of a base whose page is worth remembering */
 
 static bool groupable(const struct ir_op *op)
 {
@@ -27,25 +35,66 @@ static bool is_barrier(const struct ir_op *op)
     return op->op == IR_amo || op->op == IR_cas || op->op == IR_fence;
 }
 
+/* The access itself, the page's addend in t0. */
+static void access_value(struct ra *r, const struct fixup *f)
+{
+    if (f->kind == FIX_STORE) {
+        gen_store_value(r, f);
+    } else {
+        gen_load_value(r, f);
+    }
+}
+
 struct open {
     ir_ref base;
-    bool write;
+    int32_t moved; /* the base, since the first access */
     unsigned group;
 };
 
+/* The step of `base += step` */
+static bool is_step(const struct ir *ir, const struct ir_op *op, int32_t *step)
+{
+    uint64_t v;
+    if (op->op != IR_add || op->w != 64 || op->d != op->a || !ir_is_const(ir, op->b, &v) ||
+        (int64_t)v > MAX_SPAN || (int64_t)v < -MAX_SPAN) {
+        return false;
+    }
+    *step = (int32_t)v;
+    return true;
+}
+
+void groups_look(struct groups *g, const struct ir *ir)
+{
+    for (unsigned i = 0; i < ir->n_ops; i++) {
+        const struct ir_op *op = &ir->ops[i];
+        int32_t step;
+        if (op->d != IR_NONE && ir_kind(op->d) == IR_GLOBAL && !(is_step(ir, op, &step) && abs(step) <= MAX_STEP)) {
+            g->jumps[ir_index(op->d)] = true;
+        }
+    }
+}
+
+static bool extend(struct group *have, const struct open *o, const struct ir_op *op)
+{
+    int64_t lo = op->imm + o->moved, hi = lo + (1 << (op->mo & MO_SIZE));
+    int64_t low = lo < have->lo ? lo : have->lo, high = hi > have->hi ? hi : have->hi;
+    if (high - low > MAX_SPAN) {
+        return false;
+    }
+    have->lo = (int32_t)low;
+    have->hi = (int32_t)high;
+    have->n++;
+    have->write |= op->op == IR_st;
+    return true;
+}
+
 static void join(struct groups *g, struct open *open, unsigned *n, const struct ir_op *op, unsigned i)
 {
-    int32_t lo = (int32_t)op->imm, hi = lo + (1 << (op->mo & MO_SIZE));
     for (unsigned k = 0; k < *n; k++) {
-        struct group *have = &g->group[open[k].group];
-        if (open[k].base != op->a || open[k].write != (op->op == IR_st)) {
+        if (open[k].base != op->a) {
             continue;
         }
-        int32_t low = lo < have->lo ? lo : have->lo, high = hi > have->hi ? hi : have->hi;
-        if ((int64_t)high - low <= MAX_SPAN) {
-            have->lo = low;
-            have->hi = high;
-            have->n++;
+        if (extend(&g->group[open[k].group], &open[k], op)) {
             g->of[i] = (uint16_t)(open[k].group + 1);
             return;
         }
@@ -55,9 +104,26 @@ static void join(struct groups *g, struct open *open, unsigned *n, const struct 
     if (g->n == MAX_GROUPS || *n == MAX_OPEN) {
         return;
     }
-    g->group[g->n] = (struct group){ .lo = lo, .hi = hi, .n = 1, .slot = -1 };
-    open[(*n)++] = (struct open){ op->a, op->op == IR_st, g->n };
+    int32_t lo = (int32_t)op->imm, hi = lo + (1 << (op->mo & MO_SIZE));
+    bool near = ir_kind(op->a) == IR_GLOBAL && !g->jumps[ir_index(op->a)];
+    g->group[g->n] = (struct group){ .lo = lo, .hi = hi, .n = 1, .slot = -1, .write = op->op == IR_st, .near = near };
+    open[(*n)++] = (struct open){ op->a, 0, g->n };
     g->of[i] = (uint16_t)++g->n;
+}
+
+/* The base of a group changes behind this op. */
+static void follow(const struct ir *ir, const struct ir_op *op, struct open *open, unsigned *n)
+{
+    for (unsigned k = 0; k < *n;) {
+        int32_t step;
+        if (op->d != open[k].base) {
+            k++;
+        } else if (is_step(ir, op, &step) && abs(open[k].moved + step) <= MAX_SPAN) {
+            open[k++].moved += step;
+        } else {
+            open[k] = open[--*n];
+        }
+    }
 }
 
 void groups_find(struct groups *g, const struct ir *ir)
@@ -73,45 +139,96 @@ void groups_find(struct groups *g, const struct ir *ir)
         } else if (is_barrier(op)) {
             n = 0;
         }
-        for (unsigned k = 0; k < n;) { /* the base changes behind this op */
-            if (op->d == open[k].base) {
-                open[k] = open[--n];
-            } else {
-                k++;
-            }
+        if (op->d != IR_NONE) {
+            follow(ir, op, open, &n);
+        }
+    }
+    for (unsigned i = 0; i < g->n; i++) {
+        struct group *one = &g->group[i];
+        one->near &= g->n_near < TCG_NEAR;
+        if (one->near) {
+            one->slot = (int8_t)g->n_near++;
         }
     }
 }
 
-/* Is the whole group in one page? Leaves the page's addend in t0 and in the slot. */
-static void lead(struct ra *r, const struct group *g, unsigned base, bool write, struct fixup *f)
+void groups_forget(struct asm_buf *a, bool addends)
+{
+    _Static_assert(TCG_NEAR % 4 == 0, "stored by fours");
+    x_vex(a, 1, PP_66, 0, 0xef, 0, 0, 0); /* vpxor */
+    for (int32_t i = 0; i < TCG_NEAR * 8; i += 32) {
+        x_vex_m(a, 1, PP_F3 | VEX_L, 0, 0x7f, 0, 0, ENV, ENV_OFF(near_limit) + i); /* vmovdqu */
+        if (addends) {
+            x_vex_m(a, 1, PP_F3 | VEX_L, 0, 0x7f, 0, 0, ENV, ENV_OFF(near_addend) + i);
+        }
+    }
+}
+
+/* Is the whole group in the page that was remembered? Its addend to t0. */
+static void lead_near(struct ra *r, const struct group *g, unsigned base, struct fixup *f)
 {
     struct asm_buf *a = &r->a;
-    int32_t tags = SPACE_OFF(tag) + (write ? (int32_t)sizeof(((struct tcg_space *)0)->tag[0]) : 0);
-    x_rm(a, 0x8d | X_W, f->t0, base, g->lo);
-    x_rr(a, 0x8b | X_W, f->t1, f->t0);
-    x_rr(a, 0xc1, 5, f->t0);
-    x_8(a, 12);
-    x_alu_imm(a, 4, 0, f->t0, TLB_SIZE - 1);
+    int32_t at = 8 * g->slot;
+    if (g->lo) {
+        x_rm(a, 0x8d | X_W, f->t0, base, g->lo);
+    } else {
+        x_rr(a, 0x8b | X_W, f->t0, base);
+    }
+    x_rm(a, 0x2b | X_W, f->t0, ENV, ENV_OFF(near_page) + at);
+    x_rm(a, 0x3b | X_W, f->t0, ENV, ENV_OFF(near_limit) + at);
+    f->jump = x_jcc(a, CC_AE, a->at);
+    x_rm(a, 0x8b | X_W, f->t0, ENV, f->slot);
+}
+
+/* The same out of line: remembers the page that the group is in. Falls through where it is in two, or not in the TLB. */
+static void remember(struct ra *r, const struct group *g, const struct fixup *f)
+{
+    struct asm_buf *a = &r->a;
+    int32_t at = 8 * g->slot, span = g->hi - g->lo;
+    x_rm(a, 0xc7 | X_W, 0, ENV, f->slot);
+    x_32(a, 0);
+    uint32_t miss = gen_lookup_in(r, f->base, g->lo, MO_8, g->write, f->t0, f->t1);
+    x_rm(a, 0x8d | X_W, f->t1, f->base, g->lo);
+    x_alu_imm(a, 4, 0, f->t1, 4095);
+    x_alu_imm(a, 7, 0, f->t1, 4096 - span);
+    uint32_t two = x_jcc(a, CC_A, a->at);
+    x_rm(a, 0x89 | X_W, f->t0, ENV, f->slot);
+    x_rm(a, 0x8d | X_W, f->t1, f->base, g->lo);
     x_alu_imm(a, 4, X_W, f->t1, -4096);
-    x_rmx(a, 0x3b | X_W, f->t1, SPACE, f->t0, 3, tags);
-    f->jump = x_jcc(a, CC_NE, a->at);
-    x_rm(a, 0x8d | X_W, f->t1, base, g->hi - 1);
-    x_alu_imm(a, 4, X_W, f->t1, -4096);
-    x_rmx(a, 0x3b | X_W, f->t1, SPACE, f->t0, 3, tags);
-    f->fp_jump[0] = x_jcc(a, CC_NE, a->at);
-    x_rmx(a, 0x8b | X_W, f->t0, SPACE, f->t0, 3, SPACE_OFF(addend));
+    x_rm(a, 0x89 | X_W, f->t1, ENV, ENV_OFF(near_page) + at);
+    x_rm(a, 0xc7 | X_W, 0, ENV, ENV_OFF(near_limit) + at);
+    x_32(a, (uint32_t)(4097 - span));
+    access_value(r, f);
+    x_jmp(a, f->back);
+    x_here(a, miss);
+    x_here(a, two);
+    x_rm(a, 0xc7 | X_W, 0, ENV, ENV_OFF(near_limit) + at);
+    x_32(a, 0);
+}
+
+/* Is the whole group in one page? Leaves the page's addend in t0 and in the slot. */
+static void lead(struct ra *r, const struct group *g, unsigned base, struct fixup *f)
+{
+    struct asm_buf *a = &r->a;
+    f->jump = gen_lookup_in(r, base, g->lo, MO_8, g->write, f->t0, f->t1);
+    if (g->hi - g->lo > 1) {
+        x_rm(a, 0x8d | X_W, f->t1, base, g->lo);
+        x_alu_imm(a, 4, 0, f->t1, 4095);
+        x_alu_imm(a, 7, 0, f->t1, 4096 - (g->hi - g->lo));
+        f->fp_jump[0] = x_jcc(a, CC_A, a->at);
+    }
     x_rm(a, 0x89 | X_W, f->t0, ENV, f->slot);
 }
 
-bool group_lookup(struct ra *r, unsigned base, bool write, struct fixup *f, unsigned t0, unsigned t1)
+bool group_lookup(struct ra *r, unsigned base, struct fixup *f, unsigned t0, unsigned t1)
 {
-    struct group *g = r->groups->of[r->i] ? &r->groups->group[r->groups->of[r->i] - 1] : NULL;
-    if (!g || g->n < 2) {
+    unsigned of = r->groups->of[r->i];
+    struct group *g = of ? &r->groups->group[of - 1] : NULL;
+    if (!g || (g->n < 2 && !g->near)) {
         return false;
     }
-    bool first = g->slot < 0;
-    if (first) {
+    bool first = !g->begun;
+    if (first && !g->near) {
         if (r->slots == UINT64_MAX) {
             g->n = 0;
             return false;
@@ -119,12 +236,17 @@ bool group_lookup(struct ra *r, unsigned base, bool write, struct fixup *f, unsi
         g->slot = (int8_t)__builtin_ctzll(~r->slots);
         r->slots |= 1ull << g->slot; /* until the piece ends */
     }
+    g->begun = true;
     f->group = first ? GROUP_FIRST : GROUP_OTHER;
-    f->slot = ENV_OFF(spill) + 8 * g->slot;
+    f->near = first && g->near;
+    f->shared = *g;
+    f->slot = (g->near ? ENV_OFF(near_addend) : ENV_OFF(spill)) + 8 * g->slot;
     f->t0 = (uint8_t)t0;
     f->t1 = (uint8_t)t1;
-    if (first) {
-        lead(r, g, base, write, f);
+    if (f->near) {
+        lead_near(r, g, base, f);
+    } else if (first) {
+        lead(r, g, base, f);
     } else {
         x_rm(&r->a, 0x8b | X_W, t0, ENV, f->slot);
         x_rr(&r->a, 0x85 | X_W, t0, t0);
@@ -135,18 +257,17 @@ bool group_lookup(struct ra *r, unsigned base, bool write, struct fixup *f, unsi
 
 uint32_t group_stub(struct ra *r, const struct fixup *f)
 {
-    bool write = f->kind == FIX_STORE;
-    if (f->group == GROUP_FIRST) {
-        x_here(&r->a, f->fp_jump[0]);
+    if (f->near) {
+        remember(r, &f->shared, f);
+    } else if (f->group == GROUP_FIRST) {
+        if (f->fp_jump[0]) {
+            x_here(&r->a, f->fp_jump[0]);
+        }
         x_rm(&r->a, 0xc7 | X_W, 0, ENV, f->slot); /* nothing is remembered */
         x_32(&r->a, 0);
     }
-    uint32_t miss = gen_lookup_in(r, f->base, f->disp, f->mo, write, f->t0, f->t1);
-    if (write) {
-        gen_store_value(r, f);
-    } else {
-        gen_load_value(r, f);
-    }
+    uint32_t miss = gen_lookup_in(r, f->base, f->disp, f->mo, f->kind == FIX_STORE, f->t0, f->t1);
+    access_value(r, f);
     x_jmp(&r->a, f->back);
     return miss;
 }

@@ -73,6 +73,23 @@ struct vec_state {
     struct vec_slow *slow;        /* IR_MAX_VECS */
 };
 
+enum { GROUP_NONE, GROUP_FIRST, GROUP_OTHER };
+#define MAX_GROUPS 64
+struct group {
+    int32_t lo, hi;  /* bytes from the base as it is at the first access, hi excluded */
+    uint16_t n;      /* accesses */
+    int8_t slot;     /* where the page's addend is: a spill slot, or one of tcg_vcpu.near_* */
+    bool write;      /* there are stores */
+    bool near;       /* the page is remembered while the region runs */
+    bool begun;
+};
+struct groups {
+    unsigned n, n_near; /* of this piece; slots of tcg_vcpu.near_* that the region uses */
+    bool jumps[IR_MAX_GLOBALS]; /* by global: changes in the region, and not by small steps */
+    struct group group[MAX_GROUPS];
+    uint16_t of[IR_MAX_OPS]; /* by op: group + 1, or 0 */
+};
+
 enum fixup_kind { FIX_LOAD, FIX_STORE, FIX_EXIT, FIX_FP, FIX_ATOMIC, FIX_VEC };
 struct fixup {
     uint8_t kind, base, value_reg, dest, mo, live; /* live: bit per scratch register to keep */
@@ -92,20 +109,9 @@ struct fixup {
     struct ir *ir;
     uint32_t exit_base;
     uint8_t group, t0, t1;       /* shared TLB checks, see region_mem.c: GROUP_*; scratch registers */
+    bool near;                   /* leads a group whose page is remembered */
+    struct group shared;         /* the group, as it was then */
     int32_t slot;
-};
-
-enum { GROUP_NONE, GROUP_FIRST, GROUP_OTHER };
-#define MAX_GROUPS 64
-struct group {
-    int32_t lo, hi;  /* bytes from the base, hi excluded */
-    uint16_t n;      /* accesses */
-    int8_t slot;     /* spill slot with the page's addend, 0 in it: none; -1: not begun */
-};
-struct groups {
-    unsigned n;
-    struct group group[MAX_GROUPS];
-    uint16_t of[IR_MAX_OPS]; /* by op: group + 1, or 0 */
 };
 
 struct ra {
@@ -187,8 +193,10 @@ void gen_ops(struct ra *r);   /* the block's ops; stubs are noted */
 void gen_stubs(struct ra *r); /* what was noted */
 
 /* region_mem.c */
+void groups_look(struct groups *g, const struct ir *ir); /* at each piece, before groups_find() of any */
 void groups_find(struct groups *g, const struct ir *ir);
-bool group_lookup(struct ra *r, unsigned base, bool write, struct fixup *f, unsigned t0, unsigned t1); /* false: in no group */
+void groups_forget(struct asm_buf *a, bool addends); /* the region remembers no page; clobbers xmm0 */
+bool group_lookup(struct ra *r, unsigned base, struct fixup *f, unsigned t0, unsigned t1); /* false: in no group */
 uint32_t group_stub(struct ra *r, const struct fixup *f); /* an access's own check; returns the jump to its slow path */
 
 /* region.c: the second tier */

@@ -81,6 +81,9 @@ static uint32_t call_thunk(struct asm_buf *a, const struct keeps *k, enum which 
     if (space) {
         x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
     }
+    if (k->xpin && store == ALL) {
+        groups_forget(a, true); /* it may have changed translations */
+    }
     if (k->live_flags) {
         x86_clear_flags(a, k->live_flags, RCX);
     }
