@@ -32,10 +32,18 @@ _vmctl_names() {
     (($#names)) && compadd "${@[1,-2]}" -a names
 }
 
+# Second words of verbs that have two, with what they do.
+_vmctl_seconds() {
+    seconds=()
+    case $1 in
+@SECONDS@
+    esac
+}
+
 _vmctl() {
     local curcontext=$curcontext state line verb
     local -A opt_args
-    local -a global_options verbs where
+    local -a global_options verbs seconds where
     global_options=(
 @GLOBALS@
     )
@@ -48,6 +56,16 @@ _vmctl() {
     verb) _describe -t verbs 'verb of vmctl' verbs ;;
     rest)
         verb=${words[1]}
+        _vmctl_seconds $verb
+        if (($#seconds && CURRENT == 2)) && [[ ${words[2]} != -* ]]; then
+            _describe -t verbs "second word of $verb" seconds
+            return
+        fi
+        if ((CURRENT > 2)) && [[ -n ${(M)seconds:#${words[2]}:*} ]]; then
+            verb+=" ${words[2]}"
+            shift words
+            ((CURRENT--))
+        fi
         case $verb in
 @CASES@
         esac
@@ -57,6 +75,23 @@ _vmctl() {
 
 _vmctl "$@"
 '''
+
+
+def two_words(all_verbs):
+    """First words that a second follows, and those verbs."""
+    out = {}
+    for v in all_verbs:
+        if " " in v.name:
+            out.setdefault(v.name.split(" ")[0], []).append(v)
+    return out
+
+
+def first_words(all_verbs):
+    """Each word that can stand first, and what it does."""
+    out = {n: v.summary for v in all_verbs for n in [v.name, *v.aliases] if " " not in n}
+    for first, verbs in two_words(all_verbs).items():
+        out.setdefault(first, ", ".join(v.name.split(" ")[1] for v in verbs))
+    return out.items()
 
 
 def zsh_text(text):
@@ -105,7 +140,7 @@ def zsh_args(v, schema, all_verbs):
         kind = a.get("complete")
         if kind:
             star = "*" if a.get("repeat") else "1"
-            words = {"verb": "(" + " ".join(x.name for x in all_verbs) + ")",
+            words = {"verb": "(" + " ".join(n for n, _ in first_words(all_verbs)) + ")",
                      "method": "(" + " ".join(sorted(n for n, m in schema.methods.items() if not m.internal)) + ")"}
             yield f"'{star}: :{words.get(kind, '_vmctl_names ' + kind.replace(':', chr(92) + ':'))}'"
 
@@ -114,13 +149,17 @@ def zsh(schema):
     all_verbs = emit_cli.verbs(schema)
     options = [x for g in schema.cli["globals"] for x in zsh_option(
         emit_cli.Option(g["name"], g["doc"], g.get("letter", ""), g.get("metavar", "")), all_verbs)]
-    words = [f"'{n}:{zsh_text(v.summary)}'" for v in all_verbs for n in [v.name, *v.aliases]]
+    words = [f"'{n}:{zsh_text(doc)}'" for n, doc in first_words(all_verbs)]
+    seconds = ""
+    for first, verbs in two_words(all_verbs).items():
+        rows = " ".join(f"'{v.name.split(' ')[1]}:{zsh_text(v.summary)}'" for v in verbs)
+        seconds += f"    {first}) seconds=({rows}) ;;\n"
     cases = ""
     for v in all_verbs:
         own = [x for o in v.options for x in zsh_option(o, all_verbs)] + list(zsh_args(v, schema, all_verbs))
-        cases += f"        {' | '.join([v.name, *v.aliases])})\n            _arguments $global_options"
+        cases += f"        {' | '.join(map(emit_cli.quoted, [v.name, *v.aliases]))})\n            _arguments $global_options"
         cases += "".join(" \\\n                " + x for x in own) + "\n            ;;\n"
-    return (ZSH.replace("@GLOBALS@", lines(options, 8)).replace("@VERBS@", lines(words, 8))
+    return (ZSH.replace("@SECONDS@\n", seconds).replace("@GLOBALS@", lines(options, 8)).replace("@VERBS@", lines(words, 8))
             .replace("@CASES@", cases.rstrip("\n")))
 
 
@@ -149,6 +188,29 @@ function __vmctl_names
     end
 end
 
+# The verb on the line, of one word or two; nothing before it is there.
+function __vmctl_verb
+    set -l tokens (commandline -opc)
+    set -l i 2
+    while test $i -le (count $tokens)
+        switch $tokens[$i]
+            case -c --connect --dir --color --key --format
+                set i (math $i + 2)
+            case '-*'
+                set i (math $i + 1)
+            case '*'
+                set -l two "$tokens[$i] "
+                set i (math $i + 1)
+                test $i -le (count $tokens); and set two "$two$tokens[$i]"
+                contains -- $two @TWO@; and echo $two; or string split -f 1 ' ' -- $two
+                return
+        end
+    end
+end
+function __vmctl_is
+    contains -- (__vmctl_verb) $argv
+end
+
 complete -c vmctl -e # fish knows another program of this name
 complete -c vmctl -f
 '''
@@ -170,26 +232,31 @@ def fish_option(o, condition, all_verbs):
     return out + f" -d {shlex.quote(o.doc.split('. ')[0].rstrip('.'))}\n"
 
 
+def fish_verb(v, schema, all_verbs):
+    seen = "__vmctl_is " + " ".join(map(emit_cli.quoted, [v.name, *v.aliases]))
+    out = ""
+    for o in v.options:
+        out += fish_option(o, seen, all_verbs)
+        if o.negatable:
+            out += f"complete -c vmctl -n {shlex.quote(seen)} -l no-{o.name}\n"
+    for kind in (a["complete"] for a in v.args if a.get("complete")):
+        words = {"verb": " ".join(n for n, _ in first_words(all_verbs)),
+                 "method": " ".join(sorted(n for n, m in schema.methods.items() if not m.internal))}
+        out += f"complete -c vmctl -n {shlex.quote(seen)} -a {shlex.quote(words.get(kind, f'(__vmctl_names {kind})'))}\n"
+    return out
+
+
 def fish(schema):
     all_verbs = emit_cli.verbs(schema)
-    names = " ".join(n for v in all_verbs for n in [v.name, *v.aliases])
-    none = f"not __fish_seen_subcommand_from {names}"
-    out = FISH
+    out = FISH.replace("@TWO@", " ".join(f"'{v.name}'" for v in all_verbs if " " in v.name) or "''")
     for g in schema.cli["globals"]:
         out += fish_option(emit_cli.Option(g["name"], g["doc"], g.get("letter", ""), g.get("metavar", "")), "", all_verbs)
-    for v in all_verbs:
-        seen = "__fish_seen_subcommand_from " + " ".join([v.name, *v.aliases])
-        for n in [v.name, *v.aliases]:
-            out += f"complete -c vmctl -n {shlex.quote(none)} -a {n} -d {shlex.quote(v.summary)}\n"
-        for o in v.options:
-            out += fish_option(o, seen, all_verbs)
-            if o.negatable:
-                out += f"complete -c vmctl -n {shlex.quote(seen)} -l no-{o.name}\n"
-        for kind in (a["complete"] for a in v.args if a.get("complete")):
-            words = {"verb": names, "method": " ".join(sorted(n for n, m in schema.methods.items() if not m.internal))}
-            text = words.get(kind, f"(__vmctl_names {kind})")
-            out += f"complete -c vmctl -n {shlex.quote(seen)} -a {shlex.quote(text)}\n"
-    return out
+    for n, doc in first_words(all_verbs):
+        out += f"complete -c vmctl -n 'test -z \"$(__vmctl_verb)\"' -a {n} -d {shlex.quote(doc)}\n"
+    for first, verbs in two_words(all_verbs).items():
+        for v in verbs:
+            out += f"complete -c vmctl -n '__vmctl_is {first}' -a {v.name.split(' ')[1]} -d {shlex.quote(v.summary)}\n"
+    return out + "".join(fish_verb(v, schema, all_verbs) for v in all_verbs)
 
 
 def files(schema):
