@@ -22,7 +22,14 @@ libapi_a_SOURCES = \
 	api-schema/rpc/introspect.c \
 	api-schema/rpc/server.c \
 	api-schema/rpc/server.h \
-	api-schema/rpc/server_int.h
+	api-schema/rpc/server_int.h \
+	api-schema/tls/link.c \
+	api-schema/tls/link.h \
+	api-schema/tls/tls.c \
+	api-schema/tls/tls.h \
+	api-schema/tls/token.c \
+	api-schema/tls/tunnel.c \
+	api-schema/tls/tunnel.h
 
 # --- generated: C from api-schema/schema by api-schema/gen -----------------------------------
 api_schema = \

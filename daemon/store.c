@@ -176,8 +176,8 @@ void store_tx_idem_put(struct store_tx *tx, const struct store_idem *r)
 
 void store_tx_audit_put(struct store_tx *tx, const struct store_audit *r)
 {
-    tx_add(tx, ST_AUDIT_PUT, "iiittt", r->time_ns, r->uid, r->pid, r->method, r->object,
-           r->outcome);
+    tx_add(tx, ST_AUDIT_PUT, "iiitttt", r->time_ns, r->uid, r->pid, r->method, r->object,
+           r->outcome, r->who);
     tx_add(tx, ST_AUDIT_TRIM, "");
 }
 

@@ -94,8 +94,10 @@ struct store_idem {
     int64_t time_ns;
 };
 struct store_audit {
+    int64_t id; /* of a row that was read */
     int64_t time_ns, uid, pid;
     const char *method, *object, *outcome;
+    const char *who; /* name where a uid does not say it; NULL: the uid does */
 };
 
 /* A definition of any other kind: network, pool, snapshot, profile, quota. */
@@ -123,6 +125,11 @@ int store_load_objects(struct store *s, void (*fn)(void *arg, const struct store
                        void *arg, struct err *e);
 /* A fact's value, new memory; NULL when it was never put or cannot be read. */
 char *store_fact(struct store *s, const char *key);
+/* The newest rows before number `before` (0: the newest of all), at most `limit`, newest first, of
+ * this method or who ("": all). Reads the file: for a person who asks. */
+int store_audit_page(struct store *s, int64_t before, unsigned limit, const char *method,
+                     const char *who, void (*fn)(void *arg, const struct store_audit *),
+                     void *arg, struct err *e);
 /* Next free number of a counted table. */
 int store_next_ids(struct store *s, int64_t *vm, int64_t *job, int64_t *event, struct err *e);
 

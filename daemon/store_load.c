@@ -257,3 +257,41 @@ int store_next_ids(struct store *s, int64_t *vm, int64_t *job, int64_t *event, s
     }
     return rc;
 }
+
+int store_audit_page(struct store *s, int64_t before, unsigned limit, const char *method,
+                     const char *who, void (*fn)(void *arg, const struct store_audit *),
+                     void *arg, struct err *e)
+{
+    sqlite3 *db = store_sql_reader(s, e);
+    sqlite3_stmt *st = NULL;
+    if (!db) {
+        return -EIO;
+    }
+    int rc = sqlite3_prepare_v2(
+        db,
+        "SELECT id, time_ns, uid, pid, method, object, outcome, who FROM audit "
+        "WHERE (?1 = 0 OR id < ?1) AND (?2 = '' OR method = ?2) AND (?3 = '' OR who = ?3) "
+        "ORDER BY id DESC LIMIT ?4",
+        -1, &st, NULL);
+    if (rc == SQLITE_OK) {
+        sqlite3_bind_int64(st, 1, before);
+        sqlite3_bind_text(st, 2, method, -1, SQLITE_STATIC);
+        sqlite3_bind_text(st, 3, who, -1, SQLITE_STATIC);
+        sqlite3_bind_int64(st, 4, limit);
+        while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
+            struct store_audit row = { .id = sqlite3_column_int64(st, 0),
+                                       .time_ns = sqlite3_column_int64(st, 1),
+                                       .uid = sqlite3_column_int64(st, 2),
+                                       .pid = sqlite3_column_int64(st, 3),
+                                       .method = text(st, 4),
+                                       .object = text(st, 5),
+                                       .outcome = text(st, 6),
+                                       .who = text(st, 7) };
+            fn(arg, &row);
+        }
+    }
+    int code = rc == SQLITE_DONE ? 0 : store_sql_err(db, rc, "cannot read the audit", e);
+    sqlite3_finalize(st);
+    sqlite3_close(db);
+    return code;
+}

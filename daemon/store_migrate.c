@@ -59,6 +59,8 @@ static const char *const to_2[] = {
     "scope TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, "
     "changed_ns INTEGER NOT NULL, UNIQUE(kind, scope, name))",
     /* What must outlive the daemon and is no object: e.g. the boot that was autostarted. */
+    /* Who by name, where a uid does not say it: users of TLS, connections that were refused. */
+    "ALTER TABLE audit ADD COLUMN who TEXT NOT NULL DEFAULT ''",
     "CREATE TABLE facts(key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT ROWID",
     NULL,
 };

@@ -45,8 +45,8 @@ const char *const store_stmt_sql[ST_COUNT] = {
                     "VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
     [ST_IDEM_TRIM] = "DELETE FROM idem WHERE id <= (SELECT max(id) FROM idem) "
                      "- " STR(STORE_IDEM_KEPT),
-    [ST_AUDIT_PUT] = "INSERT INTO audit(time_ns, uid, pid, method, object, outcome) "
-                     "VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [ST_AUDIT_PUT] = "INSERT INTO audit(time_ns, uid, pid, method, object, outcome, who) "
+                     "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [ST_AUDIT_TRIM] = "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) "
                       "- " STR(STORE_AUDIT_KEPT),
     [ST_OBJECT_PUT] =

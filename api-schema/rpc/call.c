@@ -383,6 +383,9 @@ const struct api_handler *rpc_handler_for(struct slot *s, const char *method,
     if (!h) {
         unknown_method(s->server->config.handlers, method, x);
     } else if (s->session.role < h->method->role) {
+        if (s->server->ops && s->server->ops->denied) {
+            s->server->ops->denied(s->server->arg, &s->session, h->method);
+        }
         api_error_set(x, API_E_DENIED, method, "ask as a user with that role",
                       "%s needs role %s, this connection has %s", method,
                       api_role_names[h->method->role], api_role_names[s->session.role]);

@@ -60,6 +60,9 @@ struct rpc_dial;
 /* Connects to unix socket `path`, waits for the greeting. timeout_ms < 0: for ever. NULL on failure:
  * e->code is -ENOENT or -ECONNREFUSED when nobody listens there. */
 struct rpc_dial *rpc_dial_open(const char *path, int timeout_ms, struct err *e);
+/* The same over a connected descriptor (taken). `where` names the server in errors. */
+struct rpc_dial *rpc_dial_open_fd(int owned_fd, const char *where, int timeout_ms,
+                                  struct err *e);
 void rpc_dial_close(struct rpc_dial *d); /* NULL is fine */
 /* Parameters of the greeting, borrowed. */
 struct json_object *rpc_dial_hello(const struct rpc_dial *d);

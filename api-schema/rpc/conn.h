@@ -31,9 +31,15 @@ struct rpc_conn;
 
 struct rpc_peer {
     pid_t pid; /* 0 when unknown */
-    uid_t uid;
+    uid_t uid; /* (uid_t)-1 for a user of TLS */
     gid_t gid;
+    int64_t
+        principal; /* who owns and repeats: the uid, or RPC_REMOTE and more for a user of TLS */
+    char user[64]; /* name of a user of TLS, "" on a unix socket */
+    char cert[65]; /* SHA-256 of the certificate, hexadecimal */
+    char address[64]; /* from where */
 };
+#define RPC_REMOTE (INT64_C(1) << 32)
 
 struct rpc_limits {
     size_t line_max;  /* bytes of one line without its newline */

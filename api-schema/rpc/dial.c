@@ -135,17 +135,9 @@ static int connect_dial(struct rpc_dial *d, const char *path, int64_t deadline, 
     }
 }
 
-struct rpc_dial *rpc_dial_open(const char *path, int timeout_ms, struct err *e)
+static struct rpc_dial *await_hello(struct rpc_dial *d, const char *path, int64_t deadline,
+                                    struct err *e)
 {
-    struct rpc_dial *d = xnew(struct rpc_dial);
-    int64_t deadline = deadline_after(timeout_ms);
-
-    list_init(&d->notes);
-    d->loop = loop_new(e);
-    if (!d->loop || connect_dial(d, path, deadline, e) < 0) {
-        rpc_dial_close(d);
-        return NULL;
-    }
     while (!d->hello && !d->ended) {
         if (!turn(d, deadline)) {
             err_set(e, -ETIMEDOUT, "vmd at %s accepts connections but does not greet", path);
@@ -161,6 +153,36 @@ struct rpc_dial *rpc_dial_open(const char *path, int timeout_ms, struct err *e)
         return NULL;
     }
     return d;
+}
+
+struct rpc_dial *rpc_dial_open(const char *path, int timeout_ms, struct err *e)
+{
+    struct rpc_dial *d = xnew(struct rpc_dial);
+    int64_t deadline = deadline_after(timeout_ms);
+
+    list_init(&d->notes);
+    d->loop = loop_new(e);
+    if (!d->loop || connect_dial(d, path, deadline, e) < 0) {
+        rpc_dial_close(d);
+        return NULL;
+    }
+    return await_hello(d, path, deadline, e);
+}
+
+struct rpc_dial *rpc_dial_open_fd(int owned_fd, const char *where, int timeout_ms,
+                                  struct err *e)
+{
+    AUTO_FD fd = owned_fd;
+    struct rpc_dial *d = xnew(struct rpc_dial);
+
+    list_init(&d->notes);
+    d->loop = loop_new(e);
+    d->client = d->loop ? rpc_client_new(d->loop, take_fd(&fd), "vmd", &ops, d, e) : NULL;
+    if (!d->client) {
+        rpc_dial_close(d);
+        return NULL;
+    }
+    return await_hello(d, where, deadline_after(timeout_ms), e);
 }
 
 void rpc_dial_close(struct rpc_dial *d)

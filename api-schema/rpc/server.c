@@ -268,15 +268,23 @@ static void slot_end(struct slot *s)
     slot_free(s);
 }
 
+static void peer_text(const struct rpc_peer *p, char *out, size_t size)
+{
+    if (p->user[0]) {
+        snprintf(out, size, "client %s at %s cut off", p->user, p->address);
+    } else {
+        snprintf(out, size, "client pid %d uid %u cut off", (int)p->pid, (unsigned)p->uid);
+    }
+}
+
 static void on_closed(void *arg, struct rpc_conn *conn, const struct err *why)
 {
     struct slot *s = arg;
 
     (void)conn;
     if (why->code && why->code != -EPIPE) {
-        char who[64];
-        snprintf(who, sizeof(who), "client pid %d uid %u cut off", (int)s->session.peer.pid,
-                 (unsigned)s->session.peer.uid);
+        char who[160];
+        peer_text(&s->session.peer, who, sizeof(who));
         complain(s->server, who, why->msg);
     }
     slot_end(s);
@@ -329,17 +337,26 @@ static void welcome(struct slot *slot, struct rpc_listener *from)
     }
 }
 
+/* Who the kernel says is at the other end of a unix socket; nobody when it does not. */
+static struct rpc_peer peer_of(int fd)
+{
+    struct rpc_peer peer = { .uid = (uid_t)-1 };
+
+    (void)unix_peer(fd, &peer.pid, &peer.uid, &peer.gid, NULL);
+    peer.principal = peer.uid;
+    return peer;
+}
+
 /* `from` NULL: of no listener. */
 static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *from,
-                      enum api_role max, struct err *e)
+                      const struct rpc_peer *who, enum api_role max, struct err *e)
 {
     AUTO_FD fd = owned_fd;
-    struct rpc_peer peer = { 0 };
+    struct rpc_peer peer = *who;
     enum api_role role = max;
     struct slot *slot;
     struct rpc_conn *conn;
 
-    (void)unix_peer(fd, &peer.pid, &peer.uid, &peer.gid, NULL);
     if (full(s, from)) {
         turn_away(fd, API_E_OVERLOAD, "try again later", "too many clients");
         return err_set(e, -EMFILE, "%u clients are connected, the limit",
@@ -352,7 +369,9 @@ static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *f
     if (role == API_ROLE_NONE) {
         turn_away(fd, API_E_DENIED, "ask the administrator for access",
                   "this user may not connect");
-        return err_set(e, -EACCES, "user %u may not connect", (unsigned)peer.uid);
+        return peer.user[0]
+                   ? err_set(e, -EACCES, "user '%s' may not connect", peer.user)
+                   : err_set(e, -EACCES, "user %u may not connect", (unsigned)peer.uid);
     }
     slot = xnew(struct slot);
     conn = rpc_conn_new(s->loop, take_fd(&fd), s->config.limits, &conn_ops, slot, e);
@@ -372,7 +391,15 @@ static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *f
 
 int rpc_server_add(struct rpc_server *s, int owned_fd, enum api_role max, struct err *e)
 {
-    return add_client(s, owned_fd, NULL, max, e);
+    struct rpc_peer peer = peer_of(owned_fd);
+
+    return add_client(s, owned_fd, NULL, &peer, max, e);
+}
+
+int rpc_server_add_peer(struct rpc_server *s, int owned_fd, const struct rpc_peer *peer,
+                        enum api_role max, struct err *e)
+{
+    return add_client(s, owned_fd, NULL, peer, max, e);
 }
 
 /* --- listeners ---------------------------------------------------------------------------- */
@@ -394,7 +421,8 @@ static void on_acceptable(void *arg, int fd, unsigned events)
         int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (client >= 0) {
-            if (add_client(l->server, client, l, l->max, &e) < 0) {
+            struct rpc_peer peer = peer_of(client);
+            if (add_client(l->server, client, l, &peer, l->max, &e) < 0) {
                 complain(l->server, "client refused", e.msg);
             }
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
@@ -524,6 +552,14 @@ void rpc_server_drain(struct rpc_server *s)
 {
     stop_listening(s);
     s->draining = true;
+}
+
+void rpc_server_each(struct rpc_server *s, void (*fn)(void *arg, struct rpc_session *s),
+                     void *arg)
+{
+    list_for_each (it, &s->slots) {
+        fn(arg, &list_entry(it, struct slot, node)->session);
+    }
 }
 
 unsigned rpc_server_clients(const struct rpc_server *s)

@@ -51,6 +51,8 @@ struct rpc_server_ops {
      * the audit and the memory of idempotency keys. May be NULL. */
     void (*after)(void *arg, struct api_call *call, struct json_object *result,
                   const struct api_error *error);
+    /* A request of a session whose role does not suffice was refused. May be NULL. */
+    void (*denied)(void *arg, struct rpc_session *s, const struct api_method *method);
 };
 
 /* Another language on the same sockets, with sessions, roles and bounds as they are: its messages are JSON values
@@ -95,6 +97,13 @@ struct rpc_listener *rpc_server_listen_as(struct rpc_server *s, int owned_fd, en
 void rpc_listener_free(struct rpc_listener *l);
 /* Adds an already connected client (tests, socket pairs). */
 int rpc_server_add(struct rpc_server *s, int owned_fd, enum api_role max, struct err *e);
+/* The same for a client that a transport has authenticated: `peer` (copied) is who it is, whatever
+ * the credentials of the descriptor say. */
+int rpc_server_add_peer(struct rpc_server *s, int owned_fd, const struct rpc_peer *peer,
+                        enum api_role max, struct err *e);
+/* Calls fn for each session; it may change the role. */
+void rpc_server_each(struct rpc_server *s, void (*fn)(void *arg, struct rpc_session *s),
+                     void *arg);
 /* No new clients and no new requests from now on; what is open is still answered. */
 void rpc_server_drain(struct rpc_server *s);
 
