@@ -17,6 +17,7 @@ struct jobs;
 struct loop;
 struct loop_timer;
 struct registry;
+struct policy;
 struct rpc_server;
 struct spawner_client;
 struct store;
@@ -45,6 +46,7 @@ struct vmd {
     struct jobs *jobs;
     struct idems *idems;
     struct registry *vms;
+    struct policy *policy;
     struct spawner_client *spawner;
     struct rpc_server *server;
     char boot_id[37];

@@ -19,6 +19,10 @@ libdaemon_a_SOURCES = \
 	daemon/ops.c \
 	daemon/ops.h \
 	daemon/options.c \
+	daemon/policy.c \
+	daemon/policy.h \
+	daemon/policy_in.h \
+	daemon/policy_shutdown.c \
 	daemon/preflight.c \
 	daemon/preflight.h \
 	daemon/proc.c \
@@ -105,6 +109,7 @@ TESTS += \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_input.py \
+	tests/e2e/daemon_policy.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py
 EXTRA_DIST += \
@@ -112,5 +117,6 @@ EXTRA_DIST += \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_lib.py \
+	tests/e2e/daemon_policy.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py

@@ -13,6 +13,7 @@
 #include "daemon/jobs.h"
 #include "daemon/lockfile.h"
 #include "daemon/ops.h"
+#include "daemon/policy.h"
 #include "daemon/proc.h"
 #include "daemon/registry.h"
 #include "daemon/run.h"
@@ -142,6 +143,7 @@ static void on_adopted(void *arg)
     struct vmd *d = st->d;
     struct err e = ERR_INIT;
     jobs_each(d, settle_job, d);
+    policy_begin(d);
     tell_daemon(d, st->recovered ? "recovered" : "started");
     if (listen_all(st, &e) < 0) {
         log_error("daemon", "%s", e.msg);
@@ -239,6 +241,21 @@ static void on_signal(void *arg, int signo)
 
 /* ---- putting together ---- */
 
+static void load_object(void *arg, const struct store_object *row)
+{
+    static const struct {
+        const char *kind;
+        void (*load)(struct vmd *d, const struct store_object *row);
+    } kinds[] = {
+        { "restart", policy_load },
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (strcmp(row->kind, kinds[i].kind) == 0) {
+            kinds[i].load(arg, row);
+        }
+    }
+}
+
 static int open_store(struct start *st, struct err *e)
 {
     struct vmd *d = st->d;
@@ -260,6 +277,7 @@ static int open_store(struct start *st, struct err *e)
     d->jobs = jobs_new(d);
     d->idems = idems_new(d);
     d->vms = registry_new(d);
+    d->policy = policy_new(d);
     int rc = events_load(d->events, info.unclean, e);
     if (rc == 0) {
         rc = jobs_load(d->jobs, e);
@@ -267,7 +285,10 @@ static int open_store(struct start *st, struct err *e)
     if (rc == 0) {
         rc = idems_load(d->idems, e);
     }
-    return rc < 0 ? rc : registry_load(d->vms, e);
+    if (rc == 0) {
+        rc = registry_load(d->vms, e);
+    }
+    return rc < 0 ? rc : store_load_objects(d->store, load_object, d, e);
 }
 
 static int set_up(struct start *st, pid_t spawner, int *spawner_sock, struct err *e)
@@ -321,6 +342,7 @@ static void tear_down(struct start *st)
     rpc_server_free(d->server);
     spawner_free(d->spawner);
     registry_free(d->vms);
+    policy_free(d->policy);
     idems_free(d->idems);
     jobs_free(d->jobs);
     events_free(d->events);

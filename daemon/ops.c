@@ -95,10 +95,16 @@ void ops_drop(struct vm *vm, int code, const char *why)
     while (!list_empty(&vm->ops)) {
         struct op *op = list_entry(vm->ops.next, struct op, link);
         list_remove(&op->link);
+        void (*after)(struct vm * vm, const struct api_error *x) = op->after;
         if (op->call) {
             api_fail(op->call, code, vm->config.name, NULL, "%s", why);
         }
         op_free(op);
+        if (after) {
+            struct api_error x = API_ERROR_INIT;
+            api_error_set(&x, code, vm->config.name, NULL, "%s", why);
+            after(vm, &x);
+        }
     }
 }
 

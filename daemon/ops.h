@@ -32,6 +32,8 @@ struct op {
     /* The emulator's answer is the call's, of this type; NULL: VmInfo is */
     const struct api_type *out;
     struct loop_timer *timer;
+    /* A start of the daemon's own: told how it went, after the op has ended */
+    void (*after)(struct vm *vm, const struct api_error *x);
 };
 
 /* Runs begin(op) when the VM is free. With too many waiting the call is told `busy`. */

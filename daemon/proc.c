@@ -61,6 +61,16 @@ int64_t proc_memory_rss(pid_t pid)
     return resident * sysconf(_SC_PAGESIZE);
 }
 
+int64_t proc_uptime_ns(uint64_t start_ticks)
+{
+    struct timespec now;
+    long hz = sysconf(_SC_CLK_TCK);
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    int64_t at = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    int64_t then = (int64_t)(start_ticks / (uint64_t)hz) * 1000000000;
+    return at > then ? at - then : 0;
+}
+
 int proc_boot_id(char out[37], struct err *e)
 {
     AUTO_BUF text = BUF_INIT;

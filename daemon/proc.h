@@ -17,6 +17,8 @@
 /* Start time of a process in clock ticks since boot, from /proc. -ESRCH when it is gone or dead
  * (a zombie counts as dead). */
 int proc_start_time(pid_t pid, uint64_t *ticks, struct err *e);
+/* How long a process with that start time has been there, by the clock since boot. */
+int64_t proc_uptime_ns(uint64_t start_ticks);
 /* Resident memory of a process in bytes, 0 when it cannot be told. */
 int64_t proc_memory_rss(pid_t pid);
 /* 36 characters and \0. */

@@ -7,11 +7,13 @@
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/policy.h"
 #include "daemon/proc.h"
 #include "daemon/stats.h"
 #include "daemon/supervise.h"
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
+#include "engine/base/loop.h"
 #include "engine/base/mem.h"
 
 #include <errno.h>
@@ -78,6 +80,7 @@ void vm_free(struct vm *vm)
         api_release(&api_type_vm_exit, vm->exit);
         free(vm->exit);
     }
+    loop_timer_free(vm->restart_timer);
     free(vm->reason);
     free(vm);
 }
@@ -322,6 +325,9 @@ struct json_object *vm_info(struct vm *vm, bool config, bool stats)
         .memory = vm->config.memory,
         .pid = live ? run_pid(vm->run) : 0,
         .has_pid = live && run_pid(vm->run) > 0,
+        .restarts = vm->restarts,
+        .restart_due_ms = policy_restart_due_ms(vm),
+        .has_restart_due_ms = policy_restart_due_ms(vm) != 0,
         .transient = vm->transient,
         .project = vm->config.project,
         .exit = live ? NULL : vm->exit,

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 struct api_call;
+struct loop_timer;
 struct change;
 struct registry;
 struct run;
@@ -36,6 +37,11 @@ struct vm {
     int64_t since_ms;
     struct api_vm_exit *exit; /* how the last run ended; NULL: never ran */
     bool restart_needed;      /* runs with a former definition */
+    unsigned restarts;        /* in a row; policy.c, as all of these */
+    int64_t restart_due_ms;   /* CLOCK_REALTIME, for people; 0: none is due */
+    bool end_decided;         /* of the last run: policy_ending() was there */
+    bool restart_row;         /* the store has a row of it */
+    struct loop_timer *restart_timer;
     struct run *run;          /* while there is, or is about to be, an emulator; supervise.c */
     struct op *op;            /* what works on it; ops.c */
     struct list ops;          /* what waits to */

@@ -10,6 +10,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/jobs.h"
+#include "daemon/policy.h"
 #include "daemon/preflight.h"
 #include "daemon/registry.h"
 #include "daemon/spawner.h"
@@ -273,6 +274,39 @@ void api_handle_host_capabilities(struct api_call *call, struct api_host_capabil
 {
     (void)in;
     spawner_when_told(call_daemon(call)->spawner, reply_capabilities, call);
+}
+
+struct host_down {
+    struct vmd *d;
+    struct api_call *call;
+    bool keep;
+};
+
+static void down_end(void *arg, const struct err *e)
+{
+    struct vmd *d = arg;
+    (void)e; /* the VMs have ended, whatever the store says */
+    vmd_end(d, false);
+}
+
+static void down_done(void *arg, struct json_object *take_result)
+{
+    struct host_down *k = arg;
+    call_commit(k->d, k->call, change_new(k->d), "host", take_result, k->keep ? NULL : down_end,
+                k->d);
+    free(k);
+}
+
+void api_handle_host_shutdown(struct api_call *call, struct api_host_shutdown_in *in)
+{
+    struct vmd *d = call_daemon(call);
+    struct host_down *k = xnew(struct host_down);
+    *k = (struct host_down){ .d = d, .call = call, .keep = in->keep_daemon };
+    if (!policy_shutdown(d, down_done, k)) {
+        free(k);
+        api_fail(call, API_E_BUSY, "host", "wait until it has ended",
+                 "the host is being shut down already");
+    }
 }
 
 static void end_now(void *arg, const struct err *e)

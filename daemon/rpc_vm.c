@@ -10,6 +10,7 @@
 #include "daemon/events.h"
 #include "daemon/jobs.h"
 #include "daemon/ops.h"
+#include "daemon/policy.h"
 #include "daemon/preflight.h"
 #include "daemon/registry.h"
 #include "daemon/runfs.h"
@@ -245,6 +246,7 @@ static void delete_commit(struct op *op)
     *k = (struct deletion){ .vm = vm, .d = d, .op = op };
     struct api_vm_delete_out out = { .name = vm->config.name, .uuid = vm->config.uuid };
     store_tx_vm_del(change_tx(c), vm->id);
+    policy_clear(vm, c);
     vm_event(vm, c, API_EVENT_TYPE_VM_DELETED, NULL, NULL);
     call_commit(d, op->call, c, vm->config.name, api_encode(&api_type_vm_delete_out, &out),
                 deleted, k);
@@ -307,6 +309,7 @@ static void redefined(void *arg, const struct err *e)
             vm_name_drop(vm, k->old_name);
         } else {
             vm->restart_needed = vm->run != NULL;
+            policy_changed(vm);
         }
     } else if (k->old_name) {
         vm_name_drop(vm, k->config.name);

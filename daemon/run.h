@@ -39,6 +39,8 @@ struct run {
     bool adopting;            /* taken up after a restart, not answered yet */
     bool mute;                /* told that it does not answer */
     bool kill_wanted, killed;
+    bool asked;  /* a person asked the guest to power off */
+    bool bitten; /* the watchdog has acted on this silence */
     bool emu_dead, mon_dead, ended, shutting;
     char expected[32]; /* reason of an end we asked for */
     char said[64];     /* reason the emulator gave with `stopped` */

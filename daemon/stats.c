@@ -111,6 +111,12 @@ static void fill_lists(const struct stats_page *p, struct api_vm_stats *out)
     }
 }
 
+int64_t stats_age_ms(struct stats_view *s)
+{
+    s->has_last |= stats_page_read(s->page, &s->last);
+    return s->has_last ? since(boot_ns(), s->last.published_ns) / 1000000 : -1;
+}
+
 bool stats_read(struct stats_view *s, struct api_vm_stats *out)
 {
     s->has_last |= stats_page_read(s->page, &s->last);

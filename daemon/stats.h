@@ -20,6 +20,8 @@ struct stats_view *stats_open(int take_fd, struct err *e);
 void stats_close(struct stats_view *s); /* NULL is fine */
 /* False when nothing was ever published. *out is to be released. */
 bool stats_read(struct stats_view *s, struct api_vm_stats *out);
+/* Age of the last published figures, by the boot clock; -1: none were. */
+int64_t stats_age_ms(struct stats_view *s);
 /* The page that a monitor keeps for daemons that come later. Descriptor or a negative code. */
 int stats_of_monitor(pid_t monitor, struct err *e);
 

@@ -10,6 +10,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/ops.h"
+#include "daemon/policy.h"
 #include "daemon/preflight.h"
 #include "daemon/registry.h"
 #include "daemon/run.h"
@@ -117,12 +118,17 @@ void run_row(const struct run *run, struct store_run *row)
 
 /* ---- killing ---- */
 
+static const char *word_of_kill(const struct run *run)
+{
+    return strcmp(run->expected, "watchdog") == 0 ? "watchdog" : "killed";
+}
+
 void run_kill(struct run *run)
 {
     run->kill_wanted = true;
     if (run->pidfd >= 0 && !run->emu_dead) {
         run->killed = true;
-        runfs_set_ending(&run->d->opt, run->vm->id, run->cookie, "killed");
+        runfs_set_ending(&run->d->opt, run->vm->id, run->cookie, word_of_kill(run));
         struct err e = ERR_INIT;
         if (proc_signal(run->pidfd, run->pid, run->start_time, SIGKILL, &e) == -EPERM) {
             log_error("daemon", "VM '%s': %s", run->vm->config.name, e.msg);
@@ -138,6 +144,14 @@ void run_expect_end(struct run *run, const char *reason)
     }
 }
 
+void run_asked(struct run *run)
+{
+    run->asked = true;
+    if (run->pid > 0 && !run->expected[0] && !run->killed) {
+        runfs_set_ending(&run->d->opt, run->vm->id, run->cookie, "asked");
+    }
+}
+
 /* What a daemon before us did to it. */
 static void read_ending(struct run *run)
 {
@@ -146,11 +160,15 @@ static void read_ending(struct run *run)
         !runfs_ending(&run->d->opt, run->vm->id, run->cookie, reason, sizeof(reason))) {
         return;
     }
-    if (strcmp(reason, "killed") == 0) {
-        run->killed = true;
-    } else {
-        str_copy(run->expected, sizeof(run->expected), reason);
+    if (strcmp(reason, "asked") == 0) {
+        run->asked = true;
+        return;
     }
+    run->killed = strcmp(reason, "killed") == 0 || strcmp(reason, "watchdog") == 0;
+    if (strcmp(reason, "killed") == 0) {
+        return;
+    }
+    str_copy(run->expected, sizeof(run->expected), reason);
 }
 
 /* ---- the start ---- */
@@ -305,6 +323,7 @@ void run_start(struct vm *vm, bool paused, const struct run_disks *disks, run_st
     struct change *c = change_new(vm->d);
     run_row(run, &row);
     store_tx_run_put(change_tx(c), &row);
+    policy_clear(vm, c);
     vm->restart_needed = false;
     vm_set_state(vm, API_VM_STATE_STARTING, NULL, c);
     change_commit(c, on_intent, run);
@@ -388,13 +407,13 @@ static const char *exit_reason(const struct run *run, const struct run_exit *x, 
         return "start-failed";
     }
     if (!known) {
-        return run->killed        ? "killed"
+        return run->killed        ? word_of_kill(run)
                : run->expected[0] ? run->expected
                : run->failure[0]  ? "start-failed"
                                   : "lost";
     }
     if (x->signal) {
-        return run->killed ? "killed" : "crashed";
+        return run->killed ? word_of_kill(run) : "crashed";
     }
     if (x->status != 0) {
         return run->up || run->adopting ? "crashed" : "start-failed";
@@ -487,6 +506,8 @@ static void on_finished(void *arg, const struct err *e)
         ops_drop(vm, API_E_NOT_FOUND, "the VM has ended and its definition is gone");
         runfs_clean_lib(&d->opt, vm->id);
         vm_free(vm);
+    } else {
+        policy_ended(vm);
     }
     run->vm = NULL;
     run_free(run);
@@ -533,6 +554,7 @@ void run_finish(struct run *run)
     store_tx_run_del(change_tx(c), vm->id);
     vm_set_state(vm, exit_is_crash(reason) ? API_VM_STATE_CRASHED : API_VM_STATE_STOPPED,
                  reason, c);
+    policy_ending(run, reason, c);
     if (vm->transient) {
         store_tx_vm_del(change_tx(c), vm->id);
         vm_event(vm, c, API_EVENT_TYPE_VM_DELETED, reason, NULL);

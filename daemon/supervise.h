@@ -42,6 +42,8 @@ void run_disks_read(const struct json_object *list, struct run_disks *out);
 void run_kill(struct run *run);
 /* That the VM was asked to quit; its end is then no crash. */
 void run_expect_end(struct run *run, const char *reason);
+/* That a person asked the guest to power off: its end is then followed by no restart. */
+void run_asked(struct run *run);
 /* Calls the emulator; fn as in rpc_client_call. False when there is no connection. */
 bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done_fn *fn,
               void *arg);

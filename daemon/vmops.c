@@ -13,6 +13,7 @@
 #include "daemon/events.h"
 #include "daemon/jobs.h"
 #include "daemon/ops.h"
+#include "daemon/policy.h"
 #include "daemon/preflight.h"
 #include "daemon/registry.h"
 #include "daemon/runfs.h"
@@ -61,7 +62,13 @@ static void job_finish(struct op *op, const struct api_error *x)
 static void on_started(void *arg, const struct api_error *x)
 {
     struct op *op = arg;
-    if (op->job) {
+    struct vm *vm = op->vm;
+    if (op->after) {
+        void (*after)(struct vm * vm, const struct api_error *x) = op->after;
+        op->after = NULL;
+        op_end(op);
+        after(vm, x);
+    } else if (op->job) {
         job_finish(op, x);
         op_end(op);
     } else if (x) {
@@ -139,6 +146,12 @@ void vmop_start(struct op *op)
 {
     struct vm *vm = op->vm;
     struct api_error x = API_ERROR_INIT;
+    if (policy_is_shutting(vm->d)) {
+        api_error_set(&x, API_E_BAD_STATE, vm->config.name, "start it when the host is back",
+                      "VM '%s' is not started: the host is being shut down", vm->config.name);
+        on_started(op, &x);
+        return;
+    }
     if (vm->run) {
         api_error_set(&x, API_E_BAD_STATE, vm->config.name,
                       vm->state == API_VM_STATE_STOPPING ? "wait for its end: 'vmctl wait'"
@@ -234,6 +247,7 @@ static void on_answer(void *arg, struct json_object *result, const struct api_er
     } else if (strcmp(op->method, "emu.resume") == 0 && vm->state == API_VM_STATE_PAUSED) {
         vm_tell_state(vm, API_VM_STATE_RUNNING, "resume");
     } else if (strcmp(op->method, "emu.powerdown") == 0 && vm->state == API_VM_STATE_RUNNING) {
+        run_asked(vm->run);
         vm_tell_state(vm, API_VM_STATE_STOPPING, "asked to power off");
     }
     op_reply_info(op);
@@ -388,6 +402,10 @@ static void on_quit(void *arg, struct json_object *result, const struct api_erro
 static void stop_begin(struct op *op)
 {
     struct vm *vm = op->vm;
+    if (!vm->run && policy_cancel(vm)) {
+        op_reply_info(op);
+        return;
+    }
     if (!in_state(op, S_LIVE | S_WEDGED, "it is not running")) {
         return;
     }
@@ -441,6 +459,10 @@ static void kill_timeout(void *arg)
 
 static void stop_forced(struct api_call *call, struct vm *vm)
 {
+    if (!vm->run && policy_cancel(vm)) {
+        call_finish(vm->d, call, vm->config.name, vm_info(vm, false, false));
+        return;
+    }
     if (!vm->run) {
         api_fail(call, API_E_BAD_STATE, vm->config.name, NULL, "VM '%s' is %s", vm->config.name,
                  api_vm_state_name(vm->state));

@@ -4,8 +4,9 @@
  * guest. The definition's `append` tells it how to behave, words apart by spaces:
  *   die-early      writes a line to standard error and exits 1 before it listens
  *   mute           listens, never answers
- *   off-after=MS   powers off after so many milliseconds
+ *   off-after=MS   powers off so many milliseconds after the first hello
  *   crash-after=MS is killed by a signal of its own
+ *   button=MS      has a power button: powers off so many milliseconds after it was pressed
  *   no-quit        answers emu.quit and stays
  *   liar           says hello with another cookie
  * Owns everything in struct fake; one thread.
@@ -37,7 +38,7 @@ struct fake {
     enum api_emu_state state;
     int console, client;
     unsigned ticks;
-    bool no_quit, liar, crash;
+    bool no_quit, liar, crash, armed;
     struct stats_page *stats;
 };
 
@@ -119,10 +120,28 @@ static void on_console(void *arg, int fd, unsigned events)
 
 /* ---- handlers ---- */
 
+static int word_ms(const struct fake *f, const char *word)
+{
+    const char *at = f->append ? strstr(f->append, word) : NULL;
+    return at ? atoi(at + strlen(word)) : -1;
+}
+
+static void arm_end(struct fake *f)
+{
+    int off = word_ms(f, "off-after="), crash = word_ms(f, "crash-after=");
+    if (!f->armed && (off >= 0 || crash >= 0)) {
+        f->crash = crash >= 0;
+        struct loop_timer *t = loop_timer_new(f->loop, on_off, f);
+        loop_timer_arm(t, (int64_t)(crash >= 0 ? crash : off) * 1000000);
+    }
+    f->armed = true;
+}
+
 void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
 {
     struct fake *f = api_call_app(call);
     (void)in;
+    arm_end(f);
     api_reply_emu_hello(call, &(struct api_emu_hello_out){
                                   .pid = getpid(),
                                   .uuid = f->uuid,
@@ -166,7 +185,15 @@ void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
 
 void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in *in)
 {
+    struct fake *f = api_call_app(call);
+    int ms = word_ms(f, "button=");
     (void)in;
+    if (ms >= 0) {
+        struct loop_timer *t = loop_timer_new(f->loop, on_off, f);
+        loop_timer_arm(t, (int64_t)ms * 1000000);
+        api_reply_emu_powerdown(call);
+        return;
+    }
     api_fail(call, API_E_UNSUPPORTED, NULL, "shut down from within the guest",
              "the board has no power button");
 }
@@ -223,12 +250,6 @@ void api_handle_emu_coverage(struct api_call *call, struct api_emu_coverage_in *
 
 /* ---- start ---- */
 
-static int word_ms(const struct fake *f, const char *word)
-{
-    const char *at = f->append ? strstr(f->append, word) : NULL;
-    return at ? atoi(at + strlen(word)) : -1;
-}
-
 static bool has_word(const struct fake *f, const char *word)
 {
     return f->append && strstr(f->append, word);
@@ -260,12 +281,6 @@ static void serve(struct fake *f, int control)
     if (f->console >= 0) {
         listen(f->console, 16);
         loop_fd_new(f->loop, f->console, LOOP_READ, on_console, f);
-    }
-    int off = word_ms(f, "off-after="), crash = word_ms(f, "crash-after=");
-    if (off >= 0 || crash >= 0) {
-        f->crash = crash >= 0;
-        struct loop_timer *t = loop_timer_new(f->loop, on_off, f);
-        loop_timer_arm(t, (int64_t)(crash >= 0 ? crash : off) * 1000000);
     }
     f->tick = loop_timer_new(f->loop, on_tick, f);
     loop_timer_arm(f->tick, 1000000);
