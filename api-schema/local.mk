@@ -87,9 +87,10 @@ tests_schema_json_test_LDADD = $(LINK_API) $(CHECK_LIBS)
 tests_schema_rpc_test_SOURCES = tests/schema/rpc_test.c tests/schema/rpc_lib.h
 tests_schema_rpc_test_LDADD = $(LINK_API) $(CHECK_LIBS)
 
-TESTS += tests/schema/complete_test.py tests/schema/gen_test.py tests/schema/vmctl_test.py tests/schema/console_test.py
-EXTRA_DIST += tests/schema/complete_test.py tests/schema/gen_test.py tests/schema/vmctl_test.py tests/schema/console_test.py tests/schema/fake.py
+TESTS += tests/schema/complete_test.py tests/schema/gen_test.py tests/schema/top_test.py tests/schema/vmctl_test.py tests/schema/console_test.py
+EXTRA_DIST += tests/schema/complete_test.py tests/schema/gen_test.py tests/schema/top_test.py tests/schema/vmctl_test.py tests/schema/console_test.py tests/schema/fake.py
 # They look at what the generator and the linker left in the build folder.
 tests/schema/vmctl_test.log: vmctl$(EXEEXT) cli/gen.stamp
 tests/schema/console_test.log: vmctl$(EXEEXT)
 tests/schema/complete_test.log: vmctl$(EXEEXT) cli/gen.stamp
+tests/schema/top_test.log: vmctl$(EXEEXT)

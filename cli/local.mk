@@ -17,9 +17,12 @@ libcli_a_SOURCES = \
 	cli/help.c \
 	cli/private.c \
 	cli/private.h \
+	cli/rates.c \
+	cli/rates.h \
 	cli/run.c \
 	cli/stats.c \
 	cli/template.c \
+	cli/top.c \
 	cli/trace.c \
 	cli/value.c \
 	cli/verbs.h
@@ -27,7 +30,8 @@ nodist_libcli_a_SOURCES = cli/verbs_table.c
 
 bin_PROGRAMS += vmctl
 vmctl_SOURCES = cli/main.c
-vmctl_LDADD = $(LINK_CLI)
+vmctl_LDADD = $(LINK_CLI) $(NCURSES_LIBS)
+libcli_a_CPPFLAGS = $(AM_CPPFLAGS) $(NCURSES_CFLAGS)
 
 # --- generated: verbs, completion, manual page ---------------------------------------------------
 cli_gen = cli/verbs_table.c cli/vmctl.1 cli/completion/vmctl cli/completion/_vmctl cli/completion/vmctl.fish

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Statistics as a table: totals once, or rates between refreshes. One thread. */
 #include "cli/cli.h"
+#include "cli/rates.h"
 
 #include "api-schema/json/json.h"
-#include "engine/base/hash.h"
 #include "engine/base/str.h"
 
 #include <errno.h>
@@ -13,35 +13,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* One sample of a VM, for rates. */
-struct sample {
-    int64_t at_ns, cpu_ns, instructions, read, written;
-};
-
 struct view {
     struct cli *c;
     struct cli_input *in;
-    struct hash *last; /* UUID to struct sample */
+    struct cli_rates *rates;
 };
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
-static int64_t sum_disks(struct json_object *stats, const char *member)
-{
-    struct json_object *disks = api_json_get(stats, "disks");
-    int64_t sum = 0;
-
-    for (size_t i = 0; disks && i < json_object_array_length(disks); i++) {
-        sum += api_json_get_int(json_object_array_get_idx(disks, i), member, 0);
-    }
-    return sum;
-}
 
 /* All that run, or the named ones, as one array of VmInfo. */
 static int fetch(struct view *v, struct json_object **rows)
@@ -126,8 +102,8 @@ static struct json_object *total_row(struct json_object *vm)
     if (api_json_get(s, "instructions")) {
         set_count(row, "insns", (double)api_json_get_int(s, "instructions", 0));
     }
-    set_size(row, "read", sum_disks(s, "read_bytes"), "");
-    set_size(row, "written", sum_disks(s, "written_bytes"), "");
+    set_size(row, "read", cli_sum_disks(s, "read_bytes"), "");
+    set_size(row, "written", cli_sum_disks(s, "written_bytes"), "");
     set_ns(row, "age", api_json_get_int(s, "age_ms", 0) * 1000000);
     return row;
 }
@@ -136,9 +112,7 @@ static struct json_object *total_row(struct json_object *vm)
 static struct json_object *rate_row(struct view *v, struct json_object *vm)
 {
     struct json_object *row = json_object_new_object(), *s = api_json_get(vm, "stats");
-    const char *uuid = api_json_get_str(vm, "uuid") ?: "";
-    struct sample *now, *was;
-    double seconds;
+    struct cli_rate rate;
     AUTO_BUF b = BUF_INIT;
 
     api_json_set_str(row, "name", api_json_get_str(vm, "name"));
@@ -146,27 +120,17 @@ static struct json_object *rate_row(struct view *v, struct json_object *vm)
     if (!s) {
         return row;
     }
-    now = xnew(struct sample);
-    now->at_ns = now_ns() - api_json_get_int(s, "age_ms", 0) * 1000000;
-    now->cpu_ns = api_json_get_int(s, "cpu_time_ns", 0);
-    now->instructions = api_json_get_int(s, "instructions", 0);
-    now->read = sum_disks(s, "read_bytes");
-    now->written = sum_disks(s, "written_bytes");
-    was = hash_put_str(v->last, uuid, now);
     if (api_json_get_int(s, "memory_rss", 0) > 0) {
         set_size(row, "rss", api_json_get_int(s, "memory_rss", 0), "");
     }
     set_ns(row, "age", api_json_get_int(s, "age_ms", 0) * 1000000);
-    seconds = was ? (double)(now->at_ns - was->at_ns) / 1e9 : 0;
-    if (seconds > 0 && now->instructions >= was->instructions) {
-        buf_printf(&b, "%.0f%%", (double)(now->cpu_ns - was->cpu_ns) / 1e7 / seconds);
+    if (cli_rates_of(v->rates, vm, &rate)) {
+        buf_printf(&b, "%.0f%%", rate.cpu * 100);
         set_text(row, "cpu", &b);
-        set_count(row, "insns", (double)(now->instructions - was->instructions) / seconds);
-        set_size(row, "read", (int64_t)((double)(now->read - was->read) / seconds), "/s");
-        set_size(row, "written", (int64_t)((double)(now->written - was->written) / seconds),
-                 "/s");
+        set_count(row, "insns", rate.instructions);
+        set_size(row, "read", (int64_t)rate.read, "/s");
+        set_size(row, "written", (int64_t)rate.written, "/s");
     }
-    free(was);
     return row;
 }
 
@@ -230,20 +194,11 @@ static void print(struct view *v, struct json_object *vms, bool rates)
     fflush(stdout);
 }
 
-static bool free_sample(const char *skey, uint64_t ukey, void *value, void *arg)
-{
-    (void)skey;
-    (void)ukey;
-    (void)arg;
-    free(value);
-    return true;
-}
-
 static int watch(struct view *v, int64_t interval_ms, int64_t count)
 {
     int rc = CLI_OK;
 
-    v->last = hash_new_str();
+    v->rates = cli_rates_new();
     for (int64_t i = 0; rc == CLI_OK && (count == 0 || i < count); i++) {
         AUTO_JSON vms = NULL;
         struct timespec t = { .tv_sec = interval_ms / 1000,
@@ -260,8 +215,7 @@ static int watch(struct view *v, int64_t interval_ms, int64_t count)
             break;
         }
     }
-    hash_each(v->last, free_sample, NULL);
-    hash_free(v->last);
+    cli_rates_free(v->rates);
     return rc;
 }
 

@@ -82,6 +82,7 @@ int cli_verb_run(struct cli *c, struct cli_input *in);
 int cli_verb_console(struct cli *c, struct cli_input *in);
 int cli_verb_events(struct cli *c, struct cli_input *in);
 int cli_verb_stats(struct cli *c, struct cli_input *in);
+int cli_verb_top(struct cli *c, struct cli_input *in);
 int cli_verb_trace(struct cli *c, struct cli_input *in);
 int cli_verb_coverage(struct cli *c, struct cli_input *in);
 int cli_verb_api(struct cli *c, struct cli_input *in);
