@@ -302,19 +302,26 @@ void cache_claim(struct tcg_vcpu *v, struct tcg_page *p, const uint8_t *host_pag
     p->claims++;
     __atomic_store_n(&p->granules, UINT64_MAX, __ATOMIC_SEQ_CST);
     uint32_t writers = atomic_exchange(&p->writers, 0);
-    t->stats.revokes += writers != 0;
+    /* Another claim of this page may have taken tags away just now, and waits for their stores. */
+    uint32_t wait = p->claims > 1 && t->revoking ? UINT32_MAX : 0;
+    t->revoking += writers != 0;
     pthread_mutex_unlock(&t->lock);
-    if (!writers) {
-        return;
-    }
-    for (unsigned i = 0; i < t->n_vcpus; i++) {
-        if (writers >> t->vcpus[i]->vcpu->index % 32 & 1) {
-            tlb_revoke_write(t->vcpus[i], host_page);
+    bool revoked = false;
+    for (unsigned i = 0; writers && i < t->n_vcpus; i++) {
+        uint32_t bit = 1u << t->vcpus[i]->vcpu->index % 32;
+        if (writers & bit && tlb_revoke_write(t->vcpus[i], host_page)) {
+            revoked = true;
+            wait |= t->vcpus[i] == v ? 0 : bit;
         }
     }
-    uint32_t self = 1u << v->vcpu->index % 32;
-    if (writers & ~self || t->n_vcpus > 32) {
-        tcg_quiesce(v, writers); /* no store may be in flight between its check and its effect */
+    if (wait) {
+        tcg_quiesce(v, wait); /* no store may be in flight between its check and its effect */
+    }
+    if (writers) {
+        pthread_mutex_lock(&t->lock);
+        t->revoking--;
+        t->stats.revokes += revoked;
+        pthread_mutex_unlock(&t->lock);
     }
 }
 

@@ -172,6 +172,7 @@ struct tcg_vm {
     struct tcg_page *pages;       /* by ram_page */
     uint64_t n_pages;
     uint64_t serial;              /* of the block inserted last */
+    unsigned revoking;            /* claims of pages that take tags for fast stores away */
     struct tcg_stats stats;
     void *host_data;              /* the back end's own, freed with free() */
     struct tier2 *tier2;          /* tier2.c; NULL: off */
@@ -242,6 +243,7 @@ struct tcg_vcpu {
     /* Pages that a region of the second tier remembers while it runs (region_mem.c): where one begins in the guest, up to where in it
      * the region's accesses may begin (0: nothing is remembered), and the host's address minus the guest's. */
     uint64_t near_page[TCG_NEAR], near_limit[TCG_NEAR], near_addend[TCG_NEAR];
+    _Atomic uint32_t in_region;   /* a region ran since the dispatcher was left: pages may be remembered that the TLB no longer has */
     uint64_t arg[2];
     uint64_t host_ra;             /* return address of the running helper in the code buffer, 0: none */
     uint64_t pc_page;             /* virtual address of the page of the running block */
@@ -334,8 +336,9 @@ void tlb_flush_vcpu(struct tcg_vcpu *v);
 int tlb_init(struct tcg_vcpu *v, struct err *e);
 void tlb_free(struct tcg_vcpu *v);
 /* Takes away fast write access to one page from every space of a vCPU. Any thread, while the owner may run: tag by tag, so that
- * what the owner puts in their place meanwhile stands (fill() looks at the page again itself). */
-void tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page);
+ * what the owner puts in their place meanwhile stands (fill() looks at the page again itself). True when there was any: then a
+ * store that saw it may still be on its way. */
+bool tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page);
 /* Fetch translation of pc's page; NULL with *cause and *tval set on a fault. */
 const struct tcg_fetch *tlb_fetch(struct tcg_vcpu *v, uint64_t va, struct tcg_fetch *uncached,
                                   uint32_t *cause, uint64_t *tval);

@@ -109,6 +109,7 @@ void tcg_exclusive_begin(struct tcg_vcpu *self)
     t->excl_active = true;
     t->running++;
     v->counted = true;
+    v->passed = t->passing; /* as in count_in() */
     pthread_mutex_unlock(&t->excl_lock);
 }
 
@@ -329,6 +330,7 @@ static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
 {
     struct tcg_exit *x;
     v->in_code = true;
+    atomic_store_explicit(&v->in_region, 0, memory_order_release);
     v->n_enter++;
     x = v->tcg->config.backend == TCG_JIT
             ? tcg_host()->enter(v, code)

@@ -161,18 +161,22 @@ struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m)
     return s;
 }
 
-void tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page)
+bool tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page)
 {
+    bool any = false;
     for (unsigned n = 0; n < TCG_SPACES; n++) {
         struct tcg_space *s = v->spaces[n];
         for (unsigned i = 0; s && !s->clean && i < TLB_SIZE; i++) {
-            uint64_t tag = atomic_load_explicit(&s->tag[TCG_WRITE][i], memory_order_relaxed);
+            uint64_t tag = atomic_load_explicit(&s->tag[TCG_WRITE][i], memory_order_acquire);
             if (!(tag & (TLB_INVALID | TLB_SLOW)) &&
                 s->addend[i] + (tag & ~PAGE_MASK) == (uint64_t)(uintptr_t)host_page) {
                 atomic_compare_exchange_strong(&s->tag[TCG_WRITE][i], &tag, tag | TLB_SLOW);
+                any = true;
             }
         }
     }
+    /* Asked for last: a region that remembers the page told so before its tag went. */
+    return any || atomic_load_explicit(&v->in_region, memory_order_acquire);
 }
 
 /* ---- filling ---- */
@@ -214,26 +218,25 @@ static bool fast_write_ok(struct tcg_vcpu *v, const struct mem_range *r, uint64_
     if (r->kind != MEM_RAM || mem_dirty_logging(v->tcg->vm->mem)) {
         return false;
     }
-    struct tcg_page *p = cache_page(v->tcg, r, gpa);
-    if (!p) {
-        return false;
-    }
-    /* Announce first, look second: the translator marks the page first and looks at writers second. */
-    uint32_t self = 1u << v->vcpu->index % 32;
-    if (!(atomic_load_explicit(&p->writers, memory_order_relaxed) & self)) {
-        atomic_fetch_or(&p->writers, self);
-    }
-    return !cache_page_has_code(p);
+    const struct tcg_page *p = cache_page(v->tcg, r, gpa);
+    return p && !cache_page_has_code(p);
 }
 
-/* A tag for fast stores was written: looks again whether the page may have one. The translator marks the page first and takes
- * tags away second, so that one of both sees the other. */
-static void recheck_write(struct tcg_vcpu *v, const struct mem_range *r, uint64_t gpa, unsigned i)
+/* A tag for fast stores was written: announces it and looks again whether the page may have one. The translator marks the page
+ * first, asks who announced second and looks for their tags third (cache_claim()): either it finds this tag, or it is seen here. */
+static void announce_write(struct tcg_vcpu *v, const struct mem_range *r, uint64_t gpa, unsigned i)
 {
     struct tcg_page *p = cache_page(v->tcg, r, gpa);
     uint64_t tag = v->space->tag[TCG_WRITE][i];
-    atomic_thread_fence(memory_order_seq_cst);
-    if (p && !(tag & (TLB_INVALID | TLB_SLOW)) && cache_page_has_code(p)) {
+    uint32_t self = 1u << v->vcpu->index % 32;
+    if (!p || tag & (TLB_INVALID | TLB_SLOW)) {
+        return;
+    }
+    atomic_thread_fence(memory_order_seq_cst); /* the tag is there before the bit is seen or made */
+    if (!(atomic_load_explicit(&p->writers, memory_order_relaxed) & self)) {
+        atomic_fetch_or(&p->writers, self);
+    }
+    if (cache_page_has_code(p)) {
         v->space->tag[TCG_WRITE][i] = tag | TLB_SLOW;
     }
 }
@@ -252,7 +255,7 @@ static void fill(struct tcg_vcpu *v, const struct tcg_walk *w, const struct mem_
     s->tag[TCG_READ][i] = !(w->prot & TCG_PROT_R) ? UINT64_MAX : page | (r->host ? 0 : TLB_SLOW);
     s->tag[TCG_WRITE][i] = !(w->prot & TCG_PROT_W) ? UINT64_MAX
                                                    : page | (fast_write_ok(v, r, gpa) ? 0 : TLB_SLOW);
-    recheck_write(v, r, gpa, i);
+    announce_write(v, r, gpa, i);
 }
 
 /* Translation of one access within a page: from the TLB or by a walk. Raises. */
@@ -415,7 +418,7 @@ static void stored(struct tcg_vcpu *v, const struct mem_range *r, uint64_t va, u
     if (p && tag == ((va & ~PAGE_MASK) | TLB_SLOW) && !cache_page_has_code(p) &&
         fast_write_ok(v, r, gpa)) {
         v->space->tag[TCG_WRITE][i] = va & ~PAGE_MASK;
-        recheck_write(v, r, gpa, i);
+        announce_write(v, r, gpa, i);
     }
 }
 

@@ -184,6 +184,8 @@ static void gen_enter(struct ra *r)
         x86_clear_flags(&r->a, g->h, RAX);
     }
     groups_forget(&r->a, false);
+    x_rm(&r->a, 0xc7, 0, ENV, ENV_OFF(in_region));
+    x_32(&r->a, 1);
     x_8(&r->a, 0xc3);
 }
 
