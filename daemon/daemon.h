@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct backup;
 struct events;
 struct idems;
 struct jobs;
@@ -30,6 +31,7 @@ struct vmd_options {
     char *emulator, *spawn;
     char *plugin_dir; /* folder of the plugins that VMs may load; NULL: none may */
     char *log; /* file; NULL: standard error */
+    char *restore; /* a backup to put in the store's place, then end; NULL: serve */
 };
 
 /* From the command line. 0 go on, 1 done (--help, --version), -1 after a message. */
@@ -47,6 +49,7 @@ struct vmd {
     struct idems *idems;
     struct registry *vms;
     struct policy *policy;
+    struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;
     struct rpc_server *server;
     char boot_id[37];
@@ -59,5 +62,7 @@ struct vmd {
 /* Ends the daemon orderly: what is open is answered, then the loop quits. VMs run on unless
  * stop_vms. */
 void vmd_end(struct vmd *d, bool stop_vms);
+/* rpc_store.c: waits for a backup that is being made; the loop runs no more. */
+void backup_end(struct vmd *d);
 
 #endif

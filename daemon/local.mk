@@ -31,6 +31,7 @@ libdaemon_a_SOURCES = \
 	daemon/registry.h \
 	daemon/rpc_engine.c \
 	daemon/rpc_misc.c \
+	daemon/rpc_store.c \
 	daemon/rpc_vm.c \
 	daemon/run.h \
 	daemon/runfs.c \
@@ -42,6 +43,8 @@ libdaemon_a_SOURCES = \
 	daemon/stats.h \
 	daemon/store.c \
 	daemon/store.h \
+	daemon/store_backup.c \
+	daemon/store_backup.h \
 	daemon/store_load.c \
 	daemon/store_migrate.c \
 	daemon/store_sql.c \
@@ -110,6 +113,7 @@ TESTS += \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_policy.py \
+	tests/e2e/daemon_store.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py
 EXTRA_DIST += \
@@ -118,5 +122,6 @@ EXTRA_DIST += \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_lib.py \
 	tests/e2e/daemon_policy.py \
+	tests/e2e/daemon_store.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py

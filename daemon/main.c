@@ -19,6 +19,7 @@
 #include "daemon/run.h"
 #include "daemon/spawner.h"
 #include "daemon/store.h"
+#include "daemon/store_backup.h"
 #include "daemon/systemd.h"
 #include "daemon/waits.h"
 #include "engine/base/fd.h"
@@ -326,6 +327,7 @@ static void tear_down(struct start *st)
     if (st->made_socket_ro) {
         unlink(d->opt.socket_ro);
     }
+    backup_end(d);
     if (d->store) {
         spawner_fail_checks(d->spawner);
         store_sync(d->store);
@@ -352,6 +354,20 @@ static void tear_down(struct start *st)
     loop_free(d->loop);
 }
 
+/* vmd --restore: the locks are held, no vmd has the store. */
+static int restore(struct vmd *d, struct err *e)
+{
+    struct store_copy copy;
+    int rc = store_restore(d->opt.store, d->opt.restore, &copy, e);
+    if (rc == 0) {
+        log_info("daemon",
+                 "store %s restored from %s (schema %d, %lld VMs); the former one is "
+                 "%s.before-restore",
+                 d->opt.store, d->opt.restore, copy.schema, (long long)copy.vms, d->opt.store);
+    }
+    return rc;
+}
+
 static int run(struct start *st, struct err *e)
 {
     struct vmd *d = st->d;
@@ -372,6 +388,9 @@ static int run(struct start *st, struct err *e)
     AUTO_FD lock2 = lockfile_take(run_lock, run_name, e);
     if (lock2 < 0) {
         return lock2;
+    }
+    if (d->opt.restore) {
+        return restore(d, e);
     }
     rc = spawner_launch(&d->opt, &spawner, &spawner_sock, e);
     if (rc == 0) {

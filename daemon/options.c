@@ -42,6 +42,9 @@ static const char usage[] =
     "                     confined emulators see it\n"
     "  --foreground       stay in the foreground (the default; there is no other mode)\n"
     "  --log FILE         write the log there instead of standard error\n"
+    "  --restore FILE     put a backup (vmctl host backup) in the place of the store, then end; the "
+    "former\n"
+    "                     store stays beside it as STORE.before-restore\n"
     "  --version          print the version and end\n"
     "  --help             print this and end\n"
     "\n"
@@ -132,6 +135,7 @@ int options_parse(struct vmd_options *o, int argc, char **argv)
         { "plugin-dir", required_argument, NULL, 'p' },
         { "foreground", no_argument, NULL, 'f' },
         { "log", required_argument, NULL, 'l' },
+        { "restore", required_argument, NULL, 'R' },
         { "version", no_argument, NULL, 'v' },
         { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 },
@@ -166,6 +170,9 @@ int options_parse(struct vmd_options *o, int argc, char **argv)
             }
             break;
         case 'f':
+            break;
+        case 'R':
+            set(&o->restore, xstrdup(optarg));
             break;
         case 'v':
             printf("vmd %s\n", PACKAGE_VERSION);
@@ -252,4 +259,5 @@ void options_done(struct vmd_options *o)
     set(&o->spawn, NULL);
     set(&o->log, NULL);
     set(&o->plugin_dir, NULL);
+    set(&o->restore, NULL);
 }
