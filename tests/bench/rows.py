@@ -144,9 +144,9 @@ SMP = [
         "4 20", "418150a0e38ceb1d", cpus=4),
     Row("make4", "four gcc -O2 on 4 vCPUs", "sh:" + COMPILE_PARALLEL, "core lz sort hash", None,
         "switch futex", None, cpus=4, tools=True),
-    Row("parallel1", "work on 1 of 2 vCPUs", "parallel", "1 10000", "d5cafdef644e9b11", "1 20",
+    Row("parallel1", "work on 1 of 2 vCPUs", "parallel", "1 50000", "0f8710c2890a2d28", "1 20",
         "3e063f31d4bfa4c1", cpus=2),
-    Row("parallel2", "the same on each of 2 vCPUs", "parallel", "2 10000", "3f14f7e1e14958ad",
+    Row("parallel2", "the same on each of 2 vCPUs", "parallel", "2 50000", "7cc826121fa747d8",
         "2 20", "cef157ad98e8b7fa", cpus=2),
 ]
 
