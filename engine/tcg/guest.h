@@ -49,6 +49,7 @@ struct tcg_guest {
     unsigned insn_align; /* in bytes: 2 */
     unsigned insn_max;   /* longest instruction in bytes: 4 */
     uint32_t fp_flags;   /* offset of the byte of sticky IEEE flags in the CPU state */
+    uint32_t fp_round;   /* ... of a byte that is 0 when rounding is to nearest even */
     uint8_t fp_inexact;  /* its bit for "inexact", and for the others */
     uint8_t fp_underflow, fp_overflow, fp_divzero, fp_invalid;
     uint32_t vl_offset;  /* of the 64-bit vector length in elements, for IR_VEC_VL; 0: none */

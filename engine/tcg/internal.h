@@ -240,6 +240,7 @@ struct tcg_vcpu {
     /* Reached from translated code at small negative offsets from cpu. */
     uint64_t spill[TCG_SPILLS];
     uint64_t save[4];             /* scratch registers over a slow path */
+    uint64_t xsave[13];           /* the same, of the host's floating point */
     /* Pages that a region of the second tier remembers while it runs (region_mem.c): where one begins in the guest, up to where in it
      * the region's accesses may begin (0: nothing is remembered), and the host's address minus the guest's. */
     uint64_t near_page[TCG_NEAR], near_limit[TCG_NEAR], near_addend[TCG_NEAR];

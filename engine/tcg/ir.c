@@ -564,11 +564,12 @@ ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir
     return want_result ? (o->d = new_temp(ir)) : IR_NONE;
 }
 
-void ir_fp_hint(struct ir *ir, enum ir_fp kind, unsigned w)
+void ir_fp_hint(struct ir *ir, enum ir_fp kind, unsigned w, bool ask)
 {
     struct ir_op *o = &ir->ops[ir->n_ops - 1];
     o->aux |= (uint16_t)(kind << IR_FP_SHIFT);
     o->w = (uint8_t)w;
+    o->mo = ask;
 }
 
 void ir_vec_hint(struct ir *ir, const struct ir_vec *v)
@@ -583,7 +584,7 @@ void ir_vec_hint(struct ir *ir, const struct ir_vec *v)
 
 void ir_sc_hint(struct ir *ir, unsigned w)
 {
-    ir_fp_hint(ir, IR_SC, w);
+    ir_fp_hint(ir, IR_SC, w, false);
 }
 
 void ir_insn(struct ir *ir, int32_t off)

@@ -55,7 +55,8 @@ enum ir_cond { IR_EQ, IR_NE, IR_LT, IR_GE, IR_LE, IR_GT, IR_LTU, IR_GEU, IR_LEU,
 /* How ld, st, amo, cas, ldenv and stenv access: log2 of the size, sign extension to 64 bits, flags. */
 enum { MO_8 = 0, MO_16 = 1, MO_32 = 2, MO_64 = 3, MO_SIZE = 3, MO_SIGN = 4,
        MO_ALIGN = 8 /* misaligned faults instead of being served */,
-       MO_AMO = 16 /* a load that needs write permission and reports store faults */ };
+       MO_AMO = 16 /* a load that needs write permission and reports store faults */,
+       MO_ONES = 32 /* ld of 32 bits: ones above them */ };
 enum ir_amo { IR_AMO_SWAP, IR_AMO_ADD, IR_AMO_AND, IR_AMO_OR, IR_AMO_XOR, IR_AMO_MIN, IR_AMO_MAX, IR_AMO_MINU, IR_AMO_MAXU };
 /* Orders of fence: earlier loads/stores before later loads/stores. */
 enum { IR_FENCE_LL = 1, IR_FENCE_LS = 2, IR_FENCE_SL = 4, IR_FENCE_SS = 8, IR_FENCE_ALL = 15 };
@@ -65,13 +66,18 @@ enum { IR_CALL_PURE = 1 /* result depends on the arguments alone; may be removed
        IR_CALL_NO_GLOBALS = 2 /* touches no global, cannot raise; other CPU state it may */,
        IR_CALL_READS = 4 /* may raise or read globals but writes none (unless it raises) */,
        IR_CALL_VEC = 0x80 /* set by ir_vec_hint(): op->mo indexes ir->vecs */ };
-/* What IEEE 754 operation a call computes, so that a host may do it inline (bits 8 and up of op->aux; op->w is the format).
- * Rounding is to nearest even; flags are sticky in the field that tcg_guest.fp_flags names. */
+/* What IEEE 754 operation a call computes, so that a host may do it inline (bits 8 and up of op->aux; op->w is the format of the
+ * result, or of the operands where that is an integer). Rounding is to nearest even, where op->mo is 1 only if the byte that
+ * tcg_guest.fp_round names is 0; flags are sticky in the field that tcg_guest.fp_flags names. Singles have ones above them. */
 #define IR_FP_SHIFT 8
 enum ir_fp { IR_FP_NONE, IR_FP_ADD, IR_FP_SUB, IR_FP_MUL, IR_FP_DIV, IR_FP_SQRT,
              IR_FP_MADD /* a * b + c */, IR_FP_MSUB /* a * b - c */, IR_FP_NMSUB /* c - a * b */,
              IR_FP_NMADD /* -(a * b) - c */, IR_FP_EQ /* quiet; d is 0 or 1 */, IR_FP_LT, IR_FP_LE,
-             IR_FP_FROM_I32 /* of a, sign-extended; exact in 64 bits */,
+             IR_FP_MIN /* of two numbers, -0 below 0 */, IR_FP_MAX, IR_FP_COPY, IR_FP_NEG, IR_FP_ABS,
+             IR_FP_TRUNC_I32 /* toward zero; d is sign-extended */, IR_FP_TRUNC_I64,
+             IR_FP_RINT_I32 /* to nearest even */, IR_FP_RINT_I64,
+             IR_FP_FROM_I32 /* of the low half of a */, IR_FP_FROM_U32, IR_FP_FROM_I64, IR_FP_FROM_U64,
+             IR_FP_WIDEN /* a double of a single */, IR_FP_NARROW /* a single of a double */,
              IR_SC /* no arithmetic: see ir_sc_hint() */ };
 
 /*
@@ -215,8 +221,8 @@ void ir_fence(struct ir *ir, unsigned orders);
 /* Arguments may be IR_NONE. Returns the result temp when want_result, else IR_NONE. */
 ir_ref ir_call(struct ir *ir, ir_helper fn, unsigned flags, bool want_result, ir_ref a, ir_ref b, ir_ref c);
 
-/* Says what the call just emitted computes; w is 32 or 64. */
-void ir_fp_hint(struct ir *ir, enum ir_fp kind, unsigned w);
+/* Says what the call just emitted computes; w is 32 or 64. ask: only under the rounding mode that is to be looked at. */
+void ir_fp_hint(struct ir *ir, enum ir_fp kind, unsigned w, bool ask);
 /* The same for vectors; copies *v. Past IR_MAX_VECS of a block nothing is said, and the function runs. */
 void ir_vec_hint(struct ir *ir, const struct ir_vec *v);
 /* Says that the call just emitted stores b (of w bits) at a if the reservation of tcg_guest.res_addr is for a and memory

@@ -46,7 +46,6 @@ libtcg_a_SOURCES = \
 	engine/tcg/host_x86_64/hostops.c \
 	engine/tcg/host_x86_64/memory.c \
 	engine/tcg/host_x86_64/region.c \
-	engine/tcg/host_x86_64/region_fp.c \
 	engine/tcg/host_x86_64/region_mem.c \
 	engine/tcg/host_x86_64/regs.c \
 	engine/tcg/host_x86_64/target.c \

@@ -318,6 +318,9 @@ const struct tcg_fetch *tlb_fetch(struct tcg_vcpu *v, uint64_t va, struct tcg_fe
 
 static uint64_t extend(uint64_t v, unsigned mo)
 {
+    if (mo & MO_ONES) {
+        return v | 0xffffffff00000000u;
+    }
     switch (mo & (MO_SIZE | MO_SIGN)) {
     case MO_8:
         return (uint8_t)v;

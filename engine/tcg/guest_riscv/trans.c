@@ -191,6 +191,7 @@ ir_ref pc_value(struct tcg_trans *t, int64_t off)
         .name = guest_name, .globals = globals, .n_globals = RISCV_GLOBALS,                    \
         .pc_offset = offsetof(struct riscv_cpu, pc), .insn_align = 2, .insn_max = 4,           \
         .fp_flags = offsetof(struct riscv_cpu, fflags), .fp_inexact = 1,                       \
+        .fp_round = offsetof(struct riscv_cpu, frm),                                           \
         .fp_underflow = 2, .fp_overflow = 4, .fp_divzero = 8, .fp_invalid = 16,                \
         .pc_mask = mask,                                                                       \
         .res_addr = offsetof(struct riscv_cpu, res_addr),                                      \

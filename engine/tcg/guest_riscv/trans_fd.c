@@ -67,8 +67,8 @@ static bool load(struct tcg_trans *t, const struct riscv_i *a, unsigned mo)
         return false;
     }
     address = mem_addr(t, a->rs1, a->imm, &disp);
-    v = ir_ld(t->ir, address, disp, mo);
-    set_f(t, a->rd, mo == MO_32 ? op2(t, IR_or, v, num(t, BOX)) : v);
+    v = ir_ld(t->ir, address, disp, mo == MO_32 ? MO_32 | MO_ONES : mo);
+    set_f(t, a->rd, v);
     return true;
 }
 
@@ -161,8 +161,18 @@ static bool inject(struct tcg_trans *t, const struct riscv_r *a, enum sign how, 
     if (!fp_on(t)) {
         return false;
     }
+    if (single && a->rs1 == a->rs2) { /* fmv, fneg, fabs */
+        static const enum ir_fp kinds[] = { IR_FP_COPY, IR_FP_NEG, IR_FP_ABS };
+        static const ir_helper helpers[] = { riscv_fsgnj_s, riscv_fsgnjn_s, riscv_fsgnjx_s };
+
+        one = ir_call(t->ir, helpers[how], riscv_fsgnj_s_flags, true, get_f(t, a->rs1),
+                      get_f(t, a->rs1), IR_NONE);
+        ir_fp_hint(t->ir, kinds[how], 32, false);
+        set_f(t, a->rd, one);
+        return true;
+    }
     one = single ? get_single(t, a->rs1) : get_f(t, a->rs1);
-    if (a->rs1 == a->rs2) { /* fmv, fneg, fabs */
+    if (a->rs1 == a->rs2) {
         static const enum ir_opcode ops[] = { IR_mov, IR_xor, IR_andc };
 
         set_f(t, a->rd, how == SIGN_COPY ? one : op2(t, ops[how], one, num(t, bit)));
@@ -216,15 +226,30 @@ bool trans_fsgnjx_d(struct tcg_trans *t, const struct riscv_r *a)
 /* What a helper does with the CPU state; every one but fclass may raise fflags. */
 #define CALL(t, name, a, b, c) ir_call((t)->ir, name, name##_flags, true, a, b, c)
 
-/* Tells the host what a helper computes, where the rounding mode is known to be nearest even. */
+/* Tells the host what a helper computes, where the rounding mode is known to be nearest even or only the running code can tell. */
 static ir_ref hinted(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp kind, unsigned w)
 {
     uint64_t mode;
 
-    if (kind != IR_FP_NONE && ir_is_const(t->ir, rm, &mode) && mode == 0) {
-        ir_fp_hint(t->ir, kind, w);
+    bool known = ir_is_const(t->ir, rm, &mode);
+
+    if (!known || mode == 0) {
+        ir_fp_hint(t->ir, kind, w, !known);
     }
     return result;
+}
+
+/* The same of a conversion to an integer; toward zero is what programs ask for. */
+static ir_ref hinted_int(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp trunc,
+                         enum ir_fp rint, unsigned w)
+{
+    uint64_t mode;
+
+    if (trunc != IR_FP_NONE && ir_is_const(t->ir, rm, &mode) && mode == 1) {
+        ir_fp_hint(t->ir, trunc, w, false);
+        return result;
+    }
+    return rint != IR_FP_NONE ? hinted(t, result, rm, rint, w) : result;
 }
 
 /* fd = OP(fs1, fs2, rm) */
@@ -255,7 +280,7 @@ static ir_ref hinted(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp k
     }
 
 /* rd = OP(fs1, rm) */
-#define TO_INT(name)                                                                           \
+#define TO_INT(name, trunc, rint, w)                                                          \
     bool trans_##name(struct tcg_trans *t, const struct riscv_fr *a)                           \
     {                                                                                          \
         ir_ref rm;                                                                             \
@@ -263,7 +288,9 @@ static ir_ref hinted(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp k
             return false;                                                                      \
         }                                                                                      \
         mark_fs_dirty(t);                                                                      \
-        set_x(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE));                 \
+        set_x(t, a->rd,                                                                        \
+              hinted_int(t, CALL(t, riscv_##name, get_f(t, a->rs1), rm, IR_NONE), rm, trunc,   \
+                         rint, w));                                                            \
         return true;                                                                           \
     }
 
@@ -281,13 +308,15 @@ static ir_ref hinted(struct tcg_trans *t, ir_ref result, ir_ref rm, enum ir_fp k
     }
 
 /* fd = OP(fs1, fs2) */
-#define CHOOSE(name)                                                                           \
+#define CHOOSE(name, kind, w)                                                                 \
     bool trans_##name(struct tcg_trans *t, const struct riscv_r *a)                            \
     {                                                                                          \
         if (!fp_on(t)) {                                                                       \
             return false;                                                                      \
         }                                                                                      \
-        set_f(t, a->rd, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE));   \
+        set_f(t, a->rd,                                                                        \
+              hinted(t, CALL(t, riscv_##name, get_f(t, a->rs1), get_f(t, a->rs2), IR_NONE),    \
+                     num(t, 0), kind, w));                                                     \
         return true;                                                                           \
     }
 
@@ -321,42 +350,42 @@ BINARY(fsub_s, IR_FP_SUB, 32)
 BINARY(fmul_s, IR_FP_MUL, 32)
 BINARY(fdiv_s, IR_FP_DIV, 32)
 UNARY(fsqrt_s, IR_FP_SQRT, 32)
-CHOOSE(fmin_s)
-CHOOSE(fmax_s)
+CHOOSE(fmin_s, IR_FP_MIN, 32)
+CHOOSE(fmax_s, IR_FP_MAX, 32)
 COMPARE(feq_s, IR_FP_EQ, 32)
 COMPARE(flt_s, IR_FP_LT, 32)
 COMPARE(fle_s, IR_FP_LE, 32)
 CLASSIFY(fclass_s)
-TO_INT(fcvt_w_s)
-TO_INT(fcvt_wu_s)
-TO_INT(fcvt_l_s)
-TO_INT(fcvt_lu_s)
-FROM_INT(fcvt_s_w, IR_FP_NONE, 32)
-FROM_INT(fcvt_s_wu, IR_FP_NONE, 32)
-FROM_INT(fcvt_s_l, IR_FP_NONE, 32)
-FROM_INT(fcvt_s_lu, IR_FP_NONE, 32)
+TO_INT(fcvt_w_s, IR_FP_TRUNC_I32, IR_FP_RINT_I32, 32)
+TO_INT(fcvt_wu_s, IR_FP_NONE, IR_FP_NONE, 32)
+TO_INT(fcvt_l_s, IR_FP_TRUNC_I64, IR_FP_RINT_I64, 32)
+TO_INT(fcvt_lu_s, IR_FP_NONE, IR_FP_NONE, 32)
+FROM_INT(fcvt_s_w, IR_FP_FROM_I32, 32)
+FROM_INT(fcvt_s_wu, IR_FP_FROM_U32, 32)
+FROM_INT(fcvt_s_l, IR_FP_FROM_I64, 32)
+FROM_INT(fcvt_s_lu, IR_FP_FROM_U64, 32)
 
 BINARY(fadd_d, IR_FP_ADD, 64)
 BINARY(fsub_d, IR_FP_SUB, 64)
 BINARY(fmul_d, IR_FP_MUL, 64)
 BINARY(fdiv_d, IR_FP_DIV, 64)
 UNARY(fsqrt_d, IR_FP_SQRT, 64)
-CHOOSE(fmin_d)
-CHOOSE(fmax_d)
+CHOOSE(fmin_d, IR_FP_MIN, 64)
+CHOOSE(fmax_d, IR_FP_MAX, 64)
 COMPARE(feq_d, IR_FP_EQ, 64)
 COMPARE(flt_d, IR_FP_LT, 64)
 COMPARE(fle_d, IR_FP_LE, 64)
 CLASSIFY(fclass_d)
-TO_INT(fcvt_w_d)
-TO_INT(fcvt_wu_d)
-TO_INT(fcvt_l_d)
-TO_INT(fcvt_lu_d)
+TO_INT(fcvt_w_d, IR_FP_TRUNC_I32, IR_FP_RINT_I32, 64)
+TO_INT(fcvt_wu_d, IR_FP_NONE, IR_FP_NONE, 64)
+TO_INT(fcvt_l_d, IR_FP_TRUNC_I64, IR_FP_RINT_I64, 64)
+TO_INT(fcvt_lu_d, IR_FP_NONE, IR_FP_NONE, 64)
 FROM_INT(fcvt_d_w, IR_FP_FROM_I32, 64)
-FROM_INT(fcvt_d_wu, IR_FP_NONE, 32)
-FROM_INT(fcvt_d_l, IR_FP_NONE, 32)
-FROM_INT(fcvt_d_lu, IR_FP_NONE, 32)
-UNARY(fcvt_s_d, IR_FP_NONE, 64)
-UNARY(fcvt_d_s, IR_FP_NONE, 32)
+FROM_INT(fcvt_d_wu, IR_FP_FROM_U32, 64)
+FROM_INT(fcvt_d_l, IR_FP_FROM_I64, 64)
+FROM_INT(fcvt_d_lu, IR_FP_FROM_U64, 64)
+UNARY(fcvt_s_d, IR_FP_NARROW, 32)
+UNARY(fcvt_d_s, IR_FP_WIDEN, 64)
 
 /* The fused multiply-adds with the rounding mode of frm, valid by then: one function a kind and width. */
 #define FUSED_DYNAMIC(name, is_double, kind)                                                   \

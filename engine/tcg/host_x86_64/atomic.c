@@ -149,6 +149,7 @@ static void result(struct ra *r, ir_ref d)
 
 void gen_atomic(struct ra *r, const struct ir_op *op)
 {
+    ra_x_forget(r);
     bool sc = op->op == IR_call;
     unsigned mo = sc ? (op->w == 64 ? MO_64 : MO_32 | MO_SIGN) | MO_ALIGN : op->mo;
     struct atomic x = { .r = r, .mo = mo, .wide = (mo & MO_SIZE) == MO_64 ? X_W : 0 };

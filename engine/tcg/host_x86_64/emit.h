@@ -144,6 +144,19 @@ static inline void x_vex_m(struct asm_buf *a, unsigned map, unsigned pp, unsigne
     x_modrm_mem(a, reg, base, disp);
 }
 
+/* The same with rm = [base + index + disp]; op is followed by an immediate where it has one. */
+static inline void x_vex_mx(struct asm_buf *a, unsigned map, unsigned pp, unsigned w, unsigned op, unsigned reg,
+                            unsigned vvvv, unsigned base, unsigned index, int32_t disp)
+{
+    x_8(a, 0xc4);
+    x_8(a, (~reg & 8) << 4 | (~index & 8) << 3 | (~base & 8) << 2 | map);
+    x_8(a, w << 7 | (~vvvv & 15) << 3 | pp);
+    x_8(a, op);
+    x_8(a, 0x84 | (reg & 7) << 3);
+    x_8(a, (index & 7) << 3 | (base & 7));
+    x_32(a, (uint32_t)disp);
+}
+
 static inline void x_mov_imm(struct asm_buf *a, unsigned reg, uint64_t v)
 {
     if (v <= UINT32_MAX) {

@@ -71,6 +71,12 @@ static const unsigned load_code[8] = {
 void gen_load_value(struct ra *r, const struct fixup *f)
 {
     unsigned c = f->dest_xmm ? X_0F | X_F2 | 0x10 : load_code[f->mo & 7]; /* movsd */
+    if (f->dest_xmm && f->mo & MO_ONES) {
+        x_rr(&r->a, X_66 | X_0F | 0x76, 1, 1); /* pcmpeqd: ones */
+        x_vex_mx(&r->a, 3, 1, 0, 0x21, f->dest, 1, f->t0, f->base, f->disp);
+        x_8(&r->a, 0); /* vinsertps */
+        return;
+    }
     x_rmx(&r->a, c, f->dest, f->t0, f->base, 0, f->disp);
 }
 
@@ -89,19 +95,28 @@ void gen_load(struct ra *r, const struct ir_op *op)
     unsigned t0 = gen_lookup(r, base, disp, op->mo, op->mo & MO_AMO, f);
     bool pinned = ir_kind(op->d) == IR_GLOBAL && r->pin[ir_index(op->d)] >= 0;
     unsigned d = pinned ? (unsigned)r->pin[ir_index(op->d)] : t0;
-    bool xmm = ra_in_xmm(r, op->d) && (op->mo & MO_SIZE) == MO_64;
+    bool whole = (op->mo & MO_SIZE) == MO_64 || op->mo & MO_ONES;
+    bool cached = whole && r->x_on && ir_kind(op->d) == IR_GLOBAL && r->is_fp[ir_index(op->d)];
+    bool xmm = cached || (whole && ra_in_xmm(r, op->d));
+    unsigned x = cached ? ra_x_dest(r, ir_index(op->d)) : xmm ? (unsigned)r->xpin[ir_index(op->d)] : 0;
+    unsigned ones = op->mo & MO_ONES && !xmm ? ra_scratch(r) : 0;
     f->t0 = (uint8_t)t0;
     f->dest_xmm = xmm;
     f->base = (uint8_t)base;
     f->disp = disp;
     f->mo = op->mo;
-    f->dest = xmm ? (uint8_t)r->xpin[ir_index(op->d)] : (uint8_t)d;
+    f->dest = (uint8_t)(xmm ? x : d);
+    f->keep_x = ra_x_live(r);
     gen_load_value(r, f);
     f->back = r->a.at;
     f->live = ra_live_mask(r); /* before the result takes its register */
     if (xmm) {
-        ra_done_xmm(r, ir_index(op->d), false);
+        ra_done_xmm(r, ir_index(op->d), op->mo & MO_ONES);
     } else {
+        if (op->mo & MO_ONES) {
+            x_mov_imm(&r->a, ones, 0xffffffff00000000u);
+            x_rr(&r->a, 0x0b | X_W, d, ones);
+        }
         ra_done(r, op->d, d);
     }
 }
@@ -158,8 +173,11 @@ void gen_store(struct ra *r, const struct ir_op *op)
         return;
     }
     unsigned size = op->mo & MO_SIZE;
-    bool xmm = size >= MO_32 && ra_in_xmm(r, op->b);
-    struct opnd v = xmm ? ra_home(r, ir_index(op->b)) : ra_use(r, op->b, size == MO_64 ? 64 : 32);
+    bool cached = r->x_on && ir_kind(op->b) == IR_GLOBAL && r->x_reg[ir_index(op->b)] >= 0;
+    bool xmm = size >= MO_32 && (cached || ra_in_xmm(r, op->b));
+    struct opnd v = !xmm     ? ra_use(r, op->b, size == MO_64 ? 64 : 32)
+                    : cached ? (struct opnd){ .place = IN_XMM, .reg = (uint8_t)ra_x_use(r, ir_index(op->b)) }
+                             : ra_home(r, ir_index(op->b));
     if (v.place == IN_MEM) {
         v = (struct opnd){ .place = IN_REG, .reg = (uint8_t)ra_use_reg(r, op->b) };
     }
@@ -173,6 +191,7 @@ void gen_store(struct ra *r, const struct ir_op *op)
     f->value_xmm = xmm;
     f->value_reg = v.reg;
     f->imm = v.imm;
+    f->keep_x = ra_x_live(r);
     gen_store_value(r, f);
     f->back = r->a.at;
     f->live = ra_live_mask(r);
@@ -224,7 +243,8 @@ void gen_memory_stub(struct ra *r, const struct fixup *f)
         }
         x_mov_imm(&r->a, RCX, f->mo);
     }
-    x_call(&r->a, f->kind == FIX_LOAD ? r->th->load : r->th->store);
+    const struct thunks *th = r->th;
+    x_call(&r->a, f->kind == FIX_LOAD ? (f->keep_x ? th->load_x : th->load) : (f->keep_x ? th->store_x : th->store));
     r->insn = f->insn;
     gen_site(r);
     if (f->kind == FIX_LOAD && f->dest_xmm) {
@@ -258,6 +278,7 @@ static void call(struct ra *r, uint64_t fn, uint32_t thunk, ir_ref d)
     x_call(&r->a, thunk);
     gen_site(r);
     vec_drop(r);
+    ra_x_forget(r);
     if (d != IR_NONE) {
         bool pinned = ir_kind(d) == IR_GLOBAL && r->pin[ir_index(d)] >= 0;
         r->busy |= 1; /* rax */
@@ -275,7 +296,7 @@ void gen_call(struct ra *r, const struct ir_op *op)
         gen_atomic(r, op);
         return;
     }
-    if (op->aux >> IR_FP_SHIFT && (r->live_flags ? gen_region_fp(r, op) : gen_fp(r, op))) {
+    if (op->aux >> IR_FP_SHIFT && gen_fp(r, op)) {
         return;
     }
     if (op->aux & IR_CALL_VEC && gen_vec(r, op)) {

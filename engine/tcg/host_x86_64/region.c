@@ -13,7 +13,6 @@
 
 #include <stdlib.h>
 
-#define FIRST_XPIN 3 /* xmm0 to xmm2 are scratch */
 #define MAX_JUMPS (T2_PIECES * IR_MAX_EXITS)
 
 struct region {
@@ -65,15 +64,6 @@ void region_leave(struct ra *r)
 
 /* ---- who gets a register ---- */
 
-static bool fp_operand(const struct ir_op *op, unsigned which)
-{
-    enum ir_fp kind = (enum ir_fp)(op->aux >> IR_FP_SHIFT);
-    if (op->op != IR_call || kind == IR_FP_NONE || kind > IR_FP_FROM_I32) {
-        return false;
-    }
-    return which == 0 ? kind < IR_FP_EQ || kind == IR_FP_FROM_I32 : kind != IR_FP_FROM_I32;
-}
-
 static void count(struct region *g, ir_ref ref, unsigned weight, bool is_fp)
 {
     if (ref != IR_NONE && ir_kind(ref) == IR_GLOBAL) {
@@ -90,14 +80,14 @@ static bool count_piece(struct region *g, const struct ir *ir, unsigned weight)
         const struct ir_op *op = &ir->ops[i];
         const ir_ref ref[] = { op->d, op->a, op->b, op->c, op->e };
         for (unsigned k = 0; k < ARRAY_LEN(ref); k++) {
-            count(g, ref[k], weight, fp_operand(op, k));
+            count(g, ref[k], weight, x86_fp_operand(op, k));
         }
         if (op->d != IR_NONE && ir_kind(op->d) == IR_GLOBAL) {
             g->written[ir_index(op->d)] = true;
         }
         if (op->op == IR_call) {
             bool inlined = op->aux >> IR_FP_SHIFT;
-            g->fp_ops += inlined && op->aux >> IR_FP_SHIFT <= IR_FP_FROM_I32 ? weight : 0;
+            g->fp_ops += x86_fp_inline(op) ? weight : 0;
             g->calls += inlined ? 0 : weight;
             ok &= !(op->aux & IR_CALL_VEC);
         }
@@ -142,7 +132,7 @@ static void assign(struct region *g)
     if (!g->fp) {
         memset(g->is_fp, 0, sizeof(g->is_fp));
     }
-    for (int i, x = FIRST_XPIN; x < 16 && (i = heaviest(g, true)) >= 0; x++) {
+    for (int i, x = FIRST_XMM; x < 16 && (i = heaviest(g, true)) >= 0; x++) {
         g->xpin[i] = (int8_t)x;
         g->pin[i] = -1;
     }

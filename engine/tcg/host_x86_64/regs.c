@@ -37,6 +37,27 @@ static void note_use(struct ra *r, ir_ref ref, unsigned i)
     }
 }
 
+/* Which globals are floating-point values here, if there are registers for them. */
+static void x_start(struct ra *r)
+{
+    const struct ir *ir = r->ir;
+    memset(r->x_reg, -1, ir->n_globals);
+    memset(r->x_held, -1, sizeof(r->x_held));
+    memset(r->is_fp, 0, ir->n_globals);
+    r->x_busy = 0;
+    r->x_on = !r->region;
+    for (unsigned i = 0; i < ir->n_ops && r->x_on; i++) {
+        const struct ir_op *op = &ir->ops[i];
+        const ir_ref ref[] = { op->d, op->a, op->b, op->c };
+        r->x_on = op->op != IR_call || !(op->aux & IR_CALL_VEC);
+        for (unsigned k = 0; k < 4 && op->op == IR_call; k++) {
+            if (ref[k] != IR_NONE && ir_kind(ref[k]) == IR_GLOBAL && r->pin[ir_index(ref[k])] < 0) {
+                r->is_fp[ir_index(ref[k])] |= x86_fp_operand(op, k);
+            }
+        }
+    }
+}
+
 void ra_start(struct ra *r)
 {
     const struct ir *ir = r->ir;
@@ -49,6 +70,7 @@ void ra_start(struct ra *r)
     r->fail = false;
     memset(r->boxed, 0, sizeof(r->boxed));
     r->clock = 0;
+    x_start(r);
     for (unsigned i = 0; i < N_SCRATCH; i++) {
         r->held[i] = IR_NONE;
     }
@@ -292,6 +314,72 @@ unsigned ra_dest_reuse(struct ra *r, ir_ref d, ir_ref a, struct opnd oa)
     return ra_dest(r, d);
 }
 
+/* ---- globals cached in xmm registers ---- */
+
+static void x_forget_one(struct ra *r, unsigned n)
+{
+    if (r->x_reg[n] >= 0) {
+        r->x_held[r->x_reg[n]] = -1;
+        r->x_reg[n] = -1;
+    }
+}
+
+static unsigned x_claim(struct ra *r, unsigned n)
+{
+    int best = -1;
+    if (r->x_reg[n] >= 0) {
+        best = r->x_reg[n];
+    }
+    for (int x = FIRST_XMM; x < 16 && r->x_reg[n] < 0; x++) { /* a free one, else the longest unused */
+        if (r->x_busy >> x & 1) {
+            continue;
+        }
+        if (best < 0 || (r->x_held[x] < 0 && r->x_held[best] >= 0) ||
+            ((r->x_held[x] < 0) == (r->x_held[best] < 0) && r->x_age[x] < r->x_age[best])) {
+            best = x;
+        }
+    }
+    if (r->x_held[best] >= 0) {
+        r->x_reg[r->x_held[best]] = -1;
+    }
+    r->x_held[best] = (int16_t)n;
+    r->x_reg[n] = (int8_t)best;
+    r->x_busy |= (uint16_t)(1u << best);
+    r->x_age[best] = ++r->clock;
+    return (unsigned)best;
+}
+
+unsigned ra_x_use(struct ra *r, unsigned n)
+{
+    bool there = r->x_reg[n] >= 0;
+    unsigned x = x_claim(r, n);
+    if (!there) {
+        x_rm(&r->a, X_0F | X_F2 | 0x10, x, ENV, ra_global_off(r, n));
+    }
+    return x;
+}
+
+unsigned ra_x_dest(struct ra *r, unsigned n)
+{
+    return x_claim(r, n);
+}
+
+bool ra_x_live(const struct ra *r)
+{
+    for (unsigned x = FIRST_XMM; x < 16; x++) {
+        if (r->x_held[x] >= 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void ra_x_forget(struct ra *r)
+{
+    memset(r->x_reg, -1, r->ir->n_globals);
+    memset(r->x_held, -1, sizeof(r->x_held));
+}
+
 void ra_done(struct ra *r, ir_ref d, unsigned reg)
 {
     if (d == IR_NONE) {
@@ -307,6 +395,7 @@ void ra_done(struct ra *r, ir_ref d, unsigned reg)
             return;
         }
         r->boxed[n / 64] &= ~(1ull << n % 64);
+        x_forget_one(r, n);
         if (r->xpin[n] >= 0) {
             x_rr(&r->a, X_66 | X_0F | 0x6e | X_W, (unsigned)r->xpin[n], reg);
         } else {
@@ -347,6 +436,9 @@ void ra_done_xmm(struct ra *r, unsigned n, bool is_boxed)
     }
     r->boxed[n / 64] &= ~(1ull << n % 64);
     r->boxed[n / 64] |= (uint64_t)is_boxed << n % 64;
+    if (r->xpin[n] < 0) { /* movsd */
+        x_rm(&r->a, X_0F | X_F2 | 0x11, (unsigned)r->x_reg[n], ENV, ra_global_off(r, n));
+    }
 }
 
 static void free_temp(struct ra *r, ir_ref ref)
@@ -374,6 +466,7 @@ void ra_op_end(struct ra *r)
     free_temp(r, op->e);
     free_temp(r, op->d);
     r->busy = 0;
+    r->x_busy = 0;
 }
 
 void ra_spill_all(struct ra *r)

@@ -117,7 +117,7 @@ static void gen_op(struct ra *r, const struct ir_op *op)
         gen_exit(r, op);
         break;
     default:
-        r->fail |= !gen_alu_op(r, op);
+        r->fail |= !gen_xmm_logic(r, op) && !gen_alu_op(r, op);
     }
 }
 

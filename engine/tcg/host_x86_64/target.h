@@ -32,6 +32,7 @@ struct thunks {
     uint32_t enter, leave, lookup, stale;
     uint32_t full, reads, clean;    /* call rax: see thunks.c */
     uint32_t load, store;
+    uint32_t clean_x, load_x, store_x; /* the same, keeping xmm3 to xmm15; first tier only */
     uint32_t vec_numbers;           /* data: the bytes 0 to 63 */
     uint32_t vec_consts;            /* data: by enum vec_const, 4 bytes for singles, at 8 for doubles */
 };
@@ -110,6 +111,7 @@ struct fixup {
     uint32_t exit_base;
     uint8_t group, t0, t1;       /* shared TLB checks, see region_mem.c: GROUP_*; scratch registers */
     bool near;                   /* leads a group whose page is remembered */
+    bool keep_x;                 /* xmm registers cache globals */
     struct group shared;         /* the group, as it was then */
     int32_t slot;
 };
@@ -136,6 +138,12 @@ struct ra {
     uint16_t last[IR_MAX_TEMPS];    /* op index + 1 of the last use, 0: never */
     int8_t t_reg[IR_MAX_TEMPS], t_slot[IR_MAX_TEMPS];
     int8_t g_reg[IR_MAX_GLOBALS];   /* scratch index caching an unpinned global, or -1 */
+    /* First tier, blocks without vectors: xmm registers cache globals that floating point works on. */
+    bool x_on, is_fp[IR_MAX_GLOBALS];
+    int8_t x_reg[IR_MAX_GLOBALS];   /* or -1 */
+    int16_t x_held[16];             /* by register: global or -1 */
+    uint32_t x_age[16];
+    uint16_t x_busy;
     uint64_t boxed[(IR_MAX_GLOBALS + 63) / 64]; /* globals known to hold a single in its NaN box */
     unsigned n_fixups, n_sites, max_fixups; /* of sites there are at most as many */
     struct fixup *fixups;
@@ -168,6 +176,11 @@ void ra_spill_all(struct ra *r);              /* before a call: no scratch regis
 bool ra_keep(struct ra *r, ir_ref ref, struct opnd *o);
 struct opnd ra_home(const struct ra *r, unsigned global); /* its pin, xmm register or memory */
 void ra_done_xmm(struct ra *r, unsigned global, bool is_boxed); /* its xmm register was written */
+#define FIRST_XMM 3 /* xmm0 to xmm2 are scratch */
+unsigned ra_x_use(struct ra *r, unsigned global);  /* an xmm register that holds its value */
+unsigned ra_x_dest(struct ra *r, unsigned global); /* one for its next value: then ra_done_xmm() */
+bool ra_x_live(const struct ra *r);
+void ra_x_forget(struct ra *r);                    /* C code runs: they are gone */
 static inline bool ra_in_xmm(const struct ra *r, ir_ref ref)
 {
     return ref != IR_NONE && ir_kind(ref) == IR_GLOBAL && r->xpin[ir_index(ref)] >= 0;
@@ -230,7 +243,11 @@ void gen_atomic(struct ra *r, const struct ir_op *op);
 void gen_atomic_stub(struct ra *r, const struct fixup *f);
 
 /* fp.c */
+bool x86_fp_inline(const struct ir_op *op);                    /* a call that gen_fp() knows */
+bool x86_fp_operand(const struct ir_op *op, unsigned which);   /* ... is its operand (0 d, 1 a, 2 b, 3 c) a floating-point value? */
 bool gen_fp(struct ra *r, const struct ir_op *op); /* false: not inlined, call the helper */
+bool gen_xmm_logic(struct ra *r, const struct ir_op *op); /* mov, and, andc, or, xor of such values; false: not its business */
+void gen_fp_sync(struct ra *r, uint32_t offset, unsigned size); /* before a field of the state is read or written */
 void gen_fp_stub(struct ra *r, const struct fixup *f);
 
 /* vec.c */
@@ -241,9 +258,6 @@ void vec_drop(struct ra *r);                        /* C code runs: vector regis
 void vec_wrote(struct ra *r, int32_t off, unsigned bytes); /* this part of the CPU state changed by other means */
 struct vec_snapshot vec_snapshot(struct ra *r);
 void vec_reload(struct ra *r, struct vec_snapshot s);
-/* region_fp.c */
-void gen_fp_sync(struct ra *r, uint32_t offset, unsigned size); /* before a field of the state is read or written */
-bool gen_region_fp(struct ra *r, const struct ir_op *op); /* as gen_fp(), where MXCSR is the guest's */
 
 /* exits.c */
 void gen_poll(struct ra *r, const struct ir_op *op);

@@ -29,6 +29,7 @@ struct keeps {
     const struct tcg_guest *g;
     const int8_t *pin, *xpin;
     const struct host_data *live_flags; /* MXCSR holds flags of the guest; else NULL */
+    bool x_cache;                       /* xmm registers cache globals */
 };
 
 /* No xmm register survives a call. */
@@ -39,6 +40,13 @@ static void xpins(struct asm_buf *a, const struct keeps *k, bool store)
             x_rm(a, X_0F | X_F2 | (store ? 0x11u : 0x10u), (unsigned)k->xpin[i], ENV,
                  (int32_t)k->g->globals[i].offset);
         }
+    }
+}
+
+static void x_cache(struct asm_buf *a, const struct keeps *k, bool store)
+{
+    for (unsigned x = FIRST_XMM; k->x_cache && x < 16; x++) { /* movsd */
+        x_rm(a, X_0F | X_F2 | (store ? 0x11u : 0x10u), x, ENV, ENV_OFF(xsave) + 8 * (int32_t)(x - FIRST_XMM));
     }
 }
 
@@ -68,6 +76,7 @@ static uint32_t call_thunk(struct asm_buf *a, const struct keeps *k, enum which 
     uint32_t at = a->at;
     pins(a, g, pin, true, store);
     xpins(a, k, true);
+    x_cache(a, k, true);
     if (k->live_flags) {
         x86_take_flags(a, g, k->live_flags, R9, R10); /* pins: saved by now */
     }
@@ -89,6 +98,7 @@ static uint32_t call_thunk(struct asm_buf *a, const struct keeps *k, enum which 
     }
     pins(a, g, pin, false, reload);
     xpins(a, k, false);
+    x_cache(a, k, false);
     x_8(a, 0xc3);
     return at;
 }
@@ -123,12 +133,20 @@ static uint32_t vec_consts(struct asm_buf *a)
 void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, const int8_t *xpin,
                      const struct host_data *live_flags, struct thunks *th)
 {
-    const struct keeps k = { g, pin, xpin, live_flags };
+    struct keeps k = { g, pin, xpin, live_flags, false };
     th->full = call_thunk(a, &k, ALL, ALL, true);
     th->reads = call_thunk(a, &k, ALL, CALLER_SAVED, false);
     th->clean = call_thunk(a, &k, CALLER_SAVED, CALLER_SAVED, false);
     th->load = memory_thunk(a, (const void *)(uintptr_t)tlb_load, th->reads);
     th->store = memory_thunk(a, (const void *)(uintptr_t)tlb_store, th->reads);
+    if (xpin) {
+        return;
+    }
+    k.x_cache = true;
+    uint32_t reads_x = call_thunk(a, &k, ALL, CALLER_SAVED, false);
+    th->clean_x = call_thunk(a, &k, CALLER_SAVED, CALLER_SAVED, false);
+    th->load_x = memory_thunk(a, (const void *)(uintptr_t)tlb_load, reads_x);
+    th->store_x = memory_thunk(a, (const void *)(uintptr_t)tlb_store, reads_x);
 }
 
 size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin)
