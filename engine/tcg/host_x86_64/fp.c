@@ -102,8 +102,11 @@ static unsigned fetch(struct fp *x, ir_ref ref, struct opnd o, unsigned xmm)
             return ra_x_use(r, ir_index(ref));
         }
         x_rm(&r->a, X_0F | X_F2 | 0x10, xmm, ENV, o.disp);
-    } else if (o.place == IS_IMM) {
+    } else if (o.place == IS_CONST && r->ir->consts[o.imm] == 0) {
         x_rr(&r->a, X_0F | 0x57, xmm, xmm);
+    } else if (o.place == IS_CONST) {
+        x_mov_imm(&r->a, x->t, r->ir->consts[o.imm]);
+        x_rr(&r->a, X_66 | X_0F | 0x6e | X_W, xmm, x->t);
     } else {
         x_rr(&r->a, X_66 | X_0F | 0x6e | X_W, xmm, o.reg);
     }
@@ -112,6 +115,9 @@ static unsigned fetch(struct fp *x, ir_ref ref, struct opnd o, unsigned xmm)
 
 static bool is_boxed(const struct ra *r, ir_ref ref)
 {
+    if (ir_kind(ref) == IR_CONST) {
+        return r->ir->consts[ir_index(ref)] >= 0xffffffff00000000u;
+    }
     return ir_kind(ref) == IR_GLOBAL && r->boxed[ir_index(ref) / 64] >> ir_index(ref) % 64 & 1;
 }
 
@@ -369,10 +375,12 @@ static bool start(struct fp *x)
     x->from_double = x->kind == IR_FP_NARROW || (x->kind != IR_FP_WIDEN && x->op->w == 64);
     x->to_double = x->op->w == 64;
     for (unsigned i = 0; i < 3; i++) {
-        /* Zero is the constant that there is; a single would need its box. */
-        bool fits = ra_keep(r, ref[i], &x->o[i]);
-        if (!fits || (i < x->s.n && x->o[i].place == IS_IMM &&
-                      (x->o[i].imm || !x->from_double || x->s.flags & FROM_INT))) {
+        if (ref[i] != IR_NONE && ir_kind(ref[i]) == IR_CONST) {
+            x->o[i] = (struct opnd){ .place = IS_CONST, .imm = (int32_t)ir_index(ref[i]) };
+        } else if (!ra_keep(r, ref[i], &x->o[i])) {
+            return false;
+        }
+        if (i < x->s.n && x->o[i].place == IS_CONST && (x->s.flags & FROM_INT || (!x->from_double && !is_boxed(r, ref[i])))) {
             return false;
         }
     }
@@ -430,7 +438,16 @@ bool gen_xmm_logic(struct ra *r, const struct ir_op *op)
     static const uint8_t code[IR_N_OPS] = { [IR_and] = 0x54, [IR_andc] = 0x55, [IR_or] = 0x56, [IR_xor] = 0x57 };
     bool move = op->op == IR_mov;
     uint64_t mask;
-    if (op->w != 64 || (!move && !code[op->op]) || !is_float(r, op->d) || !is_float(r, op->a)) {
+    if (op->w != 64 || (!move && !code[op->op]) || !is_float(r, op->d)) {
+        return false;
+    }
+    if (move && ir_is_const(r->ir, op->a, &mask)) {
+        unsigned t = ra_scratch(r), g = ir_index(op->d);
+        mask_to(r, ra_in_xmm(r, op->d) ? (unsigned)r->xpin[g] : ra_x_dest(r, g), t, mask);
+        ra_done_xmm(r, g, mask >> 32 == UINT32_MAX);
+        return true;
+    }
+    if (!is_float(r, op->a)) {
         return false;
     }
     unsigned one = float_reg(r, op->a), two = 0;
@@ -470,7 +487,11 @@ void gen_fp_stub(struct ra *r, const struct fixup *f)
     }
     save_live(r, live);
     for (unsigned i = 0; i < 3; i++) {
-        x_load(&r->a, 64, arg_regs[i], f->fp_arg[i]);
+        if (f->fp_arg[i].place == IS_CONST) {
+            x_mov_imm(&r->a, arg_regs[i], r->ir->consts[f->fp_arg[i].imm]);
+        } else {
+            x_load(&r->a, 64, arg_regs[i], f->fp_arg[i]);
+        }
     }
     x_mov_imm(&r->a, RAX, f->fp_fn);
     x_call(&r->a, f->keep_x ? r->th->clean_x : r->th->clean);
@@ -486,16 +507,49 @@ void gen_fp_stub(struct ra *r, const struct fixup *f)
     x_jmp(&r->a, f->back);
 }
 
-void gen_fp_sync(struct ra *r, uint32_t offset, unsigned size)
+static bool holds_flags(const struct ra *r, uint32_t offset, unsigned size)
 {
-    const struct tcg_guest *g = r->v->tcg->guest;
+    uint32_t flags = r->v->tcg->guest->fp_flags;
+    return r->live_flags && offset <= flags && offset + size > flags;
+}
+
+/* What stays in MXCSR and is merged again later does not matter. */
+void gen_fp_read(struct ra *r, uint32_t offset, unsigned size)
+{
+    if (holds_flags(r, offset, size)) {
+        uint8_t busy = r->busy;
+        unsigned r1 = ra_scratch(r), r2 = ra_scratch(r);
+        x86_take_flags(&r->a, r->v->tcg->guest, r->v->tcg->host_data, r1, r2);
+        r->busy = busy;
+    }
+}
+
+/* MXCSR is cleared only if it has flags that the new ones lack, because that is slow and programs mostly write what they read. */
+void gen_fp_write(struct ra *r, uint32_t offset, unsigned size, struct opnd value)
+{
     const struct host_data *h = r->v->tcg->host_data;
-    if (!r->live_flags || offset > g->fp_flags || offset + size <= g->fp_flags) {
+    struct asm_buf *a = &r->a;
+    if (!holds_flags(r, offset, size)) {
         return;
     }
     uint8_t busy = r->busy;
     unsigned r1 = ra_scratch(r), r2 = ra_scratch(r);
-    x86_take_flags(&r->a, g, h, r1, r2);
-    x86_clear_flags(&r->a, h, r1);
+    if (size != 1) {
+        x86_take_flags(a, r->v->tcg->guest, h, r1, r2);
+        x86_clear_flags(a, h, r1);
+        r->busy = busy;
+        return;
+    }
+    x_rm(a, X_0F | 0xae, 3, ENV, ENV_OFF(mxcsr)); /* stmxcsr */
+    x_rm(a, 0x8b, r1, ENV, ENV_OFF(mxcsr));
+    x_alu_imm(a, 4, 0, r1, 0x3f);
+    x_mov_imm(a, r2, (uint64_t)(uintptr_t)h->flags_of);
+    x_rmx(a, X_0F | 0xb6, r1, r1, r2, 0, 0);
+    x_load(a, 32, r2, value);
+    x_rr(a, 0xf7, 2, r2); /* not */
+    x_rr(a, 0x85, r1, r2);
+    uint32_t same = x_jcc(a, CC_E, a->at);
+    x86_clear_flags(a, h, r1);
+    x_here(a, same);
     r->busy = busy;
 }

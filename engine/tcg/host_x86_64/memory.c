@@ -83,7 +83,7 @@ void gen_load_value(struct ra *r, const struct fixup *f)
 void gen_load(struct ra *r, const struct ir_op *op)
 {
     if (op->op == IR_ldenv) {
-        gen_fp_sync(r, (uint32_t)op->imm, 1u << (op->mo & MO_SIZE));
+        gen_fp_read(r, (uint32_t)op->imm, 1u << (op->mo & MO_SIZE));
         unsigned d = ra_dest(r, op->d);
         x_rm(&r->a, load_code[op->mo & 7], d, ENV, (int32_t)op->imm);
         ra_done(r, op->d, d);
@@ -156,7 +156,7 @@ static void store_env(struct ra *r, const struct ir_op *op)
     if (v.place == IN_MEM) {
         v = (struct opnd){ .place = IN_REG, .reg = (uint8_t)ra_use_reg(r, op->a) };
     }
-    gen_fp_sync(r, (uint32_t)disp, 1u << size);
+    gen_fp_write(r, (uint32_t)disp, 1u << size, v);
     if (v.place == IN_REG) {
         x_rm(&r->a, store_code[size], v.reg, ENV, disp);
     } else {

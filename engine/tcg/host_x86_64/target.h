@@ -39,7 +39,7 @@ struct thunks {
 /* The sign bit; twice the bits of the smallest number that is surely no product of underflow; how far from there to infinity; ones. */
 enum vec_const { VEC_SIGN, VEC_LOW, VEC_SPAN, VEC_ONES, VEC_N_CONSTS };
 
-enum place { IN_REG, IN_MEM, IS_IMM, IN_XMM /* from ra_keep() only */ };
+enum place { IN_REG, IN_MEM, IS_IMM, IN_XMM /* from ra_keep() only */, IS_CONST /* fp.c: number imm of the IR's */ };
 struct opnd {
     enum place place;
     uint8_t reg;
@@ -247,7 +247,9 @@ bool x86_fp_inline(const struct ir_op *op);                    /* a call that ge
 bool x86_fp_operand(const struct ir_op *op, unsigned which);   /* ... is its operand (0 d, 1 a, 2 b, 3 c) a floating-point value? */
 bool gen_fp(struct ra *r, const struct ir_op *op); /* false: not inlined, call the helper */
 bool gen_xmm_logic(struct ra *r, const struct ir_op *op); /* mov, and, andc, or, xor of such values; false: not its business */
-void gen_fp_sync(struct ra *r, uint32_t offset, unsigned size); /* before a field of the state is read or written */
+/* Before a field of the state is read or written (with a value in a register, or an immediate). */
+void gen_fp_read(struct ra *r, uint32_t offset, unsigned size);
+void gen_fp_write(struct ra *r, uint32_t offset, unsigned size, struct opnd value);
 void gen_fp_stub(struct ra *r, const struct fixup *f);
 
 /* vec.c */
