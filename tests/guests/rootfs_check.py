@@ -44,7 +44,9 @@ def expected(folder):
 
 
 def session(vm, reference, done):
-    vm.expect(r"guest login: ", 1200.0)
+    if vm.expect(r"guest login: |Freezing execution", 1200.0).group(0) != b"guest login: ":
+        raise guest.GuestError("systemd gave up; the host may be too busy for the time that it allows:\n"
+                               + vm.text()[-1000:])
     vm.send("root\n")
     vm.expect(r"root@guest:~# ", 300.0)
     done("it boots to a login on virtio-blk and lets root in")
