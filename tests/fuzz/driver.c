@@ -22,6 +22,13 @@
 
 void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 
+/* gcc's libubsan does not know libasan's callback: it is made to abort, which a handler sees. */
+const char *__ubsan_default_options(void);
+const char *__ubsan_default_options(void)
+{
+    return "abort_on_error=1:print_stacktrace=1";
+}
+
 struct file {
     uint8_t *data;
     size_t size;

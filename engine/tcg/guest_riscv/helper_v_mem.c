@@ -225,10 +225,12 @@ static void copy_run(uint8_t *to, const uint8_t *from, size_t n)
 
 V_KERNELS_BEGIN
 
+/* Elements in memory lie where the guest says. */
 #define FIELDS(T)                                                                              \
     for (unsigned f = 0; f < m->nf; f++) {                                                     \
+        typedef v_##T __attribute__((aligned(1))) loose;                                       \
         v_##T *reg = (v_##T *)(void *)(m->data + f * m->step) + first;                         \
-        v_##T *at = (v_##T *)(void *)host + f;                                                 \
+        loose *at = (loose *)(void *)host + f;                                                 \
         if (m->store) {                                                                        \
             for (size_t i = 0; i < n; i++) {                                                   \
                 at[i * m->nf] = reg[i];                                                        \
