@@ -40,6 +40,8 @@ api_schema = \
 	api-schema/schema/event.json \
 	api-schema/schema/host.json \
 	api-schema/schema/job.json \
+	api-schema/schema/profile.json \
+	api-schema/schema/quota.json \
 	api-schema/schema/types.json \
 	api-schema/schema/vm.json
 api_generator = \

@@ -6,6 +6,7 @@
 #ifndef VMD_DAEMON_DAEMON_H
 #define VMD_DAEMON_DAEMON_H
 
+#include "daemon/cgroup.h"
 #include "engine/base/err.h"
 
 #include <stdbool.h>
@@ -22,6 +23,7 @@ struct policy;
 struct rpc_server;
 struct spawner_client;
 struct store;
+struct supply;
 
 /* options.c; main() owns it. */
 struct vmd_options {
@@ -31,6 +33,11 @@ struct vmd_options {
     char *emulator, *spawn;
     char *plugin_dir; /* folder of the plugins that VMs may load; NULL: none may */
     char *log; /* file; NULL: standard error */
+    char *metrics;             /* unix socket or port of the metrics endpoint; NULL: none */
+    char *cgroup;              /* "auto", "off" or a folder; NULL: auto */
+    bool require_sandbox;      /* no start where a layer of confinement is missing */
+    int64_t memory_overcommit; /* percent of the host's memory; 0: no bound */
+    int64_t cpu_overcommit;    /* percent of the host's CPUs; 0: no bound */
     char *restore; /* a backup to put in the store's place, then end; NULL: serve */
 };
 
@@ -49,6 +56,8 @@ struct vmd {
     struct idems *idems;
     struct registry *vms;
     struct policy *policy;
+    struct supply *supply;
+    struct cgroup cgroup;
     struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;
     struct rpc_server *server;

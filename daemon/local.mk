@@ -12,6 +12,10 @@ libdaemon_a_SOURCES = \
 	daemon/events.h \
 	daemon/filecheck.c \
 	daemon/filecheck.h \
+	daemon/cgroup.c \
+	daemon/cgroup.h \
+	daemon/hostinfo.c \
+	daemon/hostinfo.h \
 	daemon/jobs.c \
 	daemon/jobs.h \
 	daemon/lockfile.c \
@@ -50,6 +54,8 @@ libdaemon_a_SOURCES = \
 	daemon/store_sql.c \
 	daemon/store_sql.h \
 	daemon/supervise.c \
+	daemon/supply.c \
+	daemon/supply.h \
 	daemon/supervise.h \
 	daemon/systemd.c \
 	daemon/systemd.h \
@@ -66,6 +72,7 @@ vmd_LDADD = $(LINK_DAEMON)
 # No store, no loop, no thread: it links the JSON of api-schema and the base alone.
 pkglibexec_PROGRAMS += vmd-spawn
 vmd_spawn_SOURCES = \
+	daemon/cgroup.c \
 	daemon/filecheck.c \
 	daemon/proc.c \
 	daemon/spawn/files.c \
@@ -114,6 +121,7 @@ TESTS += \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_policy.py \
 	tests/e2e/daemon_store.py \
+	tests/e2e/daemon_supply.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py
 EXTRA_DIST += \
@@ -123,5 +131,6 @@ EXTRA_DIST += \
 	tests/e2e/daemon_lib.py \
 	tests/e2e/daemon_policy.py \
 	tests/e2e/daemon_store.py \
+	tests/e2e/daemon_supply.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py

@@ -20,6 +20,7 @@
 #include "daemon/spawner.h"
 #include "daemon/store.h"
 #include "daemon/store_backup.h"
+#include "daemon/supply.h"
 #include "daemon/systemd.h"
 #include "daemon/waits.h"
 #include "engine/base/fd.h"
@@ -249,6 +250,8 @@ static void load_object(void *arg, const struct store_object *row)
         void (*load)(struct vmd *d, const struct store_object *row);
     } kinds[] = {
         { "restart", policy_load },
+        { "profile", supply_load_profile },
+        { "quota", supply_load_quota },
     };
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
         if (strcmp(row->kind, kinds[i].kind) == 0) {
@@ -279,6 +282,7 @@ static int open_store(struct start *st, struct err *e)
     d->idems = idems_new(d);
     d->vms = registry_new(d);
     d->policy = policy_new(d);
+    d->supply = supply_new(d);
     int rc = events_load(d->events, info.unclean, e);
     if (rc == 0) {
         rc = jobs_load(d->jobs, e);
@@ -295,6 +299,7 @@ static int open_store(struct start *st, struct err *e)
 static int set_up(struct start *st, pid_t spawner, int *spawner_sock, struct err *e)
 {
     struct vmd *d = st->d;
+    cgroup_probe(&d->cgroup, d->opt.cgroup);
     d->loop = loop_new(e);
     if (!d->loop) {
         return e->code;
@@ -345,6 +350,7 @@ static void tear_down(struct start *st)
     spawner_free(d->spawner);
     registry_free(d->vms);
     policy_free(d->policy);
+    supply_free(d->supply);
     idems_free(d->idems);
     jobs_free(d->jobs);
     events_free(d->events);

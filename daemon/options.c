@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The command line of vmd, and the folders that follow from it. No state.
+ * The command line of vmd, its configuration file, and the folders that follow from them. Each setting
+ * is a row of one table: an option `--name VALUE` and a line `name = value` of the file, where the
+ * command line wins. No state.
  */
 #include "daemon/daemon.h"
 #include "daemon/spawn/proto.h"
+#include "engine/base/buf.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
+#include "engine/base/str.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <grp.h>
 #include <libgen.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +26,48 @@
 
 #define LONGEST_NAME "/" SPAWN_VM_DIR "/1234567890/" VM_CONTROL
 
-static const char usage[] =
+#define CONFIG_MAX 65536
+#define SYSTEM_CONFIG "/etc/vmd/vmd.conf"
+
+enum kind { TEXT, FOLDER, SWITCH, NUMBER };
+
+/* A setting of daemon.h's struct vmd_options. `doc` is its help, lines apart by \n. */
+struct setting {
+    const char *name, *arg;
+    enum kind kind;
+    size_t at;
+    int64_t min, max; /* NUMBER */
+    const char *doc;
+};
+
+#define AT(member) offsetof(struct vmd_options, member)
+static const struct setting settings[] = {
+    { "socket", "PATH", TEXT, AT(socket), 0, 0,
+      "unix socket (default: /run/vmd/vmd.sock, of a user\n$XDG_RUNTIME_DIR/vmd/vmd.sock)" },
+    { "socket-ro", "PATH", TEXT, AT(socket_ro), 0, 0, "a second socket, for looking only" },
+    { "store", "PATH", TEXT, AT(store), 0, 0,
+      "database (default: /var/lib/vmd/vmd.db, of a user\n~/.local/share/vmd/vmd.db)" },
+    { "emulator", "PATH", TEXT, AT(emulator), 0, 0,
+      "emulator to start (default: the vmd-emu that was built with\nthis vmd)" },
+    { "plugin-dir", "DIR", FOLDER, AT(plugin_dir), 0, 0,
+      "VMs may load plugins of this folder (tcg.plugins); below\n/usr/lib, so that confined "
+      "emulators see it" },
+    { "require-sandbox", NULL, SWITCH, AT(require_sandbox), 0, 0,
+      "refuse to start VMs where a layer of confinement is missing" },
+    { "metrics", "PATH|PORT", TEXT, AT(metrics), 0, 0,
+      "serve metrics for Prometheus on this unix socket, or on this\nport of 127.0.0.1" },
+    { "cgroup", "auto|off|DIR", TEXT, AT(cgroup), 0, 0,
+      "control group (version 2) below which VMs with limits are put\n(default: auto, vmd's "
+      "own)" },
+    { "memory-overcommit", "PERCENT", NUMBER, AT(memory_overcommit), 0, 100000,
+      "memory of all VMs that run, in percent of the host's; a start\nbeyond it is refused "
+      "(default: 0, no bound)" },
+    { "cpu-overcommit", "PERCENT", NUMBER, AT(cpu_overcommit), 0, 1000000,
+      "the same for vCPUs and the host's CPUs (default: 0, no bound)" },
+    { "log", "FILE", TEXT, AT(log), 0, 0, "write the log there instead of standard error" },
+};
+
+static const char usage_head[] =
     "usage: vmd [options]\n"
     "\n"
     "Runs virtual machines: serves the API on a unix socket, keeps definitions in a store, "
@@ -29,28 +75,41 @@ static const char usage[] =
     "and watches one emulator for each VM. If vmd ends, the VMs run on and the next vmd takes "
     "them up.\n"
     "\n"
-    "  --dir DIR          private daemon: DIR/run/vmd.sock, DIR/lib/vmd.db\n"
-    "  --socket PATH      unix socket (default: /run/vmd/vmd.sock, of a user "
-    "$XDG_RUNTIME_DIR/vmd/vmd.sock)\n"
-    "  --socket-ro PATH   a second socket, for looking only\n"
-    "  --store PATH       database (default: /var/lib/vmd/vmd.db, of a user "
-    "~/.local/share/vmd/vmd.db)\n"
-    "  --emulator PATH    emulator to start (default: the vmd-emu that was built with this "
-    "vmd)\n"
-    "  --plugin-dir DIR   VMs may load plugins of this folder (tcg.plugins); below /usr/lib, so "
-    "that\n"
-    "                     confined emulators see it\n"
-    "  --foreground       stay in the foreground (the default; there is no other mode)\n"
-    "  --log FILE         write the log there instead of standard error\n"
-    "  --restore FILE     put a backup (vmctl host backup) in the place of the store, then end; the "
-    "former\n"
-    "                     store stays beside it as STORE.before-restore\n"
-    "  --version          print the version and end\n"
-    "  --help             print this and end\n"
+    "  --dir DIR              private daemon: DIR/run/vmd.sock, DIR/lib/vmd.db, DIR/vmd.conf\n"
+    "  --config FILE          configuration: lines 'name = value', where each name is one of "
+    "the\n"
+    "                         options from --socket on (default: " SYSTEM_CONFIG ", of a "
+    "user\n"
+    "                         $XDG_CONFIG_HOME/vmd/vmd.conf, when it is there)\n"
+    "  --restore FILE         put a backup (vmctl host backup) in the place of the store, then "
+    "end;\n"
+    "                         the former store stays beside it as STORE.before-restore\n"
+    "  --foreground           stay in the foreground (the default; there is no other mode)\n"
+    "  --version              print the version and end\n"
+    "  --help                 print this and end\n"
+    "\n";
+
+static const char usage_tail[] =
     "\n"
     "A service manager may hand over listening sockets (LISTEN_FDS) and is told when vmd is "
     "ready\n"
     "(NOTIFY_SOCKET). SIGTERM ends vmd, not the VMs.\n";
+
+static void print_usage(void)
+{
+    fputs(usage_head, stdout);
+    for (unsigned i = 0; i < ARRAY_LEN(settings); i++) {
+        const struct setting *t = &settings[i];
+        AUTO_FREE char *name = xasprintf("--%s %s", t->name, t->arg ? t->arg : "");
+        AUTO_FREE char *doc = xstrdup(t->doc);
+        char *rest = doc;
+        printf("  %-22s %s\n", name, strsep(&rest, "\n"));
+        while (rest) {
+            printf("  %-22s %s\n", "", strsep(&rest, "\n"));
+        }
+    }
+    fputs(usage_tail, stdout);
+}
 
 static void set(char **at, char *take)
 {
@@ -124,72 +183,200 @@ static int fill(struct vmd_options *o, const char *dir)
     return 0;
 }
 
+/* Gives one setting its value; `where` begins the message. */
+static int apply(struct vmd_options *o, const struct setting *t, const char *value,
+                 const char *where)
+{
+    void *at = (char *)o + t->at;
+    struct err e = ERR_INIT;
+    uint64_t number;
+    switch (t->kind) {
+    case TEXT:
+        if (!value[0]) {
+            fprintf(stderr, "vmd: %s'%s' has no value\n", where, t->name);
+            return -1;
+        }
+        set(at, xstrdup(value));
+        return 0;
+    case FOLDER:
+        set(at, realpath(value, NULL));
+        if (!*(char **)at) {
+            fprintf(stderr, "vmd: %s--%s '%s': %s\n", where, t->name, value, strerror(errno));
+            return -1;
+        }
+        return 0;
+    case SWITCH:
+        if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0) {
+            fprintf(stderr, "vmd: %s'%s' is on or off, not '%s'\n", where, t->name, value);
+            return -1;
+        }
+        *(bool *)at = strcmp(value, "on") == 0;
+        return 0;
+    case NUMBER:
+        if (str_to_u64(value, (uint64_t)t->min, (uint64_t)t->max, t->name, &number, &e) < 0) {
+            fprintf(stderr, "vmd: %s%s\n", where, e.msg);
+            return -1;
+        }
+        *(int64_t *)at = (int64_t)number;
+        return 0;
+    }
+    return -1;
+}
+
+/* ---- the configuration file ---- */
+
+static char *trim(char *s)
+{
+    while (*s == ' ' || *s == '\t') {
+        s++;
+    }
+    size_t n = strlen(s);
+    while (n > 0 && strchr(" \t\r", s[n - 1])) {
+        s[--n] = 0;
+    }
+    return s;
+}
+
+static int apply_line(struct vmd_options *o, char *line, const char *where, unsigned given)
+{
+    char *value = strchr(line, '=');
+    if (!value) {
+        fprintf(stderr, "vmd: %sexpected 'name = value', not '%s'\n", where, line);
+        return -1;
+    }
+    *value++ = 0;
+    const char *name = trim(line);
+    for (unsigned i = 0; i < ARRAY_LEN(settings); i++) {
+        if (strcmp(settings[i].name, name) == 0) {
+            return given & (1u << i) ? 0 : apply(o, &settings[i], trim(value), where);
+        }
+    }
+    fprintf(stderr, "vmd: %sunknown setting '%s'; 'vmd --help' shows them\n", where, name);
+    return -1;
+}
+
+/* `given`: settings the command line has, which win. A file that must not be there may be missing. */
+static int read_config(struct vmd_options *o, const char *path, bool must, unsigned given)
+{
+    AUTO_BUF text = BUF_INIT;
+    struct err e = ERR_INIT;
+    int rc = file_slurp(path, &text, CONFIG_MAX, &e);
+    if (rc == -ENOENT && !must) {
+        return 0;
+    }
+    if (rc < 0) {
+        fprintf(stderr, "vmd: configuration '%s': %s\n", path, e.msg);
+        return -1;
+    }
+    AUTO_FREE char *copy = xalloc(text.len + 1);
+    memcpy(copy, text.data ? text.data : "", text.len);
+    if (memchr(copy, 0, text.len)) {
+        fprintf(stderr, "vmd: configuration '%s' is no text\n", path);
+        return -1;
+    }
+    char *rest = copy;
+    for (unsigned n = 1; rest; n++) {
+        char *line = trim(strsep(&rest, "\n"));
+        AUTO_FREE char *where = xasprintf("%s:%u: ", path, n);
+        if (line[0] && line[0] != '#' && apply_line(o, line, where, given) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static char *default_config(const char *dir)
+{
+    const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+    if (dir) {
+        return xasprintf("%s/vmd.conf", dir);
+    }
+    if (geteuid() == 0) {
+        return xstrdup(SYSTEM_CONFIG);
+    }
+    return config ? xasprintf("%s/vmd/vmd.conf", config)
+                  : xasprintf("%s/.config/vmd/vmd.conf", home ? home : "");
+}
+
+/* ---- the command line ---- */
+
+#define OPT_SETTING 256 /* plus the number of the setting */
+
+struct given {
+    const char *dir, *config;
+    unsigned settings; /* a bit each */
+};
+
+static void build_options(struct option *to)
+{
+    static const struct option fixed[] = {
+        { "dir", required_argument, NULL, 'd' },     { "config", required_argument, NULL, 'c' },
+        { "restore", required_argument, NULL, 'R' }, { "foreground", no_argument, NULL, 'f' },
+        { "version", no_argument, NULL, 'v' },       { "help", no_argument, NULL, 'h' },
+    };
+    memcpy(to, fixed, sizeof(fixed));
+    to += ARRAY_LEN(fixed);
+    for (unsigned i = 0; i < ARRAY_LEN(settings); i++) {
+        *to++ = (struct option){ settings[i].name,
+                                 settings[i].arg ? required_argument : no_argument, NULL,
+                                 OPT_SETTING + (int)i };
+    }
+    *to = (struct option){ NULL, 0, NULL, 0 };
+}
+
+static int take_option(struct vmd_options *o, struct given *g, int opt)
+{
+    switch (opt) {
+    case 'd':
+        g->dir = optarg;
+        return 0;
+    case 'c':
+        g->config = optarg;
+        return 0;
+    case 'R':
+        set(&o->restore, xstrdup(optarg));
+        return 0;
+    case 'f':
+        return 0;
+    case 'v':
+        printf("vmd %s\n", PACKAGE_VERSION);
+        return 1;
+    case 'h':
+        print_usage();
+        return 1;
+    default:
+        break;
+    }
+    if (opt < OPT_SETTING) {
+        fprintf(stderr, "'vmd --help' shows the options\n");
+        return -1;
+    }
+    unsigned i = (unsigned)opt - OPT_SETTING;
+    g->settings |= 1u << i;
+    return apply(o, &settings[i], settings[i].arg ? optarg : "on", "");
+}
+
 int options_parse(struct vmd_options *o, int argc, char **argv)
 {
-    static const struct option options[] = {
-        { "dir", required_argument, NULL, 'd' },
-        { "socket", required_argument, NULL, 's' },
-        { "socket-ro", required_argument, NULL, 'r' },
-        { "store", required_argument, NULL, 'b' },
-        { "emulator", required_argument, NULL, 'e' },
-        { "plugin-dir", required_argument, NULL, 'p' },
-        { "foreground", no_argument, NULL, 'f' },
-        { "log", required_argument, NULL, 'l' },
-        { "restore", required_argument, NULL, 'R' },
-        { "version", no_argument, NULL, 'v' },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
-    };
-    const char *dir = NULL;
+    struct option options[ARRAY_LEN(settings) + 8];
+    struct given g = { 0 };
     int opt;
+    build_options(options);
     while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (opt) {
-        case 'd':
-            dir = optarg;
-            break;
-        case 's':
-            set(&o->socket, xstrdup(optarg));
-            break;
-        case 'r':
-            set(&o->socket_ro, xstrdup(optarg));
-            break;
-        case 'b':
-            set(&o->store, xstrdup(optarg));
-            break;
-        case 'e':
-            set(&o->emulator, xstrdup(optarg));
-            break;
-        case 'l':
-            set(&o->log, xstrdup(optarg));
-            break;
-        case 'p':
-            set(&o->plugin_dir, realpath(optarg, NULL));
-            if (!o->plugin_dir) {
-                fprintf(stderr, "vmd: --plugin-dir '%s': %s\n", optarg, strerror(errno));
-                return -1;
-            }
-            break;
-        case 'f':
-            break;
-        case 'R':
-            set(&o->restore, xstrdup(optarg));
-            break;
-        case 'v':
-            printf("vmd %s\n", PACKAGE_VERSION);
-            return 1;
-        case 'h':
-            fputs(usage, stdout);
-            return 1;
-        default:
-            fprintf(stderr, "'vmd --help' shows the options\n");
-            return -1;
+        int rc = take_option(o, &g, opt);
+        if (rc != 0) {
+            return rc;
         }
     }
     if (optind < argc) {
         fprintf(stderr, "vmd: '%s' is not an option; 'vmd --help' shows them\n", argv[optind]);
         return -1;
     }
-    return fill(o, dir);
+    AUTO_FREE char *config = g.config ? xstrdup(g.config) : default_config(g.dir);
+    if (read_config(o, config, g.config != NULL, g.settings) < 0) {
+        return -1;
+    }
+    return fill(o, g.dir);
 }
 
 static int make_folder(const char *path, unsigned mode, struct err *e)
@@ -250,14 +437,13 @@ int options_folders(const struct vmd_options *o, struct err *e)
 
 void options_done(struct vmd_options *o)
 {
+    for (unsigned i = 0; i < ARRAY_LEN(settings); i++) {
+        if (settings[i].kind == TEXT || settings[i].kind == FOLDER) {
+            set((char **)(void *)((char *)o + settings[i].at), NULL);
+        }
+    }
     set(&o->run, NULL);
     set(&o->lib, NULL);
-    set(&o->socket, NULL);
-    set(&o->socket_ro, NULL);
-    set(&o->store, NULL);
-    set(&o->emulator, NULL);
     set(&o->spawn, NULL);
-    set(&o->log, NULL);
-    set(&o->plugin_dir, NULL);
     set(&o->restore, NULL);
 }

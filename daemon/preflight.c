@@ -9,6 +9,7 @@
 #include "daemon/registry.h"
 #include "daemon/spawner.h"
 #include "daemon/supervise.h"
+#include "daemon/supply.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
@@ -313,7 +314,8 @@ int preflight_host(const struct api_vm_config *c, struct api_error *x)
 void preflight_start(struct vm *vm, preflight_fn *fn, void *arg)
 {
     struct api_error x = API_ERROR_INIT;
-    if (preflight_host(&vm->config, &x) < 0 || check_plugins(vm->d, &vm->config, &x) < 0) {
+    if (preflight_host(&vm->config, &x) < 0 || check_plugins(vm->d, &vm->config, &x) < 0 ||
+        supply_place(vm->d, &vm->config, &x) < 0) {
         fn(arg, &x, NULL);
         return;
     }

@@ -225,6 +225,11 @@ struct vm **vm_list(struct vmd *d, size_t *n)
     return list;
 }
 
+struct vm **vm_list_all(struct vmd *d, size_t *n)
+{
+    return all_vms(d->vms, n);
+}
+
 size_t vm_count(struct vmd *d)
 {
     return hash_count(d->vms->by_id);

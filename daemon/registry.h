@@ -70,6 +70,8 @@ void vm_name_drop(struct vm *vm, const char *name);
 
 /* Sorted by name, NULL at the end; the caller frees the array. Pending ones are left out. */
 struct vm **vm_list(struct vmd *d, size_t *n);
+/* All of them, pending ones too, in no order; the caller frees the array. */
+struct vm **vm_list_all(struct vmd *d, size_t *n);
 size_t vm_count(struct vmd *d);
 size_t vm_count_active(struct vmd *d);
 

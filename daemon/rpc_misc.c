@@ -9,12 +9,15 @@
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/hostinfo.h"
 #include "daemon/jobs.h"
 #include "daemon/policy.h"
 #include "daemon/preflight.h"
 #include "daemon/registry.h"
 #include "daemon/spawner.h"
+#include "daemon/store.h"
 #include "daemon/supervise.h"
+#include "daemon/supply.h"
 #include "daemon/waits.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -202,12 +205,18 @@ void api_handle_vm_wait(struct api_call *call, struct api_vm_wait_in *in)
 
 /* ---- host ---- */
 
-void api_handle_host_info(struct api_call *call, struct api_host_info_in *in)
+static void reply_info(void *arg)
 {
+    struct api_call *call = arg;
     struct vmd *d = call_daemon(call);
+    struct hostinfo h;
+    char why[256];
+    enum store_health health = store_health(d->store, why, sizeof(why));
+    int64_t used_cpus, used_memory;
+    hostinfo_read(d, &h);
+    supply_used(d, &used_cpus, &used_memory);
     struct utsname u;
     int64_t total, available;
-    (void)in;
     uname(&u);
     preflight_memory(&total, &available);
     api_reply_host_info(call, &(struct api_host_info_out){
@@ -224,10 +233,31 @@ void api_handle_host_info(struct api_call *call, struct api_host_info_in *in)
                                   .user = geteuid(),
                                   .socket = d->opt.socket,
                                   .store = d->opt.store,
+                                  .store_schema = STORE_SCHEMA,
+                                  .store_state = (enum api_store_state)health,
+                                  .store_problem = why[0] ? why : NULL,
+                                  .cpus_used = used_cpus,
+                                  .memory_used = used_memory,
+                                  .cpu_overcommit = d->opt.cpu_overcommit,
+                                  .memory_overcommit = d->opt.memory_overcommit,
+                                  .numa = h.nodes,
+                                  .n_numa = h.n_nodes,
+                                  .kvm = h.kvm,
+                                  .cgroup = (char *)cgroup_text(&d->cgroup),
+                                  .sandbox = h.layers,
+                                  .n_sandbox = h.n_layers,
                                   .vms = (int64_t)vm_count(d),
                                   .vms_active = (int64_t)vm_count_active(d),
                                   .connections = rpc_server_clients(d->server),
                               });
+    hostinfo_done(&h);
+}
+
+/* Right after a start the layers of confinement are still being tried. */
+void api_handle_host_info(struct api_call *call, struct api_host_info_in *in)
+{
+    (void)in;
+    spawner_when_told(call_daemon(call)->spawner, reply_info, call);
 }
 
 /* What the emulator does to itself, whatever the host; listed with what vmd-spawn does. */

@@ -16,7 +16,9 @@
 #include "daemon/runfs.h"
 #include "daemon/spawn/proto.h"
 #include "daemon/supervise.h"
+#include "daemon/supply.h"
 #include "daemon/vmops.h"
+#include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
@@ -45,10 +47,18 @@ static struct vm *make_vm(struct vmd *d, struct api_call *call, struct api_vm_co
                       "%d VMs are defined, more are not possible", VMS_MAX);
         return NULL;
     }
-    if (preflight_define(d, config, x) < 0) {
+    if (preflight_define(d, config, x) < 0 || supply_quota(d, config, NULL, x) < 0) {
         return NULL;
     }
     return vm_new(d, config, api_call_peer(call)->uid, transient);
+}
+
+static int take_profiles(struct api_call *call, char **names, size_t n,
+                         struct api_vm_config *config, struct api_error *x)
+{
+    return n == 0 ? 0
+                  : supply_apply(call_daemon(call), names, n,
+                                 api_json_get(api_call_params(call), "config"), config, x);
 }
 
 static struct change *define_change(struct vm *vm)
@@ -63,7 +73,9 @@ void api_handle_vm_define(struct api_call *call, struct api_vm_define_in *in)
 {
     struct vmd *d = call_daemon(call);
     struct api_error x = API_ERROR_INIT;
-    struct vm *vm = make_vm(d, call, in->config, false, &x);
+    struct vm *vm = take_profiles(call, in->profiles, in->n_profiles, in->config, &x) < 0
+                        ? NULL
+                        : make_vm(d, call, in->config, false, &x);
     if (!vm) {
         api_reply_error(call, &x);
         return;
@@ -128,7 +140,9 @@ void api_handle_vm_create(struct api_call *call, struct api_vm_create_in *in)
                  "256 jobs are at work already");
         return;
     }
-    struct vm *vm = make_vm(d, call, in->config, in->transient, &x);
+    struct vm *vm = take_profiles(call, in->profiles, in->n_profiles, in->config, &x) < 0
+                        ? NULL
+                        : make_vm(d, call, in->config, in->transient, &x);
     if (!vm) {
         api_reply_error(call, &x);
         return;
@@ -296,6 +310,17 @@ struct redefine {
     char *old_name; /* rename */
 };
 
+/* Limits hold at once; the rest of a definition waits for the next start. */
+static void limits_changed(struct vm *vm)
+{
+    static const struct api_limits none;
+    struct err e = ERR_INIT;
+    const struct api_limits *l = vm->config.limits ? vm->config.limits : &none;
+    if (vm->run && cgroup_limit(&vm->d->cgroup, vm->id, l, &e) < 0) {
+        log_error("daemon", "VM '%s': %s", vm->config.name, e.msg);
+    }
+}
+
 static void redefined(void *arg, const struct err *e)
 {
     struct redefine *k = arg;
@@ -310,6 +335,7 @@ static void redefined(void *arg, const struct err *e)
         } else {
             vm->restart_needed = vm->run != NULL;
             policy_changed(vm);
+            limits_changed(vm);
         }
     } else if (k->old_name) {
         vm_name_drop(vm, k->config.name);
@@ -331,7 +357,8 @@ static void set_begin(struct op *op)
     k->op = op;
     api_copy(&api_type_vm_config, &vm->config, &k->config);
     if (api_patch(&api_type_vm_config, &k->config, in->set, &x) < 0 ||
-        preflight_change(vm->d, &k->config, &x) < 0) {
+        preflight_change(vm->d, &k->config, &x) < 0 ||
+        supply_quota(vm->d, &k->config, vm, &x) < 0) {
         api_release(&api_type_vm_config, &k->config);
         free(k);
         op_fail(op, &x);

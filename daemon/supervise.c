@@ -273,7 +273,7 @@ static void on_spawned(void *arg, struct spawned *what, const struct err *e)
     run_connect(run);
 }
 
-static struct json_object *build_request(struct run *run)
+static struct json_object *build_request(struct run *run, const char *cgroup)
 {
     struct vm *vm = run->vm;
     struct json_object *o = json_object_new_object();
@@ -286,7 +286,26 @@ static struct json_object *build_request(struct run *run)
     api_json_set_bool(o, "paused", run->paused);
     api_json_set_str(o, "log", log);
     api_json_set(o, "files", preflight_files(&vm->config));
+    if (cgroup) {
+        api_json_set_str(o, "cgroup", cgroup);
+    }
     return o;
+}
+
+/* Limits where the host can keep them; a host that has no control groups for us says so in host.info
+ * and in the log, and the VM starts. False: the limits themselves are refused. */
+static bool make_group(struct run *run, char **dir, struct err *e)
+{
+    const struct api_limits *l = run->vm->config.limits;
+    if (!l) {
+        return true;
+    }
+    if (!run->d->cgroup.usable) {
+        log_warn("daemon", "VM '%s' runs without its limits: %s", run->vm->config.name,
+                 run->d->cgroup.why);
+        return true;
+    }
+    return cgroup_make(&run->d->cgroup, run->vm->id, l, dir, e) == 0;
 }
 
 static void on_intent(void *arg, const struct err *e)
@@ -306,7 +325,12 @@ static void on_intent(void *arg, const struct err *e)
         run_abort_start(run, 0, &why);
         return;
     }
-    spawner_start(run->d->spawner, build_request(run), on_spawned, run);
+    AUTO_FREE char *cgroup = NULL;
+    if (!make_group(run, &cgroup, &why)) {
+        run_abort_start(run, API_E_HOST_LIMIT, &why);
+        return;
+    }
+    spawner_start(run->d->spawner, build_request(run, cgroup), on_spawned, run);
 }
 
 void run_start(struct vm *vm, bool paused, const struct run_disks *disks, run_started_fn *fn,
@@ -538,6 +562,7 @@ void run_finish(struct run *run)
     } else if (failed) {
         runfs_last_words(&run->d->opt, vm->id, words, sizeof(words));
     }
+    cgroup_remove(&run->d->cgroup, vm->id);
     set_exit(vm, reason, &x, words);
     struct change *c = change_new(run->d);
     store_tx_exit_put(change_tx(c), &(struct store_exit){ .vm = vm->id,

@@ -123,6 +123,7 @@ static int read_request(struct start *st, const struct json_object *req, struct 
     st->cookie = api_json_get_str(req, "cookie");
     st->config = api_json_get_str(req, "config");
     st->log = api_json_get_str(req, "log");
+    st->cgroup = api_json_get_str(req, "cgroup");
     st->paused = api_json_get_bool(req, "paused", false);
     if (st->vm <= 0 || !st->name || !st->config || !cookie_ok(st->cookie)) {
         return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");

@@ -9,6 +9,7 @@
  * it does not need, waits.
  */
 #include "api-schema/json/json.h"
+#include "daemon/cgroup.h"
 #include "daemon/spawn/spawn.h"
 #include "engine/base/buf.h"
 #include "engine/base/fd.h"
@@ -225,6 +226,9 @@ static int launch(struct start *st, struct report *r, int *pidfd, struct err *e)
     }
     if (rc == 0) {
         rc = write_process(st, r, e);
+    }
+    if (rc == 0 && st->cgroup) {
+        rc = cgroup_join(st->cgroup, r->pid, e);
     }
     if (rc == 0 && write(gate_w, "g", 1) != 1) {
         rc = err_errno(e, errno, "the emulator's process is gone");

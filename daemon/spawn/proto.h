@@ -4,7 +4,7 @@
  *
  * vmd -> vmd-spawn
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
- *    "paused":bool,"log":"<console log>","files":[{"key":..,"path":..,"what":..,"disk":bool,
+ *    "paused":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool}]}
  *   {"op":"check","id":N,"files":[...]}  would they open? Asked before anything is changed; here, so
  *                                       that a filesystem that hangs does not hang vmd

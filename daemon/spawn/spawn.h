@@ -57,6 +57,7 @@ struct start {
     struct spawner *sp;
     int64_t vm;
     const char *name, *cookie, *config, *log; /* borrowed from the request */
+    const char *cgroup;                       /* the same; NULL: none */
     bool paused;
     char dir[4096]; /* RUN/vm/ID */
     int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd,

@@ -449,16 +449,17 @@ def daemon_that_turns_us_away_or_ends():
 
 def verbs():
     out, _ = vmctl(None, "help")
-    return [line.split()[0] for line in out.splitlines() if line.startswith("  ") and line[2].isalpha()]
+    return [line[2:].split("  ")[0] for line in out.splitlines()
+            if line.startswith("  ") and line[2].isalpha()]
 
 
 def every_verb_has_help_with_examples():
     found = verbs()
     equal(len(found) > 20, True)
     for verb in found:
-        out, _ = vmctl(None, "help", verb)
+        out, _ = vmctl(None, "help", *verb.split())
         has(out, f"usage: vmctl {verb}", "examples:\n  # ", f"  vmctl {verb}")
-        equal(vmctl(None, verb, "--help")[0], out)
+        equal(vmctl(None, *verb.split(), "--help")[0], out)
         assert all(len(line) <= 100 for line in out.splitlines()), out
     has(vmctl(None, "--version")[0], "vmctl ")
 

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the host is: nodes of memory, KVM, layers of confinement; read when it is asked for. Loop
+ * thread.
+ */
+#ifndef VMD_DAEMON_HOSTINFO_H
+#define VMD_DAEMON_HOSTINFO_H
+
+#include "api-schema/gen/types.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct vmd;
+
+struct hostinfo {
+    bool kvm;
+    struct api_numa_node *nodes;
+    size_t n_nodes;
+    struct api_sandbox_layer *layers;
+    size_t n_layers;
+};
+
+void hostinfo_read(struct vmd *d, struct hostinfo *h);
+void hostinfo_done(struct hostinfo *h);
+
+#endif

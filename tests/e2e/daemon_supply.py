@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration file, profiles, quotas, placement, limits by control groups, host info."""
+
+import os
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+import daemon_lib as lib  # noqa: E402
+import tap  # noqa: E402
+
+
+def configured(text, emulator=lib.FAKE):
+    daemon = lib.Daemon(emulator=emulator)
+    with open(os.path.join(daemon.dir, "vmd.conf"), "w", encoding="utf-8") as file:
+        file.write(text.format(dir=daemon.dir))
+    return daemon
+
+
+def configuration_that_cannot_be_understood_is_refused_by_its_line():
+    cases = (("nonsense = 1\n", "vmd.conf:1: unknown setting 'nonsense'"),
+             ("# fine\n\n  socket\n", "vmd.conf:3: expected 'name = value'"),
+             ("require-sandbox = maybe\n", "vmd.conf:1: 'require-sandbox' is on or off"),
+             ("memory-overcommit = 12x\n", "vmd.conf:1: "),
+             ("cpu-overcommit = -1\n", "vmd.conf:1: "),
+             ("store =\n", "vmd.conf:1: 'store' has no value"),
+             ("plugin-dir = /proc/none\n", "vmd.conf:1: --plugin-dir"),
+             ("log = a\0b\n", "is no text"), ("x" * 70000, "vmd.conf"))
+    for text, expected in cases:
+        daemon = configured(text.replace("{", "{{"))
+        done = subprocess.run(daemon.command(), capture_output=True, text=True, timeout=60,
+                              stdin=subprocess.DEVNULL, check=False)
+        tap.check(done.returncode == 2 and expected in done.stderr, f"{text[:40]!r}: {done}")
+        daemon.end()
+
+
+def command_line_wins_over_the_configuration():
+    with configured("# a comment\nsocket-ro = {dir}/ro.sock\nemulator = /nonexistent\n") as daemon:
+        with lib.Client(os.path.join(daemon.dir, "ro.sock")) as client:
+            client.fails("denied", "vm.define", config=daemon.config("a"))
+        tap.check(daemon.call("host.capabilities")["emulator"] == lib.FAKE, "the file won")
+
+
+def profiles_give_what_a_definition_leaves_out_a_later_one_over_an_earlier_one():
+    with lib.Daemon(emulator=lib.FAKE) as daemon, daemon.client() as client:
+        client.call("profile.set", name="small", set={"cpus": 2, "memory": 32 * lib.MIB,
+                                                      "restart": {"mode": "always"}})
+        client.call("profile.set", name="quiet", doc="no devices", set={"cpus": 3, "rng": False})
+        minimal = {"firmware": daemon.guest()}
+        vm = client.call("vm.define", config={"name": "a", **minimal}, profiles=["small", "quiet"])
+        config = vm["config"]
+        tap.check((config["cpus"], config["memory"], config["rng"], config["restart"]["mode"])
+                  == (3, 32 * lib.MIB, False, "always"), f"{config}")
+        vm = client.call("vm.define", config={"name": "b", "cpus": 1, **minimal},
+                         profiles=["small"])
+        tap.check(vm["config"]["cpus"] == 1, "the profile won over the definition")
+        client.call("profile.set", name="small", set={"cpus": 4})
+        tap.check(client.call("vm.get", vm="a")["config"]["cpus"] == 3, "a VM was changed later")
+        error = client.fails("not-found", "vm.define", config={"name": "c", **minimal},
+                             profiles=["small", "none"])
+        tap.check(error.object == "none", error.object)
+        client.fails("invalid-params", "profile.set", name="bad", set={"project": "x"})
+        client.fails("invalid-params", "profile.set", name="bad", set={"cpus": 0})
+        client.call("profile.delete", name="quiet")
+        client.fails("not-found", "profile.delete", name="quiet")
+        daemon.kill()
+        daemon.start()
+        listed = daemon.call("profile.list")["profiles"]
+        tap.check([(p["name"], p["set"]) for p in listed] == [("small", {"cpus": 4})], f"{listed}")
+
+
+def quota_of_a_project_bounds_what_is_defined_in_it():
+    with lib.Daemon(emulator=lib.FAKE) as daemon:
+        with daemon.client() as client:
+            client.call("quota.set", project="default", vms=3, cpus=4, memory=64 * lib.MIB)
+            numbers = [client.send("vm.define", config=daemon.config(f"vm{n}")) for n in range(5)]
+            done = 0
+            for number in numbers:
+                try:
+                    client.answer(number)
+                    done += 1
+                except lib.CallError as error:
+                    tap.check(error.error == "quota-exceeded" and "VMs: at most 3" in error.message,
+                              str(error))
+            tap.check(done == 3, f"{done} VMs where 3 may be")
+            error = client.fails("quota-exceeded", "vm.set", vm="vm0",
+                                 set={"cpus": 3, "memory": 64 * lib.MIB})
+            tap.check("vCPUs" in error.message and "memory" in error.message, str(error))
+            client.call("vm.set", vm="vm0", set={"cpus": 2, "memory": 32 * lib.MIB})
+            client.fails("quota-exceeded", "vm.create", config=daemon.config("other"))
+            # Beyond a bound that came later nothing grows, and what shrinks is let through.
+            client.call("quota.set", project="default", cpus=1)
+            client.fails("quota-exceeded", "vm.set", vm="vm0", set={"cpus": 3})
+            client.call("vm.set", vm="vm0", set={"cpus": 1})
+        daemon.kill()
+        daemon.start()
+        quota = daemon.call("quota.list")["quotas"][0]
+        tap.check((quota["project"], quota["cpus"], quota["used_vms"], quota["used_cpus"],
+                   "vms" in quota) == ("default", 1, 3, 3, False), f"{quota}")
+
+
+def start_beyond_the_overcommit_is_refused_with_every_reason():
+    cpus = os.sysconf("SC_NPROCESSORS_ONLN")
+    with configured("cpu-overcommit = 100\nmemory-overcommit = 50\n") as daemon:
+        with daemon.client() as client:
+            for name in ("a", "b"):
+                client.call("vm.define", config=daemon.config(name, cpus=cpus))
+            client.call("vm.start", vm="a")
+            error = client.fails("host-limit", "vm.start", vm="b")
+            tap.check(f"vCPUs: at most {cpus}, in use {cpus}, wanted {cpus}" in error.message,
+                      str(error))
+            total = client.call("host.info")["memory"]
+            client.call("vm.set", vm="b", set={"memory": total * 6 // 10 // 4096 * 4096})
+            error = client.fails("host-limit", "vm.start", vm="b")
+            tap.check("vCPUs" in error.message and "memory" in error.message, str(error))
+            info = client.call("host.info")
+            tap.check((info["cpus_used"], info["memory_used"], info["cpu_overcommit"])
+                      == (cpus, 16 * lib.MIB, 100), f"{info}")
+            client.call("vm.set", vm="b", set={"memory": 16 * lib.MIB})
+            client.call("vm.stop", vm="a")
+            client.call("vm.start", vm="b")
+
+
+def limits_are_written_to_the_control_group_before_the_emulator_runs():
+    """A plain folder stands for the kernel's: the same files get the same text."""
+    with configured("cgroup = {dir}/group\n") as daemon:
+        group = os.path.join(daemon.dir, "group")
+        daemon.terminate()
+        os.mkdir(group)
+        daemon.start()
+        limits = {"cpu_percent": 150, "cpu_weight": 50, "memory_max": 256 * lib.MIB,
+                  "io_weight": 200, "pids_max": 64}
+
+        def text(name):
+            with open(os.path.join(group, "vm-1", name), encoding="ascii") as file:
+                return file.read()
+        with daemon.client() as client:
+            client.call("vm.define", config=daemon.config("a", limits=limits))
+            pid = client.call("vm.start", vm="a")["pid"]
+            found = {name: text(name) for name in ("cpu.max", "cpu.weight", "memory.max",
+                                                   "io.weight", "pids.max", "cgroup.procs")}
+            tap.check(found == {"cpu.max": "150000 100000", "cpu.weight": "50",
+                                "memory.max": str(256 * lib.MIB), "io.weight": "200",
+                                "pids.max": "64", "cgroup.procs": str(pid)}, f"{found}")
+            client.call("vm.set", vm="a", set={"limits": {"memory_max": 512 * lib.MIB}})
+            tap.check((text("memory.max"), text("cpu.max")) == (str(512 * lib.MIB),
+                                                                "150000 100000"), "not at once")
+            client.call("vm.set", vm="a", set={"limits": None})
+            tap.check((text("memory.max"), text("cpu.max"), text("cpu.weight"))
+                      == ("max", "max", "100"), "limits stay")
+            tap.check(client.call("host.info")["cgroup"] == group, "another group")
+
+
+def limits_hold_in_the_kernel_where_vmd_has_control_groups():
+    with lib.Daemon(emulator=lib.FAKE) as daemon, daemon.client() as client:
+        where = client.call("host.info")["cgroup"]
+        if not where.startswith("/"):
+            raise tap.Skip(where)
+        client.call("vm.define", config=daemon.config("a", limits={"pids_max": 77}))
+        pid = client.call("vm.start", vm="a")["pid"]
+        with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
+            tap.check(file.read().rstrip().endswith("/vm-1"), "not in its group")
+        with open(os.path.join(where, "vm-1", "pids.max"), encoding="ascii") as file:
+            tap.check(file.read() == "77\n", "another limit")
+        client.call("vm.stop", vm="a")
+        tap.check(not os.path.exists(os.path.join(where, "vm-1")), "the group is left")
+
+
+def host_without_control_groups_starts_the_vm_and_says_that_limits_do_not_hold():
+    with configured("cgroup = off\n") as daemon, daemon.client() as client:
+        client.call("vm.define", config=daemon.config("a", limits={"cpu_percent": 10}))
+        client.call("vm.start", vm="a")
+        tap.check("switched off" in client.call("host.info")["cgroup"], "not reported")
+        tap.check("without its limits" in daemon.tail(), "not in the log")
+
+
+def required_sandbox_refuses_a_start_where_a_layer_is_missing_and_names_it():
+    with configured("require-sandbox = on\n") as daemon, daemon.client() as client:
+        client.call("vm.define", config=daemon.config("a"))
+        missing = [layer["name"] for layer in client.call("host.info")["sandbox"]
+                   if not layer["active"]]
+        if not missing:
+            client.call("vm.start", vm="a")
+            return
+        error = client.fails("host-limit", "vm.start", vm="a")
+        tap.check(all(name in error.message for name in missing), str(error))
+
+
+def host_info_tells_of_nodes_layers_and_the_store():
+    with lib.Daemon(emulator=lib.FAKE) as daemon:
+        info = daemon.call("host.info")
+        tap.check(info["store_state"] == "ok" and info["store_schema"] >= 2, f"{info}")
+        tap.check(len(info["sandbox"]) >= 8, f"{info['sandbox']}")
+        nodes = [n for n in os.listdir("/sys/devices/system/node") if n[4:].isdigit()] \
+            if os.path.isdir("/sys/devices/system/node") else []
+        tap.check(len(info["numa"]) == len(nodes), f"{info['numa']}")
+        daemon.kill()
+        daemon.start()
+        lib.wait_for(lambda: daemon.call("host.info")["store_state"] == "ok", what="checked")
+
+
+if __name__ == "__main__":
+    sys.exit(tap.run_cases([
+        configuration_that_cannot_be_understood_is_refused_by_its_line,
+        command_line_wins_over_the_configuration,
+        profiles_give_what_a_definition_leaves_out_a_later_one_over_an_earlier_one,
+        quota_of_a_project_bounds_what_is_defined_in_it,
+        start_beyond_the_overcommit_is_refused_with_every_reason,
+        limits_are_written_to_the_control_group_before_the_emulator_runs,
+        limits_hold_in_the_kernel_where_vmd_has_control_groups,
+        host_without_control_groups_starts_the_vm_and_says_that_limits_do_not_hold,
+        required_sandbox_refuses_a_start_where_a_layer_is_missing_and_names_it,
+        host_info_tells_of_nodes_layers_and_the_store,
+    ]))
