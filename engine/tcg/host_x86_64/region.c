@@ -13,6 +13,7 @@
 
 #include <stdlib.h>
 
+#define FLAG_COST 32 /* of looking at MXCSR, by operations that look at their results instead */
 #define MAX_JUMPS (T2_PIECES * IR_MAX_EXITS)
 
 struct region {
@@ -20,8 +21,9 @@ struct region {
     const struct host_data *h;
     const struct tcg_guest *g;
     unsigned piece; /* being generated */
-    bool fp;        /* MXCSR's flags are the guest's, floats live in xmm registers */
-    uint32_t fp_ops, calls; /* floating point that is inline here, and calls of helpers, by weight */
+    bool fp;        /* floats live in xmm registers */
+    bool live;      /* ... and MXCSR's flags are the guest's */
+    uint32_t fp_ops, calls, flags; /* by weight: floating point that is inline here, calls of helpers, accesses to the flags */
     uint32_t weight[IR_MAX_GLOBALS];
     bool is_fp[IR_MAX_GLOBALS], written[IR_MAX_GLOBALS];
     int8_t pin[IR_MAX_GLOBALS], xpin[IR_MAX_GLOBALS];
@@ -85,6 +87,7 @@ static bool count_piece(struct region *g, const struct ir *ir, unsigned weight)
         if (op->d != IR_NONE && ir_kind(op->d) == IR_GLOBAL) {
             g->written[ir_index(op->d)] = true;
         }
+        g->flags += (op->op == IR_ldenv || op->op == IR_stenv) && op->imm == g->g->fp_flags ? weight : 0;
         if (op->op == IR_call) {
             bool inlined = op->aux >> IR_FP_SHIFT;
             g->fp_ops += x86_fp_inline(op) ? weight : 0;
@@ -129,6 +132,8 @@ static void assign(struct region *g)
     memset(g->xpin, -1, sizeof(g->xpin));
     /* A call saves and loads all of them. */
     g->fp = g->fp_ops > 3 * g->calls;
+    /* MXCSR is read only when all that was begun is done. */
+    g->live = g->fp && g->fp_ops > FLAG_COST * g->flags;
     if (!g->fp) {
         memset(g->is_fp, 0, sizeof(g->is_fp));
     }
@@ -170,7 +175,7 @@ static void gen_enter(struct ra *r)
             move(r, X_0F | X_F2 | 0x10, g->xpin[i], i);
         }
     }
-    if (g->fp) {
+    if (g->live) {
         x86_clear_flags(&r->a, g->h, RAX);
     }
     groups_forget(&r->a, false);
@@ -195,7 +200,7 @@ static void gen_leave(struct ra *r)
             move(r, MOV_LOAD, g->h->pin[i], i);
         }
     }
-    if (g->fp) {
+    if (g->live) {
         x86_take_flags(&r->a, g->g, g->h, RAX, RDX);
     }
     x_8(&r->a, 0xc3);
@@ -210,7 +215,7 @@ static void gen_head(struct ra *r)
         x_8(&r->a, x86_entry[i]);
     }
     g->th = g->h->th;
-    x86_call_thunks(&r->a, g->g, g->pin, g->xpin, g->fp ? g->h : NULL, &g->th);
+    x86_call_thunks(&r->a, g->g, g->pin, g->xpin, g->live ? g->h : NULL, &g->th);
     g->enter_at = r->a.at;
     gen_enter(r);
     g->leave_at = r->a.at;
@@ -298,7 +303,7 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
         free(g);
         return false;
     }
-    r->live_flags = g->fp;
+    r->live_flags = g->live;
     r->groups = &g->groups;
     make_exits(w);
     r->a = (struct asm_buf){ .base = w->code, .at = T2_CODE_AT, .end = T2_CODE_AT + T2_CODE,
