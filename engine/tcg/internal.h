@@ -198,7 +198,7 @@ struct tcg_vm {
 
 #define TCG_SPACES 24
 #define TCG_SPILLS 64
-#define TCG_NEAR 16
+#define TCG_NEAR 32
 
 struct tcg_vcpu {
     struct vcpu *vcpu;

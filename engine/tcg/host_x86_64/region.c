@@ -178,7 +178,7 @@ static void gen_enter(struct ra *r)
     if (g->live) {
         x86_clear_flags(&r->a, g->h, RAX);
     }
-    groups_forget(&r->a, false);
+    groups_forget(&r->a, g->groups.n_near, false);
     x_rm(&r->a, 0xc7, 0, ENV, ENV_OFF(in_region));
     x_32(&r->a, 1);
     x_8(&r->a, 0xc3);
@@ -215,7 +215,7 @@ static void gen_head(struct ra *r)
         x_8(&r->a, x86_entry[i]);
     }
     g->th = g->h->th;
-    x86_call_thunks(&r->a, g->g, g->pin, g->xpin, g->live ? g->h : NULL, &g->th);
+    x86_call_thunks(&r->a, g->g, g->pin, g->xpin, g->live ? g->h : NULL, g->groups.n_near, &g->th);
     g->enter_at = r->a.at;
     gen_enter(r);
     g->leave_at = r->a.at;
@@ -239,7 +239,7 @@ static void gen_pieces(struct ra *r)
         r->ir = g->w->ir[i];
         g->piece = i;
         g->label[i] = r->a.at;
-        groups_find(&g->groups, r->ir);
+        groups_find(&g->groups, r->ir, i);
         gen_ops(r);
         r->exit_base += r->ir->n_exits;
     }
@@ -296,8 +296,8 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     g->g = t->guest;
     for (unsigned i = 0; i < w->n; i++) {
         ok &= count_piece(g, w->ir[i], w->weight[i]);
-        groups_look(&g->groups, w->ir[i]);
     }
+    groups_look(&g->groups, w);
     assign(g);
     if (!ok || (w->floats_only && !g->fp)) {
         free(g);

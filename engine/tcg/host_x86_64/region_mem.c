@@ -5,7 +5,7 @@
  * (written, if there are stores) and remembers where the host has that page; the others only use it. Where that is not so
  * each access makes its own check, out of line.
  *
- * A group whose base stands still or moves by small steps in the whole region remembers its page until the region is left,
+ * A group whose base stands still, moves by small steps or begins anew in the whole region remembers its page until the region is left,
  * so that the first access has a subtraction and a comparison in place of the TLB (tcg_vcpu.near_*).
  *
  * What is remembered stays right: what changes translations ends the region or is C code, after which all is forgotten; what takes
@@ -63,12 +63,21 @@ static bool is_step(const struct ir *ir, const struct ir_op *op, int32_t *step)
     return true;
 }
 
-void groups_look(struct groups *g, const struct ir *ir)
+/* Begins anew, at an address that another register holds: the next row, the first element. */
+static bool is_restart(const struct ir *ir, const struct ir_op *op)
+{
+    uint64_t v;
+    return op->op == IR_mov || op->op == IR_pcrel ||
+           (op->op == IR_add && op->w == 64 && op->d != op->a && ir_is_const(ir, op->b, &v));
+}
+
+static void find_jumps(struct groups *g, const struct ir *ir)
 {
     for (unsigned i = 0; i < ir->n_ops; i++) {
         const struct ir_op *op = &ir->ops[i];
         int32_t step;
-        if (op->d != IR_NONE && ir_kind(op->d) == IR_GLOBAL && !(is_step(ir, op, &step) && abs(step) <= MAX_STEP)) {
+        bool small = is_step(ir, op, &step) && abs(step) <= MAX_STEP;
+        if (op->d != IR_NONE && ir_kind(op->d) == IR_GLOBAL && !small && !is_restart(ir, op)) {
             g->jumps[ir_index(op->d)] = true;
         }
     }
@@ -126,7 +135,7 @@ static void follow(const struct ir *ir, const struct ir_op *op, struct open *ope
     }
 }
 
-void groups_find(struct groups *g, const struct ir *ir)
+static void find(struct groups *g, const struct ir *ir)
 {
     struct open open[MAX_OPEN];
     unsigned n = 0;
@@ -145,18 +154,47 @@ void groups_find(struct groups *g, const struct ir *ir)
     }
     for (unsigned i = 0; i < g->n; i++) {
         struct group *one = &g->group[i];
-        one->near &= g->n_near < TCG_NEAR;
+        one->near &= g->near < g->near_end;
         if (one->near) {
-            one->slot = (int8_t)g->n_near++;
+            one->slot = (int8_t)g->near++;
         }
     }
 }
 
-void groups_forget(struct asm_buf *a, bool addends)
+void groups_find(struct groups *g, const struct ir *ir, unsigned piece)
 {
+    g->near = g->first_near[piece];
+    g->near_end = g->near + g->count_near[piece];
+    find(g, ir);
+}
+
+/* Hot pieces come first when slots are handed out. */
+void groups_look(struct groups *g, const struct t2_work *w)
+{
+    for (unsigned i = 0; i < w->n; i++) {
+        find_jumps(g, w->ir[i]);
+    }
+    for (int weight = UINT8_MAX; weight >= 0; weight--) {
+        for (unsigned i = 0; i < w->n; i++) {
+            if (w->weight[i] == weight) {
+                g->near = g->first_near[i] = g->n_near;
+                g->near_end = TCG_NEAR;
+                find(g, w->ir[i]);
+                g->n_near = g->near;
+                g->count_near[i] = g->near - g->first_near[i];
+            }
+        }
+    }
+}
+
+void groups_forget(struct asm_buf *a, unsigned n, bool addends)
+{
+    if (n == 0) {
+        return;
+    }
     _Static_assert(TCG_NEAR % 4 == 0, "stored by fours");
     x_vex(a, 1, PP_66, 0, 0xef, 0, 0, 0); /* vpxor */
-    for (int32_t i = 0; i < TCG_NEAR * 8; i += 32) {
+    for (int32_t i = 0; i < (int32_t)n * 8; i += 32) {
         x_vex_m(a, 1, PP_F3 | VEX_L, 0, 0x7f, 0, 0, ENV, ENV_OFF(near_limit) + i); /* vmovdqu */
         if (addends) {
             x_vex_m(a, 1, PP_F3 | VEX_L, 0, 0x7f, 0, 0, ENV, ENV_OFF(near_addend) + i);

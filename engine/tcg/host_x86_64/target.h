@@ -85,7 +85,9 @@ struct group {
     bool begun;
 };
 struct groups {
-    unsigned n, n_near; /* of this piece; slots of tcg_vcpu.near_* that the region uses */
+    unsigned n; /* of this piece */
+    unsigned near, near_end, n_near; /* next slot of tcg_vcpu.near_* for this piece, end of those it has; slots in use */
+    unsigned first_near[T2_PIECES], count_near[T2_PIECES]; /* by piece */
     bool jumps[IR_MAX_GLOBALS]; /* by global: changes in the region, and not by small steps */
     struct group group[MAX_GROUPS];
     uint16_t of[IR_MAX_OPS]; /* by op: group + 1, or 0 */
@@ -194,7 +196,7 @@ void x_alu(struct asm_buf *a, unsigned n, unsigned w, unsigned reg, struct opnd 
 size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin);
 /* Emits the thunks that call C, for code with these pins. */
 void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, const int8_t *xpin,
-                     const struct host_data *live_flags, struct thunks *th);
+                     const struct host_data *live_flags, unsigned n_near, struct thunks *th);
 /* MXCSR's flags into the guest's; clobbers two registers. MXCSR to its default. */
 void x86_take_flags(struct asm_buf *a, const struct tcg_guest *g, const struct host_data *h, unsigned r1, unsigned r2);
 void x86_clear_flags(struct asm_buf *a, const struct host_data *h, unsigned r1);
@@ -206,9 +208,9 @@ void gen_ops(struct ra *r);   /* the block's ops; stubs are noted */
 void gen_stubs(struct ra *r); /* what was noted */
 
 /* region_mem.c */
-void groups_look(struct groups *g, const struct ir *ir); /* at each piece, before groups_find() of any */
-void groups_find(struct groups *g, const struct ir *ir);
-void groups_forget(struct asm_buf *a, bool addends); /* the region remembers no page; clobbers xmm0 */
+void groups_look(struct groups *g, const struct t2_work *w); /* at all pieces, first */
+void groups_find(struct groups *g, const struct ir *ir, unsigned piece);
+void groups_forget(struct asm_buf *a, unsigned n, bool addends); /* the region remembers no page; clobbers xmm0 */
 bool group_lookup(struct ra *r, unsigned base, struct fixup *f, unsigned t0, unsigned t1); /* false: in no group */
 uint32_t group_stub(struct ra *r, const struct fixup *f); /* an access's own check; returns the jump to its slow path */
 

@@ -30,6 +30,7 @@ struct keeps {
     const int8_t *pin, *xpin;
     const struct host_data *live_flags; /* MXCSR holds flags of the guest; else NULL */
     bool x_cache;                       /* xmm registers cache globals */
+    unsigned n_near;                    /* pages that are remembered */
 };
 
 /* No xmm register survives a call. */
@@ -90,8 +91,8 @@ static uint32_t call_thunk(struct asm_buf *a, const struct keeps *k, enum which 
     if (space) {
         x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
     }
-    if (k->xpin && store == ALL) {
-        groups_forget(a, true); /* it may have changed translations */
+    if (store == ALL) {
+        groups_forget(a, k->n_near, true); /* it may have changed translations */
     }
     if (k->live_flags) {
         x86_clear_flags(a, k->live_flags, RCX);
@@ -131,9 +132,9 @@ static uint32_t vec_consts(struct asm_buf *a)
 }
 
 void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, const int8_t *xpin,
-                     const struct host_data *live_flags, struct thunks *th)
+                     const struct host_data *live_flags, unsigned n_near, struct thunks *th)
 {
-    struct keeps k = { g, pin, xpin, live_flags, false };
+    struct keeps k = { g, pin, xpin, live_flags, false, n_near };
     th->full = call_thunk(a, &k, ALL, ALL, true);
     th->reads = call_thunk(a, &k, ALL, CALLER_SAVED, false);
     th->clean = call_thunk(a, &k, CALLER_SAVED, CALLER_SAVED, false);
@@ -186,7 +187,7 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
     }
     x_8(a, 0xc3);
 
-    x86_call_thunks(a, g, pin, NULL, NULL, th);
+    x86_call_thunks(a, g, pin, NULL, NULL, 0, th);
     th->vec_consts = vec_consts(a);
     th->vec_numbers = a->at;
     for (unsigned i = 0; i < 64; i++) {
