@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control plane: rows with absolute limits, measured on a private daemon and idle guests.
+"""The control plane: rows with absolute limits, and rows held against libvirtd of Debian's packages, both
+measured on private daemons and idle guests.
 
 Every value is the median of the runs; the spread is (maximum - minimum) / minimum.
 """
 
+import json
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import daemon_lib as lib  # noqa: E402
+import libvirt_peer  # noqa: E402
 
 MANY = 200
 DEFINED = 1000
@@ -25,7 +29,24 @@ ROWS = {
     "start": ("define, then start until it runs", "ms", 50.0),
     "kill": ("forced stop of a wedged VM", "ms", 50.0),
     "call": ("round trip of a call", "us", 75.0),
+    "pss": (f"daemon, {DEFINED} defined, {MANY} running", "MiB", 64.0),
+    "p99": ("slowest call's p99 there", "ms", 50.0),
 }
+# Against libvirtd: name: (title, unit, least ratio). Throughput where the unit is calls/s.
+PEER_ROWS = {
+    "rt": ("round trip, p50", "us", 1.0),
+    "calls1": ("calls on 1 connection", "calls/s", 1.0),
+    "calls8": ("calls on 8 connections", "calls/s", 1.0),
+    "define1000": ("define 1,000", "ms", 5.0),
+    "list1000": ("list 1,000", "ms", 1.0),
+    "stats1000": ("statistics of 1,000 defined", "ms", 5.0),
+    "stats16": ("statistics of 16 running", "ms", 5.0),
+    "restart1000": ("restart until 1,000 are listed", "ms", 5.0),
+    "first": ("create to first console byte", "ms", 1.0),
+    "destroy": ("destroy a running VM", "ms", 1.0),
+    "client": ("one client process (list)", "ms", 1.0),
+}
+LOAD = os.path.join(lib.BUILD, "tests", "bench", "rpc_load")
 
 
 def say(text):
@@ -137,15 +158,191 @@ def run_one(runs, rows, values):
                 values["call"].append(trips[500] * 1000.0)
 
 
+def pss_mib(pid):
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    raise OSError("no Pss")
+
+
+def run_crowd(runs, values):
+    """What a daemon with many VMs weighs, and how long calls take there."""
+    with lib.Daemon() as daemon, daemon.client(120) as client:
+        pipelined(client, [("vm.define", {"config": config(daemon, f"vm{number}")})
+                           for number in range(DEFINED)])
+        for number in range(MANY):
+            client.call("vm.start", vm=f"vm{number}")
+        calls = {
+            "vm.list": {"stats": True}, "vm.get": {"vm": "vm7"}, "vm.stats": {},
+            "event.list": {"limit": 1000}, "host.info": {}, "job.list": {},
+            "vm.set": {"vm": "vm999", "set": {"cpus": 1}}, "vm.pause": {"vm": "vm3"},
+            "vm.resume": {"vm": "vm3"}, "quota.list": {},
+        }
+        values["p99"], values["pss"] = [], []
+        for _ in range(runs):
+            times = {method: [] for method in calls}
+            for _ in range(100):
+                for method, params in calls.items():
+                    times[method].append(timed(client.call, method, **params)[0])
+            p99 = {method: sorted(got)[98] for method, got in times.items()}
+            slowest = max(p99, key=p99.get)
+            say(f"slowest p99: {slowest} {p99[slowest]:.1f} ms")
+            values["p99"].append(p99[slowest])
+            values["pss"].append(pss_mib(daemon.process.pid))
+
+
+# --- against libvirtd -----------------------------------------------------------------------------
+
+def rpc_load(kind, where, connections, calls):
+    done = subprocess.run([LOAD, kind, where, str(connections), str(calls)], text=True,
+                          capture_output=True, timeout=300, check=True)
+    return json.loads(done.stdout)
+
+
+def load_rows(kind, where, add):
+    add("rt", rpc_load(kind, where, 1, 5000)["p50_us"])
+    add("calls1", rpc_load(kind, where, 1, 10000)["per_s"])
+    add("calls8", rpc_load(kind, where, 8, 4000)["per_s"])
+
+
+def process_ms(command):
+    def run():
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    return statistics.median(timed(run)[0] for _ in range(15))
+
+
+def first_byte(path, begin):
+    """From the call until the guest's first byte is in the console's file."""
+    start = time.perf_counter()
+    begin()
+    while not os.path.exists(path) or os.path.getsize(path) == 0:
+        if time.perf_counter() > start + 30:
+            raise AssertionError("the guest wrote nothing within 30 s")
+        time.sleep(0.0002)
+    return (time.perf_counter() - start) * 1000.0
+
+
+def speak(daemon, name):
+    return {**config(daemon, name), "firmware": daemon.guest()}
+
+
+def ours(add):
+    with lib.Daemon() as daemon, daemon.client(120) as client:
+        load_rows("vmd", daemon.sock, add)
+        client.call("vm.define", config=speak(daemon, "first"))
+        log = client.call("vm.start", vm="first") and client.call("vm.console", vm="first")["log"]
+        add("destroy", timed(client.call, "vm.stop", vm="first", force=True)[0])
+        client.call("vm.delete", vm="first")
+        number = int(os.path.basename(os.path.dirname(log))) + 1
+        log = os.path.join(os.path.dirname(os.path.dirname(log)), str(number),
+                           os.path.basename(log))
+        add("first", first_byte(log, lambda: (
+            client.call("vm.define", config=speak(daemon, "first")),
+            client.call("vm.start", vm="first"))))
+        for number in range(15):
+            client.call("vm.define", config=config(daemon, f"run{number}"))
+            client.call("vm.start", vm=f"run{number}")
+        add("stats16", timed(client.call, "vm.stats")[0])
+        add("client", process_ms([os.path.join(lib.BUILD, "vmctl"), "--dir", daemon.dir, "list",
+                                  "--quiet"]))
+    with lib.Daemon() as daemon:
+        with daemon.client(120) as client:
+            add("define1000", timed(pipelined, client, [
+                ("vm.define", {"config": config(daemon, f"vm{number}")})
+                for number in range(DEFINED)])[0])
+            add("list1000", timed(client.call, "vm.list")[0])
+            add("stats1000", timed(client.call, "vm.list", stats=True)[0])
+        daemon.kill()
+        start = time.perf_counter()
+        daemon.start(wait=False)
+        while True:
+            try:
+                with daemon.client() as client:
+                    tally = len(client.call("vm.list")["vms"])
+                break
+            except lib.Gone:
+                time.sleep(0.001)
+        add("restart1000", (time.perf_counter() - start) * 1000.0)
+        assert tally == DEFINED
+
+
+def theirs(add):
+    with libvirt_peer.Libvirtd() as virt:
+        loop, wait = os.path.join(virt.dir, "loop.bin"), os.path.join(virt.dir, "wait.bin")
+        with open(loop, "wb") as file:
+            file.write(lib.payload())
+        with open(wait, "wb") as file:
+            file.write(lib.word((0x10500073, 0)) + lib.word((0xffdff06f, 0)))
+        for path in (loop, wait):
+            os.chmod(path, 0o644)
+        conn = virt.connect()
+        conn.define(virt.xml("warm", loop, os.path.join(virt.dir, "warm.log")))
+        conn.start("warm")  # it has looked at the emulator once
+        conn.destroy("warm")
+        conn.undefine("warm")
+        load_rows("libvirt", virt.uri, add)
+        log = os.path.join(virt.dir, "first.log")
+        add("first", first_byte(log, lambda: (
+            conn.define(virt.xml("first", loop, log)), conn.start("first"))))
+        add("destroy", timed(conn.destroy, "first")[0])
+        for number in range(16):
+            conn.define(virt.xml(f"run{number}", wait, os.path.join(virt.dir, f"{number}.log")))
+            conn.start(f"run{number}")
+        add("stats16", timed(conn.stats)[0])
+        add("client", process_ms(["virsh", "-c", virt.uri, "list", "--all", "--name"]))
+        for number in range(16):
+            conn.destroy(f"run{number}")
+            conn.undefine(f"run{number}")
+        conn.undefine("first")
+        xml = [virt.xml(f"vm{number}", wait, "/dev/null") for number in range(DEFINED)]
+        add("define1000", timed(lambda: [conn.define(text) for text in xml])[0])
+        add("list1000", timed(conn.list)[0])
+        add("stats1000", timed(conn.stats)[0])
+        conn.close()
+        virt.kill()
+        start = time.perf_counter()
+        virt.start()
+        while True:
+            conn = virt.connect()
+            tally = conn.list()
+            conn.close()
+            if tally == DEFINED:
+                break
+            time.sleep(0.001)
+        add("restart1000", (time.perf_counter() - start) * 1000.0)
+
+
+def bench_peer(args, rows):
+    """Both in turns, in one run."""
+    values, failures, table = {}, [], []
+    for _ in range(args.runs):
+        for who, run in (("ours", ours), ("theirs", theirs)):
+            run(lambda name, value, who=who: values.setdefault(name, {}).setdefault(
+                who, []).append(value))
+    for name in rows:
+        title, unit, least = PEER_ROWS[name]
+        got, peer = (statistics.median(values[name][who]) for who in ("ours", "theirs"))
+        ratio = got / peer if unit == "calls/s" else peer / got
+        spread = (max(values[name]["ours"]) - min(values[name]["ours"])) / min(values[name]["ours"])
+        table.append({"name": name, "title": title, "unit": unit, "ours": round(got, 2),
+                      "peer": "libvirt", "peer_value": round(peer, 2), "ratio": round(ratio, 3),
+                      "cpu_ratio": round(ratio, 3), "least": least, "spread": round(spread, 3)})
+        if ratio < least:
+            failures.append((name, f"{ratio:.2f} times libvirt's, {least:g} is the least"))
+    return table, failures
+
+
 def bench(args):
     """Rows of the result file, and what failed."""
     rows = [row for row in ROWS if not args.rows or row in args.rows]
     values, failures, table = {}, [], []
     for name, run in (("readopt", lambda: run_readopt(args.runs, values)),
                       ("many", lambda: run_many(args.runs, rows, values)),
-                      ("one", lambda: run_one(args.runs, rows, values))):
+                      ("one", lambda: run_one(args.runs, rows, values)),
+                      ("crowd", lambda: run_crowd(args.runs, values))):
         wanted = {"readopt": {"readopt"}, "many": {"readopt-many", "define", "stats"},
-                  "one": {"start", "kill", "call"}}[name]
+                  "one": {"start", "kill", "call"}, "crowd": {"pss", "p99"}}[name]
         if not wanted & set(rows):
             continue
         try:
@@ -158,9 +355,20 @@ def bench(args):
             continue
         title, unit, limit = ROWS[row]
         got = values[row]
-        ours = statistics.median(got)
-        table.append({"name": row, "title": title, "unit": unit, "ours": round(ours, 2),
+        value = statistics.median(got)
+        table.append({"name": row, "title": title, "unit": unit, "ours": round(value, 2),
                       "limit": limit, "spread": round((max(got) - min(got)) / min(got), 3)})
-        if ours > limit:
-            failures.append((row, f"{ours:.1f} {unit}, the limit is {limit:g}"))
+        if value > limit:
+            failures.append((row, f"{value:.1f} {unit}, the limit is {limit:g}"))
+    against = [row for row in PEER_ROWS if not args.rows or row in args.rows]
+    if against:
+        try:
+            more, failed = bench_peer(args, against)
+            table += more
+            failures += failed
+        except libvirt_peer.Unavailable as problem:
+            say(f"no libvirt to compare with: {problem}")
+        except (AssertionError, lib.CallError, lib.Gone, OSError,
+                subprocess.SubprocessError) as problem:
+            failures.append(("libvirt", str(problem).splitlines()[0]))
     return table, failures

@@ -2,7 +2,7 @@
 # tests/bench: tests, helper programs and EXTRA_DIST of this folder.
 TESTS += tests/bench/harness.py
 EXTRA_DIST += tests/bench/harness.py
-EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/linux.py tests/bench/report.py \
+EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/libvirt_peer.py tests/bench/linux.py tests/bench/report.py \
 	tests/bench/rows.py tests/bench/run
 EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/guest/core.c \
 	tests/bench/guest/fault.c tests/bench/guest/fft.c tests/bench/guest/futex.c \
@@ -14,3 +14,8 @@ EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/gu
 	tests/bench/guest/vaes.c tests/bench/guest/vcrypto.h tests/bench/guest/vgemm.c \
 	tests/bench/guest/vghash.c tests/bench/guest/vimage.c tests/bench/guest/vmandel.c \
 	tests/bench/guest/vmem.c tests/bench/guest/vsaxpy.c tests/bench/guest/vsha.c
+
+# Calls per second, of vmd and of libvirtd: tests/bench/run control.
+check_PROGRAMS += tests/bench/rpc_load
+tests_bench_rpc_load_SOURCES = tests/bench/rpc_load.c
+tests_bench_rpc_load_LDADD = -ldl -lpthread
