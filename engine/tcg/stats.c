@@ -91,7 +91,7 @@ static uint64_t space_bytes(const struct tcg_vcpu *v)
 /* Host memory of all tables, translated code apart. Lock held. */
 static uint64_t all_tables(const struct tcg_vm *t)
 {
-    uint64_t n = sizeof(*t) + t->n_pages * sizeof(t->pages[0]) + t->stats.table_bytes;
+    uint64_t n = sizeof(*t) + t->n_pages * sizeof(t->pages[0]) + t->stats.table_bytes + tier2_memory(t);
     for (unsigned r = 0; r < TCG_REGIONS; r++) {
         n += t->cap_by_host[r] * sizeof(t->by_host[r][0]);
     }

@@ -15,6 +15,7 @@
 #include "engine/tcg/tier2_region.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -42,6 +43,7 @@ struct tier2 {
     /* tcg_vm.lock */
     uint64_t regions, bytes, given_up, late, killed, nanoseconds;
     _Atomic uint64_t samples, samples_inside;
+    _Atomic uint64_t memory; /* of work */
 };
 
 static uint64_t now(clockid_t clock)
@@ -74,6 +76,15 @@ static void work_free(struct t2_work *w)
         free(w->host);
         free(w);
     }
+}
+
+static uint64_t work_memory(const struct t2_work *w)
+{
+    uint64_t n = malloc_usable_size((void *)(uintptr_t)w) + malloc_usable_size(w->code) + malloc_usable_size(w->host);
+    for (unsigned i = 0; i < T2_PIECES; i++) {
+        n += malloc_usable_size(w->ir[i]);
+    }
+    return n;
 }
 
 static void log_ir(const struct t2_work *w)
@@ -188,6 +199,7 @@ static void compile(struct tcg_vm *t, struct t2_job *job)
     struct t2_work *w = s->work;
     w->block = xnew(struct tcg_block);
     bool ok = make_pieces(t, job, w) && tcg_host()->region(t, w);
+    atomic_store(&s->memory, work_memory(w));
     if (ok) {
         log_ir(w);
     }
@@ -232,6 +244,9 @@ static bool any_runs(struct tcg_vm *t)
 static void sleep_long(struct tcg_vm *t, struct tier2 *s)
 {
     atomic_store(&s->idle, true);
+    work_free(s->work);
+    s->work = NULL;
+    atomic_store(&s->memory, 0);
     if (!any_runs(t)) {
         pthread_cond_wait(&s->cond, &s->lock);
     }
@@ -500,6 +515,11 @@ void tier2_retired(struct tcg_vm *t, struct tcg_block *b)
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         atomic_store(&t->vcpus[i]->exit_req, 1); /* who is inside leaves at its next poll */
     }
+}
+
+uint64_t tier2_memory(const struct tcg_vm *t)
+{
+    return t->tier2 ? sizeof(*t->tier2) + atomic_load(&t->tier2->memory) : 0;
 }
 
 void tier2_stats(struct tcg_vm *t, struct buf *out)

@@ -53,5 +53,7 @@ void tier2_force(struct tcg_vcpu *v, struct tcg_block *b);
 /* From cache.c, lock held: a block is retired; the entries of a region go back to the first tier. */
 void tier2_retired(struct tcg_vm *t, struct tcg_block *b);
 void tier2_stats(struct tcg_vm *t, struct buf *out);
+/* Host memory that compiling takes, for the tables' sum. Any thread. */
+uint64_t tier2_memory(const struct tcg_vm *t);
 
 #endif
