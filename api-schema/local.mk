@@ -43,7 +43,8 @@ api_schema = \
 	api-schema/schema/profile.json \
 	api-schema/schema/quota.json \
 	api-schema/schema/types.json \
-	api-schema/schema/vm.json
+	api-schema/schema/vm.json \
+	api-schema/schema/xml.json
 api_generator = \
 	api-schema/gen/apigen.py \
 	api-schema/gen/emit_c.py \

@@ -8,11 +8,14 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
+#include "engine/base/fd.h"
 #include "engine/base/str.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct parser {
@@ -78,6 +81,7 @@ void cli_input_done(struct cli_input *in)
     json_object_put(in->params);
     json_object_put(in->own);
     free(in->targets);
+    free(in->xml);
 }
 
 static const char *verb_name(const void *arg, size_t i)
@@ -351,6 +355,17 @@ static int parse_verb(struct parser *p, const char *word)
     return -1;
 }
 
+/* A file that holds XML or a JSON object, where a name was expected. */
+static bool is_definition(const char *path)
+{
+    struct stat st;
+    char head[64] = "";
+    AUTO_FD fd = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    ssize_t n = fd >= 0 ? read(fd, head, sizeof(head) - 1) : -1;
+
+    return n > 0 && (cli_is_xml(head) || head[strspn(head, " \t\r\n")] == '{');
+}
+
 static int parse_arg(struct parser *p, char *word)
 {
     const struct cli_verb *v = p->in->verb;
@@ -365,6 +380,8 @@ static int parse_arg(struct parser *p, char *word)
         p->in->targets = xrealloc_n(p->in->targets, p->in->n_targets + 1, sizeof(char *));
         p->in->targets[p->in->n_targets++] = word;
         p->in->target_path = a->path;
+    } else if (v->file && !p->file && is_definition(word)) {
+        p->file = word; /* vmctl define db1.xml */
     } else if (!a->path || !v->method) {
         api_json_set_str(p->in->own, a->name, word);
     } else {
@@ -393,8 +410,7 @@ static int parse_word(struct parser *p, char *word)
 
 /* --- putting it together ------------------------------------------------------------------ */
 
-/* Members of `from` over those of `into`, objects within one another. */
-static void overlay(struct json_object *into, struct json_object *from)
+void cli_overlay(struct json_object *into, struct json_object *from)
 {
     json_object_object_foreach(from, key, v)
     {
@@ -402,7 +418,7 @@ static void overlay(struct json_object *into, struct json_object *from)
 
         if (json_object_is_type(old, json_type_object) &&
             json_object_is_type(v, json_type_object)) {
-            overlay(old, v);
+            cli_overlay(old, v);
         } else {
             api_json_set(into, key, json_object_get(v));
         }
@@ -413,19 +429,28 @@ static int apply_file(struct parser *p)
 {
     struct json_object *base = NULL, *given = api_json_get(p->in->params, p->in->verb->file);
     struct err e = ERR_INIT;
+    AUTO_FREE char *text = NULL;
+    int rc = cli_read_text(p->c, p->file, &text);
 
-    if (api_json_file(p->file, &base, &e) < 0) {
-        return cli_fail(
-            p->c, CLI_USAGE,
-            "the file holds one JSON object, as 'vmctl show --json' has in 'config'", "%s",
-            e.msg);
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    if (cli_is_xml(text)) { /* the daemon reads it, once we are connected */
+        p->in->xml = take_ptr(text);
+        p->in->xml_file = p->file;
+        return -1;
+    }
+    if (api_json_parse(text, strlen(text), &base, &e) < 0) {
+        return cli_fail(p->c, CLI_USAGE,
+                        "the file holds one JSON object, as 'vmctl show --json' has in 'config', or libvirt XML",
+                        "%s: %s", p->file, e.msg);
     }
     if (!json_object_is_type(base, json_type_object)) {
         json_object_put(base);
         return cli_fail(p->c, CLI_USAGE, NULL, "%s: expected a JSON object", p->file);
     }
     if (given) {
-        overlay(base, given);
+        cli_overlay(base, given);
     }
     api_json_set(p->in->params, p->in->verb->file, base);
     return -1;

@@ -158,8 +158,9 @@ static int call_one(struct cli *c, struct cli_input *in, const char *target,
                     struct json_object **result)
 {
     struct json_object *params;
-    int rc = make_params(c, in, target, &params);
+    int rc = cli_resolve_xml(c, in);
 
+    rc = rc == CLI_OK ? make_params(c, in, target, &params) : rc;
     return rc == CLI_OK ? cli_call(c, in->verb->method->name, params, result) : rc;
 }
 
@@ -279,8 +280,9 @@ static int need_name(struct cli *c, struct cli_input *in)
 int cli_verb_create(struct cli *c, struct cli_input *in)
 {
     AUTO_JSON result = NULL;
-    int rc = need_name(c, in);
+    int rc = cli_resolve_xml(c, in);
 
+    rc = rc == CLI_OK ? need_name(c, in) : rc;
     rc = rc == CLI_OK ? call_one(c, in, NULL, &result) : rc;
     if (rc == CLI_OK && !cli_own(in, "no-wait")) {
         rc = cli_wait_job(c, api_json_get_int(result, "job", 0), NULL);

@@ -48,6 +48,8 @@ struct cli_input {
     char **targets; /* of the repeated argument; borrowed from argv */
     size_t n_targets;
     const char *target_path; /* where one of them goes; NULL: there is no repeated argument */
+    char *xml;               /* text of the file that -f named, while it is not yet a definition */
+    const char *xml_file;    /* its name */
 };
 
 /* --- args.c: the command line --- */
@@ -62,6 +64,21 @@ const char *cli_own(const struct cli_input *in, const char *name);
 void cli_set_path(struct json_object *o, const char *path, struct json_object *take_value);
 /* Borrowed; NULL when absent. */
 struct json_object *cli_get_path(struct json_object *o, const char *path);
+
+/* Members of `from` over those of `into`, objects within one another. */
+void cli_overlay(struct json_object *into, struct json_object *from);
+
+/* --- xml.c: libvirt XML --- */
+
+/* Reads a file ("-": standard input) of at most 1 MiB; the caller's. CLI_OK or a printed failure. */
+int cli_read_text(struct cli *c, const char *path, char **text);
+/* Is this the text of XML? Of JSON or XML? */
+bool cli_is_xml(const char *text);
+/* Asks the daemon what XML of a domain means: *config is the caller's. What is left out is told on standard error, what
+ * is refused too, each on a line that begins with the file's name; then the exit status is CLI_USAGE. */
+int cli_xml_config(struct cli *c, const char *file, const char *text, struct json_object **config);
+/* When -f named an XML file: puts its definition under what the options said. */
+int cli_resolve_xml(struct cli *c, struct cli_input *in);
 
 /* --- value.c: text to JSON --- */
 

@@ -11,6 +11,7 @@ libcli_a_SOURCES = \
 	cli/connect.c \
 	cli/console.c \
 	cli/console.h \
+	cli/edit.c \
 	cli/engine.c \
 	cli/events.c \
 	cli/format.c \
@@ -25,7 +26,8 @@ libcli_a_SOURCES = \
 	cli/top.c \
 	cli/trace.c \
 	cli/value.c \
-	cli/verbs.h
+	cli/verbs.h \
+	cli/xml.c
 nodist_libcli_a_SOURCES = cli/verbs_table.c
 
 bin_PROGRAMS += vmctl

@@ -104,8 +104,12 @@ static int create(struct run *r, struct cli_input *in)
 {
     struct json_object *params = json_object_get(in->params);
     AUTO_JSON result = NULL;
-    int rc;
+    int rc = cli_resolve_xml(r->c, in);
 
+    if (rc != CLI_OK) {
+        json_object_put(params);
+        return rc;
+    }
     give_name(in);
     api_json_set_bool(params, "transient", true);
     api_json_set_bool(params, "paused", true);

@@ -76,6 +76,10 @@ extern const size_t cli_n_exits;
 
 /* The verbs. */
 int cli_verb_call(struct cli *c, struct cli_input *in); /* one call for each target */
+int cli_verb_show(struct cli *c, struct cli_input *in);
+int cli_verb_edit(struct cli *c, struct cli_input *in);
+int cli_verb_xml_check(struct cli *c, struct cli_input *in);
+int cli_verb_xml_define(struct cli *c, struct cli_input *in);
 int cli_verb_create(struct cli *c, struct cli_input *in);
 int cli_verb_wait(struct cli *c, struct cli_input *in);
 int cli_verb_run(struct cli *c, struct cli_input *in);

@@ -2,6 +2,21 @@
 # daemon: the program vmd, and its helper vmd-spawn.
 # Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
+# XML is a room of its own, which the fuzz target links without the daemon.
+xml_sources = \
+	daemon/xml/bind.c \
+	daemon/xml/bind.h \
+	daemon/xml/conv.c \
+	daemon/xml/doc.c \
+	daemon/xml/domain.c \
+	daemon/xml/emit.c \
+	daemon/xml/network.c \
+	daemon/xml/snapshot.c \
+	daemon/xml/storage.c \
+	daemon/xml/table.h \
+	daemon/xml/tree.c \
+	daemon/xml/tree.h \
+	daemon/xml/xml.h
 noinst_LIBRARIES += libdaemon.a
 libdaemon_a_SOURCES = \
 	daemon/adopt.c \
@@ -59,11 +74,14 @@ libdaemon_a_SOURCES = \
 	daemon/supervise.h \
 	daemon/systemd.c \
 	daemon/systemd.h \
+	daemon/vmdefine.h \
 	daemon/vmops.c \
 	daemon/vmops.h \
 	daemon/waits.c \
 	daemon/waits.h \
-	daemon/watch.c
+	daemon/watch.c \
+	daemon/rpc_xml.c \
+	$(xml_sources)
 
 bin_PROGRAMS += vmd
 vmd_SOURCES = daemon/main.c

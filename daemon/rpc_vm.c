@@ -17,6 +17,7 @@
 #include "daemon/spawn/proto.h"
 #include "daemon/supervise.h"
 #include "daemon/supply.h"
+#include "daemon/vmdefine.h"
 #include "daemon/vmops.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -69,19 +70,27 @@ static struct change *define_change(struct vm *vm)
     return c;
 }
 
-void api_handle_vm_define(struct api_call *call, struct api_vm_define_in *in)
+void vm_define(struct api_call *call, struct api_vm_config *config)
 {
     struct vmd *d = call_daemon(call);
     struct api_error x = API_ERROR_INIT;
-    struct vm *vm = take_profiles(call, in->profiles, in->n_profiles, in->config, &x) < 0
-                        ? NULL
-                        : make_vm(d, call, in->config, false, &x);
+    struct vm *vm = make_vm(d, call, config, false, &x);
     if (!vm) {
         api_reply_error(call, &x);
         return;
     }
     call_commit(d, call, define_change(vm), vm->config.name, vm_info(vm, true, false), defined,
                 vm);
+}
+
+void api_handle_vm_define(struct api_call *call, struct api_vm_define_in *in)
+{
+    struct api_error x = API_ERROR_INIT;
+    if (take_profiles(call, in->profiles, in->n_profiles, in->config, &x) < 0) {
+        api_reply_error(call, &x);
+        return;
+    }
+    vm_define(call, in->config);
 }
 
 /* ---- create: define and start, as a job ---- */

@@ -10,3 +10,4 @@ include tests/fuzz/local.mk
 include tests/guests/local.mk
 include tests/bench/local.mk
 include tests/e2e/local.mk
+include tests/xml/local.mk

@@ -12,13 +12,15 @@ lint_tests = \
 TESTS += $(lint_tests)
 EXTRA_DIST += $(lint_tests) tests/lint/tree.py
 
-check_PROGRAMS += tests/lint/device_page
+check_PROGRAMS += tests/lint/device_page tests/lint/xml_page
+tests_lint_xml_page_SOURCES = tests/lint/xml_page.c
+tests_lint_xml_page_LDADD = $(LINK_DAEMON)
 tests_lint_device_page_SOURCES = tests/lint/device_page.c
 tests_lint_device_page_LDADD = $(LINK_DEVICES)
 
 # The globals lint looks at every object; the reference lint runs a program.
 tests/lint/globals.log: all
-tests/lint/reference.log: tests/lint/device_page$(EXEEXT)
+tests/lint/reference.log: tests/lint/device_page$(EXEEXT) tests/lint/xml_page$(EXEEXT)
 
 # What make dist packs, as a list for the dist lint.
 tests/lint/distfiles: Makefile
@@ -28,7 +30,7 @@ tests/lint/dist.log: tests/lint/distfiles
 CLEANFILES += tests/lint/distfiles
 
 # Writes the pages under docs/reference anew.
-docs: all tests/lint/device_page$(EXEEXT)
+docs: all tests/lint/device_page$(EXEEXT) tests/lint/xml_page$(EXEEXT)
 	$(AM_TESTS_ENVIRONMENT) $(PY) $(srcdir)/tests/lint/reference.py --write
 lint: all
 	$(MAKE) check TESTS='$(lint_tests)'

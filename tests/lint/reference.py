@@ -63,11 +63,23 @@ def device_page(_top, out):
     return text
 
 
+def xml_page(_top, out):
+    """docs/reference/xml.md, from the tables of daemon/xml."""
+    program = os.path.join(out or ".", "tests/lint/xml_page")
+    if not os.path.exists(program):
+        return None
+    code, text, err = run(program)
+    if code:
+        raise RuntimeError(err.strip())
+    return text
+
+
 # A page and the function that prints it (None: cannot be printed without a build).
 PAGES = {
     "docs/reference/isa-riscv.md": isa_page,
     "docs/reference/riscv-extensions.md": extension_page,
     "docs/reference/devices.md": device_page,
+    "docs/reference/xml.md": xml_page,
 }
 
 

@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Domain XML: what of it vmd's VMs know. To add an element, add a row (table.h tells what each kind of row does) and run `make docs`;
+ * tests/xml compares the table with libvirt's own schema. Constant data.
+ */
+#include "api-schema/gen/types.h"
+#include "api-schema/json/json.h"
+#include "daemon/xml/table.h"
+#include "daemon/xml/tree.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Why something is refused. */
+#define NO_ACPI "the board describes itself by a device tree; it has no ACPI or SMBIOS tables"
+#define NO_BUS "the board has neither PCI nor USB, its devices are virtio-mmio"
+#define NO_DISPLAY "vmd has no displays, keyboards or sound yet"
+#define NO_NET "vmd has no networks yet"
+#define NO_DISK "vmd's disks are raw image files, so far"
+#define NO_TUNE "vmd does not set this; see limits of the definition for what it does"
+#define NO_BOARD "the board has no such device"
+#define NO_X86 "it belongs to PCs, and the board is none"
+#define NO_PEER "it belongs to another hypervisor"
+#define ADDRESS "vmd's board gives each device its place, in the order of the definition"
+#define ALIAS "libvirt makes these names up for running domains"
+
+/* ---- the CPU: <cpu> against "rv64,zba=off" ---- */
+
+static int cpu_features(const struct xml_node *n, struct buf *b, struct err *e)
+{
+    for (size_t i = 0; i < n->n_kids; i++) {
+        const struct xml_node *k = n->kids[i];
+        if (!k->name || strcmp(k->name, "feature") != 0) {
+            continue;
+        }
+        const char *name = xml_get_attr(k, "name"), *policy = xml_get_attr(k, "policy");
+        bool on = !policy || strcmp(policy, "require") == 0 || strcmp(policy, "force") == 0;
+        if (!name || !name[0] || strpbrk(name, ",= \t\n")) {
+            return err_set(e, -EINVAL,
+                           "not supported: a <feature> has no name that vmd could know");
+        }
+        if (!on && strcmp(policy, "disable") != 0) {
+            return err_set(
+                e, -EINVAL,
+                "not supported: <feature policy='%.20s'>; vmd knows require and disable",
+                policy);
+        }
+        buf_printf(b, ",%s=%s", name, on ? "on" : "off");
+    }
+    return 0;
+}
+
+static int cpu_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                   struct json_object **out, struct err *e)
+{
+    const char *mode = xml_get_attr(n, "mode"), *match = xml_get_attr(n, "match");
+    const struct xml_node *model = xml_get_kid(n, "model");
+    AUTO_FREE char *name = model ? xml_text(model) : NULL;
+    AUTO_BUF b = BUF_INIT;
+
+    (void)row;
+    (void)text;
+    if (match && strcmp(match, "exact") != 0) {
+        return err_set(e, -EINVAL,
+                       "not supported: match='%.20s'; the guest has exactly what is named",
+                       match);
+    }
+    if (mode && strcmp(mode, "maximum") != 0 && strcmp(mode, "custom") != 0) {
+        return err_set(
+            e, -EINVAL,
+            "not supported: the guest's CPU is translated, the host's is not passed on");
+    }
+    if ((mode && strcmp(mode, "maximum") == 0) || !model) {
+        if (model || (mode && strcmp(mode, "custom") == 0)) {
+            return err_set(e, -EINVAL,
+                           model ? "not supported: <model> beside mode='maximum'"
+                                 : "<model> is missing");
+        }
+        buf_add_str(&b, "max");
+    } else {
+        if (!name[0] || strpbrk(name, ",= \t\n")) {
+            return err_set(e, -EINVAL, "not supported: '%.40s' is no CPU model", name);
+        }
+        buf_add_str(&b, name);
+    }
+    if (cpu_features(n, &b, e) < 0) {
+        return -1;
+    }
+    *out = json_object_new_string(b.data);
+    return 0;
+}
+
+/* "zba=off" to <feature>; false when it is no switch (vlen=512). */
+static bool put_feature(struct xml_node *n, const char *text, size_t len)
+{
+    size_t eq = strcspn(text, "=");
+    struct xml_node *k;
+
+    if (eq == 0 || eq >= len) {
+        return false;
+    }
+    AUTO_FREE char *name = xstrndup(text, eq), *value = xstrndup(text + eq + 1, len - eq - 1);
+    bool on = strcmp(value, "on") == 0;
+    if ((!on && strcmp(value, "off") != 0) || !xml_can_say(name) || strpbrk(name, " \t\n")) {
+        return false;
+    }
+    if (n) {
+        k = xml_node_new(n, "feature");
+        xml_set_attr(k, "policy", on ? "require" : "disable");
+        xml_set_attr(k, "name", name);
+    }
+    return true;
+}
+
+static bool cpu_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                    struct buf *text)
+{
+    const char *cpu = json_object_get_string(v);
+    size_t len = strcspn(cpu, ",");
+
+    (void)row;
+    (void)text;
+    AUTO_FREE char *model = xstrndup(cpu, len);
+    if (!len || !xml_can_say(model) || strpbrk(model, "= \t\r\n")) {
+        return false;
+    }
+    /* First only a look: all of it can be said, or nothing is. */
+    for (int write = 0; write < 2; write++) {
+        if (write && !cpu[len]) {
+            if (strcmp(model, "max") == 0) {
+                xml_set_attr(n, "mode", "maximum");
+                return true;
+            }
+        }
+        if (write) {
+            struct xml_node *k;
+            xml_set_attr(n, "mode", "custom");
+            xml_set_attr(n, "match", "exact");
+            k = xml_node_new(n, "model");
+            xml_set_attr(k, "fallback", "forbid");
+            xml_add_text(k, model);
+        }
+        for (const char *at = cpu + len; *at;) {
+            size_t k = strcspn(++at, ",");
+            if (!put_feature(write ? n : NULL, at, k)) {
+                return false;
+            }
+            at += k;
+        }
+    }
+    return true;
+}
+
+static const struct xml_conv as_cpu = { cpu_get, cpu_put, "a CPU model and its features" };
+
+/* ---- disks ---- */
+
+/* Names of target@dev in libvirt's schema that a virtio disk may have. */
+static bool is_virtio_dev(const char *s)
+{
+    return str_starts(s, "vd") && s[2] &&
+           s[2 + strspn(s + 2, "abcdefghijklmnopqrstuvwxyz")] == 0;
+}
+
+static int dev_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                   struct json_object **out, struct err *e)
+{
+    (void)row;
+    if (!xml_get_attr(n, "bus") && !str_starts(text, "vd")) {
+        return err_set(
+            e, -EINVAL,
+            "not supported: the name asks for another bus than virtio, the only one there is");
+    }
+    *out = json_object_new_string(text);
+    return 0;
+}
+
+static bool dev_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                    struct buf *text)
+{
+    const char *name = v ? json_object_get_string(v) : NULL;
+    size_t i = 0;
+
+    (void)row;
+    if (name && is_virtio_dev(name)) {
+        buf_add_str(text, name);
+        return true;
+    }
+    /* A name by its place; the disk's own one then stands in <metadata>. */
+    for (const struct xml_node *disk = n->parent; disk->parent->kids[i] != disk;) {
+        i++;
+    }
+    size_t at = 0;
+    for (size_t k = 0; k < i; k++) {
+        at += strcmp(n->parent->parent->kids[k]->name, "disk") == 0;
+    }
+    buf_printf(text, "vd%c", (char)('a' + at % 26));
+    return true;
+}
+
+static const struct xml_conv as_dev = { dev_get, dev_put,
+                                        "a name; of virtio disks `vda` and so on" };
+
+/* ---- the table ---- */
+
+#define GROUP(p, f)                                                                            \
+    {                                                                                          \
+        p, XML_GROUP, f, NULL, NULL, NULL, NULL                                                \
+    }
+#define LIST(p, m, d)                                                                          \
+    {                                                                                          \
+        p, XML_LIST, 0, m, NULL, NULL, d                                                       \
+    }
+#define VALUE(p, m, c, d)                                                                      \
+    {                                                                                          \
+        p, XML_VALUE, 0, m, &c, NULL, d                                                        \
+    }
+#define MUST(p, m, c, d)                                                                       \
+    {                                                                                          \
+        p, XML_VALUE, XML_NEEDED, m, &c, NULL, d                                               \
+    }
+#define WORD(p, m, map, d)                                                                     \
+    {                                                                                          \
+        p, XML_VALUE, 0, m, &xml_as_word, map, d                                               \
+    }
+#define SIZE(p, m, unit, d)                                                                    \
+    {                                                                                          \
+        p, XML_VALUE, 0, m, &xml_as_size, unit, d                                              \
+    }
+#define SAYS(p, f, w, d)                                                                       \
+    {                                                                                          \
+        p, XML_SAYS, f, NULL, NULL, w, d                                                       \
+    }
+#define PART(p, d)                                                                             \
+    {                                                                                          \
+        p, XML_PART, 0, NULL, NULL, NULL, d                                                    \
+    }
+#define LEFT(p, d)                                                                             \
+    {                                                                                          \
+        p, XML_LEFT_OUT, 0, NULL, NULL, NULL, d                                                \
+    }
+#define NO(p, d)                                                                               \
+    {                                                                                          \
+        p, XML_NO, 0, NULL, NULL, NULL, d                                                      \
+    }
+
+static const struct xml_row rows[] = {
+    { "@type", XML_VALUE, XML_NEEDED, "engine", &xml_as_word, "qemu=tcg",
+      "not supported: `qemu` stands for translation, which is what vmd does; hardware "
+      "virtualisation is not there yet" },
+    LEFT("@id", "the number of a running domain"),
+    MUST("name", "name", xml_as_word, "letters, digits and . _ + -, at most 63"),
+    VALUE("uuid", "uuid", xml_as_uuid, NULL),
+    VALUE("title", "title", xml_as_text, NULL),
+    VALUE("description", "description", xml_as_text, NULL),
+    { "metadata", XML_ANY, 0, "metadata", NULL, NULL,
+      "elements of other programs are kept as they are (comments and unused namespaces go); "
+      "what vmd knows and libvirt has no element for stands in `vmd:definition`" },
+    NO("genid", "the board has no generation ID device"),
+
+    { "memory", XML_VALUE, XML_NEEDED, "memory", &xml_as_size, "KiB", "a multiple of 4 KiB" },
+    PART("memory@unit", NULL),
+    SAYS("memory@dumpCore", 0, "off", "guest memory is kept out of core dumps"),
+    { "currentMemory", XML_SAME, XML_PRINT, "memory", &xml_as_size, "KiB",
+      "the guest has all of its memory from the start: there is no balloon yet" },
+    PART("currentMemory@unit", NULL),
+    NO("maxMemory", "memory cannot be plugged in later"),
+    NO("memoryBacking",
+       "guest memory is an anonymous, sealed file; huge pages come where the host gives them"),
+    SIZE("memtune/hard_limit", "limits.memory_max", "KiB",
+         "of the whole emulator, by a control group"),
+    PART("memtune/hard_limit@unit", NULL),
+    GROUP("memtune", 0),
+    NO("memtune/soft_limit|swap_hard_limit|min_guarantee", NO_TUNE),
+    NO("numatune", NO_TUNE),
+
+    VALUE("vcpu", "cpus", xml_as_int, NULL),
+    SAYS("vcpu@placement", 0, "static auto", "the host's scheduler places vCPUs"),
+    { "vcpu@current", XML_SAME, 0, "cpus", &xml_as_int, NULL,
+      "vCPUs cannot be plugged in later" },
+    NO("vcpu@cpuset", NO_TUNE),
+    NO("vcpus", "vCPUs cannot be plugged in later"),
+    NO("iothreads|iothreadids|defaultiothread", "vmd does I/O in threads of its own choice"),
+    GROUP("cputune", 0),
+    VALUE("cputune/shares", "limits.cpu_weight", xml_as_int, "weight of the control group"),
+    NO("cputune/"
+       "period|quota|global_period|global_quota|emulator_period|emulator_quota|iothread_period|"
+       "iothread_quota|vcpupin|emulatorpin|iothreadpin|vcpusched|iothreadsched|emulatorsched|"
+       "cachetune|memorytune",
+       NO_TUNE),
+    GROUP("blkiotune", 0),
+    VALUE("blkiotune/weight", "limits.io_weight", xml_as_int, "weight of the control group"),
+    NO("blkiotune/device", NO_TUNE),
+    NO("resource", "vmd places its control groups itself"),
+
+    GROUP("os", XML_NEEDED),
+    NO("os@firmware", "the board is started by OpenSBI or a file, not by UEFI or BIOS"),
+    SAYS("os/type", XML_PRINT | XML_NEEDED, "hvm", "a whole machine is emulated"),
+    { "os/type@arch", XML_VALUE, XML_NEEDED, "arch", &xml_as_word,
+      "riscv64=riscv64 riscv32=riscv32", "not supported: architecture of the guest" },
+    WORD("os/type@machine", "machine", "virt=rv-virt", "not supported: board of the guest"),
+    VALUE("os/loader", "firmware", xml_as_path,
+          "a file that starts in machine mode; absent: OpenSBI under a kernel"),
+    SAYS("os/loader@type", XML_PRINT, "rom",
+         "the board has no flash that firmware could run from"),
+    SAYS("os/loader@readonly", 0, "yes", "the file is only read"),
+    SAYS("os/loader@secure", 0, "no", NO_X86),
+    NO("os/loader@stateless|format", "the board has no flash"),
+    VALUE("os/kernel", "kernel", xml_as_path, NULL),
+    VALUE("os/initrd", "initrd", xml_as_path, NULL),
+    VALUE("os/cmdline", "append", xml_as_text, NULL),
+    { "os/boot", XML_GROUP, XML_MANY, NULL, NULL, NULL, NULL },
+    SAYS("os/boot@dev", 0, "hd",
+         "the kernel is loaded by vmd, or the firmware looks through the disks: there is no "
+         "other order"),
+    GROUP("os/bootmenu", 0),
+    SAYS("os/bootmenu@enable", 0, "no", "the board has no boot menu"),
+    NO("os/bootmenu@timeout", "the board has no boot menu"),
+    NO("os/firmware|nvram|bios",
+       "the board is started by OpenSBI or a file, not by UEFI or BIOS"),
+    NO("os/acpi|smbios", NO_ACPI),
+    NO("os/dtb", "the board makes its device tree itself"),
+    NO("os/init|initarg|initdir|initenv|inituser|initgroup|idmap", "it belongs to containers"),
+    NO("os/root", NO_PEER),
+    NO("idmap", "it belongs to containers"),
+    NO("bootloader|bootloader_args", NO_PEER),
+    NO("sysinfo", NO_ACPI),
+
+    GROUP("features", 0),
+    NO("features/acpi", NO_ACPI),
+    NO("features/"
+       "apic|ioapic|pae|smm|vmport|hap|hyperv|kvm|xen|viridian|pvspinlock|pmu|msrs|vmcoreinfo",
+       NO_X86),
+    NO("features/gic|hpt|htm|nested-hv|ccf-assist|cfpc|sbbc|ibs",
+       "it belongs to other architectures"),
+    NO("features/capabilities|privnet", "it belongs to containers"),
+    NO("features/tcg", "set tcg.cache_size of the definition"),
+    NO("features/aia", "the board has a PLIC"),
+
+    { "cpu", XML_VALUE, 0, "cpu", &as_cpu, NULL, NULL },
+    PART("cpu@mode", "`maximum`, or `custom` with a model"),
+    PART("cpu@match", "`exact`"),
+    SAYS("cpu@check", 0, "none partial full", "the guest always has exactly what is named"),
+    NO("cpu@migratable", "the guest's CPU is translated, the host's is not passed on"),
+    PART("cpu/model", "a model of `host.capabilities`"),
+    SAYS("cpu/model@fallback", 0, "forbid allow", "a model that vmd does not know is refused"),
+    NO("cpu/model@vendor_id", NO_X86),
+    PART("cpu/feature", "what differs from the model"),
+    PART("cpu/feature@name", NULL),
+    PART("cpu/feature@policy", "`require`, `disable`"),
+    GROUP("cpu/topology", 0),
+    SAYS("cpu/topology@sockets", 0, "1", "the board shows one socket of single-threaded cores"),
+    SAYS("cpu/topology@dies", 0, "1", "the board shows one socket of single-threaded cores"),
+    SAYS("cpu/topology@clusters", 0, "1",
+         "the board shows one socket of single-threaded cores"),
+    { "cpu/topology@cores", XML_SAME, 0, "cpus", &xml_as_int, NULL,
+      "the board shows one socket of single-threaded cores" },
+    SAYS("cpu/topology@threads", 0, "1", "the board shows one socket of single-threaded cores"),
+    NO("cpu/vendor|cache|maxphysaddr", NO_X86),
+    NO("cpu/numa", "the board has one memory node"),
+
+    GROUP("clock", XML_PRINT),
+    SAYS("clock@offset", XML_PRINT, "utc", "the board's clock is that of the host, in UTC"),
+    NO("clock@adjustment|basis|timezone|start",
+       "the board's clock is that of the host, in UTC"),
+    NO("clock/timer", "the board has its timers, and no choice of them"),
+
+    SAYS("on_poweroff", XML_PRINT, "destroy",
+         "a VM whose guest powered off has ended; the restart policy of the definition may "
+         "start it again"),
+    SAYS("on_reboot", XML_PRINT, "restart", "a guest that reboots goes on in the same VM"),
+    WORD("on_crash", "restart.mode", "destroy= restart=on-failure",
+         "not supported: the VM ends, or is started again"),
+    NO("on_lockfailure", "a VM whose disk is locked does not start"),
+    GROUP("pm", 0),
+    GROUP("pm/suspend-to-mem", 0),
+    SAYS("pm/suspend-to-mem@enabled", XML_NEEDED, "no", "the board cannot sleep"),
+    GROUP("pm/suspend-to-disk", 0),
+    SAYS("pm/suspend-to-disk@enabled", XML_NEEDED, "no", "the board cannot sleep"),
+    GROUP("seclabel", 0),
+    SAYS("seclabel@type", XML_NEEDED, "none",
+         "emulators are confined by vmd's own sandbox, without labels"),
+    NO("seclabel@model|relabel", "emulators are confined by vmd's own sandbox, without labels"),
+    NO("seclabel/label|baselabel|imagelabel",
+       "emulators are confined by vmd's own sandbox, without labels"),
+    NO("perf", "use vmctl stats"),
+    NO("keywrap|launchSecurity", "it belongs to other architectures"),
+
+    GROUP("devices", XML_PRINT),
+    LEFT("devices/emulator", "the program of another hypervisor; vmd starts its own"),
+
+    LIST("devices/disk", "disks", NULL),
+    SAYS("devices/disk@type", XML_PRINT | XML_NEEDED, "file", NO_DISK),
+    SAYS("devices/disk@device", XML_PRINT, "disk", NO_DISK),
+    NO("devices/disk@model", "the board's disks are virtio, modern"),
+    NO("devices/disk@rawio|sgio", NO_DISK),
+    NO("devices/disk@snapshot", "snapshots are not there yet"),
+    SAYS("devices/disk/driver@name", XML_PRINT, "qemu",
+         "the word libvirt uses for image files"),
+    WORD("devices/disk/driver@type", "format", "raw=raw",
+         "not supported: image formats come with storage; until then `raw`"),
+    SAYS("devices/disk/driver@cache", 0, "default writeback",
+         "vmd writes through the page cache and flushes when the guest asks"),
+    SAYS("devices/disk/driver@discard", 0, "unmap",
+         "vmd gives discarded blocks back to the filesystem"),
+    GROUP("devices/disk/driver", 0),
+    NO("devices/disk/"
+       "driver@io|ioeventfd|event_idx|copy_on_read|iothread|queues|queue_size|packed|ats|iommu|"
+       "page_per_vq|detect_zeroes|error_policy|rerror_policy|max_bytes",
+       NO_TUNE),
+    NO("devices/disk/driver/metadata_cache|iothreads", NO_TUNE),
+    GROUP("devices/disk/source", XML_NEEDED),
+    MUST("devices/disk/source@file", "file", xml_as_path, NULL),
+    NO("devices/disk/"
+       "source@dev|dir|pool|volume|mode|protocol|name|query|tls|tlsHostname|type|managed|"
+       "namespace|path|fdgroup",
+       NO_DISK),
+    LEFT("devices/disk/source@index", "libvirt numbers the images of running domains"),
+    NO("devices/disk/source@startupPolicy", "a VM whose disk is missing does not start"),
+    NO("devices/disk/source/"
+       "address|auth|config|cookies|encryption|host|identity|initiator|readahead|reconnect|"
+       "reservations|slices|snapshot|ssl|timeout|privateData",
+       NO_DISK),
+    NO("devices/disk/source/seclabel",
+       "emulators are confined by vmd's own sandbox, without labels"),
+    SAYS("devices/disk/backingStore", 0, "", "raw images have none"),
+    NO("devices/disk/backingStore@type|index", NO_DISK),
+    NO("devices/disk/backingStore/source|format|backingStore", NO_DISK),
+    GROUP("devices/disk/target", XML_NEEDED),
+    { "devices/disk/target@dev", XML_VALUE, XML_NEEDED | XML_ABSENT, "name", &as_dev, NULL,
+      NULL },
+    SAYS("devices/disk/target@bus", XML_PRINT, "virtio", "the board's disks are virtio"),
+    NO("devices/disk/target@tray|removable|rotation_rate", NO_DISK),
+    { "devices/disk/readonly", XML_FLAG, 0, "readonly", NULL, NULL, NULL },
+    NO("devices/disk/shareable", "an image that is written belongs to one VM at a time"),
+    NO("devices/disk/transient", "writes go to the image"),
+    NO("devices/disk/serial|wwn|vendor|product|geometry|blockio",
+       "the disk tells the guest its name and the size of its image, no more"),
+    NO("devices/disk/boot", "the firmware looks through the disks in their order"),
+    NO("devices/disk/iotune", "throttling is not there yet"),
+    NO("devices/disk/encryption|auth|mirror|backenddomain|privateData|throttlefilters",
+       NO_DISK),
+    GROUP("devices/disk/address", 0),
+    SAYS("devices/disk/address@type", XML_NEEDED, "virtio-mmio", NO_BUS),
+    NO("devices/disk/"
+       "address@base|bus|controller|cssid|devno|domain|function|iobase|irq|multifunction|port|"
+       "reg|slot|ssid|target|unit",
+       NO_BUS),
+    NO("devices/disk/address/zpci", NO_BUS),
+    NO("devices/disk/acpi", NO_ACPI),
+    LEFT("devices/disk/alias", ALIAS),
+
+    LEFT("devices/controller",
+         "a controller is room for devices, which tools add by themselves; the board's devices "
+         "need none, and a device that would need one is refused"),
+
+    GROUP("devices/serial", XML_PRINT),
+    SAYS("devices/serial@type", XML_PRINT, "pty",
+         "the console is a socket of vmd that keeps the last output; 'vmctl console' attaches "
+         "to it"),
+    LEFT("devices/serial@tty", "the terminal of a running domain"),
+    GROUP("devices/serial/source", 0),
+    LEFT("devices/serial/source@path", "the terminal of a running domain"),
+    NO("devices/serial/source@append|channel|host|master|mode|service|slave|tls|fdgroup",
+       "the console is a socket of vmd"),
+    NO("devices/serial/source/clipboard|mouse|reconnect|seclabel",
+       "the console is a socket of vmd"),
+    NO("devices/serial/protocol|log",
+       "the console is a socket of vmd, and its output is logged"),
+    GROUP("devices/serial/target", XML_PRINT),
+    SAYS("devices/serial/target@type", 0, "system-serial",
+         "the board's UART is a 16550A of its own"),
+    SAYS("devices/serial/target@port", XML_PRINT, "0", "the board has one UART"),
+    GROUP("devices/serial/target/model", 0),
+    SAYS("devices/serial/target/model@name", 0, "16550a",
+         "the board's UART is a 16550A of its own"),
+    NO("devices/serial/address", "the UART has its place on the board"),
+    NO("devices/serial/acpi", NO_ACPI),
+    LEFT("devices/serial/alias", ALIAS),
+
+    GROUP("devices/console", XML_PRINT),
+    SAYS("devices/console@type", XML_PRINT, "pty",
+         "the console is a socket of vmd that keeps the last output; 'vmctl console' attaches "
+         "to it"),
+    LEFT("devices/console@tty", "the terminal of a running domain"),
+    GROUP("devices/console/source", 0),
+    LEFT("devices/console/source@path", "the terminal of a running domain"),
+    NO("devices/console/source@append|channel|host|master|mode|service|slave|tls|fdgroup",
+       "the console is a socket of vmd"),
+    NO("devices/console/source/clipboard|mouse|reconnect|seclabel",
+       "the console is a socket of vmd"),
+    NO("devices/console/protocol|log",
+       "the console is a socket of vmd, and its output is logged"),
+    GROUP("devices/console/target", 0),
+    WORD("devices/console/target@type", "console", "serial=serial virtio=virtio",
+         "not supported: the UART, or a virtio console"),
+    SAYS("devices/console/target@port", XML_PRINT, "0", "a VM has one console"),
+    NO("devices/console/target/model", "a virtio console, or the UART"),
+    NO("devices/console/address", ADDRESS),
+    NO("devices/console/acpi", NO_ACPI),
+    LEFT("devices/console/alias", ALIAS),
+
+    GROUP("devices/memballoon", XML_PRINT),
+    SAYS("devices/memballoon@model", XML_PRINT | XML_NEEDED, "none", "there is no balloon yet"),
+    NO("devices/memballoon@autodeflate|freePageReporting", "there is no balloon yet"),
+    NO("devices/memballoon/acpi|address|alias|driver|stats", "there is no balloon yet"),
+
+    { "devices/rng", XML_FLAG, XML_CLEAR, "rng", NULL, NULL, NULL },
+    SAYS("devices/rng@model", XML_PRINT | XML_NEEDED, "virtio",
+         "the board's entropy device is virtio, modern"),
+    SAYS("devices/rng/backend", XML_PRINT | XML_EMPTY, "/dev/urandom /dev/random",
+         "random numbers are those of the host's kernel"),
+    SAYS("devices/rng/backend@model", XML_PRINT | XML_NEEDED, "random",
+         "random numbers are those of the host's kernel"),
+    NO("devices/rng/backend@type", "random numbers are those of the host's kernel"),
+    NO("devices/rng/backend/source|protocol|log",
+       "random numbers are those of the host's kernel"),
+    NO("devices/rng/rate", NO_TUNE),
+    NO("devices/rng/driver", NO_TUNE),
+    GROUP("devices/rng/address", 0),
+    SAYS("devices/rng/address@type", XML_NEEDED, "virtio-mmio", NO_BUS),
+    NO("devices/rng/"
+       "address@base|bus|controller|cssid|devno|domain|function|iobase|irq|multifunction|port|"
+       "reg|slot|ssid|target|unit",
+       NO_BUS),
+    NO("devices/rng/address/zpci", NO_BUS),
+    NO("devices/rng/acpi", NO_ACPI),
+    LEFT("devices/rng/alias", ALIAS),
+
+    GROUP("devices/video", 0),
+    GROUP("devices/video/model", XML_NEEDED),
+    SAYS("devices/video/model@type", XML_NEEDED, "none", NO_DISPLAY),
+    NO("devices/video/model@heads|primary|ram|vgamem|vram|vram64|blob|edid", NO_DISPLAY),
+    NO("devices/video/model/acceleration|resolution", NO_DISPLAY),
+    NO("devices/video/acpi|address|alias|driver", NO_DISPLAY),
+    GROUP("devices/audio", 0),
+    SAYS("devices/audio@type", XML_NEEDED, "none", NO_DISPLAY),
+    LEFT("devices/audio@id", "libvirt numbers its audio devices"),
+    NO("devices/"
+       "audio@driver|dspPolicy|exclusive|path|serverName|timerPeriod|tryMMap|runtimeDir",
+       NO_DISPLAY),
+    NO("devices/audio/input|output", NO_DISPLAY),
+    NO("devices/graphics|input|sound", NO_DISPLAY),
+    NO("devices/interface|vsock", NO_NET),
+    NO("devices/filesystem", "directories of the host cannot be shared with guests yet"),
+    NO("devices/channel|parallel",
+       "the board has one UART and one virtio console; guest agents are not there yet"),
+    NO("devices/hostdev|redirdev|redirfilter|hub|smartcard|iommu|memory|nvdimm|shmem|pstore",
+       NO_BUS),
+    NO("devices/watchdog|tpm|panic|nvram|crypto", NO_BOARD),
+    NO("devices/lease", "images are locked by vmd itself"),
+    NO("qemu:commandline|qemu:capabilities|qemu:override|qemu:deprecation",
+       "it passes options to QEMU itself"),
+    NO("datacenterpath|xen:commandline|bhyve:commandline|lxc:namespace|vmware:datacenterpath",
+       NO_PEER),
+};
+
+const struct xml_kind xml_domain = {
+    .name = "domain",
+    .root = "domain",
+    .type_doc = "VmConfig",
+    .type = &api_type_vm_config,
+    .rows = rows,
+    .n_rows = ARRAY_LEN(rows),
+    .metadata = true,
+};

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Libvirt-compatible XML through the daemon and vmctl: definitions from XML, XML from definitions, both of them by
+libvirt's own schema, its examples, and files that virt-install makes."""
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "e2e"), os.path.join(HERE, "..", "lib")]
+import daemon_lib as lib  # noqa: E402
+import tap  # noqa: E402
+import rng  # noqa: E402
+
+SCHEMAS = pathlib.Path("/usr/share/libvirt/schemas")
+EXAMPLES = pathlib.Path("/usr/share/doc/libvirt-doc/examples/xml")
+CORPUS = pathlib.Path(HERE) / "virt-install"
+VMCTL = os.path.join(lib.BUILD, "vmctl")
+RNG = {"domain": "domain.rng", "network": "network.rng", "pool": "storagepool.rng", "volume": "storagevol.rng",
+       "domainsnapshot": "domainsnapshot.rng"}
+KINDS = {"domain": "domain", "network": "network", "pool": "storagepool", "volume": "storagevol",
+         "snapshot": "domainsnapshot"}
+MINIMAL = ("<domain type='qemu'><name>a</name><memory>65536</memory>"
+           "<os><type arch='riscv64'>hvm</type></os>%s</domain>")
+
+
+def need(command):
+    if not shutil.which(command):
+        raise tap.Skip(f"{command} (Debian: libvirt-clients)")
+
+
+class Shared:
+    """One daemon for the cases, since none of them harms it."""
+    daemon = None
+
+
+def check(text, **more):
+    return Shared.daemon.call("xml.check", xml=text, **more)
+
+
+def vmctl(*arguments, stdin=None, env=None, ok=True):
+    done = subprocess.run([VMCTL, "-c", Shared.daemon.sock, *arguments], capture_output=True, text=True, input=stdin,
+                          timeout=60, env={**os.environ, **(env or {})}, check=False)
+    if ok:
+        tap.check(done.returncode == 0, f"vmctl {' '.join(arguments)}: {done.stderr}")
+    return done
+
+
+def good(text):
+    answer = check(text)
+    tap.check(answer["ok"], f"{answer['problems']}\n{text}")
+    return answer
+
+
+# --- rows of the tables, and who is covered by them -------------------------------------------------
+
+def load_rows():
+    out = {}
+    program = os.path.join(lib.BUILD, "tests", "lint", "xml_page")
+    for line in subprocess.run([program, "rows"], capture_output=True, text=True, check=True).stdout.splitlines():
+        root, path, kind = line.split("\t")
+        base, names = re.fullmatch(r"(.*?[/@]|)([^/@]*)", path).groups()
+        base = path[:len(path) - len(names)]
+        for name in names.split("|"):
+            out.setdefault(root, {})[base + name] = kind
+    return out
+
+
+def every_element_of_libvirts_schema_has_a_row():
+    if not SCHEMAS.exists():
+        raise tap.Skip("libvirt's schemas (Debian: libvirt-clients)")
+    missing = []
+    for root, rows in load_rows().items():
+        grammar = rng.Grammar(SCHEMAS / RNG[root])
+        for path, kind in [("", "group"), *rows.items()]:
+            if kind in ("no", "left-out", "part", "any") or "@" in path:
+                continue
+            missing += [f"{root}: {child}" for child in grammar.children(root, path) if child not in rows]
+    tap.check(not missing, "no row for\n" + "\n".join(sorted(missing)))
+
+
+# --- round trips ------------------------------------------------------------------------------------
+
+def words(text):
+    return " ".join((text or "").split())
+
+
+def places(root):
+    """Every element and attribute of a document: path and value; lists keep their number."""
+    def walk(node, path):
+        yield path, words(node.text)
+        for name, value in node.attrib.items():
+            yield f"{path}@{name}", words(value)
+        for child in node:
+            if isinstance(child.tag, str):
+                yield from walk(child, f"{path}/{child.tag}")
+    return list(walk(root, root.tag))
+
+
+def lost(source, answer):
+    """What the source says and the canonical form does not, though no note tells of it."""
+    noted = [note["path"] for note in answer["notes"]]
+    kept = {path for path, _ in places(ET.fromstring(answer["canonical"]))}
+    out = []
+    for path, _ in places(ET.fromstring(source)):
+        plain = re.sub(r"\{[^}]*\}", "", path)
+        covered = any(plain == n or plain.startswith((n + "/", n + "@")) for n in noted)
+        # An element whose every word was noted is noted.
+        covered |= any(n.startswith((plain + "/", plain + "@")) for n in noted)
+        if path not in kept and not covered and not plain.endswith("@unit"):
+            out.append(path)
+    return out
+
+
+def round_trip(text):
+    """None when the document round trips exactly; else the refusals."""
+    first = check(text)
+    if not first["ok"]:
+        return first["problems"]
+    again = good(first["canonical"])
+    tap.check(again["definition"] == first["definition"], f"{first['definition']}\n{again['definition']}")
+    tap.check(again["canonical"] == first["canonical"], f"{first['canonical']}\n{again['canonical']}")
+    tap.check(not again["notes"], f"the canonical form says what is left out: {again['notes']}")
+    gone = lost(text, first)
+    tap.check(not gone, f"lost without a word: {gone}\n{text}\n{first['canonical']}")
+    return None
+
+
+def validate(kind, texts):
+    """libvirt's own judgement of canonical documents."""
+    need("virt-xml-validate")
+    need("xmllint")
+    schema = {"domain": "domain", "network": "network", "pool": "storagepool", "volume": "storagevol",
+              "snapshot": "domainsnapshot"}[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        names = []
+        for number, text in enumerate(texts):
+            names.append(os.path.join(folder, f"{number}.xml"))
+            pathlib.Path(names[-1]).write_text(text, encoding="utf-8")
+        for first in names[:1]:
+            done = subprocess.run(["virt-xml-validate", first, schema], capture_output=True, text=True, check=False)
+            tap.check(done.returncode == 0, f"{done.stderr}\n{pathlib.Path(first).read_text(encoding='utf-8')}")
+        # The same schema for all others at once: what virt-xml-validate itself runs, a hundred times faster.
+        done = subprocess.run(["xmllint", "--noout", "--relaxng", str(SCHEMAS / f"{schema}.rng"), *names],
+                              capture_output=True, text=True, check=False)
+        tap.check(done.returncode == 0, done.stderr[-3000:])
+
+
+def documented(problem):
+    """A refusal stands in the generated page, among what is not supported or as what alone is."""
+    page = documented.__dict__.setdefault("page", (pathlib.Path(HERE) / "../../docs/reference/xml.md").read_text(
+        encoding="utf-8"))
+    path = problem["path"]
+    inner = path.split("/", 1)[1] if "/" in path else path[path.index("@"):] if "@" in path else path
+    for _ in range(6):
+        if f"`{inner}`" in page:
+            return True
+        inner = inner.rpartition("@")[0] or inner.rpartition("/")[0]
+    return False
+
+
+def virt_installs_files_round_trip_or_name_what_is_refused():
+    files = sorted(CORPUS.glob("*.xml"))
+    tap.check(len(files) >= 100, f"{len(files)} files")
+    whole, refused, canonical = 0, {}, []
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        problems = round_trip(text)
+        if problems is None:
+            whole += 1
+            canonical.append(check(text)["canonical"])
+        for problem in problems or []:
+            tap.check(documented(problem), f"{file.name}: {problem} is not documented")
+        for name in {p["path"].split("@")[0] for p in problems or []}:
+            refused[name] = refused.get(name, 0) + 1
+    most = sorted(refused.items(), key=lambda item: -item[1])[:12]
+    print(f"# {whole} of {len(files)} files of virt-install round trip ({100 * whole // len(files)}%); refused most: "
+          + ", ".join(f"{name} {count}" for name, count in most))
+    tap.check(whole >= 25, f"only {whole} round trip")
+    validate("domain", canonical)
+
+
+def virt_install_still_makes_these_files():
+    import virt_install
+    if not virt_install.available():
+        raise tap.Skip("virt-install (Debian: virtinst)")
+    for number in (1, 40, 77):
+        now = virt_install.make(number)
+        was = (CORPUS / f"{number:03}.xml").read_text(encoding="utf-8")
+        tap.check(now == was, f"case {number} differs:\n{now}\n{was}")
+
+
+def libvirts_examples_round_trip_or_name_what_is_refused():
+    files = sorted(EXAMPLES.rglob("*.xml"))
+    if not files:
+        raise tap.Skip("libvirt's examples (Debian: libvirt-doc)")
+    whole, canonical = 0, {}
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        problems = round_trip(text)
+        if problems is None:
+            whole += 1
+            answer = check(text)
+            canonical.setdefault(answer["kind"], []).append(answer["canonical"])
+        for problem in problems or []:
+            tap.check(documented(problem), f"{file}: {problem} is not documented")
+    print(f"# {whole} of {len(files)} examples of libvirt-doc round trip")
+    tap.check(whole >= 11, f"only {whole}")
+    for kind, texts in canonical.items():
+        validate(kind, texts)
+
+
+CONFIGS = [
+    {"name": "a"},
+    {"name": "a", "cpu": "rv64,zba=off,zbb=on", "cpus": 4, "memory": 1 << 30},
+    {"name": "a", "cpu": "rv64,vlen=512", "rng": False, "console": "virtio"},
+    {"name": "a.b_c+d-e", "firmware": "none", "kernel": "/k", "append": " a  b\tc\u0001\r\n<&>'\"é"},
+    {"name": "a", "firmware": "/fw", "title": "t < & >", "description": "\n two\n lines \n"},
+    {"name": "a", "disks": [{"file": "/a", "name": "disk0"}, {"file": "/b", "name": "vdc", "readonly": True},
+                            {"file": "/c", "name": "vda"}]},
+    {"name": "a", "disks": [{"file": f"/d{i}", "name": f"x{i}"} for i in range(8)]},
+    {"name": "a", "disks": [{"file": "/a"}, {"file": "/b"}]},
+    {"name": "a", "tcg": {"icount": 4, "backend": "interp", "tier2": "off", "cache_size": 1 << 20}},
+    {"name": "a", "arch": "riscv32", "tcg": {"plugins": [{"file": "/p.so", "args": "x=<y>"}], "coverage": True}},
+    {"name": "a", "metadata": "<x:y xmlns:x='urn:x'>text<z/> more</x:y>\n<q:w xmlns:q='urn:q' q:a='1' b='2'/>"},
+    {"name": "a", "metadata": "<open>"}, {"name": "a", "metadata": "plain"},
+    {"name": "a", "restart": {"mode": "on-failure"}}, {"name": "a", "restart": {"mode": "always", "limit": 3}},
+    {"name": "a", "restart": {"mode": "on-failure", "delay_ms": 5}, "autostart": {"priority": 7, "after": ["b", "c"]}},
+    {"name": "a", "limits": {"cpu_percent": 150, "cpu_weight": 7, "memory_max": 1 << 30, "io_weight": 300}},
+    {"name": "a", "watchdog": {"action": "stop"}, "host_shutdown": {"mode": "leave"}, "project": "p"},
+    {"name": "a", "uuid": "ef861801-45b9-11cb-88e3-afbfe5370493", "kernel": "/k", "initrd": "/i"},
+]
+
+
+def every_definition_survives_xml():
+    """Definitions with members that libvirt has no word for: what xml.get prints means the same again."""
+    canonical = []
+    for config in CONFIGS:
+        first = {k: v for k, v in config.items() if k not in ("metadata",) or "<open" not in v and "<" in v}
+        text = printed(config)
+        answer = good(text)
+        for key, value in first.items():
+            tap.check(contains(answer["definition"].get(key), value), f"{key}: {value} became "
+                      f"{answer['definition'].get(key)}\n{text}")
+        tap.check(answer["canonical"] == text, f"{text}\n{answer['canonical']}")
+        canonical.append(text)
+    validate("domain", canonical)
+
+
+def contains(have, want):
+    if isinstance(want, dict):
+        return isinstance(have, dict) and all(contains(have.get(k), v) for k, v in want.items())
+    if isinstance(want, list):
+        return isinstance(have, list) and len(have) == len(want) and all(map(contains, have, want))
+    if isinstance(want, str) and want.startswith("<"):
+        return ET.canonicalize(f"<m>{have}</m>", strip_text=True) == ET.canonicalize(f"<m>{want}</m>", strip_text=True)
+    return have == want
+
+
+def printed(config):
+    """The XML of a definition, by the metadata form: each member as JSON."""
+    sets = "".join(f"<v:set member='{k}'>{escape(json.dumps(v))}</v:set>" for k, v in config.items())
+    name = config["name"]
+    text = (f"<domain type='qemu'><name>{name}</name><memory>524288</memory><os><type arch='riscv64'>hvm</type></os>"
+            f"<devices><rng model='virtio'><backend model='random'/></rng></devices>"
+            f"<metadata><v:definition xmlns:v='urn:vmd:definition:1'>{sets}</v:definition></metadata></domain>")
+    return good(text)["canonical"]
+
+
+def escape(text):
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# --- vmctl ------------------------------------------------------------------------------------------
+
+def vmctl_defines_from_xml_and_shows_it_again():
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "db1.xml")
+        pathlib.Path(file).write_text(MINIMAL % "<vcpu>2</vcpu><devices><emulator>/q</emulator></devices>",
+                                      encoding="utf-8")
+        done = vmctl("define", file)
+        tap.check("a: defined" in done.stdout and "<emulator>: left out" in done.stderr, f"{done}")
+        shown = vmctl("show", "a", "--xml").stdout
+        tap.check("<vcpu>2</vcpu>" in shown, shown)
+        tap.check(Shared.daemon.call("xml.get", vm="a")["xml"] == shown, shown)
+        validate("domain", [shown])
+        vmctl("rm", "a")
+        pathlib.Path(file).write_text(shown, encoding="utf-8")
+        tap.check("a: defined" in vmctl("xml", "define", file).stdout, "xml define")
+        tap.check(vmctl("show", "a", "--xml").stdout == shown, "the same again")
+        vmctl("rm", "a")
+        # Options stand over the file.
+        vmctl("define", "-f", file, "--cpus", "3")
+        tap.check("<vcpu>3</vcpu>" in vmctl("show", "a", "--xml").stdout, "--cpus")
+        vmctl("rm", "a")
+        Shared.daemon.call("xml.define", xml=shown)
+        error = Shared.daemon.client().fails("exists", "xml.define", xml=shown)
+        tap.check("a VM named 'a'" in error.message, f"{error}")
+        vmctl("rm", "a")
+        pathlib.Path(file).write_text(MINIMAL % "<devices><graphics type='vnc'/></devices>", encoding="utf-8")
+        done = vmctl("define", file, ok=False)
+        tap.check(done.returncode == 2 and "<graphics type='vnc'>: not supported" in done.stderr, f"{done}")
+        error = Shared.daemon.client().fails("invalid-params", "xml.define",
+                                             xml=MINIMAL % "\n<devices><graphics type='vnc'/></devices>")
+        tap.check("line 2: <graphics type='vnc'>: not supported" in error.message, f"{error}")
+
+
+def vmctl_xml_check_tells_all_refusals():
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "x.xml")
+        pathlib.Path(file).write_text(MINIMAL % "\n<genid/>\n<devices><tpm/></devices>", encoding="utf-8")
+        done = vmctl("xml", "check", file, ok=False)
+        tap.check(done.returncode == 1 and f"{file}:2: <genid>: not supported" in done.stderr and
+                  f"{file}:3: <tpm>: not supported" in done.stderr and done.stdout == "", f"{done}")
+        pathlib.Path(file).write_text("<pool type='dir'><name>p</name></pool>", encoding="utf-8")
+        tap.check("<name>p</name>" in vmctl("xml", "check", file).stdout, "pool")
+        done = vmctl("xml", "check", "--kind", "network", file, ok=False)
+        tap.check("expected <network>" in done.stderr, f"{done}")
+        answer = json.loads(vmctl("xml", "check", "--json", file).stdout)
+        tap.check(answer["kind"] == "pool" and answer["definition"]["type"] == "dir", f"{answer}")
+
+
+def editor(folder, name, script):
+    path = os.path.join(folder, name)
+    pathlib.Path(path).write_text("#!/bin/sh\n" + script, encoding="utf-8")
+    os.chmod(path, 0o755)
+    return {"EDITOR": path, "VISUAL": "", "TMPDIR": folder}
+
+
+def vmctl_edit_sends_what_was_changed():
+    Shared.daemon.call("vm.define", config={"name": "e", "memory": 1 << 29, "disks": [{"file": "/a"}]})
+    with tempfile.TemporaryDirectory() as folder:
+        done = vmctl("edit", "e", env=editor(folder, "nothing", "true\n"))
+        tap.check("not changed" in done.stdout, f"{done}")
+        done = vmctl("edit", "e", env=editor(folder, "json", "sed -i 's/\"cpus\": 1/\"cpus\": 2/' \"$1\"\n"))
+        tap.check("e: changed" in done.stdout, f"{done}")
+        done = vmctl("edit", "--xml", "e", env=editor(
+            folder, "xml", "sed -i 's,<vcpu>2</vcpu>,<vcpu>3</vcpu>,;s,524288,262144,;s,<name>e,<name>f,' \"$1\"\n"))
+        tap.check("e: changed" in done.stdout and "renamed to f" in done.stdout, f"{done}")
+        config = Shared.daemon.call("vm.get", vm="f")["config"]
+        tap.check(config["cpus"] == 3 and config["memory"] == 1 << 28 and config["disks"][0]["name"] == "disk0", f"{config}")
+        done = vmctl("edit", "f", env=editor(folder, "bad", "echo '{\"name\": \"f\", \"cpus\": \"x\"}' >\"$1\"\n"), ok=False)
+        tap.check(done.returncode != 0 and "cpus" in done.stderr and "kept in" in done.stderr, f"{done}")
+        done = vmctl("edit", "f", env=editor(folder, "fix", "sed -i 's/riscv64/riscv32/' \"$1\"\n"), ok=False)
+        tap.check("'arch' of a VM cannot be changed" in done.stderr, f"{done}")
+        done = vmctl("edit", "f", env=editor(folder, "fails", "exit 3\n"), ok=False)
+        tap.check("failed" in done.stderr, f"{done}")
+    vmctl("rm", "f")
+
+
+def vmctl_edit_asks_again_on_a_terminal():
+    Shared.daemon.call("vm.define", config={"name": "t"})
+    with tempfile.TemporaryDirectory() as folder:
+        env = editor(folder, "twice", 'if [ -e "$0.seen" ]; then sed -i "s,<genid/>,,;s,<vcpu>1<,<vcpu>4<," "$1"; '
+                     'else touch "$0.seen"; sed -i "s,<clock,<genid/><clock," "$1"; fi\n')
+        main, side = pty.openpty()
+        process = subprocess.Popen([VMCTL, "-c", Shared.daemon.sock, "edit", "--xml", "t"], stdin=side, stdout=side,
+                                   stderr=side, env={**os.environ, **env})
+        os.close(side)
+        said, answered = b"", False
+        while select.select([main], [], [], 60)[0]:
+            try:
+                piece = os.read(main, 4096)
+            except OSError:
+                break
+            said += piece
+            if b"[Y/n]" in said and not answered:
+                answered = True
+                os.write(main, b"\n")
+        tap.check(process.wait(60) == 0 and b"<genid>: not supported" in said and b"t: changed" in said, f"{said}")
+        os.close(main)
+    tap.check(Shared.daemon.call("vm.get", vm="t")["config"]["cpus"] == 4, "cpus")
+    vmctl("rm", "t")
+
+
+if __name__ == "__main__":
+    with lib.Daemon() as Shared.daemon:
+        status = tap.run_cases([
+            every_element_of_libvirts_schema_has_a_row,
+            virt_installs_files_round_trip_or_name_what_is_refused,
+            virt_install_still_makes_these_files,
+            libvirts_examples_round_trip_or_name_what_is_refused,
+            every_definition_survives_xml,
+            vmctl_defines_from_xml_and_shows_it_again,
+            vmctl_xml_check_tells_all_refusals,
+            vmctl_edit_sends_what_was_changed,
+            vmctl_edit_asks_again_on_a_terminal])
+    sys.exit(status)
