@@ -443,7 +443,7 @@ static int apply_file(struct parser *p)
     if (api_json_parse(text, strlen(text), &base, &e) < 0) {
         return cli_fail(p->c, CLI_USAGE,
                         "the file holds one JSON object, as 'vmctl show --json' has in 'config', or libvirt XML",
-                        "%s: %s", p->file, e.msg);
+                        "%s: %s", strcmp(p->file, "-") == 0 ? "standard input" : p->file, e.msg);
     }
     if (!json_object_is_type(base, json_type_object)) {
         json_object_put(base);
@@ -476,7 +476,7 @@ static int check_format(struct parser *p)
     const struct cli_verb *v = p->in->verb;
     int rc;
 
-    if (v->run != cli_verb_call && v->run != cli_verb_create && v->run != cli_verb_wait &&
+    if (v->run != cli_verb_call && v->run != cli_verb_show && v->run != cli_verb_create && v->run != cli_verb_wait &&
         v->run != cli_verb_events && v->run != cli_verb_stats) {
         return usage_error(p, "%s prints no records for --format", v->name);
     }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files in virt-install/: what virt-install prints for these command lines. Nothing is made and no libvirtd is
-asked: its capabilities are those in capabilities.xml. `python3 virt_install.py` writes them anew.
+asked: its capabilities are those in capabilities.xml. `python3 virt_install.py [NUMBER...]` writes them anew.
 
 A third of them are for the board that vmd has, the others for PCs as people have them."""
 import os
@@ -73,13 +73,13 @@ MORE_BOARD = [
     "--arch riscv32 --machine virt --osinfo generic --memory 512 " + KERNEL + " --disk none --graphics none --network none --channel none",
 ]
 PCS = [
-    f"{PC} --osinfo debian11 --disk path=/srv/a.qcow2,size=8 --cdrom /srv/x.iso --graphics vnc",
+    f"{PC} --osinfo debian11 --disk path=/srv/a.qcow2,size=8 --disk device=cdrom --graphics vnc --import",
     f"{PC} --osinfo debian11 --disk path=/srv/a.qcow2,size=8 --import",
     f"{PC} --osinfo debian11 --disk path=/srv/a.raw,size=8,format=raw --import --graphics none",
     f"{PC} --osinfo fedora36 --disk path=/srv/a.qcow2,size=8 --import --network network=default",
     f"{PC} --osinfo fedora36 --disk path=/srv/a.qcow2,size=8 --import --network bridge=br0,model=virtio",
     f"{PC} --osinfo ubuntu20.04 --disk path=/srv/a.qcow2,size=8 --import --network user --graphics spice",
-    f"{PC} --osinfo win10 --disk path=/srv/a.qcow2,size=8 --cdrom /srv/win.iso",
+    f"{PC} --osinfo win10 --disk path=/srv/a.qcow2,size=8 --disk device=cdrom,bus=ide --machine pc --import",
     f"{PC} --osinfo win2k19 --disk path=/srv/a.qcow2,size=8,bus=sata --import --network none",
     f"{PC} --osinfo win10 --disk path=/srv/a.qcow2,size=8 --import --tpm emulator --boot firmware=efi",
     f"{PC} --osinfo generic --disk none --pxe --network bridge=br0",
@@ -87,7 +87,7 @@ PCS = [
     f"{PC} --osinfo generic --disk path=/srv/a.raw,size=1,bus=ide --import --machine pc",
     f"{PC} --osinfo generic --disk path=/srv/a.raw,size=1,bus=scsi --controller scsi,model=virtio-scsi --import",
     f"{PC} --osinfo generic --disk path=/srv/a.raw,size=1,bus=usb --import",
-    f"{PC} --osinfo generic --disk path=/srv/f.img,device=floppy --disk path=/srv/a.raw,size=1 --import",
+    f"{PC} --osinfo generic --disk path=/srv/f.img,device=floppy,size=0.001 --disk path=/srv/a.raw,size=1 --import",
     f"{PC} --osinfo alpinelinux3.16 --disk path=/srv/a.qcow2,size=1 --import --virt-type kvm",
     f"{PC} --osinfo alpinelinux3.16 --disk path=/srv/a.qcow2,size=1 --import --virt-type qemu --cpu host-passthrough",
     f"{PC} --osinfo alpinelinux3.16 --disk path=/srv/a.qcow2,size=1 --import --cpu host-model",
@@ -99,7 +99,7 @@ PCS = [
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --sound ich9 --audio type=spice",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --video virtio --graphics spice,gl.enable=yes,listen=none",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --input keyboard,bus=usb --input tablet,bus=usb",
-    f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --hostdev 0000:01:00.0",
+    f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --memdev model=dimm,target.size=512,target.node=0",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --filesystem /srv,host,driver.type=virtiofs --memorybacking access.mode=shared,source.type=memfd",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --vsock cid.auto=yes",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --panic default --watchdog default",
@@ -111,8 +111,8 @@ PCS = [
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --channel unix,target.type=virtio,name=org.qemu.guest_agent.0",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --parallel file,path=/srv/lp --serial file,path=/srv/tty",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --shmem name=shared,model.type=ivshmem-plain,size=8,size.unit=M",
-    f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --launchSecurity sev",
-    f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --boot uefi,loader_secure=yes",
+    f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --keywrap cipher0.name=aes,cipher0.state=on",
+    f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --boot firmware=efi,loader_secure=yes,bios.useserial=yes",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --disk path=/srv/b.qcow2,size=1,boot.order=2,iotune.total_bytes_sec=1000000",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --network type=direct,source=eth0,source.mode=bridge",
     f"{PC} --osinfo archlinux --disk path=/srv/a.qcow2,size=1 --import --resource /machine/web --idmap uid.start=0,uid.target=1000,uid.count=10",
@@ -148,7 +148,7 @@ def make(number):
 def main():
     (HERE / "virt-install").mkdir(exist_ok=True)
     bad = 0
-    for number in range(1, len(CASES) + 1):
+    for number in map(int, sys.argv[1:]) if sys.argv[1:] else range(1, len(CASES) + 1):
         try:
             (HERE / "virt-install" / f"{number:03}.xml").write_text(make(number), encoding="utf-8")
         except AssertionError as problem:
