@@ -17,6 +17,7 @@
 #include "engine/base/mem.h"
 
 #include <errno.h>
+#include <json-c/json.h>
 #include <string.h>
 
 struct registry {
@@ -64,6 +65,28 @@ struct vm *vm_new(struct vmd *d, struct api_vm_config *take_config, int64_t owne
     return vm;
 }
 
+/* What a shared VmInfo was made from, and its text. */
+struct info_cache {
+    struct json_object *o;
+    char *name, *reason, *project, *exit; /* NULL where there was none */
+    enum api_vm_state state;
+    int64_t since_ms, cpus, memory, due_ms, exit_ms;
+    pid_t pid;
+    unsigned restarts;
+};
+
+static void info_cache_free(struct info_cache *k)
+{
+    if (k) {
+        json_object_put(k->o);
+        free(k->name);
+        free(k->reason);
+        free(k->project);
+        free(k->exit);
+        free(k);
+    }
+}
+
 void vm_free(struct vm *vm)
 {
     if (!vm) {
@@ -81,6 +104,7 @@ void vm_free(struct vm *vm)
         free(vm->exit);
     }
     loop_timer_free(vm->restart_timer);
+    info_cache_free(vm->info);
     free(vm->reason);
     free(vm);
 }
@@ -344,4 +368,67 @@ struct json_object *vm_info(struct vm *vm, bool config, bool stats)
         api_release(&api_type_vm_stats, &figures);
     }
     return o;
+}
+
+static char *copy_of(const char *s)
+{
+    return s ? xstrdup(s) : NULL;
+}
+
+static bool same(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool is_current(const struct info_cache *k, const struct vm *vm, pid_t pid,
+                       const struct api_vm_exit *x)
+{
+    return k->state == vm->state && k->since_ms == vm->since_ms && k->pid == pid &&
+           k->cpus == vm->config.cpus && k->memory == vm->config.memory &&
+           k->restarts == vm->restarts && k->due_ms == vm->restart_due_ms &&
+           k->exit_ms == (x ? x->time_ms : 0) && same(k->exit, x ? x->reason : NULL) &&
+           same(k->name, vm->config.name) && same(k->reason, vm->reason) &&
+           same(k->project, vm->config.project);
+}
+
+static int write_text(struct json_object *o, struct printbuf *to, int level, int flags)
+{
+    const char *text = json_object_get_userdata(o);
+    (void)level;
+    (void)flags;
+    return printbuf_memappend(to, text, (int)strlen(text));
+}
+
+static void free_text(struct json_object *o, void *text)
+{
+    (void)o;
+    free(text);
+}
+
+struct json_object *vm_info_shared(struct vm *vm)
+{
+    bool live = vm->run && !run_has_ended(vm->run);
+    pid_t pid = live ? run_pid(vm->run) : 0;
+    const struct api_vm_exit *x = live ? NULL : vm->exit;
+    if (vm->info && is_current(vm->info, vm, pid, x)) {
+        return json_object_get(vm->info->o);
+    }
+    info_cache_free(vm->info);
+    struct info_cache *k = vm->info = xnew(struct info_cache);
+    *k = (struct info_cache){ .o = vm_info(vm, false, false),
+                              .name = copy_of(vm->config.name),
+                              .reason = copy_of(vm->reason),
+                              .project = copy_of(vm->config.project),
+                              .exit = copy_of(x ? x->reason : NULL),
+                              .state = vm->state,
+                              .since_ms = vm->since_ms,
+                              .cpus = vm->config.cpus,
+                              .memory = vm->config.memory,
+                              .due_ms = vm->restart_due_ms,
+                              .exit_ms = x ? x->time_ms : 0,
+                              .pid = pid,
+                              .restarts = vm->restarts };
+    /* The text is what takes the time in a list: written once, then copied. */
+    json_object_set_serializer(k->o, write_text, xstrdup(api_json_text(k->o)), free_text);
+    return json_object_get(k->o);
 }

@@ -174,7 +174,9 @@ void api_handle_vm_list(struct api_call *call, struct api_vm_list_in *in)
             wanted |= in->states[k] == list[i]->state;
         }
         if (wanted) {
-            json_object_array_add(vms, vm_info(list[i], in->config, in->stats));
+            bool plain = !in->config && !(in->stats && list[i]->run);
+            json_object_array_add(vms, plain ? vm_info_shared(list[i])
+                                             : vm_info(list[i], in->config, in->stats));
         }
     }
     free(list);
