@@ -16,6 +16,7 @@ struct backup;
 struct events;
 struct idems;
 struct jobs;
+struct metrics;
 struct loop;
 struct loop_timer;
 struct registry;
@@ -55,6 +56,7 @@ struct vmd {
     struct jobs *jobs;
     struct idems *idems;
     struct registry *vms;
+    struct metrics *metrics; /* NULL: not configured */
     struct policy *policy;
     struct supply *supply;
     struct cgroup cgroup;

@@ -35,6 +35,8 @@ libdaemon_a_SOURCES = \
 	daemon/jobs.h \
 	daemon/lockfile.c \
 	daemon/lockfile.h \
+	daemon/metrics.c \
+	daemon/metrics.h \
 	daemon/ops.c \
 	daemon/ops.h \
 	daemon/options.c \

@@ -12,6 +12,7 @@
 #include "daemon/events.h"
 #include "daemon/jobs.h"
 #include "daemon/lockfile.h"
+#include "daemon/metrics.h"
 #include "daemon/ops.h"
 #include "daemon/policy.h"
 #include "daemon/proc.h"
@@ -31,14 +32,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define END_TICK_NS INT64_C(20000000)
-#define END_CALLS_TICKS 250 /* 5 s for calls at work */
-#define END_VMS_TICKS 1500  /* 30 s for VMs asked to quit, then they are killed */
+#define ALIVE_NS INT64_C(10000000000) /* status to the service manager */
+#define END_CALLS_TICKS 250           /* 5 s for calls at work */
+#define END_VMS_TICKS 1500            /* 30 s for VMs asked to quit, then they are killed */
 #define END_KILLED_TICKS 1750
 
 struct start {
@@ -46,6 +49,9 @@ struct start {
     struct sd_fd sockets[SD_FDS_MAX];
     unsigned n_sockets;
     char notify[128];
+    int64_t
+        watchdog_ns; /* the service manager wants to hear from us that often; 0: it does not */
+    struct loop_timer *alive;
     bool recovered;
     bool made_socket, made_socket_ro;
     unsigned ticks;
@@ -105,6 +111,10 @@ static int listen_all(struct start *st, struct err *e)
     if (rc == 0 && d->opt.socket_ro) {
         rc = listen_at(d, d->opt.socket_ro, 0666, API_ROLE_VIEWER, &st->made_socket_ro, e);
     }
+    if (rc == 0 && d->opt.metrics) {
+        d->metrics = metrics_new(d, d->opt.metrics, e);
+        rc = d->metrics ? 0 : e->code;
+    }
     return rc;
 }
 
@@ -138,6 +148,22 @@ static void tell_daemon(struct vmd *d, const char *reason)
     change_commit(c, NULL, NULL);
 }
 
+/* The loop turns and the store is not stuck: tells the service manager, with a line for its status. */
+static void on_alive(void *arg)
+{
+    struct start *st = arg;
+    struct vmd *d = st->d;
+    char text[160];
+    snprintf(text, sizeof(text), "STATUS=%zu VMs, %zu of them running%s\nWATCHDOG=1",
+             vm_count(d), vm_count_active(d),
+             store_health(d->store, NULL, 0) == STORE_FAILED ? "; the store refuses changes"
+                                                             : "");
+    if (st->notify[0]) {
+        sd_tell(st->notify, text);
+        loop_timer_arm(st->alive, st->watchdog_ns ? st->watchdog_ns / 2 : ALIVE_NS);
+    }
+}
+
 /* Every emulator has answered, or had its time: clients may come. */
 static void on_adopted(void *arg)
 {
@@ -157,6 +183,8 @@ static void on_adopted(void *arg)
              PACKAGE_VERSION, vm_count(d), vm_count_active(d),
              st->n_sockets ? "handed over" : d->opt.socket, d->opt.store);
     sd_tell(st->notify, "READY=1");
+    st->alive = loop_timer_new(d->loop, on_alive, st);
+    on_alive(st);
 }
 
 /* ---- the end ---- */
@@ -333,6 +361,8 @@ static void tear_down(struct start *st)
         unlink(d->opt.socket_ro);
     }
     backup_end(d);
+    metrics_free(d->metrics);
+    loop_timer_free(st->alive);
     if (d->store) {
         spawner_fail_checks(d->spawner);
         store_sync(d->store);
@@ -456,6 +486,7 @@ int main(int argc, char **argv)
     }
     st.n_sockets = sd_take_fds(st.sockets);
     sd_tell_init(st.notify, sizeof(st.notify));
+    st.watchdog_ns = sd_watchdog_ns();
     rc = run(&st, &e);
     if (rc < 0) {
         log_error("daemon", "%s", e.msg);

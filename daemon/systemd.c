@@ -71,6 +71,20 @@ void sd_tell_init(char *address, unsigned size)
     unsetenv("NOTIFY_SOCKET");
 }
 
+int64_t sd_watchdog_ns(void)
+{
+    const char *usec = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+    uint64_t us = 0, for_pid = 0;
+    if (!usec || str_to_u64(usec, 1, UINT64_C(86400000000), "WATCHDOG_USEC", &us, NULL) < 0 ||
+        (pid && (str_to_u64(pid, 1, INT32_MAX, "WATCHDOG_PID", &for_pid, NULL) < 0 ||
+                 (pid_t)for_pid != getpid()))) {
+        us = 0;
+    }
+    unsetenv("WATCHDOG_USEC");
+    unsetenv("WATCHDOG_PID");
+    return (int64_t)us * 1000;
+}
+
 void sd_tell(const char *address, const char *text)
 {
     struct sockaddr_un at = { .sun_family = AF_UNIX };

@@ -7,6 +7,7 @@
 #define VMD_DAEMON_SYSTEMD_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #define SD_FDS_MAX 8
 
@@ -20,6 +21,8 @@ struct sd_fd {
 unsigned sd_take_fds(struct sd_fd out[SD_FDS_MAX]);
 /* Keeps where to tell and removes the variable; then tells, e.g. "READY=1". No manager: nothing. */
 void sd_tell_init(char *address, unsigned size);
+/* How often the manager wants WATCHDOG=1 (WATCHDOG_USEC), ns; 0: it does not. Removes the variables. */
+int64_t sd_watchdog_ns(void);
 void sd_tell(const char *address, const char *text);
 
 #endif

@@ -2,6 +2,8 @@
 """Configuration file, profiles, quotas, placement, limits by control groups, host info."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
 
@@ -202,6 +204,70 @@ def host_info_tells_of_nodes_layers_and_the_store():
         lib.wait_for(lambda: daemon.call("host.info")["store_state"] == "ok", what="checked")
 
 
+def http(address, text):
+    """What a metrics endpoint answers to `text`."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(20)
+        sock.connect(address)
+        sock.sendall(text.encode())
+        data = b""
+        try:
+            while piece := sock.recv(1 << 16):
+                data += piece
+        except ConnectionError:
+            pass
+        return data.decode()
+
+
+def metrics_are_what_prometheus_reads():
+    with configured("metrics = {dir}/metrics.sock\n") as daemon, daemon.client() as client:
+        path = os.path.join(daemon.dir, "metrics.sock")
+        for name in ("a", "b"):
+            client.call("vm.define", config=daemon.config(name))
+        client.call("vm.start", vm="a")
+        lib.wait_for(lambda: "stats" in client.call("vm.get", vm="a"), what="statistics")
+        head, body = http(path, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").split("\r\n\r\n")
+        tap.check(head.startswith("HTTP/1.1 200 OK") and f"Length: {len(body)}" in head, head)
+        for line in ('vmd_vms{state="running"} 1', 'vmd_vms{state="stopped"} 1', "vmd_vcpus_used 1",
+                     "vmd_store_healthy 1", 'vmd_vm_instructions_total{vm="a",uuid='):
+            tap.check(line in body, f"no {line}:\n{body}")
+        tap.check("404" in http(path, "GET / HTTP/1.0\r\n\r\n"), "another page")
+        tap.check("405" in http(path, "POST /metrics HTTP/1.0\r\n\r\n"), "another method")
+        for bad in ("x" * 20000, "GET /metrics\0\r\n\r\n", "\r\n" * 3):
+            http(path, bad)
+        idle = []
+        for _ in range(40):  # more than it keeps: the newest is served all the same
+            idle.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            idle[-1].connect(path)
+        tap.check("200 OK" in http(path, "GET /metrics HTTP/1.0\r\n\r\n"), "idle clients block it")
+        for sock in idle:
+            sock.close()
+        if not shutil.which("promtool"):
+            raise tap.Skip("promtool (package prometheus), which judges the format")
+        done = subprocess.run(["promtool", "check", "metrics"], input=body, text=True, timeout=60,
+                              capture_output=True, check=False)
+        tap.check(done.returncode == 0, done.stdout + done.stderr)
+
+
+def service_manager_is_told_ready_status_watchdog_and_stopping():
+    with lib.Daemon(emulator=lib.FAKE) as daemon:
+        daemon.terminate()
+        path = os.path.join(daemon.dir, "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(path)
+            manager.settimeout(20)
+            daemon.start(env={**os.environ, "NOTIFY_SOCKET": path, "WATCHDOG_USEC": "200000"})
+            told = [manager.recv(4096).decode() for _ in range(4)]
+            tap.check(told[0] == "READY=1", f"{told}")
+            tap.check(all(t == "STATUS=0 VMs, 0 of them running\nWATCHDOG=1" for t in told[1:]),
+                      f"{told}")
+            daemon.terminate()
+            rest = []
+            while not rest or "STOPPING=1" not in rest[-1]:
+                rest.append(manager.recv(4096).decode())
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         configuration_that_cannot_be_understood_is_refused_by_its_line,
@@ -214,4 +280,6 @@ if __name__ == "__main__":
         host_without_control_groups_starts_the_vm_and_says_that_limits_do_not_hold,
         required_sandbox_refuses_a_start_where_a_layer_is_missing_and_names_it,
         host_info_tells_of_nodes_layers_and_the_store,
+        metrics_are_what_prometheus_reads,
+        service_manager_is_told_ready_status_watchdog_and_stopping,
     ]))
