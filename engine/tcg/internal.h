@@ -20,11 +20,15 @@
 
 /* ---- soft TLB and jump cache ---- */
 
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
+#define TLB_WINDOW 16u /* entries that are cleared together, see tcg_space.tlb_used; of the jump cache: JC_WINDOW */
+#define TLB2_SETS 2048u
+#define TLB2_WAYS 4u
 #define FTLB_SIZE 256u
 #define JC_BITS 13
 #define JC_SIZE (1u << JC_BITS)
+#define JC_WINDOW 16u
 /* Flags in the low bits of a tag: any of them makes the inline comparison fail. */
 #define TLB_SLOW 8u     /* valid, but the slow path must see each access (I/O, code page, dirty logging) */
 #define TLB_INVALID 16u
@@ -33,6 +37,15 @@ struct tcg_tlb_info {
     uint64_t gpa;                   /* of the page */
     const struct mem_range *range;
 };
+
+/* Of the first level: a hit reads one cache line. */
+struct tlb_entry {
+    _Atomic uint64_t tag[2];       /* virtual page and flags, by TCG_READ, TCG_WRITE */
+    uint64_t addend;               /* host address of the page (of a device's: physical address) minus its virtual address */
+    const struct mem_range *range;
+};
+#define TLB_ENTRY_BITS 5
+_Static_assert(sizeof(struct tlb_entry) == 1u << TLB_ENTRY_BITS, "translated code shifts by this");
 
 struct tcg_fetch {
     uint64_t tag;  /* virtual page | TLB_INVALID */
@@ -48,17 +61,36 @@ struct tcg_jump {
 /* One (mode, address space) of a vCPU. Code reaches it through a host register, so switching spaces is one pointer and
  * a flush of one space touches no other. */
 struct tcg_space {
-    _Alignas(64) _Atomic uint64_t tag[2][TLB_SIZE]; /* by TCG_READ, TCG_WRITE */
-    uint64_t addend[TLB_SIZE];         /* host address of a page minus its virtual address */
+    _Alignas(64) struct tlb_entry tlb[TLB_SIZE];
     struct tcg_jump jc[JC_SIZE];
-    struct tcg_tlb_info info[TLB_SIZE];
     struct tcg_fetch fetch[FTLB_SIZE];
     uint64_t fetched[64];              /* Bloom bitmap of virtual pages fetched since the last full flush */
+    _Atomic uint64_t writable[16];     /* the same of host pages that had a tag for fast stores */
+    _Atomic uint64_t tlb_used[TLB_SIZE / TLB_WINDOW / 64]; /* windows with valid tags; others read it */
+    uint64_t jc_used[JC_SIZE / JC_WINDOW / 64];
+    uint64_t generation;               /* of its entries in the second level; those of another are dead */
     struct tcg_mode mode;
     uint64_t last_used;
-    bool clean;                        /* nothing cached */
+    _Atomic bool clean;                /* nothing cached */
     bool local;                        /* a shared space holds pages that are not global: good for mode.asid only */
 };
+
+/* The second level of all spaces of a vCPU: set-associative, dropped by generation. Two cache lines a set, one of them for a miss. */
+struct tlb2_set {
+    _Alignas(128) uint64_t tag[TLB2_WAYS]; /* virtual page | TCG_PROT_* */
+    uint64_t generation[TLB2_WAYS];        /* 0: empty */
+    struct tcg_tlb_info to[TLB2_WAYS];
+};
+
+static inline unsigned tlb_index(uint64_t va)
+{
+    return (unsigned)(va >> 12) & (TLB_SIZE - 1);
+}
+/* Release: who sees the tag sees the rest of the entry. */
+static inline void tag_set(_Atomic uint64_t *tag, uint64_t value)
+{
+    atomic_store_explicit(tag, value, memory_order_release);
+}
 
 /* ---- blocks ---- */
 
@@ -206,7 +238,10 @@ struct tcg_vcpu {
     struct tcg_space *spaces[TCG_SPACES]; /* NULL until used */
     struct tcg_space *space_hint[16];     /* by a hash of the mode: most switches find theirs here */
     struct tcg_space *space_pool;         /* TCG_SPACES of them, in huge pages: they are read at random */
+    struct tlb2_set *tlb2;                /* TLB2_SETS of them, the same */
+    uint64_t generations;                 /* the last one given to a space */
     uint64_t use_clock;
+    unsigned tlb2_clock;
     uint32_t mode_code;
     sigjmp_buf unwind;
     enum { UNWIND_RAISE = 1, UNWIND_HALT, UNWIND_IO } unwind_why;
@@ -231,7 +266,7 @@ struct tcg_vcpu {
     bool in_code;                 /* between entering and leaving translated code */
     bool counted;                 /* among tcg_vm.running; excl_lock */
     uint64_t passed;              /* tcg_vm.passing when it last was between blocks for that; excl_lock */
-    uint64_t n_enter, n_lookup, n_tlb_fill, n_slow, n_exception, n_interrupt, n_translate, n_space;
+    uint64_t n_enter, n_lookup, n_tlb_fill, n_tlb2_hit, n_slow, n_exception, n_interrupt, n_translate, n_space;
     /* More counters of what happens outside translated code; stats.c has the meaning of each. */
     uint64_t n_left_direct, n_left_lookup, n_left_stale, n_left_raise, n_left_halt, n_jump_hit, n_kick;
     uint64_t n_fill[3], n_walk[3], n_load, n_store, n_atomic, n_mmio_read, n_mmio_write;
@@ -328,10 +363,10 @@ static inline bool cache_page_has_code(const struct tcg_page *p)
     return __atomic_load_n(&p->granules, __ATOMIC_ACQUIRE) != 0;
 }
 
-/* ---- tlb.c ---- */
+/* ---- space.c ---- */
 
 struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m);
-void space_flush(struct tcg_space *s);
+void space_flush(struct tcg_vcpu *v, struct tcg_space *s);
 void space_flush_page(struct tcg_vcpu *v, struct tcg_space *s, uint64_t va);
 void tlb_flush_vcpu(struct tcg_vcpu *v);
 int tlb_init(struct tcg_vcpu *v, struct err *e);
@@ -340,6 +375,41 @@ void tlb_free(struct tcg_vcpu *v);
  * what the owner puts in their place meanwhile stands (fill() looks at the page again itself). True when there was any: then a
  * store that saw it may still be on its way. */
 bool tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page);
+/* The second level, for v->space and the page at va. find: prot in: the right that is wanted; out: all that the entry gives. False: it has
+ * none. insert: in place of what it had for that page. */
+bool tlb2_find(const struct tcg_vcpu *v, uint64_t va, unsigned *prot, struct tcg_tlb_info *out);
+void tlb2_insert(struct tcg_vcpu *v, uint64_t va, uint64_t gpa, unsigned prot, const struct mem_range *r);
+void space_fetches(struct tcg_space *s, uint64_t va); /* a fetch translation of it is remembered */
+
+/* Entry i of the first level is about to be written. */
+static inline void space_uses(struct tcg_space *s, unsigned i)
+{
+    _Atomic uint64_t *word = &s->tlb_used[i / TLB_WINDOW / 64];
+    uint64_t bit = 1ull << i / TLB_WINDOW % 64, have = atomic_load_explicit(word, memory_order_relaxed);
+    atomic_store_explicit(word, have | bit, memory_order_relaxed); /* nobody else writes it */
+    atomic_store_explicit(&s->clean, false, memory_order_relaxed);
+}
+static inline _Atomic uint64_t *space_writable(struct tcg_space *s, uint64_t host, uint64_t *bit)
+{
+    uint64_t h = (host >> 12) * 0x9e3779b97f4a7c15ull >> 54;
+    *bit = 1ull << (h & 63);
+    return &s->writable[h >> 6];
+}
+/* A tag for fast stores to a host page is about to be written. */
+static inline void space_writes(struct tcg_space *s, uint64_t host)
+{
+    uint64_t bit;
+    _Atomic uint64_t *word = space_writable(s, host, &bit);
+    atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) | bit, memory_order_relaxed);
+}
+static inline bool space_may_write(struct tcg_space *s, uint64_t host)
+{
+    uint64_t bit;
+    return atomic_load_explicit(space_writable(s, host, &bit), memory_order_relaxed) & bit;
+}
+
+/* ---- tlb.c ---- */
+
 /* Fetch translation of pc's page; NULL with *cause and *tval set on a fault. */
 const struct tcg_fetch *tlb_fetch(struct tcg_vcpu *v, uint64_t va, struct tcg_fetch *uncached,
                                   uint32_t *cause, uint64_t *tval);
@@ -352,6 +422,13 @@ uint64_t tlb_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t value_, uint6
 static inline unsigned jc_index(uint64_t pc)
 {
     return (unsigned)((pc ^ pc >> 11) >> 1) & (JC_SIZE - 1);
+}
+static inline void space_remember(struct tcg_space *s, uint64_t pc, const void *code)
+{
+    unsigned i = jc_index(pc), w = i / JC_WINDOW;
+    s->jc[i] = (struct tcg_jump){ pc, code };
+    s->jc_used[w / 64] |= 1ull << w % 64;
+    atomic_store_explicit(&s->clean, false, memory_order_relaxed);
 }
 
 /* ---- back ends ---- */

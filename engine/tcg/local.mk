@@ -29,6 +29,7 @@ libtcg_a_SOURCES = \
 	engine/tcg/ir_opt.c \
 	engine/tcg/ir_pass.h \
 	engine/tcg/ir_vec.def \
+	engine/tcg/space.c \
 	engine/tcg/stats.c \
 	engine/tcg/tcg.c \
 	engine/tcg/tcg.h \

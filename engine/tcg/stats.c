@@ -57,6 +57,7 @@ static const struct row cpu_rows[] = {
     { "fill_read", CPU(n_fill[TCG_READ]), "... for a load" },
     { "fill_write", CPU(n_fill[TCG_WRITE]), "... for a store or an atomic" },
     { "fill_fetch", CPU(n_fill[TCG_FETCH]), "fetch TLB entries filled" },
+    { "tlb2_hits", CPU(n_tlb2_hit), "soft TLB misses that the second level answered without a page walk" },
     { "slow", CPU(n_slow), "loads and stores that took the slow path" },
     { "slow_load", CPU(n_load), "... loads" },
     { "slow_store", CPU(n_store), "... stores" },
@@ -81,7 +82,7 @@ static void print(struct buf *out, const char *prefix, const struct row *r, cons
 
 static uint64_t space_bytes(const struct tcg_vcpu *v)
 {
-    uint64_t n = 0;
+    uint64_t n = TLB2_SETS * sizeof(v->tlb2[0]);
     for (unsigned i = 0; i < TCG_SPACES; i++) {
         n += v->spaces[i] ? sizeof(struct tcg_space) : 0;
     }

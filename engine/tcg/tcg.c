@@ -404,9 +404,7 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
                                   : b->uses_variant ? cache_next_variant(t, b->gpa, b->mode, 0)
                                                     : b;
         if (first) {
-            j = &v->space->jc[jc_index(pc)];
-            *j = (struct tcg_jump){ pc, code_of(v, first) };
-            v->space->clean = false;
+            space_remember(v->space, pc, code_of(v, first));
             struct tcg_block *to = from && evictions == t->stats.evictions ? link_target(v, from, pc, b) : NULL;
             if (to) {
                 cache_link(t, from, to);

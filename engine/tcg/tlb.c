@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Address spaces and the soft TLB: filling, flushing, and the slow paths of guest memory accesses.
+ * The soft TLB as guest memory accesses use it: filling, and their slow paths. What holds its entries is in space.c.
  *
- * A space belongs to its vCPU's thread. Others only clear write tags (tlb_revoke_write, under an exclusive section when the owner may be
- * in translated code).
+ * Runs on the thread of the vCPU whose space it is.
  */
 #include "engine/tcg/hostops.h"
 #include "engine/tcg/instrument.h"
@@ -17,167 +16,6 @@
 #include <string.h>
 
 #define PAGE_MASK 0xfffull
-
-static unsigned tlb_index(uint64_t va)
-{
-    return (unsigned)(va >> 12) & (TLB_SIZE - 1);
-}
-
-void space_flush(struct tcg_space *s)
-{
-    if (s->clean) {
-        return;
-    }
-    memset(s->tag, 0xff, sizeof(s->tag)); /* all ones has TLB_INVALID */
-    for (unsigned i = 0; i < FTLB_SIZE; i++) {
-        s->fetch[i].tag = UINT64_MAX;
-    }
-    for (unsigned i = 0; i < JC_SIZE; i++) {
-        s->jc[i].pc = 1;
-    }
-    memset(s->fetched, 0, sizeof(s->fetched));
-    s->clean = true;
-    s->local = false;
-}
-
-static uint64_t *bloom(struct tcg_space *s, uint64_t va, uint64_t *bit)
-{
-    uint64_t h = (va >> 12) * 0x9e3779b97f4a7c15ull >> 52;
-    *bit = 1ull << (h & 63);
-    return &s->fetched[h >> 6];
-}
-
-static void flush_jumps(struct tcg_space *s, uint64_t va)
-{
-    uint64_t bit, *word = bloom(s, va, &bit), page = va & ~PAGE_MASK;
-    if (!(*word & bit)) {
-        return;
-    }
-    for (unsigned off = 0; off < MEM_PAGE_SIZE; off += 2) {
-        struct tcg_jump *j = &s->jc[jc_index(page + off)];
-        if ((j->pc & ~PAGE_MASK) == page) {
-            j->pc = 1;
-        }
-    }
-    struct tcg_fetch *f = &s->fetch[(va >> 12) % FTLB_SIZE];
-    if ((f->tag & ~PAGE_MASK) == page) {
-        f->tag = UINT64_MAX;
-    }
-}
-
-void space_flush_page(struct tcg_vcpu *v, struct tcg_space *s, uint64_t va)
-{
-    (void)v;
-    unsigned i = tlb_index(va);
-    for (unsigned k = 0; k < 2; k++) {
-        if ((s->tag[k][i] & ~PAGE_MASK) == (va & ~PAGE_MASK)) {
-            s->tag[k][i] = UINT64_MAX;
-        }
-    }
-    flush_jumps(s, va);
-}
-
-void tlb_flush_vcpu(struct tcg_vcpu *v)
-{
-    for (unsigned i = 0; i < TCG_SPACES; i++) {
-        if (v->spaces[i]) {
-            space_flush(v->spaces[i]);
-        }
-    }
-}
-
-int tlb_init(struct tcg_vcpu *v, struct err *e)
-{
-    v->space_pool = mem_map_huge(TCG_SPACES * sizeof(struct tcg_space));
-    return v->space_pool ? 0 : err_errno(e, errno, "cannot map the soft TLB of vCPU %u", v->vcpu->index);
-}
-
-void tlb_free(struct tcg_vcpu *v)
-{
-    mem_unmap_huge(v->space_pool, TCG_SPACES * sizeof(struct tcg_space));
-}
-
-static bool same_mode(struct tcg_mode a, struct tcg_mode b)
-{
-    return a.code == b.code && a.mmu == b.mmu && a.shared == b.shared &&
-           (a.asid == b.asid || a.shared);
-}
-
-/* A shared space goes on under another table: global pages stay, which are usually all. */
-static void change_table(struct tcg_space *s, uint64_t asid)
-{
-    if (s->mode.asid != asid && s->local) {
-        space_flush(s);
-    }
-    s->mode.asid = asid;
-}
-
-/* Where a space of this mode was seen last. */
-static struct tcg_space **hint_of(struct tcg_vcpu *v, struct tcg_mode m)
-{
-    uint64_t key = (uint64_t)m.code << 32 ^ m.mmu ^ (m.shared ? 0 : m.asid * 0x9e3779b97f4a7c15ull);
-    return &v->space_hint[(key * 0x9e3779b97f4a7c15ull) >> 60];
-}
-
-/* The space of the mode, or NULL and the one to take instead. */
-static struct tcg_space *space_search(struct tcg_vcpu *v, struct tcg_mode m, struct tcg_space ***victim)
-{
-    *victim = &v->spaces[0];
-    for (unsigned i = 0; i < TCG_SPACES; i++) {
-        struct tcg_space *s = v->spaces[i];
-        if (!s) {
-            *victim = &v->spaces[i];
-            break;
-        }
-        if (same_mode(s->mode, m)) {
-            return s;
-        }
-        if (s->last_used < (**victim)->last_used) {
-            *victim = &v->spaces[i];
-        }
-    }
-    return NULL;
-}
-
-struct tcg_space *space_select(struct tcg_vcpu *v, struct tcg_mode m)
-{
-    struct tcg_space **hint = hint_of(v, m), **victim;
-    struct tcg_space *s = *hint && same_mode((*hint)->mode, m) ? *hint : space_search(v, m, &victim);
-    v->use_clock++;
-    if (s) {
-        change_table(s, m.asid);
-    } else {
-        if (!*victim) {
-            *victim = &v->space_pool[victim - v->spaces];
-        }
-        s = *victim;
-        v->n_space++;
-        s->clean = false;
-        space_flush(s);
-        s->mode = m;
-    }
-    s->last_used = v->use_clock;
-    *hint = s;
-    return s;
-}
-
-bool tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page)
-{
-    bool any = false;
-    for (unsigned n = 0; n < TCG_SPACES; n++) {
-        struct tcg_space *s = v->spaces[n];
-        for (unsigned i = 0; s && !s->clean && i < TLB_SIZE; i++) {
-            uint64_t tag = atomic_load_explicit(&s->tag[TCG_WRITE][i], memory_order_acquire);
-            if (!(tag & (TLB_INVALID | TLB_SLOW)) &&
-                s->addend[i] + (tag & ~PAGE_MASK) == (uint64_t)(uintptr_t)host_page) {
-                atomic_compare_exchange_strong(&s->tag[TCG_WRITE][i], &tag, tag | TLB_SLOW);
-                any = true;
-            }
-        }
-    }
-    /* Asked for last: a region that remembers the page told so before its tag went. */
-    return any || atomic_load_explicit(&v->in_region, memory_order_acquire);
-}
 
 /* ---- filling ---- */
 
@@ -223,50 +61,76 @@ static bool fast_write_ok(struct tcg_vcpu *v, const struct mem_range *r, uint64_
 }
 
 /* A tag for fast stores was written: announces it and looks again whether the page may have one. The translator marks the page
- * first, asks who announced second and looks for their tags third (cache_claim()): either it finds this tag, or it is seen here. */
+ * first, asks who announced second and looks for their tags third (cache_claim()): either it finds this tag, or it is seen here.
+ * Translators are vCPUs: where there is but one, it is this thread. */
 static void announce_write(struct tcg_vcpu *v, const struct mem_range *r, uint64_t gpa, unsigned i)
 {
     struct tcg_page *p = cache_page(v->tcg, r, gpa);
-    uint64_t tag = v->space->tag[TCG_WRITE][i];
     uint32_t self = 1u << v->vcpu->index % 32;
-    if (!p || tag & (TLB_INVALID | TLB_SLOW)) {
+    if (!p) {
         return;
     }
-    atomic_thread_fence(memory_order_seq_cst); /* the tag is there before the bit is seen or made */
+    if (v->tcg->n_vcpus > 1) {
+        atomic_thread_fence(memory_order_seq_cst); /* the tag is there before the bit is seen or made */
+    }
     if (!(atomic_load_explicit(&p->writers, memory_order_relaxed) & self)) {
         atomic_fetch_or(&p->writers, self);
     }
     if (cache_page_has_code(p)) {
-        v->space->tag[TCG_WRITE][i] = tag | TLB_SLOW;
+        tag_set(&v->space->tlb[i].tag[TCG_WRITE],
+                atomic_load_explicit(&v->space->tlb[i].tag[TCG_WRITE], memory_order_relaxed) | TLB_SLOW);
     }
 }
 
-static void fill(struct tcg_vcpu *v, const struct tcg_walk *w, const struct mem_range *r)
-{
-    struct tcg_space *s = v->space;
-    uint64_t page = w->va & ~PAGE_MASK, gpa = w->gpa & ~PAGE_MASK;
-    unsigned i = tlb_index(w->va);
-    v->n_tlb_fill++;
-    v->n_fill[w->access]++;
-    s->clean = false;
-    s->local |= !w->global;
-    s->info[i] = (struct tcg_tlb_info){ gpa, r };
-    s->addend[i] = r->host ? (uint64_t)(uintptr_t)(r->host + (gpa - r->base)) - page : 0 - page;
-    s->tag[TCG_READ][i] = !(w->prot & TCG_PROT_R) ? UINT64_MAX : page | (r->host ? 0 : TLB_SLOW);
-    s->tag[TCG_WRITE][i] = !(w->prot & TCG_PROT_W) ? UINT64_MAX
-                                                   : page | (fast_write_ok(v, r, gpa) ? 0 : TLB_SLOW);
-    announce_write(v, r, gpa, i);
-}
-
-/* Translation of one access within a page: from the TLB or by a walk. Raises. */
-static void translate(struct tcg_vcpu *v, uint64_t va, enum tcg_access access,
-                      struct tcg_tlb_info *out)
+/* The entry of a page of the first level, which translated code reads. gpa and va are those of the page. */
+static void fill(struct tcg_vcpu *v, uint64_t va, uint64_t gpa, unsigned prot, const struct mem_range *r)
 {
     struct tcg_space *s = v->space;
     unsigned i = tlb_index(va);
-    uint64_t tag = s->tag[access][i];
+    bool write = prot & TCG_PROT_W, fast = write && fast_write_ok(v, r, gpa);
+    space_uses(s, i);
+    s->tlb[i].range = r;
+    s->tlb[i].addend = (r->host ? (uint64_t)(uintptr_t)(r->host + (gpa - r->base)) : gpa) - va;
+    tag_set(&s->tlb[i].tag[TCG_READ], !(prot & TCG_PROT_R) ? UINT64_MAX : va | (r->host ? 0 : TLB_SLOW));
+    if (fast) {
+        space_writes(s, s->tlb[i].addend + va);
+    }
+    tag_set(&s->tlb[i].tag[TCG_WRITE], !write ? UINT64_MAX : va | (fast ? 0 : TLB_SLOW));
+    if (fast) {
+        announce_write(v, r, gpa, i);
+    }
+}
+
+/* What a walk found, for both levels. */
+static void fill_walked(struct tcg_vcpu *v, const struct tcg_walk *w, const struct mem_range *r)
+{
+    uint64_t va = w->va & ~PAGE_MASK, gpa = w->gpa & ~PAGE_MASK;
+    v->n_tlb_fill++;
+    v->n_fill[w->access]++;
+    v->space->local |= !w->global;
+    fill(v, va, gpa, w->prot, r);
+    tlb2_insert(v, va, gpa, w->prot, r);
+}
+
+/* Translation of one access within a page: from the first level, the second, or by a walk. Raises. */
+static void translate(struct tcg_vcpu *v, uint64_t va, enum tcg_access access,
+                      struct tcg_tlb_info *out)
+{
+    static const unsigned wants[] = { [TCG_READ] = TCG_PROT_R, [TCG_WRITE] = TCG_PROT_W };
+    struct tcg_space *s = v->space;
+    unsigned i = tlb_index(va);
+    uint64_t tag = atomic_load_explicit(&s->tlb[i].tag[access], memory_order_relaxed);
     if ((tag & ~PAGE_MASK) == (va & ~PAGE_MASK) && !(tag & TLB_INVALID)) {
-        *out = (struct tcg_tlb_info){ s->info[i].gpa | (va & PAGE_MASK), s->info[i].range };
+        const struct mem_range *r = s->tlb[i].range;
+        uint64_t at = s->tlb[i].addend + va;
+        *out = (struct tcg_tlb_info){ r->host ? r->base + (at - (uint64_t)(uintptr_t)r->host) : at, r };
+        return;
+    }
+    unsigned prot = wants[access];
+    if (tlb2_find(v, va & ~PAGE_MASK, &prot, out)) {
+        v->n_tlb2_hit++;
+        fill(v, va & ~PAGE_MASK, out->gpa, prot, out->range);
+        out->gpa |= va & PAGE_MASK;
         return;
     }
     struct tcg_walk w;
@@ -275,7 +139,7 @@ static void translate(struct tcg_vcpu *v, uint64_t va, enum tcg_access access,
         tcg_raise(v->cpu, w.cause, w.tval);
     }
     if (!w.uncached && whole_page(r, w.gpa)) {
-        fill(v, &w, r);
+        fill_walked(v, &w, r);
     }
     *out = (struct tcg_tlb_info){ w.gpa, r };
 }
@@ -305,9 +169,7 @@ const struct tcg_fetch *tlb_fetch(struct tcg_vcpu *v, uint64_t va, struct tcg_fe
         *uncached = (struct tcg_fetch){ (va & ~PAGE_MASK) | TLB_SLOW, w.gpa & ~PAGE_MASK, r };
         return uncached;
     }
-    uint64_t bit, *word = bloom(s, va, &bit);
-    *word |= bit;
-    s->clean = false;
+    space_fetches(s, va);
     s->local |= !w.global;
     v->n_fill[TCG_FETCH]++;
     *f = (struct tcg_fetch){ va & ~PAGE_MASK, w.gpa & ~PAGE_MASK, r };
@@ -417,10 +279,11 @@ static void stored(struct tcg_vcpu *v, const struct mem_range *r, uint64_t va, u
         cache_invalidate(v->tcg, gpa, size);
     }
     unsigned i = tlb_index(va);
-    uint64_t tag = v->space->tag[TCG_WRITE][i];
+    uint64_t tag = atomic_load_explicit(&v->space->tlb[i].tag[TCG_WRITE], memory_order_relaxed);
     if (p && tag == ((va & ~PAGE_MASK) | TLB_SLOW) && !cache_page_has_code(p) &&
         fast_write_ok(v, r, gpa)) {
-        v->space->tag[TCG_WRITE][i] = va & ~PAGE_MASK;
+        space_writes(v->space, v->space->tlb[i].addend + (va & ~PAGE_MASK));
+        tag_set(&v->space->tlb[i].tag[TCG_WRITE], va & ~PAGE_MASK);
         announce_write(v, r, gpa, i);
     }
 }
@@ -679,11 +542,11 @@ uint8_t *tcg_host_span(void *cpu, uint64_t va, unsigned n, enum tcg_access acces
     struct tcg_space *s = v->space;
     va &= v->tcg->guest->pc_mask;
     unsigned i = tlb_index(va);
-    uint64_t tag = atomic_load_explicit(&s->tag[access][i], memory_order_relaxed);
+    uint64_t tag = atomic_load_explicit(&s->tlb[i].tag[access], memory_order_relaxed);
     if (tag != (va & ~PAGE_MASK) || crosses(va, n) || v->tcg->plugins) { /* plugins see each access */
         return NULL;
     }
-    return (uint8_t *)(uintptr_t)(s->addend[i] + va);
+    return (uint8_t *)(uintptr_t)(s->tlb[i].addend + va);
 }
 
 bool tcg_readable(void *cpu, uint64_t va, unsigned n)
@@ -714,45 +577,4 @@ uint64_t tcg_cas(void *cpu, uint64_t va, uint64_t expect, uint64_t v, unsigned m
     uint64_t old = tlb_cas(cpu, va, expect, v, mo);
     seen(cpu, va, mo, ACCESS_LOAD | ACCESS_STORE);
     return old;
-}
-
-void tcg_flush_all(void *cpu)
-{
-    struct tcg_vcpu *v = tcg_of(cpu);
-    v->n_flush_all++;
-    tlb_flush_vcpu(v);
-}
-
-void tcg_flush_asid(void *cpu, uint64_t asid)
-{
-    struct tcg_vcpu *v = tcg_of(cpu);
-    v->n_flush_asid++;
-    for (unsigned i = 0; i < TCG_SPACES; i++) {
-        struct tcg_space *s = v->spaces[i];
-        if (s && s->mode.asid == asid && (s->local || !s->mode.shared)) {
-            space_flush(s);
-        }
-    }
-}
-
-void tcg_flush_page(void *cpu, uint64_t va)
-{
-    struct tcg_vcpu *v = tcg_of(cpu);
-    v->n_flush_page++;
-    for (unsigned i = 0; i < TCG_SPACES; i++) {
-        if (v->spaces[i] && !v->spaces[i]->clean) {
-            space_flush_page(v, v->spaces[i], va);
-        }
-    }
-}
-
-void tcg_flush_page_asid(void *cpu, uint64_t va, uint64_t asid)
-{
-    struct tcg_vcpu *v = tcg_of(cpu);
-    v->n_flush_page++;
-    for (unsigned i = 0; i < TCG_SPACES; i++) {
-        if (v->spaces[i] && v->spaces[i]->mode.asid == asid) {
-            space_flush_page(v, v->spaces[i], va);
-        }
-    }
 }

@@ -741,8 +741,8 @@ static void audit_space(const struct machine *m, const struct tcg_vm *t,
 
     for (i = 0; i < TLB_SIZE; i++) {
         for (k = 0; k < 2; k++) {
-            uint64_t tag = s->tag[k][i];
-            uint64_t at = s->addend[i] + (tag & ~UINT64_C(0xfff)) - (uintptr_t)m->host;
+            uint64_t tag = s->tlb[i].tag[k];
+            uint64_t at = s->tlb[i].addend + (tag & ~UINT64_C(0xfff)) - (uintptr_t)m->host;
 
             if (tag & (TLB_SLOW | TLB_INVALID)) {
                 continue;

@@ -38,6 +38,12 @@ TESTS += tests/isa/variants_test
 tests_isa_variants_test_SOURCES = tests/isa/variants_test.c
 tests_isa_variants_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
+# Random page tables: the hart with its TLBs against a model without any.
+check_PROGRAMS += tests/isa/paging_test
+TESTS += tests/isa/paging_test
+tests_isa_paging_test_SOURCES = tests/isa/paging_test.c
+tests_isa_paging_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+
 check_PROGRAMS += tests/isa/icount_test
 TESTS += tests/isa/icount_test
 tests_isa_icount_test_SOURCES = tests/isa/icount_test.c

@@ -236,12 +236,33 @@ static inline void x_here(struct asm_buf *a, uint32_t where)
         memcpy(a->base + where, &rel, 4);
     }
 }
-/* Pads with nops until the 4 bytes at (at + skip) lie within an aligned quadword: only then is a store to them atomic on every
+/* One instruction that does nothing, of up to three bytes. */
+static inline void x_nop(struct asm_buf *a, unsigned bytes)
+{
+    static const uint8_t nops[4][3] = { { 0 }, { 0x90 }, { 0x66, 0x90 }, { 0x0f, 0x1f, 0x00 } };
+    for (unsigned i = 0; i < bytes; i++) {
+        x_8(a, nops[bytes][i]);
+    }
+}
+/* Pads until the 4 bytes at (at + skip) lie within an aligned quadword: only then is a store to them atomic on every
  * x86-64 (AMD APM volume 2, 7.3.2), so that another vCPU never jumps by half of a new displacement. */
 static inline void x_align_patch(struct asm_buf *a, unsigned skip)
 {
-    while (((a->at + skip) & 7) > 4) {
-        x_8(a, 0x90);
+    uint32_t over = (a->at + skip) & 7;
+    x_nop(a, over > 4 ? 8 - over : 0);
+}
+/* The same, but puts the nop before what was emitted since `from`, which must run right before the patched jump: a comparison and its
+ * jump are one operation for the host. Nothing may refer to a place in between. */
+static inline void x_align_patch_behind(struct asm_buf *a, unsigned skip, uint32_t from)
+{
+    uint32_t at = a->at, over = (at + skip) & 7, n = over > 4 ? 8 - over : 0;
+    if (n && a->end - at >= n) {
+        memmove(a->base + from + n, a->base + from, at - from);
+        a->at = from;
+        x_nop(a, n);
+        a->at = at + n;
+    } else if (n) {
+        a->full = true;
     }
 }
 

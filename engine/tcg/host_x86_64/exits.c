@@ -43,12 +43,13 @@ void gen_budget(struct ra *r, const struct ir_op *op)
 void gen_brcond(struct ra *r, const struct ir_op *op)
 {
     int piece = region_target(r, (unsigned)op->imm);
+    uint32_t from = r->a.at;
     gen_compare(r, op);
     if (piece >= 0) {
         region_jump(r, cc_of[op->cond], (unsigned)piece);
         return;
     }
-    x_align_patch(&r->a, 2);
+    x_align_patch_behind(&r->a, 2, from);
     uint32_t at = x_jcc(&r->a, cc_of[op->cond], r->a.at);
     exit_fixup(r, (unsigned)op->imm, at);
 }

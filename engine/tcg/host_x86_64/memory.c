@@ -13,26 +13,36 @@ void gen_site(struct ra *r)
     }
 }
 
+uint32_t gen_check(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
+                   unsigned t1)
+{
+    struct asm_buf *a = &r->a;
+    if (lo) {
+        x_rm(a, 0x8d | X_W, t0, base, lo);
+        x_rr(a, 0xc1, 5, t0); /* the index needs only the low 32 bits */
+    } else {
+        x_vex(a, 3, 3, 0, 0xf0, t0, 0, base); /* rorx: the same, without a move */
+    }
+    x_8(a, TLB_SHIFT);
+    if (hi) {
+        x_rm(a, 0x8d | X_W, t1, base, hi);
+    } else {
+        x_rr(a, 0x8b | X_W, t1, base);
+    }
+    x_alu_imm(a, 4, 0, t0, TLB_MASK);
+    x_alu_imm(a, 4, X_W, t1, -4096 | low_bits);
+    x_rmx(a, 0x3b | X_W, t1, SPACE, t0, 0, TLB_OFF(tag[write]));
+    uint32_t miss = x_jcc(a, CC_NE, a->at);
+    x_rmx(a, 0x8b | X_W, t0, SPACE, t0, 0, TLB_OFF(addend));
+    return miss;
+}
+
 uint32_t gen_lookup_in(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write, unsigned t0,
                        unsigned t1)
 {
-    unsigned size = 1u << (mo & MO_SIZE);
-    int32_t tags = SPACE_OFF(tag) + (write ? (int32_t)sizeof(((struct tcg_space *)0)->tag[0]) : 0);
-    if (disp) {
-        x_rm(&r->a, 0x8d | X_W, t0, base, disp);
-        x_rr(&r->a, 0x8b | X_W, t1, t0);
-    } else {
-        x_rr(&r->a, 0x8b | X_W, t0, base);
-        x_rr(&r->a, 0x8b | X_W, t1, base);
-    }
-    x_rr(&r->a, 0xc1, 5, t0); /* the index needs only the low 32 bits */
-    x_8(&r->a, 12);
-    x_alu_imm(&r->a, 4, 0, t0, TLB_SIZE - 1);
-    x_alu_imm(&r->a, 4, X_W, t1, (int32_t)(0xfffff000u | (size - 1)));
-    x_rmx(&r->a, 0x3b | X_W, t1, SPACE, t0, 3, tags);
-    uint32_t miss = x_jcc(&r->a, CC_NE, r->a.at);
-    x_rmx(&r->a, 0x8b | X_W, t0, SPACE, t0, 3, SPACE_OFF(addend));
-    return miss;
+    int32_t last = (1 << (mo & MO_SIZE)) - 1;
+    bool aligned = mo & MO_ALIGN || disp > INT32_MAX - last;
+    return gen_check(r, base, disp, aligned ? disp : disp + last, aligned ? last : 0, write, t0, t1);
 }
 
 /* The same in scratch registers of its choice; returns the one with the result. */

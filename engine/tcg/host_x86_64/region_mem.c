@@ -247,15 +247,8 @@ static void remember(struct ra *r, const struct group *g, const struct fixup *f)
 /* Is the whole group in one page? Leaves the page's addend in t0 and in the slot. */
 static void lead(struct ra *r, const struct group *g, unsigned base, struct fixup *f)
 {
-    struct asm_buf *a = &r->a;
-    f->jump = gen_lookup_in(r, base, g->lo, MO_8, g->write, f->t0, f->t1);
-    if (g->hi - g->lo > 1) {
-        x_rm(a, 0x8d | X_W, f->t1, base, g->lo);
-        x_alu_imm(a, 4, 0, f->t1, 4095);
-        x_alu_imm(a, 7, 0, f->t1, 4096 - (g->hi - g->lo));
-        f->fp_jump[0] = x_jcc(a, CC_A, a->at);
-    }
-    x_rm(a, 0x89 | X_W, f->t0, ENV, f->slot);
+    f->jump = gen_check(r, base, g->lo, g->hi - 1, 0, g->write, f->t0, f->t1);
+    x_rm(&r->a, 0x89 | X_W, f->t0, ENV, f->slot);
 }
 
 bool group_lookup(struct ra *r, unsigned base, struct fixup *f, unsigned t0, unsigned t1)
@@ -298,9 +291,6 @@ uint32_t group_stub(struct ra *r, const struct fixup *f)
     if (f->near) {
         remember(r, &f->shared, f);
     } else if (f->group == GROUP_FIRST) {
-        if (f->fp_jump[0]) {
-            x_here(&r->a, f->fp_jump[0]);
-        }
         x_rm(&r->a, 0xc7 | X_W, 0, ENV, f->slot); /* nothing is remembered */
         x_32(&r->a, 0);
     }

@@ -17,7 +17,10 @@
 #define ENV RBP
 #define SPACE R15
 _Static_assert(T2_CODE_AT == X_RELOC_BELOW, "offsets below are outside of code that moves");
-#define SPACE_OFF(field) ((int32_t)offsetof(struct tcg_space, field))
+/* The TLB in a space: an address shifted right and masked is the offset of its entry. */
+#define TLB_OFF(field) ((int32_t)offsetof(struct tcg_space, tlb) + (int32_t)offsetof(struct tlb_entry, field))
+#define TLB_SHIFT (12 - TLB_ENTRY_BITS)
+#define TLB_MASK ((int32_t)((TLB_SIZE - 1) << TLB_ENTRY_BITS))
 #define N_PINS 9
 #define N_SCRATCH 4
 extern const uint8_t pin_regs[N_PINS];
@@ -232,6 +235,10 @@ void gen_load_arg(struct ra *r, unsigned reg, ir_ref ref);
  * Returns the jump to point at the slow path (a miss, or misaligned). */
 uint32_t gen_lookup_in(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write, unsigned t0,
                        unsigned t1);
+/* The same for bytes base + lo to base + hi, at most a page of them: the page of the last is compared with the tag that the page of the
+ * first selects, equal only if they are the same. low_bits: bits of the last one's address that must be clear, below 4096. */
+uint32_t gen_check(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
+                   unsigned t1);
 void gen_load_value(struct ra *r, const struct fixup *f);  /* the access itself, the page's addend in t0 */
 void gen_store_value(struct ra *r, const struct fixup *f);
 void gen_memory_stub(struct ra *r, const struct fixup *f);

@@ -505,24 +505,20 @@ bool vec_compare(struct vec *x)
 
 /* ---- guest memory ---- */
 
-#define SPACE_OFF(field) ((int32_t)offsetof(struct tcg_space, field))
-
 /* Leaves host minus guest address in the first scratch register. The page of the last byte is compared with the tag that the page
  * of the first selects: equal only if they are the same. */
 static unsigned lookup(struct vec *x, unsigned base, bool write)
 {
     unsigned t0 = v_gp(x, 0), t1 = v_gp(x, 1);
-    int32_t tags = SPACE_OFF(tag) +
-                   (write ? (int32_t)sizeof(((struct tcg_space *)0)->tag[0]) : 0);
     x_rr(x->a, 0x8b, t0, base);
     x_rr(x->a, 0xc1, 5, t0);
-    x_8(x->a, 12);
-    x_alu_imm(x->a, 4, 0, t0, TLB_SIZE - 1);
+    x_8(x->a, TLB_SHIFT);
+    x_alu_imm(x->a, 4, 0, t0, TLB_MASK);
     x_rm(x->a, 0x8d | X_W, t1, base, (int32_t)x->total - 1);
     x_alu_imm(x->a, 4, X_W, t1, -4096);
-    x_rmx(x->a, 0x3b | X_W, t1, SPACE, t0, 3, tags);
+    x_rmx(x->a, 0x3b | X_W, t1, SPACE, t0, 0, TLB_OFF(tag[write]));
     v_give_up(x, CC_NE);
-    x_rmx(x->a, 0x8b | X_W, t0, SPACE, t0, 3, SPACE_OFF(addend));
+    x_rmx(x->a, 0x8b | X_W, t0, SPACE, t0, 0, TLB_OFF(addend));
     return t0;
 }
 
