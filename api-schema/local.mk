@@ -12,6 +12,8 @@ libapi_a_SOURCES = \
 	api-schema/json/json.h \
 	api-schema/json/split.c \
 	api-schema/json/split.h \
+	api-schema/qmp/qmp.c \
+	api-schema/qmp/qmp.h \
 	api-schema/rpc/call.c \
 	api-schema/rpc/call.h \
 	api-schema/rpc/client.c \
@@ -33,6 +35,7 @@ libapi_a_SOURCES = \
 
 # --- generated: C from api-schema/schema by api-schema/gen -----------------------------------
 api_schema = \
+	api-schema/qmp/qmp.json \
 	api-schema/schema/api.json \
 	api-schema/schema/cli.json \
 	api-schema/schema/emu.json \
@@ -51,16 +54,20 @@ api_generator = \
 	api-schema/gen/emit_cli.py \
 	api-schema/gen/emit_complete.py \
 	api-schema/gen/emit_docs.py \
+	api-schema/gen/emit_qmp.py \
 	api-schema/gen/model.py
 api_gen_h = \
 	api-schema/gen/errors.h \
 	api-schema/gen/methods.h \
+	api-schema/gen/qmp_table.h \
 	api-schema/gen/types.h
 api_gen = $(api_gen_h) \
 	api-schema/gen/errors.c \
 	api-schema/gen/handlers_emu.c \
 	api-schema/gen/handlers_vmd.c \
 	api-schema/gen/methods.c \
+	api-schema/gen/qmp_table.c \
+	api-schema/gen/qmp_text.c \
 	api-schema/gen/schema_text.c \
 	api-schema/gen/types.c
 nodist_libapi_a_SOURCES = $(api_gen)

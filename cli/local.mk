@@ -20,6 +20,7 @@ libcli_a_SOURCES = \
 	cli/private.h \
 	cli/rates.c \
 	cli/rates.h \
+	cli/qmp.c \
 	cli/run.c \
 	cli/stats.c \
 	cli/template.c \

@@ -90,6 +90,7 @@ int cli_verb_top(struct cli *c, struct cli_input *in);
 int cli_verb_trace(struct cli *c, struct cli_input *in);
 int cli_verb_coverage(struct cli *c, struct cli_input *in);
 int cli_verb_api(struct cli *c, struct cli_input *in);
+int cli_verb_qmp(struct cli *c, struct cli_input *in);
 int cli_verb_help(struct cli *c, struct cli_input *in);
 
 #endif

@@ -19,6 +19,7 @@ struct jobs;
 struct metrics;
 struct loop;
 struct loop_timer;
+struct qmp;
 struct registry;
 struct policy;
 struct rpc_server;
@@ -63,6 +64,7 @@ struct vmd {
     struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;
     struct rpc_server *server;
+    struct qmp *qmp;
     char boot_id[37];
     int64_t started_ns; /* CLOCK_REALTIME */
     bool ending;        /* asked to end: no new work */

@@ -50,6 +50,8 @@ struct events {
     struct list subs;
     int64_t next_sub;
     struct loop_timer *feed_timer;
+    void (*listener)(void *arg, const struct api_event *event);
+    void *listener_arg;
 };
 struct change {
     struct vmd *d;
@@ -262,6 +264,13 @@ void events_session_closed(struct events *ev, struct rpc_session *s)
     }
 }
 
+void events_listen(struct events *ev, void (*fn)(void *arg, const struct api_event *event),
+                   void *arg)
+{
+    ev->listener = fn;
+    ev->listener_arg = arg;
+}
+
 /* ---- changes ---- */
 
 struct change *change_new(struct vmd *d)
@@ -314,6 +323,9 @@ static void change_done(void *arg, const struct err *e)
         for (size_t i = 0; i < c->n_events; i++) {
             ring_add(c->d->events, &c->entries[i]);
             c->entries[i].text = NULL;
+            if (c->d->events->listener) {
+                c->d->events->listener(c->d->events->listener_arg, &c->events[i]);
+            }
         }
     }
     if (e && c->must_tell) {

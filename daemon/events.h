@@ -52,6 +52,10 @@ int64_t events_page(const struct events *ev, int64_t after, unsigned max,
                     const struct event_filter *f,
                     void (*fn)(void *arg, struct json_object *event), void *arg);
 
+/* fn hears of every event as it is published, before the change's own fn runs; one listener. NULL: none. */
+void events_listen(struct events *ev, void (*fn)(void *arg, const struct api_event *event),
+                   void *arg);
+
 /* Subscriptions end with their session (events_session_closed). Returns the number, or a negative
  * code: -ENOBUFS when the session has too many. Events after `after` (-1: only new ones) follow. */
 int64_t events_subscribe(struct events *ev, struct rpc_session *s, int64_t after,

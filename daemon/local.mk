@@ -48,6 +48,17 @@ libdaemon_a_SOURCES = \
 	daemon/preflight.h \
 	daemon/proc.c \
 	daemon/proc.h \
+	daemon/qmp/block.c \
+	daemon/qmp/cmd.c \
+	daemon/qmp/cmd.h \
+	daemon/qmp/hmp.c \
+	daemon/qmp/query.c \
+	daemon/qmp/qmp.c \
+	daemon/qmp/qmp.h \
+	daemon/qmp/qom.c \
+	daemon/qmp/run.c \
+	daemon/qmp/session.c \
+	daemon/qmp/session.h \
 	daemon/registry.c \
 	daemon/registry.h \
 	daemon/rpc_engine.c \
@@ -143,7 +154,8 @@ TESTS += \
 	tests/e2e/daemon_store.py \
 	tests/e2e/daemon_supply.py \
 	tests/e2e/daemon_survive.py \
-	tests/e2e/daemon_valgrind.py
+	tests/e2e/daemon_valgrind.py \
+	tests/e2e/qmp_commands.py
 EXTRA_DIST += \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_cycles.py \
@@ -153,4 +165,6 @@ EXTRA_DIST += \
 	tests/e2e/daemon_store.py \
 	tests/e2e/daemon_supply.py \
 	tests/e2e/daemon_survive.py \
-	tests/e2e/daemon_valgrind.py
+	tests/e2e/daemon_valgrind.py \
+	tests/e2e/qmp_commands.py \
+	tests/e2e/qmp_lib.py

@@ -16,6 +16,7 @@
 #include "daemon/ops.h"
 #include "daemon/policy.h"
 #include "daemon/proc.h"
+#include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
 #include "daemon/run.h"
 #include "daemon/spawner.h"
@@ -253,6 +254,7 @@ void vmd_end(struct vmd *d, bool stop_vms)
     d->ending = true;
     d->end_stop_vms = stop_vms;
     tell_daemon(d, "stopping");
+    qmp_drain(d);
     rpc_server_drain(d->server);
     waits_end(d);
     if (stop_vms) {
@@ -343,7 +345,13 @@ static int set_up(struct start *st, pid_t spawner, int *spawner_sock, struct err
     if (rc < 0) {
         return rc;
     }
-    struct rpc_server_config config = { .program = "vmd", .handlers = &api_handlers_vmd };
+    AUTO_FREE char *greeting = qmp_greeting(NULL);
+    struct rpc_server_config config = { .program = "vmd",
+                                        .handlers = &api_handlers_vmd,
+                                        .qmp = greeting,
+                                        .dialect = &qmp_dialect,
+                                        .dialect_arg = d };
+    d->qmp = qmp_new(d);
     d->server = rpc_server_new(d->loop, &config, &server_ops, d);
     return 0;
 }
@@ -376,7 +384,9 @@ static void tear_down(struct start *st)
         }
     }
     free(list);
+    qmp_drain(d);
     rpc_server_free(d->server);
+    qmp_free(d->qmp);
     spawner_free(d->spawner);
     registry_free(d->vms);
     policy_free(d->policy);

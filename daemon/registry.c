@@ -9,6 +9,7 @@
 #include "daemon/events.h"
 #include "daemon/policy.h"
 #include "daemon/proc.h"
+#include "daemon/qmp/qmp.h"
 #include "daemon/stats.h"
 #include "daemon/supervise.h"
 #include "engine/base/hash.h"
@@ -73,6 +74,7 @@ struct info_cache {
     int64_t since_ms, cpus, memory, due_ms, exit_ms;
     pid_t pid;
     unsigned restarts;
+    bool qmp;
 };
 
 static void info_cache_free(struct info_cache *k)
@@ -357,6 +359,7 @@ struct json_object *vm_info(struct vm *vm, bool config, bool stats)
         .restarts = vm->restarts,
         .restart_due_ms = policy_restart_due_ms(vm),
         .has_restart_due_ms = policy_restart_due_ms(vm) != 0,
+        .qmp = qmp_vm_path(vm),
         .transient = vm->transient,
         .project = vm->config.project,
         .exit = live ? NULL : vm->exit,
@@ -384,7 +387,7 @@ static bool is_current(const struct info_cache *k, const struct vm *vm, pid_t pi
                        const struct api_vm_exit *x)
 {
     return k->state == vm->state && k->since_ms == vm->since_ms && k->pid == pid &&
-           k->cpus == vm->config.cpus && k->memory == vm->config.memory &&
+           k->qmp == (qmp_vm_path(vm) != NULL) && k->cpus == vm->config.cpus && k->memory == vm->config.memory &&
            k->restarts == vm->restarts && k->due_ms == vm->restart_due_ms &&
            k->exit_ms == (x ? x->time_ms : 0) && same(k->exit, x ? x->reason : NULL) &&
            same(k->name, vm->config.name) && same(k->reason, vm->reason) &&
@@ -421,6 +424,7 @@ struct json_object *vm_info_shared(struct vm *vm)
                               .project = copy_of(vm->config.project),
                               .exit = copy_of(x ? x->reason : NULL),
                               .state = vm->state,
+                              .qmp = qmp_vm_path(vm) != NULL,
                               .since_ms = vm->since_ms,
                               .cpus = vm->config.cpus,
                               .memory = vm->config.memory,

@@ -20,6 +20,7 @@
 struct api_call;
 struct loop_timer;
 struct change;
+struct qmp_vm;
 struct registry;
 struct run;
 struct vmd;
@@ -46,6 +47,7 @@ struct vm {
     struct run *run;          /* while there is, or is about to be, an emulator; supervise.c */
     struct op *op;            /* what works on it; ops.c */
     struct list ops;          /* what waits to */
+    struct qmp_vm *qmp;       /* its QMP socket; qmp/qmp.c */
     struct list waiters;      /* vm.wait calls; rpc_vm.c */
 };
 

@@ -15,6 +15,8 @@
 
 struct vmd_options;
 
+/* QMP socket, the daemon's own, beside those of spawn/proto.h. */
+#define VM_QMP "qmp.sock"
 char *runfs_path(const struct vmd_options *o, int64_t vm, const char *name); /* the caller's */
 char *runfs_log(const struct vmd_options *o, int64_t vm);                    /* the caller's */
 /* Makes LIB/vm/ID. */

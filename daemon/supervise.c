@@ -12,6 +12,7 @@
 #include "daemon/ops.h"
 #include "daemon/policy.h"
 #include "daemon/preflight.h"
+#include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
 #include "daemon/run.h"
 #include "daemon/runfs.h"
@@ -383,6 +384,7 @@ void run_is_up(struct run *run, enum api_vm_state state, const char *reason)
     store_tx_run_put(change_tx(c), &row);
     change_must_tell(c);
     vm_set_state(run->vm, state, reason, c);
+    qmp_vm_up(run->vm);
     change_commit(c, on_up, run);
 }
 
@@ -517,6 +519,7 @@ static void on_finished(void *arg, const struct err *e)
         return;
     }
     bool gone = vm->transient && !vm->pending;
+    qmp_vm_gone(vm);
     if (!e) {
         runfs_clean(&d->opt, vm->id);
     }

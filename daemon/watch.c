@@ -150,7 +150,7 @@ static void take_state(struct run *run, enum api_emu_state s, const char *raw)
     }
 }
 
-static void on_reset(struct run *run)
+static void on_reset(struct run *run, const char *reason)
 {
     int64_t now = time_mono_ns();
     if (now - run->resets_ns > 1000 * MS) {
@@ -160,7 +160,8 @@ static void on_reset(struct run *run)
     if (run->resets++ < RESETS_PER_S) {
         struct change *c = change_new(run->d);
         change_must_tell(c);
-        vm_event(run->vm, c, API_EVENT_TYPE_VM_RESET, NULL, NULL);
+        vm_event(run->vm, c, API_EVENT_TYPE_VM_RESET,
+                 reason && strcmp(reason, "guest-reset") == 0 ? "guest-reset" : "reset", NULL);
         change_commit(c, NULL, NULL);
     }
 }
@@ -175,7 +176,7 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
     const char *word = api_json_get_str(params, "state");
     const char *reason = api_json_get_str(params, "reason");
     if (type && strcmp(type, "reset") == 0) {
-        on_reset(run);
+        on_reset(run, reason);
     } else if (type && strcmp(type, "state") == 0 && word) {
         int state = api_enum_value(&api_type_emu_state, word);
         if (state >= 0) {

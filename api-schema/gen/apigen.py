@@ -20,6 +20,7 @@ import emit_c  # noqa: E402
 import emit_cli  # noqa: E402
 import emit_complete  # noqa: E402
 import emit_docs  # noqa: E402
+import emit_qmp  # noqa: E402
 import model  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -39,6 +40,7 @@ def pages(schema):
     return {
         "docs/reference/api.md": emit_docs.api_md(schema),
         "docs/reference/openrpc.json": emit_docs.openrpc(schema),
+        "docs/reference/qmp.md": emit_qmp.reference(schema.qmp),
         "docs/reference/vmctl.md": emit_cli.reference(schema),
     }
 
@@ -56,7 +58,7 @@ def check(schema):
 
 def act(args, schema):
     if args.c:
-        for name, text in emit_c.files(schema).items():
+        for name, text in [*emit_c.files(schema).items(), *emit_qmp.files(schema.qmp).items()]:
             write(args.c / name, text)
     if args.cli:
         for name, text in {**emit_cli.files(schema), **emit_complete.files(schema)}.items():
@@ -77,6 +79,7 @@ def main():
     args = parser.parse_args()
     try:
         schema = model.Schema(ROOT / "api-schema" / "schema")
+        schema.qmp = emit_qmp.Qmp(ROOT / "api-schema" / "qmp" / "qmp.json")
     except (model.SchemaError, KeyError) as why:
         print(f"api-schema: {why}", file=sys.stderr)
         return 1

@@ -65,6 +65,11 @@ size_t api_split_feed(struct api_split *s, const char *p, size_t n, bool *done)
                 continue;
             }
             s->started = true;
+            if (ch == '}' || ch == ']' || ch == ',' || ch == ':') {
+                s->started = false;
+                *done = true; /* nothing can follow that would make it right */
+                return i + 1;
+            }
             s->loose = ch != '{' && ch != '[' && ch != '"';
             if (s->loose) {
                 continue;

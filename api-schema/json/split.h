@@ -4,7 +4,8 @@
  * one line, one value over several lines. It only counts brackets and strings; whether what it cut out
  * is JSON is api_json_parse()'s to say. Each byte is looked at once, whatever the pieces it comes in.
  *
- * What begins with none of { [ " is cut at the next white space, { or [: one mistake, one piece. A
+ * What begins with none of { [ " is cut at the next white space, { or [: one mistake, one piece; each of } ] , : is
+ * a piece of its own. A
  * control character within a string ends the piece as well, so that a string that was not closed does
  * not swallow what follows.
  * Pure functions; the struct is the caller's.

@@ -319,22 +319,33 @@ static bool take_deadline(struct api_call *c)
     return true;
 }
 
-struct api_call *rpc_call_new(struct slot *s, struct batch *b, const struct api_method *m,
-                              struct json_object *id, struct json_object *params)
+/* A call that belongs to no session (yet). */
+static struct api_call *call_alloc(struct rpc_server *server, const struct api_method *m,
+                                   struct json_object *params, const struct rpc_peer *peer,
+                                   enum api_role role)
 {
     struct api_call *c = xnew(struct api_call);
 
-    c->slot = s;
-    c->batch = b;
-    c->server = s->server;
-    c->ops = s->server->ops;
-    c->app = s->server->arg;
+    list_init(&c->node);
+    c->server = server;
+    c->ops = server->ops;
+    c->app = server->arg;
     c->method = m;
     c->in = xalloc(m->in->size);
-    c->id = json_object_get(id);
     c->params = params ? json_object_get(params) : json_object_new_object();
-    c->peer = s->session.peer;
-    c->role = s->session.role;
+    c->peer = *peer;
+    c->role = role;
+    return c;
+}
+
+struct api_call *rpc_call_new(struct slot *s, struct batch *b, const struct api_method *m,
+                              struct json_object *id, struct json_object *params)
+{
+    struct api_call *c = call_alloc(s->server, m, params, &s->session.peer, s->session.role);
+
+    c->slot = s;
+    c->batch = b;
+    c->id = json_object_get(id);
     list_append(&s->calls, &c->node);
     s->n_calls++;
     if (b) {
@@ -398,6 +409,32 @@ const struct api_handler *rpc_handler_for(struct slot *s, const char *method,
     return h;
 }
 
+void api_call_nested(struct api_call *parent, const char *method,
+                     struct json_object *take_params, rpc_local_fn *fn, void *arg)
+{
+    const struct api_handler_table *t = parent->server->config.handlers;
+    const struct api_handler *h = find_handler(t, method);
+    struct api_error x = API_ERROR_INIT;
+    struct api_call *c;
+
+    if (!h) {
+        unknown_method(t, method, &x);
+    } else if (parent->role < h->method->role) {
+        api_error_set(&x, API_E_DENIED, method, "ask as a user with that role",
+                      "%s needs role %s, this connection has %s", method,
+                      api_role_names[h->method->role], api_role_names[parent->role]);
+    } else {
+        c = call_alloc(parent->server, h->method, take_params, &parent->peer, parent->role);
+        c->local = fn;
+        c->local_arg = arg;
+        json_object_put(take_params);
+        rpc_call_run(c, h);
+        return;
+    }
+    json_object_put(take_params);
+    fn(arg, NULL, &x);
+}
+
 void rpc_session_call(struct rpc_session *session, const char *method,
                       struct json_object *take_params, rpc_local_fn *fn, void *arg)
 {
@@ -411,12 +448,9 @@ void rpc_session_call(struct rpc_session *session, const char *method,
         fn(arg, NULL, &x);
         return;
     }
-    c = rpc_call_new(s, NULL, h->method, NULL, take_params);
+    c = call_alloc(s->server, h->method, take_params, &session->peer, session->role);
     json_object_put(take_params);
     c->local = fn;
     c->local_arg = arg;
-    list_remove(&c->node); /* it outlives the session */
-    c->slot = NULL;
-    s->n_calls--;
     rpc_call_run(c, h);
 }

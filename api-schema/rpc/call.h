@@ -50,6 +50,15 @@ void *api_call_data(const struct api_call *c);
  * NULL withdraws it. */
 void api_call_on_gone(struct api_call *c, void (*fn)(void *arg, struct api_call *c), void *arg);
 
+/* Calls a method on behalf of this call's caller, with its role and everything that a call of its own would pass
+ * through. fn(arg, result, error) once, perhaps before this returns; exactly one of the two is not NULL
+ * (borrowed). Parameters are taken; NULL: none. */
+void api_call_nested(struct api_call *parent, const char *method,
+                     struct json_object *take_params,
+                     void (*fn)(void *arg, struct json_object *result,
+                                const struct api_error *error),
+                     void *arg);
+
 /* Answers. Each ends the call. */
 void api_reply(struct api_call *c, const void *out); /* struct of the method's out type */
 void api_reply_json(struct api_call *c, struct json_object *take_result);

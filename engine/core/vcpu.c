@@ -130,7 +130,12 @@ static bool wait_to_run(struct vcpu *c)
 static void *vcpu_main(void *arg)
 {
     struct vcpu *c = arg;
+    char name[16];
+
     current = c;
+    /* From here: naming another thread takes /proc, which a jail has not. */
+    snprintf(name, sizeof(name), "vcpu%u", c->index);
+    pthread_setname_np(pthread_self(), name);
     if (c->vm->on_vcpu_thread) {
         c->vm->on_vcpu_thread(c->vm->on_vcpu_thread_arg, c);
     }
@@ -173,9 +178,6 @@ int vcpu_thread_start(struct vcpu *c, struct err *e)
     if (ret) {
         return err_errno(e, ret, "cannot start the thread of vCPU %u", c->index);
     }
-    char name[16];
-    snprintf(name, sizeof(name), "vcpu%u", c->index);
-    pthread_setname_np(c->thread, name);
     c->started = true;
     return 0;
 }

@@ -156,6 +156,19 @@ static void barrier_open(struct vm *vm)
     }
 }
 
+void vm_at_barrier(struct vm *vm, void (*fn)(void *arg), void *arg)
+{
+    bool running = vm->state == VM_RUNNING;
+
+    if (running) {
+        barrier_close(vm);
+    }
+    fn(arg);
+    if (running) {
+        barrier_open(vm);
+    }
+}
+
 /* With the vCPUs at the barrier, or not started. */
 static void reset_all(struct vm *vm)
 {

@@ -98,6 +98,8 @@ void vm_resume(struct vm *vm); /* VM_PAUSED -> VM_RUNNING; clock goes on */
  * code and the clock stands. Nothing changes guest state until vm_resume. Bounded by the
  * longest slow path of an engine. */
 void vm_pause(struct vm *vm);
+/* Runs fn(arg) with every vCPU out of guest code and the clock standing. The state does not change, nobody is told. */
+void vm_at_barrier(struct vm *vm, void (*fn)(void *arg), void *arg);
 /* Resets devices, CPUs, then on_reset; pauses and resumes around itself when running. */
 void vm_reset(struct vm *vm);
 /* Stops and joins the vCPU threads; state VM_STOPPED. */

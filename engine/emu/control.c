@@ -133,7 +133,7 @@ void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
         return;
     }
     vm_reset(m->vm);
-    control_event(m, "reset");
+    control_event(m, "reset", "reset");
     api_reply_emu_reset(call);
 }
 
@@ -370,7 +370,7 @@ int control_start(struct emu *m, struct err *e)
     return rpc_server_listen(c->server, fd, API_ROLE_ADMIN, e);
 }
 
-void control_event(struct emu *m, const char *type)
+void control_event(struct emu *m, const char *type, const char *reason)
 {
     struct json_object *params;
 
@@ -380,7 +380,7 @@ void control_event(struct emu *m, const char *type)
     params = json_object_new_object();
     json_object_object_add(params, "type", json_object_new_string(type));
     json_object_object_add(params, "state", json_object_new_string(emu_state_name(m)));
-    json_object_object_add(params, "reason", json_object_new_string(m->reason));
+    json_object_object_add(params, "reason", json_object_new_string(reason));
     rpc_server_notify_all(m->control->server, "event", params);
     json_object_put(params);
 }

@@ -53,7 +53,7 @@ struct emu_options {
     unsigned n_files;
     const char **sets; /* "key=value" over the configuration */
     unsigned n_sets;
-    char *icount_set; /* the one that --icount means */
+    char *icount_set;     /* the one that --icount means */
     const char **plugins; /* "FILE,arg,..." */
     unsigned n_plugins;
     const char *perf_map; /* path, "": the usual one; NULL: none */
@@ -117,8 +117,8 @@ void build_done(struct emu *m);
 
 /* --- control.c --- */
 int control_start(struct emu *m, struct err *e);
-void control_event(struct emu *m,
-                   const char *type); /* to every client: our state, or a reset */
+/* To every client: our state, or a reset, and why. */
+void control_event(struct emu *m, const char *type, const char *reason);
 /* Gives what is queued for clients a moment to go out. */
 void control_drain(struct emu *m);
 void control_free(struct emu *m);

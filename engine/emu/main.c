@@ -29,7 +29,7 @@ static void on_state(void *arg, enum vm_state state, const char *reason)
     str_copy(m->reason, sizeof(m->reason), reason);
     console_set_running(m->console, state == VM_RUNNING);
     gdb_vm_state(m->gdb);
-    control_event(m, reset ? "reset" : "state");
+    control_event(m, reset ? "reset" : "state", m->reason);
     stats_publish(m);
     if (state == VM_STOPPED) {
         loop_quit(m->loop);

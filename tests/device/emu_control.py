@@ -5,6 +5,7 @@ The guest is a small program (source below) that says READY, echoes what is type
 fails or floods the console on a letter.
 """
 
+import base64
 import json
 import mmap
 import os
@@ -434,6 +435,34 @@ def disks_come_as_descriptors_and_are_locked():
             tap.check(code == 1 and "--file" in errors, f"{code} {errors}")
 
 
+def devices_registers_and_memory_can_be_looked_at():
+    with tempfile.TemporaryDirectory() as where:
+        image = os.path.join(where, "root.img")
+        with open(image, "wb") as f:
+            f.truncate(1 << 20)
+        with Emu(config={"disks": [{"name": "root", "file": image}]}, files={image: os.O_RDWR}) as emu:
+            c = Client(emu)
+            blocks = c.ok("emu.blocks")["blocks"]
+            tap.check(blocks == [{"name": "root", "device": "disk0", "size": 1 << 20}], f"{blocks}")
+            text = c.ok("emu.registers")["text"]
+            tap.check("\npc = 0x" in text and "x[31] = " in text, text)
+            tap.check("error" in c.call("emu.registers", vcpu=511), "a vCPU that is not there")
+            rom = base64.b64decode(c.ok("emu.memory", address="0x1000", size=8)["data"])
+            seen = base64.b64decode(c.ok("emu.memory", address="0x1000", size=8, vcpu=0)["data"])
+            tap.check(rom == seen and rom[:4] == bytes.fromhex("97020000"), f"{rom} {seen}")
+            for wrong in ({"address": "0", "size": 1}, {"address": "x", "size": 1}, {"address": "0x1ffe", "size": 65536}):
+                tap.check("error" in c.call("emu.memory", **wrong), f"{wrong}")
+            devices = {d["id"]: d for d in c.ok("emu.devices")["devices"]}
+            tap.check("lcr = 0x" in devices["serial0"]["state"], f"{devices['serial0']}")
+            one = c.ok("emu.devices", id="disk0")["devices"]
+            tap.check(len(one) == 1 and one[0]["device_class"] == "virtio-blk", f"{one}")
+            names = [p["name"] for p in c.ok("emu.device_class", name="ns16550a")["properties"]]
+            tap.check("clock-hz" in names, f"{names}")
+            tap.check("error" in c.call("emu.device_class", name="nope"), "a class that is not there")
+            c.ok("emu.quit")
+            check_end(emu)
+
+
 def no_descriptor_is_left_over():
     with Emu() as emu:
         c = Client(emu)
@@ -474,6 +503,7 @@ CASES = [
     hundred_control_clients_come_and_go,
     every_thread_is_confined,
     disks_come_as_descriptors_and_are_locked,
+    devices_registers_and_memory_can_be_looked_at,
     no_descriptor_is_left_over,
 ]
 

@@ -248,6 +248,39 @@ void api_handle_emu_coverage(struct api_call *call, struct api_emu_coverage_in *
     api_reply_emu_coverage(call, &out);
 }
 
+/* Answers that make no sense where the daemon has to look twice. */
+void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
+{
+    (void)in;
+    api_reply_json(call,
+                   json_tokener_parse("{\"blocks\":[7,{\"name\":null},{\"size\":\"x\"}]}"));
+}
+
+void api_handle_emu_registers(struct api_call *call, struct api_emu_registers_in *in)
+{
+    (void)in;
+    api_reply_json(call, json_object_new_array());
+}
+
+void api_handle_emu_memory(struct api_call *call, struct api_emu_memory_in *in)
+{
+    (void)in;
+    api_reply_json(call, json_tokener_parse("{\"data\":\"!!\"}"));
+}
+
+void api_handle_emu_devices(struct api_call *call, struct api_emu_devices_in *in)
+{
+    (void)in;
+    api_reply_json(call, json_tokener_parse("{\"devices\":[{\"properties\":[3,{\"name\":5}],"
+                                            "\"state\":\" = \\n=\"},null,4]}"));
+}
+
+void api_handle_emu_device_class(struct api_call *call, struct api_emu_device_class_in *in)
+{
+    (void)in;
+    api_reply_json(call, json_tokener_parse("{\"properties\":{\"a\":1}}"));
+}
+
 /* ---- start ---- */
 
 static bool has_word(const struct fake *f, const char *word)

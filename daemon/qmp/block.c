@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * QMP commands about disks. Sizes are the emulator's to tell, since only it has the images open; counters come from the
+ * page it publishes. Loop thread.
+ */
+#include "daemon/qmp/cmd.h"
+
+#include "api-schema/gen/types.h"
+#include "daemon/supervise.h"
+#include "engine/base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void qmp_disk_device(unsigned i, char out[24])
+{
+    snprintf(out, 24, "disk%u", i);
+}
+
+static void set_zeros(struct json_object *o, const char *const *names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        api_json_set_int(o, names[i], 0);
+    }
+}
+
+static struct json_object *image_info(const struct api_disk *disk, int64_t size)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_int(o, "virtual-size", size);
+    api_json_set_str(o, "filename", disk->file);
+    api_json_set_str(o, "format", api_disk_format_name(disk->format));
+    api_json_set_bool(o, "dirty-flag", false);
+    return o;
+}
+
+static struct json_object *node_info(const struct api_disk *disk, int64_t size)
+{
+    static const char *const limits[] = { "iops_rd", "iops_wr", "iops",           "bps_rd",
+                                          "bps_wr",  "bps",     "write_threshold" };
+    struct json_object *o = json_object_new_object(), *cache = json_object_new_object();
+
+    set_zeros(o, limits, ARRAY_LEN(limits));
+    api_json_set_str(o, "detect_zeroes", "off");
+    api_json_set(o, "image", image_info(disk, size));
+    api_json_set_bool(o, "ro", disk->readonly);
+    api_json_set_str(o, "node-name", disk->name);
+    api_json_set_int(o, "backing_file_depth", 0);
+    api_json_set_str(o, "drv", api_disk_format_name(disk->format));
+    api_json_set_bool(o, "encrypted", false);
+    api_json_set_bool(cache, "no-flush", false);
+    api_json_set_bool(cache, "direct", false);
+    api_json_set_bool(cache, "writeback", true);
+    api_json_set(o, "cache", cache);
+    api_json_set_str(o, "file", disk->file);
+    return o;
+}
+
+/* Size of a disk in the emulator's list, 0 when it is not in it. */
+static int64_t size_of(struct json_object *blocks, const char *name)
+{
+    for (size_t i = 0; blocks && i < json_object_array_length(blocks); i++) {
+        struct json_object *o = json_object_array_get_idx(blocks, i);
+        const char *is = api_json_get_str(o, "name");
+        if (is && strcmp(is, name) == 0) {
+            return api_json_get_int(o, "size", 0);
+        }
+    }
+    return 0;
+}
+
+static struct json_object *blocks_of(struct json_object *result)
+{
+    struct json_object *blocks = api_json_get(result, "blocks");
+
+    return json_object_is_type(blocks, json_type_array) ? blocks : NULL;
+}
+
+static void with_nodes(struct qmp_cmd *c, struct json_object *result)
+{
+    struct json_object *list = json_object_new_array(), *blocks = blocks_of(result);
+
+    for (size_t i = 0; i < c->vm->config.n_disks; i++) {
+        const struct api_disk *disk = &c->vm->config.disks[i];
+        json_object_array_add(list, node_info(disk, size_of(blocks, disk->name)));
+    }
+    qmp_return(c, list);
+}
+
+void qmp_do_query_named_block_nodes(struct qmp_cmd *c)
+{
+    qmp_ask(c, "emu.blocks", NULL, with_nodes);
+}
+
+static void with_blocks(struct qmp_cmd *c, struct json_object *result)
+{
+    struct json_object *list = json_object_new_array(), *blocks = blocks_of(result);
+
+    for (size_t i = 0; i < c->vm->config.n_disks; i++) {
+        const struct api_disk *disk = &c->vm->config.disks[i];
+        struct json_object *o = json_object_new_object();
+        char device[24];
+
+        qmp_disk_device((unsigned)i, device);
+        api_json_set_str(o, "io-status", "ok");
+        api_json_set_str(o, "device", disk->name);
+        api_json_set_bool(o, "locked", false);
+        api_json_set_bool(o, "removable", false);
+        api_json_set(o, "inserted", node_info(disk, size_of(blocks, disk->name)));
+        api_json_set_str(o, "qdev", device);
+        api_json_set_str(o, "type", "unknown");
+        json_object_array_add(list, o);
+    }
+    qmp_return(c, list);
+}
+
+void qmp_do_query_block(struct qmp_cmd *c)
+{
+    qmp_ask(c, "emu.blocks", NULL, with_blocks);
+}
+
+/* --- counters ----------------------------------------------------------------------------------------------- */
+
+static struct json_object *disk_counters(const struct api_disk_stats *s)
+{
+    static const char *const zeros[] = {
+        "unmap_operations",
+        "unmap_merged",
+        "flush_total_time_ns",
+        "wr_highest_offset",
+        "wr_total_time_ns",
+        "failed_wr_operations",
+        "failed_rd_operations",
+        "wr_merged",
+        "failed_unmap_operations",
+        "failed_flush_operations",
+        "rd_total_time_ns",
+        "invalid_unmap_operations",
+        "unmap_bytes",
+        "rd_merged",
+        "unmap_total_time_ns",
+        "invalid_flush_operations",
+        "invalid_wr_operations",
+        "invalid_rd_operations",
+    };
+    struct json_object *o = json_object_new_object();
+
+    set_zeros(o, zeros, ARRAY_LEN(zeros));
+    api_json_set_int(o, "rd_bytes", s->read_bytes);
+    api_json_set_int(o, "wr_bytes", s->written_bytes);
+    api_json_set_int(o, "rd_operations", s->reads);
+    api_json_set_int(o, "wr_operations", s->writes);
+    api_json_set_int(o, "flush_operations", s->flushes);
+    api_json_set_bool(o, "account_invalid", false);
+    api_json_set_bool(o, "account_failed", false);
+    api_json_set(o, "timed_stats", json_object_new_array());
+    return o;
+}
+
+static struct api_disk_stats counters_of(const struct api_vm_stats *s, const char *name)
+{
+    for (size_t i = 0; i < s->n_disks; i++) {
+        if (strcmp(s->disks[i].name, name) == 0) {
+            return s->disks[i];
+        }
+    }
+    return (struct api_disk_stats){ 0 };
+}
+
+void qmp_do_query_blockstats(struct qmp_cmd *c)
+{
+    struct json_object *list = json_object_new_array();
+    struct api_vm_stats s = { 0 };
+    bool has = c->vm->run && !run_has_ended(c->vm->run) && run_stats(c->vm->run, &s);
+
+    for (size_t i = 0; has && i < c->vm->config.n_disks; i++) {
+        const char *name = c->vm->config.disks[i].name;
+        struct api_disk_stats counters = counters_of(&s, name);
+        struct json_object *o = json_object_new_object();
+        char device[24];
+
+        qmp_disk_device((unsigned)i, device);
+        api_json_set_str(o, "device", name);
+        api_json_set(o, "stats", disk_counters(&counters));
+        api_json_set_str(o, "node-name", name);
+        api_json_set_str(o, "qdev", device);
+        json_object_array_add(list, o);
+    }
+    if (has) {
+        api_vm_stats_release(&s);
+    }
+    qmp_return(c, list);
+}
+
+/* --- transactions ---------------------------------------------------------------------------------------------- */
+
+void qmp_do_transaction(struct qmp_cmd *c)
+{
+    struct json_object *actions = api_json_get(c->args, "actions");
+
+    if (json_object_array_length(actions) > 0) { /* the table knows one kind */
+        qmp_error(c, "GenericError", "Transaction aborted using Abort action");
+    } else {
+        qmp_return_nothing(c);
+    }
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One QMP command about a VM: what its qmp_do_*() sees and how it answers, once, then or later. Inside of
+ * daemon/qmp. Loop thread.
+ */
+#ifndef VMD_DAEMON_QMP_CMD_H
+#define VMD_DAEMON_QMP_CMD_H
+
+#include "api-schema/gen/qmp_table.h"
+#include "api-schema/json/json.h"
+#include "daemon/daemon.h"
+#include "daemon/registry.h"
+
+#include <stdbool.h>
+
+struct api_call;
+struct api_error;
+struct qmp_cmd;
+
+struct qmp_cmd {
+    struct api_call *call; /* vm.qmp */
+    struct vmd *d;
+    struct vm *vm;            /* valid until the command first waits; then as qmp_ask() says */
+    struct json_object *args; /* checked against the table; NULL: none */
+    bool asking;              /* the emulator; registered with the run */
+    void (*then)(struct qmp_cmd *c, struct json_object *result);
+    void *data; /* the command's own, freed with it */
+};
+
+void qmp_return(struct qmp_cmd *c, struct json_object *take_value);
+void qmp_return_nothing(struct qmp_cmd *c);
+void qmp_error(struct qmp_cmd *c, const char *class, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Asks the VM's emulator; then(c, result) when it answered, with c->vm valid. When it has none, does not answer in
+ * time or refuses, the command fails by itself. Parameters are taken; NULL: none. */
+void qmp_ask(struct qmp_cmd *c, const char *method, struct json_object *take_params,
+             void (*then)(struct qmp_cmd *c, struct json_object *result));
+
+/* Arguments; NULL, false when absent. */
+const char *qmp_arg(const struct qmp_cmd *c, const char *name);
+
+/* Where it stands, for query-status. */
+const char *qmp_run_state(const struct vm *vm);
+/* An entry of a list; the caller's. */
+struct json_object *qmp_named(const char *name);
+/* Host thread of a vCPU, 0 when it cannot be told. */
+int qmp_vcpu_thread(const struct vm *vm, int64_t index);
+/* Name of the device that disk i is. */
+void qmp_disk_device(unsigned i, char out[24]);
+
+#endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * QMP sockets of VMs, and events of the journal as QMP tells them. Owns struct qmp and struct qmp_vm. Loop thread.
+ */
+#include "daemon/qmp/qmp.h"
+
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/conn.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/qmp/session.h"
+#include "daemon/registry.h"
+#include "daemon/runfs.h"
+#include "engine/base/fd.h"
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/* --- events ------------------------------------------------------------------------------------------ */
+
+static void tell(struct qmp *q, const struct vm *vm, const struct api_event *from,
+                 const char *name, struct json_object *take_data)
+{
+    AUTO_JSON event = json_object_new_object();
+    struct json_object *at = json_object_new_object();
+
+    api_json_set_int(at, "seconds", from->time_ms / 1000);
+    api_json_set_int(at, "microseconds", from->time_ms % 1000 * 1000);
+    api_json_set(event, "timestamp", at);
+    api_json_set_str(event, "event", name);
+    if (take_data) {
+        api_json_set(event, "data", take_data);
+    }
+    list_for_each (it, &q->sessions) {
+        qmp_session_event(list_entry(it, struct qmp_session, link), vm->id, event);
+    }
+}
+
+static struct json_object *cause(bool guest, const char *reason)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_bool(o, "guest", guest);
+    api_json_set_str(o, "reason", reason);
+    return o;
+}
+
+/* Why a VM ends, by the words of the journal. */
+static struct json_object *shutdown_cause(const char *reason)
+{
+    static const struct {
+        const char *reason;
+        bool guest;
+        const char *cause;
+    } causes[] = {
+        { "poweroff", true, "guest-shutdown" }, { "guest-poweroff", true, "guest-shutdown" },
+        { "fail", true, "guest-panic" },        { "guest-fail", true, "guest-panic" },
+        { "quit", false, "host-qmp-quit" },     { "killed", false, "host-signal" },
+        { "guest-reset", true, "guest-reset" },
+    };
+
+    for (unsigned i = 0; reason && i < ARRAY_LEN(causes); i++) {
+        if (strcmp(causes[i].reason, reason) == 0) {
+            return cause(causes[i].guest, causes[i].cause);
+        }
+    }
+    return cause(false, "host-error");
+}
+
+static void tell_shutdown(struct qmp *q, struct vm *vm, const struct api_event *e)
+{
+    if (!vm->qmp->shutdown_told) {
+        vm->qmp->shutdown_told = true;
+        tell(q, vm, e, "SHUTDOWN", shutdown_cause(e->reason));
+    }
+}
+
+static void on_state(struct qmp *q, struct vm *vm, const struct api_event *e)
+{
+    bool ran = vm->qmp->runs;
+
+    switch (e->state) {
+    case API_VM_STATE_RUNNING:
+        vm->qmp->runs = true;
+        if (!ran) {
+            tell(q, vm, e, "RESUME", NULL);
+        }
+        break;
+    case API_VM_STATE_PAUSED:
+        vm->qmp->runs = false;
+        if (ran) {
+            tell(q, vm, e, "STOP", NULL);
+        }
+        break;
+    case API_VM_STATE_STOPPING:
+        if (e->reason && strcmp(e->reason, "asked to power off") == 0) {
+            tell(q, vm, e, "POWERDOWN", NULL);
+        } else {
+            tell_shutdown(q, vm, e);
+        }
+        break;
+    case API_VM_STATE_STOPPED:
+    case API_VM_STATE_CRASHED:
+        tell_shutdown(q, vm, e);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_event(void *arg, const struct api_event *e)
+{
+    struct qmp *q = arg;
+    struct vm *vm = e->vm ? vm_find(q->d, e->vm, true) : NULL;
+
+    if (!vm || !vm->qmp) {
+        return;
+    }
+    if (e->type == API_EVENT_TYPE_VM_STATE) {
+        on_state(q, vm, e);
+    } else if (e->type == API_EVENT_TYPE_VM_RESET) {
+        bool guest = e->reason && strcmp(e->reason, "guest-reset") == 0;
+        tell(q, vm, e, "RESET", cause(guest, guest ? "guest-reset" : "host-qmp-system-reset"));
+    }
+}
+
+/* --- sockets ------------------------------------------------------------------------------------------- */
+
+struct qmp *qmp_new(struct vmd *d)
+{
+    struct qmp *q = xnew(struct qmp);
+
+    q->d = d;
+    list_init(&q->sessions);
+    events_listen(d->events, on_event, q);
+    return q;
+}
+
+void qmp_free(struct qmp *q)
+{
+    if (q) {
+        events_listen(q->d->events, NULL, NULL);
+        free(q);
+    }
+}
+
+static void close_listener(struct vm *vm)
+{
+    if (vm->qmp->listener) {
+        rpc_listener_free(vm->qmp->listener);
+        vm->qmp->listener = NULL;
+        unlink(vm->qmp->path);
+    }
+}
+
+static void vm_done(struct vm *vm)
+{
+    close_listener(vm);
+    free(vm->qmp->path);
+    free(vm->qmp);
+    vm->qmp = NULL;
+}
+
+void qmp_drain(struct vmd *d)
+{
+    size_t n = 0;
+    struct vm **list = d->vms && d->qmp ? vm_list(d, &n) : NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        if (list[i]->qmp) {
+            close_listener(list[i]);
+        }
+    }
+    free(list);
+}
+
+void qmp_vm_up(struct vm *vm)
+{
+    struct vmd *d = vm->d;
+    struct err e = ERR_INIT;
+    int fd;
+
+    if (!d->qmp || !d->server) {
+        return;
+    }
+    if (!vm->qmp) {
+        vm->qmp = xnew(struct qmp_vm);
+        vm->qmp->runs = vm->state == API_VM_STATE_RUNNING;
+        vm->qmp->path = runfs_path(&d->opt, vm->id, VM_QMP);
+    }
+    if (vm->qmp->listener || d->ending) {
+        return;
+    }
+    fd = unix_listen(vm->qmp->path, 0660, QMP_CLIENTS, &e);
+    if (fd >= 0) {
+        vm->qmp->listener = rpc_server_listen_as(d->server, fd, API_ROLE_ADMIN, &qmp_vm_dialect,
+                                                 vm, QMP_CLIENTS, &e);
+    }
+    if (!vm->qmp->listener) {
+        log_warn("daemon", "VM '%s' has no QMP socket: %s", vm->config.name, e.msg);
+    }
+}
+
+void qmp_vm_gone(struct vm *vm)
+{
+    if (!vm->qmp) {
+        return;
+    }
+    list_for_each (it, &vm->d->qmp->sessions) {
+        struct qmp_session *q = list_entry(it, struct qmp_session, link);
+        if (q->bound && q->vm == vm->id) {
+            q->vm = 0;
+            rpc_conn_close(q->s->conn);
+        }
+    }
+    vm_done(vm);
+}
+
+char *qmp_vm_path(const struct vm *vm)
+{
+    return vm->qmp && vm->qmp->listener ? vm->qmp->path : NULL;
+}

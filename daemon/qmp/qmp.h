@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The QMP dialect of the daemon: a socket for each VM that runs (RUN/vm/ID/qmp.sock), and clients of vmd.sock
+ * that go over to it. A command is the call vm.qmp of its session; what it changes, it changes through the same
+ * methods as every other client, so that roles, audit, events and their order are one. Events come from the
+ * journal as it is published.
+ * Loop thread.
+ */
+#ifndef VMD_DAEMON_QMP_QMP_H
+#define VMD_DAEMON_QMP_QMP_H
+
+#include "api-schema/rpc/server.h"
+
+struct qmp;
+struct vm;
+struct vmd;
+
+/* After the journal exists. */
+struct qmp *qmp_new(struct vmd *d);
+/* After the server. NULL is fine. */
+void qmp_free(struct qmp *q);
+/* Closes the VMs' sockets to new clients, before the server drains; more than once is fine. */
+void qmp_drain(struct vmd *d);
+
+/* For clients of the daemon's own sockets; its argument is struct vmd. */
+extern const struct rpc_dialect qmp_dialect;
+/* JSON of the greeting's member QMP; capabilities as JSON text, NULL: none. The caller's. */
+char *qmp_greeting(const char *capabilities);
+
+/* The VM's emulator answers: its socket is made. */
+void qmp_vm_up(struct vm *vm);
+/* Its run is over: clients are sent away. */
+void qmp_vm_gone(struct vm *vm);
+/* Path of its socket, NULL while there is none. */
+char *qmp_vm_path(const struct vm *vm);
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * QMP commands that run, stop and end a VM: each is the method of the API that does the same, called on behalf of
+ * the client. Loop thread.
+ */
+#include "daemon/qmp/cmd.h"
+
+#include "api-schema/gen/methods.h"
+#include "api-schema/rpc/call.h"
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+
+#include <string.h>
+
+const char *qmp_run_state(const struct vm *vm)
+{
+    const char *reason = vm->reason ? vm->reason : "";
+
+    switch (vm->state) {
+    case API_VM_STATE_RUNNING:
+        return "running";
+    case API_VM_STATE_STARTING:
+        return "prelaunch";
+    case API_VM_STATE_PAUSED:
+        return strcmp(reason, "start") == 0   ? "prelaunch"
+               : strcmp(reason, "debug") == 0 ? "debug"
+                                              : "paused";
+    case API_VM_STATE_STOPPING: /* the guest may be at work on it */
+        return strcmp(reason, "asked to power off") == 0 ? "running" : "shutdown";
+    case API_VM_STATE_CRASHED:
+        return "internal-error";
+    case API_VM_STATE_UNRESPONSIVE: /* what it was when it last answered is not known to be over */
+        return "running";
+    default:
+        return "shutdown";
+    }
+}
+
+/* --- through the API -------------------------------------------------------------------------------- */
+
+static void answer(struct qmp_cmd *c, const struct api_error *x)
+{
+    if (x) {
+        qmp_error(c, "GenericError", "%s", x->message);
+    } else {
+        qmp_return_nothing(c);
+    }
+}
+
+static void on_done(void *arg, struct json_object *result, const struct api_error *x)
+{
+    (void)result;
+    answer(arg, x);
+}
+
+static struct json_object *vm_param(const struct qmp_cmd *c)
+{
+    struct json_object *params = json_object_new_object();
+
+    api_json_set_str(params, "vm", c->vm->config.uuid);
+    return params;
+}
+
+/* Stopping what stands, letting run what runs: QEMU has no objection, and another client may have been
+ * first. */
+static void moved(struct qmp_cmd *c, enum api_vm_state to, const struct api_error *x)
+{
+    struct vm *vm = vm_by_id(c->d, *(int64_t *)c->data);
+
+    answer(c, x && x->code == API_E_BAD_STATE && vm && vm->state == to ? NULL : x);
+}
+
+static void on_stopped(void *arg, struct json_object *result, const struct api_error *x)
+{
+    (void)result;
+    moved(arg, API_VM_STATE_PAUSED, x);
+}
+
+static void on_running(void *arg, struct json_object *result, const struct api_error *x)
+{
+    (void)result;
+    moved(arg, API_VM_STATE_RUNNING, x);
+}
+
+static void move(struct qmp_cmd *c, const char *method,
+                 void (*fn)(void *, struct json_object *, const struct api_error *))
+{
+    int64_t *id = xnew(int64_t);
+
+    *id = c->vm->id;
+    c->data = id;
+    api_call_nested(c->call, method, vm_param(c), fn, c);
+}
+
+void qmp_do_stop(struct qmp_cmd *c)
+{
+    move(c, "vm.pause", on_stopped);
+}
+
+void qmp_do_cont(struct qmp_cmd *c)
+{
+    move(c, "vm.resume", on_running);
+}
+
+void qmp_do_system_reset(struct qmp_cmd *c)
+{
+    api_call_nested(c->call, "vm.reset", vm_param(c), on_done, c);
+}
+
+void qmp_do_system_powerdown(struct qmp_cmd *c)
+{
+    api_call_nested(c->call, "vm.shutdown", vm_param(c), on_done, c);
+}
+
+/* Answered as soon as it was accepted: the end of the VM is the end of the connection, too. */
+struct quit {
+    struct qmp_cmd *c; /* NULL once answered */
+    bool called, failed;
+};
+
+static void on_quit(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct quit *q = arg;
+
+    (void)result;
+    if (q->c) {
+        q->called = true;
+        q->failed = x != NULL;
+        if (x) {
+            answer(q->c, x);
+        }
+        return;
+    }
+    if (x) {
+        log_warn("daemon", "QMP quit: %s", x->message);
+    }
+    free(q);
+}
+
+void qmp_do_quit(struct qmp_cmd *c)
+{
+    struct quit *q = xnew(struct quit);
+
+    q->c = c;
+    api_call_nested(c->call, "vm.stop", vm_param(c), on_quit, q);
+    q->c = NULL;
+    if (!q->failed) {
+        qmp_return_nothing(c);
+    }
+    if (q->called) {
+        free(q);
+    }
+}
+
+/* --- without an API method ---------------------------------------------------------------------------- */
+
+void qmp_do_system_wakeup(struct qmp_cmd *c)
+{
+    qmp_error(c, "GenericError", "wake-up from suspend is not supported by this guest");
+}
+
+void qmp_do_inject_nmi(struct qmp_cmd *c)
+{
+    qmp_error(c, "GenericError", "this feature or command is not currently supported");
+}
+
+/* What is in force: a reset resets, a power-off ends the VM; nothing reports a panic and no board has a
+ * watchdog. */
+void qmp_do_set_action(struct qmp_cmd *c)
+{
+    static const struct {
+        const char *name, *is;
+    } actions[] = {
+        { "reboot", "reset" },
+        { "shutdown", "poweroff" },
+        { "panic", "none" },
+        { "watchdog", "none" },
+    };
+
+    if (api_call_role(c->call) < API_ROLE_OPERATOR) {
+        qmp_error(c, "GenericError", "set-action needs role operator");
+        return;
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(actions); i++) {
+        const char *wanted = qmp_arg(c, actions[i].name);
+        if (wanted && strcmp(wanted, actions[i].is) != 0) {
+            qmp_error(c, "GenericError", "Action '%s' of '%s' is not supported", wanted,
+                      actions[i].name);
+            return;
+        }
+    }
+    qmp_return_nothing(c);
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One QMP client: negotiation, the order of its commands, what it is sent. Inside of daemon/qmp. Loop thread.
+ */
+#ifndef VMD_DAEMON_QMP_SESSION_H
+#define VMD_DAEMON_QMP_SESSION_H
+
+#include "api-schema/rpc/server.h"
+#include "engine/base/list.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct json_object;
+struct qmp_order;
+struct vm;
+struct vmd;
+
+struct qmp {
+    struct vmd *d;
+    struct list sessions; /* struct qmp_session.link */
+};
+
+/* The QMP side of a VM that runs. */
+struct qmp_vm {
+    struct rpc_listener *listener; /* NULL: none any more */
+    char *path;
+    bool shutdown_told;
+    bool runs; /* as told last */
+};
+
+enum { QMP_QUEUE = 8, QMP_FDS = 32, QMP_CLIENTS = 16 };
+
+struct qmp_fd {
+    struct list link;
+    char *name;
+    int fd;
+};
+
+struct qmp_session {
+    struct list link;
+    struct vmd *d;
+    struct rpc_session *s;
+    int64_t vm;        /* its number; 0: none selected */
+    bool bound;        /* the VM's own socket */
+    bool ready;        /* negotiated */
+    bool oob;          /* and out-of-band execution with it */
+    bool held;         /* too many commands: not read */
+    bool at_it;        /* run_queue() is on the stack */
+    struct list queue; /* struct qmp_order.link, in-band, not begun */
+    unsigned n_queue;
+    struct list begun;        /* struct qmp_order.link, not answered */
+    struct qmp_order *now;    /* in-band, of these */
+    unsigned n_oob;           /* out of band, begun */
+    struct json_object *kept; /* events that go after the answer to `now`; NULL: none */
+    struct list fds;
+    unsigned n_fds;
+};
+
+/* For listeners of VMs; its argument is struct vm. */
+extern const struct rpc_dialect qmp_vm_dialect;
+
+/* One object, on a line of its own. */
+void qmp_session_send(struct qmp_session *q, struct json_object *o);
+/* An event about VM `vm`: at once, or after the answer of a command that it follows from. */
+void qmp_session_event(struct qmp_session *q, int64_t vm, struct json_object *event);
+
+#endif

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Control methods that look into a VM: its disks, devices, registers and memory. They change nothing.
+ * Main thread.
+ */
+#include "api-schema/gen/methods.h"
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/call.h"
+#include "devices/registry.h"
+#include "engine/base/base64.h"
+#include "engine/base/str.h"
+#include "engine/core/vm.h"
+#include "engine/emu/emu.h"
+#include "storage/block.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { STATE_TEXT_MAX = 65536, PROPERTIES_MAX = 64 };
+
+void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
+{
+    struct emu *m = control_emu(call);
+    struct api_emu_block blocks[BOARD_MAX_DISKS];
+    char device[BOARD_MAX_DISKS][16];
+
+    (void)in;
+    for (unsigned i = 0; i < m->n_disks; i++) {
+        snprintf(device[i], sizeof(device[i]), "disk%u", i);
+        blocks[i] = (struct api_emu_block){ .name = (char *)blk_name(m->disk[i]),
+                                            .device = device[i],
+                                            .size = (int64_t)blk_size(m->disk[i]) };
+    }
+    api_reply_emu_blocks(
+        call, &(struct api_emu_blocks_out){ .blocks = blocks, .n_blocks = m->n_disks });
+}
+
+/* --- registers and memory --------------------------------------------------------------------- */
+
+struct look {
+    struct emu *m;
+    struct vcpu *c;
+    struct buf *text;
+    uint64_t address;
+    uint8_t *bytes;
+    size_t n, done;
+    bool is_virtual;
+};
+
+static void print_registers(void *arg)
+{
+    struct look *l = arg;
+
+    if (l->m->vm->engine->regs_get) {
+        l->m->vm->engine->regs_get(l->c);
+    }
+    st_print(l->m->vm->arch->state, l->c->cpu, l->text);
+}
+
+static struct vcpu *find_vcpu(struct api_call *call, int64_t index)
+{
+    struct emu *m = control_emu(call);
+
+    if (index < (int64_t)m->vm->n_vcpus) {
+        return m->vm->vcpus[index];
+    }
+    api_fail(call, API_E_INVALID_PARAMS, "vcpu", NULL, "there is no vCPU %lld, only %u",
+             (long long)index, m->vm->n_vcpus);
+    return NULL;
+}
+
+/* Text for an answer: bounded, never NULL. */
+static char *text_of(struct buf *b)
+{
+    if (b->len >= STATE_TEXT_MAX) {
+        b->data[STATE_TEXT_MAX - 1] = 0;
+    }
+    return b->data ? b->data : (char *)"";
+}
+
+void api_handle_emu_registers(struct api_call *call, struct api_emu_registers_in *in)
+{
+    AUTO_BUF text = BUF_INIT;
+    struct look l = { .m = control_emu(call), .text = &text };
+
+    l.c = find_vcpu(call, in->vcpu);
+    if (l.c) {
+        vm_at_barrier(l.m->vm, print_registers, &l);
+        api_reply_emu_registers(call,
+                                &(struct api_emu_registers_out){ .text = text_of(&text) });
+    }
+}
+
+/* Reads page by page, since each has a translation of its own; stops at what is no memory. */
+static void read_memory(void *arg)
+{
+    struct look *l = arg;
+    struct vm *vm = l->m->vm;
+
+    while (l->done < l->n) {
+        uint64_t at = l->address + l->done, gpa = at;
+        size_t step = 4096 - at % 4096;
+
+        step = step < l->n - l->done ? step : l->n - l->done;
+        if (l->is_virtual && !vm->engine->debug_translate(l->c, at, &gpa)) {
+            return;
+        }
+        if (mem_dma_read(vm->mem, gpa, l->bytes + l->done, step) != 0) {
+            return;
+        }
+        l->done += step;
+    }
+}
+
+void api_handle_emu_memory(struct api_call *call, struct api_emu_memory_in *in)
+{
+    AUTO_FREE uint8_t *bytes = xalloc((size_t)in->size);
+    AUTO_BUF text = BUF_INIT;
+    struct err e = ERR_INIT;
+    struct look l = { .m = control_emu(call),
+                      .bytes = bytes,
+                      .n = (size_t)in->size,
+                      .is_virtual = in->has_vcpu };
+
+    if (str_to_u64(in->address, 0, UINT64_MAX, "address", &l.address, &e) != 0) {
+        api_fail(call, API_E_INVALID_PARAMS, "address", "write it as 0x80000000", "%s", e.msg);
+        return;
+    }
+    if (in->has_vcpu && !(l.c = find_vcpu(call, in->vcpu))) {
+        return;
+    }
+    if (l.is_virtual && !l.m->vm->engine->debug_translate) {
+        api_fail(call, API_E_UNSUPPORTED, l.m->vm->name, "use a physical address",
+                 "engine %s translates no addresses for others", l.m->vm->engine->name);
+        return;
+    }
+    vm_at_barrier(l.m->vm, read_memory, &l);
+    if (l.done < l.n) {
+        api_fail(call, API_E_INVALID_PARAMS, "address", NULL, "there is no memory at 0x%llx",
+                 (unsigned long long)(l.address + l.done));
+        return;
+    }
+    base64_add(&text, bytes, l.n);
+    api_reply_emu_memory(call, &(struct api_emu_memory_out){ .data = text.data });
+}
+
+/* --- devices ---------------------------------------------------------------------------------- */
+
+static const char *const kinds[] = {
+    [PROP_U64] = "int", [PROP_BOOL] = "bool", [PROP_STR] = "str", [PROP_PTR] = "link"
+};
+
+/* What a device has, or (d NULL) what a class begins with; the caller's. */
+static struct json_object *value_of(const struct dev_prop *p, const struct device *d)
+{
+    const char *at = d ? (const char *)d + p->offset : NULL;
+
+    if (p->kind == PROP_U64) {
+        return json_object_new_uint64(at ? *(const uint64_t *)at : p->def);
+    }
+    if (p->kind == PROP_BOOL) {
+        return json_object_new_boolean(at ? *(const bool *)at : p->def != 0);
+    }
+    if (p->kind == PROP_STR && at && *(char *const *)at) {
+        return json_object_new_string(*(char *const *)at);
+    }
+    return NULL;
+}
+
+static size_t list_properties(const struct device_class *cls, const struct device *d,
+                              struct api_emu_property *out)
+{
+    size_t n = 0;
+
+    for (const struct dev_prop *p = cls->props; p && p->name && n < PROPERTIES_MAX; p++) {
+        out[n++] = (struct api_emu_property){ .name = (char *)p->name,
+                                              .type = (char *)kinds[p->kind],
+                                              .value = value_of(p, d),
+                                              .doc = (char *)p->doc };
+    }
+    return n;
+}
+
+static void free_properties(struct api_emu_property *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        json_object_put(p[i].value);
+    }
+}
+
+struct device_list {
+    struct emu *m;
+    const char *id;
+    struct json_object *out;
+};
+
+static void list_devices(void *arg)
+{
+    struct device_list *l = arg;
+
+    list_for_each (it, &l->m->vm->devices) {
+        struct device *d = list_entry(it, struct device, node);
+        struct api_emu_property props[PROPERTIES_MAX];
+        AUTO_BUF state = BUF_INIT;
+
+        if (l->id && strcmp(l->id, d->id) != 0) {
+            continue;
+        }
+        if (d->cls->state) {
+            st_print(d->cls->state, d, &state);
+        }
+        struct api_emu_device one = { .id = d->id,
+                                      .device_class = (char *)d->cls->name,
+                                      .properties = props,
+                                      .n_properties = list_properties(d->cls, d, props),
+                                      .state = text_of(&state) };
+        json_object_array_add(l->out, api_emu_device_encode(&one));
+        free_properties(props, one.n_properties);
+    }
+}
+
+void api_handle_emu_devices(struct api_call *call, struct api_emu_devices_in *in)
+{
+    struct json_object *o = json_object_new_object();
+    struct device_list l = { .m = control_emu(call),
+                             .id = in->id,
+                             .out = json_object_new_array() };
+
+    vm_at_barrier(l.m->vm, list_devices, &l);
+    api_json_set(o, "devices", l.out);
+    api_reply_json(call, o);
+}
+
+void api_handle_emu_device_class(struct api_call *call, struct api_emu_device_class_in *in)
+{
+    const struct device_class *cls = device_class_find(in->name);
+    struct api_emu_property props[PROPERTIES_MAX];
+
+    if (!cls) {
+        api_fail(call, API_E_NOT_FOUND, in->name, NULL, "there is no class of devices '%s'",
+                 in->name);
+        return;
+    }
+    struct api_emu_device_class_out out = { .properties = props,
+                                            .n_properties = list_properties(cls, NULL, props) };
+    api_reply_emu_device_class(call, &out);
+    free_properties(props, out.n_properties);
+}
