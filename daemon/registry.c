@@ -387,11 +387,11 @@ static bool is_current(const struct info_cache *k, const struct vm *vm, pid_t pi
                        const struct api_vm_exit *x)
 {
     return k->state == vm->state && k->since_ms == vm->since_ms && k->pid == pid &&
-           k->qmp == (qmp_vm_path(vm) != NULL) && k->cpus == vm->config.cpus && k->memory == vm->config.memory &&
-           k->restarts == vm->restarts && k->due_ms == vm->restart_due_ms &&
-           k->exit_ms == (x ? x->time_ms : 0) && same(k->exit, x ? x->reason : NULL) &&
-           same(k->name, vm->config.name) && same(k->reason, vm->reason) &&
-           same(k->project, vm->config.project);
+           k->qmp == (qmp_vm_path(vm) != NULL) && k->cpus == vm->config.cpus &&
+           k->memory == vm->config.memory && k->restarts == vm->restarts &&
+           k->due_ms == vm->restart_due_ms && k->exit_ms == (x ? x->time_ms : 0) &&
+           same(k->exit, x ? x->reason : NULL) && same(k->name, vm->config.name) &&
+           same(k->reason, vm->reason) && same(k->project, vm->config.project);
 }
 
 static int write_text(struct json_object *o, struct printbuf *to, int level, int flags)
