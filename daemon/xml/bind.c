@@ -362,6 +362,16 @@ static bool is_second(const struct xml_node *n)
     return false;
 }
 
+/* Words where only elements may stand. */
+static void refuse_text(struct binder *b, const struct xml_node *n, const char *full)
+{
+    AUTO_FREE char *text = xml_text(n);
+
+    if (!xml_blank(text)) {
+        refuse(b, n, full, NULL, "holds text, which vmd knows no meaning of");
+    }
+}
+
 static void bind_list(struct binder *b, const struct place *p, const struct xml_row *row,
                       const struct xml_node *n, const char *path)
 {
@@ -377,6 +387,11 @@ static void bind_list(struct binder *b, const struct place *p, const struct xml_
     AUTO_FREE char *prefix = xasprintf("%s%s[%zu].", p->prefix, row->member,
                                        json_object_array_length(list));
     struct place in = { path, item, prefix };
+    AUTO_FREE char *place = xasprintf("%s/%s", b->kind->root, path);
+    keep_origin(b, p, row, n, NULL, place); /* of the list; then of this item */
+    b->origins = xrealloc_n(b->origins, b->n_origins + 1, sizeof(*b->origins));
+    b->origins[b->n_origins++] = (struct origin){ xstrndup(prefix, strlen(prefix) - 1), n,
+                                                  xstrdup(place), NULL };
     json_object_array_add(list, item);
     if (row->conv) {
         struct xml_row text_row = *row;
@@ -384,6 +399,9 @@ static void bind_list(struct binder *b, const struct place *p, const struct xml_
         text_row.member = row->words;
         text_row.words = NULL;
         bind_value(b, &in, &text_row, n, NULL, full, text);
+    } else {
+        AUTO_FREE char *full = xasprintf("%s/%s", b->kind->root, path);
+        refuse_text(b, n, full);
     }
     bind_element(b, &in, n);
 }
@@ -436,6 +454,7 @@ static void bind_known(struct binder *b, const struct place *p, const struct xml
         bind_list(b, p, row, n, path);
         break;
     case XML_ANY:
+        refuse_text(b, n, full);
         bind_any(b, p, row, n);
         break;
     case XML_LEFT_OUT:
@@ -448,8 +467,8 @@ static void bind_known(struct binder *b, const struct place *p, const struct xml
             xml_json_set(p->o, row->member, json_object_new_boolean(true));
         }
         bind_text(b, p, row, n, NULL, full, text);
-        if ((row->kind == XML_GROUP || row->kind == XML_FLAG) && !xml_blank(text)) {
-            refuse(b, n, full, NULL, "holds text, which vmd knows no meaning of");
+        if (row->kind == XML_GROUP || row->kind == XML_FLAG) {
+            refuse_text(b, n, full);
         }
         if (row->kind == XML_GROUP && !(row->flags & XML_PRINT) && !n->n_attrs && is_empty(n)) {
             note(b, n, full, NULL, "it is empty");
@@ -664,6 +683,7 @@ void xml_parse(const struct xml_kind *kind, const char *text, size_t len, struct
     }
     b.top = json_object_new_object();
     clear_flags(&b);
+    refuse_text(&b, root, root->name);
     bind_element(&b, &(struct place){ "", b.top, "" }, root);
     bind_extra(&b);
     if (!r->n_problems) {

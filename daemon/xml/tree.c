@@ -177,6 +177,12 @@ static void on_error(void *arg, xmlErrorPtr x)
     }
     str_copy(line, sizeof(line), x->message ? x->message : "not well-formed");
     line[strcspn(line, "\r\n")] = 0;
+    if (x->code == XML_ERR_DOCUMENT_END) { /* libxml2's words for it mislead */
+        str_copy(line, sizeof(line),
+                 !r->root ? "there is no whole element"
+                 : r->at  ? "the document ends too early"
+                          : "something stands behind the root element");
+    }
     r->failed = true;
     err_set(r->e, -EINVAL, "line %d: not well-formed: %s", x->line, line);
     xmlStopParser(r->parser);
@@ -358,7 +364,9 @@ struct xml_node *xml_read(const char *text, size_t len, struct err *e)
         err_set(e, -ENOMEM, "line 1: no memory to read the XML");
         return NULL;
     }
-    xmlCtxtUseOptions(r.parser, XML_PARSE_NONET);
+    /* Without NOENT, &amp; in an attribute comes as the text "&#38;". No entity but the five of XML can be replaced by it: a
+     * document type ends the reading before it could declare one. */
+    xmlCtxtUseOptions(r.parser, XML_PARSE_NONET | XML_PARSE_NOENT);
     (void)xmlParseChunk(r.parser, text, (int)len, 1);
     if (!r.failed && (!r.parser->wellFormed || !r.root || r.at)) {
         fail(&r, "not well-formed: the document ends too early");

@@ -231,6 +231,7 @@ CONFIGS = [
     {"name": "a", "tcg": {"icount": 4, "backend": "interp", "tier2": "off", "cache_size": 1 << 20}},
     {"name": "a", "arch": "riscv32", "tcg": {"plugins": [{"file": "/p.so", "args": "x=<y>"}], "coverage": True}},
     {"name": "a", "metadata": "<x:y xmlns:x='urn:x'>text<z/> more</x:y>\n<q:w xmlns:q='urn:q' q:a='1' b='2'/>"},
+    {"name": "a", "disks": [{"file": "/a&b<c>'d\"e", "name": "vda"}]},
     {"name": "a", "metadata": "<open>"}, {"name": "a", "metadata": "plain"},
     {"name": "a", "restart": {"mode": "on-failure"}}, {"name": "a", "restart": {"mode": "always", "limit": 3}},
     {"name": "a", "restart": {"mode": "on-failure", "delay_ms": 5}, "autostart": {"priority": 7, "after": ["b", "c"]}},
@@ -277,6 +278,35 @@ def printed(config):
 
 def escape(text):
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# --- bad XML ----------------------------------------------------------------------------------------
+
+def bad_xml_is_refused_with_line_and_element():
+    """Rows of bad.json: a document (pieces with counts, where it is long) and how its first refusal begins."""
+    rows = json.loads((pathlib.Path(HERE) / "bad.json").read_text(encoding="utf-8"))
+    tap.check(len(rows) >= 300, f"{len(rows)} rows")
+    wrong = []
+    with Shared.daemon.client() as client:
+        for document, expected in rows:
+            if isinstance(document, list):
+                document = "".join(p if isinstance(p, str) else p[0] * p[1] for p in document)
+            answer = client.call("xml.check", xml=document)
+            got = [f"line {p['line']}: {p['text']}" for p in answer["problems"]] or ["accepted"]
+            if not got[0].startswith(expected) or answer["ok"] or "definition" in answer:
+                wrong.append(f"{document[-200:]}\n  is {got[0]}\n  not {expected}")
+    tap.check(not wrong, "\n".join(wrong))
+
+
+def xml_that_is_too_large_is_refused():
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "large.xml")
+        pathlib.Path(file).write_text("<domain>" + " " * (1 << 20) + "</domain>", encoding="utf-8")
+        done = vmctl("xml", "check", file, ok=False)
+        tap.check(done.returncode == 2 and "1024 KiB" in done.stderr or "1048576" in done.stderr, f"{done}")
+        pathlib.Path(file).write_bytes(b"<domain>\xff\xfe</domain>")
+        done = vmctl("define", "-f", file, ok=False)
+        tap.check("is not UTF-8" in done.stderr, f"{done}")
 
 
 # --- vmctl ------------------------------------------------------------------------------------------
@@ -381,6 +411,16 @@ def vmctl_edit_asks_again_on_a_terminal():
     vmctl("rm", "t")
 
 
+def every_verb_of_the_guide_from_virsh_exists():
+    page = (pathlib.Path(HERE) / "../../docs/guide/virsh.md").read_text(encoding="utf-8")
+    said = [line for line in vmctl("help").stdout.splitlines() if re.match(r"  [a-z]", line)]
+    known = {re.split(r"  +", line.strip())[0] for line in said}
+    named = re.findall(r"`vmctl ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", page)
+    tap.check(len(named) > 40, f"{len(named)} verbs")
+    unknown = [" ".join(two).strip() for two in named if two[0] not in known and " ".join(two) not in known]
+    tap.check(not unknown, f"the guide names verbs that vmctl has not: {unknown}")
+
+
 if __name__ == "__main__":
     with lib.Daemon() as Shared.daemon:
         status = tap.run_cases([
@@ -389,8 +429,11 @@ if __name__ == "__main__":
             virt_install_still_makes_these_files,
             libvirts_examples_round_trip_or_name_what_is_refused,
             every_definition_survives_xml,
+            bad_xml_is_refused_with_line_and_element,
+            xml_that_is_too_large_is_refused,
             vmctl_defines_from_xml_and_shows_it_again,
             vmctl_xml_check_tells_all_refusals,
             vmctl_edit_sends_what_was_changed,
-            vmctl_edit_asks_again_on_a_terminal])
+            vmctl_edit_asks_again_on_a_terminal,
+            every_verb_of_the_guide_from_virsh_exists])
     sys.exit(status)
