@@ -1,86 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Translated blocks: found by guest physical address and mode, linked to each other, dropped when their bytes change,
- * evicted a region (a sixteenth of the cache) at a time.
+ * Translated blocks: found by guest physical address and mode, linked to each other, dropped when their bytes change.
  *
  * tcg_vm.lock protects everything but the lock-free cache_find(). An invalidated block stays in memory until its region is
- * evicted; its entry is patched to leave to the dispatcher, so that no list of incoming links is needed.
+ * evicted (evict.c); its entry is patched to leave to the dispatcher, so that no list of incoming links is needed.
  */
 #include "engine/tcg/instrument.h"
 #include "engine/tcg/tier2.h"
 
-#include "engine/base/log.h"
-#include "engine/base/mem.h"
-
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define PAGE_MASK 0xfffull
 
-static unsigned hash_of(uint64_t gpa, uint32_t mode)
+static unsigned hash_of(const struct tcg_vm *t, uint64_t gpa, uint32_t mode)
 {
     uint64_t h = (gpa >> 1) * 0x9e3779b97f4a7c15ull ^ (uint64_t)mode * 0xff51afd7ed558ccdull;
-    return (unsigned)(h >> (64 - TCG_HASH_BITS));
-}
-
-int cache_init(struct tcg_vm *t, struct err *e)
-{
-    int rc = codebuf_init(&t->buf, t->config.cache_size, t->config.perf_map, e);
-    if (rc < 0) {
-        return rc;
-    }
-    pthread_mutex_init(&t->lock, NULL);
-    if (t->config.backend == TCG_JIT) {
-        t->reserved = (tcg_host()->init(t, e) + 63) & ~(size_t)63;
-    }
-    t->region_size = t->buf.size / TCG_REGIONS;
-    t->region = 0;
-    t->region_used = t->reserved;
-    return 0;
-}
-
-static void free_block(struct tcg_block *b)
-{
-    free(b->entries);
-    free(b->exits);
-    free(b->sites);
-    free(b->counts);
-    instrument_free(b->note);
-    free(b);
-}
-
-void cache_done(struct tcg_vm *t)
-{
-    for (unsigned r = 0; r < TCG_REGIONS; r++) {
-        for (unsigned i = 0; i < t->n_by_host[r]; i++) {
-            free_block(t->by_host[r][i]);
-        }
-        free(t->by_host[r]);
-    }
-    free(t->pages);
-    free(t->host_data);
-    codebuf_done(&t->buf);
-    pthread_mutex_destroy(&t->lock);
-}
-
-struct tcg_page *cache_page(struct tcg_vm *t, const struct mem_range *r, uint64_t gpa)
-{
-    if (r->kind != MEM_RAM) {
-        return NULL;
-    }
-    uint64_t n = r->ram_page + (gpa - r->base) / MEM_PAGE_SIZE;
-    return n < t->n_pages ? &t->pages[n] : NULL;
+    return (unsigned)(h >> (64 - t->hash_bits));
 }
 
 static struct tcg_block *chain(struct tcg_vm *t, uint64_t gpa, uint32_t mode)
 {
-    return atomic_load_explicit(&t->hash[hash_of(gpa, mode)], memory_order_acquire);
+    return cache_at(t, atomic_load_explicit(&t->hash[hash_of(t, gpa, mode)], memory_order_acquire));
 }
 
-static struct tcg_block *after(struct tcg_block *b)
+static struct tcg_block *after(const struct tcg_vm *t, struct tcg_block *b)
 {
-    return atomic_load_explicit(&b->hash_next, memory_order_acquire);
+    return cache_at(t, atomic_load_explicit(&b->hash_next, memory_order_acquire));
 }
 
 static bool serves(const struct tcg_block *b, uint64_t gpa, uint32_t mode)
@@ -91,7 +35,7 @@ static bool serves(const struct tcg_block *b, uint64_t gpa, uint32_t mode)
 struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint32_t variant)
 {
     struct tcg_block *generic = NULL;
-    for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(b)) {
+    for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(t, b)) {
         if (!serves(b, gpa, mode)) {
             continue;
         }
@@ -107,7 +51,7 @@ struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint
 struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint64_t serial)
 {
     struct tcg_block *best = NULL;
-    for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(b)) {
+    for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(t, b)) {
         if (serves(b, gpa, mode) && b->serial > serial && (!best || b->serial < best->serial)) {
             best = b;
         }
@@ -118,7 +62,7 @@ struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mo
 unsigned cache_count_variants(struct tcg_vm *t, uint64_t gpa, uint32_t mode)
 {
     unsigned n = 0;
-    for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(b)) {
+    for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(t, b)) {
         n += serves(b, gpa, mode) && b->uses_variant && !b->generic;
     }
     return n;
@@ -126,8 +70,8 @@ unsigned cache_count_variants(struct tcg_vm *t, uint64_t gpa, uint32_t mode)
 
 static void unhash(struct tcg_vm *t, struct tcg_block *b)
 {
-    _Atomic(struct tcg_block *) *p = &t->hash[hash_of(b->gpa, b->mode)];
-    for (struct tcg_block *it; (it = atomic_load_explicit(p, memory_order_relaxed));
+    _Atomic uint32_t *p = &t->hash[hash_of(t, b->gpa, b->mode)];
+    for (struct tcg_block *it; (it = cache_at(t, atomic_load_explicit(p, memory_order_relaxed)));
          p = &it->hash_next) {
         if (it == b) {
             /* b keeps its own link, so that a reader standing on it goes on. */
@@ -137,40 +81,46 @@ static void unhash(struct tcg_vm *t, struct tcg_block *b)
     }
 }
 
-/* Which of the two chains of a block belongs to this page. */
+/* Which of the two lists of a block belongs to this page. */
 static unsigned side(const struct tcg_block *b, uint64_t gpa_page)
 {
     return (b->gpa & ~PAGE_MASK) == gpa_page ? 0 : 1;
 }
 
-static void page_union(struct tcg_page *p, uint64_t gpa_page)
+uint32_t *page_link(const struct tcg_vm *t, struct tcg_block *b, uint64_t gpa_page)
 {
+    return side(b, gpa_page) ? &cache_extra(t, b)->page_next : &b->page_next;
+}
+
+static uint64_t granules_in(const struct tcg_vm *t, const struct tcg_block *b, uint64_t gpa_page)
+{
+    return side(b, gpa_page) ? cache_extra(t, b)->granules2 : b->granules;
+}
+
+/* In the list of what is no RAM are blocks of many pages, each by its first. */
+static uint64_t page_in(const struct tcg_vm *t, const struct tcg_page *p, const struct tcg_block *b, uint64_t gpa_page)
+{
+    return p == &t->pages.rom ? b->gpa & ~PAGE_MASK : gpa_page;
+}
+
+static void page_remove(struct tcg_vm *t, struct tcg_page *p, struct tcg_block *b, uint64_t gpa_page)
+{
+    uint32_t *at = &p->blocks, ref = cache_ref(t, b);
     p->made = 0;
-    for (struct tcg_block *b = p->blocks; b; b = b->page_next[side(b, gpa_page)]) {
-        p->made |= side(b, gpa_page) ? b->granules2 : b->granules;
+    for (struct tcg_block *it; (it = cache_at(t, *at));) {
+        uint64_t page = page_in(t, p, it, gpa_page);
+        uint32_t *next = page_link(t, it, page);
+        if (*at == ref) {
+            *at = *next;
+        } else {
+            p->made |= granules_in(t, it, page);
+            at = next;
+        }
     }
     __atomic_store_n(&p->granules, p->claims ? UINT64_MAX : p->made, __ATOMIC_SEQ_CST);
 }
 
-static void page_remove(struct tcg_page *p, struct tcg_block *b, uint64_t gpa_page)
-{
-    struct tcg_block **at = &p->blocks;
-    while (*at && *at != b) {
-        at = &(*at)->page_next[side(*at, gpa_page)];
-    }
-    if (*at) {
-        *at = b->page_next[side(b, gpa_page)];
-    }
-}
-
-struct tcg_page *cache_page_of(struct tcg_vm *t, uint64_t gpa)
-{
-    const struct mem_range *r = mem_find(t->vm->mem, gpa);
-    return r ? cache_page(t, r, gpa) : NULL;
-}
-
-/* Takes a block out of the hash and its pages; its memory stays. */
-static void retire(struct tcg_vm *t, struct tcg_block *b)
+void cache_retire(struct tcg_vm *t, struct tcg_block *b, bool from_pages)
 {
     if (atomic_exchange(&b->invalid, true)) {
         return;
@@ -179,165 +129,49 @@ static void retire(struct tcg_vm *t, struct tcg_block *b)
         tier2_retired(t, b);
     }
     unhash(t, b);
-    uint64_t pages[2] = { b->gpa & ~PAGE_MASK, b->gpa_page2 };
-    for (unsigned i = 0; i < 2; i++) {
-        struct tcg_page *p = pages[i] == UINT64_MAX ? NULL : cache_page_of(t, pages[i]);
-        if (p) {
-            page_remove(p, b, pages[i]);
-            page_union(p, pages[i]);
-        }
+    struct tcg_page *p = from_pages ? cache_page_of(t, b->gpa) : NULL;
+    if (p) {
+        page_remove(t, p, b, b->gpa & ~PAGE_MASK);
     }
-}
-
-uint32_t cache_fill_point(const struct tcg_vm *t)
-{
-    return (uint32_t)(t->region * t->region_size + t->region_used);
-}
-
-static size_t region_start(const struct tcg_vm *t, unsigned r)
-{
-    return r == 0 ? t->reserved : 0;
-}
-
-/* Host memory of a block beside its code. */
-static size_t table_bytes(const struct tcg_block *b)
-{
-    return sizeof(*b) + b->n_exits * sizeof(b->exits[0]) + b->n_sites * sizeof(b->sites[0]) +
-           (b->counts ? b->n_insns * 4ul : 0);
-}
-
-/* Frees everything in a region; nobody is inside translated code. */
-static void evict(struct tcg_vm *t, unsigned r)
-{
-    if (t->n_by_host[r] == 0) {
-        return;
+    uint64_t second = b->straddles && from_pages ? cache_extra(t, b)->gpa_page2 : UINT64_MAX;
+    p = second == UINT64_MAX ? NULL : cache_page_of(t, second);
+    if (p && p != &t->pages.rom) {
+        page_remove(t, p, b, second);
     }
-    size_t lo = r * t->region_size, hi = lo + t->region_size;
-    for (unsigned i = 0; i < t->n_by_host[r]; i++) {
-        retire(t, t->by_host[r][i]);
-    }
-    for (unsigned o = 0; o < TCG_REGIONS; o++) {
-        for (unsigned i = 0; o != r && i < t->n_by_host[o]; i++) {
-            struct tcg_block *b = t->by_host[o][i];
-            for (unsigned x = 0; x < b->n_exits; x++) {
-                struct tcg_exit *ex = &b->exits[x];
-                const struct tcg_block *to = ex->to;
-                if (to && to->code >= lo && to->code < hi) {
-                    tcg_host()->patch(t, ex, ex->stub);
-                    ex->to = NULL;
-                }
-            }
-            if (b->forward && b->forward->code >= lo && b->forward->code < hi) {
-                tcg_host()->kill(t, b, NULL);
-                b->forward = NULL;
-            }
-        }
-    }
-    for (unsigned i = 0; i < t->n_by_host[r]; i++) {
-        t->stats.blocks--;
-        t->stats.code_bytes -= t->by_host[r][i]->code_size;
-        t->stats.table_bytes -= table_bytes(t->by_host[r][i]);
-        free_block(t->by_host[r][i]);
-    }
-    t->n_by_host[r] = 0;
-    for (unsigned i = 0; i < t->n_vcpus; i++) {
-        tlb_flush_vcpu(t->vcpus[i]);
-    }
-    t->stats.evictions++;
-}
-
-bool cache_reserve(struct tcg_vm *t, size_t max, bool may_evict)
-{
-    if (t->region_used + max <= t->region_size) {
-        codebuf_grow(&t->buf, t->region * t->region_size + t->region_used + max);
-        return true;
-    }
-    unsigned next = (t->region + 1) % TCG_REGIONS;
-    if (t->n_by_host[next] && !may_evict) {
-        return false;
-    }
-    evict(t, next);
-    t->region = next;
-    t->region_used = region_start(t, next);
-    codebuf_grow(&t->buf, next * t->region_size + t->region_used + max);
-    return true;
 }
 
 void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page,
                   struct tcg_page *page2)
 {
-    unsigned r = t->region;
-    b->region = r;
+    uint32_t ref = cache_ref(t, b);
     b->serial = ++t->serial;
-    t->region_used = (t->region_used + b->code_size + 15) & ~(size_t)15;
-    if (t->n_by_host[r] == t->cap_by_host[r]) {
-        t->cap_by_host[r] = t->cap_by_host[r] ? t->cap_by_host[r] * 2 : 256;
-        t->by_host[r] = xrealloc_n(t->by_host[r], t->cap_by_host[r], sizeof(t->by_host[r][0]));
+    cache_place(t, b);
+    page = page ? page : &t->pages.rom;
+    b->page_next = page->blocks;
+    page->blocks = ref;
+    page->made |= b->granules; /* granules follow at cache_unclaim() */
+    if (page == &t->pages.rom) {
+        page->granules = page->made;
     }
-    t->by_host[r][t->n_by_host[r]++] = b;
-    struct tcg_page *p[2] = { page, page2 };
-    uint64_t g[2] = { b->granules, b->granules2 };
-    for (unsigned i = 0; i < 2; i++) {
-        if (p[i]) {
-            b->page_next[i] = p[i]->blocks;
-            p[i]->blocks = b;
-            p[i]->made |= g[i]; /* granules follow at cache_unclaim() */
-        }
+    if (page2) {
+        struct tcg_extra *x = cache_extra(t, b);
+        x->page_next = page2->blocks;
+        page2->blocks = ref;
+        page2->made |= x->granules2;
     }
-    _Atomic(struct tcg_block *) *head = &t->hash[hash_of(b->gpa, b->mode)];
+    _Atomic uint32_t *head = &t->hash[hash_of(t, b->gpa, b->mode)];
     atomic_store_explicit(&b->hash_next, atomic_load_explicit(head, memory_order_relaxed),
                           memory_order_relaxed);
-    atomic_store_explicit(head, b, memory_order_release);
-    t->stats.blocks++;
+    atomic_store_explicit(head, ref, memory_order_release);
     t->stats.made++;
-    t->stats.table_bytes += table_bytes(b);
     t->stats.insns += b->n_insns;
-    t->stats.code_bytes += b->code_size;
-}
-
-void cache_claim(struct tcg_vcpu *v, struct tcg_page *p, const uint8_t *host_page)
-{
-    struct tcg_vm *t = v->tcg;
-    pthread_mutex_lock(&t->lock);
-    p->claims++;
-    __atomic_store_n(&p->granules, UINT64_MAX, __ATOMIC_SEQ_CST);
-    uint32_t writers = atomic_exchange(&p->writers, 0);
-    /* Another claim of this page may have taken tags away just now, and waits for their stores. */
-    uint32_t wait = p->claims > 1 && t->revoking ? UINT32_MAX : 0;
-    t->revoking += writers != 0;
-    pthread_mutex_unlock(&t->lock);
-    bool revoked = false;
-    for (unsigned i = 0; writers && i < t->n_vcpus; i++) {
-        uint32_t bit = 1u << t->vcpus[i]->vcpu->index % 32;
-        if (writers & bit && tlb_revoke_write(t->vcpus[i], host_page)) {
-            revoked = true;
-            wait |= t->vcpus[i] == v ? 0 : bit;
-        }
-    }
-    if (wait) {
-        tcg_quiesce(v, wait); /* no store may be in flight between its check and its effect */
-    }
-    if (writers) {
-        pthread_mutex_lock(&t->lock);
-        t->revoking--;
-        t->stats.revokes += revoked;
-        pthread_mutex_unlock(&t->lock);
-    }
-}
-
-void cache_unclaim(struct tcg_vm *t, struct tcg_page *p)
-{
-    (void)t;
-    if (--p->claims == 0) {
-        __atomic_store_n(&p->granules, p->made, __ATOMIC_SEQ_CST);
-    }
 }
 
 void cache_link(struct tcg_vm *t, struct tcg_exit *x, struct tcg_block *to)
 {
     pthread_mutex_lock(&t->lock);
-    if (!x->to && !atomic_load(&to->invalid) && !atomic_load(&x->block->invalid)) {
-        x->to = to;
+    if (!x->to && !atomic_load(&to->invalid) && !atomic_load(&exit_block(x)->invalid)) {
+        x->to = cache_ref(t, to);
         tcg_host()->patch(t, x, to->code);
         t->stats.links++;
     }
@@ -353,7 +187,7 @@ static uint64_t mask_of(uint64_t from, uint64_t to)
 
 static void kill_block(struct tcg_vm *t, struct tcg_block *b)
 {
-    retire(t, b);
+    cache_retire(t, b, true);
     if (t->config.backend == TCG_JIT) {
         tcg_host()->kill(t, b, NULL);
     }
@@ -375,10 +209,10 @@ static bool invalidate_page(struct tcg_vm *t, struct tcg_page *p, uint64_t gpa_p
         __atomic_store_n(&p->changes, p->changes + 1, __ATOMIC_SEQ_CST);
     }
     struct tcg_block *next;
-    for (struct tcg_block *b = p->blocks; b; b = next) {
-        unsigned s = side(b, gpa_page);
-        next = b->page_next[s];
-        if ((s ? b->granules2 : b->granules) & mask) {
+    for (struct tcg_block *b = cache_at(t, p->blocks); b; b = next) {
+        uint64_t page = page_in(t, p, b, gpa_page);
+        next = cache_at(t, *page_link(t, b, page));
+        if (page == gpa_page || p != &t->pages.rom ? granules_in(t, b, page) & mask : 0) {
             kill_block(t, b);
             t->stats.invalidations++;
             any = true;
@@ -396,11 +230,12 @@ bool cache_invalidate(struct tcg_vm *t, uint64_t gpa, uint64_t n)
     uint64_t end = gpa + n - 1;
     for (uint64_t page = gpa & ~PAGE_MASK;; page += MEM_PAGE_SIZE) {
         struct tcg_page *p = cache_page_of(t, page);
-        if (p && cache_page_has_code(p)) {
+        if (cache_page_has_code(p)) {
             uint64_t from = page < gpa ? gpa & PAGE_MASK : 0;
             uint64_t to = end - page < PAGE_MASK ? end - page : PAGE_MASK;
             pthread_mutex_lock(&t->lock);
-            any |= invalidate_page(t, p, page, mask_of(from, to));
+            p = cache_page_of(t, page); /* records change their page under the lock */
+            any |= p && invalidate_page(t, p, page, mask_of(from, to));
             pthread_mutex_unlock(&t->lock);
         }
         if (end - page <= PAGE_MASK) {
@@ -409,65 +244,16 @@ bool cache_invalidate(struct tcg_vm *t, uint64_t gpa, uint64_t n)
     }
 }
 
-void cache_flush_all(struct tcg_vm *t)
-{
-    pthread_mutex_lock(&t->lock);
-    t->stats.flushes++;
-    for (unsigned r = 0; r < TCG_REGIONS; r++) {
-        evict(t, r);
-    }
-    t->region = 0;
-    t->region_used = t->reserved;
-    pthread_mutex_unlock(&t->lock);
-}
-
-struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host)
-{
-    uint64_t off = host - (uint64_t)(uintptr_t)t->buf.rx;
-    unsigned r = (unsigned)(off / t->region_size);
-    if (off >= t->buf.size || r >= TCG_REGIONS) {
-        return NULL;
-    }
-    unsigned lo = 0, hi = t->n_by_host[r];
-    while (lo < hi) { /* the last block that starts at or before off */
-        unsigned mid = (lo + hi) / 2;
-        if (t->by_host[r][mid]->code <= off) {
-            lo = mid + 1;
-        } else {
-            hi = mid;
-        }
-    }
-    return lo ? t->by_host[r][lo - 1] : NULL;
-}
-
 void cache_forward(struct tcg_vm *t, struct tcg_block *stale, struct tcg_block *to)
 {
     pthread_mutex_lock(&t->lock);
     if (!stale->forward && atomic_load(&stale->invalid) && !atomic_load(&to->invalid)) {
-        stale->forward = to;
+        struct tcg_region *r = &t->regions[to->code / t->region_size];
+        stale->forward = cache_ref(t, to);
+        stale->page_next = r->forwarders; /* it is on no page any more */
+        r->forwarders = cache_ref(t, stale);
         t->stats.forwards++;
         tcg_host()->kill(t, stale, to);
     }
     pthread_mutex_unlock(&t->lock);
-}
-
-bool cache_site(struct tcg_vm *t, uint64_t host, int32_t *insn)
-{
-    bool found = false;
-    pthread_mutex_lock(&t->lock);
-    struct tcg_block *b = cache_by_host(t, host);
-    uint64_t off = host - (uint64_t)(uintptr_t)t->buf.rx;
-    for (uint32_t l = 0, h = b ? b->n_sites : 0; l < h && !found;) {
-        uint32_t mid = (l + h) / 2;
-        if (b->sites[mid].host == off) {
-            *insn = b->sites[mid].insn;
-            found = true;
-        } else if (b->sites[mid].host < off) {
-            l = mid + 1;
-        } else {
-            h = mid;
-        }
-    }
-    pthread_mutex_unlock(&t->lock);
-    return found;
 }

@@ -129,9 +129,10 @@ void icount_refund(struct tcg_vcpu *v)
             return;
         }
     }
+    const struct tcg_count *counts = cache_extra(v->tcg, b)->counts;
     for (unsigned i = 0; i < b->n_insns; i++) {
-        if (b->counts[i].off == insn) {
-            v->budget += b->counts[i].left;
+        if (counts[i].off == insn) {
+            v->budget += counts[i].left;
             return;
         }
     }

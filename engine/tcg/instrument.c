@@ -56,7 +56,7 @@ void instrument_access(struct tcg_vcpu *v, uint64_t va, unsigned what)
             return;
         }
     }
-    const struct tcg_note *n = b->note;
+    const struct tcg_note *n = b->extra ? cache_extra(v->tcg, b)->note : NULL;
     for (unsigned i = 0; n && i < n->memory.n; i++) {
         if (n->off[n->memory.call[i].insn] == off) {
             plugin_call_memory(v, &n->memory.call[i], va & v->tcg->guest->pc_mask, what);

@@ -95,55 +95,75 @@ static inline void tag_set(_Atomic uint64_t *tag, uint64_t value)
 /* ---- blocks ---- */
 
 struct tier2;
-
 struct tcg_block;
 
+/* Everything that belongs to a block lies beside its code in the code buffer (cache.c): a `ref` is a byte offset there, 0 none. */
+
 struct tcg_exit {
-    struct tcg_block *block;
-    _Atomic(struct tcg_block *) to; /* linked to, or NULL */
+    _Atomic uint32_t to;    /* ref of the block it is linked to, or 0 */
     int32_t off;            /* target, page-relative (IR_EXIT_DIRECT) */
     uint32_t patch;         /* offset in the code buffer of the 32-bit displacement to patch; 0: not linkable */
-    uint32_t stub;          /* offset of the unlinked target */
-    bool guard;             /* IR_HINT_GUARD */
+    uint16_t stub;          /* the unlinked target, from `patch` on */
+    uint16_t index : 15;    /* of its block's exits */
+    uint16_t guard : 1;     /* IR_HINT_GUARD */
 };
 
-/* Where a faulting access or call stands: return address in the code buffer to instruction. Sorted by host. */
+/* Where a faulting access or call stands: return address (offset in the code buffer) to instruction. Back ends make them in
+ * ascending order of addresses; a block keeps them packed (cache.c). */
 struct tcg_site {
     uint32_t host;
     int32_t insn;
 };
 
-struct tcg_block {
-    /* What finding a block reads comes first: one cache line (blocks are aligned to one). */
-    _Atomic(struct tcg_block *) hash_next;
-    uint64_t gpa;          /* of the first instruction */
+/* What few blocks have. */
+struct tcg_extra {
     uint64_t gpa_page2;    /* page of a straddling instruction's second half, or UINT64_MAX */
-    uint32_t mode;         /* tcg_mode.code */
-    uint32_t variant;      /* with uses_variant and not generic: the word it assumes */
-    bool uses_variant, generic; /* generic: assumes nothing, the last resort */
-    _Atomic bool invalid;
-    uint32_t code;         /* offset in the code buffer */
-    uint64_t serial;       /* in order of insertion */
-    struct tcg_block *page_next[2];
-    uint32_t region;
-    uint32_t code_size;
-    uint64_t granules;     /* 64-byte pieces of the page it was made from */
     uint64_t granules2;
-    struct tcg_block *forward; /* invalid: entry jumps on to this newer block, or NULL */
-    struct tcg_block *tier2;   /* the region that its entry leads to, or NULL */
-    struct tcg_block **entries; /* of a region: the blocks that lead to it, NULL where they are gone */
+    struct tcg_note *note; /* what looks at it (instrument.h), or NULL */
+    struct tcg_count *counts; /* of n_insns, under an instruction clock (icount.c); else NULL */
+    /* Of a region of the second tier: */
+    struct tcg_block **entries; /* the blocks that lead to it, NULL where they are gone */
+    uint64_t entered, entered_then, sampled_at; /* times it was entered; the same, and when, at the last sample */
     uint32_t n_entries;
-    uint64_t entered, entered_then, sampled_at; /* of a region: times it was entered; the same, and when, at the last sample */
-    _Atomic uint8_t heat;      /* samples */
-    uint8_t refusals;          /* times that no region came of it */
-    bool asked;                /* part of a job */
-    uint32_t n_exits, n_sites;
-    uint16_t n_insns;
-    struct tcg_exit *exits;
-    struct tcg_site *sites;
-    struct tcg_note *note;     /* what looks at it (instrument.h), or NULL */
-    struct tcg_count *counts;  /* of n_insns, under an instruction clock (icount.c); else NULL */
+    uint32_t page_next;    /* ref: as tcg_block.page_next, of the second page */
 };
+
+struct tcg_block {
+    /* What finding a block reads comes first. */
+    _Atomic uint32_t hash_next; /* ref */
+    uint32_t mode;         /* tcg_mode.code */
+    uint64_t gpa;          /* of the first instruction */
+    uint32_t variant;      /* with uses_variant and not generic: the word it assumes */
+    _Atomic bool invalid;
+    uint8_t uses_variant : 1, generic : 1; /* generic: assumes nothing, the last resort */
+    uint8_t asked : 1;     /* part of a job of the second tier */
+    uint8_t straddles : 1; /* extra->gpa_page2 is one */
+    uint8_t refusals;      /* times that no region came of it */
+    _Atomic uint8_t heat;  /* samples */
+    uint32_t code;         /* offset in the code buffer */
+    uint32_t code_size;
+    uint64_t serial;       /* in order of insertion */
+    uint64_t granules;     /* 64-byte pieces of the page it was made from */
+    uint32_t page_next;    /* ref: of the page's blocks; of an invalid one: of those that lead into the same region */
+    uint32_t older;        /* ref: made before, in the same region */
+    uint32_t forward;      /* ref; invalid: entry jumps on to this newer block */
+    uint32_t tier2;        /* ref of the region that its entry leads to */
+    uint32_t extra;        /* ref of a struct tcg_extra */
+    uint16_t n_insns, n_exits;
+    uint16_t site_bytes;   /* packed sites, which lie before the block */
+    struct tcg_exit exits[];
+};
+
+static inline struct tcg_block *exit_block(const struct tcg_exit *x)
+{
+    return (struct tcg_block *)(uintptr_t)((const char *)(x - x->index) - offsetof(struct tcg_block, exits));
+}
+/* Where an exit can be patched, and where it leads while it is not. Too far from each other: it stays as it is. */
+static inline void exit_patchable(struct tcg_exit *x, uint32_t patch, uint32_t stub)
+{
+    x->patch = stub - patch <= UINT16_MAX ? patch : 0;
+    x->stub = (uint16_t)(stub - patch);
+}
 
 /* ---- code buffer (codebuf.c) ---- */
 
@@ -161,24 +181,47 @@ int codebuf_init(struct tcg_codebuf *b, size_t size, bool for_perf, struct err *
 void codebuf_grow(struct tcg_codebuf *b, size_t end);
 void codebuf_done(struct tcg_codebuf *b);
 
-#define TCG_REGIONS 16
-#define TCG_HASH_BITS 17
-
-/* A 4 KiB page of guest RAM or ROM as the translator sees it. */
+/* A 4 KiB page of guest memory that has, or had, translated code. */
 struct tcg_page {
-    struct tcg_block *blocks;     /* page_next[0 or 1] chains, see page_link() */
     uint64_t granules;            /* what stores must look at: `made`, or all ones while claimed */
     uint64_t made;                /* union over its blocks */
+    uint32_t blocks;              /* ref: page_next chain, see page_link() */
     uint32_t claims;              /* translations under way: granules stay all ones meanwhile */
     uint32_t changes;             /* counts stores and DMA to it while claimed; tcg_vm.lock */
-    _Atomic uint32_t writers;     /* bit per vCPU (index mod 32) that has had a fast write tag for it */
+    uint32_t swept;               /* number of the eviction that looked at it last */
 };
+
+/* Records of pages come in groups, made when code is first translated there. */
+#define TCG_PAGE_GROUP 16
+struct tcg_pages {
+    _Atomic(struct tcg_page *) *group; /* by page number / TCG_PAGE_GROUP: NULL, or the records */
+    _Atomic uint8_t *writers;          /* by page number: bit per vCPU (index mod 8) that has had a fast write tag for it */
+    uint64_t n;                        /* pages of RAM */
+    unsigned n_groups, max_groups;     /* made; at most */
+    struct tcg_page **spare;           /* groups of no page */
+    unsigned n_spare;
+    struct tcg_page rom;               /* all that is not RAM */
+};
+
+/* A piece of the code buffer that is filled and emptied at once: code from the bottom up, what describes it from the top down. */
+struct tcg_region {
+    uint32_t lo, hi;              /* offsets in the code buffer */
+    uint32_t used;                /* end of the code */
+    uint32_t top;                 /* start of what lies above */
+    uint32_t newest;              /* ref of the block made last */
+    uint32_t forwarders;          /* ref: invalid blocks that lead to blocks in here */
+    bool touched;                 /* ever used: has memory */
+};
+#define TCG_MAX_REGIONS 64
+#define TCG_MIN_REGION (64u << 10)
+#define TCG_BY_HOST 4096u
 
 struct tcg_vcpu;
 
 struct tcg_stats {
     uint64_t blocks, insns, code_bytes, evictions, invalidations, links, revokes;
     uint64_t made, forwards, flushes, table_bytes;
+    uint64_t header_bytes, exit_bytes, site_bytes, extra_bytes; /* parts of table_bytes */
 };
 
 struct icount;
@@ -195,14 +238,16 @@ struct tcg_vm {
     struct tcg_config config;
     pthread_mutex_t lock;
     struct tcg_codebuf buf;
-    size_t region_size, region_used;
+    struct tcg_region regions[TCG_MAX_REGIONS];
+    unsigned n_regions;           /* 0: not laid out yet */
     unsigned region;              /* being filled */
-    size_t reserved;              /* bytes at the start: thunks */
-    _Atomic(struct tcg_block *) hash[1u << TCG_HASH_BITS];
-    struct tcg_block **by_host[TCG_REGIONS]; /* every block, in order of code offset */
-    unsigned n_by_host[TCG_REGIONS], cap_by_host[TCG_REGIONS];
-    struct tcg_page *pages;       /* by ram_page */
-    uint64_t n_pages;
+    uint32_t region_size;
+    uint32_t reserved;            /* bytes at the start: thunks */
+    uint32_t *by_host;            /* by code offset / TCG_BY_HOST: ref of the youngest block that starts there */
+    _Atomic uint32_t *hash;       /* refs; 2^hash_bits */
+    unsigned hash_bits;
+    unsigned max_spaces;          /* of a vCPU, at most TCG_SPACES */
+    struct tcg_pages pages;
     uint64_t serial;              /* of the block inserted last */
     unsigned revoking;            /* claims of pages that take tags for fast stores away */
     struct tcg_stats stats;
@@ -319,10 +364,8 @@ static inline uint32_t tcg_block_mode(const struct tcg_vcpu *v, const struct tcg
 void tcg_make_ir(const struct tcg_guest *g, struct tcg_trans *t, unsigned max, uint64_t *granules);
 struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f);
 
-/* ---- cache.c: blocks by physical address, linking, invalidation, eviction ---- */
+/* ---- cache.c: blocks by physical address, linking, invalidation ---- */
 
-int cache_init(struct tcg_vm *t, struct err *e);
-void cache_done(struct tcg_vm *t);
 /* The block for an address, a mode and a value of the variant word: one made for that value, one that does not ask, else the
  * generic one. Without lock. */
 struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint32_t variant);
@@ -332,35 +375,85 @@ struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint
 struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint64_t serial);
 unsigned cache_count_variants(struct tcg_vm *t, uint64_t gpa, uint32_t mode); /* without the generic one */
 void cache_drop(struct tcg_vm *t, struct tcg_block *b); /* as if its bytes had changed; takes the lock */
-/* Makes room for `max` bytes of code at the fill point, moving to the next region when this one is full. False when that
- * region must be evicted first: the caller drops the lock, comes back inside an exclusive section with may_evict. */
-bool cache_reserve(struct tcg_vm *t, size_t max, bool may_evict);
-/* Offset where the next block's code goes. t->lock held, as for all below unless said. */
-uint32_t cache_fill_point(const struct tcg_vm *t);
-/* Takes the block over (code_size bytes at the fill point) and makes it visible. page/page2: its page records, NULL for ROM. */
+/* Takes the block of cache_begin() over (code_size bytes at the fill point) and makes it visible. The lock is held. page/page2: its
+ * page records, NULL for what is no RAM. */
 void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page, struct tcg_page *page2);
-/* Before guest bytes of a page are read for translation: from here on every store to it takes the slow path. Takes the lock
- * itself; may enter an exclusive section. */
-void cache_claim(struct tcg_vcpu *v, struct tcg_page *p, const uint8_t *host_page);
-void cache_unclaim(struct tcg_vm *t, struct tcg_page *p); /* lock held */
-struct tcg_page *cache_page(struct tcg_vm *t, const struct mem_range *r, uint64_t gpa);
 /* Patches an exit to jump straight to a block of the same page and mode. */
 void cache_link(struct tcg_vm *t, struct tcg_exit *x, struct tcg_block *to); /* takes the lock */
 /* Drops blocks made from guest bytes [gpa, gpa+n). Any thread. Returns true when there were any. */
 bool cache_invalidate(struct tcg_vm *t, uint64_t gpa, uint64_t n);
-void cache_flush_all(struct tcg_vm *t); /* exclusive or stopped */
-/* Block whose host code holds this address, or NULL. */
-struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host);
 /* Lets the entry of an invalid block jump to its successor of the same address and mode. Takes the lock. */
 void cache_forward(struct tcg_vm *t, struct tcg_block *stale, struct tcg_block *to);
-/* Block and instruction of a host return address. Offsets are page-relative. */
+/* Marks a block invalid and takes it out of the hash and, if asked, its pages; its memory stays. Lock held. */
+void cache_retire(struct tcg_vm *t, struct tcg_block *b, bool from_pages);
+/* Where a block holds the next one of a page's list. */
+uint32_t *page_link(const struct tcg_vm *t, struct tcg_block *b, uint64_t gpa_page);
+
+/* ---- evict.c: regions; tcg_vm.lock is held unless said otherwise ---- */
+
+int cache_init(struct tcg_vm *t, struct err *e);
+void cache_done(struct tcg_vm *t);
+/* Makes room for `max` bytes of code and tables at the fill point, moving to the next region when this one is full. False when that
+ * region must be evicted first: the caller drops the lock, comes back inside an exclusive section with may_evict. */
+bool cache_reserve(struct tcg_vm *t, size_t max, bool may_evict);
+size_t cache_largest(struct tcg_vm *t); /* that can be reserved */
+void cache_share(struct tcg_vm *t);     /* a vCPU was added: what each may take of the limit */
+void cache_layout(struct tcg_vm *t);    /* before anything is translated, all vCPUs being there: divides the limit; once */
+/* What a block's tables take at most, its sites apart. */
+size_t cache_table_size(unsigned n_exits, bool extra);
+/* Offset where the next block's code goes. */
+uint32_t cache_fill_point(const struct tcg_vm *t);
+/* The tables of a block to be, in what was reserved: zeroes, but for the numbers of its exits. Nothing is taken until cache_insert(). */
+struct tcg_block *cache_begin(struct tcg_vm *t, unsigned n_exits, bool extra);
+/* Its gpa, code and code_size are set: packs its sites. False: there is no room for them. */
+bool cache_sites(struct tcg_vm *t, struct tcg_block *b, const struct tcg_site *sites, unsigned n);
+void cache_place(struct tcg_vm *t, struct tcg_block *b); /* of cache_insert(): takes its room */
+void cache_evict_next(struct tcg_vm *t); /* exclusive */
+void cache_flush_all(struct tcg_vm *t);  /* exclusive or stopped; takes the lock */
+/* Block whose host code holds this address, or NULL. */
+struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host);
+/* Instruction of a host return address, page-relative. Takes the lock. */
 bool cache_site(struct tcg_vm *t, uint64_t host, int32_t *insn);
-/* The record of guest RAM's page at gpa, or NULL. */
+/* Memory of what config.cache_size limits, by kind. */
+struct tcg_memory {
+    uint64_t regions; /* of the code buffer in use: code, tables of blocks, free */
+    uint64_t index, hash, pages, spaces;
+    uint64_t scratch; /* beside it: what the vCPUs' compilers work in */
+};
+void cache_memory(const struct tcg_vm *t, struct tcg_memory *m);
+
+/* A ref of the code buffer, and back. */
+static inline void *cache_at(const struct tcg_vm *t, uint32_t ref)
+{
+    return ref ? t->buf.rw + ref : NULL;
+}
+static inline uint32_t cache_ref(const struct tcg_vm *t, const void *p)
+{
+    return p ? (uint32_t)((const uint8_t *)p - t->buf.rw) : 0;
+}
+static inline struct tcg_extra *cache_extra(const struct tcg_vm *t, const struct tcg_block *b)
+{
+    return cache_at(t, b->extra);
+}
+
+/* ---- pages.c: pages of guest RAM ---- */
+
+/* Before guest bytes of a page are read for translation: from here on every store to it takes the slow path. Takes the lock
+ * itself; may enter an exclusive section, and evict. Returns its record, NULL for what is no RAM. */
+struct tcg_page *cache_claim(struct tcg_vcpu *v, const struct mem_range *r, uint64_t gpa);
+void cache_unclaim(struct tcg_vm *t, struct tcg_page *p); /* lock held */
+/* The record of a page of RAM, NULL when it has no code. Without lock. */
+struct tcg_page *cache_page(struct tcg_vm *t, const struct mem_range *r, uint64_t gpa);
+/* The same of whatever lies at gpa: all but RAM has one record together. */
 struct tcg_page *cache_page_of(struct tcg_vm *t, uint64_t gpa);
-/* Does the page hold translated code in the 64-byte pieces given by mask? */
+/* Which vCPUs have had a tag for fast stores to a page of RAM: a bit each, index mod 8. NULL for what is no RAM. */
+_Atomic uint8_t *cache_writers(const struct tcg_vm *t, const struct mem_range *r, uint64_t gpa);
+void cache_pages_reset(struct tcg_vm *t); /* the memory map has changed; the cache is empty */
+void cache_pages_done(struct tcg_vm *t);
+/* Does the page hold translated code? */
 static inline bool cache_page_has_code(const struct tcg_page *p)
 {
-    return __atomic_load_n(&p->granules, __ATOMIC_ACQUIRE) != 0;
+    return p && __atomic_load_n(&p->granules, __ATOMIC_ACQUIRE) != 0;
 }
 
 /* ---- space.c ---- */
@@ -433,7 +526,7 @@ static inline void space_remember(struct tcg_space *s, uint64_t pc, const void *
 
 /* ---- back ends ---- */
 
-/* host_X/: compiles v->ir into the code buffer. Fills code, code_size, exits, sites. Returns the bytes used, 0 when `room` is
+/* host_X/: compiles v->ir into the code buffer. Fills code_size, exits (which have their index and off), sites. Returns the bytes used, 0 when `room` is
  * too small or the block too complex (caller retries with fewer instructions). */
 struct t2_work;
 struct tcg_host_ops {
@@ -441,6 +534,7 @@ struct tcg_host_ops {
     bool (*supported)(void);
     /* Emits the thunks at the start of the buffer; returns bytes used. */
     size_t (*init)(struct tcg_vm *t, struct err *e);
+    size_t (*scratch)(void); /* bytes of tcg_vcpu.host_scratch */
     size_t (*compile)(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size_t room);
     /* Runs from code until it leaves. NULL: pc is in the CPU state; else the direct exit taken. */
     struct tcg_exit *(*enter)(struct tcg_vcpu *v, const void *code);
@@ -450,8 +544,8 @@ struct tcg_host_ops {
     void (*kill)(struct tcg_vm *t, struct tcg_block *b, const struct tcg_block *forward);
     /* The second tier (tier2.h); region is NULL where there is none. Compiles w->ir into w->code; false when it is too much. */
     bool (*region)(struct tcg_vm *t, struct t2_work *w);
-    /* Copies it into the code buffer and makes exits and sites of w->block fit. */
-    void (*place)(struct tcg_vm *t, struct t2_work *w, uint32_t at);
+    /* Copies it into the code buffer to b->code, and its exits to b's; makes w->sites fit. */
+    void (*place)(struct tcg_vm *t, struct t2_work *w, struct tcg_block *b);
     /* Makes the entry of a valid block jump to an offset of the code buffer; 0: makes it what it was. */
     void (*redirect)(struct tcg_vm *t, struct tcg_block *b, uint32_t to);
 };

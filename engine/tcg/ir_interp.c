@@ -38,11 +38,6 @@ size_t ir_interp_compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, s
     memcpy(p + align8(ops), ir->exits, ir->n_exits * sizeof(ir->exits[0]));
     memcpy(p + align8(ops) + exits, ir->consts, consts);
     b->code_size = (uint32_t)size;
-    b->n_exits = ir->n_exits;
-    b->exits = xnew_n(struct tcg_exit, ir->n_exits ? ir->n_exits : 1);
-    for (unsigned i = 0; i < ir->n_exits; i++) {
-        b->exits[i] = (struct tcg_exit){ .block = b, .off = ir->exits[i].off };
-    }
     return size;
 }
 

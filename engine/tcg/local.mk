@@ -5,6 +5,8 @@
 noinst_LIBRARIES += libtcg.a
 libtcg_a_SOURCES = \
 	engine/tcg/cache.c \
+	engine/tcg/evict.c \
+	engine/tcg/pages.c \
 	engine/tcg/codebuf.c \
 	engine/tcg/guest.h \
 	engine/tcg/guests.c \

@@ -49,7 +49,7 @@ void tcg_perf_map(struct vm *vm, int fd)
     struct tcg_perfmap *p = xnew(struct tcg_perfmap);
     p->fd = fd;
     t->perfmap = p;
-    buf_printf(&p->out, "%" PRIxPTR " %zx vmd:thunks\n", (uintptr_t)t->buf.rx, t->reserved);
+    buf_printf(&p->out, "%" PRIxPTR " %" PRIx32 " vmd:thunks\n", (uintptr_t)t->buf.rx, t->reserved);
 }
 
 void tcg_perf_flush(struct vm *vm)

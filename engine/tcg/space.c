@@ -233,7 +233,7 @@ static struct tcg_space **hint_of(struct tcg_vcpu *v, struct tcg_mode m)
 static struct tcg_space *space_search(struct tcg_vcpu *v, struct tcg_mode m, struct tcg_space ***victim)
 {
     *victim = &v->spaces[0];
-    for (unsigned i = 0; i < TCG_SPACES; i++) {
+    for (unsigned i = 0; i < v->tcg->max_spaces; i++) {
         struct tcg_space *s = v->spaces[i];
         if (!s) {
             *victim = &v->spaces[i];

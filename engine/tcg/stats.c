@@ -28,9 +28,13 @@ static const struct row vm_rows[] = {
     { "insns", VM(insns), "guest instructions translated" },
     { "code_bytes", VM(code_bytes), "bytes of host code in the cache" },
     { "block_bytes", VM(table_bytes), "bytes of host memory for the tables of those blocks" },
+    { "header_bytes", VM(header_bytes), "... what is known of each block" },
+    { "exit_bytes", VM(exit_bytes), "... its exits" },
+    { "site_bytes", VM(site_bytes), "... from host to guest addresses, packed" },
+    { "extra_bytes", VM(extra_bytes), "... what few blocks have" },
     { "links", VM(links), "direct jumps patched to lead from block to block" },
     { "forwards", VM(forwards), "invalid blocks patched to lead to their successor" },
-    { "evictions", VM(evictions), "regions (a sixteenth of the cache) emptied for new code" },
+    { "evictions", VM(evictions), "regions of the cache emptied for new code" },
     { "flushes", VM(flushes), "times all code was dropped" },
     { "invalidations", VM(invalidations),
       "blocks dropped because their guest bytes were written" },
@@ -89,17 +93,30 @@ static uint64_t space_bytes(const struct tcg_vcpu *v)
     return n;
 }
 
-/* Host memory of all tables, translated code apart. Lock held. */
-static uint64_t all_tables(const struct tcg_vm *t)
+/* Where the memory under the limit is, and that of the compilers beside it. Lock held. */
+static void memory_stats(const struct tcg_vm *t, struct buf *out)
 {
-    uint64_t n = sizeof(*t) + t->n_pages * sizeof(t->pages[0]) + t->stats.table_bytes + tier2_memory(t);
-    for (unsigned r = 0; r < TCG_REGIONS; r++) {
-        n += t->cap_by_host[r] * sizeof(t->by_host[r][0]);
+    struct tcg_memory m;
+    cache_memory(t, &m);
+    uint64_t total = m.regions + m.index + m.hash + m.pages + m.spaces;
+    const struct {
+        const char *name;
+        uint64_t value;
+        const char *doc;
+    } rows[] = {
+        { "cache_size", t->config.cache_size, "bytes that translated code and all its tables may take" },
+        { "cache_bytes", total, "... and take: the sum of the next five" },
+        { "region_bytes", m.regions, "code, tables of blocks and what is free in the regions in use" },
+        { "index_bytes", m.index, "blocks by host address" },
+        { "hash_bytes", m.hash, "blocks by guest address" },
+        { "page_bytes", m.pages, "pages of guest RAM" },
+        { "space_bytes", m.spaces, "soft TLBs and jump caches of all vCPUs" },
+        { "table_bytes", total - m.regions + t->stats.table_bytes, "of cache_bytes all tables, those of blocks too" },
+        { "scratch_bytes", m.scratch + tier2_memory(t), "beside the limit: what the compilers work in" },
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        buf_printf(out, "%s %" PRIu64 " %s\n", rows[i].name, rows[i].value, rows[i].doc);
     }
-    for (unsigned i = 0; i < t->n_vcpus; i++) {
-        n += sizeof(struct tcg_vcpu) + sizeof(struct ir) + space_bytes(t->vcpus[i]);
-    }
-    return n;
 }
 
 void tcg_stats(struct vm *vm, struct buf *out)
@@ -107,15 +124,11 @@ void tcg_stats(struct vm *vm, struct buf *out)
     struct tcg_vm *t = vm->engine_data;
     pthread_mutex_lock(&t->lock);
     struct tcg_stats s = t->stats;
-    uint64_t tables = all_tables(t);
-    pthread_mutex_unlock(&t->lock);
     for (unsigned i = 0; i < ARRAY_LEN(vm_rows); i++) {
         print(out, "", &vm_rows[i], &s);
     }
-    buf_printf(out, "cache_size %zu bytes the code cache may grow to\n", t->config.cache_size);
-    buf_printf(
-        out, "table_bytes %" PRIu64 " bytes of host memory for all tables of the translator\n",
-        tables);
+    memory_stats(t, out);
+    pthread_mutex_unlock(&t->lock);
     tier2_stats(t, out);
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         const struct tcg_vcpu *v = t->vcpus[i];

@@ -282,7 +282,7 @@ static bool page2_matches(struct tcg_vcpu *v, const struct tcg_block *b, uint64_
     uint32_t cause;
     uint64_t tval, va2 = ((pc | 4095) + 1) & v->tcg->guest->pc_mask;
     const struct tcg_fetch *f = tlb_fetch(v, va2, &uncached, &cause, &tval);
-    return f && f->gpa == b->gpa_page2;
+    return f && f->gpa == cache_extra(v->tcg, b)->gpa_page2;
 }
 
 /* The block for pc, from the cache or newly made. NULL when fetching faults: the exception has been delivered. */
@@ -299,7 +299,7 @@ static struct tcg_block *find_block(struct tcg_vcpu *v, uint64_t pc, bool *cache
     }
     uint32_t mode = tcg_block_mode(v, f);
     struct tcg_block *b = cache_find(v->tcg, f->gpa | (pc & 4095), mode, tcg_variant_word(v));
-    if (b && b->gpa_page2 != UINT64_MAX && !page2_matches(v, b, pc)) {
+    if (b && b->straddles && !page2_matches(v, b, pc)) {
         /* Mapped differently behind the page's end: this version goes, the page it was made from stays right. */
         cache_invalidate(v->tcg, b->gpa, 1);
         b = NULL;
@@ -317,7 +317,7 @@ static struct tcg_block *find_block(struct tcg_vcpu *v, uint64_t pc, bool *cache
             return NULL;
         }
     }
-    *cacheable &= b->gpa_page2 == UINT64_MAX;
+    *cacheable &= !b->straddles;
     return b;
 }
 
@@ -372,10 +372,10 @@ static void stale_entry(struct tcg_vcpu *v)
 static struct tcg_block *link_target(const struct tcg_vcpu *v, const struct tcg_exit *from, uint64_t pc,
                                      struct tcg_block *b)
 {
-    const struct tcg_block *s = from->block;
-    /* pc_page of the target must equal that of the exit. */
+    const struct tcg_block *s = exit_block(from);
+    /* pc_page of the target must equal that of the exit, and links stay in a physical page: eviction looks for them there. */
     if (!from->patch || from->to || (pc & ~4095ull) != v->pc_page || from->off < 0 ||
-        from->off >= 4096 || b->mode != (s->mode & ~T2_MODE)) {
+        from->off >= 4096 || b->mode != (s->mode & ~T2_MODE) || (b->gpa ^ s->gpa) >= 4096 || (b->gpa & ~4095ull) != (s->gpa & ~4095ull)) {
         return NULL;
     }
     if (!b->uses_variant) {
@@ -765,6 +765,7 @@ static int tcg_vcpu_init(struct vcpu *c, struct err *e)
     c->cpu = v->cpu;
     t->vcpus = xrealloc_n(t->vcpus, t->n_vcpus + 1, sizeof(t->vcpus[0]));
     t->vcpus[t->n_vcpus++] = v;
+    cache_share(t);
     return 0;
 }
 
@@ -801,15 +802,13 @@ static void tcg_mem_commit(struct vm *vm, const struct mem_flat *flat)
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         tlb_flush_vcpu(t->vcpus[i]);
     }
-    free(t->pages);
-    t->n_pages = mem_ram_pages(vm->mem);
-    t->pages = xnew_n(struct tcg_page, t->n_pages ? t->n_pages : 1);
+    cache_pages_reset(t);
 }
 
 static void tcg_mem_written(struct vm *vm, uint64_t gpa, uint64_t n)
 {
     struct tcg_vm *t = vm->engine_data;
-    if (t && t->pages) {
+    if (t && t->pages.group) {
         cache_invalidate(t, gpa, n);
     }
 }

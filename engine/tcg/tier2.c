@@ -59,7 +59,10 @@ static struct t2_work *work_new(void)
 {
     struct t2_work *w = xnew(struct t2_work);
     w->code = calloc(1, T2_CODE_AT + T2_CODE);
-    if (!w->code) {
+    w->block = calloc(1, offsetof(struct tcg_block, exits) + T2_PIECES * IR_MAX_EXITS * sizeof(struct tcg_exit));
+    if (!w->code || !w->block) {
+        free(w->code);
+        free(w->block);
         free(w);
         return NULL;
     }
@@ -73,6 +76,7 @@ static void work_free(struct t2_work *w)
     }
     if (w) {
         free(w->code);
+        free(w->block);
         free(w->host);
         free(w);
     }
@@ -80,7 +84,8 @@ static void work_free(struct t2_work *w)
 
 static uint64_t work_memory(const struct t2_work *w)
 {
-    uint64_t n = malloc_usable_size((void *)(uintptr_t)w) + malloc_usable_size(w->code) + malloc_usable_size(w->host);
+    uint64_t n = malloc_usable_size((void *)(uintptr_t)w) + malloc_usable_size(w->code) + malloc_usable_size(w->host) +
+                 malloc_usable_size(w->block);
     for (unsigned i = 0; i < T2_PIECES; i++) {
         n += malloc_usable_size(w->ir[i]);
     }
@@ -150,16 +155,23 @@ static bool still_true(const struct tcg_vm *t, const struct t2_job *job)
 /* Lock held. False: it came too late, or there is no room just now. */
 static bool publish(struct tcg_vm *t, const struct t2_job *job, struct t2_work *w)
 {
-    struct tcg_block *b = w->block;
-    if (tcg_observed(t) || !still_true(t, job) || !cache_reserve(t, b->code_size + 64, false)) {
+    unsigned n_exits = w->block->n_exits;
+    size_t room = w->block->code_size + cache_table_size(n_exits, true) + w->n_sites * 10ul + 64;
+    if (tcg_observed(t) || !still_true(t, job) || !cache_reserve(t, room, false)) {
         return false;
     }
-    tcg_host()->place(t, w, cache_fill_point(t));
+    struct tcg_block *b = cache_begin(t, n_exits, true);
+    struct tcg_extra *extra = cache_extra(t, b);
+    b->code = cache_fill_point(t);
+    b->code_size = w->block->code_size;
     b->gpa = job->gpa | (uint64_t)job->piece[0].off;
-    b->gpa_page2 = UINT64_MAX;
     b->mode = job->mode | T2_MODE;
-    b->entries = xnew_n(struct tcg_block *, job->n);
-    b->n_entries = job->n;
+    tcg_host()->place(t, w, b);
+    if (!cache_sites(t, b, w->sites, w->n_sites)) {
+        return false;
+    }
+    extra->entries = xnew_n(struct tcg_block *, job->n);
+    extra->n_entries = job->n;
     for (unsigned i = 0; i < job->n; i++) {
         b->granules |= job->piece[i].block->granules;
         b->n_insns += job->piece[i].block->n_insns;
@@ -168,8 +180,8 @@ static bool publish(struct tcg_vm *t, const struct t2_job *job, struct t2_work *
     for (unsigned i = 0; i < job->n; i++) {
         struct tcg_block *one = job->piece[i].block;
         if (w->entry[i] && !one->tier2) {
-            b->entries[i] = one;
-            one->tier2 = b;
+            extra->entries[i] = one;
+            one->tier2 = cache_ref(t, b);
             tcg_host()->redirect(t, one, b->code + w->entry_at[i]);
         }
     }
@@ -181,13 +193,6 @@ static bool publish(struct tcg_vm *t, const struct t2_job *job, struct t2_work *
     return true;
 }
 
-static void block_free(struct tcg_block *b)
-{
-    free(b->exits);
-    free(b->sites);
-    free(b);
-}
-
 static void compile(struct tcg_vm *t, struct t2_job *job)
 {
     struct tier2 *s = t->tier2;
@@ -197,7 +202,6 @@ static void compile(struct tcg_vm *t, struct t2_job *job)
         return;
     }
     struct t2_work *w = s->work;
-    w->block = xnew(struct tcg_block);
     bool ok = make_pieces(t, job, w) && tcg_host()->region(t, w);
     atomic_store(&s->memory, work_memory(w));
     if (ok) {
@@ -215,10 +219,6 @@ static void compile(struct tcg_vm *t, struct t2_job *job)
     pthread_mutex_unlock(&t->lock);
     log_trace('2', "region of %u pieces at %" PRIx64 "+%x: %s", job->n, job->gpa, (unsigned)job->piece[0].off,
               placed ? "entered" : ok ? "too late" : "given up");
-    if (!placed) {
-        block_free(w->block);
-    }
-    w->block = NULL;
     free(job);
 }
 
@@ -445,16 +445,20 @@ static struct tcg_block *block_at(struct tcg_vcpu *v, uint64_t pc)
 static void weigh(struct tcg_vcpu *v, struct tcg_block *b)
 {
     struct tcg_vm *t = v->tcg;
-    uint64_t entered = __atomic_load_n(&b->entered, __ATOMIC_RELAXED), then = now(CLOCK_MONOTONIC);
+    struct tcg_extra *x = cache_extra(t, b);
+    if (!x) {
+        return;
+    }
+    uint64_t entered = __atomic_load_n(&x->entered, __ATOMIC_RELAXED), then = now(CLOCK_MONOTONIC);
     pthread_mutex_lock(&t->lock);
-    uint64_t passed = then - b->sampled_at, times = entered - b->entered_then;
-    bool drop = b->sampled_at && passed < MAX_GAP_NS && times > passed / MIN_STAY_NS;
-    b->sampled_at = then;
-    b->entered_then = entered;
+    uint64_t passed = then - x->sampled_at, times = entered - x->entered_then;
+    bool drop = x->sampled_at && passed < MAX_GAP_NS && times > passed / MIN_STAY_NS;
+    x->sampled_at = then;
+    x->entered_then = entered;
     b->heat = drop ? b->heat + 1 : 0;
-    for (unsigned i = 0; b->heat >= HOT && i < b->n_entries; i++) {
-        if (b->entries[i]) {
-            b->entries[i]->refusals = MAX_REFUSALS;
+    for (unsigned i = 0; b->heat >= HOT && i < x->n_entries; i++) {
+        if (x->entries[i]) {
+            x->entries[i]->refusals = MAX_REFUSALS;
         }
     }
     drop = b->heat >= HOT;
@@ -469,7 +473,7 @@ void tier2_sample(struct tcg_vcpu *v, struct tcg_exit *from)
     struct tier2 *s = v->tcg->tier2;
     atomic_store_explicit(&v->sample, false, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->samples, 1, memory_order_relaxed);
-    struct tcg_block *b = from ? from->block : block_at(v, *tcg_pc(v));
+    struct tcg_block *b = from ? exit_block(from) : block_at(v, *tcg_pc(v));
     if (!b || tcg_observed(v->tcg)) {
         return;
     }
@@ -492,25 +496,26 @@ void tier2_sample(struct tcg_vcpu *v, struct tcg_exit *from)
 
 void tier2_retired(struct tcg_vm *t, struct tcg_block *b)
 {
-    if (b->tier2) {
-        for (unsigned i = 0; i < b->tier2->n_entries; i++) {
-            if (b->tier2->entries[i] == b) {
-                b->tier2->entries[i] = NULL;
-            }
+    struct tcg_block *region = cache_at(t, b->tier2);
+    struct tcg_extra *x = region ? cache_extra(t, region) : NULL;
+    for (unsigned i = 0; x && i < x->n_entries; i++) {
+        if (x->entries[i] == b) {
+            x->entries[i] = NULL;
         }
-        b->tier2 = NULL;
     }
+    b->tier2 = 0;
     if (!(b->mode & T2_MODE)) {
         return;
     }
-    for (unsigned i = 0; i < b->n_entries; i++) {
-        struct tcg_block *one = b->entries[i];
+    x = cache_extra(t, b);
+    for (unsigned i = 0; i < x->n_entries; i++) {
+        struct tcg_block *one = x->entries[i];
         if (one) {
-            one->tier2 = NULL;
+            one->tier2 = 0;
             tcg_host()->redirect(t, one, 0);
         }
     }
-    b->n_entries = 0;
+    x->n_entries = 0;
     t->tier2->killed++;
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         atomic_store(&t->vcpus[i]->exit_req, 1); /* who is inside leaves at its next poll */

@@ -31,9 +31,13 @@ struct t2_work {
     int8_t target[T2_PIECES][IR_MAX_EXITS]; /* the piece that an exit leads to, or -1 */
     bool floats_only;             /* refuse what does not live on floating point */
     /* What the host makes of it. Offsets are from the start of the code, which is position independent but for relocs. */
-    struct tcg_block *block;      /* code_size, exits, sites filled */
+    struct tcg_block *block;      /* code_size and exits filled; has room for all exits there can be */
+    struct tcg_site *sites;
+    unsigned n_sites;
     uint8_t *code;                /* T2_CODE_AT + T2_CODE bytes */
     uint32_t relocs[T2_RELOCS], n_relocs;
+    uint32_t exit_at[T2_RELOCS], n_exit_at;         /* 32 bits: number of an exit, to become its ref */
+    uint32_t entered_at[T2_PIECES], n_entered_at;   /* 64 bits: to become the address of tcg_extra.entered */
     uint32_t entry_at[T2_PIECES];
     void *host;                   /* the back end's own, freed with free() */
 };

@@ -31,18 +31,18 @@ static bool suits(const struct tcg_block *b, const struct tcg_block *hot)
 {
     return !atomic_load(&b->invalid) && !b->tier2 && !b->asked && b->mode == hot->mode &&
            (b->gpa ^ hot->gpa) < 4096 && (b->gpa & ~4095ull) == (hot->gpa & ~4095ull) &&
-           b->gpa_page2 == UINT64_MAX && !b->uses_variant && !b->note;
+           !b->straddles && !b->uses_variant && !b->extra;
 }
 
 /* All that can be reached by links, nearest first, as far as there is room. */
-static void reach(struct graph *g, struct tcg_block *hot)
+static void reach(const struct tcg_vm *t, struct graph *g, struct tcg_block *hot)
 {
     g->block[0] = hot;
     g->n = 1;
     g->insns = hot->n_insns;
     for (unsigned i = 0; i < g->n; i++) {
         for (unsigned x = 0; x < g->block[i]->n_exits; x++) {
-            struct tcg_block *to = atomic_load(&g->block[i]->exits[x].to);
+            struct tcg_block *to = cache_at(t, atomic_load(&g->block[i]->exits[x].to));
             if (to && g->n < T2_PIECES && index_of(g, to) < 0 && suits(to, hot) &&
                 g->insns + to->n_insns <= MAX_INSNS) {
                 g->insns += to->n_insns;
@@ -52,10 +52,10 @@ static void reach(struct graph *g, struct tcg_block *hot)
     }
 }
 
-static bool leads_to_kept(const struct graph *g, const struct tcg_block *b)
+static bool leads_to_kept(const struct tcg_vm *t, const struct graph *g, const struct tcg_block *b)
 {
     for (unsigned x = 0; x < b->n_exits; x++) {
-        int i = index_of(g, atomic_load(&b->exits[x].to));
+        int i = index_of(g, cache_at(t, atomic_load(&b->exits[x].to)));
         if (i >= 0 && g->keep[i]) {
             return true;
         }
@@ -64,22 +64,22 @@ static bool leads_to_kept(const struct graph *g, const struct tcg_block *b)
 }
 
 /* Keeps what leads back to the hot block: with what can be reached from it, its loops. False: there is none. */
-static bool keep_loops(struct graph *g)
+static bool keep_loops(const struct tcg_vm *t, struct graph *g)
 {
     bool more = true;
     g->keep[0] = true;
     while (more) {
         more = false;
         for (unsigned i = 1; i < g->n; i++) {
-            if (!g->keep[i] && leads_to_kept(g, g->block[i])) {
+            if (!g->keep[i] && leads_to_kept(t, g, g->block[i])) {
                 g->keep[i] = more = true;
             }
         }
     }
-    return leads_to_kept(g, g->block[0]);
+    return leads_to_kept(t, g, g->block[0]);
 }
 
-static void place(struct graph *g, unsigned i, struct t2_job *job)
+static void place(const struct tcg_vm *t, struct graph *g, unsigned i, struct t2_job *job)
 {
     struct tcg_block *b = g->block[i];
     g->placed[i] = true;
@@ -88,15 +88,15 @@ static void place(struct graph *g, unsigned i, struct t2_job *job)
                                               .n_insns = b->n_insns,
                                               .weight = (uint8_t)(1 + (b->heat < 20 ? b->heat : 20)) };
     for (unsigned x = b->n_exits; x-- > 0;) { /* the last exit first: it may fall through */
-        int to = index_of(g, atomic_load(&b->exits[x].to));
+        int to = index_of(g, cache_at(t, atomic_load(&b->exits[x].to)));
         if (to >= 0 && g->keep[to] && !g->placed[to]) {
-            place(g, (unsigned)to, job);
+            place(t, g, (unsigned)to, job);
         }
     }
 }
 
 /* Entries are the hot block and wherever an edge goes back to. */
-static void find_entries(struct t2_job *job, bool all)
+static void find_entries(const struct tcg_vm *t, struct t2_job *job, bool all)
 {
     job->piece[0].entry = true;
     job->piece[0].weight += 4;
@@ -105,7 +105,7 @@ static void find_entries(struct t2_job *job, bool all)
         job->piece[i].entry |= all;
         for (unsigned x = 0; x < b->n_exits; x++) {
             for (unsigned k = 0; k <= i; k++) {
-                job->piece[k].entry |= atomic_load(&b->exits[x].to) == job->piece[k].block;
+                job->piece[k].entry |= cache_at(t, atomic_load(&b->exits[x].to)) == job->piece[k].block;
             }
         }
     }
@@ -113,15 +113,16 @@ static void find_entries(struct t2_job *job, bool all)
 
 struct t2_job *t2_collect(struct tcg_vcpu *v, struct tcg_block *hot, bool forced)
 {
+    const struct tcg_vm *t = v->tcg;
     struct graph g = { .n = 0 };
     const struct mem_range *r = mem_find(v->tcg->vm->mem, hot->gpa);
     if (!suits(hot, hot) || !r || !r->host) {
         return NULL;
     }
-    reach(&g, hot);
+    reach(t, &g, hot);
     if (forced) {
         memset(g.keep, true, sizeof(g.keep));
-    } else if (!keep_loops(&g)) {
+    } else if (!keep_loops(t, &g)) {
         return NULL;
     }
     struct t2_job *job = xnew(struct t2_job);
@@ -130,8 +131,8 @@ struct t2_job *t2_collect(struct tcg_vcpu *v, struct tcg_block *hot, bool forced
     job->code = v->mode_code;
     job->gpa = hot->gpa & ~4095ull;
     job->evictions = v->tcg->stats.evictions;
-    place(&g, 0, job);
-    find_entries(job, forced);
+    place(t, &g, 0, job);
+    find_entries(t, job, forced);
     memcpy(job->page, r->host + (job->gpa - r->base), sizeof(job->page));
     return job;
 }

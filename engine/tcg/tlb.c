@@ -53,11 +53,8 @@ static bool whole_page(const struct mem_range *r, uint64_t gpa)
 
 static bool fast_write_ok(struct tcg_vcpu *v, const struct mem_range *r, uint64_t gpa)
 {
-    if (r->kind != MEM_RAM || mem_dirty_logging(v->tcg->vm->mem)) {
-        return false;
-    }
-    const struct tcg_page *p = cache_page(v->tcg, r, gpa);
-    return p && !cache_page_has_code(p);
+    return !mem_dirty_logging(v->tcg->vm->mem) && cache_writers(v->tcg, r, gpa) &&
+           !cache_page_has_code(cache_page(v->tcg, r, gpa));
 }
 
 /* A tag for fast stores was written: announces it and looks again whether the page may have one. The translator marks the page
@@ -65,18 +62,18 @@ static bool fast_write_ok(struct tcg_vcpu *v, const struct mem_range *r, uint64_
  * Translators are vCPUs: where there is but one, it is this thread. */
 static void announce_write(struct tcg_vcpu *v, const struct mem_range *r, uint64_t gpa, unsigned i)
 {
-    struct tcg_page *p = cache_page(v->tcg, r, gpa);
-    uint32_t self = 1u << v->vcpu->index % 32;
-    if (!p) {
+    _Atomic uint8_t *writers = cache_writers(v->tcg, r, gpa);
+    uint8_t self = (uint8_t)(1u << v->vcpu->index % 8);
+    if (!writers) {
         return;
     }
     if (v->tcg->n_vcpus > 1) {
         atomic_thread_fence(memory_order_seq_cst); /* the tag is there before the bit is seen or made */
     }
-    if (!(atomic_load_explicit(&p->writers, memory_order_relaxed) & self)) {
-        atomic_fetch_or(&p->writers, self);
+    if (!(atomic_load_explicit(writers, memory_order_relaxed) & self)) {
+        atomic_fetch_or(writers, self);
     }
-    if (cache_page_has_code(p)) {
+    if (cache_page_has_code(cache_page(v->tcg, r, gpa))) {
         tag_set(&v->space->tlb[i].tag[TCG_WRITE],
                 atomic_load_explicit(&v->space->tlb[i].tag[TCG_WRITE], memory_order_relaxed) | TLB_SLOW);
     }
@@ -274,13 +271,13 @@ static void stored(struct tcg_vcpu *v, const struct mem_range *r, uint64_t va, u
         mem_written(v->tcg->vm->mem, gpa, size); /* comes back to cache_invalidate */
         return;
     }
-    if (p && cache_page_has_code(p)) {
+    if (cache_page_has_code(p)) {
         atomic_thread_fence(memory_order_seq_cst);
         cache_invalidate(v->tcg, gpa, size);
     }
     unsigned i = tlb_index(va);
     uint64_t tag = atomic_load_explicit(&v->space->tlb[i].tag[TCG_WRITE], memory_order_relaxed);
-    if (p && tag == ((va & ~PAGE_MASK) | TLB_SLOW) && !cache_page_has_code(p) &&
+    if (tag == ((va & ~PAGE_MASK) | TLB_SLOW) && !cache_page_has_code(p) &&
         fast_write_ok(v, r, gpa)) {
         space_writes(v->space, v->space->tlb[i].addend + (va & ~PAGE_MASK));
         tag_set(&v->space->tlb[i].tag[TCG_WRITE], va & ~PAGE_MASK);

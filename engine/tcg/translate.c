@@ -199,14 +199,13 @@ static void log_block(struct tcg_vcpu *v, const struct tcg_trans *t, uint64_t pc
     }
 }
 
-static void free_block(struct tcg_block *b)
-{
-    free(b->exits);
-    free(b->sites);
-    free(b->counts);
-    instrument_free(b->note);
-    free(b);
-}
+/* What is known of a block before it has its place. */
+struct making {
+    uint64_t gpa, granules;
+    uint32_t mode;
+    bool straddles;
+    struct tcg_note *note;
+};
 
 /* IR to host code at the fill point; t->lock held. 0 when it does not fit. */
 static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, size_t room)
@@ -224,16 +223,16 @@ static size_t room_for(const struct ir *ir)
 }
 
 /* The instructions as optimised IR, fewer than max when something overflows. Returns how many were asked for in the end. */
-static unsigned make(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, unsigned max,
+static unsigned make(struct tcg_vcpu *v, struct tcg_trans *t, struct making *m, unsigned max,
                      uint64_t pc)
 {
     for (;; max = max > 1 ? max / 2 : 1) {
-        tcg_make_ir(v->tcg->guest, t, max, &b->granules);
+        tcg_make_ir(v->tcg->guest, t, max, &m->granules);
         if (t->ir->overflow) {
             continue; /* a single instruction never overflows: guests emit a bounded number of ops each */
         }
-        instrument_free(b->note);
-        b->note = instrument(v, t, pc, b->gpa);
+        instrument_free(m->note);
+        m->note = instrument(v, t, pc, m->gpa);
         if (!t->ir->overflow) {
             ir_optimise(t->ir, v->tcg->config.check);
             return max;
@@ -241,28 +240,41 @@ static unsigned make(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *
     }
 }
 
-/* From the IR to host code, under the lock; anew with fewer instructions when it is too complex. False: the region must be
- * evicted. */
-static bool build(struct tcg_vcpu *v, struct tcg_trans *t, struct tcg_block *b, unsigned max,
-                  bool may_evict, uint64_t pc)
+/* A block with its code, at the fill point; NULL when it does not fit. */
+static struct tcg_block *finish(struct tcg_vcpu *v, const struct tcg_trans *t, const struct making *m, size_t room)
 {
-    for (;; max = make(v, t, b, max > 1 ? max / 2 : 1, pc)) {
-        size_t room = room_for(t->ir), most = v->tcg->region_size - v->tcg->reserved;
-        room = room < most ? room : most; /* what does not fit is cut in half */
-        if (!cache_reserve(v->tcg, room, may_evict)) {
-            return false;
+    bool extra = m->straddles || m->note || t->icount;
+    struct tcg_block *b = cache_begin(v->tcg, t->ir->n_exits, extra);
+    b->gpa = m->gpa;
+    b->granules = m->granules;
+    b->mode = m->mode;
+    b->n_insns = (uint16_t)t->insns;
+    b->uses_variant = t->variant_used;
+    b->generic = t->variant_used && t->generic;
+    b->variant = t->entry_variant;
+    for (unsigned i = 0; i < b->n_exits; i++) {
+        b->exits[i].off = t->ir->exits[i].off;
+        b->exits[i].guard = t->ir->exits[i].hint == IR_HINT_GUARD;
+    }
+    return compile(v, b, room) ? b : NULL;
+}
+
+/* From the IR to host code, under the lock; anew with fewer instructions when it is too complex. NULL: the region must be
+ * evicted. */
+static struct tcg_block *build(struct tcg_vcpu *v, struct tcg_trans *t, struct making *m, unsigned max,
+                               bool may_evict, uint64_t pc)
+{
+    for (;; max = make(v, t, m, max > 1 ? max / 2 : 1, pc)) {
+        m->straddles = t->straddles;
+        size_t room = room_for(t->ir), most = cache_largest(v->tcg), tables = cache_table_size(t->ir->n_exits, true);
+        room = room + tables < most ? room : most - tables; /* what does not fit is cut in half */
+        if (!cache_reserve(v->tcg, room + tables, may_evict)) {
+            return NULL;
         }
         log_block(v, t, pc);
-        if (compile(v, b, room)) {
-            b->n_insns = (uint16_t)t->insns;
-            b->counts = t->icount ? icount_table(t) : NULL;
-            b->uses_variant = t->variant_used;
-            b->generic = t->variant_used && t->generic;
-            b->variant = t->entry_variant;
-            for (unsigned i = 0; i < b->n_exits; i++) {
-                b->exits[i].guard = t->ir->exits[i].hint == IR_HINT_GUARD;
-            }
-            return true;
+        struct tcg_block *b = finish(v, t, m, room);
+        if (b) {
+            return b;
         }
     }
 }
@@ -284,20 +296,14 @@ static void claim_pages(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch 
                         bool near_end, struct pages *pg)
 {
     memset(pg, 0, sizeof(*pg));
-    pg->p[0] = cache_page(v->tcg, f->range, f->gpa);
-    if (pg->p[0]) {
-        cache_claim(v, pg->p[0], host_page(f));
-    }
+    pg->p[0] = cache_claim(v, f->range, f->gpa);
     if (near_end) {
         uint64_t va2 = ((pc | (PAGE - 1)) + 1) & v->tcg->guest->pc_mask;
         pg->f2 = tlb_fetch(v, va2, &pg->uncached2, &pg->cause, &pg->tval);
         if (pg->f2) {
             pg->second = *pg->f2; /* the entry may be replaced */
             pg->f2 = &pg->second;
-            pg->p[1] = cache_page(v->tcg, pg->second.range, pg->second.gpa);
-            if (pg->p[1]) {
-                cache_claim(v, pg->p[1], host_page(&pg->second));
-            }
+            pg->p[1] = cache_claim(v, pg->second.range, pg->second.gpa);
         }
     }
 }
@@ -330,10 +336,7 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     unsigned max = near_end || f.tag & TLB_SLOW || v->one_insn ? 1 : tcg->config.max_insns;
     struct pages pg;
     claim_pages(v, pc, &f, near_end, &pg);
-    struct tcg_block *b = xnew_aligned(struct tcg_block, 64);
-    b->gpa = f.gpa | (uint64_t)start;
-    b->gpa_page2 = UINT64_MAX;
-    b->mode = tcg_block_mode(v, &f);
+    struct making m = { .gpa = f.gpa | (uint64_t)start, .mode = tcg_block_mode(v, &f) };
     struct tcg_trans t = { .ir = v->ir,
                            .cpu = v->cpu,
                            .code = v->mode_code,
@@ -343,33 +346,39 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     t.tcg = tcg;
     t.icount = tcg->icount != NULL;
     t.variant_offset = tcg->guest->variant_offset;
-    t.generic = !t.variant_offset || cache_count_variants(tcg, b->gpa, b->mode) >= TCG_VARIANTS;
+    t.generic = !t.variant_offset || cache_count_variants(tcg, m.gpa, m.mode) >= TCG_VARIANTS;
     t.entry_variant = tcg_variant_word(v);
     /* The longer half goes without the lock. A store that fell into what was read meanwhile had no block to drop: then
      * once more, with the lock, where such a store waits until it has one. */
     uint32_t before = changes(&pg);
     bool observed = tcg_observed(tcg); /* notes are made under the lock */
-    unsigned n = observed ? 0 : make(v, &t, b, max, pc);
+    unsigned n = observed ? 0 : make(v, &t, &m, max, pc);
     pthread_mutex_lock(&tcg->lock);
-    n = !observed && changes(&pg) == before ? n : make(v, &t, b, max, pc);
-    if (!build(v, &t, b, n, false, pc)) {
+    n = !observed && changes(&pg) == before ? n : make(v, &t, &m, max, pc);
+    struct tcg_block *b = build(v, &t, &m, n, false, pc);
+    if (!b) {
         pthread_mutex_unlock(&tcg->lock);
         tcg_exclusive_begin(v);
         pthread_mutex_lock(&tcg->lock);
-        n = make(v, &t, b, max, pc);
-        bool done = build(v, &t, b, n, true, pc);
-        (void)done; /* with may_evict there is always room */
+        n = make(v, &t, &m, max, pc);
+        b = build(v, &t, &m, n, true, pc); /* with may_evict there is always room */
         tcg_exclusive_end(v);
     }
     if (t.straddles && !pg.f2) {
-        free_block(b);
+        instrument_free(m.note);
         b = NULL;
         v->cause = pg.cause;
         v->tval = pg.tval;
     } else {
+        struct tcg_extra *x = cache_extra(tcg, b);
+        if (x) {
+            x->note = m.note;
+            x->counts = t.icount ? icount_table(&t) : NULL;
+        }
         if (t.straddles) {
-            b->gpa_page2 = pg.second.gpa;
-            b->granules2 = 1;
+            b->straddles = true;
+            x->gpa_page2 = pg.second.gpa;
+            x->granules2 = 1;
         }
         cache_insert(tcg, b, pg.p[0], t.straddles ? pg.p[1] : NULL);
         v->n_translate++;

@@ -733,6 +733,13 @@ static bool run(struct machine *m)
 }
 
 /* What translated code follows without a check of its own. */
+static bool has_code(const struct tcg_vm *t, uint64_t page)
+{
+    const struct tcg_page *group = t->pages.group[page / TCG_PAGE_GROUP];
+
+    return group && group[page % TCG_PAGE_GROUP].granules != 0;
+}
+
 static void audit_space(const struct machine *m, const struct tcg_vm *t,
                         const struct tcg_space *s)
 {
@@ -751,7 +758,7 @@ static void audit_space(const struct machine *m, const struct tcg_vm *t,
                 FUZZ_FAIL("TLB entry %u for %s leads %#" PRIx64 " bytes from memory", i,
                           k ? "writing" : "reading", at);
             }
-            if (k == TCG_WRITE && t->pages[at / PAGE].granules != 0) {
+            if (k == TCG_WRITE && has_code(t, at / PAGE)) {
                 FUZZ_FAIL("page %u has code and is written without a look",
                           (unsigned)(at / PAGE));
             }
@@ -778,12 +785,12 @@ static void audit(const struct machine *m)
             }
         }
     }
-    for (i = 0; i < TCG_REGIONS; i++) {
-        for (s = 0; s < t->n_by_host[i]; s++) {
-            const struct tcg_block *b = t->by_host[i][s];
+    for (i = 0; i < t->n_regions; i++) {
+        const struct tcg_block *b = cache_at(t, t->regions[i].newest);
 
+        for (; b; b = cache_at(t, b->older)) {
             for (x = 0; x < b->n_exits; x++) {
-                const struct tcg_block *to = b->exits[x].to;
+                const struct tcg_block *to = cache_at(t, b->exits[x].to);
 
                 if (to && (to->gpa & ~UINT64_C(0xfff)) != (b->gpa & ~UINT64_C(0xfff))) {
                     FUZZ_FAIL("a link leaves its page");

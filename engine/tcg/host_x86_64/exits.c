@@ -97,7 +97,13 @@ static void cross_page(struct ra *r, int32_t off)
 /* Leaves to the dispatcher, naming the exit. */
 static void leave_by(struct ra *r, unsigned exit)
 {
-    x_mov_imm(&r->a, RAX, (uint64_t)(uintptr_t)&r->b->exits[r->exit_base + exit]);
+    x_8(&r->a, 0xb8 | RAX); /* mov eax */
+    if (r->region) {
+        x_32(&r->a, r->exit_base + exit);
+        region_exit(r);
+    } else {
+        x_32(&r->a, cache_ref(r->v->tcg, &r->b->exits[exit]));
+    }
     x_jmp(&r->a, r->th->leave);
 }
 
@@ -147,12 +153,11 @@ void gen_exit_stub(struct ra *r, const struct fixup *f)
     } else if (f->no_link || linkable(x)) {
         if (!f->no_link && r->region) {
             x_align_patch(&r->a, 1);
-            out->patch = x_jmp(&r->a, r->a.at);
-            out->stub = r->a.at;
-            x_here(&r->a, out->patch);
+            uint32_t jump = x_jmp(&r->a, r->a.at);
+            x_here(&r->a, jump);
+            exit_patchable(out, jump, r->a.at);
         } else if (!f->no_link) {
-            out->patch = f->jump;
-            out->stub = r->a.at;
+            exit_patchable(out, f->jump, r->a.at);
         }
         leave_by(r, f->exit);
     } else {

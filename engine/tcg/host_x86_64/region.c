@@ -223,7 +223,8 @@ static void gen_head(struct ra *r)
     for (unsigned i = 0; i < g->w->n; i++) {
         if (g->w->entry[i]) {
             g->w->entry_at[i] = r->a.at - T2_CODE_AT;
-            x_mov_imm(&r->a, RAX, (uint64_t)(uintptr_t)&g->w->block->entered);
+            x_mov_imm(&r->a, RAX, UINT64_MAX >> 1); /* place() knows where the count is */
+            g->w->entered_at[g->w->n_entered_at++] = r->a.at - 8;
             x_rm(&r->a, 0xff | X_W, 0, RAX, 0); /* inc: see tier2_sample() */
             x_call(&r->a, g->enter_at);
             g->piece = g->w->n; /* nothing is behind this */
@@ -271,14 +272,22 @@ static void make_exits(struct t2_work *w)
     for (unsigned i = 0; i < w->n; i++) {
         n += w->ir[i]->n_exits;
     }
-    w->block->exits = xnew_n(struct tcg_exit, n ? n : 1);
-    w->block->n_exits = n;
+    w->block->n_exits = (uint16_t)n;
     n = 0;
     for (unsigned i = 0; i < w->n; i++) {
-        for (unsigned k = 0; k < w->ir[i]->n_exits; k++) {
-            w->block->exits[n++] =
-                (struct tcg_exit){ .block = w->block, .off = w->ir[i]->exits[k].off };
+        for (unsigned k = 0; k < w->ir[i]->n_exits; k++, n++) {
+            w->block->exits[n] = (struct tcg_exit){ .index = n & 0x7fff, .off = w->ir[i]->exits[k].off };
         }
+    }
+}
+
+void region_exit(struct ra *r)
+{
+    struct t2_work *w = r->region->w;
+    if (w->n_exit_at < T2_RELOCS) {
+        w->exit_at[w->n_exit_at++] = r->a.at - 4;
+    } else {
+        r->fail = true;
     }
 }
 
@@ -306,6 +315,7 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     r->live_flags = g->live;
     r->groups = &g->groups;
     make_exits(w);
+    w->n_exit_at = w->n_entered_at = 0;
     r->a = (struct asm_buf){ .base = w->code, .at = T2_CODE_AT, .end = T2_CODE_AT + T2_CODE,
                              .relocs = w->relocs, .max_relocs = T2_RELOCS };
     r->v = w->v;
@@ -324,8 +334,8 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     w->n_relocs = r->a.n_relocs;
     w->block->code_size = r->a.at - T2_CODE_AT;
     if (ok) {
-        w->block->n_sites = r->n_sites;
-        w->block->sites = xmemdup(r->sites, (r->n_sites ? r->n_sites : 1) * sizeof(r->sites[0]));
+        w->n_sites = r->n_sites;
+        w->sites = r->sites;
         log_region(w);
     }
     r->region = NULL;
@@ -333,26 +343,32 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     return ok;
 }
 
-void x86_place(struct tcg_vm *t, struct t2_work *w, uint32_t at)
+void x86_place(struct tcg_vm *t, struct t2_work *w, struct tcg_block *b)
 {
-    struct tcg_block *b = w->block;
-    uint32_t by = at - T2_CODE_AT;
+    uint32_t by = b->code - T2_CODE_AT;
     for (uint32_t i = 0; i < w->n_relocs; i++) {
         uint32_t rel;
         memcpy(&rel, w->code + w->relocs[i], 4);
         rel -= by; /* the target stays where it is */
         memcpy(w->code + w->relocs[i], &rel, 4);
     }
-    memcpy(t->buf.rw + at, w->code + T2_CODE_AT, b->code_size);
-    b->code = at;
-    for (uint32_t i = 0; i < b->n_sites; i++) {
-        b->sites[i].host += by;
+    for (uint32_t i = 0; i < w->n_exit_at; i++) {
+        uint32_t n;
+        memcpy(&n, w->code + w->exit_at[i], 4);
+        n = cache_ref(t, &b->exits[n]);
+        memcpy(w->code + w->exit_at[i], &n, 4);
+    }
+    const uint64_t *entered = &cache_extra(t, b)->entered;
+    for (uint32_t i = 0; i < w->n_entered_at; i++) {
+        memcpy(w->code + w->entered_at[i], &entered, 8);
+    }
+    memcpy(t->buf.rw + b->code, w->code + T2_CODE_AT, b->code_size);
+    for (uint32_t i = 0; i < w->n_sites; i++) {
+        w->sites[i].host += by;
     }
     for (uint32_t i = 0; i < b->n_exits; i++) {
-        if (b->exits[i].patch) {
-            b->exits[i].patch += by;
-            b->exits[i].stub += by;
-        }
+        b->exits[i] = w->block->exits[i];
+        b->exits[i].patch += b->exits[i].patch ? by : 0;
     }
 }
 

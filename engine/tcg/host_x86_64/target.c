@@ -164,10 +164,21 @@ static bool gen_block(struct ra *r)
     return !r->fail && !r->a.full;
 }
 
+size_t ra_size(unsigned max_fixups)
+{
+    size_t slow = IR_MAX_VECS * sizeof(struct vec_slow);
+    return sizeof(struct ra) + slow + max_fixups * (sizeof(struct fixup) + sizeof(struct tcg_site));
+}
+
+static size_t scratch(void)
+{
+    return ra_size(IR_MAX_OPS + IR_MAX_EXITS);
+}
+
 struct ra *ra_new(unsigned max_fixups)
 {
     size_t slow = IR_MAX_VECS * sizeof(struct vec_slow);
-    struct ra *r = malloc(sizeof(*r) + slow + max_fixups * (sizeof(r->fixups[0]) + sizeof(r->sites[0])));
+    struct ra *r = malloc(ra_size(max_fixups));
     if (r) {
         memset(r, 0, sizeof(*r));
         r->max_fixups = max_fixups;
@@ -209,36 +220,29 @@ static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size
     r->xpin = h->no_xpin;
     r->live_flags = false;
     r->groups = NULL;
-    b->n_exits = v->ir->n_exits;
-    b->exits = xnew_n(struct tcg_exit, b->n_exits ? b->n_exits : 1);
-    for (unsigned i = 0; i < b->n_exits; i++) {
-        b->exits[i] = (struct tcg_exit){ .block = b, .off = v->ir->exits[i].off };
-    }
     if (!gen_block(r)) {
-        free(b->exits);
-        b->exits = NULL;
         return 0;
     }
     log_code(r, at);
     b->code_size = r->a.at - at;
-    b->n_sites = r->n_sites;
-    b->sites = xmemdup(r->sites, (r->n_sites ? r->n_sites : 1) * sizeof(r->sites[0]));
-    return b->code_size;
+    return cache_sites(v->tcg, b, r->sites, r->n_sites) ? b->code_size : 0;
 }
 
 static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
 {
     const struct host_data *h = v->tcg->host_data;
-    struct tcg_exit *(*fn)(void *cpu, const void *to);
+    uint32_t (*fn)(void *cpu, const void *to);
     const uint8_t *p = v->tcg->buf.rx + h->th.enter;
     memcpy(&fn, &p, sizeof(fn));
-    return fn(v->cpu, code);
+    uint32_t left = fn(v->cpu, code); /* the exit's offset, 0 or X86_STALE */
+    return left == X86_STALE ? TCG_EXIT_STALE : cache_at(v->tcg, left);
 }
 
 const struct tcg_host_ops tcg_host_x86_64 = {
     .name = "x86_64",
     .supported = supported,
     .init = init,
+    .scratch = scratch,
     .compile = compile,
     .enter = enter,
     .patch = x86_patch,

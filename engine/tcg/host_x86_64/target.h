@@ -196,6 +196,7 @@ void x_load(struct asm_buf *a, unsigned w, unsigned reg, struct opnd o);   /* mo
 void x_alu(struct asm_buf *a, unsigned n, unsigned w, unsigned reg, struct opnd o);
 
 /* thunks.c */
+#define X86_STALE 1u /* what enter() gets from the entry of an invalid block; else the offset of an exit, or 0 */
 size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin);
 /* Emits the thunks that call C, for code with these pins. */
 void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, const int8_t *xpin,
@@ -205,6 +206,7 @@ void x86_take_flags(struct asm_buf *a, const struct tcg_guest *g, const struct h
 void x86_clear_flags(struct asm_buf *a, const struct host_data *h, unsigned r1);
 
 /* target.c */
+size_t ra_size(unsigned max_fixups);
 struct ra *ra_new(unsigned max_fixups); /* freed with free(); NULL without memory */
 extern const uint8_t x86_entry[5];     /* how a block begins: replaced when it dies */
 void gen_ops(struct ra *r);   /* the block's ops; stubs are noted */
@@ -219,10 +221,11 @@ uint32_t group_stub(struct ra *r, const struct fixup *f); /* an access's own che
 
 /* region.c: the second tier */
 bool x86_region(struct tcg_vm *t, struct t2_work *w);
-void x86_place(struct tcg_vm *t, struct t2_work *w, uint32_t at);
+void x86_place(struct tcg_vm *t, struct t2_work *w, struct tcg_block *b);
 void x86_redirect(struct tcg_vm *t, struct tcg_block *b, uint32_t to);
 int region_target(const struct ra *r, unsigned exit); /* the piece that an exit leads to, -1: outside */
 void region_jump(struct ra *r, int cc, unsigned piece); /* cc < 0: always */
+void region_exit(struct ra *r); /* the four bytes just emitted are an exit's number of this region, to become its offset */
 void region_leave(struct ra *r);                      /* to the convention of the first tier; keeps rcx */
 
 /* memory.c */

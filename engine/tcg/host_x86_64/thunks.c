@@ -171,7 +171,7 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
     th->stale = a->at; /* called by the entry of an invalid block */
     x_8(a, 0x58);
     x_rm(a, 0x89 | X_W, RAX, ENV, ENV_OFF(host_ra));
-    x_mov_imm(a, RAX, (uint64_t)(uintptr_t)TCG_EXIT_STALE);
+    x_mov_imm(a, RAX, X86_STALE);
     uint32_t to_leave = x_jmp(a, a->at);
     th->lookup = a->at;
     x_rr(a, 0x33, RAX, RAX);
