@@ -22,8 +22,8 @@ vmd_emu_LDADD = $(LINK_EMU)
 
 TESTS += tests/device/emu_control.py
 EXTRA_DIST += tests/device/emu_control.py
-TESTS += tests/emu/observe.py tests/emu/icount.py
-EXTRA_DIST += tests/emu/icount.py tests/emu/observe.py tests/emu/emu_lib.py
+TESTS += tests/emu/observe.py tests/emu/icount.py tests/emu/memory.py
+EXTRA_DIST += tests/emu/icount.py tests/emu/memory.py tests/emu/observe.py tests/emu/emu_lib.py
 check_PROGRAMS += tests/emu/confine_test
 TESTS += tests/emu/confine_test
 tests_emu_confine_test_SOURCES = tests/emu/confine_test.c

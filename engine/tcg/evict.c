@@ -416,10 +416,65 @@ static void evict(struct tcg_vm *t, unsigned r, bool all)
     g->newest = g->forwarders = 0;
 }
 
+/* What lies in the jump caches counts as wanted: what runs all the time is looked up seldom. */
+static void count_jumps(struct tcg_vm *t)
+{
+    const uint8_t *base = t->config.backend == TCG_JIT ? t->buf.rx : t->buf.rw;
+    for (unsigned i = 0; i < t->n_vcpus; i++) {
+        for (unsigned k = 0; k < TCG_SPACES; k++) {
+            const struct tcg_space *s = t->vcpus[i]->spaces[k];
+            for (unsigned j = 0; s && !s->clean && j < JC_SIZE; j++) {
+                if (s->jc[j].pc != 1) {
+                    uint64_t off = (uint64_t)((const uint8_t *)s->jc[j].code - base);
+                    atomic_fetch_add(&t->regions[off / t->region_size].uses, 1);
+                }
+            }
+        }
+    }
+}
+
+/* Regions filled last are left alone until they had time to show what they are worth; of the others the one that was wanted least
+ * goes. So a program larger than the cache that runs again and again finds a part of itself still there, where first in,
+ * first out would always have just dropped what comes next. */
+static unsigned victim(struct tcg_vm *t)
+{
+    uint64_t young = t->n_regions / 3;
+    unsigned best = (t->region + 1) % t->n_regions;
+    bool found = false;
+    for (unsigned i = 0; i < t->n_regions; i++) {
+        struct tcg_region *r = &t->regions[i];
+        if (i == t->region || t->fills - r->filled <= young) {
+            continue;
+        }
+        if (!found || atomic_load(&r->uses) < atomic_load(&t->regions[best].uses)) {
+            best = i;
+            found = true;
+        }
+    }
+    return best;
+}
+
+static void fill_next(struct tcg_vm *t, unsigned r)
+{
+    t->region = r;
+    t->regions[r].filled = ++t->fills;
+    atomic_store(&t->regions[r].uses, 0);
+}
+
+void cache_evict_one(struct tcg_vm *t, unsigned region)
+{
+    evict(t, region, false);
+}
+
 void cache_evict_next(struct tcg_vm *t)
 {
-    t->region = (t->region + 1) % t->n_regions;
-    evict(t, t->region, false);
+    count_jumps(t);
+    unsigned r = victim(t);
+    evict(t, r, false);
+    fill_next(t, r);
+    for (unsigned i = 0; i < t->n_regions && t->fills % t->n_regions == 0; i++) {
+        atomic_store(&t->regions[i].uses, atomic_load(&t->regions[i].uses) / 2);
+    }
 }
 
 bool cache_reserve(struct tcg_vm *t, size_t max, bool may_evict)
@@ -428,11 +483,14 @@ bool cache_reserve(struct tcg_vm *t, size_t max, bool may_evict)
     struct tcg_region *r = &t->regions[t->region];
     if (r->used + max > r->top) {
         unsigned next = (t->region + 1) % t->n_regions;
-        if (t->regions[next].newest && !may_evict) {
+        if (!t->regions[next].newest) {
+            fill_next(t, next);
+        } else if (may_evict) {
+            cache_evict_next(t);
+        } else {
             return false;
         }
-        cache_evict_next(t);
-        r = &t->regions[next];
+        r = &t->regions[t->region];
     }
     if (!r->touched) {
         r->touched = true;

@@ -211,6 +211,8 @@ struct tcg_region {
     uint32_t newest;              /* ref of the block made last */
     uint32_t forwarders;          /* ref: invalid blocks that lead to blocks in here */
     bool touched;                 /* ever used: has memory */
+    uint64_t filled;              /* number of the eviction that made it free */
+    _Atomic uint64_t uses;        /* how often its blocks were wanted, halved from time to time */
 };
 #define TCG_MAX_REGIONS 64
 #define TCG_MIN_REGION (64u << 10)
@@ -241,6 +243,7 @@ struct tcg_vm {
     struct tcg_region regions[TCG_MAX_REGIONS];
     unsigned n_regions;           /* 0: not laid out yet */
     unsigned region;              /* being filled */
+    uint64_t fills;               /* regions begun so far */
     uint32_t region_size;
     uint32_t reserved;            /* bytes at the start: thunks */
     uint32_t *by_host;            /* by code offset / TCG_BY_HOST: ref of the youngest block that starts there */
@@ -408,7 +411,14 @@ struct tcg_block *cache_begin(struct tcg_vm *t, unsigned n_exits, bool extra);
 /* Its gpa, code and code_size are set: packs its sites. False: there is no room for them. */
 bool cache_sites(struct tcg_vm *t, struct tcg_block *b, const struct tcg_site *sites, unsigned n);
 void cache_place(struct tcg_vm *t, struct tcg_block *b); /* of cache_insert(): takes its room */
-void cache_evict_next(struct tcg_vm *t); /* exclusive */
+void cache_evict_next(struct tcg_vm *t); /* exclusive: the region that is missed least becomes the one that is filled */
+void cache_evict_one(struct tcg_vm *t, unsigned region); /* exclusive: this one, which stays empty for now */
+/* The dispatcher looked the block up. Any vCPU, no lock. */
+static inline void cache_used(struct tcg_vm *t, const struct tcg_block *b)
+{
+    _Atomic uint64_t *uses = &t->regions[b->code / t->region_size].uses;
+    atomic_store_explicit(uses, atomic_load_explicit(uses, memory_order_relaxed) + 1, memory_order_relaxed);
+}
 void cache_flush_all(struct tcg_vm *t);  /* exclusive or stopped; takes the lock */
 /* Block whose host code holds this address, or NULL. */
 struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host);

@@ -12,6 +12,8 @@
 
 #include <stdlib.h>
 
+#define MAX_TRIES 4
+
 void cache_pages_done(struct tcg_vm *t)
 {
     struct tcg_pages *p = &t->pages;
@@ -110,16 +112,18 @@ static struct tcg_page *record(struct tcg_vm *t, uint64_t n)
     return g ? g + n % TCG_PAGE_GROUP : NULL;
 }
 
-/* Drops code until there is a record to be had. */
-static void make_room(struct tcg_vcpu *v, uint64_t n)
+/* Drops code so that there is a record to be had: first a region, as often as that may help, then all. */
+static void make_room(struct tcg_vcpu *v, unsigned tries)
 {
     struct tcg_vm *t = v->tcg;
     tcg_exclusive_begin(v);
     pthread_mutex_lock(&t->lock);
     reclaim(t);
-    /* Claimed pages are few, and there are records for more: it ends when all regions are empty, at the latest. */
-    for (unsigned i = 0; i < t->n_regions && !record(t, n); i++) {
+    if (!t->pages.n_spare) {
         cache_evict_next(t);
+        for (unsigned i = 0; tries >= MAX_TRIES && i < t->n_regions; i++) {
+            cache_evict_one(t, i);
+        }
         reclaim(t);
     }
     pthread_mutex_unlock(&t->lock);
@@ -136,9 +140,9 @@ struct tcg_page *cache_claim(struct tcg_vcpu *v, const struct mem_range *r, uint
     pthread_mutex_lock(&t->lock);
     cache_layout(t);
     struct tcg_page *p;
-    while (!(p = record(t, n))) {
+    for (unsigned tries = 0; !(p = record(t, n)); tries++) {
         pthread_mutex_unlock(&t->lock);
-        make_room(v, n);
+        make_room(v, tries);
         pthread_mutex_lock(&t->lock);
     }
     p->claims++;

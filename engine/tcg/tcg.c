@@ -310,7 +310,9 @@ static struct tcg_block *find_block(struct tcg_vcpu *v, uint64_t pc, bool *cache
         b = NULL;
     }
     *cacheable = f && !(f->tag & TLB_SLOW);
-    if (!b) {
+    if (b) {
+        cache_used(v->tcg, b);
+    } else {
         b = f ? tcg_translate(v, pc, f) : NULL;
         if (!b) {
             deliver(v, f ? v->cause : cause, f ? v->tval : tval);

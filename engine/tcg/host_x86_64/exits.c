@@ -5,8 +5,6 @@
  */
 #include "engine/tcg/host_x86_64/target.h"
 
-#define JC_OFF ((int32_t)offsetof(struct tcg_space, jc))
-
 static bool linkable(const struct ir_exit *x)
 {
     return x->kind == IR_EXIT_DIRECT && x->off >= 0 && x->off < 4096;
@@ -54,34 +52,13 @@ void gen_brcond(struct ra *r, const struct ir_op *op)
     exit_fixup(r, (unsigned)op->imm, at);
 }
 
-/* Jumps to the block for the virtual address in `pc` if the jump cache knows it; else stores pc and leaves. Clobbers
- * rax and rdx; pc is neither. */
+/* To the block for the virtual address in `pc` by the jump cache; a thunk, since nearly every block ends like this. */
 static void jump_cache(struct ra *r, unsigned pc)
 {
-    x_rr(&r->a, 0x8b, RAX, pc);
-    x_rr(&r->a, 0xc1, 5, RAX);
-    x_8(&r->a, 11);
-    x_rr(&r->a, 0x33, RAX, pc);
-    x_alu_imm(&r->a, 4, 0, RAX, (int32_t)(JC_SIZE - 1) << 1);
-    x_rmx(&r->a, 0x3b | X_W, pc, SPACE, RAX, 3, JC_OFF);
-    uint32_t miss = x_jcc(&r->a, CC_NE, r->a.at);
-    x_rr(&r->a, 0x8b | X_W, RDX, pc);
-    x_alu_imm(&r->a, 4, X_W, RDX, -4096);
-    x_rm(&r->a, 0x89 | X_W, RDX, ENV, ENV_OFF(pc_page));
-    x_rmx(&r->a, 0xff, 4, SPACE, RAX, 3, JC_OFF + 8);
-    x_here(&r->a, miss);
-    x_rm(&r->a, 0x89 | X_W, pc, ENV, (int32_t)r->ir->pc_offset);
-    x_jmp(&r->a, r->th->lookup);
-}
-
-/* After a helper that may have changed mode, space and interrupts: by the jump cache of the space that holds now. */
-static void lookup(struct ra *r)
-{
-    x_alu_mem_imm(&r->a, 7, 0, ENV, ENV_OFF(exit_req), 0);
-    x_jcc(&r->a, CC_NE, r->th->lookup);
-    x_rm(&r->a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
-    x_rm(&r->a, 0x8b | X_W, RCX, ENV, (int32_t)r->ir->pc_offset);
-    jump_cache(r, RCX);
+    if (pc != RCX) {
+        x_rr(&r->a, 0x8b | X_W, RCX, pc);
+    }
+    x_jmp(&r->a, r->th->jump);
 }
 
 static void cross_page(struct ra *r, int32_t off)
@@ -115,7 +92,7 @@ void gen_exit(struct ra *r, const struct ir_op *op)
         region_jump(r, -1, (unsigned)piece);
     } else if (x->kind == IR_EXIT_LOOKUP) {
         region_leave(r);
-        lookup(r);
+        x_jmp(&r->a, r->th->jump_now);
     } else if (x->kind == IR_EXIT_INDIRECT) {
         unsigned pc = ra_use_reg(r, x->ref);
         if (r->region || pc == RAX || pc == RDX) {

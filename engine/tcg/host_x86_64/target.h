@@ -33,6 +33,7 @@ extern const uint8_t scratch_regs[N_SCRATCH];
 /* Thunks at the start of the code buffer. */
 struct thunks {
     uint32_t enter, leave, lookup, stale;
+    uint32_t jump, jump_now;        /* by the jump cache */
     uint32_t full, reads, clean;    /* call rax: see thunks.c */
     uint32_t load, store;
     uint32_t clean_x, load_x, store_x; /* the same, keeping xmm3 to xmm15; first tier only */

@@ -150,6 +150,33 @@ void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t 
     th->store_x = memory_thunk(a, (const void *)(uintptr_t)tlb_store, reads_x);
 }
 
+/* jump: to the block for the virtual address in rcx if the jump cache knows it; else stores it and leaves. Clobbers rax and rdx.
+ * jump_now: the same after a helper that may have changed pc, mode, space and interrupts. */
+static void jump_thunks(struct asm_buf *a, const struct tcg_guest *g, struct thunks *th)
+{
+    const int32_t jc = (int32_t)offsetof(struct tcg_space, jc);
+    th->jump_now = a->at;
+    x_alu_mem_imm(a, 7, 0, ENV, ENV_OFF(exit_req), 0);
+    x_jcc(a, CC_NE, th->lookup);
+    x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
+    x_rm(a, 0x8b | X_W, RCX, ENV, (int32_t)g->pc_offset);
+    th->jump = a->at;
+    x_rr(a, 0x8b, RAX, RCX);
+    x_rr(a, 0xc1, 5, RAX);
+    x_8(a, 11);
+    x_rr(a, 0x33, RAX, RCX);
+    x_alu_imm(a, 4, 0, RAX, (int32_t)(JC_SIZE - 1) << 1);
+    x_rmx(a, 0x3b | X_W, RCX, SPACE, RAX, 3, jc);
+    uint32_t miss = x_jcc(a, CC_NE, a->at);
+    x_rr(a, 0x8b | X_W, RDX, RCX);
+    x_alu_imm(a, 4, X_W, RDX, -4096);
+    x_rm(a, 0x89 | X_W, RDX, ENV, ENV_OFF(pc_page));
+    x_rmx(a, 0xff, 4, SPACE, RAX, 3, jc + 8);
+    x_here(a, miss);
+    x_rm(a, 0x89 | X_W, RCX, ENV, (int32_t)g->pc_offset);
+    x_jmp(a, th->lookup);
+}
+
 size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin)
 {
     const struct tcg_guest *g = t->guest;
@@ -187,6 +214,7 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
     }
     x_8(a, 0xc3);
 
+    jump_thunks(a, g, th);
     x86_call_thunks(a, g, pin, NULL, NULL, 0, th);
     th->vec_consts = vec_consts(a);
     th->vec_numbers = a->at;
