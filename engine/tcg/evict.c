@@ -43,7 +43,7 @@ static size_t for_regions(struct tcg_vm *t)
     size_t limit = t->config.cache_size, vcpus = t->n_vcpus ? t->n_vcpus : 1;
     cache_share(t);
     t->pages.max_groups = at_least(MIN_GROUPS + vcpus, limit / 32 / (TCG_PAGE_GROUP * sizeof(struct tcg_page)));
-    size_t others = vcpus * t->max_spaces * sizeof(struct tcg_space) +
+    size_t others = vcpus * (t->max_spaces * sizeof(struct tcg_space) + TLB2_SETS * sizeof(struct tlb2_set)) +
                     t->pages.max_groups * TCG_PAGE_GROUP * sizeof(struct tcg_page) +
                     t->pages.n * sizeof(t->pages.writers[0]) +
                     t->pages.n / TCG_PAGE_GROUP * sizeof(t->pages.group[0]) +
@@ -137,6 +137,7 @@ void cache_memory(const struct tcg_vm *t, struct tcg_memory *m)
                t->pages.n / TCG_PAGE_GROUP * sizeof(t->pages.group[0]) +
                t->pages.n_groups * TCG_PAGE_GROUP * sizeof(struct tcg_page);
     for (unsigned i = 0; i < t->n_vcpus; i++) {
+        m->spaces += TLB2_SETS * sizeof(struct tlb2_set);
         for (unsigned k = 0; k < TCG_SPACES; k++) {
             m->spaces += t->vcpus[i]->spaces[k] ? sizeof(struct tcg_space) : 0;
         }
