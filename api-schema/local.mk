@@ -37,15 +37,20 @@ libapi_a_SOURCES = \
 api_schema = \
 	api-schema/qmp/qmp.json \
 	api-schema/schema/api.json \
+	api-schema/schema/audit.json \
+	api-schema/schema/cert.json \
 	api-schema/schema/cli.json \
 	api-schema/schema/emu.json \
 	api-schema/schema/errors.json \
 	api-schema/schema/event.json \
 	api-schema/schema/host.json \
+	api-schema/schema/image.json \
 	api-schema/schema/job.json \
 	api-schema/schema/profile.json \
 	api-schema/schema/quota.json \
+	api-schema/schema/token.json \
 	api-schema/schema/types.json \
+	api-schema/schema/user.json \
 	api-schema/schema/vm.json \
 	api-schema/schema/xml.json
 api_generator = \

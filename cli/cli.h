@@ -16,7 +16,9 @@
 #include <stdio.h>
 
 struct json_object;
+struct place;
 struct rpc_dial;
+struct tls_link;
 
 /* Exit statuses beside those of the error codes; cli.json documents them. */
 enum {
@@ -36,7 +38,8 @@ struct cli {
     const char *color;               /* "auto", "always", "never" */
     bool json, quiet, help;
     bool color_out, color_err; /* colours go to stdout, stderr */
-    char *socket;              /* path that is or will be connected to */
+    struct place *place;       /* where the daemon is; NULL until cli_try_connect() */
+    struct tls_link *link;     /* under `dial`, when it is reached by TLS */
     struct rpc_dial *dial;     /* NULL until cli_connect() */
 };
 
@@ -93,8 +96,8 @@ const struct api_member *cli_member(const struct api_type *t, const char *path);
 
 /* --- connect.c --- */
 
-/* Socket of the daemon by options and environment; the caller's. NULL with e set. */
-char *cli_socket_path(const struct cli *c, struct err *e);
+/* Ends the connection; it may be made anew. */
+void cli_disconnect(struct cli *c);
 /* Connects once. CLI_OK, or prints and returns the exit status. */
 int cli_connect(struct cli *c);
 /* The same without printing. */

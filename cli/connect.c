@@ -5,6 +5,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/json.h"
 #include "api-schema/rpc/client.h"
+#include "cli/remote.h"
 #include "engine/base/str.h"
 
 #include <errno.h>
@@ -12,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { GREETING_MS = 5000, RECONNECT_TRIES = 30, RECONNECT_US = 100000 };
+enum { GREETING_MS = 5000, TLS_MS = 15000, RECONNECT_TRIES = 30, RECONNECT_US = 100000 };
 
 static char *default_socket(struct err *e)
 {
@@ -36,49 +37,85 @@ static char *default_socket(struct err *e)
     return take_ptr(mine);
 }
 
-char *cli_socket_path(const struct cli *c, struct err *e)
+/* Where the daemon is, by options, environment, contexts and custom. */
+static int find_place(struct cli *c, struct err *e)
 {
-    const char *url = c->connect;
+    const char *text = c->connect;
+    bool none = true;
+    int rc = 0;
 
     if (c->connect && c->dir) {
-        err_set(e, -EINVAL, "--connect and --dir exclude each other");
-        return NULL;
+        return err_set(e, -EINVAL, "--connect and --dir exclude each other");
     }
+    c->place = xnew(struct place);
     if (c->dir) {
-        return xasprintf("%s/run/vmd.sock", c->dir);
+        c->place->socket = xasprintf("%s/run/vmd.sock", c->dir);
+        return 0;
     }
-    url = url ? url : getenv("VMCTL_CONNECT");
-    if (!url || !*url) {
-        return default_socket(e);
+    if (!text) {
+        text = getenv("VMCTL_CONNECT");
+        text = text && *text ? text : NULL;
     }
-    if (str_starts(url, "vmd+unix://")) {
-        url += strlen("vmd+unix://");
-        if (url[0] != '/') {
-            err_set(e, -EINVAL,
-                    "'vmd+unix://%s' has no absolute path; write vmd+unix:///path/to/vmd.sock",
-                    url);
-            return NULL;
-        }
-    } else if (strstr(url, "://")) {
-        err_set(e, -EINVAL, "'%s': only vmd+unix:///path (or a path) is supported", url);
-        return NULL;
+    rc = place_find(text, c->place, &none, e);
+    if (rc == 0 && none) {
+        c->place->socket = default_socket(e);
+        rc = c->place->socket ? 0 : e->code;
     }
-    return xstrdup(url);
+    if (rc < 0) {
+        place_done(c->place);
+        free(c->place);
+        c->place = NULL;
+    }
+    return rc;
+}
+
+static int connect_tls(struct cli *c, struct err *e)
+{
+    AUTO_FREE char *where = xasprintf("vmd+tls://%s:%d", c->place->host, c->place->port);
+    struct err why = ERR_INIT;
+
+    c->link = place_link(c->place, TLS_PROTO_RPC, TLS_MS, e);
+    if (!c->link) {
+        return e->code;
+    }
+    c->dial = rpc_dial_open_fd(tls_link_take_fd(c->link), where, TLS_MS, e);
+    if (c->dial) {
+        return 0;
+    }
+    if (tls_link_why(c->link, 500, &why) == 0 && why.code) {
+        err_set(e, why.code, "%s: %s", where, why.msg);
+    }
+    tls_link_close(c->link);
+    c->link = NULL;
+    return e->code;
 }
 
 int cli_try_connect(struct cli *c, struct err *e)
 {
+    int rc = 0;
+
     if (c->dial) {
         return 0;
     }
-    if (!c->socket) {
-        c->socket = cli_socket_path(c, e);
+    if (!c->place) {
+        rc = find_place(c, e);
     }
-    if (!c->socket) {
-        return e->code;
+    if (rc < 0) {
+        return rc;
     }
-    c->dial = rpc_dial_open(c->socket, GREETING_MS, e);
+    if (!c->place->socket) {
+        return connect_tls(c, e);
+    }
+    c->dial = rpc_dial_open(c->place->socket, GREETING_MS, e);
     return c->dial ? 0 : e->code;
+}
+
+void cli_disconnect(struct cli *c)
+{
+    rpc_dial_close(c->dial);
+    tls_link_close(c->link);
+    c->dial = NULL;
+    c->link = NULL;
 }
 
 int cli_connect(struct cli *c)
@@ -95,6 +132,8 @@ int cli_connect(struct cli *c)
     if (e.code == -ENOENT || e.code == -ECONNREFUSED) {
         remedy = "start the daemon: 'systemctl start vmd.socket', or 'vmd --dir DIR' and then "
                  "'vmctl --dir DIR ...'";
+    } else if (e.code == -EACCES && c->place && c->place->host) {
+        remedy = "ask its administrator for a token and use 'vmctl join'";
     } else if (e.code == -EACCES) {
         remedy = "ask the administrator to add you to the daemon's group, or run a daemon of "
                  "your own";
@@ -104,8 +143,7 @@ int cli_connect(struct cli *c)
 
 int cli_reconnect(struct cli *c)
 {
-    rpc_dial_close(c->dial);
-    c->dial = NULL;
+    cli_disconnect(c);
     for (int i = 0; i < RECONNECT_TRIES; i++) {
         struct err e = ERR_INIT;
 

@@ -7,6 +7,7 @@
 
 #include "api-schema/json/json.h"
 #include "cli/cli.h"
+#include "cli/remote.h"
 #include "engine/base/fd.h"
 
 #include <errno.h>
@@ -383,6 +384,19 @@ static int explain_close(struct cli *c, const char *vm)
     return CLI_FAILED;
 }
 
+int console_open(struct cli *c, struct json_object *where, struct tls_link **link,
+                 struct err *e)
+{
+    const char *path = api_json_get_str(where, "path");
+    const char *ticket = api_json_get_str(where, "ticket");
+
+    if (c->place && c->place->host) {
+        return ticket ? place_stream(c->place, ticket, link, e)
+                      : err_set(e, -EBUSY, "the daemon gave no ticket; try again");
+    }
+    return path ? unix_connect(path, e) : err_set(e, -ENOENT, "the daemon named no socket");
+}
+
 int cli_verb_console(struct cli *c, struct cli_input *in)
 {
     const char *vm = cli_own(in, "VM");
@@ -391,8 +405,8 @@ int cli_verb_console(struct cli *c, struct cli_input *in)
                                  .backlog = true };
     AUTO_JSON result = NULL;
     AUTO_FD sock = -1;
+    struct tls_link *link = NULL;
     struct err e = ERR_INIT;
-    const char *path;
     int rc, signo;
 
     api_json_set_str(params, "vm", vm);
@@ -404,16 +418,18 @@ int cli_verb_console(struct cli *c, struct cli_input *in)
     if (rc != CLI_OK) {
         return rc;
     }
-    path = api_json_get_str(result, "path");
-    sock = path ? unix_connect(path, &e) : -1;
+    sock = console_open(c, result, &link, &e);
     if (sock < 0) {
         return cli_fail(c, CLI_FAILED, "'vmctl show' tells whether the VM still runs",
-                        "console of %s: %s", vm, path ? e.msg : "the daemon named no socket");
+                        "console of %s: %s", vm, e.msg);
     }
     if (!c->quiet) {
         console_greet(vm, cli_own(in, "escape"), &o);
     }
-    switch (console_run(sock, &o, &signo)) {
+    enum console_end end = console_run(sock, &o, &signo);
+    close(take_fd(&sock));
+    tls_link_close(link);
+    switch (end) {
     case CONSOLE_DETACHED:
         if (isatty(0) && !c->quiet) {
             fprintf(stderr, "\r\n[detached; 'vmctl console %s' attaches again]\n", vm);

@@ -23,6 +23,14 @@ struct console_options {
     bool send_size; /* type the terminal's size into the guest's shell */
 };
 
+struct cli;
+struct json_object;
+struct tls_link;
+
+/* Opens the console that vm.console's result `where` names, over whatever the daemon is reached by; the
+ * descriptor is the caller's, to be closed before *link (NULL: none). */
+int console_open(struct cli *c, struct json_object *where, struct tls_link **link,
+                 struct err *e);
 /* "^]", "^A", a single character, "none". -EINVAL otherwise. NULL: ^]. */
 int console_escape(const char *text, int *escape, struct err *e);
 /* Says on a terminal where one is and how to get out. `key` as given to console_escape(). */

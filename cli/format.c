@@ -221,6 +221,21 @@ void cli_value_text(struct buf *b, struct json_object *v)
     }
 }
 
+/* "web:operator *:viewer" */
+static void add_grants(struct buf *b, struct json_object *list)
+{
+    size_t n = json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *g = json_object_array_get_idx(list, i);
+        const char *project = api_json_get_str(g, "project"),
+                   *role = api_json_get_str(g, "role");
+        AUTO_FREE char *text = xasprintf("%s%s:%s", i ? " " : "", project ? project : "?",
+                                         role ? role : "?");
+        cli_clean(b, text);
+    }
+}
+
 void cli_text(struct buf *b, const struct json_object *row, const char *member,
               const char *style)
 {
@@ -230,6 +245,10 @@ void cli_text(struct buf *b, const struct json_object *row, const char *member,
         add_progress(b, row);
     } else if (v && style && strcmp(style, "size") == 0) {
         cli_size(b, json_object_get_int64(v));
+    } else if (v && style && strcmp(style, "time") == 0) {
+        cli_time(b, json_object_get_int64(v));
+    } else if (v && style && strcmp(style, "grants") == 0) {
+        add_grants(b, v);
     } else if (v && style && strcmp(style, "ago") == 0) {
         cli_ago(b, json_object_get_int64(v));
     } else {

@@ -17,6 +17,9 @@ libcli_a_SOURCES = \
 	cli/format.c \
 	cli/help.c \
 	cli/private.c \
+	cli/remote.c \
+	cli/transfer.c \
+	cli/remote.h \
 	cli/private.h \
 	cli/rates.c \
 	cli/rates.h \

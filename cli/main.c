@@ -4,6 +4,7 @@
  * process, one thread.
  */
 #include "cli/cli.h"
+#include "cli/remote.h"
 
 #include "api-schema/rpc/client.h"
 #include "engine/base/log.h"
@@ -24,8 +25,11 @@ int main(int argc, char **argv)
         status = in.verb->run(&c, &in);
     }
     cli_input_done(&in);
-    rpc_dial_close(c.dial);
-    free(c.socket);
+    cli_disconnect(&c);
+    if (c.place) {
+        place_done(c.place);
+        free(c.place);
+    }
     /* A reader like head(1) that has seen enough is no failure worth words. */
     if (fflush(stdout) != 0 && errno != EPIPE) {
         fprintf(stderr, "vmctl: cannot write: %s\n", strerror(errno));

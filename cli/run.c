@@ -6,6 +6,7 @@
  */
 #include "cli/cli.h"
 #include "cli/console.h"
+#include "cli/remote.h"
 #include "cli/private.h"
 
 #include "api-schema/json/json.h"
@@ -31,6 +32,7 @@ struct run {
     bool ended; /* vm.wait answered */
     struct json_object *end;
     struct api_error end_error;
+    struct tls_link *link; /* under the console, by TLS */
 };
 
 static void on_signal(int signo)
@@ -126,17 +128,14 @@ static int open_console(struct run *r, int *sock)
 {
     AUTO_JSON result = NULL;
     struct err e = ERR_INIT;
-    const char *path;
     int rc = cli_call(r->c, "vm.console", about(r), &result);
 
     if (rc != CLI_OK) {
         return rc;
     }
-    path = api_json_get_str(result, "path");
-    *sock = path ? unix_connect(path, &e) : -1;
+    *sock = console_open(r->c, result, &r->link, &e);
     if (*sock < 0) {
-        return cli_fail(r->c, CLI_FAILED, NULL, "console of %s: %s", r->name,
-                        path ? e.msg : "the daemon named no socket");
+        return cli_fail(r->c, CLI_FAILED, NULL, "console of %s: %s", r->name, e.msg);
     }
     return CLI_OK;
 }
@@ -259,6 +258,9 @@ static int attend(struct run *r)
             console_greet(r->name, r->escape, &r->console);
         }
         end = console_run(sock, &r->console, &signo);
+        close(take_fd(&sock));
+        tls_link_close(r->link);
+        r->link = NULL;
     }
     if (end == CONSOLE_SIGNAL) {
         return after_signal(r, signo);
@@ -300,7 +302,8 @@ static int connect_daemon(struct run *r)
                     "start one with 'vmd --dir DIR &' and use 'vmctl --dir DIR run ...',\n"
                     "or let this VM have its own: 'vmctl run --private ...'",
                     "no daemon listens at %s",
-                    r->c->socket ? r->c->socket : "the default socket");
+                    r->c->place && r->c->place->socket ? r->c->place->socket
+                                                       : "the default socket");
 }
 
 int cli_verb_run(struct cli *c, struct cli_input *in)

@@ -91,6 +91,15 @@ int cli_verb_trace(struct cli *c, struct cli_input *in);
 int cli_verb_coverage(struct cli *c, struct cli_input *in);
 int cli_verb_api(struct cli *c, struct cli_input *in);
 int cli_verb_qmp(struct cli *c, struct cli_input *in);
+int cli_verb_cert_issue(struct cli *c, struct cli_input *in);
+int cli_verb_cert_renew(struct cli *c, struct cli_input *in);
+int cli_verb_image_push(struct cli *c, struct cli_input *in);
+int cli_verb_image_pull(struct cli *c, struct cli_input *in);
+int cli_verb_join(struct cli *c, struct cli_input *in);
+int cli_verb_context_add(struct cli *c, struct cli_input *in);
+int cli_verb_context_use(struct cli *c, struct cli_input *in);
+int cli_verb_context_list(struct cli *c, struct cli_input *in);
+int cli_verb_context_rm(struct cli *c, struct cli_input *in);
 int cli_verb_help(struct cli *c, struct cli_input *in);
 
 #endif

@@ -6,6 +6,8 @@
 #include "daemon/calls.h"
 
 #include "api-schema/json/json.h"
+#include "daemon/auth/access.h"
+#include "daemon/auth/listen.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/proc.h"
@@ -147,15 +149,19 @@ bool calls_before(void *arg, struct api_call *call)
                  "vmd is shutting down");
         return true;
     }
+    if (access_refuses(call)) {
+        return true;
+    }
     if (!key || !m->mutating) {
         return false;
     }
-    AUTO_FREE char *id = xasprintf("%lld %s", (long long)api_call_peer(call)->uid, key);
+    int64_t who = api_call_peer(call)->principal;
+    AUTO_FREE char *id = xasprintf("%lld %s", (long long)who, key);
     struct idem *i = hash_get_str(d->idems->by_id, id);
     if (i) {
         return answer_known(call, i);
     }
-    i = idem_add(d->idems, api_call_peer(call)->uid, key, m->name);
+    i = idem_add(d->idems, who, key, m->name);
     hash_params(call, i->hash);
     api_call_set_data(call, i);
     return false;
@@ -191,9 +197,16 @@ static void audit_failure(struct vmd *d, struct api_call *call, const struct api
     }
     const struct rpc_peer *p = api_call_peer(call);
     AUTO_FREE char *outcome = xasprintf("%s: %s", api_code_name(x->code), x->message);
+    char who[160];
+    access_who(p, who, sizeof(who));
+    if (x->code == API_E_DENIED) {
+        doors_refuse(d->doors, who, api_call_method(call)->name, x->message);
+        return;
+    }
     struct store_tx *tx = store_tx_new(d->store);
     store_tx_audit_put(tx, &(struct store_audit){ .time_ns = time_real_ns(),
-                                                  .uid = p->uid,
+                                                  .uid = p->user[0] ? -1 : p->principal,
+                                                  .who = p->user[0] ? who : NULL,
                                                   .pid = p->pid,
                                                   .method = api_call_method(call)->name,
                                                   .object = x->object,
@@ -207,7 +220,8 @@ void calls_after(void *arg, struct api_call *call, struct json_object *result,
     struct vmd *d = arg;
     const struct api_method *m = api_call_method(call);
     struct idem *i = api_call_data(call);
-    if (error && m && m->mutating) {
+    if (error && m &&
+        (m->mutating || m->role == API_ROLE_ADMIN || error->code == API_E_DENIED)) {
         audit_failure(d, call, error);
     }
     if (!i) {
@@ -258,16 +272,20 @@ void call_commit(struct vmd *d, struct api_call *call, struct change *c, const c
 {
     const struct rpc_peer *p = api_call_peer(call);
     const char *method = api_call_method(call)->name;
+    char who[160];
+    access_who(p, who, sizeof(who));
     struct idem *i = api_call_data(call);
-    store_tx_audit_put(change_tx(c), &(struct store_audit){ .time_ns = time_real_ns(),
-                                                            .uid = p->uid,
-                                                            .pid = p->pid,
-                                                            .method = method,
-                                                            .object = object,
-                                                            .outcome = "ok" });
+    store_tx_audit_put(change_tx(c),
+                       &(struct store_audit){ .time_ns = time_real_ns(),
+                                              .uid = p->user[0] ? -1 : p->principal,
+                                              .who = p->user[0] ? who : NULL,
+                                              .pid = p->pid,
+                                              .method = method,
+                                              .object = object,
+                                              .outcome = "ok" });
     if (i) {
         store_tx_idem_put(change_tx(c),
-                          &(struct store_idem){ .uid = p->uid,
+                          &(struct store_idem){ .uid = p->principal,
                                                 .key = api_call_key(call),
                                                 .method = method,
                                                 .args_hash = i->hash,
@@ -300,7 +318,10 @@ struct vm *call_vm(struct api_call *call, const char *ref)
 bool call_owns(struct api_call *call, const struct vm *vm)
 {
     const struct rpc_peer *p = api_call_peer(call);
-    if (p->uid == 0 || p->uid == geteuid() || vm->owner == (int64_t)p->uid) {
+    if (p->user[0]) {
+        return true; /* has the role in the VM's project: access_refuses() */
+    }
+    if (p->uid == 0 || p->uid == geteuid() || vm->owner == p->principal) {
         return true;
     }
     api_fail(call, API_E_DENIED, vm->config.name, "ask its owner or an administrator",

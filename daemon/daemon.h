@@ -12,9 +12,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct access;
 struct backup;
+struct doors;
 struct events;
 struct idems;
+struct images;
 struct jobs;
 struct metrics;
 struct loop;
@@ -41,6 +44,13 @@ struct vmd_options {
     int64_t memory_overcommit; /* percent of the host's memory; 0: no bound */
     int64_t cpu_overcommit;    /* percent of the host's CPUs; 0: no bound */
     char *restore; /* a backup to put in the store's place, then end; NULL: serve */
+    /* TLS (auth/listen.h) */
+    char *listen[8]; /* HOST[:PORT]; NULL behind the last, and n_listen of them */
+    unsigned n_listen;
+    bool tls_builtin; /* the authority is our own, in tls_dir */
+    char *tls_dir, *tls_ca, *tls_cert, *tls_key, *tls_crl;
+    int64_t tls_max, tls_max_peer; /* connections, in all and from one address */
+    int64_t image_quota; /* bytes of images a project may keep; 0: as the disk has room */
 };
 
 /* From the command line. 0 go on, 1 done (--help, --version), -1 after a message. */
@@ -48,6 +58,14 @@ int options_parse(struct vmd_options *o, int argc, char **argv);
 /* Makes the folders, checks that socket names fit. */
 int options_folders(const struct vmd_options *o, struct err *e);
 void options_done(struct vmd_options *o);
+
+#define STREAM_TICKETS 64
+/* auth/stream.h */
+struct stream_ticket {
+    char secret[49], user[64]; /* secret "": free */
+    char path[256], what[128];
+    int64_t until_ns; /* CLOCK_MONOTONIC */
+};
 
 struct vmd {
     struct vmd_options opt;
@@ -65,6 +83,10 @@ struct vmd {
     struct spawner_client *spawner;
     struct rpc_server *server;
     struct qmp *qmp;
+    struct access *access;
+    struct doors *doors;
+    struct images *images;
+    struct stream_ticket tickets[STREAM_TICKETS];
     char boot_id[37];
     int64_t started_ns; /* CLOCK_REALTIME */
     bool ending;        /* asked to end: no new work */

@@ -11,8 +11,10 @@
 #include "api-schema/json/json.h"
 #include "api-schema/rpc/conn.h"
 #include "api-schema/rpc/server.h"
+#include "daemon/auth/access.h"
 #include "daemon/daemon.h"
 #include "daemon/proc.h"
+#include "daemon/registry.h"
 #include "engine/base/buf.h"
 #include "engine/base/list.h"
 #include "engine/base/log.h"
@@ -158,9 +160,23 @@ static size_t ring_find(const struct events *ev, int64_t after)
     return lo;
 }
 
-static bool passes(const struct event_filter *f, const struct entry *en)
+/* An event of a VM that is gone is for those who see every project. */
+static bool may_see(const struct events *ev, const struct event_filter *f,
+                    const struct entry *en)
 {
-    return (!f->vm[0] || strcmp(f->vm, en->vm) == 0) &&
+    struct rpc_peer p = { .uid = (uid_t)-1 };
+    if (!f->user[0] || !en->vm[0]) {
+        return true;
+    }
+    struct vm *vm = vm_find(ev->d, en->vm, false);
+    str_copy(p.user, sizeof(p.user), f->user);
+    return access_peer_sees(ev->d, &p, vm ? vm->config.project : ACCESS_HOST);
+}
+
+static bool passes(const struct events *ev, const struct event_filter *f,
+                   const struct entry *en)
+{
+    return may_see(ev, f, en) && (!f->vm[0] || strcmp(f->vm, en->vm) == 0) &&
            (!f->types || (f->types & (UINT64_C(1) << en->type)));
 }
 
@@ -170,7 +186,7 @@ int64_t events_page(const struct events *ev, int64_t after, unsigned max,
 {
     for (size_t i = ring_find(ev, after); i < ev->n; i++) {
         const struct entry *en = ring_at(ev, i);
-        if (passes(f, en)) {
+        if (passes(ev, f, en)) {
             if (max-- == 0) {
                 return after;
             }
@@ -191,7 +207,7 @@ static bool feed(struct events *ev, struct sub *sub)
 {
     for (size_t i = ring_find(ev, sub->sent); i < ev->n; i++) {
         const struct entry *en = ring_at(ev, i);
-        if (passes(&sub->f, en)) {
+        if (passes(ev, &sub->f, en)) {
             if (rpc_conn_queued(sub->s->conn) > FEED_QUEUE) {
                 return false;
             }

@@ -44,6 +44,7 @@ int64_t events_oldest(const struct events *ev); /* newest + 1 when the journal i
 /* Which events someone wants. */
 struct event_filter {
     char vm[64];    /* UUID; "" any */
+    char user[64];  /* of TLS: only what this user may see; "" all */
     uint64_t types; /* bit 1 << enum api_event_type; 0: all */
 };
 /* Events after `after` that pass, oldest first, at most `max`; fn gets the JSON (borrowed).

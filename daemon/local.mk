@@ -20,6 +20,21 @@ xml_sources = \
 noinst_LIBRARIES += libdaemon.a
 libdaemon_a_SOURCES = \
 	daemon/adopt.c \
+	daemon/auth/access.c \
+	daemon/auth/access.h \
+	daemon/auth/ca.c \
+	daemon/auth/ca.h \
+	daemon/auth/image_files.c \
+	daemon/auth/image_files.h \
+	daemon/auth/images.c \
+	daemon/auth/images.h \
+	daemon/auth/join.c \
+	daemon/auth/listen.c \
+	daemon/auth/listen.h \
+	daemon/auth/rpc_access.c \
+	daemon/auth/rpc_cert.c \
+	daemon/auth/stream.c \
+	daemon/auth/stream.h \
 	daemon/calls.c \
 	daemon/calls.h \
 	daemon/daemon.h \
@@ -155,8 +170,11 @@ TESTS += \
 	tests/e2e/daemon_supply.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py \
-	tests/e2e/qmp_commands.py
+	tests/e2e/qmp_commands.py \
+	tests/e2e/remote_roles.py
 EXTRA_DIST += \
+	tests/e2e/remote_lib.py \
+	tests/e2e/remote_roles.py \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_input.py \

@@ -7,6 +7,9 @@
  */
 #include "api-schema/json/json.h"
 #include "api-schema/rpc/server.h"
+#include "daemon/auth/access.h"
+#include "daemon/auth/images.h"
+#include "daemon/auth/listen.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
@@ -56,7 +59,7 @@ struct start {
     bool recovered;
     bool made_socket, made_socket_ro;
     unsigned ticks;
-    struct loop_signal *term, *intr;
+    struct loop_signal *term, *intr, *hangup;
     int code; /* exit status */
 };
 
@@ -64,13 +67,8 @@ struct start {
 
 static enum api_role authorize(void *arg, const struct rpc_peer *peer, enum api_role max)
 {
-    (void)arg;
-    if (peer->uid == 0 || peer->uid == geteuid()) {
-        return max;
-    }
-    /* The mode of the socket and its folder let in only the group. Its members run VMs and own
-     * those they defined (call_owns). */
-    return max < API_ROLE_OWNER ? max : API_ROLE_OWNER;
+    enum api_role role = access_role_anywhere(arg, peer);
+    return max < role ? max : role;
 }
 
 static void session_closed(void *arg, struct rpc_session *s)
@@ -79,7 +77,15 @@ static void session_closed(void *arg, struct rpc_session *s)
     events_session_closed(d->events, s);
 }
 
+static void session_denied(void *arg, struct rpc_session *s, const struct api_method *method)
+{
+    char who[160];
+    access_who(&s->peer, who, sizeof(who));
+    doors_refuse(((struct vmd *)arg)->doors, who, method->name, "the role does not suffice");
+}
+
 static const struct rpc_server_ops server_ops = {
+    .denied = session_denied,
     .authorize = authorize,
     .closed = session_closed,
     .before = calls_before,
@@ -115,6 +121,9 @@ static int listen_all(struct start *st, struct err *e)
     if (rc == 0 && d->opt.metrics) {
         d->metrics = metrics_new(d, d->opt.metrics, e);
         rc = d->metrics ? 0 : e->code;
+    }
+    if (rc == 0) {
+        rc = doors_load(d->doors, NULL, e);
     }
     return rc;
 }
@@ -256,11 +265,26 @@ void vmd_end(struct vmd *d, bool stop_vms)
     tell_daemon(d, "stopping");
     qmp_drain(d);
     rpc_server_drain(d->server);
+    doors_drain(d->doors);
     waits_end(d);
     if (stop_vms) {
         each_run(d, false);
     }
     loop_timer_arm(d->end_timer, END_TICK_NS);
+}
+
+/* Certificates anew; what cannot be read leaves the former ones in use. */
+static void on_hangup(void *arg, int signo)
+{
+    struct start *st = arg;
+    struct err e = ERR_INIT;
+    unsigned dropped = 0;
+    (void)signo;
+    if (doors_load(st->d->doors, &dropped, &e) < 0) {
+        log_error("access", "certificates were not read again: %s", e.msg);
+    } else {
+        log_info("access", "certificates were read again; %u connections were ended", dropped);
+    }
 }
 
 static void on_signal(void *arg, int signo)
@@ -311,6 +335,8 @@ static int open_store(struct start *st, struct err *e)
     d->jobs = jobs_new(d);
     d->idems = idems_new(d);
     d->vms = registry_new(d);
+    d->access = access_new(d);
+    d->images = images_new(d);
     d->policy = policy_new(d);
     d->supply = supply_new(d);
     int rc = events_load(d->events, info.unclean, e);
@@ -322,6 +348,9 @@ static int open_store(struct start *st, struct err *e)
     }
     if (rc == 0) {
         rc = registry_load(d->vms, e);
+    }
+    if (rc == 0) {
+        rc = access_load(d->access, e);
     }
     return rc < 0 ? rc : store_load_objects(d->store, load_object, d, e);
 }
@@ -337,6 +366,7 @@ static int set_up(struct start *st, pid_t spawner, int *spawner_sock, struct err
     d->spawner = spawner_new(d, spawner, take_fd(spawner_sock));
     st->term = loop_signal_new(d->loop, SIGTERM, on_signal, st);
     st->intr = loop_signal_new(d->loop, SIGINT, on_signal, st);
+    st->hangup = loop_signal_new(d->loop, SIGHUP, on_hangup, st);
     d->end_timer = loop_timer_new(d->loop, on_end_tick, st);
     int rc = proc_boot_id(d->boot_id, e);
     if (rc == 0) {
@@ -353,6 +383,7 @@ static int set_up(struct start *st, pid_t spawner, int *spawner_sock, struct err
                                         .dialect_arg = d };
     d->qmp = qmp_new(d);
     d->server = rpc_server_new(d->loop, &config, &server_ops, d);
+    d->doors = doors_new(d);
     return 0;
 }
 
@@ -371,6 +402,9 @@ static void tear_down(struct start *st)
     backup_end(d);
     metrics_free(d->metrics);
     loop_timer_free(st->alive);
+    doors_drain(d->doors);
+    images_free(d->images);
+    d->images = NULL;
     if (d->store) {
         spawner_fail_checks(d->spawner);
         store_sync(d->store);
@@ -385,18 +419,21 @@ static void tear_down(struct start *st)
     }
     free(list);
     qmp_drain(d);
+    doors_free(d->doors);
     rpc_server_free(d->server);
     qmp_free(d->qmp);
     spawner_free(d->spawner);
     registry_free(d->vms);
     policy_free(d->policy);
     supply_free(d->supply);
+    access_free(d->access);
     idems_free(d->idems);
     jobs_free(d->jobs);
     events_free(d->events);
     loop_timer_free(d->end_timer);
     loop_signal_free(st->term);
     loop_signal_free(st->intr);
+    loop_signal_free(st->hangup);
     loop_free(d->loop);
 }
 
@@ -488,7 +525,7 @@ int main(int argc, char **argv)
     }
     umask(027);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* until certificates can be read again */
     signal(SIGXFSZ, SIG_IGN);
     raise_limits();
     if (open_log(&d.opt) < 0) {

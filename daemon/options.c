@@ -4,6 +4,7 @@
  * is a row of one table: an option `--name VALUE` and a line `name = value` of the file, where the
  * command line wins. No state.
  */
+#include "api-schema/tls/tls.h"
 #include "daemon/daemon.h"
 #include "daemon/spawn/proto.h"
 #include "engine/base/buf.h"
@@ -29,7 +30,7 @@
 #define CONFIG_MAX 65536
 #define SYSTEM_CONFIG "/etc/vmd/vmd.conf"
 
-enum kind { TEXT, FOLDER, SWITCH, NUMBER };
+enum kind { TEXT, FOLDER, SWITCH, NUMBER, SIZE, LISTEN };
 
 /* A setting of daemon.h's struct vmd_options. `doc` is its help, lines apart by \n. */
 struct setting {
@@ -64,6 +65,22 @@ static const struct setting settings[] = {
       "(default: 0, no bound)" },
     { "cpu-overcommit", "PERCENT", NUMBER, AT(cpu_overcommit), 0, 1000000,
       "the same for vCPUs and the host's CPUs (default: 0, no bound)" },
+    { "listen", "HOST[:PORT]", LISTEN, AT(listen), 0, 0,
+      "accept TLS there, port 16515 by default, * is every address;\nmay stand several times. "
+      "Without it vmd listens on no network" },
+    { "tls-dir", "DIR", TEXT, AT(tls_dir), 0, 0,
+      "the daemon's own certificate authority (default: tls beside\nthe store)" },
+    { "tls-ca", "FILE", TEXT, AT(tls_ca), 0, 0,
+      "certificates of an authority of yours instead (PEM), with\n--tls-cert and --tls-key" },
+    { "tls-cert", "FILE", TEXT, AT(tls_cert), 0, 0, "the daemon's certificate and its chain" },
+    { "tls-key", "FILE", TEXT, AT(tls_key), 0, 0, "its private key" },
+    { "tls-crl", "FILE", TEXT, AT(tls_crl), 0, 0, "revocation lists of that authority" },
+    { "tls-max", "N", NUMBER, AT(tls_max), 1, 10000,
+      "most TLS connections in all (default: 256)" },
+    { "tls-max-peer", "N", NUMBER, AT(tls_max_peer), 1, 10000,
+      "most TLS connections from one address (default: 128)" },
+    { "image-quota", "SIZE", SIZE, AT(image_quota), 0, 0,
+      "most bytes of images that a project may keep (default: as\nthe disk has room)" },
     { "log", "FILE", TEXT, AT(log), 0, 0, "write the log there instead of standard error" },
 };
 
@@ -183,6 +200,24 @@ static int fill(struct vmd_options *o, const char *dir)
     return 0;
 }
 
+static int add_listen(struct vmd_options *o, const char *text, const char *where)
+{
+    struct err e = ERR_INIT;
+    AUTO_FREE char *host = NULL;
+    int port;
+    if (o->n_listen == ARRAY_LEN(o->listen)) {
+        fprintf(stderr, "vmd: %slisten stands more than %zu times\n", where,
+                ARRAY_LEN(o->listen));
+        return -1;
+    }
+    if (tls_parse_address(text, &host, &port, &e) < 0) {
+        fprintf(stderr, "vmd: %slisten: %s\n", where, e.msg);
+        return -1;
+    }
+    o->listen[o->n_listen++] = xstrdup(text);
+    return 0;
+}
+
 /* Gives one setting its value; `where` begins the message. */
 static int apply(struct vmd_options *o, const struct setting *t, const char *value,
                  const char *where)
@@ -211,6 +246,15 @@ static int apply(struct vmd_options *o, const struct setting *t, const char *val
             return -1;
         }
         *(bool *)at = strcmp(value, "on") == 0;
+        return 0;
+    case LISTEN:
+        return add_listen(o, value, where);
+    case SIZE:
+        if (str_to_size(value, t->name, &number, &e) < 0 || number > INT64_MAX) {
+            fprintf(stderr, "vmd: %s%s\n", where, e.code ? e.msg : "that is too much");
+            return -1;
+        }
+        *(int64_t *)at = (int64_t)number;
         return 0;
     case NUMBER:
         if (str_to_u64(value, (uint64_t)t->min, (uint64_t)t->max, t->name, &number, &e) < 0) {
@@ -356,6 +400,23 @@ static int take_option(struct vmd_options *o, struct given *g, int opt)
     return apply(o, &settings[i], settings[i].arg ? optarg : "on", "");
 }
 
+/* After all else: whose certificates, and where. */
+static int check_tls(struct vmd_options *o)
+{
+    bool some = o->tls_ca || o->tls_cert || o->tls_key || o->tls_crl;
+    if (some && !(o->tls_ca && o->tls_cert && o->tls_key)) {
+        fprintf(stderr, "vmd: tls-ca, tls-cert and tls-key go together\n");
+        return -1;
+    }
+    o->tls_builtin = !some;
+    o->tls_max = o->tls_max ? o->tls_max : 256;
+    o->tls_max_peer = o->tls_max_peer ? o->tls_max_peer : 128;
+    if (!o->tls_dir) {
+        o->tls_dir = xasprintf("%s/tls", o->lib);
+    }
+    return 0;
+}
+
 int options_parse(struct vmd_options *o, int argc, char **argv)
 {
     struct option options[ARRAY_LEN(settings) + 8];
@@ -376,7 +437,8 @@ int options_parse(struct vmd_options *o, int argc, char **argv)
     if (read_config(o, config, g.config != NULL, g.settings) < 0) {
         return -1;
     }
-    return fill(o, g.dir);
+    int rc = fill(o, g.dir);
+    return rc == 0 ? check_tls(o) : rc;
 }
 
 static int make_folder(const char *path, unsigned mode, struct err *e)
@@ -437,6 +499,9 @@ int options_folders(const struct vmd_options *o, struct err *e)
 
 void options_done(struct vmd_options *o)
 {
+    while (o->n_listen > 0) {
+        set(&o->listen[--o->n_listen], NULL);
+    }
     for (unsigned i = 0; i < ARRAY_LEN(settings); i++) {
         if (settings[i].kind == TEXT || settings[i].kind == FOLDER) {
             set((char **)(void *)((char *)o + settings[i].at), NULL);

@@ -6,6 +6,7 @@
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
 #include "api-schema/rpc/server.h"
+#include "daemon/auth/access.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
@@ -34,6 +35,7 @@ static bool make_filter(struct api_call *call, const char *ref,
                         const enum api_event_type *types, size_t n, struct event_filter *f)
 {
     memset(f, 0, sizeof(*f));
+    str_copy(f->user, sizeof(f->user), api_call_peer(call)->user);
     for (size_t i = 0; i < n; i++) {
         f->types |= UINT64_C(1) << types[i];
     }
@@ -127,22 +129,27 @@ void api_handle_event_list(struct api_call *call, struct api_event_list_in *in)
 
 /* ---- jobs ---- */
 
+struct job_listing {
+    struct api_call *call;
+    struct json_object *list;
+    bool active;
+};
+
 static void add_job(void *arg, struct job *job)
 {
-    json_object_array_add(arg, api_encode(&api_type_job, &job->info));
-}
-
-static void add_active_job(void *arg, struct job *job)
-{
-    if (job_active(job)) {
-        add_job(arg, job);
+    struct job_listing *k = arg;
+    struct vm *vm = job->info.vm ? vm_find(call_daemon(k->call), job->info.vm, false) : NULL;
+    if ((job_active(job) || !k->active) &&
+        access_sees(k->call, vm ? vm->config.project : ACCESS_HOST)) {
+        json_object_array_add(k->list, api_encode(&api_type_job, &job->info));
     }
 }
 
 void api_handle_job_list(struct api_call *call, struct api_job_list_in *in)
 {
     struct json_object *o = json_object_new_object(), *list = json_object_new_array();
-    jobs_each(call_daemon(call), in->active ? add_active_job : add_job, list);
+    struct job_listing k = { .call = call, .list = list, .active = in->active };
+    jobs_each(call_daemon(call), add_job, &k);
     api_json_set(o, "jobs", list);
     api_reply_json(call, o);
 }

@@ -5,6 +5,8 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
+#include "daemon/auth/access.h"
+#include "daemon/auth/stream.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
@@ -48,10 +50,12 @@ static struct vm *make_vm(struct vmd *d, struct api_call *call, struct api_vm_co
                       "%d VMs are defined, more are not possible", VMS_MAX);
         return NULL;
     }
-    if (preflight_define(d, config, x) < 0 || supply_quota(d, config, NULL, x) < 0) {
+    if (preflight_define(d, config, x) < 0 ||
+        access_config(call, config, API_ROLE_OPERATOR, x) < 0 ||
+        supply_quota(d, config, NULL, x) < 0) {
         return NULL;
     }
-    return vm_new(d, config, api_call_peer(call)->uid, transient);
+    return vm_new(d, config, api_call_peer(call)->principal, transient);
 }
 
 static int take_profiles(struct api_call *call, char **names, size_t n,
@@ -132,7 +136,7 @@ static void create_checked(void *arg, const struct api_error *x, const struct ru
     }
     struct change *c = define_change(vm);
     k->job = job_new(d, c, "vm.create", vm->config.uuid, vm->config.name, 2, "steps",
-                     api_call_peer(call)->uid);
+                     api_call_peer(call)->principal);
     struct api_vm_create_out out = { .job = k->job->info.job,
                                      .name = vm->config.name,
                                      .uuid = vm->config.uuid };
@@ -173,7 +177,7 @@ void api_handle_vm_list(struct api_call *call, struct api_vm_list_in *in)
         for (size_t k = 0; k < in->n_states; k++) {
             wanted |= in->states[k] == list[i]->state;
         }
-        if (wanted) {
+        if (wanted && access_sees(call, list[i]->config.project)) {
             bool plain = !in->config && !(in->stats && list[i]->run);
             json_object_array_add(vms, plain ? vm_info_shared(list[i])
                                              : vm_info(list[i], in->config, in->stats));
@@ -209,7 +213,7 @@ void api_handle_vm_stats(struct api_call *call, struct api_vm_stats_in *in)
         size_t n;
         struct vm **list = vm_list(d, &n);
         for (size_t i = 0; i < n; i++) {
-            if (list[i]->run) {
+            if (list[i]->run && access_sees(call, list[i]->config.project)) {
                 json_object_array_add(vms, vm_info(list[i], false, true));
             }
         }
@@ -233,7 +237,9 @@ void api_handle_vm_console(struct api_call *call, struct api_vm_console_in *in)
     }
     AUTO_FREE char *path = runfs_path(&d->opt, vm->id, VM_CONSOLE);
     AUTO_FREE char *log = runfs_log(&d->opt, vm->id);
-    api_reply_vm_console(call, &(struct api_vm_console_out){ .path = path, .log = log });
+    AUTO_FREE char *ticket = stream_ticket(d, api_call_peer(call), path, vm->config.name);
+    api_reply_vm_console(
+        call, &(struct api_vm_console_out){ .path = path, .log = log, .ticket = ticket });
 }
 
 /* ---- changing a definition ---- */
@@ -369,6 +375,7 @@ static void set_begin(struct op *op)
     api_copy(&api_type_vm_config, &vm->config, &k->config);
     if (api_patch(&api_type_vm_config, &k->config, in->set, &x) < 0 ||
         preflight_change(vm->d, &k->config, &x) < 0 ||
+        access_config(op->call, &k->config, API_ROLE_OPERATOR, &x) < 0 ||
         supply_quota(vm->d, &k->config, vm, &x) < 0) {
         api_release(&api_type_vm_config, &k->config);
         free(k);

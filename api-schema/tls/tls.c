@@ -34,26 +34,6 @@ struct verdict {
     unsigned char pin[32];
 };
 
-static int verdict_slot = -1;
-
-static void free_verdict(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl,
-                         void *argp)
-{
-    (void)parent;
-    (void)ad;
-    (void)idx;
-    (void)argl;
-    (void)argp;
-    free(ptr);
-}
-
-static void need_slots(void)
-{
-    if (verdict_slot < 0) {
-        verdict_slot = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_verdict);
-    }
-}
-
 static int ssl_err(struct err *e, int code, const char *what, const char *path)
 {
     unsigned long n = ERR_peek_last_error();
@@ -97,7 +77,7 @@ static int verify_pinned(int ok, X509_STORE_CTX *x, struct verdict *v)
 static int verify(int ok, X509_STORE_CTX *x)
 {
     SSL *ssl = X509_STORE_CTX_get_ex_data(x, SSL_get_ex_data_X509_STORE_CTX_idx());
-    struct verdict *v = SSL_get_ex_data(ssl, verdict_slot);
+    struct verdict *v = SSL_get_app_data(ssl);
     bool revoked = false;
 
     if (!v) {
@@ -166,7 +146,6 @@ static struct tls_ctx *new_ctx(const SSL_METHOD *method, const struct tls_files 
     SSL_CTX *ctx = SSL_CTX_new(method);
     struct tls_ctx *c;
 
-    need_slots();
     if (!ctx) {
         ssl_err(e, -ENOMEM, "cannot make a TLS context", NULL);
         return NULL;
@@ -263,7 +242,7 @@ static SSL *new_ssl(struct tls_ctx *c, int fd, struct err *e)
     v = xnew(struct verdict);
     v->judge = c->judge;
     v->arg = c->arg;
-    SSL_set_ex_data(s, verdict_slot, v);
+    SSL_set_app_data(s, v);
     return s;
 }
 
@@ -307,12 +286,11 @@ struct ssl_st *tls_connect_new(struct tls_ctx *c, int fd, const char *name,
     }
     if (!ok) {
         err_set(e, -EINVAL, "'%s' is no host name", name);
-        ERR_clear_error();
-        SSL_free(s);
+        tls_ssl_free(s);
         return NULL;
     }
     if (ca_pin) {
-        struct verdict *v = SSL_get_ex_data(s, verdict_slot);
+        struct verdict *v = SSL_get_app_data(s);
         memcpy(v->pin, ca_pin, sizeof(v->pin));
         v->ca_pin = v->pin;
     }
@@ -322,8 +300,11 @@ struct ssl_st *tls_connect_new(struct tls_ctx *c, int fd, const char *name,
 
 void tls_ssl_free(struct ssl_st *s)
 {
-    SSL_free(s);
-    ERR_clear_error();
+    if (s) {
+        free(SSL_get_app_data(s));
+        SSL_free(s);
+        ERR_clear_error();
+    }
 }
 
 enum tls_proto tls_proto_of(struct ssl_st *s)
@@ -343,6 +324,25 @@ enum tls_proto tls_proto_of(struct ssl_st *s)
 struct x509_st *tls_peer_cert(struct ssl_st *s)
 {
     return SSL_get0_peer_certificate(s);
+}
+
+const char *tls_still_good(struct tls_ctx *c, struct ssl_st *s)
+{
+    X509 *leaf = SSL_get0_peer_certificate(s);
+    X509_STORE_CTX *x = X509_STORE_CTX_new();
+    const char *why = "its certificate cannot be verified";
+
+    if (leaf && x &&
+        X509_STORE_CTX_init(x, SSL_CTX_get_cert_store(c->ctx), leaf,
+                            SSL_get_peer_cert_chain(s)) == 1) {
+        X509_STORE_CTX_set_default(x, SSL_is_server(s) ? "ssl_client" : "ssl_server");
+        why = X509_verify_cert(x) == 1
+                  ? NULL
+                  : X509_verify_cert_error_string(X509_STORE_CTX_get_error(x));
+    }
+    X509_STORE_CTX_free(x);
+    ERR_clear_error();
+    return why;
 }
 
 /* An alert of the other side about our certificate, in words of this one. */
@@ -381,7 +381,7 @@ void tls_why(struct ssl_st *s, int ret, int errnum, struct err *e)
 {
     int kind = SSL_get_error(s, ret);
     unsigned long n = ERR_peek_last_error();
-    struct verdict *v = SSL_get_ex_data(s, verdict_slot);
+    struct verdict *v = SSL_get_app_data(s);
     long verified = SSL_get_verify_result(s);
     const char *text = n ? alert_text(ERR_GET_REASON(n)) : NULL;
     bool about_cert = n && ERR_GET_REASON(n) == SSL_R_CERTIFICATE_VERIFY_FAILED;

@@ -55,6 +55,10 @@ struct ssl_st *tls_connect_new(struct tls_ctx *c, int fd, const char *name,
                                struct err *e);
 void tls_ssl_free(struct ssl_st *s);
 
+/* Looks again at the other side's certificate, with the trust and revocation lists of c. NULL when it
+ * is still good, else why not (static text). */
+const char *tls_still_good(struct tls_ctx *c, struct ssl_st *s);
+
 /* What was agreed. */
 enum tls_proto tls_proto_of(struct ssl_st *s);
 /* Of the other side's leaf, after the handshake. NULL when it has none; borrowed. */

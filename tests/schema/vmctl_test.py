@@ -143,7 +143,7 @@ def mistakes_are_explained_without_a_daemon():
         (("run", "--escape", "^^^"), ("'^^^' is no key",)),
         (("api", "vm.get", "{"), ("PARAMS is a JSON object",)),
         (("help", "nonsense"), ("no verb 'nonsense'",)),
-        (("-c", "http://x", "list"), ("only vmd+unix:///path",)),
+        (("-c", "http://x", "list"), ("write vmd+tls://HOST[:PORT], vmd+unix:///PATH",)),
         (("-c", "vmd+unix://x", "list"), ("no absolute path",)),
         (("-c", "/x", "--dir", "/y", "list"), ("exclude each other",)),
     ):
