@@ -435,8 +435,7 @@ static void count_jumps(struct tcg_vm *t)
 }
 
 /* Regions filled last are left alone until they had time to show what they are worth; of the others the one that was wanted least
- * goes. So a program larger than the cache that runs again and again finds a part of itself still there, where first in,
- * first out would always have just dropped what comes next. */
+ * goes (ADR 0014). */
 static unsigned victim(struct tcg_vm *t)
 {
     uint64_t young = t->n_regions / 3;

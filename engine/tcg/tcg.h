@@ -25,7 +25,7 @@ enum tcg_tier2 {
 };
 
 struct tcg_config {
-    size_t cache_size;      /* bytes of host code at most; default 64 MiB, at least 1 MiB */
+    size_t cache_size;      /* bytes of code and tables at most; default 64 MiB, at least 1 MiB */
     enum tcg_backend backend;
     unsigned max_insns;     /* guest instructions in a block at most; default 64; 1 for lockstep comparison */
     bool icount;            /* virtual time is the number of instructions executed (docs/guide/icount.md) */
