@@ -43,12 +43,12 @@ struct vm {
     bool end_decided;         /* of the last run: policy_ending() was there */
     bool restart_row;         /* the store has a row of it */
     struct loop_timer *restart_timer;
-    struct info_cache *info;  /* vm_info_shared(); NULL: not asked for yet */
-    struct run *run;          /* while there is, or is about to be, an emulator; supervise.c */
-    struct op *op;            /* what works on it; ops.c */
-    struct list ops;          /* what waits to */
-    struct qmp_vm *qmp;       /* its QMP socket; qmp/qmp.c */
-    struct list waiters;      /* vm.wait calls; rpc_vm.c */
+    struct info_cache *info; /* vm_info_shared(); NULL: not asked for yet */
+    struct run *run;         /* while there is, or is about to be, an emulator; supervise.c */
+    struct op *op;           /* what works on it; ops.c */
+    struct list ops;         /* what waits to */
+    struct qmp_vm *qmp;      /* its QMP socket; qmp/qmp.c */
+    struct list waiters;     /* vm.wait calls; rpc_vm.c */
 };
 
 struct registry *registry_new(struct vmd *d);

@@ -164,6 +164,8 @@ int start_prepare(struct start *st, struct err *e)
         rc = open_log(st->dir_fd, VM_EMU_LOG, &st->emu_log_fd, e);
     }
     if (rc == 0 && st->log) {
+        AUTO_FREE char *former = xasprintf("%s.1", st->log);
+        rename(st->log, former); /* of the run before; there may be none */
         rc = open_log(AT_FDCWD, st->log, &st->console_log_fd, e);
     }
     if (rc == 0) {

@@ -208,7 +208,7 @@ def campaign(seed, count, clients):
             threads = [threading.Thread(target=w.run, args=(stop,)) for w in workers]
             for thread in threads:
                 thread.start()
-            time.sleep(rnd.uniform(0.01, 0.5))
+            time.sleep(rnd.uniform(0.01, 0.25))
             helper = daemon.helper() if rnd.random() < 0.3 else None
             daemon.kill()
             if helper:  # in the middle of a start, perhaps

@@ -65,6 +65,44 @@ def later_exit_is_recorded_although_nobody_watched():
         tap.check(out["state"] == "crashed" and out["exit"]["signal"] == 9, f"{out}")
 
 
+def emulator_of_another_protocol_version_is_taken_up_and_controlled():
+    with lib.Daemon(emulator=lib.FAKE) as daemon:
+        with daemon.client() as client:
+            client.call("vm.define", config=daemon.config("a", kernel=daemon.guest(),
+                                                          append="other-version"))
+            pid = client.call("vm.start", vm="a")["pid"]
+        daemon.kill()
+        daemon.start()
+        vm = daemon.call("vm.get", vm="a")
+        tap.check(vm["state"] == "running" and vm["pid"] == pid, f"{vm}")
+        tap.check(daemon.call("vm.pause", vm="a")["state"] == "paused", "cannot be paused")
+        tap.check(daemon.call("vm.stop", vm="a")["exit"]["reason"] == "quit", "cannot be stopped")
+
+
+def console_log_outlives_daemon_and_run_and_a_start_keeps_the_former_one():
+    with lib.Daemon() as daemon:
+        with daemon.client() as client:
+            client.call("vm.define", config=daemon.config("a", firmware=daemon.guest(
+                "first", b"first")))
+            client.call("vm.start", vm="a")
+            log = client.call("vm.console", vm="a")["log"]
+        lib.wait_for(lambda: os.path.getsize(log), what="output in the log")
+        daemon.kill()
+        size = os.path.getsize(log)
+        lib.wait_for(lambda: os.path.getsize(log) > size, what="output without a daemon")
+        daemon.start()
+        with daemon.client() as client:
+            client.call("vm.stop", vm="a")
+            with open(log, "rb") as file:
+                former = file.read()
+            tap.check(former.startswith(b"first"), f"{former[:20]}")
+            client.call("vm.start", vm="a")
+            with open(log + ".1", "rb") as file:
+                tap.check(file.read() == former, "the former run's log is gone")
+            client.call("vm.delete", vm="a", force=True)
+            tap.check(not os.path.exists(log) and not os.path.exists(log + ".1"), "logs are left")
+
+
 def power_off_between_two_daemons_is_an_orderly_end():
     with lib.Daemon() as daemon:
         config = daemon.config("a", firmware=daemon.guest("off"))
@@ -225,6 +263,8 @@ if __name__ == "__main__":
     sys.exit(tap.run_cases([
         vms_run_on_when_vmd_is_killed_and_are_taken_up_again,
         later_exit_is_recorded_although_nobody_watched,
+        emulator_of_another_protocol_version_is_taken_up_and_controlled,
+        console_log_outlives_daemon_and_run_and_a_start_keeps_the_former_one,
         power_off_between_two_daemons_is_an_orderly_end,
         transient_vm_goes_when_it_ends_also_without_a_daemon,
         vms_run_on_when_vmd_ends_orderly,

@@ -9,6 +9,8 @@
  *   button=MS      has a power button: powers off so many milliseconds after it was pressed
  *   no-quit        answers emu.quit and stays
  *   liar           says hello with another cookie
+ *   other-version  says hello as emulators of another protocol version do: what has been there since
+ *                  the first one, and members that nobody knows
  * Owns everything in struct fake; one thread.
  */
 #include "api-schema/json/codec.h"
@@ -142,6 +144,18 @@ void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
     struct fake *f = api_call_app(call);
     (void)in;
     arm_end(f);
+    if (f->append && strstr(f->append, "other-version")) {
+        struct json_object *o = json_object_new_object();
+        api_json_set_int(o, "pid", getpid());
+        api_json_set_str(o, "uuid", f->uuid);
+        api_json_set_str(o, "name", f->name);
+        api_json_set_str(o, "state", api_emu_state_name(f->state));
+        api_json_set_str(o, "cookie", f->cookie);
+        api_json_set_int(o, "protocol", 99);
+        api_json_set(o, "news", json_object_new_object());
+        api_reply_json(call, o);
+        return;
+    }
     api_reply_emu_hello(call, &(struct api_emu_hello_out){
                                   .pid = getpid(),
                                   .uuid = f->uuid,
