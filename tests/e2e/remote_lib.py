@@ -3,6 +3,7 @@
 remote access. Certificates that the daemon would never issue are made by the openssl program."""
 
 import os
+import select
 import shutil
 import socket
 import ssl
@@ -170,5 +171,14 @@ def s_client(daemon, creds=None, *options, text=b""):
                "-CAfile", daemon.ca, "-servername", "localhost", *options]
     if creds:
         command += ["-cert", creds.cert, "-key", creds.key, "-cert_chain", creds.cert]
-    done = subprocess.run(command, input=text, capture_output=True, timeout=60, check=False)
-    return done.stdout, done.stderr.decode(errors="replace")
+    # Its input stays open: at its end the client would leave without waiting for the greeting.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        try:
+            client.stdin.write(text)
+            client.stdin.flush()
+        except BrokenPipeError:
+            pass
+        ready, _, _ = select.select([client.stdout], [], [], 20)
+        out = os.read(client.stdout.fileno(), 65536) if ready else b""
+        client.kill()
+        return out, client.stderr.read().decode(errors="replace")
