@@ -171,10 +171,12 @@ TESTS += \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py \
 	tests/e2e/qmp_commands.py \
+	tests/e2e/remote_netns.py \
 	tests/e2e/remote_roles.py \
 	tests/e2e/remote_tls.py
 EXTRA_DIST += \
 	tests/e2e/remote_lib.py \
+	tests/e2e/remote_netns.py \
 	tests/e2e/remote_roles.py \
 	tests/e2e/remote_tls.py \
 	tests/e2e/daemon_chaos.py \

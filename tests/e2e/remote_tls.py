@@ -14,7 +14,7 @@ TOP = pathlib.Path(os.environ.get("VMD_SRCDIR") or pathlib.Path(__file__).resolv
 sys.path[:0] = [str(TOP / "tests" / "lib"), str(TOP / "tests" / "e2e")]
 
 import tap  # noqa: E402
-from daemon_lib import Gone, wait_for  # noqa: E402
+from daemon_lib import BUILD, Gone, wait_for  # noqa: E402
 from remote_lib import ALPN, Creds, Forge, RemoteDaemon, TlsClient, openssl, s_client  # noqa: E402
 
 RELOADS = 10
@@ -291,7 +291,7 @@ def vmctl_does_remotely_what_it_does_locally():
         assert "there is an image" in d.vmctl("image", "push", path, "fw.bin", remote="c", status=5)
         d.vmctl("define", "v", "--firmware", where, "--memory", "16M", remote="c")
         d.vmctl("start", "v", remote="c")
-        console = subprocess.Popen([os.path.join(d.command()[0].rsplit("/", 1)[0], "vmctl"), "-c", "c", "console", "v"],
+        console = subprocess.Popen([os.path.join(BUILD, "vmctl"), "-c", "c", "console", "v"],
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                    env=d.env())
         assert set(console.stdout.read(20)) == {ord(".")}
