@@ -6,7 +6,7 @@
 check_LIBRARIES += tests/fuzz/libsanitized.a
 tests_fuzz_libsanitized_a_SOURCES = tests/fuzz/fuzz.h tests/fuzz/input.c \
 	$(libbase_a_SOURCES) $(libcore_a_SOURCES) $(libarch_a_SOURCES) $(libtcg_a_SOURCES) \
-	$(libdevices_a_SOURCES) $(libstorage_a_SOURCES) $(libapi_a_SOURCES)
+	$(libdevices_a_SOURCES) $(libstorage_a_SOURCES) $(libapi_a_SOURCES) $(xml_sources)
 nodist_tests_fuzz_libsanitized_a_SOURCES = $(nodist_libtcg_a_SOURCES) $(nodist_libapi_a_SOURCES)
 fuzz_flags = -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer $(FUZZER_CFLAGS)
@@ -14,7 +14,7 @@ fuzz_flags = -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=undefine
 tests_fuzz_libsanitized_a_CFLAGS = $(AM_CFLAGS) $(fuzz_flags) -w
 tests_fuzz_libsanitized_a_CPPFLAGS = $(AM_CPPFLAGS) -U_FORTIFY_SOURCE
 fuzz_link = tests/fuzz/libsanitized.a tests/fuzz/libsanitized.a $(EVENT_LIBS) $(JSON_LIBS) \
-	$(FDT_LIBS) $(ZLIB_LIBS) $(URING_LIBS) -lm
+	$(FDT_LIBS) $(ZLIB_LIBS) $(URING_LIBS) $(XML_LIBS) -lm
 if FUZZER
 fuzz_main = tests/fuzz/libfuzzer.c
 else
@@ -22,7 +22,7 @@ fuzz_main = tests/fuzz/driver.c
 endif
 
 fuzz_targets = tests/fuzz/fuzz_tcg tests/fuzz/fuzz_devices tests/fuzz/fuzz_loader \
-	tests/fuzz/fuzz_gdb tests/fuzz/fuzz_api
+	tests/fuzz/fuzz_gdb tests/fuzz/fuzz_api tests/fuzz/fuzz_xml
 check_PROGRAMS += $(fuzz_targets)
 tests_fuzz_fuzz_tcg_SOURCES = tests/fuzz/fuzz_tcg.c $(fuzz_main)
 tests_fuzz_fuzz_tcg_CFLAGS = $(AM_CFLAGS) $(fuzz_flags)
@@ -49,6 +49,12 @@ tests_fuzz_fuzz_api_CFLAGS = $(AM_CFLAGS) $(fuzz_flags)
 tests_fuzz_fuzz_api_CPPFLAGS = $(AM_CPPFLAGS) -U_FORTIFY_SOURCE
 tests_fuzz_fuzz_api_LDFLAGS = $(AM_LDFLAGS) $(fuzz_flags) $(FUZZER_LDFLAGS)
 tests_fuzz_fuzz_api_LDADD = $(fuzz_link)
+
+tests_fuzz_fuzz_xml_SOURCES = tests/fuzz/fuzz_xml.c $(fuzz_main)
+tests_fuzz_fuzz_xml_CFLAGS = $(AM_CFLAGS) $(fuzz_flags)
+tests_fuzz_fuzz_xml_CPPFLAGS = $(AM_CPPFLAGS) -U_FORTIFY_SOURCE
+tests_fuzz_fuzz_xml_LDFLAGS = $(AM_LDFLAGS) $(fuzz_flags) $(FUZZER_LDFLAGS)
+tests_fuzz_fuzz_xml_LDADD = $(fuzz_link)
 
 if !FUZZER
 TESTS += tests/fuzz/run_fuzz.sh

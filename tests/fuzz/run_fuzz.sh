@@ -6,7 +6,7 @@ seed=${VMD_TEST_SEED:-1}
 corpus=$VMD_SRCDIR/tests/fuzz/corpus
 n=0
 bad=0
-jobs=("tcg 3" "devices 1" "loader 1" "gdb 1" "api 1")
+jobs=("tcg 3" "devices 1" "loader 1" "gdb 1" "api 1" "xml 1")
 echo "1..${#jobs[@]}"
 for job in "${jobs[@]}"; do
     read -r target seconds <<<"$job"
