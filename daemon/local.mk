@@ -170,7 +170,9 @@ TESTS += \
 	tests/e2e/daemon_supply.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py \
+	tests/e2e/qmp_clients.py \
 	tests/e2e/qmp_commands.py \
+	tests/e2e/qmp_input.py \
 	tests/e2e/remote_netns.py \
 	tests/e2e/remote_roles.py \
 	tests/e2e/remote_tls.py
@@ -188,5 +190,8 @@ EXTRA_DIST += \
 	tests/e2e/daemon_supply.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py \
+	tests/e2e/qmp_clients.py \
 	tests/e2e/qmp_commands.py \
+	tests/e2e/qmp_go/main.go \
+	tests/e2e/qmp_input.py \
 	tests/e2e/qmp_lib.py

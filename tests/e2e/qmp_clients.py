@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Clients of QMP that nobody here wrote drive a VM: go-qemu (Debian's golang-github-digitalocean-go-qemu-dev with
+golang-go) and ganeti's monitor (its package's library, found in VMD_GANETI or where the package puts it). They are
+large, so they are probed for and not among the packages of the check."""
+
+import glob
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+sys.dont_write_bytecode = True
+sys.path[:0] = [str(TOP / "tests/lib"), str(TOP / "tests/e2e")]
+
+import tap  # noqa: E402
+from qmp_commands import Vm  # noqa: E402
+
+GO_PATH = "/usr/share/gocode"
+GANETI = """
+import sys
+from ganeti.hypervisor.hv_kvm import monitor
+with monitor.QmpConnection(sys.argv[1]) as q:
+    print("version", q.version[:2], q.package.split()[0])
+    print("status", q.Execute("query-status")["status"])
+    monitor.QmpConnection(sys.argv[1]).StopGuestEmulation()
+    print("status", q.Execute("query-status")["status"])
+    monitor.QmpConnection(sys.argv[1]).ContinueGuestEmulation()
+    print("disk", q.Execute("query-block")[0]["inserted"]["image"]["virtual-size"])
+    print("cpus", len(q.Execute("query-cpus-fast")))
+    print("has", q.HasCommand("system_powerdown") if hasattr(q, "HasCommand") else "system_powerdown" in q.supported_commands)
+    for command in ("system_powerdown", "device_add"):
+        try:
+            q.Execute(command, {"driver": "x"} if command == "device_add" else {})
+            print(command, "done")
+        except Exception as error:
+            print(command, type(error).__name__)
+    q.Execute("system_reset")
+    q.Execute("quit")
+"""
+
+
+def lines_of(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def go_qemu_drives_a_vm():
+    if not shutil.which("go") or not os.path.isdir(GO_PATH + "/src/github.com/digitalocean/go-qemu"):
+        raise tap.Skip("go and golang-github-digitalocean-go-qemu-dev")
+    with tempfile.TemporaryDirectory() as where, Vm() as v:
+        environment = {**os.environ, "GOPATH": GO_PATH, "GO111MODULE": "off", "GOCACHE": os.path.expanduser("~/.cache/vmd/go"),
+                       "GOFLAGS": ""}
+        program = os.path.join(where, "drive")
+        built = subprocess.run(["go", "build", "-o", program, str(TOP / "tests/e2e/qmp_go/main.go")], env=environment,
+                               capture_output=True, text=True, check=False)
+        assert built.returncode == 0, built.stderr
+        got = lines_of(subprocess.run([program, v.path()], capture_output=True, text=True, timeout=120, check=False))
+        want = ["version 7.2.0", "status StatusRunning", "event STOP true", "status StatusPaused", "event RESUME true",
+                "event RESET true", "disk disk0 1048576", "statistics 1", "commands true"]
+        assert got[:len(want)] == want, got
+        assert got[-3:] == ["jobs 0", "powerdown refused true", "event SHUTDOWN true"], got
+
+
+def ganeti_library():
+    given = os.environ.get("VMD_GANETI")
+    found = [given] if given else sorted(glob.glob("/usr/share/ganeti/*/"))
+    return next((f for f in found if os.path.isdir(os.path.join(f, "ganeti/hypervisor"))), None)
+
+
+def ganeti_monitor_drives_a_vm():
+    library = ganeti_library()
+    python = "/usr/bin/python3"
+    probe = [python, "-c", "import ganeti.hypervisor.hv_kvm.monitor"]
+    environment = {**os.environ, "PYTHONPATH": library or "", "PYTHONDONTWRITEBYTECODE": "1"}
+    if not library or subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
+        raise tap.Skip("ganeti's library")
+    with Vm() as v:
+        got = lines_of(subprocess.run([python, "-c", GANETI, v.path()], env=environment, capture_output=True, text=True,
+                                      timeout=120, check=False))
+        assert got[:6] == ["version (7, 2) vmd", "status running", "status paused", "disk 1048576", "cpus 2",
+                           "has True"], got
+        assert got[6].startswith("system_powerdown ") and got[7] == "device_add QmpCommandNotSupported", got
+
+
+if __name__ == "__main__":
+    sys.exit(tap.run_cases([go_qemu_drives_a_vm, ganeti_monitor_drives_a_vm]))
