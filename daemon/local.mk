@@ -175,11 +175,13 @@ TESTS += \
 	tests/e2e/qmp_input.py \
 	tests/e2e/remote_netns.py \
 	tests/e2e/remote_roles.py \
+	tests/e2e/remote_suite.py \
 	tests/e2e/remote_tls.py
 EXTRA_DIST += \
 	tests/e2e/remote_lib.py \
 	tests/e2e/remote_netns.py \
 	tests/e2e/remote_roles.py \
+	tests/e2e/remote_suite.py \
 	tests/e2e/remote_tls.py \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_cycles.py \

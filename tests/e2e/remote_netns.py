@@ -66,7 +66,7 @@ def make():
         ip("-n", name, "link", "set", link, "up")
 
 
-def main():
+def main(program):
     try:
         if os.geteuid() != 0:
             raise OSError("not root")
@@ -76,7 +76,7 @@ def main():
         print(f"1..0 # SKIP network namespaces: {problem} {said.decode(errors='replace').strip()}")
         return 0
     try:
-        return subprocess.call(["ip", "netns", "exec", CLIENT_, sys.executable, "-B", __file__, *sys.argv[1:]],
+        return subprocess.call(["ip", "netns", "exec", CLIENT_, sys.executable, "-B", program, *sys.argv[1:]],
                                env={**os.environ, "VMD_INSIDE": "1"})
     finally:
         for name in (SERVER_, CLIENT_):
@@ -90,4 +90,4 @@ if __name__ == "__main__":
                                 remote_tls.tickets_are_for_their_user_and_once,
                                 remote_tls.tokens_work_once_and_bad_ones_never]))
     SERVER_, CLIENT_ = f"vmd-s-{os.getpid()}", f"vmd-c-{os.getpid()}"
-    sys.exit(main())
+    sys.exit(main(__file__))
