@@ -2,7 +2,7 @@
 # tests/bench: tests, helper programs and EXTRA_DIST of this folder.
 TESTS += tests/bench/harness.py
 EXTRA_DIST += tests/bench/harness.py
-EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/libvirt_peer.py tests/bench/linux.py tests/bench/report.py \
+EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/libvirt_peer.py tests/bench/linux.py tests/bench/memory.py tests/bench/report.py \
 	tests/bench/rows.py tests/bench/run
 EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/guest/core.c \
 	tests/bench/guest/fault.c tests/bench/guest/fft.c tests/bench/guest/futex.c \
