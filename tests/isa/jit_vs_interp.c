@@ -31,6 +31,7 @@
 #define RAM_SIZE (1u << 17)
 #define CODE (RAM_BASE + 0x4000)
 #define DATA (RAM_BASE + 0x8000) /* 64 KiB that registers point into */
+#define SPLIT 0xb000u /* within DATA: from here on RAM is another piece of the host's memory */
 #define HANDLER (RAM_BASE + 0x100)
 #define STOP_IO 0x200ull /* a store here ends the case */
 
@@ -95,7 +96,7 @@ static void die(const struct err *e)
 
 struct machine {
     struct vm *vm;
-    struct mem_region *ram, *stop;
+    struct mem_region *ram, *high, *stop;
     struct bus_lock lock;
     struct tcg_config config;
     struct riscv_cpu *cpu;
@@ -111,8 +112,10 @@ static void make(struct machine *m, enum tcg_backend backend, enum tcg_tier2 tie
     m->stop = NULL;
     if (vm_new("case", xlen == 64 ? &riscv64_arch : &riscv32_arch, &tcg_engine_ops, loop,
                &m->config, &m->vm, &e) < 0 ||
-        vm_add_vcpus(m->vm, 1, "max", &e) < 0 || mem_new_ram("ram", RAM_SIZE, &m->ram, &e) < 0 ||
+        vm_add_vcpus(m->vm, 1, "max", &e) < 0 || mem_new_ram("ram", SPLIT, &m->ram, &e) < 0 ||
         mem_map(m->vm->root, RAM_BASE, 0, m->ram, &e) < 0 ||
+        mem_new_ram("high", RAM_SIZE - SPLIT, &m->high, &e) < 0 ||
+        mem_map(m->vm->root, RAM_BASE + SPLIT, 0, m->high, &e) < 0 ||
         !(m->stop = mem_new_io("stop", 0x1000, &stop_ops, m->vm, &m->lock)) ||
         mem_map(m->vm->root, 0, 0, m->stop, &e) < 0) {
         die(&e);
@@ -125,6 +128,7 @@ static void unmake(struct machine *m)
 {
     vm_free(m->vm);
     mem_free(m->ram);
+    mem_free(m->high);
     mem_free(m->stop);
 }
 
@@ -319,7 +323,7 @@ static void put_any(struct program *p, const struct isa_pick *pick)
     }
 }
 
-/* A branch over some instructions, rarely a change of the code, mostly one instruction. */
+/* A branch over some instructions, a walk along an array, rarely a change of the code, mostly one instruction. */
 static void put_item(struct program *p, const struct isa_pick *pick)
 {
     uint64_t r = rnd(NULL);
@@ -331,6 +335,12 @@ static void put_item(struct program *p, const struct isa_pick *pick)
         }
         uint32_t bits = branch_bits(r >> 16 & 7, r >> 24 & 31, r >> 32 & 31, (int)(p->n - at));
         memcpy(p->bytes + at, &bits, 4);
+    } else if (r % 10 == 3) { /* addi base, base, a small step: loads and a store off it around the step */
+        unsigned base = r >> 8 & 1 ? BASE0 : BASE1, step = 4 + (unsigned)(r >> 16 & 7) * 4, f = r >> 24 & 31;
+        put32(p, 0x07 | 3 << 12 | f << 7 | base << 15 | (unsigned)(r >> 32 & 31) << 20);         /* fld f, 0..31(base) */
+        put32(p, 0x13 | base << 7 | base << 15 | step << 20);
+        put32(p, 0x07 | 2 << 12 | (f ^ 1) << 7 | base << 15 | (unsigned)(r >> 40 & 31) << 20);   /* flw */
+        put32(p, 0x27 | 3 << 12 | (unsigned)(r >> 48 & 31) << 7 | base << 15 | f << 20);         /* fsd */
     } else if (r % 40 == 1) {
         put32(p, 0x33 | PATCH << 7 | 4 << 12 | PATCH << 15 | FLIP << 20); /* xor patch, patch, flip */
         put32(p, 0x23 | 2 << 12 | SLOT << 15 | PATCH << 20);              /* sw patch, 0(slot) */
@@ -397,17 +407,23 @@ static void enter_user_mode(struct riscv_cpu *c)
     c->pmp_used = 1;
 }
 
+static uint8_t *ram_at(const struct machine *m, unsigned offset)
+{
+    return offset < SPLIT ? mem_ram_host(m->ram) + offset : mem_ram_host(m->high) + (offset - SPLIT);
+}
+
 static void load(struct machine *m, const struct program *p, unsigned xlen, unsigned start)
 {
     static const uint32_t handler[] = { 0x20000023, 0x0000006f }; /* sb x0, 0x200(x0); j . */
     struct riscv_cpu *c = m->cpu;
     uint8_t *ram = mem_ram_host(m->ram);
     m->vm->arch->cpu_reset(m->vm->vcpus[0]);
-    memset(ram, 0, RAM_SIZE);
+    memset(ram, 0, SPLIT);
+    memset(ram_at(m, SPLIT), 0, RAM_SIZE - SPLIT);
     uint64_t s = p->data_seed;
     for (unsigned i = 0; i < 0x10000; i += 8) {
         s = s * 6364136223846793005ull + 1442695040888963407ull;
-        memcpy(ram + (DATA - RAM_BASE) + i, &s, 8);
+        memcpy(ram_at(m, (unsigned)(DATA - RAM_BASE) + i), &s, 8);
     }
     memcpy(ram + (HANDLER - RAM_BASE), handler, sizeof(handler));
     memcpy(ram + (CODE - RAM_BASE) + start, p->bytes, p->n);
@@ -470,13 +486,11 @@ static bool compare(struct machine *j, struct machine *i)
     ok &= same("mtval", 0, a->mtval, b->mtval);
     ok &= same("fflags", 0, a->fflags, b->fflags);
     ok &= same("mstatus", 0, a->mstatus, b->mstatus);
-    if (memcmp(mem_ram_host(j->ram), mem_ram_host(i->ram), RAM_SIZE) != 0) {
-        unsigned at = 0;
-        while (mem_ram_host(j->ram)[at] == mem_ram_host(i->ram)[at]) {
-            at++;
+    for (unsigned at = 0; at < RAM_SIZE; at++) {
+        if (*ram_at(j, at) != *ram_at(i, at)) {
+            printf("  memory differs first at %" PRIx64 "\n", (uint64_t)(RAM_BASE + at));
+            return false;
         }
-        printf("  memory differs first at %" PRIx64 "\n", (uint64_t)(RAM_BASE + at));
-        ok = false;
     }
     return ok;
 }
