@@ -138,14 +138,6 @@ struct qmp *qmp_new(struct vmd *d)
     return q;
 }
 
-void qmp_free(struct qmp *q)
-{
-    if (q) {
-        events_listen(q->d->events, NULL, NULL);
-        free(q);
-    }
-}
-
 static void close_listener(struct vm *vm)
 {
     if (vm->qmp->listener) {
@@ -161,6 +153,23 @@ static void vm_done(struct vm *vm)
     free(vm->qmp->path);
     free(vm->qmp);
     vm->qmp = NULL;
+}
+
+void qmp_free(struct qmp *q)
+{
+    size_t n = 0;
+    struct vm **list = q && q->d->vms ? vm_list(q->d, &n) : NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        if (list[i]->qmp) { /* runs on without a daemon */
+            vm_done(list[i]);
+        }
+    }
+    free(list);
+    if (q) {
+        events_listen(q->d->events, NULL, NULL);
+        free(q);
+    }
 }
 
 void qmp_drain(struct vmd *d)

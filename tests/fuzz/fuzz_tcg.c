@@ -789,7 +789,8 @@ static void audit(const struct machine *m)
         const struct tcg_block *b = cache_at(t, t->regions[i].newest);
 
         for (; b; b = cache_at(t, b->older)) {
-            for (x = 0; x < b->n_exits; x++) {
+            /* Those that are retired never run again: eviction leaves their links as they are. */
+            for (x = 0; !b->invalid && x < b->n_exits; x++) {
                 const struct tcg_block *to = cache_at(t, b->exits[x].to);
 
                 if (to && (to->gpa & ~UINT64_C(0xfff)) != (b->gpa & ~UINT64_C(0xfff))) {

@@ -49,7 +49,7 @@ static const char full_config[] =
     "{\"file\":\"/"
     "e\",\"format\":\"raw\",\"readonly\":false}],\"rng\":false,\"console\":\"virtio\","
     "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\",\"tier2\":\"auto\",\"coverage\":false,"
-    "\"plugins\":[]}}";
+    "\"plugins\":[]},\"project\":\"default\"}";
 
 START_TEST(codec_round_trip_is_the_identity)
 {
