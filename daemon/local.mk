@@ -11,6 +11,7 @@ xml_sources = \
 	daemon/xml/domain.c \
 	daemon/xml/emit.c \
 	daemon/xml/network.c \
+	daemon/xml/rows.h \
 	daemon/xml/snapshot.c \
 	daemon/xml/storage.c \
 	daemon/xml/table.h \

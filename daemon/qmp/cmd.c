@@ -6,6 +6,7 @@
 #include "api-schema/qmp/qmp.h"
 #include "api-schema/rpc/call.h"
 #include "daemon/calls.h"
+#include "daemon/qmp/qmp.h"
 #include "daemon/supervise.h"
 #include "engine/base/mem.h"
 
@@ -40,18 +41,24 @@ void qmp_return_nothing(struct qmp_cmd *c)
     qmp_return(c, json_object_new_object());
 }
 
-void qmp_error(struct qmp_cmd *c, const char *class, const char *fmt, ...)
+struct json_object *qmp_error_object(const char *class, const char *fmt, va_list ap)
 {
     struct json_object *e = json_object_new_object();
     char desc[1024];
+
+    vsnprintf(desc, sizeof(desc), fmt, ap);
+    api_json_set_str(e, "class", class);
+    api_json_set_str(e, "desc", desc);
+    return e;
+}
+
+void qmp_error(struct qmp_cmd *c, const char *class, const char *fmt, ...)
+{
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(desc, sizeof(desc), fmt, ap);
+    finish(c, "error", qmp_error_object(class, fmt, ap));
     va_end(ap);
-    api_json_set_str(e, "class", class);
-    api_json_set_str(e, "desc", desc);
-    finish(c, "error", e);
 }
 
 const char *qmp_arg(const struct qmp_cmd *c, const char *name)

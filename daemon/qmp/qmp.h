@@ -11,6 +11,8 @@
 
 #include "api-schema/rpc/server.h"
 
+#include <stdarg.h>
+
 struct qmp;
 struct vm;
 struct vmd;
@@ -24,6 +26,9 @@ void qmp_drain(struct vmd *d);
 
 /* For clients of the daemon's own sockets; its argument is struct vmd. */
 extern const struct rpc_dialect qmp_dialect;
+/* {"class", "desc"} of an error; the caller's. */
+struct json_object *qmp_error_object(const char *class, const char *fmt, va_list ap)
+    __attribute__((format(printf, 2, 0)));
 /* JSON of the greeting's member QMP; capabilities as JSON text, NULL: none. The caller's. */
 char *qmp_greeting(const char *capabilities);
 

@@ -94,16 +94,11 @@ static void fail(struct qmp_order *o, const char *class, const char *fmt, ...)
 
 static void fail(struct qmp_order *o, const char *class, const char *fmt, ...)
 {
-    struct json_object *e = json_object_new_object();
-    char desc[1024];
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(desc, sizeof(desc), fmt, ap);
+    answer(o, "error", qmp_error_object(class, fmt, ap));
     va_end(ap);
-    api_json_set_str(e, "class", class);
-    api_json_set_str(e, "desc", desc);
-    answer(o, "error", e);
 }
 
 /* --- orders --------------------------------------------------------------------------------------- */

@@ -5,7 +5,7 @@
  */
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
-#include "daemon/xml/table.h"
+#include "daemon/xml/rows.h"
 #include "daemon/xml/tree.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -204,47 +204,6 @@ static const struct xml_conv as_dev = { dev_get, dev_put,
                                         "a name; of virtio disks `vda` and so on" };
 
 /* ---- the table ---- */
-
-#define GROUP(p, f)                                                                            \
-    {                                                                                          \
-        p, XML_GROUP, f, NULL, NULL, NULL, NULL                                                \
-    }
-#define LIST(p, m, d)                                                                          \
-    {                                                                                          \
-        p, XML_LIST, 0, m, NULL, NULL, d                                                       \
-    }
-#define VALUE(p, m, c, d)                                                                      \
-    {                                                                                          \
-        p, XML_VALUE, 0, m, &c, NULL, d                                                        \
-    }
-#define MUST(p, m, c, d)                                                                       \
-    {                                                                                          \
-        p, XML_VALUE, XML_NEEDED, m, &c, NULL, d                                               \
-    }
-#define WORD(p, m, map, d)                                                                     \
-    {                                                                                          \
-        p, XML_VALUE, 0, m, &xml_as_word, map, d                                               \
-    }
-#define SIZE(p, m, unit, d)                                                                    \
-    {                                                                                          \
-        p, XML_VALUE, 0, m, &xml_as_size, unit, d                                              \
-    }
-#define SAYS(p, f, w, d)                                                                       \
-    {                                                                                          \
-        p, XML_SAYS, f, NULL, NULL, w, d                                                       \
-    }
-#define PART(p, d)                                                                             \
-    {                                                                                          \
-        p, XML_PART, 0, NULL, NULL, NULL, d                                                    \
-    }
-#define LEFT(p, d)                                                                             \
-    {                                                                                          \
-        p, XML_LEFT_OUT, 0, NULL, NULL, NULL, d                                                \
-    }
-#define NO(p, d)                                                                               \
-    {                                                                                          \
-        p, XML_NO, 0, NULL, NULL, NULL, d                                                      \
-    }
 
 static const struct xml_row rows[] = {
     { "@type", XML_VALUE, XML_NEEDED, "engine", &xml_as_word, "qemu=tcg",

@@ -4,7 +4,7 @@
  */
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
-#include "daemon/xml/table.h"
+#include "daemon/xml/rows.h"
 #include "daemon/xml/tree.h"
 #include "engine/base/mem.h"
 
@@ -52,29 +52,9 @@ static bool forward_put(const struct xml_row *row, struct json_object *v, struct
 static const struct xml_conv as_forward = { forward_get, forward_put,
                                             "how the network reaches others" };
 
-#define GROUP(p, f)                                                                            \
-    {                                                                                          \
-        p, XML_GROUP, f, NULL, NULL, NULL, NULL                                                \
-    }
-#define LIST(p, m)                                                                             \
-    {                                                                                          \
-        p, XML_LIST, 0, m, NULL, NULL, NULL                                                    \
-    }
-#define VALUE(p, m, c)                                                                         \
-    {                                                                                          \
-        p, XML_VALUE, 0, m, &c, NULL, NULL                                                     \
-    }
-#define MUST(p, m, c)                                                                          \
-    {                                                                                          \
-        p, XML_VALUE, XML_NEEDED, m, &c, NULL, NULL                                            \
-    }
 #define YESNO(p, m, w)                                                                         \
     {                                                                                          \
         p, XML_VALUE, 0, m, &xml_as_yesno, w, NULL                                             \
-    }
-#define NO(p, d)                                                                               \
-    {                                                                                          \
-        p, XML_NO, 0, NULL, NULL, NULL, d                                                      \
     }
 
 static const struct xml_row rows[] = {
@@ -82,58 +62,58 @@ static const struct xml_row rows[] = {
        "guests speak IPv6 among one another only where the network has an IPv6 address"),
     { "@connections", XML_LEFT_OUT, 0, NULL, NULL, NULL, "the state of a running network" },
     NO("@trustGuestRxFilters", NO_PORTS),
-    MUST("name", "name", xml_as_text),
-    VALUE("uuid", "uuid", xml_as_uuid),
+    MUST("name", "name", xml_as_text, NULL),
+    VALUE("uuid", "uuid", xml_as_uuid, NULL),
     { "metadata", XML_ANY, 0, "metadata", NULL, NULL,
       "elements of other programs are kept as they are" },
     { "forward", XML_VALUE, 0, "forward", &as_forward, NULL, "absent: isolated" },
     { "forward@mode", XML_PART, 0, NULL, NULL, NULL,
       "`nat` (when absent), `route`, `open`, `bridge`" },
-    VALUE("forward@dev", "forward_dev", xml_as_word),
+    VALUE("forward@dev", "forward_dev", xml_as_word, NULL),
     NO("forward@managed", NO_PORTS),
     NO("forward/address|driver|pf", NO_PORTS),
     NO("forward/interface", "name one interface by 'dev'"),
     NO("forward/nat", "address and port ranges of NAT are chosen by vmd"),
     GROUP("bridge", 0),
-    VALUE("bridge@name", "bridge", xml_as_word),
+    VALUE("bridge@name", "bridge", xml_as_word, NULL),
     YESNO("bridge@stp", "stp", "on"),
-    VALUE("bridge@delay", "delay", xml_as_int),
+    VALUE("bridge@delay", "delay", xml_as_int, NULL),
     NO("bridge@zone|macTableManager", "the host's firewall is not told of networks"),
     GROUP("mtu", 0),
-    VALUE("mtu@size", "mtu", xml_as_int),
+    VALUE("mtu@size", "mtu", xml_as_int, NULL),
     GROUP("mac", 0),
-    VALUE("mac@address", "mac", xml_as_word),
+    VALUE("mac@address", "mac", xml_as_word, NULL),
     GROUP("domain", 0),
-    VALUE("domain@name", "domain", xml_as_word),
+    VALUE("domain@name", "domain", xml_as_word, NULL),
     YESNO("domain@localOnly", "domain_local", NULL),
     GROUP("dns", 0),
     YESNO("dns@enable", "dns", NULL),
     NO("dns@forwardPlainNames", NO_DNS),
-    LIST("dns/forwarder", "forwarders"),
-    VALUE("dns/forwarder@domain", "domain", xml_as_word),
-    VALUE("dns/forwarder@addr", "address", xml_as_word),
-    LIST("dns/host", "dns_hosts"),
-    MUST("dns/host@ip", "ip", xml_as_word),
+    LIST("dns/forwarder", "forwarders", NULL),
+    VALUE("dns/forwarder@domain", "domain", xml_as_word, NULL),
+    VALUE("dns/forwarder@addr", "address", xml_as_word, NULL),
+    LIST("dns/host", "dns_hosts", NULL),
+    MUST("dns/host@ip", "ip", xml_as_word, NULL),
     { "dns/host/hostname", XML_LIST, 0, "names", &xml_as_text, "name", NULL },
     NO("dns/txt|srv", NO_DNS),
-    LIST("ip", "ips"),
-    VALUE("ip@family", "family", xml_as_word),
-    MUST("ip@address", "address", xml_as_word),
-    VALUE("ip@netmask", "netmask", xml_as_word),
-    VALUE("ip@prefix", "prefix", xml_as_int),
+    LIST("ip", "ips", NULL),
+    VALUE("ip@family", "family", xml_as_word, NULL),
+    MUST("ip@address", "address", xml_as_word, NULL),
+    VALUE("ip@netmask", "netmask", xml_as_word, NULL),
+    VALUE("ip@prefix", "prefix", xml_as_int, NULL),
     NO("ip@localPtr", NO_DNS),
     GROUP("ip/tftp", 0),
-    VALUE("ip/tftp@root", "tftp", xml_as_path),
+    VALUE("ip/tftp@root", "tftp", xml_as_path, NULL),
     GROUP("ip/dhcp", 0),
-    LIST("ip/dhcp/range", "dhcp"),
-    MUST("ip/dhcp/range@start", "start", xml_as_word),
-    MUST("ip/dhcp/range@end", "end", xml_as_word),
+    LIST("ip/dhcp/range", "dhcp", NULL),
+    MUST("ip/dhcp/range@start", "start", xml_as_word, NULL),
+    MUST("ip/dhcp/range@end", "end", xml_as_word, NULL),
     NO("ip/dhcp/range/lease", "leases last an hour"),
-    LIST("ip/dhcp/host", "hosts"),
-    VALUE("ip/dhcp/host@id", "id", xml_as_text),
-    VALUE("ip/dhcp/host@mac", "mac", xml_as_word),
-    VALUE("ip/dhcp/host@name", "name", xml_as_word),
-    VALUE("ip/dhcp/host@ip", "ip", xml_as_word),
+    LIST("ip/dhcp/host", "hosts", NULL),
+    VALUE("ip/dhcp/host@id", "id", xml_as_text, NULL),
+    VALUE("ip/dhcp/host@mac", "mac", xml_as_word, NULL),
+    VALUE("ip/dhcp/host@name", "name", xml_as_word, NULL),
+    VALUE("ip/dhcp/host@ip", "ip", xml_as_word, NULL),
     NO("ip/dhcp/host/lease", "leases last an hour"),
     GROUP("ip/dhcp/bootp", 0),
     { "ip/dhcp/bootp@file", XML_VALUE, XML_NEEDED, "bootfile", &xml_as_text, NULL, NULL },

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How the tables of elements are written: p is the path, m the member of the definition, c the conversion, d what the
+ * reference says. See table.h for the kinds.
+ */
+#ifndef VMD_DAEMON_XML_ROWS_H
+#define VMD_DAEMON_XML_ROWS_H
+
+#include "daemon/xml/table.h"
+
+#define GROUP(p, f)                                                                            \
+    {                                                                                          \
+        p, XML_GROUP, f, NULL, NULL, NULL, NULL                                                \
+    }
+#define LIST(p, m, d)                                                                          \
+    {                                                                                          \
+        p, XML_LIST, 0, m, NULL, NULL, d                                                       \
+    }
+#define VALUE(p, m, c, d)                                                                      \
+    {                                                                                          \
+        p, XML_VALUE, 0, m, &c, NULL, d                                                        \
+    }
+#define MUST(p, m, c, d)                                                                       \
+    {                                                                                          \
+        p, XML_VALUE, XML_NEEDED, m, &c, NULL, d                                               \
+    }
+#define WORD(p, m, map, d)                                                                     \
+    {                                                                                          \
+        p, XML_VALUE, 0, m, &xml_as_word, map, d                                               \
+    }
+#define SIZE(p, m, unit, d)                                                                    \
+    {                                                                                          \
+        p, XML_VALUE, 0, m, &xml_as_size, unit, d                                              \
+    }
+#define SAYS(p, f, w, d)                                                                       \
+    {                                                                                          \
+        p, XML_SAYS, f, NULL, NULL, w, d                                                       \
+    }
+#define PART(p, d)                                                                             \
+    {                                                                                          \
+        p, XML_PART, 0, NULL, NULL, NULL, d                                                    \
+    }
+#define LEFT(p, d)                                                                             \
+    {                                                                                          \
+        p, XML_LEFT_OUT, 0, NULL, NULL, NULL, d                                                \
+    }
+#define NO(p, d)                                                                               \
+    {                                                                                          \
+        p, XML_NO, 0, NULL, NULL, NULL, d                                                      \
+    }
+
+#endif
