@@ -31,6 +31,8 @@ typedef void preflight_fn(void *arg, const struct api_error *x, const struct run
 void preflight_start(struct vm *vm, preflight_fn *fn, void *arg);
 /* The first part of it alone. */
 int preflight_host(const struct api_vm_config *config, struct api_error *x);
+/* CPU models of an architecture; static. */
+const char *const *preflight_cpu_models(enum api_arch arch, size_t *n);
 /* Most vCPUs a VM may have on this host. */
 int64_t preflight_max_cpus(void);
 /* Bytes of memory of the host, in all and available now. */

@@ -284,16 +284,17 @@ static void reply_capabilities(void *arg)
     struct vmd *d = call_daemon(call);
     enum api_engine engine = API_ENGINE_TCG;
     enum api_machine machine = API_MACHINE_RV_VIRT;
-    char *cpu = (char *)"max";
     struct json_object *list = json_object_new_array(), *o = json_object_new_object();
     for (unsigned i = 0; i < ARRAY_LEN(archs); i++) {
+        size_t n;
+        const char *const *models = preflight_cpu_models(archs[i], &n);
         struct api_arch_info info = { .arch = archs[i],
                                       .n_engines = 1,
                                       .engines = &engine,
                                       .n_machines = 1,
                                       .machines = &machine,
-                                      .n_cpus = 1,
-                                      .cpus = &cpu,
+                                      .n_cpus = n,
+                                      .cpus = (char **)(uintptr_t)models, /* only encoded */
                                       .max_cpus = preflight_max_cpus() };
         info.firmware = access(firmware[i], R_OK) == 0 ? (char *)firmware[i] : NULL;
         json_object_array_add(list, api_encode(&api_type_arch_info, &info));

@@ -181,6 +181,24 @@ def wrong_definitions_are_refused_before_anything_is_changed():
         tap.check([vm["name"] for vm in client.call("vm.list")["vms"]] == ["good"], "left behind")
 
 
+def cpu_models_are_those_of_the_emulator():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        listed = {a["arch"]: a["cpus"] for a in client.call("host.capabilities")["archs"]}
+        for arch in ("riscv64", "riscv32"):
+            path = os.path.join(daemon.dir, "model.json")
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump({**daemon.config("a"), "arch": arch, "cpu": "no-such-model"}, file)
+            said = subprocess.run([os.path.join(lib.BUILD, "vmd-emu"), "--config", path], capture_output=True, text=True,
+                                  timeout=60, check=False).stderr
+            tap.check(said.strip().split("it has: ")[1].split(", ") == listed[arch], f"{listed[arch]}: {said}")
+        tap.check("rva23u64" in client.fails("invalid-params", "vm.define", config=daemon.config("a", cpu="vax")).remedy,
+                  "the remedy names the models")
+        client.call("vm.define", config=daemon.config("a", cpu="rva22s64,zfa=on"))
+        tap.check(client.call("vm.start", vm="a")["state"] == "running", "a profile with an extension")
+        client.call("vm.define", config=daemon.config("b", cpu="rv64,vlen=3"))
+        tap.check("vlen=3" in client.fails("start-failed", "vm.start", vm="b").message, "what the emulator says")
+
+
 def wrong_files_are_named_with_the_reason():
     with lib.Daemon() as daemon, daemon.client() as client:
         junk = os.path.join(daemon.dir, "junk")
@@ -552,6 +570,7 @@ CASES = [
     read_only_socket_only_shows,
     other_users_run_vms_but_delete_only_their_own,
     wrong_definitions_are_refused_before_anything_is_changed,
+    cpu_models_are_those_of_the_emulator,
     wrong_files_are_named_with_the_reason,
     disk_in_use_names_the_vm_that_has_it,
     files_that_hang_hang_the_start_alone,
