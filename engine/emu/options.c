@@ -172,7 +172,6 @@ static int icount_option(struct emu_options *o, const char *arg, struct err *e)
 
     if (rc == 0) {
         free(o->icount_set);
-    free(o->plugins);
         o->icount_set = xasprintf("tcg.icount=%u", (unsigned)n);
     }
     return rc;
@@ -299,4 +298,5 @@ void options_done(struct emu_options *o)
     }
     free(o->files);
     free(o->sets);
+    free(o->plugins);
 }

@@ -104,8 +104,11 @@ static void on_exit_(void *user)
         char name[16];
         snprintf(name, sizeof(name), "cpu%u L1", i);
         say(name, &model.first[i]);
+        free(model.first[i].tag);
     }
     say("L2", &model.second);
+    free(model.second.tag);
+    free(model.first);
 }
 
 __attribute__((visibility("default"))) int vmd_plugin_init(const struct vmd_plugin_api *api,

@@ -99,11 +99,10 @@ static void select_next(unsigned from)
     mix.table[best] = m;
 }
 
-static void on_exit_(void *user)
+static void report(void)
 {
     uint64_t all = total(&mix.other);
     char line[128];
-    (void)user;
     for (unsigned i = 0; i < MNEMONICS; i++) {
         all += total(&mix.table[i]);
     }
@@ -119,6 +118,16 @@ static void on_exit_(void *user)
                  100.0 * (double)n / (double)all);
         mix.api->print(mix.self, line);
     }
+}
+
+static void on_exit_(void *user)
+{
+    (void)user;
+    report();
+    for (unsigned i = 0; i < MNEMONICS; i++) {
+        free(mix.table[i].count);
+    }
+    free(mix.other.count);
 }
 
 __attribute__((visibility("default"))) int vmd_plugin_init(const struct vmd_plugin_api *api,
