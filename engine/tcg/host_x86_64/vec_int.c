@@ -111,8 +111,8 @@ static bool unary_op(struct vec *x, uint32_t code)
 static void shift_const(struct vec *x, unsigned kind, unsigned count)
 {
     unsigned sew = x->h->sew, mask = 0, sign = 0;
-    uint64_t byte = kind == 0 ? 0xff & 0xff << count : 0xffu >> count;
     if (sew == 0) {
+        uint64_t byte = kind == 0 ? 0xffu & 0xffu << count : 0xffu >> count;
         mask = v_const(x, byte * 0x0101010101010101);
         if (kind == 2) {
             sign = v_const(x, (0x80u >> count) * 0x0101010101010101ull);
