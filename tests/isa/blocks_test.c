@@ -119,6 +119,20 @@ static void machines_new(void)
     }
 }
 
+static void machines_free(void)
+{
+    unsigned i, k;
+
+    for (i = 0; i < 2; i++) {
+        for (k = 0; k < 4; k++) {
+            vm_free(machines[i][k].vm);
+            mem_free(machines[i][k].ram);
+            mem_free(machines[i][k].io);
+        }
+    }
+    loop_free(loop);
+}
+
 /* ---- programs ---------------------------------------------------------------------------- */
 
 struct program {
@@ -675,6 +689,7 @@ START_TEST(random_programs_give_the_same_by_jit_and_interpreter)
         }
         ended += end_reached(&p);
     }
+    machines_free();
     printf("# %" PRIu64 " of %" PRIu64 " programs reached their end\n", ended, count);
 }
 END_TEST

@@ -44,6 +44,7 @@ static const struct {
 
 static struct loop *loop;
 static struct vm *vm;
+static struct mem_region *ram, *io;
 static struct tcg_config config;
 static struct riscv_cpu *cpu;
 static uint8_t *host;
@@ -66,7 +67,6 @@ static const struct mem_io_ops device_ops = { device_read, device_write, 1, 8 };
 static void machine_new(unsigned way, unsigned shift)
 {
     struct err e = ERR_INIT;
-    struct mem_region *ram;
     config = (struct tcg_config){ .cache_size = 4u << 20,
                                   .backend = ways[way].backend,
                                   .max_insns = ways[way].max_insns,
@@ -78,8 +78,8 @@ static void machine_new(unsigned way, unsigned shift)
                   "%s", e.msg);
     ck_assert_int_eq(mem_new_ram("ram", RAM_SIZE, &ram, &e), 0);
     ck_assert_int_eq(mem_map(vm->root, RAM_BASE, 0, ram, &e), 0);
-    ck_assert_int_eq(
-        mem_map(vm->root, DEVICE, 0, mem_new_io("io", 0x1000, &device_ops, NULL, NULL), &e), 0);
+    io = mem_new_io("io", 0x1000, &device_ops, NULL, NULL);
+    ck_assert_int_eq(mem_map(vm->root, DEVICE, 0, io, &e), 0);
     ck_assert_msg(vm_add_vcpus(vm, 1, "max", &e) == 0, "%s", e.msg);
     mem_commit(vm->mem);
     host = mem_ram_host(ram);
@@ -102,6 +102,8 @@ static void run(void)
 static void machine_free(void)
 {
     vm_free(vm);
+    mem_free(ram);
+    mem_free(io);
     loop_free(loop);
 }
 
