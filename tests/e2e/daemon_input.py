@@ -484,6 +484,21 @@ def ready_is_told_to_the_service_manager():
             tap.check(text == b"STOPPING=1", f"not STOPPING=1: {text}")
 
 
+def first_client(path):
+    """A client of a socket that the manager is about to bind, and to listen on a moment later."""
+    clients = []
+
+    def connects():
+        try:
+            clients.append(lib.Client(path))
+        except lib.Gone as problem:
+            if not isinstance(problem.__cause__, (FileNotFoundError, ConnectionRefusedError)):
+                raise
+        return clients
+    lib.wait_for(connects, what="the manager listens")
+    return clients[0]
+
+
 def socket_activation_serves_the_first_client():
     tool = shutil.which("systemd-socket-activate")
     if not tool:
@@ -493,8 +508,7 @@ def socket_activation_serves_the_first_client():
         path = os.path.join(daemon.dir, "activated.sock")
         daemon.wrapper = [tool, "-l", path]
         daemon.start(wait=False)
-        lib.wait_for(lambda: os.path.exists(path), what="the manager listens")
-        with lib.Client(path) as client:
+        with first_client(path) as client:
             tap.check(client.hello["method"] == "hello", f"{client.hello}")
             client.call("vm.define", config=daemon.config("a"))
             client.call("vm.start", vm="a")
