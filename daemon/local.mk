@@ -165,6 +165,7 @@ daemon/systemd/vmd.service: daemon/systemd/vmd.service.in
 TESTS += \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_cycles.py \
+	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_policy.py \
 	tests/e2e/daemon_store.py \
@@ -186,6 +187,7 @@ EXTRA_DIST += \
 	tests/e2e/remote_tls.py \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_cycles.py \
+	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_lib.py \
 	tests/e2e/daemon_policy.py \

@@ -303,7 +303,9 @@ static void file_failed(const struct vm *vm, const char *path, const struct err 
                   about_file ? path : vm->config.name,
                   fw           ? "install package opensbi, or set 'firmware' to a file"
                   : about_file ? "mend the file or the definition, then start again"
-                               : "start it again",
+                  : e->code == -ENOEXEC
+                      ? "install the programs of vmd again, or start vmd with the right --emulator"
+                      : "start it again",
                   "VM '%s': %s", vm->config.name, e->msg);
 }
 
@@ -317,8 +319,8 @@ static void on_checked(void *arg, struct json_object *list, const char *path,
         file_failed(k->vm, path, e, &x);
     } else {
         run_disks_read(list, &disks);
-        if (disk_twice(k->vm, &disks, &x) == 0) {
-            disk_elsewhere(k->vm, &disks, &x);
+        if (disk_twice(k->vm, &disks, &x) == 0 && disk_elsewhere(k->vm, &disks, &x) == 0) {
+            supply_sandbox(k->vm->d, &k->vm->config, &x);
         }
     }
     k->fn(k->arg, x.code ? &x : NULL, &disks);

@@ -13,6 +13,7 @@
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
+#include "engine/base/str.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RESTART_NS 200000000          /* between attempts when the helper dies */
+#define RESTART_NS                                                                             \
+    INT64_C(200000000) /* between attempts when the helper dies; longer each time */
+#define RESTART_MOST_NS INT64_C(5000000000)
+#define GIVE_UP 3 /* dead so often before it was ready: requests fail instead of waiting */
 #define STUCK_NS INT64_C(30000000000) /* no answer for so long while a request waits: killed */
 #define CHILD_SOCK 3
 
@@ -52,6 +56,8 @@ struct spawner_client {
     int64_t next_id;
     struct json_object *layers;
     char *packet;
+    unsigned failures; /* since one was last ready */
+    char why[400];     /* what the last of them said */
 };
 
 extern char **environ;
@@ -126,6 +132,38 @@ static void request_fail(struct request *r, const char *path, const struct err *
     }
 }
 
+static void run_waits(struct list *waits);
+
+/* `all`: also those that were not sent yet. */
+static void fail_requests(struct spawner_client *s, bool all, const struct err *e)
+{
+    struct list old;
+    list_init(&old);
+    list_for_each_safe (n, &s->requests) {
+        if (all || !list_entry(n, struct request, link)->body) {
+            list_remove(n);
+            list_append(&old, n);
+        }
+    }
+    while (!list_empty(&old)) {
+        request_fail(list_entry(old.next, struct request, link), "", e);
+    }
+}
+
+/* Another one later. When none gets as far as being ready, nobody waits for the one after it. */
+static void again_later(struct spawner_client *s)
+{
+    int64_t pause = RESTART_NS << (s->failures < 5 ? s->failures : 5);
+    loop_timer_arm(s->restart, pause < RESTART_MOST_NS ? pause : RESTART_MOST_NS);
+    if (s->failures >= GIVE_UP) {
+        struct err e = ERR_INIT;
+        err_set(&e, -ENOEXEC, "the helper '%s' does not run: %s", s->d->opt.spawn,
+                s->why[0] ? s->why : "it ends at once; see the log of vmd");
+        fail_requests(s, true, &e);
+        run_waits(&s->told);
+    }
+}
+
 /* The helper died: the requests it had fail; the others wait for the next one. */
 static void lost(struct spawner_client *s)
 {
@@ -135,22 +173,12 @@ static void lost(struct spawner_client *s)
     s->watch = NULL;
     fd_autoclose(&s->sock);
     s->sock = -1;
+    s->failures = s->ready ? 0 : s->failures + 1;
     s->ready = false;
     waitpid(s->pid, NULL, WNOHANG);
     log_error("daemon", "vmd-spawn (pid %d) died; starting another", (int)s->pid);
-    loop_timer_arm(s->restart, RESTART_NS);
-    struct list old;
-    list_init(&old);
-    list_for_each_safe (n, &s->requests) {
-        if (!list_entry(n, struct request, link)->body) {
-            list_remove(n);
-            list_append(&old, n);
-        }
-    }
-    while (!list_empty(&old)) {
-        struct request *r = list_entry(old.next, struct request, link);
-        request_fail(r, "", &e);
-    }
+    fail_requests(s, false, &e);
+    again_later(s);
 }
 
 /* Opening a file may hang (a dead NFS server, a stopped FUSE daemon): the helper does, not we. */
@@ -210,6 +238,8 @@ static void run_waits(struct list *waits)
 static void on_ready(struct spawner_client *s)
 {
     s->ready = true;
+    s->failures = 0;
+    s->why[0] = 0;
     run_waits(&s->waits);
 }
 
@@ -271,6 +301,8 @@ static void on_packet(struct spawner_client *s, size_t n, int *fds, unsigned nfd
         return;
     } else if (api_json_get_bool(o, "ready", false)) {
         on_ready(s);
+    } else if (api_json_get_str(o, "failed")) {
+        str_copy(s->why, sizeof(s->why), api_json_get_str(o, "failed"));
     } else if (api_json_get(o, "layers")) {
         json_object_put(s->layers);
         s->layers = json_object_get(api_json_get(o, "layers"));
@@ -318,7 +350,9 @@ static void on_restart(void *arg)
     waitpid(s->pid, NULL, WNOHANG);
     if (spawner_launch(&s->d->opt, &pid, &sock, &e) < 0) {
         log_error("daemon", "%s", e.msg);
-        loop_timer_arm(s->restart, 5 * RESTART_NS);
+        str_copy(s->why, sizeof(s->why), e.msg);
+        s->failures++;
+        again_later(s);
         return;
     }
     adopt_socket(s, pid, sock);

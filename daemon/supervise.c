@@ -223,6 +223,18 @@ static void on_deadline(void *arg)
     run_kill(run);
 }
 
+/* The client has waited long enough; the VM stays `starting` until a helper can look. */
+static void on_no_helper(void *arg)
+{
+    struct run *run = arg;
+    struct api_error x = API_ERROR_INIT;
+    api_error_set(&x, API_E_START_FAILED, run->vm->config.name,
+                  "see the log of vmd for why vmd-spawn does not run",
+                  "the helper vmd-spawn died while it started the VM, and no other is ready yet; "
+                  "whether the VM runs is not known before");
+    start_answer(run, &x);
+}
+
 /* Whether the dead helper had started it is not known: look when its successor is ready (the
  * successor waits until nothing is under way any more). */
 static void look_again(void *arg)
@@ -230,6 +242,8 @@ static void look_again(void *arg)
     struct run *run = arg;
     struct run_process p;
     struct err e = ERR_INIT;
+    loop_timer_free(run->grace);
+    run->grace = NULL;
     if (runfs_process(&run->d->opt, run->vm->id, run->cookie, &p, &e) < 0) {
         err_set(&e, -ECONNRESET,
                 "the helper vmd-spawn died while it started the VM; start it again");
@@ -253,6 +267,8 @@ static void on_spawned(void *arg, struct spawned *what, const struct err *e)
 {
     struct run *run = arg;
     if (e && e->code == -ECONNRESET) {
+        run->grace = loop_timer_new(run->d->loop, on_no_helper, run);
+        loop_timer_arm(run->grace, START_DEADLINE_NS);
         spawner_when_ready(run->d->spawner, look_again, run);
         return;
     }

@@ -495,8 +495,11 @@ void supply_used(struct vmd *d, int64_t *cpus, int64_t *memory)
     free(list);
 }
 
-static int check_sandbox(struct vmd *d, const struct api_vm_config *c, struct api_error *x)
+int supply_sandbox(struct vmd *d, const struct api_vm_config *c, struct api_error *x)
 {
+    if (!d->opt.require_sandbox) {
+        return 0;
+    }
     struct json_object *layers = spawner_layers(d->spawner);
     AUTO_BUF why = BUF_INIT;
     size_t n = layers ? json_object_array_length(layers) : 0;
@@ -521,9 +524,6 @@ int supply_place(struct vmd *d, const struct api_vm_config *c, struct api_error 
 {
     int64_t cpus, memory, total, available;
     AUTO_BUF why = BUF_INIT;
-    if (d->opt.require_sandbox && check_sandbox(d, c, x) < 0) {
-        return -1;
-    }
     if (!d->opt.memory_overcommit && !d->opt.cpu_overcommit) {
         return 0;
     }

@@ -32,7 +32,9 @@ int supply_apply(struct vmd *d, char **names, size_t n, const struct json_object
  * with every reason. */
 int supply_quota(struct vmd *d, const struct api_vm_config *config, const struct vm *instead,
                  struct api_error *x);
-/* Has the host room for one more such VM at work, and what is asked of its confinement? */
+/* Are all layers of confinement there, where that is required? After vmd-spawn has tried them. */
+int supply_sandbox(struct vmd *d, const struct api_vm_config *config, struct api_error *x);
+/* Has the host room for one more such VM at work? */
 int supply_place(struct vmd *d, const struct api_vm_config *config, struct api_error *x);
 
 /* vCPUs and memory of the VMs that have an emulator. */

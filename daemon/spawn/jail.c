@@ -37,6 +37,8 @@
 #define JAIL_MOUNT "/tmp"
 /* What the emulator calls itself inside its user namespace; not 0, so exec drops capabilities. */
 #define JAIL_INNER_ID 1000
+/* For `emulator --version`, on a machine that has much to do. */
+#define PROBE_NS INT64_C(10000000000)
 
 const char *const layer_name[LAYER_COUNT] = {
     [LAYER_NO_NEW_PRIVS] = "no-new-privs",
@@ -276,44 +278,69 @@ probe_child(const struct spawner *sp, int gate, int status)
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, 0);
     dup2(null, 1);
-    dup2(null, 2);
+    dup2(status, 2); /* what it has to say about itself, such as a library that is missing */
     if (jail_enter(sp, 0, &e) == 0) {
         syscall(SYS_execveat, sp->emulator_fd, "", argv, envp, AT_EMPTY_PATH);
-        if (errno == ENOENT || errno == ENOEXEC) {
+        if (errno == ENOENT) {
             execve(sp->emulator, argv, envp);
         }
-        err_errno(&e, errno, "cannot execute '%s'", sp->emulator);
+        err_errno(&e, errno, "cannot execute it");
     }
     ssize_t n = write(status, e.msg, strlen(e.msg));
     _exit(n > 0 ? 1 : 2);
 }
 
-static int probe_wait(pid_t pid, int status, char *why, size_t size)
+/* What the child says until it ends or `end` has come: why it cannot be executed, or its own last words. */
+static void probe_read(int fd, int64_t end, char *why, size_t size)
 {
-    struct pollfd p = { .fd = status, .events = POLLIN };
-    ssize_t n = poll(&p, 1, 5000) > 0 ? read(status, why, size - 1) : -1;
-    why[n > 0 ? n : 0] = 0;
-    int w = -1;
-    for (unsigned i = 0; i < 500; i++) {
-        if (waitpid(pid, &w, WNOHANG) == pid) {
+    size_t got = 0;
+    for (;;) {
+        int64_t left = (end - time_mono_ns()) / 1000000;
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        int rc = left > 0 ? poll(&p, 1, (int)left) : 0;
+        if (rc < 0 && errno == EINTR) {
+            continue;
+        }
+        char drop[64];
+        bool full = got >= size - 1;
+        ssize_t n = rc > 0 ? read(fd, full ? drop : why + got,
+                                  full ? sizeof(drop) : size - 1 - got)
+                           : 0;
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
             break;
         }
-        usleep(10000);
-        w = -1;
+        got += full ? 0 : (size_t)n;
     }
-    if (w == -1) {
-        kill(pid, SIGKILL);
-        waitpid(pid, &w, 0);
-        snprintf(why, size, "the emulator did not answer --version");
-        return -1;
-    }
-    if (!WIFEXITED(w) || WEXITSTATUS(w) != 0) {
-        if (!why[0]) {
-            snprintf(why, size, "the emulator does not run in it (wait status 0x%x)", w);
+    why[got] = 0;
+    why[strcspn(why, "\n")] = 0;
+}
+
+static int probe_wait(pid_t pid, int status, char *why, size_t size)
+{
+    int64_t end = time_mono_ns() + PROBE_NS;
+    int w = -1;
+    probe_read(status, end, why, size);
+    while (waitpid(pid, &w, WNOHANG) == 0) {
+        if (time_mono_ns() > end) {
+            kill(pid, SIGKILL);
+            waitpid(pid, &w, 0);
+            snprintf(why, size, "it did not answer --version within %d s",
+                     (int)(PROBE_NS / 1000000000));
+            return -1;
         }
-        return -1;
+        usleep(1000);
     }
-    return 0;
+    if (WIFEXITED(w) && WEXITSTATUS(w) == 0) {
+        return 0;
+    }
+    if (!why[0]) {
+        snprintf(why, size, WIFSIGNALED(w) ? "it was ended by signal %d" : "it exited with %d",
+                 WIFSIGNALED(w) ? WTERMSIG(w) : WEXITSTATUS(w));
+    }
+    return -1;
 }
 
 /* Does the emulator run with the layers that are active now? */
@@ -354,29 +381,69 @@ static int probe(const struct spawner *sp, char *why, size_t size)
     return probe_wait(pid, status_r, why, size);
 }
 
-void jail_probe(struct spawner *sp)
+/* Builds it up one layer at a time; needs an emulator that runs without any. */
+static void probe_each(struct spawner *sp, char *why, size_t size)
 {
-    for (unsigned i = 0; i < LAYER_COUNT; i++) {
-        sp->layer[i].active = true;
-        sp->layer[i].reason[0] = 0;
-    }
-    char why[160] = "";
-    if (probe(sp, why, sizeof(why)) == 0) {
-        return;
-    }
-    /* Something does not work here: build it up one layer at a time. */
-    for (unsigned i = LAYER_USER; i < LAYER_COUNT; i++) {
-        sp->layer[i].active = false;
-    }
     for (unsigned i = LAYER_USER; i < LAYER_COUNT; i++) {
         if (i == LAYER_ROOT && !on(sp, LAYER_MOUNT)) {
             str_copy(sp->layer[i].reason, sizeof(sp->layer[i].reason), "needs mount-namespace");
             continue;
         }
         sp->layer[i].active = true;
-        if (probe(sp, why, sizeof(why)) < 0) {
+        if (probe(sp, why, size) < 0) {
             sp->layer[i].active = false;
-            str_copy(sp->layer[i].reason, sizeof(sp->layer[i].reason), why);
+            snprintf(sp->layer[i].reason, sizeof(sp->layer[i].reason),
+                     "the emulator does not run in it: %.120s", why);
         }
     }
+}
+
+static int no_emulator(struct spawner *sp, const char *why, struct err *e)
+{
+    for (unsigned i = 0; i < LAYER_COUNT; i++) {
+        sp->layer[i].active = false;
+        str_copy(sp->layer[i].reason, sizeof(sp->layer[i].reason),
+                 "not tried: the emulator does not run");
+    }
+    return err_set(e, -ENOEXEC, "the emulator '%s' does not run: %s", sp->emulator, why);
+}
+
+/* What exec itself would not say before the jail is built, or in words that help nobody. */
+static int open_emulator(struct spawner *sp, char *why, size_t size)
+{
+    struct stat st;
+    fd_autoclose(&sp->emulator_fd);
+    sp->emulator_fd = open(sp->emulator, O_PATH | O_CLOEXEC);
+    if (sp->emulator_fd < 0 || fstat(sp->emulator_fd, &st) < 0) {
+        snprintf(why, size, "%s", strerror(errno));
+        return -1;
+    }
+    if (!S_ISREG(st.st_mode) || access(sp->emulator, X_OK) < 0) {
+        snprintf(why, size, S_ISREG(st.st_mode) ? "it is not executable" : "it is no file");
+        return -1;
+    }
+    return 0;
+}
+
+int jail_probe(struct spawner *sp, struct err *e)
+{
+    char why[160] = "";
+    if (open_emulator(sp, why, sizeof(why)) < 0) {
+        return no_emulator(sp, why, e);
+    }
+    for (unsigned i = 0; i < LAYER_COUNT; i++) {
+        sp->layer[i].active = true;
+        sp->layer[i].reason[0] = 0;
+    }
+    if (probe(sp, why, sizeof(why)) < 0) {
+        for (unsigned i = LAYER_USER; i < LAYER_COUNT; i++) {
+            sp->layer[i].active = false;
+        }
+        if (probe(sp, why, sizeof(why)) < 0) {
+            return no_emulator(sp, why, e);
+        }
+        probe_each(sp, why, sizeof(why));
+    }
+    sp->tried = true;
+    return 0;
 }

@@ -42,6 +42,14 @@ static int send_ready(struct spawner *sp)
     return send_json(sp, o, NULL, 0);
 }
 
+/* Why it cannot begin to serve; it ends then, and vmd tries again later. */
+static void send_failed(struct spawner *sp, const struct err *e)
+{
+    AUTO_JSON o = json_object_new_object();
+    api_json_set_str(o, "failed", e->msg);
+    send_json(sp, o, NULL, 0);
+}
+
 static int send_layers(struct spawner *sp)
 {
     AUTO_JSON o = json_object_new_object();
@@ -144,6 +152,17 @@ static const struct start nothing_open = { .dir_fd = -1,
                                            .config_fd = -1,
                                            .emu_log_fd = -1 };
 
+/* One that did not run when we started was perhaps installed meanwhile. */
+static int try_emulator(struct spawner *sp, struct err *e)
+{
+    if (sp->tried) {
+        return 0;
+    }
+    int rc = jail_probe(sp, e);
+    send_layers(sp);
+    return rc;
+}
+
 static void handle_start(struct spawner *sp, const struct json_object *req)
 {
     struct err e = ERR_INIT;
@@ -152,6 +171,9 @@ static void handle_start(struct spawner *sp, const struct json_object *req)
     st.sp = sp;
     int64_t id = api_json_get_int(req, "id", 0);
     int rc = read_request(&st, req, &e);
+    if (rc == 0) {
+        rc = try_emulator(sp, &e);
+    }
     if (rc == 0) {
         rc = start_prepare(&st, &e);
     }
@@ -178,6 +200,9 @@ static void handle_check(struct spawner *sp, const struct json_object *req)
     int rc = files && json_object_is_type(files, json_type_array)
                  ? read_files(&st, files, &e)
                  : err_set(&e, -EPROTO, "vmd-spawn cannot understand the request");
+    if (rc == 0) {
+        rc = try_emulator(sp, &e);
+    }
     if (rc == 0) {
         rc = files_open(&st, &bad, &e);
     }
@@ -261,10 +286,6 @@ static int lock_run(const char *run, struct err *e)
 static int set_up(struct spawner *sp, const char *run, int *lock, struct err *e)
 {
     sp->root = geteuid() == 0;
-    sp->emulator_fd = open(sp->emulator, O_PATH | O_CLOEXEC);
-    if (sp->emulator_fd < 0) {
-        return err_errno(e, errno, "cannot open the emulator '%s'", sp->emulator);
-    }
     *lock = lock_run(run, e);
     if (*lock < 0) {
         return *lock;
@@ -335,12 +356,15 @@ int main(int argc, char **argv)
     AUTO_FD lock = -1;
     if (set_up(&sp, run, &lock, &e) < 0) {
         log_error("spawn", "%s", e.msg);
+        send_failed(&sp, &e);
         return 1;
     }
     if (send_ready(&sp) < 0) {
         return 0;
     }
-    jail_probe(&sp);
+    if (jail_probe(&sp, &e) < 0) {
+        log_error("spawn", "%s", e.msg); /* VMs are listed and defined without; a start says so */
+    }
     send_layers(&sp);
     return serve(&sp);
 }

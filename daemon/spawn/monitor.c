@@ -105,7 +105,7 @@ static void __attribute__((noreturn)) emulator_main(struct start *st, int gate, 
     if (jail_enter(st->sp, st->vm, &e) == 0) {
         /* By descriptor: the path may not exist in the jail. A script needs the path. */
         syscall(SYS_execveat, st->sp->emulator_fd, "", argv, envp, AT_EMPTY_PATH);
-        if (errno == ENOENT || errno == ENOEXEC) {
+        if (errno == ENOENT) {
             execve(st->sp->emulator, argv, envp);
         }
         err_errno(&e, errno, "cannot execute '%s'", st->sp->emulator);

@@ -10,7 +10,8 @@
  *                                       that a filesystem that hangs does not hang vmd
  * vmd-spawn -> vmd
  *   {"ready":true}                      it alone speaks for the run folder (SPAWN_LOCK is held)
- *   {"layers":[{"name","active","reason"}]}
+ *   {"failed":".."}                     it cannot begin, and ends; vmd tries again later
+ *   {"layers":[{"name","active","reason"}]}   again when a start found an emulator that did not run before
  *   {"id":N,"pid":..,"start_time":..,"mon_pid":..,"mon_start":..}   with three descriptors:
  *                                       pidfd of the emulator, of its monitor, statistics memfd
  *   {"id":N,"disks":[{"path","dev","ino","write"}]}                  they would: which files the disks are

@@ -37,7 +37,8 @@ struct spawner {
     int run_fd;      /* RUN/vm */
     const char *run; /* RUN/vm */
     const char *emulator;
-    int emulator_fd; /* what is executed, also when the path is hidden by the jail */
+    int emulator_fd; /* what is executed, also when the path is hidden by the jail; -1: not found */
+    bool tried;      /* the emulator runs, and the layers are known; else every start tries again */
     bool root;
     char boot_id[37];
     struct layer_state layer[LAYER_COUNT];
@@ -86,8 +87,9 @@ void start_done(struct start *st, bool undo);
 int monitor_start(struct start *st, struct started *out, struct err *e);
 
 /* jail.c. */
-/* Tries the layers with `emulator --version` and keeps those that work. */
-void jail_probe(struct spawner *sp);
+/* Opens the emulator, tries the layers with `emulator --version` and keeps those that work. -ENOEXEC: there is no
+ * emulator, or it runs in no jail and without one; sp->tried stays false, and no layer counts as active. */
+int jail_probe(struct spawner *sp, struct err *e);
 /* Flags for clone3 of the emulator's process. */
 uint64_t jail_clone_flags(const struct spawner *sp);
 /* In the parent, after clone3: maps the ids of the child's user namespace. */

@@ -3,6 +3,7 @@
  * A stand-in for vmd-emu in tests of the daemon: the same command line and control protocol, no
  * guest. The definition's `append` tells it how to behave, words apart by spaces:
  *   die-early      writes a line to standard error and exits 1 before it listens
+ *   trap-early     ends by a signal before it listens
  *   mute           listens, never answers
  *   off-after=MS   powers off so many milliseconds after the first hello
  *   crash-after=MS is killed by a signal of its own
@@ -376,6 +377,9 @@ int main(int argc, char **argv)
     if (has_word(&f, "die-early")) {
         fprintf(stderr, "the kernel is not to my liking\n");
         _exit(1); /* no leak check after the last word */
+    }
+    if (has_word(&f, "trap-early")) {
+        __builtin_trap();
     }
     f.no_quit = has_word(&f, "no-quit");
     f.liar = has_word(&f, "liar");
