@@ -276,6 +276,21 @@ static const char *enum_word(const void *arg, size_t i)
     return ((const struct api_type *)arg)->values[i];
 }
 
+/* The word that was meant, else what each stands for. */
+static void enum_remedy(const struct api_type *t, const char *word, char *out, size_t n)
+{
+    const char *near = word ? api_nearest(word, enum_word, t, t->n_values) : NULL;
+    AUTO_BUF help = BUF_INIT;
+
+    if (near) {
+        buf_printf(&help, "did you mean '%s'?", near);
+    }
+    for (size_t i = 0; !near && i < t->n_values && i < NAMES_SHOWN; i++) {
+        buf_printf(&help, "%s'%s': %s", i ? "; " : "", t->values[i], t->value_docs[i]);
+    }
+    snprintf(out, n, "%s", help.data);
+}
+
 static int decode_enum(struct decoder *d, const struct api_member *m, struct json_object *v,
                        int *out)
 {
@@ -284,11 +299,9 @@ static int decode_enum(struct decoder *d, const struct api_member *m, struct jso
     int n = word ? api_enum_value(m->type, word) : -1;
 
     if (n < 0) {
-        const char *near = word ? api_nearest(word, enum_word, m->type, m->type->n_values)
-                                : NULL;
         fail_value(d, m, v);
-        if (near && d->x) {
-            snprintf(d->x->remedy, sizeof(d->x->remedy), "did you mean '%s'?", near);
+        if (d->x) {
+            enum_remedy(m->type, word, d->x->remedy, sizeof(d->x->remedy));
         }
         return -1;
     }

@@ -140,7 +140,8 @@ static const struct {
       "config.disks: expected at most 8 elements, got 9", "config.disks", NULL },
     { "{\"name\":\"a\",\"tcg\":{\"backend\":\"llvm\"}}",
       "config.tcg.backend: expected one of jit, interp, got \"llvm\"", "config.tcg.backend",
-      NULL },
+      "'jit': host code, where this host has a back end; 'interp': the portable interpreter of "
+      "the intermediate representation" },
     { "[]", "config: expected an object (VmConfig), got a list", "config", NULL },
 };
 
