@@ -180,6 +180,7 @@ TESTS += \
 	tests/e2e/remote_suite.py \
 	tests/e2e/remote_tls.py
 EXTRA_DIST += \
+	tests/e2e/far_lib.py \
 	tests/e2e/remote_lib.py \
 	tests/e2e/remote_netns.py \
 	tests/e2e/remote_roles.py \

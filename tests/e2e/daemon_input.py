@@ -20,15 +20,6 @@ import daemon_lib as lib  # noqa: E402
 import tap  # noqa: E402
 
 
-def raw(daemon):
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(30)
-    sock.connect(daemon.sock)
-    file = sock.makefile("rwb")
-    file.readline()
-    return sock, file
-
-
 def ask(file, line):
     file.write(line + b"\n")
     file.flush()
@@ -51,7 +42,7 @@ def malformed_requests_get_their_error_and_the_connection_goes_on():
         (b'{"jsonrpc":"2.0","id":1,"method":"vm.get","params":{"vm":"nobody"}}', 1001),
     ]
     with lib.Daemon() as daemon:
-        _, file = raw(daemon)
+        _, file = daemon.raw()
         for line, code in cases:
             answer = ask(file, line)
             tap.check(answer.get("error", {}).get("code") == code, f"{line!r}: {answer}")
@@ -63,7 +54,7 @@ def client_that_leaves_halfway_costs_nobody_else():
     with lib.Daemon() as daemon, daemon.client() as other:
         before = len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
         for number in range(50):
-            sock, file = raw(daemon)
+            sock, file = daemon.raw()
             name = f"half{number}"
             line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "vm.define",
                                "params": {"config": daemon.config(name)}}).encode() + b"\n"
@@ -75,7 +66,7 @@ def client_that_leaves_halfway_costs_nobody_else():
         names = {vm["name"] for vm in other.call("vm.list")["vms"]}
         tap.check("whole" in names and "half0" not in names, f"{names}")
         # And one that leaves while its VM starts: the start goes on.
-        sock, file = raw(daemon)
+        sock, file = daemon.raw()
         file.write(b'{"jsonrpc":"2.0","id":1,"method":"vm.start","params":{"vm":"whole"}}\n')
         file.flush()
         sock.shutdown(socket.SHUT_RDWR)
@@ -89,7 +80,7 @@ def client_that_leaves_halfway_costs_nobody_else():
 
 def slow_reader_is_cut_off_and_nobody_waits_for_it():
     with lib.Daemon() as daemon, daemon.client() as worker:
-        sock, file = raw(daemon)
+        sock, file = daemon.raw()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         request = b'{"jsonrpc":"2.0","id":1,"method":"api.schema"}\n'
         stop = threading.Event()
@@ -111,6 +102,7 @@ def slow_reader_is_cut_off_and_nobody_waits_for_it():
         tap.check(len(worker.call("vm.list")["vms"]) == 20, "calls of the other client are lost")
 
 
+@tap.local("a unix socket; remotely that is the role viewer")
 def read_only_socket_only_shows():
     with lib.Daemon() as daemon:
         daemon.terminate()
@@ -124,6 +116,7 @@ def read_only_socket_only_shows():
             viewer.fails("denied", "host.shutdown-daemon")
 
 
+@tap.local("the role that the kernel's word on a unix socket gives")
 def other_users_run_vms_but_delete_only_their_own():
     if os.geteuid() != 0:
         raise tap.Skip("root, to become another user")
@@ -468,6 +461,7 @@ def file_size_limit_under_the_store_is_a_clear_error():
 
 # --- service manager -----------------------------------------------------------------------------------
 
+@tap.local("the service manager's socket, no call")
 def ready_is_told_to_the_service_manager():
     with lib.Daemon() as daemon:
         daemon.terminate()
@@ -499,6 +493,7 @@ def first_client(path):
     return clients[0]
 
 
+@tap.local("a unix socket that systemd listens on")
 def socket_activation_serves_the_first_client():
     tool = shutil.which("systemd-socket-activate")
     if not tool:
@@ -519,6 +514,7 @@ def socket_activation_serves_the_first_client():
         daemon.wrapper = []
 
 
+@tap.local("files, no call")
 def units_are_valid():
     tool = shutil.which("systemd-analyze")
     if not tool:
@@ -549,6 +545,7 @@ def units_are_valid():
         tap.check(run.returncode == 0 and not run.stdout.strip(), run.stdout)
 
 
+@tap.local("the command line, no call")
 def wrong_options_say_what_is_right():
     vmd = os.path.join(lib.BUILD, "vmd")
     for args, words in ((["--nonsense"], "--help"), (["extra"], "'extra'"),

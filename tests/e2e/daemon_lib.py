@@ -16,6 +16,8 @@ import subprocess
 import tempfile
 import time
 
+import qmp_lib
+
 BUILD = os.environ.get("VMD_BUILDDIR") or os.getcwd()
 FAKE = os.path.join(BUILD, "tests", "e2e", "fake_emu")
 MIB = 1 << 20
@@ -243,6 +245,17 @@ class Daemon:
     def client(self, timeout=30.0):
         return Client(self.sock, timeout)
 
+    def raw(self):
+        """A connection behind its greeting: (socket, file)."""
+        client = self.client()
+        return client.sock, client.sock.makefile("rwb")
+
+    def console(self, vm):
+        return Console(self.call("vm.console", vm=vm)["path"])
+
+    def qmp(self, vm="a", **more):
+        return qmp_lib.Qmp(self.call("vm.get", vm=vm)["qmp"], **more)
+
     def call(self, method, **params):
         with self.client() as client:
             return client.call(method, **params)
@@ -311,20 +324,26 @@ class Daemon:
 class Console:
     """A connection to a VM's console socket, as vmctl makes it."""
 
-    def __init__(self, path):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(path)
+    def __init__(self, path, sock=None, data=b""):
+        """`sock`, when given, is connected already; `data` was read from it."""
+        self.sock, self.data = sock or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), data
+        if not sock:
+            self.sock.connect(path)
+
+    def ready(self, timeout):
+        """Is there something to read? What TLS has decrypted already is not seen by select."""
+        return self.data or getattr(self.sock, "pending", int)() or select.select([self.sock], [], [], timeout)[0]
 
     def read_some(self, timeout=20.0):
-        ready, _, _ = select.select([self.sock], [], [], timeout)
-        if not ready:
+        if not self.ready(timeout):
             raise AssertionError(f"the console was silent for {timeout} s")
-        return self.sock.recv(1 << 16)
+        data, self.data = self.data, b""
+        return data or self.sock.recv(1 << 16)
 
     def drain(self):
         """Drops what has come until now."""
-        while select.select([self.sock], [], [], 0)[0]:
-            if not self.sock.recv(1 << 16):
+        while self.ready(0):
+            if not self.read_some():
                 break
 
     def close(self):

@@ -22,6 +22,7 @@ def configured(text, emulator=lib.FAKE):
     return daemon
 
 
+@tap.local("the configuration file, no call")
 def configuration_that_cannot_be_understood_is_refused_by_its_line():
     cases = (("nonsense = 1\n", "vmd.conf:1: unknown setting 'nonsense'"),
              ("# fine\n\n  socket\n", "vmd.conf:3: expected 'name = value'"),
@@ -39,6 +40,7 @@ def configuration_that_cannot_be_understood_is_refused_by_its_line():
         daemon.end()
 
 
+@tap.local("unix sockets by their options")
 def command_line_wins_over_the_configuration():
     with configured("# a comment\nsocket-ro = {dir}/ro.sock\nemulator = /nonexistent\n") as daemon:
         with lib.Client(os.path.join(daemon.dir, "ro.sock")) as client:
@@ -250,6 +252,7 @@ def metrics_are_what_prometheus_reads():
         tap.check(done.returncode == 0, done.stdout + done.stderr)
 
 
+@tap.local("the service manager's socket, no call")
 def service_manager_is_told_ready_status_watchdog_and_stopping():
     with lib.Daemon(emulator=lib.FAKE) as daemon:
         daemon.terminate()

@@ -30,21 +30,35 @@ def start_two(daemon):
 def vms_run_on_when_vmd_is_killed_and_are_taken_up_again():
     with lib.Daemon() as daemon:
         pids = start_two(daemon)
-        console = lib.Console(daemon.call("vm.console", vm="a")["path"])
+        console = daemon.console("a")
         console.read_some()
         daemon.kill()
-        console.drain()
-        tap.check(console.read_some(), "the console ended with the daemon")
         tap.check(all(map(lib.alive, pids.values())), "an emulator died with the daemon")
         daemon.start()
         vms = daemon.call("vm.list", stats=True)["vms"]
         tap.check({vm["name"]: vm.get("pid") for vm in vms} == pids, f"other processes: {vms}")
         tap.check([vm["state"] for vm in vms] == ["running", "running"], f"not running: {vms}")
         tap.check(all("stats" in vm for vm in vms), "statistics are gone")
-        console.drain()
-        tap.check(console.read_some(), "the console ended with the new daemon")
+        console.close()
+        console = daemon.console("a")
+        tap.check(console.read_some(), "there is no console any more")
         tap.check(daemon.call("vm.pause", vm="a")["state"] == "paused", "cannot be paused")
         tap.check(daemon.call("vm.stop", vm="b")["exit"]["reason"] == "quit", "not stopped")
+        console.close()
+
+
+@tap.local("a console over TLS goes through the daemon and ends with it")
+def consoles_outlive_the_daemon():
+    with lib.Daemon() as daemon:
+        start_two(daemon)
+        console = daemon.console("a")
+        console.read_some()
+        daemon.kill()
+        console.drain()
+        tap.check(console.read_some(), "the console ended with the daemon")
+        daemon.start()
+        console.drain()
+        tap.check(console.read_some(), "the console ended with the new daemon")
         console.close()
 
 
@@ -262,6 +276,7 @@ if __name__ == "__main__":
         sys.exit(77)
     sys.exit(tap.run_cases([
         vms_run_on_when_vmd_is_killed_and_are_taken_up_again,
+        consoles_outlive_the_daemon,
         later_exit_is_recorded_although_nobody_watched,
         emulator_of_another_protocol_version_is_taken_up_and_controlled,
         console_log_outlives_daemon_and_run_and_a_start_keeps_the_former_one,

@@ -126,7 +126,8 @@ def qmp_corpus_gets_the_exact_errors():
         for text, want in form_errors():
             check(text + "\n", want)
         for text, want in name_errors():
-            check(text, want, "CommandNotFound")
+            if q.bound or "vmd-select" not in text:
+                check(text, want, "CommandNotFound")
         for command, args, want in argument_errors():
             check(json.dumps({"execute": command, "arguments": args}), want)
         assert q.execute("query-status")["running"]
@@ -134,6 +135,7 @@ def qmp_corpus_gets_the_exact_errors():
     assert count >= 150, count
 
 
+@tap.local("a VM's own socket before the negotiation, and out-of-band execution")
 def early_commands_are_refused():
     with Vm() as v, v.qmp(ready=False) as q:
         for name in ("query-status", "stop", "quit", "nope", "query-qmp-schema", "vmd-select"):

@@ -24,12 +24,16 @@ class Failed(Exception):
 class Qmp:
     """One connection. `events` keeps what came between answers, `order` everything in the order it came."""
 
-    def __init__(self, path, ready=True, timeout=30.0):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = True  # to one VM, with whose end it ends; False: a connection of the daemon's, by vmd-select
+
+    def __init__(self, path, ready=True, timeout=30.0, sock=None, data=b"", greeting=None):
+        """`sock`, when given, is connected already; `data` and `greeting` were read from it."""
+        self.sock = sock or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(timeout)
-        self.sock.connect(path)
-        self.data, self.events, self.order = b"", [], []
-        self.greeting = self.read()
+        if not sock:
+            self.sock.connect(path)
+        self.data, self.events, self.order = data, [], []
+        self.greeting = greeting or self.read()
         if ready:
             self.execute("qmp_capabilities")
 

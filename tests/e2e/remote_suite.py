@@ -1,49 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon's own suite a second time: the cases of daemon_survive, every call of theirs over TLS from another
-network namespace (remote_netns)."""
+"""The end-to-end suite a second time: every test file that talks to a daemon, each call, console and QMP session of it over
+TLS from another network namespace.
 
+    remote_suite.py [FILE [CASE...]]      all files, two at a time, or some cases of one
+
+Files beside these run vmd-emu with no daemon (guest_*.py) or are about remote access already (remote_*.py). Cases about the
+unix socket itself are marked in their files (tap.local) and listed here as not repeated."""
+
+import concurrent.futures
 import os
 import pathlib
-import runpy
+import re
+import subprocess
 import sys
 
 TOP = pathlib.Path(os.environ.get("VMD_SRCDIR") or pathlib.Path(__file__).resolve().parents[2])
 sys.path[:0] = [str(TOP / "tests" / "lib"), str(TOP / "tests" / "e2e")]
 
-import daemon_lib  # noqa: E402
-import remote_lib  # noqa: E402
-import remote_netns  # noqa: E402
+import far_lib  # noqa: E402
 
-SUITE = "daemon_survive.py"
+# The longest first. Fewer cycles than by the unix socket: what a connection over TLS leaves shows in a few.
+FILES = [("daemon_policy.py",), ("daemon_survive.py",), ("qmp_commands.py",), ("daemon_input.py",),
+         ("daemon_cycles.py", "--count", "60"), ("daemon_valgrind.py",), ("daemon_chaos.py",), ("daemon_supply.py",),
+         ("daemon_store.py",), ("qmp_input.py",)]
+NO_DAEMON = "guest_*.py: vmd-emu by itself; remote_*.py: remote access itself; qmp_clients.py: go-qemu and ganeti dial unix sockets only"
+WORKERS = 2
+LINE = re.compile(r"^(not )?ok\b\s*\d*\s*(?:- )?(.*)$")
 
 
-class FarDaemon(remote_lib.RemoteDaemon):
-    """Stands in for daemon_lib's: an administrator's certificate is made once, then client() is far."""
+def all_are_here():
+    """Test files in neither list."""
+    known = {name for name, *_ in FILES} | {"qmp_clients.py"}
+    found = {p.name for p in (TOP / "tests" / "e2e").glob("*.py") if "run_cases" in p.read_text(encoding="utf-8")}
+    return sorted(n for n in found - known if not n.startswith(("guest_", "remote_", "far_lib")))
 
-    creds = None
 
-    def __init__(self, emulator=None, wrapper=(), folder=None):
-        super().__init__(host=remote_netns.ADDRESS, emulator=emulator, folder=folder,
-                         wrapper=("ip", "netns", "exec", remote_netns.SERVER, *wrapper))
+def run_file(number, command):
+    """(name, exit status, output) of one file, between two namespaces of its own."""
+    with far_lib.Pair(number) as pair:
+        done = subprocess.run(pair.command(__file__, *command), env=pair.environment(), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return command[0], done.returncode, done.stdout.decode(errors="replace")
 
-    def start(self, wait=True, settle=True, **more):
-        super().start(wait=wait, settle=False, **more)
-        if wait and not self.creds:
-            with daemon_lib.Client(self.sock) as client:
-                client.call("cert.init", names=[self.host])
-            self.creds = self.user("ann", "admin", "*")
-        if wait and settle:
-            self.wait_settled()
 
-    def client(self, timeout=30.0):
-        if not self.creds:
-            return daemon_lib.Client(self.sock, timeout)
-        return remote_lib.TlsClient(self, self.creds, timeout=timeout)
+def run_all():
+    count, bad = 0, 0
+    print(f"# not repeated: {NO_DAEMON}")
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        for name, status, text in pool.map(run_file, range(len(FILES)), FILES):
+            failed, seen = 0, 0
+            for line in text.splitlines():
+                found = LINE.match(line)
+                if found:
+                    count, seen, failed = count + 1, seen + 1, failed + bool(found[1])
+                    print(f"{found[1] or ''}ok {count} - {name}: {found[2]}")
+                elif not line.startswith("1.."):
+                    print(line if line.startswith("#") else "# " + line)
+            if (status and not failed) or not seen:
+                count, failed = count + 1, 1
+                print(f"not ok {count} - {name} ended with {status} after {seen} cases")
+            bad += failed
+            sys.stdout.flush()
+    strange = all_are_here()
+    count += 1
+    print(f"{'not ' if strange else ''}ok {count} - every test file runs over TLS or says why not")
+    for name in strange:
+        print(f"# {name} is not in the list of remote_suite.py")
+    print(f"1..{count}")
+    return 1 if bad or strange else 0
+
+
+def main():
+    if far_lib.inside():
+        sys.argv[:] = sys.argv[1:]
+        far_lib.run_suite(sys.argv[0])
+        return 0
+    try:
+        if sys.argv[1:]:
+            name, status, text = run_file(0, sys.argv[1:])
+            print(text, end="")
+            return status
+        with far_lib.Pair():
+            pass
+        return run_all()
+    except far_lib.Missing as problem:
+        print(f"1..0 # SKIP {problem}")
+        return 0
 
 
 if __name__ == "__main__":
-    if os.environ.get("VMD_INSIDE"):
-        daemon_lib.Daemon = FarDaemon
-        runpy.run_path(str(TOP / "tests" / "e2e" / SUITE), run_name="__main__")
-    remote_netns.SERVER_, remote_netns.CLIENT_ = f"vmd-s-{os.getpid()}", f"vmd-c-{os.getpid()}"
-    sys.exit(remote_netns.main(__file__))
+    sys.exit(main())
