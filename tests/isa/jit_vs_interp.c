@@ -19,6 +19,7 @@
 #include "engine/tcg/gen/isa.h"
 #include "engine/tcg/guest_riscv/trans.h"
 #include "engine/tcg/tcg.h"
+#include "tests/isa/twins.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -27,28 +28,11 @@
 #include <string.h>
 #include <sys/time.h>
 
-#define RAM_BASE UINT64_C(0x80000000)
 #define RAM_SIZE (1u << 17)
-#define CODE (RAM_BASE + 0x4000)
-#define DATA (RAM_BASE + 0x8000) /* 64 KiB that registers point into */
-#define SPLIT 0xb000u /* within DATA: from here on RAM is another piece of the host's memory */
-#define HANDLER (RAM_BASE + 0x100)
-#define STOP_IO 0x200ull /* a store here ends the case */
+#define SPLIT 0xb000u /* within TWIN_DATA: from here on RAM is another piece of the host's memory */
 
 static struct vcpu *running;
 static volatile sig_atomic_t cut;
-static bool ended; /* the case stored to STOP_IO */
-
-static uint64_t state;
-static uint64_t rnd(void *opaque)
-{
-    (void)opaque;
-    state += 0x9e3779b97f4a7c15ull; /* splitmix64 */
-    uint64_t z = state;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return z ^ z >> 31;
-}
 
 static volatile sig_atomic_t ticks; /* until the case is cut */
 
@@ -65,71 +49,12 @@ static void on_alarm(int signo)
     }
 }
 
-static uint64_t stop_read(void *opaque, uint64_t offset, unsigned size)
-{
-    (void)opaque;
-    (void)offset;
-    (void)size;
-    return 0;
-}
-
-static void stop_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
-{
-    struct vm *vm = opaque;
-    (void)offset;
-    (void)value;
-    (void)size;
-    /* A program's own store there is not the end: where it would be stopped is left open. */
-    if (((const struct riscv_cpu *)vm->vcpus[0]->cpu)->mcause != 0) {
-        ended = true;
-        vm->engine->kick(vm->vcpus[0]);
-    }
-}
-
-static const struct mem_io_ops stop_ops = { stop_read, stop_write, 1, 8 };
-
-static void die(const struct err *e)
-{
-    fprintf(stderr, "jit_vs_interp: %s\n", e->msg);
-    exit(1);
-}
-
-struct machine {
-    struct vm *vm;
-    struct mem_region *ram, *high, *stop;
-    struct bus_lock lock;
-    struct tcg_config config;
-    struct riscv_cpu *cpu;
-};
-
-static void make(struct machine *m, enum tcg_backend backend, enum tcg_tier2 tier2, unsigned xlen,
+static void make(struct twin *m, enum tcg_backend backend, enum tcg_tier2 tier2, unsigned xlen,
                  struct loop *loop)
 {
-    struct err e = ERR_INIT;
-    m->config = (struct tcg_config){ .cache_size = 1u << 20, .backend = backend, .check = true,
-                                     .tier2 = tier2 };
-    bus_lock_init(&m->lock);
-    m->stop = NULL;
-    if (vm_new("case", xlen == 64 ? &riscv64_arch : &riscv32_arch, &tcg_engine_ops, loop,
-               &m->config, &m->vm, &e) < 0 ||
-        vm_add_vcpus(m->vm, 1, "max", &e) < 0 || mem_new_ram("ram", SPLIT, &m->ram, &e) < 0 ||
-        mem_map(m->vm->root, RAM_BASE, 0, m->ram, &e) < 0 ||
-        mem_new_ram("high", RAM_SIZE - SPLIT, &m->high, &e) < 0 ||
-        mem_map(m->vm->root, RAM_BASE + SPLIT, 0, m->high, &e) < 0 ||
-        !(m->stop = mem_new_io("stop", 0x1000, &stop_ops, m->vm, &m->lock)) ||
-        mem_map(m->vm->root, 0, 0, m->stop, &e) < 0) {
-        die(&e);
-    }
-    mem_commit(m->vm->mem);
-    m->cpu = m->vm->vcpus[0]->cpu;
-}
-
-static void unmake(struct machine *m)
-{
-    vm_free(m->vm);
-    mem_free(m->ram);
-    mem_free(m->high);
-    mem_free(m->stop);
+    const struct tcg_config config = { .cache_size = 1u << 20, .backend = backend, .check = true,
+                                       .tier2 = tier2 };
+    twin_make(m, xlen == 64 ? &riscv64_arch : &riscv32_arch, "max", &config, SPLIT, RAM_SIZE, loop);
 }
 
 static bool accept(void *opaque, const struct isa_insn *insn)
@@ -147,7 +72,7 @@ static bool accept(void *opaque, const struct isa_insn *insn)
 
 static uint64_t random_value(void)
 {
-    uint64_t r = rnd(NULL);
+    uint64_t r = twin_random(NULL);
     switch (r & 15) {
     case 0:
         return 0;
@@ -158,20 +83,20 @@ static uint64_t random_value(void)
     case 3:
         return (uint64_t)(int64_t)(int32_t)(r >> 16);
     case 4:
-        return rnd(NULL);
+        return twin_random(NULL);
     case 5:
         return r >> 8 & 0xff;
     case 6:
-        return 0xffffffff00000000ull | rnd(NULL); /* a boxed single */
+        return 0xffffffff00000000ull | twin_random(NULL); /* a boxed single */
     default:
-        return DATA + (r >> 8 & 0xffff & ~(r >> 40 & 1 ? 0ull : 7ull)); /* mostly aligned pointers */
+        return TWIN_DATA + (r >> 8 & 0xffff & ~(r >> 40 & 1 ? 0ull : 7ull)); /* mostly aligned pointers */
     }
 }
 
 /* Mostly numbers near one another, so that sums and products stay finite; every kind of odd one too. */
 static uint64_t random_float(void)
 {
-    uint64_t r = rnd(NULL), s = rnd(NULL);
+    uint64_t r = twin_random(NULL), s = twin_random(NULL);
     switch (r & 15) {
     case 0:
         return random_value();
@@ -215,7 +140,7 @@ static void put32(struct program *p, uint32_t bits)
 /* What chance alone does not make: a store-conditional that may succeed, an atomic whose result nobody wants. */
 static void put_atomic(struct program *p, unsigned xlen)
 {
-    uint64_t r = rnd(NULL);
+    uint64_t r = twin_random(NULL);
     uint32_t rs1 = 1 + r % 31, rd = (uint32_t)(r >> 8) % 32, rs2 = (uint32_t)(r >> 16) % 32;
     uint32_t size = xlen == 64 ? 2 + (r >> 24 & 1) : 2, order = (r >> 25 & 3) << 25;
     uint32_t common = 0x2f | size << 12 | rs1 << 15 | order;
@@ -240,12 +165,12 @@ static void put_atomic(struct program *p, unsigned xlen)
 
 static void make_program(struct program *p, isa_features features, unsigned xlen)
 {
-    struct isa_pick pick = { .features = features, .rng = rnd, .accept = accept };
-    unsigned insns = 4 + rnd(NULL) % 28;
+    struct isa_pick pick = { .features = features, .rng = twin_random, .accept = accept };
+    unsigned insns = 4 + twin_random(NULL) % 28;
     p->n = 0;
     for (unsigned i = 0; i < insns; i++) {
         uint64_t bits;
-        if (rnd(NULL) % 16 == 0) {
+        if (twin_random(NULL) % 16 == 0) {
             put_atomic(p, xlen);
         }
         isa_random(&riscv_isa, &pick, &bits);
@@ -259,9 +184,9 @@ static void make_program(struct program *p, isa_features features, unsigned xlen
         p->x[i] = i ? random_value() : 0;
         p->f[i] = random_float();
     }
-    p->frm = (uint8_t)(rnd(NULL) % 10 < 5 ? rnd(NULL) % 5 : 0);
-    p->fflags = (uint8_t)(rnd(NULL) % 2 ? rnd(NULL) % 32 | 1 : 0); /* "inexact" set is the fast way */
-    p->data_seed = rnd(NULL);
+    p->frm = (uint8_t)(twin_random(NULL) % 10 < 5 ? twin_random(NULL) % 5 : 0);
+    p->fflags = (uint8_t)(twin_random(NULL) % 2 ? twin_random(NULL) % 32 | 1 : 0); /* "inexact" set is the fast way */
+    p->data_seed = twin_random(NULL);
 }
 
 /* ---- nested loops ---- */
@@ -280,7 +205,7 @@ static bool accept_in_loop(void *opaque, const struct isa_insn *insn)
         }
     }
     bool is_float = strchr(insn->name, 'f') != NULL && strncmp(insn->name, "fence", 5) != 0;
-    return accept(opaque, insn) && (is_float || rnd(NULL) % 3 == 0);
+    return accept(opaque, insn) && (is_float || twin_random(NULL) % 3 == 0);
 }
 
 /* Results stay away from the reserved registers, addresses are mostly good ones. */
@@ -292,13 +217,13 @@ static bool choose_in_loop(void *opaque, const struct isa_insn *insn, const stru
     if (f->kind != ISA_NAMES || strcmp(f->names->name, "gpr") != 0 || f->seg_count == 0) {
         return false;
     }
-    if (strcmp(arg->name, "rs1") == 0 && strstr(insn->format->syntax, "(rs1)") && rnd(NULL) % 64) {
-        *value = rnd(NULL) % 2 ? BASE0 : BASE1;
+    if (strcmp(arg->name, "rs1") == 0 && strstr(insn->format->syntax, "(rs1)") && twin_random(NULL) % 64) {
+        *value = twin_random(NULL) % 2 ? BASE0 : BASE1;
         return true;
     }
     if (strcmp(arg->name, "rd") == 0) {
         do {
-            *value = isa_field_get(f, rnd(NULL));
+            *value = isa_field_get(f, twin_random(NULL));
         } while (1u << *value & RESERVED);
         return true;
     }
@@ -326,7 +251,7 @@ static void put_any(struct program *p, const struct isa_pick *pick)
 /* A branch over some instructions, a walk along an array, rarely a change of the code, mostly one instruction. */
 static void put_item(struct program *p, const struct isa_pick *pick)
 {
-    uint64_t r = rnd(NULL);
+    uint64_t r = twin_random(NULL);
     if (r % 12 == 0) {
         unsigned at = p->n, over = 1 + (r >> 8) % 3;
         p->n += 4;
@@ -368,34 +293,34 @@ static void make_loops(struct program *p, isa_features features)
     struct isa_pick pick = { .features = features & (RISCV_ISA_I | RISCV_ISA_M | RISCV_ISA_F | RISCV_ISA_D |
                                                      RISCV_ISA_C | RISCV_ISA_ZBA | RISCV_ISA_ZBB | RISCV_ISA_ZBS |
                                                      RISCV_ISA_RV64 | RISCV_ISA_RV32 | RISCV_ISA_ZICSR),
-                             .rng = rnd, .accept = accept_in_loop, .choose = choose_in_loop };
+                             .rng = twin_random, .accept = accept_in_loop, .choose = choose_in_loop };
     p->n = 0;
-    p->user = rnd(NULL) % 8 != 0;
-    put_items(p, &pick, rnd(NULL) % 4);
+    p->user = twin_random(NULL) % 8 != 0;
+    put_items(p, &pick, twin_random(NULL) % 4);
     unsigned outer = p->n;
-    put_items(p, &pick, rnd(NULL) % 6);
-    put32(p, 0x13 | INNER << 7 | (1 + (uint32_t)(rnd(NULL) % 9)) << 20); /* li inner, n */
+    put_items(p, &pick, twin_random(NULL) % 6);
+    put32(p, 0x13 | INNER << 7 | (1 + (uint32_t)(twin_random(NULL) % 9)) << 20); /* li inner, n */
     unsigned inner = p->n;
-    put_items(p, &pick, 1 + rnd(NULL) % 8);
+    put_items(p, &pick, 1 + twin_random(NULL) % 8);
     p->slot = p->n;
     put32(p, 0x00150513); /* addi a0, a0, 1, or what it is changed to */
-    put_items(p, &pick, rnd(NULL) % 8);
+    put_items(p, &pick, twin_random(NULL) % 8);
     put_count_down(p, INNER, inner);
-    put_items(p, &pick, rnd(NULL) % 4);
+    put_items(p, &pick, twin_random(NULL) % 4);
     put_count_down(p, OUTER, outer);
     put32(p, 0x00000073); /* ecall */
     for (unsigned i = 0; i < 32; i++) {
         p->x[i] = i ? random_value() : 0;
         p->f[i] = random_float();
     }
-    p->x[BASE0] = DATA + 0x2000 + rnd(NULL) % 0x2000;
-    p->x[BASE1] = DATA + 0x3000 - (rnd(NULL) % 64) * 8;
+    p->x[BASE0] = TWIN_DATA + 0x2000 + twin_random(NULL) % 0x2000;
+    p->x[BASE1] = TWIN_DATA + 0x3000 - (twin_random(NULL) % 64) * 8;
     p->x[PATCH] = 0x00150513;
-    p->x[FLIP] = 0x00100000u << rnd(NULL) % 11; /* a bit of the immediate */
-    p->x[OUTER] = 1 + rnd(NULL) % 5;
+    p->x[FLIP] = 0x00100000u << twin_random(NULL) % 11; /* a bit of the immediate */
+    p->x[OUTER] = 1 + twin_random(NULL) % 5;
     p->frm = 0;
-    p->fflags = (uint8_t)(rnd(NULL) % 4 ? 0 : rnd(NULL) % 32);
-    p->data_seed = rnd(NULL);
+    p->fflags = (uint8_t)(twin_random(NULL) % 4 ? 0 : twin_random(NULL) % 32);
+    p->data_seed = twin_random(NULL);
 }
 
 /* Everything is allowed by one PMP entry. */
@@ -407,27 +332,20 @@ static void enter_user_mode(struct riscv_cpu *c)
     c->pmp_used = 1;
 }
 
-static uint8_t *ram_at(const struct machine *m, unsigned offset)
+static void load(struct twin *m, const struct program *p, unsigned xlen, unsigned start)
 {
-    return offset < SPLIT ? mem_ram_host(m->ram) + offset : mem_ram_host(m->high) + (offset - SPLIT);
-}
-
-static void load(struct machine *m, const struct program *p, unsigned xlen, unsigned start)
-{
-    static const uint32_t handler[] = { 0x20000023, 0x0000006f }; /* sb x0, 0x200(x0); j . */
     struct riscv_cpu *c = m->cpu;
-    uint8_t *ram = mem_ram_host(m->ram);
     m->vm->arch->cpu_reset(m->vm->vcpus[0]);
-    memset(ram, 0, SPLIT);
-    memset(ram_at(m, SPLIT), 0, RAM_SIZE - SPLIT);
+    memset(twin_ram(m, 0), 0, SPLIT);
+    memset(twin_ram(m, SPLIT), 0, RAM_SIZE - SPLIT);
     uint64_t s = p->data_seed;
     for (unsigned i = 0; i < 0x10000; i += 8) {
         s = s * 6364136223846793005ull + 1442695040888963407ull;
-        memcpy(ram_at(m, (unsigned)(DATA - RAM_BASE) + i), &s, 8);
+        memcpy(twin_ram(m, (unsigned)(TWIN_DATA - TWIN_RAM) + i), &s, 8);
     }
-    memcpy(ram + (HANDLER - RAM_BASE), handler, sizeof(handler));
-    memcpy(ram + (CODE - RAM_BASE) + start, p->bytes, p->n);
-    mem_written(m->vm->mem, RAM_BASE, RAM_SIZE);
+    twin_put_handler(m);
+    memcpy(twin_ram(m, (unsigned)(TWIN_CODE - TWIN_RAM) + start), p->bytes, p->n);
+    mem_written(m->vm->mem, TWIN_RAM, RAM_SIZE);
     memcpy(c->x, p->x, sizeof(c->x));
     memcpy(c->f, p->f, sizeof(c->f));
     for (unsigned i = 0; xlen == 32 && i < 32; i++) {
@@ -436,11 +354,11 @@ static void load(struct machine *m, const struct program *p, unsigned xlen, unsi
     c->frm = p->frm;
     c->fflags = p->fflags;
     c->mstatus |= MSTATUS_FS;
-    c->mtvec = HANDLER;
-    c->pc = CODE + start;
+    c->mtvec = TWIN_HANDLER;
+    c->pc = TWIN_CODE + start;
     if (p->slot) {
-        c->x[SLOT] = (uint64_t)(xlen == 64 ? (int64_t)(CODE + start + p->slot)
-                                           : (int32_t)(CODE + start + p->slot));
+        c->x[SLOT] = (uint64_t)(xlen == 64 ? (int64_t)(TWIN_CODE + start + p->slot)
+                                           : (int32_t)(TWIN_CODE + start + p->slot));
     }
     if (p->user) {
         enter_user_mode(c);
@@ -448,7 +366,7 @@ static void load(struct machine *m, const struct program *p, unsigned xlen, unsi
     m->vm->engine->regs_put(m->vm->vcpus[0]);
 }
 
-static bool run(struct machine *m, bool often)
+static bool run(struct twin *m, bool often)
 {
     struct itimerval t = { .it_value = { 0, 100 }, .it_interval = { 0, 100 } }, off = { 0 };
     struct itimerval once = { .it_value = { 0, 50000 } };
@@ -456,43 +374,13 @@ static bool run(struct machine *m, bool often)
     ticks = often ? 500 : 1;
     running = m->vm->vcpus[0];
     setitimer(ITIMER_REAL, often ? &t : &once, NULL);
-    ended = false;
-    while (!ended && !cut) { /* a late alarm of the case before may end the first try */
+    m->ended = false;
+    while (!m->ended && !cut) { /* a late alarm of the case before may end the first try */
         m->vm->engine->run(m->vm->vcpus[0]);
     }
     setitimer(ITIMER_REAL, &off, NULL);
     running = NULL;
-    return ended;
-}
-
-static bool same(const char *what, unsigned n, uint64_t a, uint64_t b)
-{
-    if (a != b) {
-        printf("  %s%u: jit %016" PRIx64 ", interpreter %016" PRIx64 "\n", what, n, a, b);
-    }
-    return a == b;
-}
-
-static bool compare(struct machine *j, struct machine *i)
-{
-    const struct riscv_cpu *a = j->cpu, *b = i->cpu;
-    bool ok = true;
-    for (unsigned n = 0; n < 32; n++) {
-        ok &= same("x", n, a->x[n], b->x[n]);
-        ok &= same("f", n, a->f[n], b->f[n]);
-    }
-    ok &= same("mepc", 0, a->mepc, b->mepc);
-    ok &= same("mcause", 0, a->mcause, b->mcause);
-    ok &= same("mtval", 0, a->mtval, b->mtval);
-    ok &= same("fflags", 0, a->fflags, b->fflags);
-    ok &= same("mstatus", 0, a->mstatus, b->mstatus);
-    for (unsigned at = 0; at < RAM_SIZE; at++) {
-        if (*ram_at(j, at) != *ram_at(i, at)) {
-            printf("  memory differs first at %" PRIx64 "\n", (uint64_t)(RAM_BASE + at));
-            return false;
-        }
-    }
-    return ok;
+    return m->ended;
 }
 
 static void show(const struct program *p, unsigned start, isa_features features, unsigned xlen)
@@ -501,8 +389,8 @@ static void show(const struct program *p, unsigned start, isa_features features,
         char text[96];
         uint64_t bits = 0;
         memcpy(&bits, p->bytes + i, p->n - i < 4 ? p->n - i : 4);
-        unsigned len = isa_disas(&riscv_isa, CODE + start + i, bits, features, xlen, text, sizeof(text));
-        printf("  %" PRIx64 ": %s\n", CODE + start + i, text);
+        unsigned len = isa_disas(&riscv_isa, TWIN_CODE + start + i, bits, features, xlen, text, sizeof(text));
+        printf("  %" PRIx64 ": %s\n", TWIN_CODE + start + i, text);
         i += len;
     }
 }
@@ -529,7 +417,7 @@ int main(int argc, char **argv)
     }
     struct err e = ERR_INIT;
     struct loop *loop = loop_new(&e);
-    struct machine jit, interp;
+    struct twin jit, interp;
     uint64_t passed = 0, failed = 0, loops = 0;
     log_init("jit_vs_interp", LOG_DEBUG, 2);
     if (verbose) {
@@ -543,7 +431,7 @@ int main(int argc, char **argv)
            from + count - 1, xlen);
     for (uint64_t n = from; n < from + count; n++) {
         struct program p;
-        state = seed * 0x100000001b3ull ^ n * 0x9e3779b97f4a7c15ull;
+        twin_begin_case(seed, n);
         p.user = false;
         p.slot = 0;
         if (loops_only) {
@@ -552,7 +440,7 @@ int main(int argc, char **argv)
             make_program(&p, features, (unsigned)xlen);
         }
         /* One case in four lies across a page's end. */
-        unsigned start = rnd(NULL) % 4 ? 0 : 4096 - (unsigned)(rnd(NULL) % p.n & ~1ull);
+        unsigned start = twin_random(NULL) % 4 ? 0 : 4096 - (unsigned)(twin_random(NULL) % p.n & ~1ull);
         load(&jit, &p, (unsigned)xlen, start);
         load(&interp, &p, (unsigned)xlen, start);
         if (verbose) {
@@ -563,7 +451,7 @@ int main(int argc, char **argv)
             loops++;
             continue;
         }
-        if (compare(&jit, &interp)) {
+        if (twins_alike(&jit, &interp)) {
             passed++;
         } else {
             failed++;
@@ -572,8 +460,8 @@ int main(int argc, char **argv)
                    xlen, tier2 ? " --tier2" : "", loops_only ? " --loops" : "");
         }
     }
-    unmake(&jit);
-    unmake(&interp);
+    twin_free(&jit);
+    twin_free(&interp);
     loop_free(loop);
     printf("%" PRIu64 " alike, %" PRIu64 " different, %" PRIu64 " endless and cut\n", passed, failed, loops);
     return failed != 0 || loops > count / 10;

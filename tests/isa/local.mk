@@ -69,12 +69,12 @@ tests_isa_vec_hints_test_SOURCES = tests/isa/vec_hints_test.c tests/isa/vec_hint
 tests_isa_vec_hints_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/isa/vector_jit
-tests_isa_vector_jit_SOURCES = tests/isa/vector_jit.c
+tests_isa_vector_jit_SOURCES = tests/isa/vector_jit.c tests/isa/twins.c tests/isa/twins.h
 tests_isa_vector_jit_LDADD = $(LINK_TCG)
 TESTS += tests/isa/vector_jit.sh
 EXTRA_DIST += tests/isa/vector_jit.sh
 check_PROGRAMS += tests/isa/jit_vs_interp
-tests_isa_jit_vs_interp_SOURCES = tests/isa/jit_vs_interp.c
+tests_isa_jit_vs_interp_SOURCES = tests/isa/jit_vs_interp.c tests/isa/twins.c tests/isa/twins.h
 tests_isa_jit_vs_interp_LDADD = $(LINK_TCG) -lpthread
 TESTS += tests/isa/jit_vs_interp.sh
 EXTRA_DIST += tests/isa/jit_vs_interp.sh

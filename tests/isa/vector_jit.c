@@ -18,87 +18,26 @@
 #include "engine/tcg/guest_riscv/riscv_isa.h"
 #include "engine/tcg/guest_riscv/trans.h"
 #include "engine/tcg/tcg.h"
+#include "tests/isa/twins.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define RAM_BASE UINT64_C(0x80000000)
 #define RAM_SIZE (1u << 16)
-#define CODE (RAM_BASE + 0x4000)
-#define DATA (RAM_BASE + 0x8000)
 #define DATA_SIZE 0x4000u
-#define HANDLER (RAM_BASE + 0x100)
 
-static uint64_t state;
-static bool ended;
 static const char *only;
 
-static uint64_t rnd(void *opaque)
-{
-    (void)opaque;
-    state += 0x9e3779b97f4a7c15ull; /* splitmix64 */
-    uint64_t z = state;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return z ^ z >> 31;
-}
-
-static uint64_t stop_read(void *opaque, uint64_t offset, unsigned size)
-{
-    (void)opaque;
-    (void)offset;
-    (void)size;
-    return 0;
-}
-
-static void stop_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
-{
-    struct vm *vm = opaque;
-    (void)offset;
-    (void)value;
-    (void)size;
-    ended = true;
-    vm->engine->kick(vm->vcpus[0]);
-}
-
-static const struct mem_io_ops stop_ops = { stop_read, stop_write, 1, 8 };
-
-struct machine {
-    struct vm *vm;
-    struct mem_region *ram, *stop;
-    struct bus_lock lock;
-    struct tcg_config config;
-    struct riscv_cpu *cpu;
-};
-
-static void make(struct machine *m, enum tcg_backend backend, const char *model, unsigned off,
+static void make(struct twin *m, enum tcg_backend backend, const char *model, unsigned off,
                  struct loop *loop)
 {
-    struct err e = ERR_INIT;
-    m->config = (struct tcg_config){
+    const struct tcg_config config = {
         .cache_size = 1u << 20, .backend = backend, .check = true, .host_features_off = off
     };
-    bus_lock_init(&m->lock);
-    if (vm_new("case", &riscv64_arch, &tcg_engine_ops, loop, &m->config, &m->vm, &e) < 0 ||
-        vm_add_vcpus(m->vm, 1, model, &e) < 0 ||
-        mem_new_ram("ram", RAM_SIZE, &m->ram, &e) < 0 ||
-        mem_map(m->vm->root, RAM_BASE, 0, m->ram, &e) < 0 ||
-        !(m->stop = mem_new_io("stop", 0x1000, &stop_ops, m->vm, &m->lock)) ||
-        mem_map(m->vm->root, 0, 0, m->stop, &e) < 0) {
-        fprintf(stderr, "vector_jit: %s\n", e.msg);
-        exit(1);
-    }
-    mem_commit(m->vm->mem);
-    m->cpu = m->vm->vcpus[0]->cpu;
-}
 
-static void unmake(struct machine *m)
-{
-    vm_free(m->vm);
-    mem_free(m->ram);
-    mem_free(m->stop);
+    twin_make(m, &riscv64_arch, model, &config, RAM_SIZE, RAM_SIZE, loop);
 }
 
 /* ---- programs ---- */
@@ -123,8 +62,8 @@ static bool accept(void *opaque, const struct isa_insn *insn)
     (void)opaque;
     if (is_vector(insn)) {
         bool set = strncmp(insn->name, "vset", 4) == 0;
-        return set ? rnd(NULL) % 8 == 0
-                   : !only || strstr(insn->name, only) || rnd(NULL) % 16 == 0;
+        return set ? twin_random(NULL) % 8 == 0
+                   : !only || strstr(insn->name, only) || twin_random(NULL) % 16 == 0;
     }
     for (unsigned i = 0; i < sizeof(scalar) / sizeof(scalar[0]); i++) {
         if (strcmp(insn->name, scalar[i]) == 0) {
@@ -139,7 +78,7 @@ static bool choose(void *opaque, const struct isa_insn *insn, const struct isa_a
                    int64_t *value)
 {
     const struct program *p = opaque;
-    uint64_t r = rnd(NULL);
+    uint64_t r = twin_random(NULL);
     if (!is_vector(insn)) {
         return false;
     }
@@ -160,17 +99,17 @@ static bool choose(void *opaque, const struct isa_insn *insn, const struct isa_a
 
 static uint64_t random_value(void)
 {
-    uint64_t r = rnd(NULL);
+    uint64_t r = twin_random(NULL);
     switch (r & 15) {
     case 0:
         return r >> 8 & 1 ? UINT64_MAX : 0;
     case 1:
-        return rnd(NULL);
+        return twin_random(NULL);
     case 2:
     case 3:
         return r >> 8 & 0x3f;
     default:
-        return DATA + (r >> 8) % DATA_SIZE;
+        return TWIN_DATA + (r >> 8) % DATA_SIZE;
     }
 }
 
@@ -196,7 +135,7 @@ static uint64_t single(uint64_t r)
 
 static uint64_t random_element(void)
 {
-    uint64_t r = rnd(NULL), s = rnd(NULL);
+    uint64_t r = twin_random(NULL), s = twin_random(NULL);
     switch (r & 7) {
     case 0:
         return s;
@@ -218,19 +157,19 @@ static void make_program(struct program *p, const struct riscv_cpu *c, isa_featu
 {
     static const uint8_t lmul[] = { 0, 0, 0, 0, 1, 1, 2, 3, 7, 6, 5 };
     struct isa_pick pick = {
-        .features = features, .rng = rnd, .accept = accept, .choose = choose, .opaque = p
+        .features = features, .rng = twin_random, .accept = accept, .choose = choose, .opaque = p
     };
-    unsigned insns = 3 + rnd(NULL) % 20;
-    p->user = rnd(NULL) % 4;
-    p->vtype = lmul[rnd(NULL) % sizeof(lmul)] | rnd(NULL) % 4 << 3 | rnd(NULL) % 4 << 6;
+    unsigned insns = 3 + twin_random(NULL) % 20;
+    p->user = twin_random(NULL) % 4;
+    p->vtype = lmul[twin_random(NULL) % sizeof(lmul)] | twin_random(NULL) % 4 << 3 | twin_random(NULL) % 4 << 6;
     if (!riscv_vtype_ok(c, p->vtype)) {
-        p->vtype = rnd(NULL) % 4 << 3;
+        p->vtype = twin_random(NULL) % 4 << 3;
     }
     uint64_t max = riscv_vlmax(p->vtype, c->vlenb);
-    p->vl = rnd(NULL) % 8 < 5 ? max : rnd(NULL) % 3 ? rnd(NULL) % (max + 1) : max / 2;
-    p->vstart = rnd(NULL) % 32 ? 0 : rnd(NULL) % (max + 1);
+    p->vl = twin_random(NULL) % 8 < 5 ? max : twin_random(NULL) % 3 ? twin_random(NULL) % (max + 1) : max / 2;
+    p->vstart = twin_random(NULL) % 32 ? 0 : twin_random(NULL) % (max + 1);
     p->align = (p->vtype & 7) < 4 ? 1u << (p->vtype & 7) : 1;
-    if (rnd(NULL) % 2) { /* room for a result of twice the size */
+    if (twin_random(NULL) % 2) { /* room for a result of twice the size */
         p->align = p->align < 8 ? p->align * 2 : 8;
     }
     for (p->n = 0; p->n < insns; p->n++) {
@@ -243,25 +182,25 @@ static void make_program(struct program *p, const struct riscv_cpu *c, isa_featu
     p->insns[p->n++] = 0x00000073; /* ecall */
     for (unsigned i = 0; i < 32; i++) {
         p->x[i] = i ? random_value() : 0;
-        p->f[i] = rnd(NULL) % 2 ? random_element() : 0xffffffff00000000 | single(rnd(NULL));
+        p->f[i] = twin_random(NULL) % 2 ? random_element() : 0xffffffff00000000 | single(twin_random(NULL));
     }
-    p->frm = (uint8_t)(rnd(NULL) % 8 ? 0 : rnd(NULL) % 5);
-    p->fflags = (uint8_t)(rnd(NULL) % 2 ? rnd(NULL) % 32 | 1 : 0);
-    p->data_seed = rnd(NULL);
+    p->frm = (uint8_t)(twin_random(NULL) % 8 ? 0 : twin_random(NULL) % 5);
+    p->fflags = (uint8_t)(twin_random(NULL) % 2 ? twin_random(NULL) % 32 | 1 : 0);
+    p->data_seed = twin_random(NULL);
 }
 
-static void registers(struct machine *m, const struct program *p, unsigned start)
+static void registers(struct twin *m, const struct program *p, unsigned start)
 {
     struct riscv_cpu *c = m->cpu;
-    uint64_t saved = state;
+    uint64_t saved = twin_state;
     memcpy(c->x, p->x, sizeof(c->x));
     memcpy(c->f, p->f, sizeof(c->f));
-    state = p->data_seed;
+    twin_state = p->data_seed;
     for (unsigned i = 0; i < 32u * c->vlenb; i += 8) {
         uint64_t v = random_element();
         memcpy(c->v + i, &v, 8);
     }
-    state = saved;
+    twin_state = saved;
     c->frm = p->frm;
     c->fflags = p->fflags;
     c->mstatus |= MSTATUS_FS | MSTATUS_VS;
@@ -271,27 +210,26 @@ static void registers(struct machine *m, const struct program *p, unsigned start
     c->vstart = p->vstart;
     riscv_vkey_update(c);
     c->priv = p->user ? RISCV_U : RISCV_M;
-    c->mtvec = HANDLER;
-    c->pc = CODE + start;
+    c->mtvec = TWIN_HANDLER;
+    c->pc = TWIN_CODE + start;
 }
 
-static void load(struct machine *m, const struct program *p, unsigned start)
+static void load(struct twin *m, const struct program *p, unsigned start)
 {
-    static const uint32_t handler[] = { 0x20000023, 0x0000006f }; /* sb x0, 0x200(x0); j . */
     struct riscv_cpu *c = m->cpu;
-    uint8_t *ram = mem_ram_host(m->ram);
-    uint64_t saved = state;
+    uint8_t *ram = twin_ram(m, 0);
+    uint64_t saved = twin_state;
     m->vm->arch->cpu_reset(m->vm->vcpus[0]);
     memset(ram, 0, RAM_SIZE);
-    state = p->data_seed ^ 1;
+    twin_state = p->data_seed ^ 1;
     for (unsigned i = 0; i < DATA_SIZE; i += 8) {
         uint64_t v = random_element();
-        memcpy(ram + (DATA - RAM_BASE) + i, &v, 8);
+        memcpy(ram + (TWIN_DATA - TWIN_RAM) + i, &v, 8);
     }
-    state = saved;
-    memcpy(ram + (HANDLER - RAM_BASE), handler, sizeof(handler));
-    memcpy(ram + (CODE - RAM_BASE) + start, p->insns, p->n * 4);
-    mem_written(m->vm->mem, RAM_BASE, RAM_SIZE);
+    twin_state = saved;
+    twin_put_handler(m);
+    memcpy(ram + (TWIN_CODE - TWIN_RAM) + start, p->insns, p->n * 4);
+    mem_written(m->vm->mem, TWIN_RAM, RAM_SIZE);
     c->pmpaddr[0] = UINT64_MAX >> 10; /* everything, for user mode */
     c->pmpcfg[0] = 0x1f;
     c->pmp_used = 1;
@@ -299,59 +237,37 @@ static void load(struct machine *m, const struct program *p, unsigned start)
     m->vm->engine->regs_put(m->vm->vcpus[0]);
 }
 
-static bool run(struct machine *m)
+static bool run(struct twin *m)
 {
-    ended = false;
-    for (unsigned i = 0; !ended && i < 1000; i++) {
+    m->ended = false;
+    for (unsigned i = 0; !m->ended && i < 1000; i++) {
         m->vm->engine->run(m->vm->vcpus[0]);
     }
-    return ended;
+    return m->ended;
 }
 
 /* ---- comparison ---- */
 
-static bool same(const char *what, unsigned n, uint64_t a, uint64_t b)
-{
-    if (a != b) {
-        printf("  %s%u: jit %016" PRIx64 ", interpreter %016" PRIx64 "\n", what, n, a, b);
-    }
-    return a == b;
-}
-
-static bool compare(struct machine *j, struct machine *i)
+static bool compare(struct twin *j, struct twin *i)
 {
     const struct riscv_cpu *a = j->cpu, *b = i->cpu;
-    bool ok = true;
+    bool ok = twins_alike(j, i);
+
     for (unsigned n = 0; n < 32; n++) {
-        ok &= same("x", n, a->x[n], b->x[n]);
-        ok &= same("f", n, a->f[n], b->f[n]);
         for (unsigned k = 0; k < a->vlenb; k += 8) {
             uint64_t va, vb;
             char name[16];
             memcpy(&va, a->v + n * a->vlenb + k, 8);
             memcpy(&vb, b->v + n * b->vlenb + k, 8);
             snprintf(name, sizeof(name), "v%u+", n);
-            ok &= same(name, k, va, vb);
+            ok &= twin_same(name, k, va, vb);
         }
     }
-    ok &= same("mepc", 0, a->mepc, b->mepc);
-    ok &= same("mcause", 0, a->mcause, b->mcause);
-    ok &= same("mtval", 0, a->mtval, b->mtval);
-    ok &= same("fflags", 0, a->fflags, b->fflags);
-    ok &= same("mstatus", 0, a->mstatus, b->mstatus);
-    ok &= same("vl", 0, a->vl, b->vl);
-    ok &= same("vtype", 0, a->vtype, b->vtype);
-    ok &= same("vstart", 0, a->vstart, b->vstart);
-    ok &= same("vxsat", 0, a->vxsat, b->vxsat);
-    ok &= same("vkey", 0, a->vkey, b->vkey);
-    if (memcmp(mem_ram_host(j->ram), mem_ram_host(i->ram), RAM_SIZE) != 0) {
-        unsigned at = 0;
-        while (mem_ram_host(j->ram)[at] == mem_ram_host(i->ram)[at]) {
-            at++;
-        }
-        printf("  memory differs first at %" PRIx64 "\n", (uint64_t)(RAM_BASE + at));
-        ok = false;
-    }
+    ok &= twin_same("vl", 0, a->vl, b->vl);
+    ok &= twin_same("vtype", 0, a->vtype, b->vtype);
+    ok &= twin_same("vstart", 0, a->vstart, b->vstart);
+    ok &= twin_same("vxsat", 0, a->vxsat, b->vxsat);
+    ok &= twin_same("vkey", 0, a->vkey, b->vkey);
     return ok;
 }
 
@@ -361,13 +277,13 @@ static void show(const struct program *p, unsigned start, isa_features features)
            p->vtype, p->vl, p->vstart, p->frm, p->user ? "user" : "machine");
     for (unsigned i = 0; i < p->n; i++) {
         char text[96];
-        isa_disas(&riscv_isa, CODE + start + i * 4, p->insns[i], features, 64, text,
+        isa_disas(&riscv_isa, TWIN_CODE + start + i * 4, p->insns[i], features, 64, text,
                   sizeof(text));
-        printf("  %" PRIx64 ": %s\n", CODE + start + i * 4, text);
+        printf("  %" PRIx64 ": %s\n", TWIN_CODE + start + i * 4, text);
     }
 }
 
-static bool one_case(struct machine *jit, struct machine *interp, const struct program *p,
+static bool one_case(struct twin *jit, struct twin *interp, const struct program *p,
                      unsigned start)
 {
     bool ok = true;
@@ -404,7 +320,7 @@ int main(int argc, char **argv)
     }
     struct err e = ERR_INIT;
     struct loop *loop = loop_new(&e);
-    struct machine jit, interp;
+    struct twin jit, interp;
     char model[128];
     log_init("vector_jit", LOG_DEBUG, 2);
     if (verbose) {
@@ -420,9 +336,9 @@ int main(int argc, char **argv)
     for (uint64_t n = from; n < from + count; n++) {
         struct program p;
         memset(&p, 0, sizeof(p));
-        state = seed * 0x100000001b3ull ^ n * 0x9e3779b97f4a7c15ull;
+        twin_begin_case(seed, n);
         make_program(&p, jit.cpu, features);
-        unsigned start = rnd(NULL) % 8 ? 0 : 4096 - (unsigned)(rnd(NULL) % p.n) * 4;
+        unsigned start = twin_random(NULL) % 8 ? 0 : 4096 - (unsigned)(twin_random(NULL) % p.n) * 4;
         if (verbose) {
             show(&p, start, features);
             fflush(stdout);
@@ -435,8 +351,8 @@ int main(int argc, char **argv)
                    seed, n, vlen, off, only ? " --only " : "", only ? only : "");
         }
     }
-    unmake(&jit);
-    unmake(&interp);
+    twin_free(&jit);
+    twin_free(&interp);
     loop_free(loop);
     printf("%" PRIu64 " cases, %" PRIu64 " different\n", count, failed);
     return failed != 0;
