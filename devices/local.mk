@@ -13,6 +13,8 @@ libdevices_a_SOURCES = \
 	devices/char/chr.h \
 	devices/char/ns16550a.c \
 	devices/char/virtio_console.c \
+	devices/input/virtio_input.c \
+	devices/input/virtio_input.h \
 	devices/irqchip/aclint.c \
 	devices/irqchip/plic.c \
 	devices/irqchip/plic.h \

@@ -17,6 +17,7 @@ static const struct device_class *const classes[] = {
     &virtio_blk_class,
     &virtio_rng_class,
     &virtio_console_class,
+    &virtio_input_class,
     NULL,
 };
 

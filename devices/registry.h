@@ -18,6 +18,7 @@ extern const struct device_class virtio_mmio_class;
 extern const struct device_class virtio_blk_class;
 extern const struct device_class virtio_rng_class;
 extern const struct device_class virtio_console_class;
+extern const struct device_class virtio_input_class;
 
 /* Ended by NULL; in the order of the reference. */
 const struct device_class *const *device_classes(void);

@@ -57,6 +57,9 @@ struct board_class {
     /* The device tree of a built board, for people and tests; *blob stays the board's. NULL:
      * has none. */
     const void *(*fdt)(const struct board *b, uint32_t *size);
+    /* Presses the power button, which asks the guest to shut down. NULL: has none. -ENODEV: no driver of the
+     * guest listens to it; -ENOSPC: it has not answered to former presses. Main thread. */
+    int (*powerdown)(struct board *b, struct err *e);
 };
 
 extern const struct board_class rv_virt_board;

@@ -11,6 +11,7 @@
  */
 #include "devices/board/rv_virt.h"
 
+#include "devices/input/virtio_input.h"
 #include "devices/irqchip/plic.h"
 #include "devices/misc/fw_cfg.h"
 #include "devices/registry.h"
@@ -110,18 +111,13 @@ static int slot_device(struct board *b, unsigned slot, struct device **out, stru
     return rc;
 }
 
-static int add_slot(struct board *b, struct device *plic, unsigned slot, struct err *e)
+/* The transport of a device (NULL: of an empty slot), where and on which interrupt. */
+static int add_transport(struct board *b, const char *id, struct device *behind, uint64_t at,
+                         struct irq_line irq, struct err *e)
 {
-    uint64_t at = RV_VIRTIO + (uint64_t)slot * RV_VIRTIO_STEP;
-    struct device *behind, *d;
-    char id[32];
-    int rc = slot_device(b, slot, &behind, e);
+    struct device *d;
+    int rc = dev_new(b->vm, &virtio_mmio_class, id, &d, e);
 
-    if (rc != 0) {
-        return rc;
-    }
-    snprintf(id, sizeof(id), "virtio-mmio.%u", slot);
-    rc = dev_new(b->vm, &virtio_mmio_class, id, &d, e);
     if (rc != 0) {
         return rc;
     }
@@ -133,9 +129,40 @@ static int add_slot(struct board *b, struct device *plic, unsigned slot, struct 
         dev_free(d);
         return rc;
     }
-    d->irq[0] = plic_input(plic, RV_IRQ_VIRTIO + slot);
+    d->irq[0] = irq;
     rc = place(b, d, 0, at, e);
     return rc != 0 ? rc : place(b, d, 1, at + 0x100, e);
+}
+
+static int add_slot(struct board *b, struct device *plic, unsigned slot, struct err *e)
+{
+    struct device *behind;
+    char id[32];
+    int rc = slot_device(b, slot, &behind, e);
+
+    snprintf(id, sizeof(id), "virtio-mmio.%u", slot);
+    return rc != 0 ? rc
+                   : add_transport(b, id, behind, RV_VIRTIO + (uint64_t)slot * RV_VIRTIO_STEP,
+                                   plic_input(plic, RV_IRQ_VIRTIO + slot), e);
+}
+
+static int add_button(struct board *b, struct device *plic, struct err *e)
+{
+    int rc = dev_new(b->vm, &virtio_input_class, "power-button", &b->button, e);
+
+    if (rc != 0) {
+        return rc;
+    }
+    rc = dev_set_str(b->button, "kind", "power-button", e);
+    if (rc == 0) {
+        rc = dev_realize(b->button, e);
+    }
+    if (rc != 0) {
+        dev_free(b->button);
+        return rc;
+    }
+    return add_transport(b, "virtio-mmio.button", b->button, RV_BUTTON,
+                         plic_input(plic, RV_IRQ_BUTTON), e);
 }
 
 /* 16 bytes in the order of the text; nothing when the VM has no UUID. */
@@ -205,7 +232,7 @@ static int add_devices(struct board *b, struct err *e)
     for (unsigned i = 0; i < RV_SLOTS && rc == 0; i++) {
         rc = add_slot(b, plic, i, e);
     }
-    return rc;
+    return rc == 0 ? add_button(b, plic, e) : rc;
 }
 
 static int add_memory(struct board *b, struct err *e)
@@ -505,6 +532,11 @@ static const void *rv_virt_tree(const struct board *b, uint32_t *size)
     return b->fdt;
 }
 
+static int rv_virt_powerdown(struct board *b, struct err *e)
+{
+    return virtio_input_tap(b->button, INPUT_KEY_POWER, e);
+}
+
 const struct board_class rv_virt_board = {
     .name = "rv-virt",
     .doc = "RISC-V board with virtio-mmio, address-compatible with QEMU's virt",
@@ -512,4 +544,5 @@ const struct board_class rv_virt_board = {
     .build = rv_virt_build,
     .free = rv_virt_free,
     .fdt = rv_virt_tree,
+    .powerdown = rv_virt_powerdown,
 };

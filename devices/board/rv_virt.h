@@ -23,13 +23,14 @@ enum {
     RV_UART = 0x10000000,
     RV_VIRTIO = 0x10001000,
     RV_VIRTIO_STEP = 0x1000,
+    RV_BUTTON = 0x10009000, /* a slot of its own, which QEMU's board does not have */
     RV_FW_CFG = 0x10100000
 };
 #define RV_RAM 0x80000000ull
 #define RV_KERNEL_OFFSET 0x200000 /* of a payload without a header: behind the firmware */
 
 /* Interrupt sources of the PLIC. */
-enum { RV_IRQ_VIRTIO = 1, RV_IRQ_UART = 10, RV_IRQ_RTC = 11 };
+enum { RV_IRQ_VIRTIO = 1, RV_IRQ_UART = 10, RV_IRQ_RTC = 11, RV_IRQ_BUTTON = 12 };
 
 struct device;
 struct mem_region;
@@ -38,7 +39,7 @@ struct board {
     struct vm *vm;
     struct board_config cfg;
     struct mem_region *ram, *rom;
-    struct device *fw_cfg;
+    struct device *fw_cfg, *button;
     struct loader_image firmware, kernel;
     uint64_t initrd_at, initrd_size;
     uint64_t fdt_at;

@@ -169,6 +169,8 @@ static void add_soc(struct tree *t)
                      RV_IRQ_VIRTIO + i);
         fdt_node_end(f);
     }
+    device_begin(t, "virtio_mmio", RV_BUTTON, 0x1000, "virtio,mmio", RV_IRQ_BUTTON);
+    fdt_node_end(f);
     add_irqchips(t);
     fdt_node_end(f);
 }

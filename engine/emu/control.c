@@ -140,11 +140,22 @@ void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
 void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in *in)
 {
     struct emu *m = control_emu(call);
+    struct err e = ERR_INIT;
 
     (void)in;
-    api_fail(call, API_E_UNSUPPORTED, m->vm->name,
-             "power off from within the guest, or stop the VM with --force",
-             "board %s has no power button", m->board_class->name);
+    if (m->vm->state == VM_STOPPED) {
+        wrong_state(call, m, VM_RUNNING, "running");
+    } else if (!m->board_class->powerdown) {
+        api_fail(call, API_E_UNSUPPORTED, m->vm->name,
+                 "power off from within the guest, or stop the VM",
+                 "board %s has no power button", m->board_class->name);
+    } else if (m->board_class->powerdown(m->board, &e) < 0) {
+        api_fail(call, API_E_UNSUPPORTED, m->vm->name,
+                 "load virtio_input in the guest, power off from within it, or stop the VM",
+                 "the guest does not listen to its power button: %s", e.msg);
+    } else {
+        api_reply_emu_powerdown(call);
+    }
 }
 
 static void on_quit(void *arg)

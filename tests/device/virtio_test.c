@@ -3,6 +3,7 @@
  * virtio-mmio and its devices: negotiation, split rings in order and broken on purpose, disks
  * on a real file, entropy, console.
  */
+#include "devices/input/virtio_input.h"
 #include "devices/registry.h"
 #include "devices/virtio/virtio.h"
 #include "engine/base/mem.h"
@@ -10,6 +11,7 @@
 #include "tests/device/rig.h"
 #include "tests/lib/testing.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -704,6 +706,134 @@ START_TEST(console_carries_bytes_both_ways_and_waits_for_room)
 }
 END_TEST
 
+/* --- keys --- */
+
+static struct vio button_new(void)
+{
+    struct vio v = { .r = rig_new(1) };
+
+    v.dev = rig_device(v.r, &virtio_input_class);
+    ck_assert_int_eq(dev_set_str(v.dev, "kind", "power-button", NULL), 0);
+    return v;
+}
+
+/* Size of a piece of the configuration space; its first bytes go to `out`. */
+static unsigned config_piece(struct vio *v, uint8_t select, uint8_t subsel, uint8_t *out)
+{
+    rig_write(v->r, AT + R_CONFIG, select, 1);
+    rig_write(v->r, AT + R_CONFIG + 1, subsel, 1);
+    for (unsigned i = 0; i < 128; i++) {
+        out[i] = (uint8_t)rig_read(v->r, AT + R_CONFIG + 8 + i, 1);
+    }
+    return (unsigned)rig_read(v->r, AT + R_CONFIG + 2, 1);
+}
+
+START_TEST(button_says_what_it_is)
+{
+    struct vio v = button_new();
+    uint8_t text[128], none[128] = { 0 };
+
+    vio_place(&v);
+    ck_assert_uint_eq(rd32(v.r, AT + R_ID), 18);
+    ck_assert_uint_eq(config_piece(&v, 1, 0, text), strlen("Power Button"));
+    ck_assert_int_eq(memcmp(text, "Power Button", 13), 0);
+    ck_assert_uint_eq(config_piece(&v, 3, 0, text), 8);
+    ck_assert_uint_eq(config_piece(&v, 0x11, 1, text), 15); /* keys: 116 alone */
+    for (unsigned i = 0; i < 128; i++) {
+        ck_assert_uint_eq(text[i], i == 14 ? 1 << 4 : 0);
+    }
+    /* Pieces that it has not: other kinds of events, axes, properties, what nobody knows. */
+    static const uint8_t empty[][2] = { { 0, 0 },    { 0x11, 2 }, { 0x11, 255 },
+                                        { 0x10, 0 }, { 0x12, 1 }, { 0xee, 1 } };
+    for (unsigned i = 0; i < ARRAY_LEN(empty); i++) {
+        ck_assert_uint_eq(config_piece(&v, empty[i][0], empty[i][1], text), 0);
+        ck_assert_int_eq(memcmp(text, none, sizeof(none)), 0);
+    }
+    rig_free(v.r);
+}
+END_TEST
+
+static void check_event(struct vio *v, unsigned i, uint16_t type, uint16_t code, uint32_t value)
+{
+    const uint8_t *p = rig_ram(v->r, BUF + 8 * i);
+    uint16_t halves[2];
+    uint32_t word;
+
+    memcpy(halves, p, 4);
+    memcpy(&word, p + 4, 4);
+    ck_assert_uint_eq(halves[0], type);
+    ck_assert_uint_eq(halves[1], code);
+    ck_assert_uint_eq(word, value);
+    ck_assert_uint_eq(used_len(v, 0, i), 8);
+}
+
+START_TEST(button_tells_a_press_and_keeps_it_until_there_are_buffers)
+{
+    struct vio v = button_new();
+    struct err e = ERR_INIT;
+
+    vio_place(&v);
+    ck_assert_int_eq(virtio_input_tap(v.dev, INPUT_KEY_POWER, &e), -ENODEV);
+    bring_up(&v, 0, 2);
+    ck_assert_int_eq(virtio_input_tap(v.dev, 30, &e), -EINVAL);
+    put(&v, DESC(0), 0, (struct desc){ BUF, 8, WRITE, 0 });
+    offer(&v, 0, 0);
+    rig_turn(v.r);
+    ck_assert_uint_eq(used_idx(&v, 0), 0);
+    vm_pause(v.r->vm);
+    ck_assert_int_eq(virtio_input_tap(v.dev, INPUT_KEY_POWER, &e), 0);
+    rig_turn(v.r);
+    ck_assert_uint_eq(used_idx(&v, 0), 0);
+    rig_state_round_trip(v.dev);
+    vm_resume(v.r->vm);
+    rig_until(v.r, all_used, &v);
+    ck_assert(v.line.level);
+    for (uint16_t i = 1; i < 4; i++) {
+        put(&v, DESC(0), i, (struct desc){ BUF + 8u * i, 8, WRITE, 0 });
+        offer(&v, 0, i);
+        rig_until(v.r, all_used, &v);
+    }
+    check_event(&v, 0, 1, INPUT_KEY_POWER, 1);
+    check_event(&v, 1, 0, 0, 0);
+    check_event(&v, 2, 1, INPUT_KEY_POWER, 0);
+    check_event(&v, 3, 0, 0, 0);
+    rig_free(v.r);
+}
+END_TEST
+
+START_TEST(button_bounds_what_a_guest_does_not_read)
+{
+    struct vio v = button_new();
+    struct err e = ERR_INIT;
+    unsigned taps = 0;
+
+    vio_place(&v);
+    bring_up(&v, 0, 2);
+    while (virtio_input_tap(v.dev, INPUT_KEY_POWER, &e) == 0) {
+        ck_assert_uint_lt(taps++, 100);
+    }
+    ck_assert_int_eq(e.code, -ENOSPC);
+    rig_state_round_trip(v.dev);
+    /* A buffer too small for an event is the driver's fault. */
+    put(&v, DESC(0), 0, (struct desc){ BUF, 7, WRITE, 0 });
+    offer(&v, 0, 0);
+    rig_turn(v.r);
+    rig_turn(v.r);
+    ck_assert_uint_eq(rd32(v.r, AT + R_STATUS), 15 | 64);
+    ck_assert_int_eq(virtio_input_tap(v.dev, INPUT_KEY_POWER, &e), -ENODEV);
+    /* A reset forgets them all; lights are taken and shown nowhere. */
+    bring_up(&v, 0, 2);
+    put(&v, DESC(1), 0, (struct desc){ BUF, 8, 0, 0 });
+    offer(&v, 1, 0);
+    rig_until(v.r, queue1_used, &v);
+    put(&v, DESC(0), 0, (struct desc){ BUF, 8, WRITE, 0 });
+    offer(&v, 0, 0);
+    rig_turn(v.r);
+    ck_assert_uint_eq(used_idx(&v, 0), 0);
+    rig_free(v.r);
+}
+END_TEST
+
 static Suite *suite_virtio(void)
 {
     Suite *s = suite_create("virtio");
@@ -724,6 +854,9 @@ static Suite *suite_virtio(void)
     tcase_add_test(t, disk_reset_with_requests_in_flight_touches_memory_no_more);
     tcase_add_test(t, disk_request_offered_without_end_is_bounded);
     tcase_add_test(t, console_carries_bytes_both_ways_and_waits_for_room);
+    tcase_add_test(t, button_says_what_it_is);
+    tcase_add_test(t, button_tells_a_press_and_keeps_it_until_there_are_buffers);
+    tcase_add_test(t, button_bounds_what_a_guest_does_not_read);
     suite_add_tcase(s, t);
     return s;
 }

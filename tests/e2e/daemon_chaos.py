@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 of the daemon, sometimes of vmd-spawn as well, during random calls, with an oracle.
 
-    daemon_chaos.py [--seed N] [--count N] [--clients N]
+    daemon_chaos.py [--seed N] [--from N] [--count N] [--clients N]     kills FROM to FROM + COUNT - 1 of a seed
 
 Each client thread works on VMs of its own and keeps a model of what was acknowledged. A call that
 was cut off is tried again with its idempotency key by the next daemon. After each restart: every
@@ -30,9 +30,9 @@ LIVE = ("running", "paused")
 class Worker:
     """One client: its VMs {name: {"uuid", "memory", "state"}} and the call that was cut off."""
 
-    def __init__(self, daemon, number, seed):
+    def __init__(self, daemon, number):
         self.daemon, self.number = daemon, number
-        self.random = random.Random(seed)
+        self.random = None  # of the turn
         self.model = {}
         self.deleted = set()
         self.cut = None
@@ -176,34 +176,48 @@ def check_processes(daemon):
             raise AssertionError(f"{problem}: {seen}") from problem
 
 
-def check_events(daemon, workers):
-    """Every number once, in order; a vm-defined for all that was defined."""
-    after, seen, defined, deleted = 0, -1, {}, {}
-    while True:
-        page = daemon.call("event.list", after=after, limit=1000)
-        for event in page["events"]:
-            tap.check(event["seq"] > seen, f"event {event['seq']} after {seen}")
-            seen = event["seq"]
-            for kind, table in (("vm-defined", defined), ("vm-deleted", deleted)):
-                if event["type"] == kind:
-                    table[event["vm"]] = table.get(event["vm"], 0) + 1
-        if page["cursor"] == after:
-            break
-        after = page["cursor"]
-    for worker in workers:
-        for name, vm in worker.model.items():
-            tap.check(defined.get(vm["uuid"]) == 1,
-                      f"{name} has {defined.get(vm['uuid'], 0)} vm-defined events")
-        for identity in worker.deleted:
-            tap.check(deleted.get(identity) == 1,
-                      f"{identity} has {deleted.get(identity, 0)} vm-deleted events")
+class Events:
+    """What the journal told so far: it keeps its last 10,000, a campaign makes more."""
+
+    def __init__(self):
+        self.after = 0
+        self.defined, self.deleted = {}, {}
+
+    def read(self, daemon):
+        """Every number once, in order."""
+        seen = self.after
+        while True:
+            page = daemon.call("event.list", after=self.after, limit=1000)
+            for event in page["events"]:
+                tap.check(event["seq"] > seen, f"event {event['seq']} after {seen}")
+                seen = event["seq"]
+                for kind, table in (("vm-defined", self.defined), ("vm-deleted", self.deleted)):
+                    if event["type"] == kind:
+                        table[event["vm"]] = table.get(event["vm"], 0) + 1
+            if page["cursor"] == self.after:
+                return
+            self.after = page["cursor"]
+
+    def check(self, daemon, workers):
+        """A vm-defined for all that was defined, a vm-deleted for all that was deleted, none twice."""
+        self.read(daemon)
+        for worker in workers:
+            for name, vm in worker.model.items():
+                tap.check(self.defined.get(vm["uuid"]) == 1,
+                          f"{name} has {self.defined.get(vm['uuid'], 0)} vm-defined events")
+            for identity in worker.deleted:
+                tap.check(self.deleted.get(identity) == 1,
+                          f"{identity} has {self.deleted.get(identity, 0)} vm-deleted events")
 
 
-def campaign(seed, count, clients):
-    rnd = random.Random(seed)
+def campaign(seed, first, count, clients):
     with lib.Daemon() as daemon:
-        workers = [Worker(daemon, n, rnd.getrandbits(64)) for n in range(clients)]
-        for turn in range(count):
+        workers = [Worker(daemon, n) for n in range(clients)]
+        events = Events()
+        for turn in range(first, first + count):
+            rnd = random.Random(f"{seed} {turn}")
+            for worker in workers:
+                worker.random = random.Random(rnd.getrandbits(64))
             stop = threading.Event()
             threads = [threading.Thread(target=w.run, args=(stop,)) for w in workers]
             for thread in threads:
@@ -222,11 +236,13 @@ def campaign(seed, count, clients):
             try:
                 check_lists(daemon, workers)
                 check_processes(daemon)
-                check_events(daemon, workers)
+                events.check(daemon, workers)
             except AssertionError as problem:
                 cuts = [w.cut for w in workers]
                 raise AssertionError(f"turn {turn}: {problem}\ncut off: {cuts}\n"
                                      f"{daemon.tail()}") from problem
+            if turn % 100 == 99:
+                print(f"# {turn + 1} of seed {seed}", flush=True)
         # What was cut off last happens once, too.
         for worker in workers:
             with daemon.client() as client:
@@ -234,13 +250,14 @@ def campaign(seed, count, clients):
                     worker.again(client)
         check_lists(daemon, workers)
         check_processes(daemon)
-        print(f"# {count} kills during {sum(w.calls for w in workers)} calls", flush=True)
+        print(f"# {count} kills from {first} during {sum(w.calls for w in workers)} calls", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=int(os.environ.get("VMD_TEST_SEED") or
                                                         time.time_ns() & 0xffffffff))
+    parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--clients", type=int, default=3)
     args = parser.parse_args()
@@ -251,7 +268,7 @@ def main():
     sys.argv[1:] = []
 
     def no_acknowledged_call_is_lost_or_doubled_when_vmd_is_killed():
-        campaign(args.seed, args.count, args.clients)
+        campaign(args.seed, args.first, args.count, args.clients)
     return tap.run_cases([no_acknowledged_call_is_lost_or_doubled_when_vmd_is_killed])
 
 

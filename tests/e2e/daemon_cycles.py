@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start and stop again and again: no descriptor, process, file or memory is left.
+"""VMs are defined, started, stopped and deleted again and again: no descriptor, process, socket, file, folder of a
+jail, control group or memory is left.
 
-    daemon_cycles.py [--count N]      200 cycles by default
+    daemon_cycles.py [--seed N] [--from N] [--count N]      lifecycles FROM to FROM + COUNT - 1 of a seed; 200 by default
 """
 
 import argparse
+import json
 import os
+import random
 import sys
 
 sys.dont_write_bytecode = True
@@ -36,10 +39,30 @@ def children(pid):
 
 
 def files(folder):
+    """Files and folders; the store's own and the log of the daemon are its business."""
     found = []
-    for base, _, names in os.walk(folder):
-        found += [os.path.join(base, name) for name in names]
+    for base, folders, names in os.walk(folder):
+        found += [os.path.join(base, name) for name in names + folders]
     return sorted(name for name in found if not name.endswith(("-wal", "-shm", "vmd.log")))
+
+
+def sockets(folder):
+    """Unix sockets bound below the folder, as the kernel knows them."""
+    with open("/proc/net/unix", encoding="ascii", errors="replace") as file:
+        return sorted(line.split()[-1] for line in file if folder in line)
+
+
+def groups(pid):
+    """Control groups of VMs below the daemon's own."""
+    with open(f"/proc/{pid}/cgroup", encoding="ascii", errors="replace") as file:
+        own = [line.strip()[3:] for line in file if line.startswith("0::")]
+    base = "/sys/fs/cgroup" + own[0] if own else "/nowhere"
+    return sorted(name for name in (os.listdir(base) if os.path.isdir(base) else ()) if name.startswith("vm-"))
+
+
+def mounts(pid):
+    with open(f"/proc/{pid}/mountinfo", encoding="ascii", errors="replace") as file:
+        return len(file.readlines())
 
 
 def inventory(daemon):
@@ -52,6 +75,9 @@ def inventory(daemon):
         "processes": len(below),
         "threads": len(os.listdir(f"/proc/{pid}/task")),
         "files": files(daemon.dir),
+        "sockets": sockets(daemon.dir),
+        "mounts": mounts(pid),
+        "control groups": groups(pid),
     }
 
 
@@ -63,33 +89,66 @@ def memory(pid):
     return 0
 
 
-def cycle(client, config, number):
-    """One life; four ways to end it in turn."""
-    name = config["name"]
-    way = number % 4
-    if way == 3:
-        job = client.call("vm.create", config={**config, "name": f"t{number}"}, transient=True)
-        done = client.call("job.wait", job=job["job"])
-        tap.check(done["state"] == "done", f"{done}")
-        client.call("vm.stop", vm=f"t{number}", force=True)
-        return
-    client.call("vm.start", vm=name)
-    if way == 2:
+def journal(client, after):
+    """(newest number, bytes that the events beyond `after` take in the journal): their text and what an
+    allocation and the entry cost."""
+    size = 0
+    while True:
+        page = client.call("event.list", after=after, limit=1000)
+        size += sum(len(json.dumps(event)) + 64 for event in page["events"])
+        if page["cursor"] == after:
+            return after, size
+        after = page["cursor"]
+
+
+def pause_or_not(client, name, rnd):
+    if rnd.random() < 0.3:
         client.call("vm.pause", vm=name)
-        client.call("vm.resume", vm=name)
-    client.call("vm.stop", vm=name, force=way == 1)
+        if rnd.random() < 0.7:
+            client.call("vm.resume", vm=name)
 
 
-def cycles(count):
+def transient_life(client, daemon, name, rnd):
+    """Made and started by one call; its end is its deletion."""
+    job = client.call("vm.create", config=daemon.config(name), transient=True)
+    done = client.call("job.wait", job=job["job"])
+    tap.check(done["state"] == "done", f"{done}")
+    pause_or_not(client, name, rnd)
+    client.call("vm.stop", vm=name, force=rnd.random() < 0.5)
+
+
+def life(client, daemon, seed, number):
+    """Lifecycle NUMBER of a seed: define, start, stop or kill or be killed, delete."""
+    rnd = random.Random(seed << 32 | number)
+    name, way = f"l{number}", rnd.randrange(6)
+    if way == 0:
+        transient_life(client, daemon, name, rnd)
+        return
+    client.call("vm.define", config=daemon.config(name))
+    paused = rnd.random() < 0.2
+    pid = client.call("vm.start", vm=name, paused=paused)["pid"]
+    if not paused:
+        pause_or_not(client, name, rnd)
+    if way == 1:
+        lib.kill(pid)
+        client.call("vm.wait", vm=name, timeout_ms=30000)
+    elif way != 2:
+        client.call("vm.stop", vm=name, force=way == 3)
+    client.call("vm.delete", vm=name, force=way == 2)
+
+
+def cycles(seed, first, count):
     with lib.Daemon() as daemon, daemon.client(120) as client:
-        config = daemon.config("a")
-        client.call("vm.define", config=config)
-        for number in range(8):
-            cycle(client, config, number)
+        daemon.config("a")
+        for number in range(12):
+            life(client, daemon, seed, (1 << 31) + number)
         lib.wait_for(lambda: not daemon.emulators(), what="the emulators have ended")
         before, dirty = inventory(daemon), memory(daemon.process.pid)
-        for number in range(count):
-            cycle(client, config, number)
+        newest = journal(client, 0)[0]
+        for number in range(first, first + count):
+            life(client, daemon, seed, number)
+            if number % 1000 == 999:
+                print(f"# {number + 1}: {memory(daemon.process.pid) - dirty >> 10} KiB", flush=True)
 
         def same():
             return inventory(daemon) == before
@@ -98,16 +157,19 @@ def cycles(count):
         except AssertionError as problem:
             raise AssertionError(f"{problem}: {before}\n{inventory(daemon)}") from problem
         grown = memory(daemon.process.pid) - dirty
-        # The journal of events grows up to its bound: some 600 bytes each.
-        events = client.call("event.list", limit=1)["newest"]
-        print(f"# {count} cycles, {events} events, {grown >> 10} KiB more private memory")
+        # The journal of events grows up to its bound, the rest by nothing.
+        last, kept = journal(client, newest)
+        print(f"# {count} lives from {first}, {last - newest} events; {grown >> 10} KiB more private memory, "
+              f"{kept >> 10} KiB of them the journal")
         with open(f"/proc/{daemon.process.pid}/maps", encoding="ascii", errors="replace") as file:
             sanitized = "libasan" in file.read()  # it keeps what was freed for a while
-        tap.check(sanitized or grown < (1 << 20) + 1000 * events, f"{grown} bytes more after {count} cycles")
+        tap.check(sanitized or grown < (1 << 20) + kept, f"{grown} bytes more after {count} lives")
 
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("VMD_TEST_SEED") or 1))
+    parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--count", type=int, default=200)
     args = parser.parse_args()
     if not os.access(os.path.join(lib.BUILD, "vmd-emu"), os.X_OK):
@@ -115,9 +177,11 @@ def main():
         return 77
     sys.argv[1:] = []
 
-    def start_stop_cycles_leave_no_descriptor_process_or_file():
-        cycles(args.count)
-    return tap.run_cases([start_stop_cycles_leave_no_descriptor_process_or_file])
+    print(f"# seed {args.seed}", flush=True)
+
+    def lives_of_vms_leave_no_descriptor_process_socket_file_or_group():
+        cycles(args.seed, args.first, args.count)
+    return tap.run_cases([lives_of_vms_leave_no_descriptor_process_socket_file_or_group])
 
 
 if __name__ == "__main__":

@@ -2,5 +2,6 @@
 # tests/e2e: tests, helper programs and EXTRA_DIST of this folder.
 
 # Real guests and bad ones, under vmd-emu by itself.
-TESTS += tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py tests/e2e/guest_console.py tests/e2e/guest_vector.py
-EXTRA_DIST += tests/e2e/guest_vector.py tests/e2e/vector_switch.c tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py tests/e2e/guest_console.py
+TESTS += tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py tests/e2e/guest_console.py tests/e2e/guest_vector.py \
+	tests/e2e/guest_button.py
+EXTRA_DIST += tests/e2e/guest_button.py tests/e2e/guest_vector.py tests/e2e/vector_switch.c tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py tests/e2e/guest_console.py
