@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Block nodes: opening the graph of an image, and the checks that every request passes. Loop
- * thread, except blk_wait_idle.
+ * Requests: the checks that each passes, tracking of what is in flight, drain, and the calls that do
+ * the work at once. Loop thread, except where block.h says otherwise.
  */
 #include "storage/block.h"
 
@@ -12,85 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct blk_driver *const formats[] = { &blk_raw_driver };
-
-static const struct blk_driver *blk_find_format(const char *name)
-{
-    for (unsigned i = 0; i < ARRAY_LEN(formats); i++) {
-        if (strcmp(formats[i]->name, name) == 0) {
-            return formats[i];
-        }
-    }
-    return NULL;
-}
-
-static int blk_node_new(const struct blk_driver *d, struct blk_pool *pool,
-                        struct blk_node *child, const struct blk_options *o,
-                        struct blk_node **out, struct err *e)
-{
-    struct blk_node *n = xalloc(d->size);
-    int rc;
-
-    n->driver = d;
-    n->pool = pool;
-    n->name = xstrdup(o->name);
-    n->readonly = o->readonly;
-    n->child = child;
-    rc = d->open(n, o, e);
-    if (rc != 0) {
-        n->child = NULL; /* stays the caller's */
-        blk_close(n);
-        return rc;
-    }
-    *out = n;
-    return 0;
-}
-
-int blk_open(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
-             struct err *e)
-{
-    const struct blk_driver *format = blk_find_format(o->driver);
-    struct blk_options file = *o;
-    struct blk_node *child = NULL;
-    int rc;
-
-    if (!format) {
-        return err_set(e, -ENOTSUP, "disk '%s': unknown image format '%s' (known: raw)",
-                       o->name, o->driver);
-    }
-    file.driver = "file";
-    rc = blk_node_new(&blk_file_driver, pool, NULL, &file, &child, e);
-    if (rc != 0) {
-        return rc;
-    }
-    rc = blk_node_new(format, pool, child, o, out, e);
-    if (rc != 0) {
-        if (o->fd >= 0) {
-            blk_file_release(
-                child); /* a given descriptor stays the caller's when opening fails */
-        }
-        blk_close(child);
-    }
-    return rc;
-}
-
-void blk_close(struct blk_node *n)
-{
-    struct blk_node *child;
-
-    if (!n) {
-        return;
-    }
-    child = n->child;
-    n->driver->close(n);
-    free(n->name);
-    free(n);
-    blk_close(child);
-}
-
 const char *blk_name(const struct blk_node *n)
 {
     return n->name;
+}
+
+const char *blk_driver_name(const struct blk_node *n)
+{
+    return n->driver->name;
 }
 
 uint64_t blk_size(const struct blk_node *n)
@@ -103,7 +32,12 @@ bool blk_readonly(const struct blk_node *n)
     return n->readonly;
 }
 
-static int blk_check(const struct blk_node *n, const struct blk_req *r)
+struct blk_node *blk_child(const struct blk_node *n, enum blk_role role)
+{
+    return n->kid[role];
+}
+
+static int blk_check_req(const struct blk_node *n, const struct blk_req *r)
 {
     if (r->op != BLK_READ && r->op != BLK_FLUSH && n->readonly) {
         return -EROFS;
@@ -114,29 +48,269 @@ static int blk_check(const struct blk_node *n, const struct blk_req *r)
     return r->offset <= n->size && r->length <= n->size - r->offset ? 0 : -EINVAL;
 }
 
-void blk_submit(struct blk_node *n, struct blk_req *r)
+static void start(struct blk_node *n, struct blk_req *r)
 {
-    int rc = blk_check(n, r);
+    int rc = blk_check_req(n, r);
 
+    atomic_fetch_add(&n->in_flight, 1);
     if (rc != 0) {
-        blk_pool_complete(n->pool, n, r, rc);
-    } else {
+        blk_pool_complete(n->pool, r, rc);
+    } else if (n->driver->submit) {
         n->driver->submit(n, r);
+    } else {
+        blk_pool_submit(n->pool, r);
     }
 }
 
-int blk_map(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct err *e)
+void blk_submit(struct blk_node *n, struct blk_req *r)
 {
-    if (offset >= n->size) {
-        return err_set(e, -EINVAL, "disk '%s': offset beyond its end", n->name);
+    r->node = r->via = n;
+    r->from = NULL;
+    r->at = r->offset;
+    if (n->drained) {
+        list_append(&n->held, &r->link);
+    } else {
+        start(n, r);
     }
-    return n->driver->map(n, offset, out, e);
+}
+
+bool blk_cancel(struct blk_req *r)
+{
+    struct blk_node *n = r->node;
+
+    list_for_each (it, &n->held) {
+        if (it == &r->link) {
+            list_remove(it);
+            atomic_fetch_add(&n->in_flight, 1);
+            blk_pool_complete(n->pool, r, -ECANCELED);
+            return true;
+        }
+    }
+    return blk_pool_cancel(n->pool, r);
+}
+
+void blk_forward(struct blk_node *from, struct blk_node *kid, struct blk_req *r, uint64_t at)
+{
+    r->from = from;
+    r->via = kid;
+    r->at = at;
+    if (kid->driver->submit) {
+        kid->driver->submit(kid, r);
+    } else {
+        blk_pool_submit(kid->pool, r);
+    }
 }
 
 void blk_wait_idle(struct blk_node *n)
 {
-    n->driver->wait_idle(n);
+    if (n->pool) {
+        blk_pool_wait_idle(n->pool, n);
+    }
 }
+
+void blk_drain_begin(struct blk_node *n)
+{
+    if (n->drained++ == 0) {
+        blk_wait_idle(n);
+    }
+}
+
+void blk_drain_end(struct blk_node *n)
+{
+    if (--n->drained == 0) {
+        while (!list_empty(&n->held)) {
+            struct blk_req *r = list_entry(n->held.next, struct blk_req, link);
+
+            list_remove(&r->link);
+            start(n, r);
+        }
+    }
+}
+
+/* --- extents --- */
+
+int blk_map_layer(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct err *e)
+{
+    struct blk_extent x = { .present = true };
+    int rc;
+
+    if (offset >= n->size) {
+        return err_set(e, -EINVAL, "disk '%s': offset beyond its end", n->name);
+    }
+    rc = n->driver->map(n, offset, &x, e);
+    if (rc == 0) {
+        x.length = x.length < n->size - offset ? x.length : n->size - offset;
+        *out = x;
+    }
+    return rc;
+}
+
+int blk_map(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct err *e)
+{
+    struct blk_extent x;
+    uint64_t left = UINT64_MAX;
+    int rc = blk_map_layer(n, offset, &x, e);
+
+    for (unsigned depth = 0; rc == 0; depth++) {
+        struct blk_node *under = n->kid[BLK_BACKING];
+
+        left = x.length = x.length < left ? x.length : left;
+        x.depth = depth;
+        if (x.present || !under || offset >= under->size) {
+            break;
+        }
+        n = under;
+        rc = blk_map_layer(n, offset, &x, e);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (!x.present) {
+        x.data = false;
+        x.zero = true;
+    }
+    *out = x;
+    return 0;
+}
+
+/* --- at once --- */
+
+static void sync_settle(struct blk_node *n)
+{
+    if (atomic_fetch_sub(&n->in_flight, 1) == 1 && n->pool) {
+        blk_pool_wake(n->pool);
+    }
+}
+
+int blk_run(struct blk_node *n, struct blk_req *r)
+{
+    int rc = blk_check_req(n, r);
+
+    if (rc != 0) {
+        return rc;
+    }
+    r->node = r->via = n;
+    r->from = NULL;
+    r->at = r->offset;
+    atomic_fetch_add(&n->in_flight, 1);
+    rc = n->driver->run(n, r);
+    blk_account(n, r, rc);
+    sync_settle(n);
+    return rc;
+}
+
+static int run_simple(struct blk_node *n, enum blk_op op, unsigned flags, uint64_t offset,
+                      void *p, uint64_t length)
+{
+    struct iovec iov = { .iov_base = p, .iov_len = length };
+    struct blk_req r = { .op = op,
+                         .flags = flags,
+                         .offset = offset,
+                         .length = length,
+                         .iov = &iov,
+                         .n_iov = p ? 1 : 0 };
+
+    return blk_run(n, &r);
+}
+
+int blk_pread(struct blk_node *n, uint64_t offset, void *p, size_t length)
+{
+    return length ? run_simple(n, BLK_READ, 0, offset, p, length) : 0;
+}
+
+int blk_pwrite(struct blk_node *n, uint64_t offset, const void *p, size_t length)
+{
+    return length ? run_simple(n, BLK_WRITE, 0, offset, (void *)p, length) : 0;
+}
+
+int blk_zero(struct blk_node *n, uint64_t offset, uint64_t length, unsigned flags)
+{
+    return run_simple(n, BLK_ZERO, flags, offset, NULL, length);
+}
+
+int blk_discard(struct blk_node *n, uint64_t offset, uint64_t length)
+{
+    return run_simple(n, BLK_DISCARD, BLK_UNMAP, offset, NULL, length);
+}
+
+int blk_flush(struct blk_node *n)
+{
+    return run_simple(n, BLK_FLUSH, 0, 0, NULL, 0);
+}
+
+int blk_kid_run(struct blk_node *kid, enum blk_op op, unsigned flags, uint64_t offset,
+                uint64_t length, const struct iovec *iov, unsigned n_iov)
+{
+    struct blk_req r = { .op = op,
+                         .flags = flags | (op == BLK_READ ? BLK_PAST_END : 0),
+                         .offset = offset,
+                         .length = length,
+                         .iov = iov,
+                         .n_iov = n_iov,
+                         .node = kid,
+                         .via = kid,
+                         .at = offset };
+    int rc = kid->driver->run(kid, &r);
+
+    blk_account(kid, &r, rc);
+    return rc;
+}
+
+int blk_kid_read(struct blk_node *kid, uint64_t offset, void *p, size_t length)
+{
+    struct iovec iov = { .iov_base = p, .iov_len = length };
+
+    return blk_kid_run(kid, BLK_READ, 0, offset, length, &iov, 1);
+}
+
+int blk_kid_write(struct blk_node *kid, uint64_t offset, const void *p, size_t length)
+{
+    struct iovec iov = { .iov_base = (void *)p, .iov_len = length };
+
+    return blk_kid_run(kid, BLK_WRITE, 0, offset, length, &iov, 1);
+}
+
+unsigned blk_iov_slice(const struct iovec *iov, unsigned n_iov, uint64_t skip, uint64_t length,
+                       struct iovec *out)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < n_iov && length > 0; i++) {
+        uint64_t part = iov[i].iov_len;
+
+        if (skip >= part) {
+            skip -= part;
+            continue;
+        }
+        part = part - skip < length ? part - skip : length;
+        out[n++] = (struct iovec){ .iov_base = (char *)iov[i].iov_base + skip,
+                                   .iov_len = part };
+        length -= part;
+        skip = 0;
+    }
+    return n;
+}
+
+int blk_resize(struct blk_node *n, uint64_t size, struct err *e)
+{
+    int rc;
+
+    if (n->readonly) {
+        return err_set(e, -EROFS, "disk '%s' is read-only", n->name);
+    }
+    if (!n->driver->resize || size % BLK_SECTOR) {
+        return err_set(e, n->driver->resize ? -EINVAL : -ENOTSUP,
+                       n->driver->resize ? "disk '%s': a size is a multiple of 512 bytes"
+                                         : "disk '%s': its format cannot be resized",
+                       n->name);
+    }
+    blk_drain_begin(n);
+    rc = n->driver->resize(n, size, e);
+    blk_drain_end(n);
+    return rc;
+}
+
+/* --- counters --- */
 
 void blk_account(struct blk_node *n, const struct blk_req *r, int result)
 {
@@ -155,9 +329,6 @@ void blk_account(struct blk_node *n, const struct blk_req *r, int result)
 
 void blk_count(const struct blk_node *n, struct blk_counters *out)
 {
-    while (n->child) {
-        n = n->child;
-    }
     *out = (struct blk_counters){
         .reads = n->count.reads,
         .read_bytes = n->count.read_bytes,

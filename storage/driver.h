@@ -1,60 +1,135 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside the storage room: block drivers, nodes, and the thread pool's work items.
+ * Inside the storage room: what a block driver is, nodes, the pool's work items. How to add a
+ * driver: docs/guide/storage.md.
  */
 #ifndef VMD_STORAGE_DRIVER_H
 #define VMD_STORAGE_DRIVER_H
 
 #include "storage/block.h"
+#include "storage/image.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum blk_kind { BLK_PROTOCOL, BLK_FORMAT, BLK_FILTER };
 
 struct blk_driver {
-    const char *name;
+    const char *name, *doc;
+    enum blk_kind kind;
     size_t size; /* of the node, which begins with struct blk_node */
-    /* Fills in size; n->child is set for format drivers. */
+    /* How sure the driver is that an image which begins so is its own: 0 no, 100 certain. */
+    int (*probe)(const uint8_t *head, size_t n, uint64_t file_size);
+    /* Sets n->size; n->kid[BLK_FILE] is open already for formats. Half-open nodes are closed. */
     int (*open)(struct blk_node *n, const struct blk_options *o, struct err *e);
-    /* The request lies within the node and is allowed. Never blocks. */
+    /* Executes r at r->at, blocking. Any thread, several at once. The request lies within the
+     * node and is allowed. */
+    int (*run)(struct blk_node *n, struct blk_req *r);
+    /* Never blocks. NULL: a thread of the pool calls run(). Loop thread. */
     void (*submit)(struct blk_node *n, struct blk_req *r);
+    /* A request that this node forwarded is through; may be NULL. Any thread; never blocks. */
+    void (*settled)(struct blk_node *n, struct blk_req *r);
+    /* This layer only; blocking, any thread. */
     int (*map)(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct err *e);
-    void (*wait_idle)(struct blk_node *n);
-    void (*close)(
-        struct blk_node *n); /* accepts half-open nodes; the child is closed by the caller */
+    /* May be NULL from here on: then not possible. Nothing is in flight. */
+    int (*resize)(struct blk_node *n, uint64_t size, struct err *e);
+    int (*create)(const struct blk_create *c, struct err *e);
+    const struct blk_image_ops *image; /* what only images of this format can do */
+    int (*close)(
+        struct blk_node *n); /* accepts half-open nodes; 0 or what could not be written */
 };
 
 struct blk_node {
     const struct blk_driver *driver;
-    struct blk_pool *pool;
-    struct blk_node *child;
-    char *name;
+    struct blk_pool *pool; /* NULL: synchronous only */
+    struct blk_node *kid[BLK_ROLES];
+    struct blk_claim *hold[BLK_ROLES]; /* this node's claims on its kids */
+    struct blk_claim *owner;           /* of the top node: the user's claim */
+    char *name, *path;
     uint64_t size;
     bool readonly;
+    struct list in_pool; /* of top nodes */
+    struct list claims;  /* struct blk_claim.link */
+    unsigned drained;
+    struct list held;           /* requests that wait for the end of the drain */
+    _Atomic unsigned in_flight; /* submitted, and memory or image still in use */
     struct {
         _Atomic uint64_t reads, read_bytes, writes, written_bytes, flushes, errors;
-    } count; /* of the protocol node; see blk_account */
+    } count;
 };
 
-/* A request of a protocol node is through. Any thread. */
+struct blk_claim {
+    struct blk_node *node;
+    struct list link;
+    char *who;
+    unsigned need, share;
+};
+
+/* --- drivers (graph.c lists them) --- */
+extern const struct blk_driver blk_file_driver, blk_raw_driver, blk_qcow2_driver;
+const struct blk_driver *blk_driver_find(const char *name);
+
+/* --- graph.c, for format drivers --- */
+/* A node and all below it, without a claim of a user. */
+int blk_open_graph(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
+                   struct err *e);
+int blk_open_file(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
+                  struct err *e);
+/* Puts a kid under n, which owns it from now on. */
+void blk_set_kid(struct blk_node *n, enum blk_role role, struct blk_node *take_kid);
+/* A path that an image names, seen from the folder of that image; the caller's. */
+char *blk_relative(const char *image, const char *named);
+
+/* --- image.c, for format drivers --- */
+/* A new, empty file that nobody else uses, held against others while it is open. */
+int blk_create_file(const char *path, int *fd, struct err *e);
+/* Space for a range: reserved, or (write) written with zeroes. */
+int blk_preallocate(int fd, uint64_t offset, uint64_t length, bool write, const char *path,
+                    struct err *e);
+
+/* A request of node n is through. Any thread. */
 void blk_account(struct blk_node *n, const struct blk_req *r, int result);
 
-extern const struct blk_driver blk_file_driver, blk_raw_driver;
+/* --- for format drivers: their own reads and writes of a kid, any thread. Writes may extend it;
+ * reads behind its end give zeroes. --- */
+int blk_kid_read(struct blk_node *kid, uint64_t offset, void *p, size_t length);
+int blk_kid_write(struct blk_node *kid, uint64_t offset, const void *p, size_t length);
+int blk_kid_run(struct blk_node *kid, enum blk_op op, unsigned flags, uint64_t offset,
+                uint64_t length, const struct iovec *iov, unsigned n_iov);
+/* Passes r down to the kid, at that offset there; `from` (NULL: nobody) hears when it is through. Never
+ * blocks. Loop thread. */
+void blk_forward(struct blk_node *from, struct blk_node *kid, struct blk_req *r, uint64_t at);
+/* Copies `length` bytes from `skip` on of a vector as pieces of `out` (room for n_iov); how many. */
+unsigned blk_iov_slice(const struct iovec *iov, unsigned n_iov, uint64_t skip, uint64_t length,
+                       struct iovec *out);
 
-/* Runs blk_file_run on a pool thread, then r->done on the loop. Loop thread. */
-void blk_pool_submit(struct blk_pool *p, struct blk_node *n, struct blk_req *r);
-/* Any thread: returns when node n has no request in the pool's hands. */
+/* --- pool.c --- */
+/* r->via->driver->run() on a pool thread, then r->done on the loop. Loop thread. */
+void blk_pool_submit(struct blk_pool *p, struct blk_req *r);
+/* A read or write of a registered descriptor by io_uring, or as above where it cannot. Loop thread. */
+void blk_pool_submit_fd(struct blk_pool *p, struct blk_req *r, int slot);
+/* A slot of the ring's table of files, -1 when there is no ring. */
+int blk_pool_register(struct blk_pool *p, int fd);
+void blk_pool_unregister(struct blk_pool *p, int slot);
+bool blk_pool_cancel(struct blk_pool *p, struct blk_req *r);
+/* Any thread: returns when node n has no request in flight. */
 void blk_pool_wait_idle(struct blk_pool *p, struct blk_node *n);
 /* Loop thread: forgets completions of node n that were not delivered yet. */
 void blk_pool_forget(struct blk_pool *p, struct blk_node *n);
 /* Completes without work (errors), still from the loop and never from within blk_submit.
  * Loop thread. */
-void blk_pool_complete(struct blk_pool *p, struct blk_node *n, struct blk_req *r, int result);
-
-/* Blocking execution of a request on a file node; pool threads. */
-int blk_file_run(struct blk_node *n, struct blk_req *r);
+void blk_pool_complete(struct blk_pool *p, struct blk_req *r, int result);
+void blk_pool_add(struct blk_pool *p, struct blk_node *n); /* a top node */
+struct blk_node *blk_pool_top(struct blk_pool *p, const char *name, size_t len);
+void blk_pool_wake(struct blk_pool *p); /* any thread: see who is idle now */
 
 /* A file node gives up its descriptor without closing it. */
 void blk_file_release(struct blk_node *n);
-
-/* Image lock on an open file description: shared for readers, exclusive for a writer. -EBUSY
- * names the holder. */
-int blk_lock(int fd, bool readonly, const char *disk, struct err *e);
+/* New bytes behind the end of the file read as zeroes (a regular file). */
+bool blk_file_grows_zero(const struct blk_node *n);
+int blk_file_fd(const struct blk_node *n);
+uint64_t blk_file_length(struct blk_node *n); /* as it is now */
+/* Locks on an open file description after the claims on its node. -EBUSY names the holder. */
+int blk_lock(int fd, unsigned need, unsigned share, const char *disk, struct err *e);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Protocol driver "file": a regular file or block device through the thread pool. Owns the
- * descriptor and the image lock on it. blk_file_run() is entered by pool threads, several at
- * once; everything else by the loop.
+ * Protocol driver "file": a regular file or block device, through the page cache or past it
+ * (O_DIRECT). Owns the descriptor. file_run() is entered by any thread, several at once; the rest by
+ * the loop.
  */
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -22,21 +22,29 @@
 
 #define ZERO_CHUNK 65536
 #define IOV_PART 256 /* pieces handed to the kernel at once */
+#define ALIGN 4096   /* for O_DIRECT, whatever the device */
+#define BOUNCE_MAX (1u << 20)
 
 struct blk_file {
     struct blk_node node;
-    int fd;
+    int fd, slot;            /* slot: in the ring's table of files */
+    bool regular;            /* grows by writing behind its end */
+    bool direct;             /* O_DIRECT: offsets, lengths and memory are multiples of ALIGN */
+    bool no_punch, no_zero;  /* the file system has not got these */
     _Atomic int flush_error; /* first failure, for ever */
+    pthread_mutex_t bounce; /* O_DIRECT: one unaligned write at a time reads, changes, writes */
 };
 
-static int file_size(int fd, const char *disk, const char *path, uint64_t *size, struct err *e)
+static int file_size(int fd, const char *disk, const char *path, uint64_t *size, bool *regular,
+                     struct err *e)
 {
     struct stat st;
 
     if (fstat(fd, &st) != 0) {
         return err_errno(e, errno, "disk '%s': %s", disk, path);
     }
-    if (S_ISREG(st.st_mode)) {
+    *regular = S_ISREG(st.st_mode);
+    if (*regular) {
         *size = (uint64_t)st.st_size;
         return 0;
     }
@@ -49,15 +57,33 @@ static int file_size(int fd, const char *disk, const char *path, uint64_t *size,
                    path);
 }
 
+static int file_set_direct(struct blk_file *f, int fd, const struct blk_options *o,
+                           struct err *e)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    f->direct = flags >= 0 && (flags & O_DIRECT);
+    if (!o->direct || f->direct) {
+        return 0;
+    }
+    if (fcntl(fd, F_SETFL, flags | O_DIRECT) != 0) {
+        return err_errno(e, errno, "disk '%s': %s cannot go past the page cache", o->name,
+                         o->path);
+    }
+    f->direct = true;
+    return 0;
+}
+
 static int file_open(struct blk_node *n, const struct blk_options *o, struct err *e)
 {
     struct blk_file *f = (struct blk_file *)n;
     AUTO_FD opened = -1;
     int fd = o->fd, rc;
 
-    f->fd = -1;
+    f->fd = f->slot = -1;
+    pthread_mutex_init(&f->bounce, NULL);
     if (fd < 0) {
-        fd = opened = open(o->path, (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+        fd = opened = open(o->path, (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
         if (fd < 0) {
             return err_errno(e, errno, "disk '%s': cannot open %s%s", o->name, o->path,
                              o->readonly ? "" : " for writing");
@@ -66,35 +92,88 @@ static int file_open(struct blk_node *n, const struct blk_options *o, struct err
         return err_set(e, -EACCES, "disk '%s': %s was given read-only; mark the disk read-only",
                        o->name, o->path);
     }
-    rc = file_size(fd, o->name, o->path, &n->size, e);
+    rc = file_size(fd, o->name, o->path, &n->size, &f->regular, e);
     if (rc == 0) {
-        rc = blk_lock(fd, o->readonly, o->name, e);
+        rc = file_set_direct(f, fd, o, e);
     }
     if (rc == 0) {
         f->fd = fd;
         opened = -1;
+        f->slot = n->pool ? blk_pool_register(n->pool, fd) : -1;
     }
     return rc;
 }
 
 void blk_file_release(struct blk_node *n)
 {
-    ((struct blk_file *)n)->fd = -1;
+    struct blk_file *f = (struct blk_file *)n;
+
+    if (n->pool) {
+        blk_pool_unregister(n->pool, f->slot);
+    }
+    f->slot = f->fd = -1;
+}
+
+int blk_file_fd(const struct blk_node *n)
+{
+    return ((const struct blk_file *)n)->fd;
+}
+
+bool blk_file_grows_zero(const struct blk_node *n)
+{
+    return ((const struct blk_file *)n)->regular;
+}
+
+uint64_t blk_file_length(struct blk_node *n)
+{
+    struct blk_file *f = (struct blk_file *)n;
+    struct stat st;
+
+    return f->regular && fstat(f->fd, &st) == 0 ? (uint64_t)st.st_size : n->size;
+}
+
+static bool aligned(const struct blk_req *r)
+{
+    uint64_t all = r->at | r->length;
+
+    for (unsigned i = 0; i < r->n_iov; i++) {
+        all |= (uintptr_t)r->iov[i].iov_base | r->iov[i].iov_len;
+    }
+    return all % ALIGN == 0;
 }
 
 static void file_submit(struct blk_node *n, struct blk_req *r)
 {
-    blk_pool_submit(n->pool, n, r);
+    struct blk_file *f = (struct blk_file *)n;
+
+    if ((r->op == BLK_READ || r->op == BLK_WRITE) && f->slot >= 0 &&
+        (!f->direct || aligned(r))) {
+        blk_pool_submit_fd(n->pool, r, f->slot);
+    } else {
+        blk_pool_submit(n->pool, r);
+    }
 }
 
-/* --- on pool threads
- * ------------------------------------------------------------------------- */
+/* --- on any thread
+ * --------------------------------------------------------------------------- */
+
+static void iov_clear_from(const struct iovec *iov, unsigned n_iov, uint64_t skip)
+{
+    for (unsigned i = 0; i < n_iov; i++) {
+        if (skip < iov[i].iov_len) {
+            memset((char *)iov[i].iov_base + skip, 0, iov[i].iov_len - skip);
+            skip = 0;
+        } else {
+            skip -= iov[i].iov_len;
+        }
+    }
+}
 
 /* Reads or writes the whole vector, going on after short transfers; a read beyond the end of
  * a file that shrank is an error, not zeroes. */
 static int file_transfer(int fd, struct blk_req *r)
 {
-    uint64_t offset = r->offset;
+    uint64_t offset = r->at, moved = 0;
     unsigned first = 0;
     size_t skip = 0;
 
@@ -115,9 +194,14 @@ static int file_transfer(int fd, struct blk_req *r)
             return -errno;
         }
         if (got == 0) {
-            return -EIO;
+            if (r->op == BLK_WRITE || !(r->flags & BLK_PAST_END)) {
+                return -EIO;
+            }
+            iov_clear_from(r->iov, r->n_iov, moved);
+            return 0;
         }
         offset += (uint64_t)got;
+        moved += (uint64_t)got;
         for (unsigned i = 0; i < count && (size_t)got >= part[i].iov_len; i++) {
             got -= (ssize_t)part[i].iov_len;
             first++;
@@ -126,6 +210,59 @@ static int file_transfer(int fd, struct blk_req *r)
         skip += (size_t)got;
     }
     return 0;
+}
+
+/* O_DIRECT with what is not aligned: through memory that is. What stands around a written range is read
+ * first, so such writes go one at a time. */
+static int file_bounce_part(struct blk_file *f, const struct blk_req *r, uint64_t skip,
+                            uint64_t length, char *mem)
+{
+    uint64_t from = (r->at + skip) / ALIGN * ALIGN, lead = r->at + skip - from;
+    uint64_t span = (lead + length + ALIGN - 1) / ALIGN * ALIGN;
+    struct iovec all = { .iov_base = mem, .iov_len = span };
+    struct blk_req io = { .op = BLK_READ,
+                          .flags = BLK_PAST_END,
+                          .at = from,
+                          .length = span,
+                          .iov = &all,
+                          .n_iov = 1 };
+    AUTO_FREE struct iovec *part = xnew_n(struct iovec, r->n_iov);
+    unsigned n = blk_iov_slice(r->iov, r->n_iov, skip, length, part);
+    char *p = mem + lead;
+    int rc = r->op == BLK_WRITE && lead == 0 && span == length ? 0 : file_transfer(f->fd, &io);
+
+    for (unsigned i = 0; i < n && rc == 0; i++) {
+        if (r->op == BLK_READ) {
+            memcpy(part[i].iov_base, p, part[i].iov_len);
+        } else {
+            memcpy(p, part[i].iov_base, part[i].iov_len);
+        }
+        p += part[i].iov_len;
+    }
+    if (rc == 0 && r->op == BLK_WRITE) {
+        io.op = BLK_WRITE;
+        rc = file_transfer(f->fd, &io);
+    }
+    return rc;
+}
+
+static int file_bounce(struct blk_file *f, const struct blk_req *r)
+{
+    AUTO_FREE char *mem = xalloc_aligned(ALIGN, BOUNCE_MAX + 2 * ALIGN);
+    int rc = 0;
+
+    if (r->op == BLK_WRITE) {
+        pthread_mutex_lock(&f->bounce);
+    }
+    for (uint64_t skip = 0; skip < r->length && rc == 0; skip += BOUNCE_MAX) {
+        uint64_t length = r->length - skip < BOUNCE_MAX ? r->length - skip : BOUNCE_MAX;
+
+        rc = file_bounce_part(f, r, skip, length, mem);
+    }
+    if (r->op == BLK_WRITE) {
+        pthread_mutex_unlock(&f->bounce);
+    }
+    return rc;
 }
 
 static int file_flush(struct blk_file *f)
@@ -141,23 +278,23 @@ static int file_flush(struct blk_file *f)
     return -err;
 }
 
-static int file_write_zeroes(int fd, uint64_t offset, uint64_t length)
+static int file_write_zeroes(struct blk_file *f, uint64_t offset, uint64_t length)
 {
-    AUTO_FREE char *zeroes = xalloc(ZERO_CHUNK);
+    AUTO_FREE char *zeroes = xalloc_aligned(ALIGN, ZERO_CHUNK);
+    int rc = 0;
 
-    while (length > 0) {
-        size_t part = length < ZERO_CHUNK ? (size_t)length : ZERO_CHUNK;
-        ssize_t n = pwrite(fd, zeroes, part, (off_t)offset);
+    while (length > 0 && rc == 0) {
+        struct iovec iov = { .iov_base = zeroes,
+                             .iov_len = length < ZERO_CHUNK ? (size_t)length : ZERO_CHUNK };
+        struct blk_req r = {
+            .op = BLK_WRITE, .at = offset, .length = iov.iov_len, .iov = &iov, .n_iov = 1
+        };
 
-        if (n < 0 && errno != EINTR) {
-            return -errno;
-        }
-        if (n > 0) {
-            offset += (uint64_t)n;
-            length -= (uint64_t)n;
-        }
+        rc = f->direct && !aligned(&r) ? file_bounce(f, &r) : file_transfer(f->fd, &r);
+        offset += iov.iov_len;
+        length -= iov.iov_len;
     }
-    return 0;
+    return rc;
 }
 
 static bool unsupported(int err)
@@ -166,40 +303,51 @@ static bool unsupported(int err)
            err == ENODEV;
 }
 
-static int file_zero(int fd, const struct blk_req *r)
+static int file_zero(struct blk_file *f, const struct blk_req *r)
 {
-    int mode = FALLOC_FL_KEEP_SIZE;
+    int mode = r->flags & BLK_UNMAP ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+                                    : FALLOC_FL_ZERO_RANGE;
+    bool *missing = r->flags & BLK_UNMAP ? &f->no_punch : &f->no_zero;
 
-    mode |= r->flags & BLK_UNMAP ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
-    if (r->length == 0 || fallocate(fd, mode, (off_t)r->offset, (off_t)r->length) == 0) {
+    if (r->length == 0) {
         return 0;
     }
-    return unsupported(errno) ? file_write_zeroes(fd, r->offset, r->length) : -errno;
+    if (!*missing) {
+        if (fallocate(f->fd, mode, (off_t)r->at, (off_t)r->length) == 0) {
+            return 0;
+        }
+        if (!unsupported(errno)) {
+            return -errno;
+        }
+        *missing = true;
+    }
+    return file_write_zeroes(f, r->at, r->length);
 }
 
-static int file_discard(int fd, const struct blk_req *r)
+static int file_discard(struct blk_file *f, const struct blk_req *r)
 {
-    if (r->length == 0 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                    (off_t)r->offset, (off_t)r->length) == 0) {
+    if (r->length == 0 || f->no_punch ||
+        fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)r->at,
+                  (off_t)r->length) == 0) {
         return 0;
     }
     return unsupported(errno) ? 0 : -errno; /* a hint */
 }
 
-int blk_file_run(struct blk_node *n, struct blk_req *r)
+static int file_run(struct blk_node *n, struct blk_req *r)
 {
     struct blk_file *f = (struct blk_file *)n;
 
     switch (r->op) {
     case BLK_READ:
     case BLK_WRITE:
-        return file_transfer(f->fd, r);
+        return f->direct && !aligned(r) ? file_bounce(f, r) : file_transfer(f->fd, r);
     case BLK_FLUSH:
         return n->readonly ? 0 : file_flush(f);
     case BLK_DISCARD:
-        return file_discard(f->fd, r);
+        return file_discard(f, r);
     case BLK_ZERO:
-        return file_zero(f->fd, r);
+        return file_zero(f, r);
     }
     return -EINVAL;
 }
@@ -213,50 +361,82 @@ static int file_map(struct blk_node *n, uint64_t offset, struct blk_extent *out,
     off_t data = lseek(f->fd, (off_t)offset, SEEK_DATA), hole;
 
     if (data < 0 && errno == ENXIO) {
-        *out = (struct blk_extent){ .length = n->size - offset, .data = false };
+        *out = (struct blk_extent){ .length = n->size - offset,
+                                    .zero = true,
+                                    .present = true,
+                                    .has_host = true,
+                                    .host = offset };
         return 0;
     }
     if (data < 0 && errno == EINVAL) { /* cannot tell: all data */
-        *out = (struct blk_extent){ .length = n->size - offset, .data = true };
+        *out = (struct blk_extent){ .length = n->size - offset,
+                                    .data = true,
+                                    .present = true,
+                                    .has_host = true,
+                                    .host = offset };
         return 0;
     }
     if (data < 0) {
         return err_errno(e, errno, "disk '%s': extent query", n->name);
     }
     if ((uint64_t)data > offset) {
-        *out = (struct blk_extent){ .length = (uint64_t)data - offset, .data = false };
+        *out = (struct blk_extent){ .length = (uint64_t)data - offset,
+                                    .zero = true,
+                                    .present = true,
+                                    .has_host = true,
+                                    .host = offset };
         return 0;
     }
     hole = lseek(f->fd, (off_t)offset, SEEK_HOLE);
     if (hole < 0) {
         return err_errno(e, errno, "disk '%s': extent query", n->name);
     }
-    *out = (struct blk_extent){ .length = (uint64_t)hole - offset, .data = true };
+    *out = (struct blk_extent){ .length = (uint64_t)hole - offset,
+                                .data = true,
+                                .present = true,
+                                .has_host = true,
+                                .host = offset };
     return 0;
 }
 
-static void file_wait_idle(struct blk_node *n)
-{
-    blk_pool_wait_idle(n->pool, n);
-}
-
-static void file_close(struct blk_node *n)
+static int file_resize(struct blk_node *n, uint64_t size, struct err *e)
 {
     struct blk_file *f = (struct blk_file *)n;
 
-    blk_pool_wait_idle(n->pool, n);
-    blk_pool_forget(n->pool, n);
+    if (!f->regular) {
+        return err_set(e, -ENOTSUP, "disk '%s': %s is a device; its size is not ours to change",
+                       n->name, n->path);
+    }
+    if (ftruncate(f->fd, (off_t)size) != 0) {
+        return err_errno(e, errno, "disk '%s': cannot resize %s", n->name, n->path);
+    }
+    n->size = size;
+    return 0;
+}
+
+static int file_close(struct blk_node *n)
+{
+    struct blk_file *f = (struct blk_file *)n;
+
+    if (n->pool) {
+        blk_pool_unregister(n->pool, f->slot);
+    }
     if (f->fd >= 0) {
         close(f->fd);
     }
+    pthread_mutex_destroy(&f->bounce);
+    return 0;
 }
 
 const struct blk_driver blk_file_driver = {
     .name = "file",
+    .doc = "a regular file or a block device",
+    .kind = BLK_PROTOCOL,
     .size = sizeof(struct blk_file),
     .open = file_open,
+    .run = file_run,
     .submit = file_submit,
     .map = file_map,
-    .wait_idle = file_wait_idle,
+    .resize = file_resize,
     .close = file_close,
 };

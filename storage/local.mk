@@ -8,9 +8,14 @@ libstorage_a_SOURCES = \
 	storage/block.h \
 	storage/driver.h \
 	storage/file.c \
+	storage/graph.c \
+	storage/image.c \
+	storage/image.h \
 	storage/lock.c \
 	storage/pool.c \
-	storage/raw.c
+	storage/raw.c \
+	storage/uring.c \
+	storage/uring.h
 
 check_PROGRAMS += tests/block/file_test
 TESTS += tests/block/file_test

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Image locks: an open-file-description lock over the image, shared by readers, exclusive to
- * one writer. It ends with the last copy of the descriptor, however the process dies.
+ * Image locks: open-file-description locks on single bytes of the image, as QEMU 2.10 and later place
+ * them, so that either program keeps off what the other uses. Byte 100 + i is read-locked by who
+ * needs permission i, byte 200 + i by who does not let others have it; i is 0 for consistent
+ * reading, 1 for writing, 3 for resizing. First all bytes are locked, then the opposite ones are
+ * looked at, so two that race may both be refused, but never both be let in. Locks end with the
+ * last copy of the descriptor, however the process dies.
  *
  * OFD locks do not tell who holds them, so each holder also keeps a classic lock on one byte
  * far behind any data, which F_GETLK answers with the pid. That one is information only.
@@ -15,10 +19,15 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-#define LOCK_SPAN (1ll << 62)      /* bytes [0, LOCK_SPAN): the lock */
-#define MARK_BYTE (LOCK_SPAN + 64) /* the holder's mark */
+#define MARK_BYTE ((1ll << 62) + 64) /* the holder's mark */
+enum { NEED_BASE = 100, KEEP_BASE = 200, TRIES = 4, GHOST_TRIES = 250, TRY_NS = 2000000 };
+static const struct {
+    unsigned perm;
+    int bit;
+} lock_bits[] = { { BLK_PERM_READ, 0 }, { BLK_PERM_WRITE, 1 }, { BLK_PERM_RESIZE, 3 } };
 
 /* What /proc says the process is: vmd-emu names itself "vm:NAME". */
 static void holder_name(pid_t pid, char *out, size_t size)
@@ -39,38 +48,119 @@ static void holder_name(pid_t pid, char *out, size_t size)
     }
 }
 
-static int lock_busy(int fd, const char *disk, struct err *e)
+/* The process that left its mark; 0: none. */
+static pid_t lock_holder(int fd)
 {
     struct flock mark = {
         .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = MARK_BYTE, .l_len = 1
     };
+
+    return fcntl(fd, F_GETLK, &mark) != 0 || mark.l_type == F_UNLCK ? 0 : mark.l_pid;
+}
+
+static int lock_busy(int fd, const char *disk, struct err *e)
+{
+    pid_t pid = lock_holder(fd);
     char who[64];
 
-    if (fcntl(fd, F_GETLK, &mark) != 0 || mark.l_type == F_UNLCK || mark.l_pid <= 0) {
+    if (pid <= 0) {
         return err_set(e, -EBUSY, "disk '%s' is locked by another program; stop it first",
                        disk);
     }
-    holder_name(mark.l_pid, who, sizeof(who));
-    return err_set(e, -EBUSY, "disk '%s' is locked by %s (pid %d)", disk, who, (int)mark.l_pid);
+    holder_name(pid, who, sizeof(who));
+    return err_set(e, -EBUSY, "disk '%s' is locked by %s (pid %d)", disk, who, (int)pid);
 }
 
-int blk_lock(int fd, bool readonly, const char *disk, struct err *e)
+/* 0, 1 when somebody else is in the way, or a negative errno. */
+static int byte_lock(int fd, int type, off_t at)
 {
-    struct flock lock = { .l_type = readonly ? F_RDLCK : F_WRLCK,
-                          .l_whence = SEEK_SET,
-                          .l_len = LOCK_SPAN };
+    struct flock l = { .l_type = (short)type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+
+    if (fcntl(fd, F_OFD_SETLK, &l) == 0) {
+        return 0;
+    }
+    return errno == EAGAIN || errno == EACCES ? 1 : -errno;
+}
+
+static bool byte_taken(int fd, off_t at)
+{
+    struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+
+    return fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK;
+}
+
+/* Takes (or, at the end, gives back) the bytes of what is needed and kept. */
+static int lock_bytes(int fd, unsigned need, unsigned share, bool release)
+{
+    for (unsigned i = 0; i < sizeof(lock_bits) / sizeof(lock_bits[0]); i++) {
+        bool want[2] = { need & lock_bits[i].perm, !(share & lock_bits[i].perm) };
+
+        for (int k = 0; k < 2; k++) {
+            int rc;
+
+            if (want[k] == release) {
+                continue;
+            }
+            rc = byte_lock(fd, release ? F_UNLCK : F_RDLCK,
+                           (k ? KEEP_BASE : NEED_BASE) + lock_bits[i].bit);
+            if (rc != 0) {
+                return rc;
+            }
+        }
+    }
+    return 0;
+}
+
+static bool lock_conflicts(int fd, unsigned need, unsigned share)
+{
+    for (unsigned i = 0; i < sizeof(lock_bits) / sizeof(lock_bits[0]); i++) {
+        if ((need & lock_bits[i].perm && byte_taken(fd, KEEP_BASE + lock_bits[i].bit)) ||
+            (!(share & lock_bits[i].perm) && byte_taken(fd, NEED_BASE + lock_bits[i].bit))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void lock_nap(int try)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t = (struct timespec)
+    {
+        .tv_nsec = TRY_NS + (t.tv_nsec ^ getpid() * 7919l) % TRY_NS * (try < TRIES ? try : 1)
+    };
+    nanosleep(&t, NULL);
+}
+
+int blk_lock(int fd, unsigned need, unsigned share, const char *disk, struct err *e)
+{
     struct flock mark = {
         .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = MARK_BYTE, .l_len = 1
     };
+    const unsigned all = BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE;
 
-    if (fcntl(fd, F_OFD_SETLK, &lock) != 0) {
-        if (errno == EAGAIN || errno == EACCES) {
+    for (int try = 1;; try++) {
+        int rc = lock_bytes(fd, need, share, false);
+
+        if (rc < 0) {
+            log_warn("storage", "disk '%s': its file system has no locks (%s)", disk,
+                     strerror(-rc));
+            return 0;
+        }
+        if (rc == 0 && !lock_conflicts(fd, need, share)) {
+            break;
+        }
+        /* The ring of a process that died holds its files a moment longer than the process lived. */
+        if (try == GHOST_TRIES || (try >= TRIES && lock_holder(fd))) {
+            (void)lock_bytes(fd, 0, all, true);
             return lock_busy(fd, disk, e);
         }
-        log_warn("storage", "disk '%s': its file system has no locks (%s)", disk,
-                 strerror(errno));
-        return 0;
+        (void)lock_bytes(fd, 0, all, true);
+        lock_nap(try); /* two that came at once may both have seen the other */
     }
+    (void)lock_bytes(fd, need, share, true);
     (void)fcntl(fd, F_SETLK, &mark); /* information only */
     return 0;
 }

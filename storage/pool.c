@@ -1,28 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The thread pool that does blocking file I/O for the block nodes of one loop. `mutex` protects
- * both lists and the counters; completions are delivered in batches on the loop.
+ * Asynchronous I/O for the block nodes of one loop: threads for what blocks, a ring (uring.c) for
+ * plain reads and writes where the kernel has one. `mutex` protects the lists, the ring and the
+ * waiting for idle nodes; completions are delivered in batches on the loop.
  */
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
 #include "storage/driver.h"
+#include "storage/uring.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <string.h>
+#include <time.h>
 
 #define DEFAULT_THREADS 4
+#define LOOK_NS 1000000 /* how long a thread that waits goes without looking at the ring */
 
 struct blk_pool {
     struct loop *loop;
     struct blk_pool_options options;
     pthread_mutex_t mutex;
     pthread_cond_t work; /* todo grew, or stop */
-    pthread_cond_t idle; /* a request left `running` */
-    struct list todo, running, done;
+    pthread_cond_t idle; /* a node may have become idle */
+    struct list todo, done;
+    struct list nodes;     /* struct blk_node.in_pool; loop thread */
     bool stop, delivering; /* a delivery is posted */
     unsigned n_threads;
     pthread_t *threads;
+    struct uring *ring; /* NULL: none */
+    struct loop_fd *ring_watch;
 };
 
 static void pool_deliver(void *arg);
@@ -30,10 +38,15 @@ static void pool_deliver(void *arg);
 /* Mutex held. */
 static void pool_finish_locked(struct blk_pool *p, struct blk_req *r, int result)
 {
+    if (r->from && r->from->driver->settled) {
+        r->from->driver->settled(r->from, r);
+    }
+    blk_account(r->node, r, result);
     r->result = result;
-    list_remove(&r->link);
     list_append(&p->done, &r->link);
-    pthread_cond_broadcast(&p->idle);
+    if (atomic_fetch_sub(&r->node->in_flight, 1) == 1) {
+        pthread_cond_broadcast(&p->idle);
+    }
     if (!p->delivering) {
         p->delivering = true;
         loop_post(p->loop, pool_deliver, p);
@@ -76,10 +89,8 @@ static void *pool_thread(void *arg)
         int rc;
 
         list_remove(&r->link);
-        list_append(&p->running, &r->link);
         pthread_mutex_unlock(&p->mutex);
-        rc = blk_file_run(r->node, r);
-        blk_account(r->node, r, rc);
+        rc = r->via->driver->run(r->via, r);
         pthread_mutex_lock(&p->mutex);
         pool_finish_locked(p, r, rc);
     }
@@ -87,40 +98,123 @@ static void *pool_thread(void *arg)
     return NULL;
 }
 
-void blk_pool_submit(struct blk_pool *p, struct blk_node *n, struct blk_req *r)
+static void pool_queue_locked(struct blk_pool *p, struct blk_req *r)
 {
-    pthread_mutex_lock(&p->mutex);
-    r->node = n;
     list_append(&p->todo, &r->link);
     pthread_cond_signal(&p->work);
+}
+
+void blk_pool_submit(struct blk_pool *p, struct blk_req *r)
+{
+    pthread_mutex_lock(&p->mutex);
+    pool_queue_locked(p, r);
     pthread_mutex_unlock(&p->mutex);
 }
 
-void blk_pool_complete(struct blk_pool *p, struct blk_node *n, struct blk_req *r, int result)
+void blk_pool_complete(struct blk_pool *p, struct blk_req *r, int result)
 {
     pthread_mutex_lock(&p->mutex);
-    r->node = n;
-    list_init(&r->link);
     pool_finish_locked(p, r, result);
     pthread_mutex_unlock(&p->mutex);
 }
 
-static bool list_has(const struct list *l, const struct blk_node *n)
+bool blk_pool_cancel(struct blk_pool *p, struct blk_req *r)
 {
-    list_for_each (it, l) {
-        if (list_entry(it, struct blk_req, link)->node == n) {
-            return true;
+    bool found = false;
+
+    pthread_mutex_lock(&p->mutex);
+    list_for_each (it, &p->todo) {
+        found |= it == &r->link;
+    }
+    if (found) {
+        list_remove(&r->link);
+        pool_finish_locked(p, r, -ECANCELED);
+    }
+    pthread_mutex_unlock(&p->mutex);
+    return found;
+}
+
+/* --- the ring --- */
+
+/* Mutex held. What the ring could not do whole (a short transfer, memory pressure, an odd file
+ * system) a thread does again from the start: both directions give the same when repeated. */
+static void ring_reap_locked(struct blk_pool *p)
+{
+    struct blk_req *r;
+    int result;
+
+    while (p->ring && uring_reap(p->ring, &r, &result)) {
+        if (result >= 0 && (uint64_t)result == r->length) {
+            pool_finish_locked(p, r, 0);
+        } else if (result >= 0 || result == -EAGAIN || result == -EINTR ||
+                   result == -EOPNOTSUPP || result == -EINVAL) {
+            pool_queue_locked(p, r);
+        } else {
+            pool_finish_locked(p, r, result);
         }
     }
-    return false;
 }
+
+static void on_ring(void *arg, int fd, unsigned events)
+{
+    struct blk_pool *p = arg;
+
+    (void)fd;
+    (void)events;
+    pthread_mutex_lock(&p->mutex);
+    uring_clear(p->ring);
+    ring_reap_locked(p);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+void blk_pool_submit_fd(struct blk_pool *p, struct blk_req *r, int slot)
+{
+    pthread_mutex_lock(&p->mutex);
+    if (!p->ring || uring_submit(p->ring, r, slot) != 0) {
+        pool_queue_locked(p, r);
+    }
+    pthread_mutex_unlock(&p->mutex);
+}
+
+int blk_pool_register(struct blk_pool *p, int fd)
+{
+    return p->ring ? uring_register(p->ring, fd) : -1;
+}
+
+void blk_pool_unregister(struct blk_pool *p, int slot)
+{
+    if (p->ring && slot >= 0) {
+        uring_unregister(p->ring, slot);
+    }
+}
+
+/* --- waiting --- */
 
 void blk_pool_wait_idle(struct blk_pool *p, struct blk_node *n)
 {
     pthread_mutex_lock(&p->mutex);
-    while (list_has(&p->todo, n) || list_has(&p->running, n)) {
-        pthread_cond_wait(&p->idle, &p->mutex);
+    while (atomic_load(&n->in_flight) != 0) {
+        struct timespec until;
+
+        ring_reap_locked(p);
+        if (atomic_load(&n->in_flight) == 0) {
+            break;
+        }
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += LOOK_NS;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_nsec -= 1000000000;
+            until.tv_sec++;
+        }
+        pthread_cond_timedwait(&p->idle, &p->mutex, &until);
     }
+    pthread_mutex_unlock(&p->mutex);
+}
+
+void blk_pool_wake(struct blk_pool *p)
+{
+    pthread_mutex_lock(&p->mutex);
+    pthread_cond_broadcast(&p->idle);
     pthread_mutex_unlock(&p->mutex);
 }
 
@@ -134,6 +228,25 @@ void blk_pool_forget(struct blk_pool *p, struct blk_node *n)
     }
     pthread_mutex_unlock(&p->mutex);
 }
+
+void blk_pool_add(struct blk_pool *p, struct blk_node *n)
+{
+    list_append(&p->nodes, &n->in_pool);
+}
+
+struct blk_node *blk_pool_top(struct blk_pool *p, const char *name, size_t len)
+{
+    list_for_each (it, &p->nodes) {
+        struct blk_node *n = list_entry(it, struct blk_node, in_pool);
+
+        if (strlen(n->name) == len && memcmp(n->name, name, len) == 0) {
+            return n;
+        }
+    }
+    return NULL;
+}
+
+/* --- life --- */
 
 /* Threads inherit the mask: signals are the main thread's business. */
 static int pool_start_threads(struct blk_pool *p, struct err *e)
@@ -165,9 +278,13 @@ int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->idle, NULL);
     list_init(&p->todo);
-    list_init(&p->running);
     list_init(&p->done);
+    list_init(&p->nodes);
     p->threads = xnew_n(pthread_t, p->options.threads);
+    p->ring = o->no_uring ? NULL : uring_new();
+    if (p->ring) {
+        p->ring_watch = loop_fd_new(loop, uring_event(p->ring), LOOP_READ, on_ring, p);
+    }
     rc = pool_start_threads(p, e);
     if (rc != 0) {
         blk_pool_free(p);
@@ -189,6 +306,10 @@ void blk_pool_free(struct blk_pool *p)
     for (unsigned i = 0; i < p->n_threads; i++) {
         pthread_join(p->threads[i], NULL);
     }
+    if (p->ring_watch) {
+        loop_fd_free(p->ring_watch);
+    }
+    uring_free(p->ring);
     free(p->threads);
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->idle);

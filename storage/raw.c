@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Format driver "raw": the image is the disk. Owns nothing beside its child. Loop thread.
+ * Format driver "raw": the image is the disk. Owns nothing beside its file node. Any thread.
  */
+#include "engine/base/fd.h"
+#include "engine/base/mem.h"
 #include "storage/driver.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 struct blk_raw {
     struct blk_node node;
@@ -12,42 +18,99 @@ struct blk_raw {
 
 static int raw_open(struct blk_node *n, const struct blk_options *o, struct err *e)
 {
-    n->size = n->child->size;
-    if (n->size % BLK_SECTOR) {
+    n->size = n->kid[BLK_FILE]->size;
+    if (n->size % BLK_SECTOR && !o->readonly) {
         return err_set(e, -EINVAL,
                        "disk '%s': size of %s, %llu bytes, is not a multiple of %d; extend it "
                        "with truncate",
                        o->name, o->path, (unsigned long long)n->size, BLK_SECTOR);
     }
+    if (n->size % BLK_SECTOR) { /* the last sector is filled up with zeroes */
+        n->size += BLK_SECTOR - n->size % BLK_SECTOR;
+    }
     return 0;
+}
+
+static int raw_run(struct blk_node *n, struct blk_req *r)
+{
+    if (r->flags & BLK_COMPRESS) {
+        return -ENOTSUP;
+    }
+    r->via = n->kid[BLK_FILE];
+    if (n->readonly) {
+        r->flags |= BLK_PAST_END;
+    }
+    return r->via->driver->run(r->via, r);
 }
 
 static void raw_submit(struct blk_node *n, struct blk_req *r)
 {
-    blk_submit(n->child, r);
+    blk_forward(NULL, n->kid[BLK_FILE], r, r->at);
 }
 
 static int raw_map(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct err *e)
 {
-    return blk_map(n->child, offset, out, e);
+    struct blk_node *f = n->kid[BLK_FILE];
+
+    if (offset >= f->size) {
+        *out = (struct blk_extent){ .length = n->size - offset, .zero = true, .present = true };
+        return 0;
+    }
+    return f->driver->map(f, offset, out, e);
 }
 
-static void raw_wait_idle(struct blk_node *n)
+static int raw_resize(struct blk_node *n, uint64_t size, struct err *e)
 {
-    blk_wait_idle(n->child);
+    struct blk_node *f = n->kid[BLK_FILE];
+    int rc = f->driver->resize(f, size, e);
+
+    if (rc == 0) {
+        n->size = size;
+    }
+    return rc;
 }
 
-static void raw_close(struct blk_node *n)
+static int raw_create(const struct blk_create *c, struct err *e)
+{
+    static const char *const keys[] = { "preallocation", NULL };
+    const char *pre = blk_create_option(c, "preallocation");
+    AUTO_FD fd = -1;
+    int rc = blk_create_known(c, keys, e);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (pre && strcmp(pre, "off") && strcmp(pre, "falloc") && strcmp(pre, "full")) {
+        return err_set(e, -EINVAL,
+                       "preallocation of a raw image is off, falloc or full, not '%s'", pre);
+    }
+    rc = blk_create_file(c->path, &fd, e);
+    if (rc == 0 && ftruncate(fd, (off_t)c->size) != 0) {
+        rc = err_errno(e, errno, "cannot make %s as large as %llu bytes", c->path,
+                       (unsigned long long)c->size);
+    }
+    if (rc == 0 && pre && strcmp(pre, "off") && c->size > 0) {
+        rc = blk_preallocate(fd, 0, c->size, strcmp(pre, "full") == 0, c->path, e);
+    }
+    return rc;
+}
+
+static int raw_close(struct blk_node *n)
 {
     (void)n;
+    return 0;
 }
 
 const struct blk_driver blk_raw_driver = {
     .name = "raw",
+    .doc = "the file is the disk, byte for byte",
+    .kind = BLK_FORMAT,
     .size = sizeof(struct blk_raw),
     .open = raw_open,
+    .run = raw_run,
     .submit = raw_submit,
     .map = raw_map,
-    .wait_idle = raw_wait_idle,
+    .resize = raw_resize,
+    .create = raw_create,
     .close = raw_close,
 };

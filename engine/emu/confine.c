@@ -124,6 +124,8 @@ static int load_filter(enum confine_kind kind, unsigned *calls, struct err *e)
 
 #else
 
+#define REGISTER_FILES_UPDATE 6 /* IORING_REGISTER_FILES_UPDATE, linux/io_uring.h */
+
 /* What every thread needs: memory for malloc, locks, time, waking the loop, log lines, its
  * end. */
 static const int common_calls[] = {
@@ -174,6 +176,8 @@ static const int main_calls[] = {
     SCMP_SYS(getrandom),
     SCMP_SYS(mremap),
     SCMP_SYS(rt_sigaction),
+    /* the restricted ring of storage/uring.c: reads and writes of files it was given */
+    SCMP_SYS(io_uring_enter),
 };
 
 static int allow_all(scmp_filter_ctx ctx, const int *calls, size_t n, unsigned *count)
@@ -213,7 +217,11 @@ static int allow_conditional(scmp_filter_ctx ctx, enum confine_kind kind, unsign
         for (unsigned i = 0; i < ARRAY_LEN(fcntls) && rc == 0; i++) {
             rc = allow_if(ctx, SCMP_SYS(fcntl), 1, UINT32_MAX, fcntls[i]);
         }
-        *count += 2;
+        if (rc == 0) {
+            rc = allow_if(ctx, SCMP_SYS(io_uring_register), 1, UINT32_MAX,
+                          REGISTER_FILES_UPDATE);
+        }
+        *count += 3;
     }
     return rc;
 }
