@@ -22,6 +22,7 @@
 
 #define MOUNT "/sys/fs/cgroup"
 #define PERIOD_US 100000
+#define REMOVE_TRIES 20 /* of a millisecond each, when something lingers in the group */
 #define STR_(x) #x
 #define STR(x) STR_(x)
 
@@ -177,14 +178,19 @@ int cgroup_limit(const struct cgroup *g, int64_t vm, const struct api_limits *l,
 bool cgroup_kill(const struct cgroup *g, int64_t vm)
 {
     AUTO_FREE char *path = vm_dir(g, vm);
-    return g->usable && access(path, F_OK) == 0 && put(path, "cgroup.kill", "1", NULL) == 0;
+    AUTO_FREE char *file = xasprintf("%s/cgroup.kill", path);
+    return g->usable && access(file, F_OK) == 0 && put(path, "cgroup.kill", "1", NULL) == 0;
 }
 
 void cgroup_remove(const struct cgroup *g, int64_t vm)
 {
     AUTO_FREE char *path = vm_dir(g, vm);
-    if (g->usable) {
-        rmdir(path);
+    /* The emulator has ended. What else is in its group must not outlive it, and dies within moments. */
+    for (unsigned i = 0; g->usable && i < REMOVE_TRIES; i++) {
+        if (rmdir(path) == 0 || errno != EBUSY || !cgroup_kill(g, vm)) {
+            return;
+        }
+        usleep(1000);
     }
 }
 

@@ -131,6 +131,7 @@ void run_kill(struct run *run)
         run->killed = true;
         runfs_set_ending(&run->d->opt, run->vm->id, run->cookie, word_of_kill(run));
         struct err e = ERR_INIT;
+        cgroup_kill(&run->d->cgroup, run->vm->id); /* whatever it has made besides itself */
         if (proc_signal(run->pidfd, run->pid, run->start_time, SIGKILL, &e) == -EPERM) {
             log_error("daemon", "VM '%s': %s", run->vm->config.name, e.msg);
         }

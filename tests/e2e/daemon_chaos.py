@@ -102,8 +102,24 @@ class Worker:
             # it into. Nothing else may fail.
             if change[0] != "state" or error.error != "bad-state":
                 raise AssertionError(f"{method} {params} again: {error}") from error
+            self.settle(client, change)
+            self.cut = None
+            return
         self.apply(change)
         self.cut = None
+
+    def settle(self, client, change):
+        """A call that was never acknowledged has changed the run state or not, once what the last daemon began
+        has come to its end; anything else is wrong."""
+        _, name, end = change
+        was = self.model[name]["state"]
+
+        def settled():
+            state = client.call("vm.get", vm=name)["state"]
+            return state if state not in ("starting", "stopping", "unresponsive") else None
+        state = lib.wait_for(settled, 30, f"{name} settles")
+        tap.check(state in (was, end), f"{name} was {was}, was to be {end}, is {state}")
+        self.model[name]["state"] = state
 
     def run(self, stop):
         client = None

@@ -3,9 +3,11 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -173,6 +175,64 @@ def limits_hold_in_the_kernel_where_vmd_has_control_groups():
         tap.check(not os.path.exists(os.path.join(where, "vm-1")), "the group is left")
 
 
+def run_in_group(group, *command):
+    """A process of ours in a control group."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as file:
+        file.write(str(process.pid))
+    return process
+
+
+@tap.local("control groups of the host")
+def forced_stop_ends_all_of_a_vm_in_a_real_control_group():
+    """A hierarchy of version 2 is mounted for this daemon alone; which controllers it has does not matter."""
+    daemon = lib.Daemon()
+    mount = tempfile.mkdtemp(prefix="vmd-cg-", dir="/tmp")
+    name = "vmd-test-" + os.path.basename(daemon.dir)
+    script = f"mount -t cgroup2 none {mount} && mkdir -p {mount}/{name} && exec \"$@\""
+    daemon.wrapper = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    try:
+        subprocess.run([*daemon.wrapper, "rmdir", f"{mount}/{name}"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as problem:
+        daemon.end()
+        os.rmdir(mount)
+        raise tap.Skip(f"a control group of version 2 ({problem})") from problem
+    with open(os.path.join(daemon.dir, "vmd.conf"), "w", encoding="ascii") as file:
+        file.write(f"cgroup = {mount}/{name}\n")
+    strangers = []
+    try:
+        with daemon, daemon.client() as client:
+            root = f"/proc/{daemon.process.pid}/root{mount}/{name}"
+            group = root + "/vm-1"
+            client.call("vm.define", config=daemon.config("a", limits={}))
+            for how in ("stopped", "frozen", "orderly", "ends by itself"):
+                pid = client.call("vm.start", vm="a")["pid"]
+                with open(f"{group}/cgroup.procs", encoding="ascii") as file:
+                    tap.check(file.read().split() == [str(pid)], "the emulator is not in its group")
+                strangers.append(run_in_group(group, "sleep", "1000"))
+                if how == "stopped":
+                    os.kill(pid, signal.SIGSTOP)
+                elif how == "frozen":
+                    with open(f"{group}/cgroup.freeze", "w", encoding="ascii") as file:
+                        file.write("1")
+                if how == "ends by itself":
+                    lib.kill(pid)
+                    client.call("vm.wait", vm="a", timeout_ms=30000)
+                else:
+                    client.call("vm.stop", vm="a", force=how != "orderly")
+                tap.check(not lib.alive(pid), f"{how}: the emulator lives")
+                tap.check(strangers[-1].wait(20) == -signal.SIGKILL, f"{how}: another process lives")
+                tap.check(not os.path.exists(group), f"{how}: the group is left")
+        # Of the daemon itself: the leaf that it went into, as long as it lives.
+        subprocess.run([*daemon.wrapper, "sh", "-c", f"rmdir {mount}/{name}/vmd-daemon {mount}/{name}"],
+                       check=True, capture_output=True)
+    finally:
+        for stranger in strangers:
+            stranger.kill()
+            stranger.wait()
+        os.rmdir(mount)
+
+
 def host_without_control_groups_starts_the_vm_and_says_that_limits_do_not_hold():
     with configured("cgroup = off\n") as daemon, daemon.client() as client:
         client.call("vm.define", config=daemon.config("a", limits={"cpu_percent": 10}))
@@ -280,6 +340,7 @@ if __name__ == "__main__":
         start_beyond_the_overcommit_is_refused_with_every_reason,
         limits_are_written_to_the_control_group_before_the_emulator_runs,
         limits_hold_in_the_kernel_where_vmd_has_control_groups,
+        forced_stop_ends_all_of_a_vm_in_a_real_control_group,
         host_without_control_groups_starts_the_vm_and_says_that_limits_do_not_hold,
         required_sandbox_refuses_a_start_where_a_layer_is_missing_and_names_it,
         host_info_tells_of_nodes_layers_and_the_store,
