@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A line stream on a bufferevent. Owns the descriptor, its buffers and three timers:
+ * A line stream on a socket. What is sent is written at the end of the loop's turn, so that a call costs one receive
+ * and one send and the answers of a turn go together; the loop is asked about writing only when the socket is full.
+ * Owns the descriptor, its buffers and four timers:
  *   kick   runs what must not run inside a caller's call: reading on after a pause, the end
  *   line   a line that was begun must become whole
- *   watch  while reading is off, notices a peer that has gone (libevent would not)
+ *   watch  while reading is off, notices a peer that has gone
+ *   stall  output that waits must move
  * One thread: that of the loop.
  */
 #include "api-schema/rpc/conn.h"
@@ -14,8 +17,6 @@
 
 #include <errno.h>
 #include <event2/buffer.h>
-#include <event2/bufferevent.h>
-#include <event2/event.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -25,7 +26,7 @@
 enum {
     LINES_A_TURN = 32, /* then other connections have theirs */
     FDS_A_MESSAGE = 16,
-    READ_SIZE = 16384, /* of a connection that takes descriptors */
+    READ_SIZE = 65536,
 };
 
 static const int64_t watch_ns = 500 * INT64_C(1000000);
@@ -48,8 +49,11 @@ const struct rpc_limits rpc_limits_client = {
 
 struct rpc_conn {
     struct loop *loop;
-    struct bufferevent *bev;
-    struct loop_timer *kick, *line, *watch;
+    int fd;                /* -1 once the owner let go */
+    struct loop_fd *ready; /* NULL then, as are the buffers */
+    struct evbuffer *in, *out;
+    struct loop_task flush; /* writes what a turn's callbacks queued */
+    struct loop_timer *kick, *line, *watch, *stall;
     struct rpc_limits limits;
     const struct rpc_conn_ops *ops; /* NULL once freed or told */
     void *arg;
@@ -57,11 +61,12 @@ struct rpc_conn {
     struct err why; /* of the end */
     size_t scanned; /* bytes at the front of the input known to hold no end of a message */
     struct api_split split; /* of a stream: where its scanning stands */
-    struct loop_fd *reader; /* reads instead of libevent, to see descriptors; NULL: none */
     int passed;             /* last descriptor that came, or -1 */
     unsigned holds;         /* rpc_conn_hold() */
     unsigned busy;          /* callbacks on the stack: the struct must stay */
-    bool reading;           /* EV_READ is on */
+    bool takes_fds;         /* descriptors that the peer passes are kept */
+    bool reading;           /* input is waited for */
+    bool blocked;           /* output is left that the socket does not take now; `stall` is armed */
     bool watching;          /* `watch` is armed */
     bool line_runs;         /* `line` is armed */
     bool eof;               /* the peer sends no more */
@@ -73,29 +78,27 @@ struct rpc_conn {
 };
 
 static void update_reading(struct rpc_conn *c);
-
-static struct evbuffer *input(struct rpc_conn *c)
-{
-    return bufferevent_get_input(c->bev);
-}
+static void flush(void *arg);
 
 size_t rpc_conn_queued(const struct rpc_conn *c)
 {
-    return c->bev ? evbuffer_get_length(bufferevent_get_output(c->bev)) : 0;
+    return c->out ? evbuffer_get_length(c->out) : 0;
 }
 
 static void destroy(struct rpc_conn *c)
 {
-    if (c->bev) {
-        bufferevent_free(c->bev);
-        c->bev = NULL;
-    }
+    loop_task_cancel(&c->flush);
     loop_timer_free(c->kick);
     loop_timer_free(c->line);
     loop_timer_free(c->watch);
-    c->kick = c->line = c->watch = NULL;
-    loop_fd_free(c->reader);
-    c->reader = NULL;
+    loop_timer_free(c->stall);
+    c->kick = c->line = c->watch = c->stall = NULL;
+    loop_fd_free(c->ready);
+    c->ready = NULL;
+    evbuffer_free(c->in);
+    evbuffer_free(c->out);
+    c->in = c->out = NULL;
+    fd_autoclose(&c->fd);
     fd_autoclose(&c->passed);
 }
 
@@ -122,20 +125,18 @@ void rpc_conn_free(struct rpc_conn *c)
 /* The connection ends; the owner is told from the loop. */
 static void die(struct rpc_conn *c, const struct err *why)
 {
-    if (c->dead || !c->bev) {
+    if (c->dead || !c->ready) {
         return;
     }
     c->dead = true;
     if (why) {
         c->why = *why;
     }
-    bufferevent_disable(c->bev, EV_READ | EV_WRITE);
-    if (c->reader) {
-        loop_fd_set(c->reader, 0);
-    }
-    c->reading = false;
+    c->reading = c->blocked = false;
+    loop_fd_set(c->ready, 0);
     loop_timer_disarm(c->line);
     loop_timer_disarm(c->watch);
+    loop_timer_disarm(c->stall);
     loop_timer_arm(c->kick, 0);
 }
 
@@ -173,16 +174,23 @@ static void tell_message(struct rpc_conn *c, const char *line, size_t n)
     }
 }
 
+static void stop_line_timer(struct rpc_conn *c)
+{
+    if (c->line_runs) {
+        loop_timer_disarm(c->line);
+        c->line_runs = false;
+    }
+}
+
 /* Takes `n` bytes of line and `skip` of newline off the input. */
 static void take_line(struct rpc_conn *c, size_t n, size_t skip)
 {
     AUTO_FREE char *line = xalloc(n + 1);
 
-    evbuffer_remove(input(c), line, n);
-    evbuffer_drain(input(c), skip);
+    evbuffer_remove(c->in, line, n);
+    evbuffer_drain(c->in, skip);
     c->scanned = 0;
-    loop_timer_disarm(c->line);
-    c->line_runs = false;
+    stop_line_timer(c);
     tell_message(c, line, n);
 }
 
@@ -190,7 +198,7 @@ static void line_too_long(struct rpc_conn *c)
 {
     struct err e = ERR_INIT;
 
-    evbuffer_drain(input(c), evbuffer_get_length(input(c)));
+    evbuffer_drain(c->in, evbuffer_get_length(c->in));
     c->scanned = 0;
     c->eof = c->told_eof = true; /* what follows cannot be told apart any more */
     err_set(&e, -EMSGSIZE, "a line exceeds %zu bytes", c->limits.line_max);
@@ -204,7 +212,7 @@ static void line_too_long(struct rpc_conn *c)
 static void drop_space(struct rpc_conn *c)
 {
     if (!c->split.started && c->scanned > 0) {
-        evbuffer_drain(input(c), c->scanned);
+        evbuffer_drain(c->in, c->scanned);
         c->scanned = 0;
     }
 }
@@ -212,15 +220,15 @@ static void drop_space(struct rpc_conn *c)
 /* Length of the first value of a stream, -1 when there is no whole one. */
 static ssize_t find_value(struct rpc_conn *c)
 {
-    size_t have = evbuffer_get_length(input(c));
+    size_t have = evbuffer_get_length(c->in);
 
     while (c->scanned < have) {
         struct evbuffer_ptr from;
         struct evbuffer_iovec piece;
         bool done;
 
-        if (evbuffer_ptr_set(input(c), &from, c->scanned, EVBUFFER_PTR_SET) < 0 ||
-            evbuffer_peek(input(c), -1, &from, &piece, 1) < 1) {
+        if (evbuffer_ptr_set(c->in, &from, c->scanned, EVBUFFER_PTR_SET) < 0 ||
+            evbuffer_peek(c->in, -1, &from, &piece, 1) < 1) {
             return -1;
         }
         c->scanned += api_split_feed(&c->split, piece.iov_base, piece.iov_len, &done);
@@ -240,12 +248,12 @@ static ssize_t find_message(struct rpc_conn *c)
     if (c->stream) {
         return find_value(c);
     }
-    if (evbuffer_ptr_set(input(c), &from, c->scanned, EVBUFFER_PTR_SET) < 0) {
+    if (evbuffer_ptr_set(c->in, &from, c->scanned, EVBUFFER_PTR_SET) < 0) {
         return -1;
     }
-    found = evbuffer_search_eol(input(c), &from, NULL, EVBUFFER_EOL_LF);
+    found = evbuffer_search_eol(c->in, &from, NULL, EVBUFFER_EOL_LF);
     if (found.pos < 0) {
-        c->scanned = evbuffer_get_length(input(c));
+        c->scanned = evbuffer_get_length(c->in);
     }
     return found.pos;
 }
@@ -291,13 +299,21 @@ static void process(struct rpc_conn *c)
             break;
         }
     }
-    if (!c->freed && !c->dead && c->eof && !c->told_eof && evbuffer_get_length(input(c)) == 0) {
+    if (!c->freed && !c->dead && c->eof && !c->told_eof && evbuffer_get_length(c->in) == 0) {
         tell_half_closed(c);
+    }
+    if (!c->freed && rpc_conn_queued(c) > c->limits.out_pause) {
+        flush(c); /* one large answer is no reason to stop reading */
     }
     if (!c->freed) {
         update_reading(c);
     }
     leave(c);
+}
+
+static void set_events(struct rpc_conn *c)
+{
+    loop_fd_set(c->ready, (c->reading ? LOOP_READ : 0) | (c->blocked ? LOOP_WRITE : 0));
 }
 
 /* Turns reading and the timers that go with it on or off. */
@@ -308,69 +324,76 @@ static void update_reading(struct rpc_conn *c)
     if (c->dead) {
         return;
     }
-    want = may_process(c) && !c->eof &&
-           !(c->reader && evbuffer_get_length(input(c)) > c->limits.line_max);
-    if (c->reader && want != c->reading) {
-        loop_fd_set(c->reader, want ? LOOP_READ : 0);
-    } else if (want && !c->reading) {
-        bufferevent_enable(c->bev, EV_READ);
-    } else if (!want && c->reading) {
-        bufferevent_disable(c->bev, EV_READ);
-    }
-    if (want) {
+    want = may_process(c) && !c->eof && evbuffer_get_length(c->in) <= c->limits.line_max;
+    if (want && c->watching) {
         loop_timer_disarm(c->watch);
-    } else if (!c->watching) {
+    } else if (!want && !c->watching) {
         loop_timer_arm(c->watch, watch_ns);
     }
     c->watching = !want;
-    if (!want || c->scanned == 0) {
-        loop_timer_disarm(c->line);
-        c->line_runs = false;
-    } else if (!c->line_runs) {
-        loop_timer_arm(c->line, c->limits.line_ns);
+    if (want && c->scanned > 0) {
+        if (!c->line_runs) {
+            loop_timer_arm(c->line, c->limits.line_ns);
+        }
         c->line_runs = true;
+    } else {
+        stop_line_timer(c);
     }
     c->reading = want;
+    set_events(c);
 }
 
-static void on_read(struct bufferevent *bev, void *arg)
+/* What the socket took in one go; -1 when it takes no more, or failed (the connection is dead then). */
+static ssize_t send_some(struct rpc_conn *c)
 {
-    (void)bev;
-    process(arg);
+    struct evbuffer_iovec piece;
+    ssize_t sent;
+
+    evbuffer_peek(c->out, -1, NULL, &piece, 1);
+    do {
+        sent = send(c->fd, piece.iov_base, piece.iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+        die_because(c, -EPIPE, "the peer has gone");
+    } else if (sent < 0 && errno != EAGAIN) {
+        struct err e = ERR_INIT;
+        err_errno(&e, errno, "connection failed");
+        die(c, &e);
+    }
+    return sent;
 }
 
-static void on_written(struct bufferevent *bev, void *arg)
+/* Writes as much as the socket takes; the rest when it takes more. Calls nobody back. */
+static void flush(void *arg)
 {
     struct rpc_conn *c = arg;
+    bool progress = false, was = c->blocked;
+    ssize_t sent;
 
-    (void)bev;
-    if (c->closing && rpc_conn_queued(c) == 0) {
+    while (!c->dead && rpc_conn_queued(c) > 0 && (sent = send_some(c)) >= 0) {
+        evbuffer_drain(c->out, (size_t)sent);
+        progress = true;
+    }
+    if (c->dead) {
+        return;
+    }
+    c->blocked = rpc_conn_queued(c) > 0;
+    if (c->blocked && (progress || !was)) {
+        loop_timer_arm(c->stall, c->limits.stall_ns);
+    } else if (was && !c->blocked) {
+        loop_timer_disarm(c->stall);
+    }
+    set_events(c);
+    if (c->closing && !c->blocked) {
         die(c, NULL);
     } else if (!c->reading && may_process(c)) {
-        process(c);
+        loop_timer_arm(c->kick, 0);
     }
 }
 
-static void on_event(struct bufferevent *bev, short what, void *arg)
+static void on_stall(void *arg)
 {
-    struct rpc_conn *c = arg;
-    int errnum = EVUTIL_SOCKET_ERROR();
-
-    (void)bev;
-    if (what & BEV_EVENT_TIMEOUT) {
-        die_because(c, -ETIMEDOUT, "the peer does not read what it is sent");
-    } else if (what & BEV_EVENT_ERROR) {
-        struct err e = ERR_INIT;
-        if (errnum == EPIPE || errnum == ECONNRESET) {
-            err_set(&e, -EPIPE, "the peer has gone");
-        } else {
-            err_errno(&e, errnum ? errnum : EIO, "connection failed");
-        }
-        die(c, &e);
-    } else if (what & BEV_EVENT_EOF) {
-        c->eof = true;
-        process(c);
-    }
+    die_because(arg, -ETIMEDOUT, "the peer does not read what it is sent");
 }
 
 static void on_kick(void *arg)
@@ -406,12 +429,7 @@ static void on_watch(void *arg)
     }
 }
 
-static struct timeval to_timeval(int64_t ns)
-{
-    return (struct timeval){ .tv_sec = ns / 1000000000, .tv_usec = ns % 1000000000 / 1000 };
-}
-
-/* libevent writes with writev(2), so a peer that has gone would end the process. */
+/* A reader of our output that has gone must not end the process, whoever writes it. */
 static void ignore_sigpipe(void)
 {
     struct sigaction now;
@@ -422,42 +440,45 @@ static void ignore_sigpipe(void)
     }
 }
 
+static void on_ready(void *arg, int fd, unsigned events);
+
 struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_limits *limits,
                               const struct rpc_conn_ops *ops, void *arg, struct err *e)
 {
     AUTO_FD fd = owned_fd;
     struct rpc_conn *c;
-    struct timeval stall;
-    struct bufferevent *bev;
+    struct evbuffer *in, *out;
 
     if (fd_set_nonblock(fd, true, e) < 0) {
         return NULL;
     }
-    bev = bufferevent_socket_new(loop_base(l), fd, BEV_OPT_CLOSE_ON_FREE);
-    if (!bev) {
+    in = evbuffer_new();
+    out = in ? evbuffer_new() : NULL;
+    if (!out) {
+        if (in) {
+            evbuffer_free(in);
+        }
         err_set(e, -ENOMEM, "no memory for a connection");
         return NULL;
     }
     c = xnew(struct rpc_conn);
     ignore_sigpipe();
     c->loop = l;
-    c->bev = bev;
+    c->in = in;
+    c->out = out;
     c->limits = limits ? *limits : rpc_limits_default;
     c->ops = ops;
     c->arg = arg;
     c->passed = -1;
+    c->reading = true;
     (void)unix_peer(fd, &c->peer.pid, &c->peer.uid, &c->peer.gid, NULL);
-    (void)take_fd(&fd);
+    c->fd = take_fd(&fd);
     c->kick = loop_timer_new(l, on_kick, c);
     c->line = loop_timer_new(l, on_line_late, c);
     c->watch = loop_timer_new(l, on_watch, c);
-    stall = to_timeval(c->limits.stall_ns);
-    bufferevent_setcb(bev, on_read, on_written, on_event, c);
-    bufferevent_setwatermark(bev, EV_READ, 0, c->limits.line_max + 2);
-    bufferevent_setwatermark(bev, EV_WRITE, c->limits.out_pause / 2, 0);
-    bufferevent_set_timeouts(bev, NULL, &stall);
-    bufferevent_enable(bev, EV_READ | EV_WRITE);
-    c->reading = true;
+    c->stall = loop_timer_new(l, on_stall, c);
+    loop_task_init(&c->flush, flush, c);
+    c->ready = loop_fd_new(l, c->fd, LOOP_READ, on_ready, c);
     return c;
 }
 
@@ -491,47 +512,70 @@ static void take_descriptors(struct rpc_conn *c, struct msghdr *m)
     }
 }
 
-static void on_readable(void *arg, int fd, unsigned events)
+/* recv(2), with the descriptors that come along. */
+static ssize_t receive(struct rpc_conn *c, char *to, size_t size)
 {
-    struct rpc_conn *c = arg;
-    char bytes[READ_SIZE];
     union {
         char space[CMSG_SPACE(FDS_A_MESSAGE * sizeof(int))];
         struct cmsghdr align;
     } control;
-    struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
+    struct iovec iov = { .iov_base = to, .iov_len = size };
     struct msghdr m = { .msg_iov = &iov,
                         .msg_iovlen = 1,
                         .msg_control = &control,
                         .msg_controllen = sizeof(control) };
-    ssize_t n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    ssize_t n;
 
-    (void)events;
+    if (!c->takes_fds) {
+        return recv(c->fd, to, size, MSG_DONTWAIT);
+    }
+    n = recvmsg(c->fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (n >= 0) {
+        take_descriptors(c, &m);
+    }
+    return n;
+}
+
+static void on_readable(struct rpc_conn *c)
+{
+    char bytes[READ_SIZE];
+    ssize_t n = receive(c, bytes, sizeof(bytes));
+
     if (n < 0) {
-        if (errno != EAGAIN && errno != EINTR) {
+        if (errno == EPIPE || errno == ECONNRESET) {
             die_because(c, -EPIPE, "the peer has gone");
+        } else if (errno != EAGAIN && errno != EINTR) {
+            struct err e = ERR_INIT;
+            err_errno(&e, errno, "connection failed");
+            die(c, &e);
         }
         return;
     }
-    take_descriptors(c, &m);
     if (n == 0) {
         c->eof = true;
-    } else if (evbuffer_add(input(c), bytes, (size_t)n) < 0) {
+    } else if (evbuffer_add(c->in, bytes, (size_t)n) < 0) {
         die_because(c, -ENOMEM, "no memory for what the peer sent");
         return;
     }
     process(c);
 }
 
+static void on_ready(void *arg, int fd, unsigned events)
+{
+    struct rpc_conn *c = arg;
+
+    (void)fd;
+    if (events & LOOP_WRITE) {
+        flush(c);
+    }
+    if (events & LOOP_READ && c->reading) {
+        on_readable(c);
+    }
+}
+
 void rpc_conn_take_fds(struct rpc_conn *c)
 {
-    if (c->reader || c->dead || !c->bev) {
-        return;
-    }
-    bufferevent_disable(c->bev, EV_READ);
-    evbuffer_unfreeze(input(c), 0);
-    c->reader = loop_fd_new(c->loop, rpc_conn_fd(c), c->reading ? LOOP_READ : 0, on_readable,
-                            c);
+    c->takes_fds = true;
 }
 
 int rpc_conn_passed_fd(struct rpc_conn *c)
@@ -541,22 +585,23 @@ int rpc_conn_passed_fd(struct rpc_conn *c)
 
 int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len)
 {
-    struct evbuffer *out;
-
-    if (c->dead || c->closing || !c->bev) {
+    if (c->dead || c->closing || !c->ready) {
         return -EPIPE;
     }
-    out = bufferevent_get_output(c->bev);
-    if (evbuffer_get_length(out) > c->limits.out_max) {
+    if (rpc_conn_queued(c) > c->limits.out_max) {
+        flush(c);
+    }
+    if (rpc_conn_queued(c) > c->limits.out_max) {
         die_because(c, -ENOBUFS, "the peer reads too slowly");
         return -ENOBUFS;
     }
-    if (evbuffer_expand(out, len + 1) < 0) {
+    if (evbuffer_expand(c->out, len + 1) < 0) {
         die_because(c, -ENOMEM, "no memory for what the peer must be sent");
         return -ENOBUFS;
     }
-    evbuffer_add(out, text, len);
-    evbuffer_add(out, "\n", 1);
+    evbuffer_add(c->out, text, len);
+    evbuffer_add(c->out, "\n", 1);
+    loop_task_queue(c->loop, &c->flush);
     if (c->busy == 0) {
         update_reading(c);
     }
@@ -574,11 +619,10 @@ int rpc_conn_send(struct rpc_conn *c, struct json_object *msg)
 
 void rpc_conn_close(struct rpc_conn *c)
 {
-    if (c->dead || c->closing || !c->bev) {
+    if (c->dead || c->closing || !c->ready) {
         return;
     }
     c->closing = true;
-    bufferevent_setwatermark(c->bev, EV_WRITE, 0, 0);
     update_reading(c);
     if (rpc_conn_queued(c) == 0) {
         die(c, NULL);
@@ -588,14 +632,14 @@ void rpc_conn_close(struct rpc_conn *c)
 void rpc_conn_hold(struct rpc_conn *c)
 {
     c->holds++;
-    if (c->busy == 0 && c->bev) {
+    if (c->busy == 0 && c->ready) {
         update_reading(c);
     }
 }
 
 void rpc_conn_release(struct rpc_conn *c)
 {
-    if (--c->holds == 0 && c->bev && !c->dead) {
+    if (--c->holds == 0 && c->ready && !c->dead) {
         loop_timer_arm(c->kick, 0);
     }
 }
@@ -612,7 +656,7 @@ const struct rpc_peer *rpc_conn_peer(const struct rpc_conn *c)
 
 int rpc_conn_fd(const struct rpc_conn *c)
 {
-    return c->bev ? bufferevent_getfd(c->bev) : -1;
+    return c->fd;
 }
 
 struct loop *rpc_conn_loop(const struct rpc_conn *c)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One stream of newline-delimited JSON over a connected unix socket (a libevent bufferevent).
+ * One stream of newline-delimited JSON over a connected unix socket.
  *
  * Bounds: a line is at most `line_max` (json.h has the other limits). When more than `out_max`
  * bytes wait to be written and another line would be queued, or when nothing could be written for
@@ -11,6 +11,8 @@
  *
  * A peer that shuts down only its sending side is half closed: it may still read. What it sent
  * last counts as a line even without a newline.
+ *
+ * What is sent is written when the loop's turn ends.
  *
  * Belongs to one loop and is used on its thread only. Callbacks run on it, never from within
  * rpc_conn_send() and friends (a failed send shows as `closed` later, from the loop).

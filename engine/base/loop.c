@@ -32,6 +32,7 @@ struct loop {
     _Atomic(pthread_t) owner; /* its maker, then whoever runs it */
     pthread_mutex_t post_lock;
     struct post *posts, **posts_tail; /* post_lock */
+    struct list tasks;                /* struct loop_task, for the end of this turn */
 };
 
 static void wake(struct loop *l)
@@ -114,6 +115,7 @@ struct loop *loop_new(struct err *e)
 {
     struct loop *l = xnew(struct loop);
     l->posts_tail = &l->posts;
+    list_init(&l->tasks);
     pthread_mutex_init(&l->post_lock, NULL);
     atomic_init(&l->owner, pthread_self());
     l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -167,11 +169,42 @@ void loop_free(struct loop *l)
     free(l);
 }
 
+void loop_task_init(struct loop_task *t, void (*fn)(void *arg), void *arg)
+{
+    list_init(&t->link);
+    t->fn = fn;
+    t->arg = arg;
+}
+
+void loop_task_queue(struct loop *l, struct loop_task *t)
+{
+    if (list_empty(&t->link)) {
+        list_append(&l->tasks, &t->link);
+    }
+}
+
+void loop_task_cancel(struct loop_task *t)
+{
+    list_remove(&t->link);
+}
+
+static void run_tasks(struct loop *l)
+{
+    while (!list_empty(&l->tasks)) {
+        struct loop_task *t = list_entry(l->tasks.next, struct loop_task, link);
+        list_remove(&t->link);
+        t->fn(t->arg);
+    }
+}
+
+/* Tasks may have been queued before the loop ran. */
 static int turn(struct loop *l, int flags, struct err *e)
 {
+    run_tasks(l);
     if (event_base_loop(l->base, flags) < 0) {
         return err_set(e, -EIO, "event loop: libevent's backend failed");
     }
+    run_tasks(l);
     return 0;
 }
 
@@ -217,11 +250,6 @@ void loop_quit(struct loop *l)
 bool loop_in_thread(const struct loop *l)
 {
     return pthread_equal(atomic_load(&l->owner), pthread_self());
-}
-
-struct event_base *loop_base(struct loop *l)
-{
-    return l->base;
 }
 
 void loop_post(struct loop *l, void (*fn)(void *arg), void *arg)

@@ -7,11 +7,11 @@
 #define VMD_BASE_LOOP_H
 
 #include "engine/base/err.h"
+#include "engine/base/list.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct event_base;
 struct loop;
 struct loop_fd;
 struct loop_timer;
@@ -25,10 +25,21 @@ int loop_run(struct loop *l, struct err *e);
 int loop_run_once(struct loop *l, int64_t timeout_ns, struct err *e);
 void loop_quit(struct loop *l); /* any thread */
 bool loop_in_thread(const struct loop *l);
-struct event_base *loop_base(struct loop *l); /* for bufferevent users; owner thread */
 
 /* Runs fn(arg) on the loop's thread, in order of posting. Any thread; never blocks for long. */
 void loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
+
+/* Work for the end of a turn: when the callbacks of this turn have run, before the loop waits again, so that what
+ * many of them want done is done once. Queued again while it waits, it still runs once. The struct is its user's and
+ * stays where it is until it has run or is cancelled. Owner thread. */
+struct loop_task {
+    struct list link; /* alone while not queued */
+    void (*fn)(void *arg);
+    void *arg;
+};
+void loop_task_init(struct loop_task *t, void (*fn)(void *arg), void *arg);
+void loop_task_queue(struct loop *l, struct loop_task *t);
+void loop_task_cancel(struct loop_task *t);
 
 enum { LOOP_READ = 1, LOOP_WRITE = 2 };
 /* Level-triggered readiness. The descriptor stays the caller's. Owner thread, all of these.
