@@ -12,6 +12,8 @@ libapi_a_SOURCES = \
 	api-schema/json/json.h \
 	api-schema/json/split.c \
 	api-schema/json/split.h \
+	api-schema/json/text.c \
+	api-schema/json/text.h \
 	api-schema/qmp/qmp.c \
 	api-schema/qmp/qmp.h \
 	api-schema/rpc/call.c \

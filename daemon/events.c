@@ -181,8 +181,8 @@ static bool passes(const struct events *ev, const struct event_filter *f,
 }
 
 int64_t events_page(const struct events *ev, int64_t after, unsigned max,
-                    const struct event_filter *f,
-                    void (*fn)(void *arg, struct json_object *event), void *arg)
+                    const struct event_filter *f, void (*fn)(void *arg, const char *event),
+                    void *arg)
 {
     for (size_t i = ring_find(ev, after); i < ev->n; i++) {
         const struct entry *en = ring_at(ev, i);
@@ -190,10 +190,7 @@ int64_t events_page(const struct events *ev, int64_t after, unsigned max,
             if (max-- == 0) {
                 return after;
             }
-            AUTO_JSON o = NULL;
-            if (api_json_parse(en->text, strlen(en->text), &o, NULL) == 0) {
-                fn(arg, o);
-            }
+            fn(arg, en->text);
         }
         after = en->seq;
     }
@@ -375,8 +372,9 @@ void change_commit(struct change *c, void (*fn)(void *arg, const struct err *e),
         en->seq = event->seq;
         en->type = event->type;
         str_copy(en->vm, sizeof(en->vm), event->vm ? event->vm : "");
-        AUTO_JSON o = api_encode(&api_type_event, event);
-        en->text = xstrdup(api_json_text(o));
+        AUTO_BUF text = BUF_INIT;
+        api_write(&api_type_event, event, &text);
+        en->text = buf_take(&text);
         store_tx_event_put(c->tx, &(struct store_event){ .seq = en->seq,
                                                          .type = api_event_type_name(en->type),
                                                          .vm = en->vm,

@@ -47,11 +47,11 @@ struct event_filter {
     char user[64];  /* of TLS: only what this user may see; "" all */
     uint64_t types; /* bit 1 << enum api_event_type; 0: all */
 };
-/* Events after `after` that pass, oldest first, at most `max`; fn gets the JSON (borrowed).
+/* Events after `after` that pass, oldest first, at most `max`; fn gets the JSON's text (borrowed).
  * Returns the cursor to go on from. */
 int64_t events_page(const struct events *ev, int64_t after, unsigned max,
-                    const struct event_filter *f,
-                    void (*fn)(void *arg, struct json_object *event), void *arg);
+                    const struct event_filter *f, void (*fn)(void *arg, const char *event),
+                    void *arg);
 
 /* fn hears of every event as it is published, before the change's own fn runs; one listener. NULL: none. */
 void events_listen(struct events *ev, void (*fn)(void *arg, const struct api_event *event),

@@ -112,7 +112,7 @@ void op_reply_info(struct op *op)
 {
     struct vm *vm = op->vm;
     if (op->call) {
-        call_finish(vm->d, op->call, vm->config.name, vm_info(vm, false, false));
+        call_finish(vm->d, op->call, vm->config.name, vm_info_raw(vm, false, false));
     }
     op_end(op);
 }

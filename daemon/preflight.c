@@ -39,6 +39,9 @@ void preflight_memory(int64_t *total, int64_t *available)
     char line[128];
     long long kib;
     *total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    if (!available) {
+        return;
+    }
     *available = (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
     FILE *f = fopen("/proc/meminfo", "re");
     while (f && fgets(line, sizeof(line), f)) {
@@ -56,9 +59,9 @@ void preflight_memory(int64_t *total, int64_t *available)
 
 static int check_host(const struct api_vm_config *c, struct api_error *x)
 {
-    int64_t total, available;
+    int64_t total;
     char has[32], wants[32];
-    preflight_memory(&total, &available);
+    preflight_memory(&total, NULL);
     if (c->memory > total) {
         str_size((uint64_t)total, has, sizeof(has));
         str_size((uint64_t)c->memory, wants, sizeof(wants));

@@ -35,7 +35,7 @@ int preflight_host(const struct api_vm_config *config, struct api_error *x);
 const char *const *preflight_cpu_models(enum api_arch arch, size_t *n);
 /* Most vCPUs a VM may have on this host. */
 int64_t preflight_max_cpus(void);
-/* Bytes of memory of the host, in all and available now. */
+/* Bytes of memory of the host, in all and available now (NULL: not asked for, which saves reading a file). */
 void preflight_memory(int64_t *total, int64_t *available);
 
 /* For vmd-spawn; the caller's. */

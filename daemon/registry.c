@@ -5,6 +5,7 @@
 #include "daemon/registry.h"
 
 #include "api-schema/json/json.h"
+#include "api-schema/json/text.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/policy.h"
@@ -12,20 +13,29 @@
 #include "daemon/qmp/qmp.h"
 #include "daemon/stats.h"
 #include "daemon/supervise.h"
+#include "engine/base/buf.h"
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <string.h>
 
 struct registry {
     struct vmd *d;
     struct hash *by_name, *by_uuid, *by_id;
     int64_t next_id;
+    struct vm **sorted; /* all of them by name; NULL: to be made when asked for */
+    size_t n_sorted;
 };
+
+/* Names or VMs have changed. */
+static void unsort(struct registry *r)
+{
+    free(r->sorted);
+    r->sorted = NULL;
+}
 
 struct registry *registry_new(struct vmd *d)
 {
@@ -48,6 +58,7 @@ static struct vm *vm_add(struct registry *r, int64_t id, struct api_vm_config *t
     vm->state = API_VM_STATE_STOPPED;
     list_init(&vm->ops);
     list_init(&vm->waiters);
+    unsort(r);
     hash_put_str(r->by_name, vm->config.name, vm);
     hash_put_str(r->by_uuid, vm->config.uuid, vm);
     hash_put_u64(r->by_id, (uint64_t)id, vm);
@@ -66,35 +77,13 @@ struct vm *vm_new(struct vmd *d, struct api_vm_config *take_config, int64_t owne
     return vm;
 }
 
-/* What a shared VmInfo was made from, and its text. */
-struct info_cache {
-    struct json_object *o;
-    char *name, *reason, *project, *exit; /* NULL where there was none */
-    enum api_vm_state state;
-    int64_t since_ms, cpus, memory, due_ms, exit_ms;
-    pid_t pid;
-    unsigned restarts;
-    bool qmp;
-};
-
-static void info_cache_free(struct info_cache *k)
-{
-    if (k) {
-        json_object_put(k->o);
-        free(k->name);
-        free(k->reason);
-        free(k->project);
-        free(k->exit);
-        free(k);
-    }
-}
-
 void vm_free(struct vm *vm)
 {
     if (!vm) {
         return;
     }
     struct registry *r = vm->d->vms;
+    unsort(r);
     if (hash_get_str(r->by_name, vm->config.name) == vm) {
         hash_del_str(r->by_name, vm->config.name);
     }
@@ -106,7 +95,6 @@ void vm_free(struct vm *vm)
         free(vm->exit);
     }
     loop_timer_free(vm->restart_timer);
-    info_cache_free(vm->info);
     free(vm->reason);
     free(vm);
 }
@@ -139,6 +127,7 @@ void registry_free(struct registry *r)
         vm_free(list[i]);
     }
     free(list);
+    unsort(r);
     hash_free(r->by_name);
     hash_free(r->by_uuid);
     hash_free(r->by_id);
@@ -220,11 +209,13 @@ struct vm *vm_by_id(struct vmd *d, int64_t id)
 
 void vm_name_add(struct vm *vm, const char *name)
 {
+    unsort(vm->d->vms);
     hash_put_str(vm->d->vms->by_name, name, vm);
 }
 
 void vm_name_drop(struct vm *vm, const char *name)
 {
+    unsort(vm->d->vms);
     if (hash_get_str(vm->d->vms->by_name, name) == vm) {
         hash_del_str(vm->d->vms->by_name, name);
     }
@@ -238,15 +229,19 @@ static int by_name(const void *a, const void *b)
 
 struct vm **vm_list(struct vmd *d, size_t *n)
 {
-    size_t all, kept = 0;
-    struct vm **list = all_vms(d->vms, &all);
-    for (size_t i = 0; i < all; i++) {
-        if (!list[i]->pending) {
-            list[kept++] = list[i];
+    struct registry *r = d->vms;
+    size_t kept = 0;
+    if (!r->sorted) {
+        r->sorted = all_vms(r, &r->n_sorted);
+        qsort(r->sorted, r->n_sorted, sizeof(*r->sorted), by_name);
+    }
+    struct vm **list = xalloc_n(r->n_sorted + 1, sizeof(*list));
+    for (size_t i = 0; i < r->n_sorted; i++) {
+        if (!r->sorted[i]->pending) {
+            list[kept++] = r->sorted[i];
         }
     }
     list[kept] = NULL;
-    qsort(list, kept, sizeof(*list), by_name);
     *n = kept;
     return list;
 }
@@ -276,11 +271,12 @@ size_t vm_count_active(struct vmd *d)
 
 void vm_put_as(struct vm *vm, const struct api_vm_config *config, struct change *c)
 {
-    AUTO_JSON o = api_encode(&api_type_vm_config, config);
+    AUTO_BUF text = BUF_INIT;
+    api_write(&api_type_vm_config, config, &text);
     store_tx_vm_put(change_tx(c), &(struct store_vm){ .id = vm->id,
                                                       .uuid = config->uuid,
                                                       .name = config->name,
-                                                      .config = api_json_text(o),
+                                                      .config = text.data,
                                                       .owner = vm->owner,
                                                       .transient = vm->transient,
                                                       .created_ns = vm->created_ns,
@@ -340,12 +336,19 @@ void vm_tell_state(struct vm *vm, enum api_vm_state state, const char *reason)
     change_commit(c, told, t);
 }
 
-struct json_object *vm_info(struct vm *vm, bool config, bool stats)
-{
+/* What VmInfo says, borrowed from the VM; `figures` is what `info` may point to, to be released when has_stats. */
+struct shown {
+    struct api_vm_info info;
     struct api_vm_stats figures;
+};
+
+static void show(struct vm *vm, bool config, bool stats, struct shown *s)
+{
     bool live = vm->run && !run_has_ended(vm->run);
-    bool has = stats && live && run_stats(vm->run, &figures);
-    struct api_vm_info info = {
+    bool has = stats && live && run_stats(vm->run, &s->figures);
+    pid_t pid = live ? run_pid(vm->run) : 0;
+    int64_t due_ms = policy_restart_due_ms(vm);
+    s->info = (struct api_vm_info){
         .name = vm->config.name,
         .uuid = vm->config.uuid,
         .state = vm->state,
@@ -354,85 +357,47 @@ struct json_object *vm_info(struct vm *vm, bool config, bool stats)
         .arch = vm->config.arch,
         .cpus = vm->config.cpus,
         .memory = vm->config.memory,
-        .pid = live ? run_pid(vm->run) : 0,
-        .has_pid = live && run_pid(vm->run) > 0,
+        .pid = pid,
+        .has_pid = pid > 0,
         .restarts = vm->restarts,
-        .restart_due_ms = policy_restart_due_ms(vm),
-        .has_restart_due_ms = policy_restart_due_ms(vm) != 0,
+        .restart_due_ms = due_ms,
+        .has_restart_due_ms = due_ms != 0,
         .qmp = qmp_vm_path(vm),
         .transient = vm->transient,
         .project = vm->config.project,
         .exit = live ? NULL : vm->exit,
         .config = config ? &vm->config : NULL,
-        .stats = has ? &figures : NULL,
+        .stats = has ? &s->figures : NULL,
     };
-    struct json_object *o = api_encode(&api_type_vm_info, &info);
-    if (has) {
-        api_release(&api_type_vm_stats, &figures);
+}
+
+static void show_done(struct shown *s)
+{
+    if (s->info.stats) {
+        api_release(&api_type_vm_stats, &s->figures);
     }
+}
+
+struct json_object *vm_info(struct vm *vm, bool config, bool stats)
+{
+    struct shown s;
+    show(vm, config, stats, &s);
+    struct json_object *o = api_encode(&api_type_vm_info, &s.info);
+    show_done(&s);
     return o;
 }
 
-static char *copy_of(const char *s)
+void vm_info_write(struct vm *vm, bool config, bool stats, struct buf *to)
 {
-    return s ? xstrdup(s) : NULL;
+    struct shown s;
+    show(vm, config, stats, &s);
+    api_write(&api_type_vm_info, &s.info, to);
+    show_done(&s);
 }
 
-static bool same(const char *a, const char *b)
+struct json_object *vm_info_raw(struct vm *vm, bool config, bool stats)
 {
-    return a == b || (a && b && strcmp(a, b) == 0);
-}
-
-static bool is_current(const struct info_cache *k, const struct vm *vm, pid_t pid,
-                       const struct api_vm_exit *x)
-{
-    return k->state == vm->state && k->since_ms == vm->since_ms && k->pid == pid &&
-           k->qmp == (qmp_vm_path(vm) != NULL) && k->cpus == vm->config.cpus &&
-           k->memory == vm->config.memory && k->restarts == vm->restarts &&
-           k->due_ms == vm->restart_due_ms && k->exit_ms == (x ? x->time_ms : 0) &&
-           same(k->exit, x ? x->reason : NULL) && same(k->name, vm->config.name) &&
-           same(k->reason, vm->reason) && same(k->project, vm->config.project);
-}
-
-static int write_text(struct json_object *o, struct printbuf *to, int level, int flags)
-{
-    const char *text = json_object_get_userdata(o);
-    (void)level;
-    (void)flags;
-    return printbuf_memappend(to, text, (int)strlen(text));
-}
-
-static void free_text(struct json_object *o, void *text)
-{
-    (void)o;
-    free(text);
-}
-
-struct json_object *vm_info_shared(struct vm *vm)
-{
-    bool live = vm->run && !run_has_ended(vm->run);
-    pid_t pid = live ? run_pid(vm->run) : 0;
-    const struct api_vm_exit *x = live ? NULL : vm->exit;
-    if (vm->info && is_current(vm->info, vm, pid, x)) {
-        return json_object_get(vm->info->o);
-    }
-    info_cache_free(vm->info);
-    struct info_cache *k = vm->info = xnew(struct info_cache);
-    *k = (struct info_cache){ .o = vm_info(vm, false, false),
-                              .name = copy_of(vm->config.name),
-                              .reason = copy_of(vm->reason),
-                              .project = copy_of(vm->config.project),
-                              .exit = copy_of(x ? x->reason : NULL),
-                              .state = vm->state,
-                              .qmp = qmp_vm_path(vm) != NULL,
-                              .since_ms = vm->since_ms,
-                              .cpus = vm->config.cpus,
-                              .memory = vm->config.memory,
-                              .due_ms = vm->restart_due_ms,
-                              .exit_ms = x ? x->time_ms : 0,
-                              .pid = pid,
-                              .restarts = vm->restarts };
-    /* The text is what takes the time in a list: written once, then copied. */
-    json_object_set_serializer(k->o, write_text, xstrdup(api_json_text(k->o)), free_text);
-    return json_object_get(k->o);
+    AUTO_BUF text = BUF_INIT;
+    vm_info_write(vm, config, stats, &text);
+    return api_json_raw(&text);
 }

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 struct api_call;
+struct buf;
 struct loop_timer;
 struct change;
 struct qmp_vm;
@@ -43,7 +44,6 @@ struct vm {
     bool end_decided;         /* of the last run: policy_ending() was there */
     bool restart_row;         /* the store has a row of it */
     struct loop_timer *restart_timer;
-    struct info_cache *info; /* vm_info_shared(); NULL: not asked for yet */
     struct run *run;         /* while there is, or is about to be, an emulator; supervise.c */
     struct op *op;           /* what works on it; ops.c */
     struct list ops;         /* what waits to */
@@ -88,10 +88,10 @@ void vm_event(struct vm *vm, struct change *c, enum api_event_type type, const c
 /* Answers the vm.wait calls that are satisfied; after the change is durable. rpc_wait.c. */
 void vm_wake(struct vm *vm, bool deleted);
 
-/* As vm_info(vm, false, false), made once for as long as nothing of it changes, text included: for long
- * lists. A reference of the caller's; the object is shared, not to be changed. */
-struct json_object *vm_info_shared(struct vm *vm);
 /* JSON of VmInfo; the caller's. */
 struct json_object *vm_info(struct vm *vm, bool config, bool stats);
+/* Its text, appended, for lists; and as a raw value (json/text.h), for what is only sent. */
+void vm_info_write(struct vm *vm, bool config, bool stats, struct buf *to);
+struct json_object *vm_info_raw(struct vm *vm, bool config, bool stats);
 
 #endif

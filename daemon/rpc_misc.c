@@ -5,6 +5,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
+#include "api-schema/json/text.h"
 #include "api-schema/rpc/server.h"
 #include "daemon/auth/access.h"
 #include "daemon/calls.h"
@@ -20,6 +21,7 @@
 #include "daemon/supervise.h"
 #include "daemon/supply.h"
 #include "daemon/waits.h"
+#include "engine/base/buf.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
@@ -105,9 +107,13 @@ void api_handle_event_unsubscribe(struct api_call *call, struct api_event_unsubs
     api_reply_event_unsubscribe(call);
 }
 
-static void add_event(void *arg, struct json_object *event)
+static void add_event(void *arg, const char *event)
 {
-    json_object_array_add(arg, json_object_get(event));
+    struct buf *to = arg;
+    if (to->data[to->len - 1] != '[') {
+        buf_add_char(to, ',');
+    }
+    buf_add_str(to, event);
 }
 
 void api_handle_event_list(struct api_call *call, struct api_event_list_in *in)
@@ -117,14 +123,13 @@ void api_handle_event_list(struct api_call *call, struct api_event_list_in *in)
     if (!make_filter(call, in->vm, in->types, in->n_types, &f) || !cursor_ok(call, in->after)) {
         return;
     }
-    struct json_object *o = json_object_new_object(), *list = json_object_new_array();
+    AUTO_BUF text = BUF_INIT;
+    buf_add_str(&text, "{\"events\":[");
     int64_t cursor = events_page(d->events, in->after, (unsigned)in->limit, &f, add_event,
-                                 list);
-    api_json_set(o, "events", list);
-    api_json_set_int(o, "cursor", cursor);
-    api_json_set_int(o, "oldest", events_oldest(d->events));
-    api_json_set_int(o, "newest", events_newest(d->events));
-    api_reply_json(call, o);
+                                 &text);
+    buf_printf(&text, "],\"cursor\":%lld,\"oldest\":%lld,\"newest\":%lld}", (long long)cursor,
+               (long long)events_oldest(d->events), (long long)events_newest(d->events));
+    api_reply_json(call, api_json_raw(&text));
 }
 
 /* ---- jobs ---- */

@@ -5,6 +5,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
+#include "api-schema/json/text.h"
 #include "daemon/auth/access.h"
 #include "daemon/auth/stream.h"
 #include "daemon/calls.h"
@@ -21,6 +22,7 @@
 #include "daemon/supply.h"
 #include "daemon/vmdefine.h"
 #include "daemon/vmops.h"
+#include "engine/base/buf.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -83,8 +85,8 @@ void vm_define(struct api_call *call, struct api_vm_config *config)
         api_reply_error(call, &x);
         return;
     }
-    call_commit(d, call, define_change(vm), vm->config.name, vm_info(vm, true, false), defined,
-                vm);
+    call_commit(d, call, define_change(vm), vm->config.name, vm_info_raw(vm, true, false),
+                defined, vm);
 }
 
 void api_handle_vm_define(struct api_call *call, struct api_vm_define_in *in)
@@ -166,60 +168,72 @@ void api_handle_vm_create(struct api_call *call, struct api_vm_create_in *in)
 }
 /* ---- looking ---- */
 
+static bool lists(struct api_call *call, const struct api_vm_list_in *in, const struct vm *vm)
+{
+    bool wanted = in->n_states == 0;
+    for (size_t k = 0; k < in->n_states && !wanted; k++) {
+        wanted = in->states[k] == vm->state;
+    }
+    return wanted && access_sees(call, vm->config.project);
+}
+
+/* One more of a list of VmInfo that was begun with '['. */
+static void list_add(struct buf *to, struct vm *vm, bool config, bool stats)
+{
+    if (to->data[to->len - 1] != '[') {
+        buf_add_char(to, ',');
+    }
+    vm_info_write(vm, config, stats, to);
+}
+
 void api_handle_vm_list(struct api_call *call, struct api_vm_list_in *in)
 {
     struct vmd *d = call_daemon(call);
+    AUTO_BUF text = BUF_INIT;
     size_t n;
     struct vm **list = vm_list(d, &n);
-    struct json_object *vms = json_object_new_array(), *o = json_object_new_object();
+    buf_add_str(&text, "{\"vms\":[");
     for (size_t i = 0; i < n; i++) {
-        bool wanted = in->n_states == 0;
-        for (size_t k = 0; k < in->n_states; k++) {
-            wanted |= in->states[k] == list[i]->state;
-        }
-        if (wanted && access_sees(call, list[i]->config.project)) {
-            bool plain = !in->config && !(in->stats && list[i]->run);
-            json_object_array_add(vms, plain ? vm_info_shared(list[i])
-                                             : vm_info(list[i], in->config, in->stats));
+        if (lists(call, in, list[i])) {
+            list_add(&text, list[i], in->config, in->stats);
         }
     }
     free(list);
-    api_json_set(o, "vms", vms);
-    api_json_set_int(o, "cursor", events_newest(d->events));
-    api_reply_json(call, o);
+    buf_printf(&text, "],\"cursor\":%lld}", (long long)events_newest(d->events));
+    api_reply_json(call, api_json_raw(&text));
 }
 
 void api_handle_vm_get(struct api_call *call, struct api_vm_get_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);
     if (vm) {
-        api_reply_json(call, vm_info(vm, true, true));
+        api_reply_json(call, vm_info_raw(vm, true, true));
     }
 }
 
 void api_handle_vm_stats(struct api_call *call, struct api_vm_stats_in *in)
 {
     struct vmd *d = call_daemon(call);
-    struct json_object *vms = json_object_new_array(), *o = json_object_new_object();
-    api_json_set(o, "vms", vms);
-    if (in->vm) {
-        struct vm *vm = call_vm(call, in->vm);
-        if (!vm) {
-            json_object_put(o);
-            return;
-        }
-        json_object_array_add(vms, vm_info(vm, false, true));
+    struct vm *one = in->vm ? call_vm(call, in->vm) : NULL;
+    AUTO_BUF text = BUF_INIT;
+    if (in->vm && !one) {
+        return;
+    }
+    buf_add_str(&text, "{\"vms\":[");
+    if (one) {
+        list_add(&text, one, false, true);
     } else {
         size_t n;
         struct vm **list = vm_list(d, &n);
         for (size_t i = 0; i < n; i++) {
             if (list[i]->run && access_sees(call, list[i]->config.project)) {
-                json_object_array_add(vms, vm_info(list[i], false, true));
+                list_add(&text, list[i], false, true);
             }
         }
         free(list);
     }
-    api_reply_json(call, o);
+    buf_add_str(&text, "]}");
+    api_reply_json(call, api_json_raw(&text));
 }
 
 void api_handle_vm_console(struct api_call *call, struct api_vm_console_in *in)

@@ -30,6 +30,7 @@ struct run {
     int pidfd, mon_pidfd;
     struct loop_fd *w_pid, *w_mon;
     struct stats_view *stats;
+    int64_t rss, rss_ns; /* resident memory and when it was looked at, CLOCK_MONOTONIC */
     struct rpc_client *client;
     struct loop_timer *timer; /* connecting, asking whether it is well */
     struct loop_timer *grace; /* for the monitor's record; for a deadline of the start */

@@ -29,6 +29,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define RSS_EVERY_NS INT64_C(1000000000)
 #define START_DEADLINE_NS INT64_C(20000000000)
 
 struct run *run_new(struct vm *vm, const char *cookie)
@@ -93,14 +94,24 @@ bool run_has_ended(const struct run *run)
     return run->ended;
 }
 
+/* An emulator in its jail has no /proc to look at, so we look; as often as it publishes the rest. */
+static int64_t resident(struct run *run)
+{
+    int64_t now = time_mono_ns();
+    if (run->rss_ns == 0 || now - run->rss_ns >= RSS_EVERY_NS) {
+        run->rss = proc_memory_rss(run->pid);
+        run->rss_ns = now;
+    }
+    return run->rss;
+}
+
 bool run_stats(struct run *run, struct api_vm_stats *out)
 {
     if (!run->stats || !stats_read(run->stats, out)) {
         return false;
     }
     if (out->memory_rss == 0 && run->pid > 0) {
-        /* An emulator in its jail has no /proc to look at. */
-        out->memory_rss = proc_memory_rss(run->pid);
+        out->memory_rss = resident(run);
     }
     return true;
 }

@@ -369,7 +369,7 @@ static void stop_ended(void *arg, struct vm *vm, bool gone)
     struct op *op = arg;
     op->held = false;
     if (gone) { /* answered here: the op goes with the VM */
-        call_finish(vm->d, op->call, vm->config.name, vm_info(vm, false, false));
+        call_finish(vm->d, op->call, vm->config.name, vm_info_raw(vm, false, false));
         op->call = NULL;
         return;
     }
@@ -439,7 +439,7 @@ static void kill_ended(void *arg, struct vm *vm, bool gone)
     struct kill *k = arg;
     (void)gone;
     loop_timer_free(k->timer);
-    call_finish(vm->d, k->call, vm->config.name, vm_info(vm, false, false));
+    call_finish(vm->d, k->call, vm->config.name, vm_info_raw(vm, false, false));
     free(k);
 }
 
@@ -460,7 +460,7 @@ static void kill_timeout(void *arg)
 static void stop_forced(struct api_call *call, struct vm *vm)
 {
     if (!vm->run && policy_cancel(vm)) {
-        call_finish(vm->d, call, vm->config.name, vm_info(vm, false, false));
+        call_finish(vm->d, call, vm->config.name, vm_info_raw(vm, false, false));
         return;
     }
     if (!vm->run) {

@@ -6,11 +6,13 @@
 #include "api-schema/json/codec.h"
 
 #include "api-schema/json/json.h"
+#include "api-schema/json/text.h"
 #include "engine/base/buf.h"
 #include "engine/base/str.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { PATH_MAX_BYTES = 256, NAMES_SHOWN = 24 };
@@ -475,8 +477,34 @@ static int decode_value(struct decoder *d, const struct api_member *m, struct js
 
 static int decode_default(struct decoder *d, const struct api_member *m, void *base)
 {
-    AUTO_JSON v = json_tokener_parse(m->def);
+    void *slot = (char *)base + m->offset;
 
+    bool word = m->def[0] == '"' && !strchr(m->def, '\\');
+    AUTO_JSON v = NULL;
+
+    /* The simple ones at once: a definition has dozens of defaults. */
+    if (m->flags & API_F_LIST && strcmp(m->def, "[]") == 0) {
+        return 0;
+    }
+    if (!(m->flags & (API_F_LIST | API_F_HAS))) {
+        switch (m->kind) {
+        case API_INT:
+            *(int64_t *)slot = strtoll(m->def, NULL, 10);
+            return 0;
+        case API_BOOL:
+            *(bool *)slot = m->def[0] == 't';
+            return 0;
+        case API_STRING:
+            if (word) {
+                *(char **)slot = xstrndup(m->def + 1, strlen(m->def) - 2);
+                return 0;
+            }
+            break;
+        default:
+            break;
+        }
+    }
+    v = json_tokener_parse(m->def);
     return decode_value(d, m, v, base);
 }
 
@@ -689,6 +717,91 @@ struct json_object *api_encode(const struct api_type *t, const void *in)
         }
     }
     return o;
+}
+
+/* --- writing ------------------------------------------------------------------------------ */
+
+static void write_one(const struct api_member *m, const void *slot, struct buf *to)
+{
+    struct json_object *o;
+    const char *s;
+
+    switch (m->kind) {
+    case API_BOOL:
+        buf_add_str(to, *(const bool *)slot ? "true" : "false");
+        break;
+    case API_INT:
+        api_write_int(to, *(const int64_t *)slot);
+        break;
+    case API_STRING:
+        s = *(char *const *)slot;
+        if (s) {
+            api_write_str(to, s);
+        } else {
+            buf_add_str(to, "null");
+        }
+        break;
+    case API_ENUM:
+        api_write_str(to, api_enum_name(m->type, *(const int *)slot));
+        break;
+    case API_STRUCT:
+        api_write(m->type, slot, to);
+        break;
+    default:
+        o = *(struct json_object *const *)slot;
+        buf_add_str(to, o ? api_json_text(o) : "null");
+    }
+}
+
+/* Is a member that is no list left out? */
+static bool is_absent(const struct api_member *m, const void *in)
+{
+    if (m->flags & API_F_HAS) {
+        return !*((const bool *)in + m->has_offset);
+    }
+    return (m->kind == API_STRING || m->kind >= API_STRUCT) &&
+           !*(void *const *)((const char *)in + m->offset);
+}
+
+static void write_list(const struct api_member *m, const char *list, size_t n, struct buf *to)
+{
+    buf_add_char(to, '[');
+    for (size_t i = 0; i < n; i++) {
+        if (i) {
+            buf_add_char(to, ',');
+        }
+        write_one(m, list + i * element_size(m), to);
+    }
+    buf_add_char(to, ']');
+}
+
+void api_write(const struct api_type *t, const void *in, struct buf *to)
+{
+    buf_add_char(to, '{');
+    for (size_t i = 0; i < t->n_members; i++) {
+        const struct api_member *m = &t->members[i];
+        const char *slot = (const char *)in + m->offset;
+
+        if (m->flags & API_F_LIST) {
+            size_t n = *(const size_t *)((const char *)in + m->has_offset);
+            if (n > 0 || m->def || m->flags & API_F_REQUIRED) {
+                api_write_key(to, m->name);
+                write_list(m, *(char *const *)slot, n, to);
+            }
+        } else if (!is_absent(m, in)) {
+            api_write_key(to, m->name);
+            write_one(m, m->kind == API_STRUCT ? *(void *const *)slot : (const void *)slot, to);
+        }
+    }
+    buf_add_char(to, '}');
+}
+
+struct json_object *api_encode_raw(const struct api_type *t, const void *in)
+{
+    AUTO_BUF text = BUF_INIT;
+
+    api_write(t, in, &text);
+    return api_json_raw(&text);
 }
 
 /* --- patches ------------------------------------------------------------------------------ */

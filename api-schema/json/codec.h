@@ -26,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct buf;
 struct json_object;
 
 enum api_kind {
@@ -90,6 +91,10 @@ int api_decode(const struct api_type *t, const struct json_object *o, unsigned f
                const char *root, void *out, struct api_error *x);
 /* A new JSON object; absent members are left out. */
 struct json_object *api_encode(const struct api_type *t, const void *in);
+/* The text of the same (api_json_text() of it), appended without making it. */
+void api_write(const struct api_type *t, const void *in, struct buf *to);
+/* The same as a raw value (text.h), for what is only sent. */
+struct json_object *api_encode_raw(const struct api_type *t, const void *in);
 /* Frees what the struct owns and clears it; NULL is fine. */
 void api_release(const struct api_type *t, void *s);
 /* Deep copy; `out` contents ignored. */

@@ -366,7 +366,7 @@ static int parse(const char *text, size_t len, unsigned max_depth, struct json_o
     if (!tok) {
         return err_set(e, -ENOMEM, "no memory to parse JSON of %zu bytes", len);
     }
-    json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+    json_tokener_set_flags(tok, JSON_TOKENER_STRICT); /* UTF-8 was looked at */
     o = json_tokener_parse_ex(tok, text, (int)len);
     why = json_tokener_get_error(tok);
     end = json_tokener_get_parse_end(tok);
@@ -383,7 +383,9 @@ static int parse(const char *text, size_t len, unsigned max_depth, struct json_o
                        why == json_tokener_continue ? "the text ends too early"
                                                     : json_tokener_error_desc(why));
     }
-    end += strspn(text + end, " \t\r\n");
+    while (end < len && text[end] && strchr(" \t\r\n", text[end])) {
+        end++;
+    }
     if (end < len) {
         json_object_put(o);
         return err_set(e, -EINVAL,
@@ -398,7 +400,6 @@ int api_json_parse_max(const char *text, size_t len, size_t max_size, unsigned m
 {
     struct scan s = { .text = (const unsigned char *)text, .len = len, .e = e };
     struct json_object *o = NULL;
-    AUTO_FREE char *copy = NULL;
     int rc;
 
     max_size = max_size ? max_size : API_JSON_MAX_SIZE;
@@ -411,18 +412,13 @@ int api_json_parse_max(const char *text, size_t len, size_t max_size, unsigned m
     if (rc < 0) {
         return rc;
     }
-    copy = try_alloc_n(len + 1, 1); /* terminated, for strspn in parse() */
-    if (!copy) {
-        return err_set(e, -ENOMEM, "no memory to parse JSON of %zu bytes", len);
-    }
-    memcpy(copy, text, len);
-    rc = parse(copy, len, max_depth, &o, e);
+    rc = parse(text, len, max_depth, &o, e);
     if (rc < 0) {
         return rc;
     }
     if (count_members(o) != s.members) {
         json_object_put(o);
-        return report_duplicate(copy, len, max_depth, e);
+        return report_duplicate(text, len, max_depth, e);
     }
     *out = o;
     return 0;

@@ -4,6 +4,7 @@
  * its session when the client goes first, and its caller's patience when that ends first. One thread:
  * the loop's.
  */
+#include "api-schema/json/text.h"
 #include "api-schema/rpc/server_int.h"
 #include "engine/base/mem.h"
 
@@ -113,19 +114,38 @@ static void call_part(struct api_call *c, struct json_object *reply)
     rpc_maybe_finish(s);
 }
 
+static void add_value(struct buf *to, struct json_object *v)
+{
+    const char *text = v ? api_json_raw_text(v) : "null";
+
+    buf_add_str(to, text ? text : api_json_text(v));
+}
+
+/* The answer as text, which is all that is wanted of it. */
+static struct json_object *new_answer(struct json_object *id, struct json_object *result)
+{
+    AUTO_BUF text = BUF_INIT;
+
+    buf_add_str(&text, "{\"jsonrpc\":\"2.0\",\"id\":");
+    buf_add_str(&text, api_json_text(id));
+    buf_add_str(&text, ",\"result\":");
+    add_value(&text, result);
+    buf_add_char(&text, '}');
+    return api_json_raw(&text);
+}
+
 /* The call has its answer, one of the two. */
 static void call_end(struct api_call *c, struct json_object *result, const struct api_error *x)
 {
     struct json_object *reply = NULL;
 
     if (c->local) {
-        c->local(c->local_arg, result, x);
+        AUTO_JSON tree = result ? api_json_tree(result) : NULL;
+        c->local(c->local_arg, tree, x);
     } else if (c->id && x) {
         reply = rpc_new_error(c->id, x);
     } else if (c->id) {
-        reply = rpc_new_message();
-        api_json_set(reply, "id", json_object_get(c->id));
-        api_json_set(reply, "result", json_object_get(result));
+        reply = new_answer(c->id, result);
     }
     call_part(c, reply);
     call_free(c);
@@ -167,7 +187,7 @@ void api_reply_json(struct api_call *c, struct json_object *take_result)
 
 void api_reply(struct api_call *c, const void *out)
 {
-    api_reply_json(c, api_encode(c->method->out, out));
+    api_reply_json(c, api_encode_raw(c->method->out, out));
 }
 
 void api_reply_error(struct api_call *c, const struct api_error *x)

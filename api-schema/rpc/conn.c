@@ -13,6 +13,7 @@
 
 #include "api-schema/json/json.h"
 #include "api-schema/json/split.h"
+#include "api-schema/json/text.h"
 #include "engine/base/fd.h"
 
 #include <errno.h>
@@ -610,11 +611,10 @@ int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len)
 
 int rpc_conn_send(struct rpc_conn *c, struct json_object *msg)
 {
-    size_t len;
-    const char *text = json_object_to_json_string_length(
-        msg, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
+    const char *text = api_json_raw_text(msg);
 
-    return text ? rpc_conn_send_text(c, text, len) : -ENOMEM;
+    text = text ? text : api_json_text(msg);
+    return text ? rpc_conn_send_text(c, text, strlen(text)) : -ENOMEM;
 }
 
 void rpc_conn_close(struct rpc_conn *c)

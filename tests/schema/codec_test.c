@@ -2,6 +2,8 @@
 /* The table-driven codec: defaults, round trips, patches, and the exact error messages. */
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
+#include "api-schema/json/text.h"
+#include "engine/base/buf.h"
 #include "engine/base/mem.h"
 #include "tests/lib/testing.h"
 
@@ -12,6 +14,16 @@ static struct json_object *json(const char *text)
 
     ck_assert_msg(api_json_parse(text, strlen(text), &o, &e) == 0, "%s", e.msg);
     return o;
+}
+
+/* Text written straight away is that of the tree. */
+static void same_text(const struct api_type *t, const void *in)
+{
+    AUTO_JSON tree = api_encode(t, in);
+    AUTO_BUF text = BUF_INIT;
+
+    api_write(t, in, &text);
+    ck_assert_str_eq(text.data, api_json_text(tree));
 }
 
 START_TEST(codec_fills_defaults)
@@ -62,6 +74,7 @@ START_TEST(codec_round_trip_is_the_identity)
     ck_assert_msg(api_vm_config_decode(o, API_STRICT, "", &c, &x) == 0, "%s", x.message);
     back = api_vm_config_encode(&c);
     ck_assert_str_eq(api_json_text(back), full_config);
+    same_text(&api_type_vm_config, &c);
     api_vm_config_copy(&c, &d);
     api_vm_config_release(&c);
     copied = api_vm_config_encode(&d);
@@ -283,6 +296,53 @@ START_TEST(codec_error_texts_are_cut_between_characters)
 }
 END_TEST
 
+START_TEST(codec_writes_every_kind_as_the_tree_does)
+{
+    AUTO_JSON detail = json("{\"a\":[1,2.5,null,{\"b/c\":\"\\u0001/\"}],\"d\":{}}");
+    char bytes[0x81 + 1] = "";
+    struct api_vcpu_stats vcpus[] = {
+        { .index = 0, .cpu_time_ns = INT64_MAX, .halted = true },
+        { .index = 1, .instructions = INT64_MIN, .has_instructions = true }
+    };
+    struct api_vm_stats stats = { .age_ms = -1, .vcpus = vcpus, .n_vcpus = 2 };
+    struct api_vm_info info = { .name = bytes, .state = API_VM_STATE_PAUSED, .stats = &stats };
+    struct api_event event = { .type = API_EVENT_TYPE_VM_STATE, .detail = detail };
+
+    for (unsigned i = 1; i < 0x80; i++) {
+        bytes[i - 1] = (char)i;
+    }
+    memcpy(bytes + 0x7f, "\xc3\xa4", 3);
+    same_text(&api_type_vm_info, &info);
+    same_text(&api_type_vm_stats, &stats);
+    same_text(&api_type_event, &event);
+    event.detail = NULL;
+    same_text(&api_type_event, &event);
+}
+END_TEST
+
+START_TEST(codec_raw_values_print_and_become_trees)
+{
+    struct api_error x = API_ERROR_INIT;
+    struct api_vm_config c;
+    AUTO_JSON o = json("{\"name\":\"db1\"}");
+    AUTO_JSON outer = json_object_new_object();
+    AUTO_JSON yes = json_object_new_boolean(1);
+
+    ck_assert_int_eq(api_vm_config_decode(o, API_STRICT, "", &c, &x), 0);
+    AUTO_JSON raw = api_encode_raw(&api_type_vm_config, &c);
+    AUTO_JSON tree = api_json_tree(raw);
+    AUTO_JSON same = api_json_tree(outer);
+    ck_assert_str_eq(api_json_raw_text(raw), api_json_text(tree));
+    ck_assert_str_eq(api_json_get_str(tree, "name"), "db1");
+    ck_assert_ptr_eq(same, outer);
+    ck_assert_ptr_null(api_json_raw_text(yes));
+    api_json_set(outer, "config", json_object_get(raw));
+    AUTO_FREE char *want = xasprintf("{\"config\":%s}", api_json_text(tree));
+    ck_assert_str_eq(api_json_text(outer), want);
+    api_vm_config_release(&c);
+}
+END_TEST
+
 /* Mutated configurations are refused with a message or decode to something that encodes to what
  * decodes again. */
 START_TEST(codec_survives_mutated_documents)
@@ -311,6 +371,7 @@ START_TEST(codec_survives_mutated_documents)
             continue;
         }
         accepted++;
+        same_text(&api_type_vm_config, &c);
         back = api_vm_config_encode(&c);
         api_vm_config_release(&c);
         ck_assert_int_eq(api_vm_config_decode(back, API_STRICT, "", &c, &x), 0);
@@ -335,6 +396,8 @@ static Suite *suite_codec(void)
     tcase_add_test(t, codec_patch_refuses_what_does_not_fit);
     tcase_add_test(t, codec_error_round_trips);
     tcase_add_test(t, codec_error_texts_are_cut_between_characters);
+    tcase_add_test(t, codec_writes_every_kind_as_the_tree_does);
+    tcase_add_test(t, codec_raw_values_print_and_become_trees);
     tcase_add_test(t, codec_survives_mutated_documents);
     suite_add_tcase(s, t);
     return s;

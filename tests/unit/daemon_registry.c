@@ -257,9 +257,9 @@ END_TEST
 
 /* ---- events ---- */
 
-static void collect(void *arg, struct json_object *event)
+static void collect(void *arg, const char *event)
 {
-    json_object_array_add(arg, json_object_get(event));
+    json_object_array_add(arg, json_tokener_parse(event));
 }
 
 START_TEST(events_are_numbered_in_order_and_survive_a_restart)
