@@ -10,6 +10,13 @@ libdevices_a_SOURCES = \
 	devices/board/rv_virt.c \
 	devices/board/rv_virt.h \
 	devices/board/rv_virt_fdt.c \
+	devices/board/rv_virt_pci.c \
+	devices/bus/pci.c \
+	devices/bus/pci.h \
+	devices/bus/pci_host.c \
+	devices/bus/pci_host.h \
+	devices/bus/pci_root_port.c \
+	devices/bus/pci_root_port.h \
 	devices/char/chr.h \
 	devices/char/ns16550a.c \
 	devices/char/virtio_console.c \
@@ -26,7 +33,10 @@ libdevices_a_SOURCES = \
 	devices/registry.h \
 	devices/timer/goldfish_rtc.c \
 	devices/virtio/mmio.c \
+	devices/virtio/packed.c \
+	devices/virtio/pci.c \
 	devices/virtio/queue.c \
+	devices/virtio/queue.h \
 	devices/virtio/virtio.c \
 	devices/virtio/virtio.h
 
@@ -44,4 +54,9 @@ check_PROGRAMS += tests/device/board_test
 TESTS += tests/device/board_test
 tests_device_board_test_SOURCES = tests/device/board_test.c $(device_rig)
 tests_device_board_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/pci_test
+TESTS += tests/device/pci_test
+tests_device_pci_test_SOURCES = tests/device/pci_test.c tests/device/pci_rig.c tests/device/pci_rig.h \
+	$(device_rig)
+tests_device_pci_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
 EXTRA_DIST += tests/device/state.golden

@@ -27,6 +27,8 @@ enum {
     F_RO = 1 << 5,
     F_BLK_SIZE = 1 << 6,
     F_FLUSH = 1 << 9,
+    F_CONFIG_WCE = 1 << 11,
+    F_MQ = 1 << 12,
     F_DISCARD = 1 << 13,
     F_WRITE_ZEROES = 1 << 14
 };
@@ -37,6 +39,9 @@ struct vblk {
     struct virtio v;
     struct blk_node *node;
     char *serial;
+    uint64_t queues;
+    bool packed;
+    bool write_through;    /* the driver has turned the write cache off */
     struct list in_flight; /* struct vblk_req.node */
     struct list finished;  /* while paused: completed, not yet shown to the guest */
 };
@@ -55,6 +60,7 @@ struct vblk_req {
     struct blk_req io;
     struct list node;
     struct vblk *owner;
+    unsigned q;
     struct virtio_elem *el;
     uint8_t status;
     bool flush_after; /* the driver knows no flush: writes are durable when they complete */
@@ -68,7 +74,7 @@ static void vblk_finish(struct vblk_req *r)
     if (r->el->in_len > 0) {
         virtio_put(r->el, r->el->in_len - 1, &r->status, 1);
     }
-    virtq_push(&b->v, 0, r->el, r->el->in_len);
+    virtq_push(&b->v, r->q, r->el, r->el->in_len);
     list_remove(&r->node);
     free(r);
 }
@@ -90,8 +96,10 @@ static void vblk_done(struct blk_req *io, int result)
         r->status = S_IOERR;
     }
     if (virtio_may_run(&b->v)) {
+        unsigned q = r->q;
+
         vblk_finish(r);
-        virtq_signal(&b->v, 0);
+        virtq_signal(&b->v, q);
     } else {
         list_remove(&r->node);
         list_append(&b->finished, &r->node);
@@ -111,6 +119,13 @@ static void vblk_submit(struct vblk_req *r, enum blk_op op)
     r->io.op = op;
     r->status = S_OK;
     blk_submit(r->owner->node, &r->io);
+}
+
+/* Without a flush in the protocol, or with the cache turned off, a write is durable when it
+ * completes (virtio 1.2 §5.2.6.2). */
+static bool durable(const struct vblk *b)
+{
+    return !(b->v.features & F_FLUSH) || b->write_through;
 }
 
 static void vblk_rw(struct vblk_req *r, const struct vblk_header *h, bool write)
@@ -144,7 +159,7 @@ static void vblk_rw(struct vblk_req *r, const struct vblk_header *h, bool write)
     r->io.length = length;
     r->io.iov = r->iov;
     r->io.n_iov = n;
-    r->flush_after = write && !(r->owner->v.features & F_FLUSH);
+    r->flush_after = write && durable(r->owner);
     vblk_submit(r, write ? BLK_WRITE : BLK_READ);
 }
 
@@ -170,7 +185,7 @@ static void vblk_zero(struct vblk_req *r, uint32_t type)
         r->io.offset = sector * BLK_SECTOR;
         r->io.length = (uint64_t)count * BLK_SECTOR;
         r->io.flags = flags & 1 ? BLK_UNMAP : 0;
-        r->flush_after = !(r->owner->v.features & F_FLUSH);
+        r->flush_after = durable(r->owner);
         vblk_submit(r, type == T_DISCARD ? BLK_DISCARD : BLK_ZERO);
     }
 }
@@ -222,24 +237,35 @@ static void vblk_start(struct vblk_req *r)
     }
 }
 
-static void vblk_take(struct vblk *b, struct virtio_elem *el)
+static void vblk_take(struct vblk *b, unsigned q, struct virtio_elem *el)
 {
     struct vblk_req *r = xalloc(sizeof(*r) + (el->n_out + el->n_in) * sizeof(r->iov[0]));
 
     r->owner = b;
+    r->q = q;
     r->el = el;
     r->io.done = vblk_done;
     list_append(&b->in_flight, &r->node);
     vblk_start(r);
 }
 
+/* What completed while the VM was paused is shown to the guest. */
+static void vblk_finish_all(struct vblk *b)
+{
+    while (!list_empty(&b->finished)) {
+        struct vblk_req *r = list_entry(b->finished.next, struct vblk_req, node);
+        unsigned q = r->q;
+
+        vblk_finish(r);
+        virtq_signal(&b->v, q);
+    }
+}
+
 static void vblk_serve(struct virtio *v, unsigned q)
 {
     struct vblk *b = (struct vblk *)v;
 
-    while (!list_empty(&b->finished)) {
-        vblk_finish(list_entry(b->finished.next, struct vblk_req, node));
-    }
+    vblk_finish_all(b);
     /* At most a queue's worth at a time: other work of the loop gets its turn. */
     for (unsigned n = 0; n < QUEUE_SIZE;) {
         struct virtio_elem *el = virtq_pop(v, q);
@@ -257,7 +283,7 @@ static void vblk_serve(struct virtio *v, unsigned q)
             virtio_broken(v, "a disk request lacks its header or its status");
             return;
         }
-        vblk_take(b, el);
+        vblk_take(b, q, el);
     }
     virtq_signal(v, q);
     virtio_ring(v, q);
@@ -278,13 +304,22 @@ static void vblk_config(struct virtio *v, uint8_t *out)
     memcpy(out, &capacity, sizeof(capacity));
     put32(out + 12, QUEUE_SIZE - 2); /* seg_max */
     put32(out + 20, BLK_SECTOR);     /* blk_size */
-    out[34] = 1;                     /* num_queues */
+    out[32] = !b->write_through;
+    out[34] = (uint8_t)v->n_queues;
     put32(out + 36, MAX_ZERO_SECTORS);
     put32(out + 40, 1); /* max_discard_seg */
     put32(out + 44, 1); /* discard_sector_alignment */
     put32(out + 48, MAX_ZERO_SECTORS);
     put32(out + 52, 1); /* max_write_zeroes_seg */
     out[56] = 1;        /* write_zeroes_may_unmap */
+}
+
+static void vblk_config_written(struct virtio *v, uint32_t offset, uint64_t value,
+                                unsigned size)
+{
+    if (offset == 32 && size == 1 && (v->features & F_CONFIG_WCE)) {
+        ((struct vblk *)v)->write_through = !(value & 1);
+    }
 }
 
 /* Waits until the node touches no guest memory; results that come later find their
@@ -301,6 +336,7 @@ static void vblk_drop(struct virtio *v)
         virtio_elem_free(r->el);
         free(r);
     }
+    b->write_through = false;
 }
 
 static const struct virtio_ops vblk_ops = {
@@ -310,19 +346,22 @@ static const struct virtio_ops vblk_ops = {
     .config_size = 60,
     .serve = vblk_serve,
     .config = vblk_config,
+    .config_written = vblk_config_written,
     .reset = vblk_drop,
 };
 
 static int vblk_realize(struct device *d, struct err *e)
 {
     struct vblk *b = (struct vblk *)d;
-    uint64_t features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH;
+    uint64_t features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_CONFIG_WCE;
 
     (void)e;
     list_init(&b->in_flight);
     list_init(&b->finished);
     features |= blk_readonly(b->node) ? F_RO : F_DISCARD | F_WRITE_ZEROES;
-    virtio_setup(&b->v, &vblk_ops, features);
+    features |= b->queues > 1 ? F_MQ : 0;
+    features |= b->packed ? VIRTIO_F_RING_PACKED : 0;
+    virtio_setup(&b->v, &vblk_ops, (unsigned)b->queues, features);
     return 0;
 }
 
@@ -337,10 +376,7 @@ static void vblk_quiesce(struct device *d)
         loop_run_once(d->vm->loop, 0, &e);
     }
     bus_lock(b->v.lock);
-    while (!list_empty(&b->finished)) {
-        vblk_finish(list_entry(b->finished.next, struct vblk_req, node));
-    }
-    virtq_signal(&b->v, 0);
+    vblk_finish_all(b);
     bus_unlock(b->v.lock);
 }
 
@@ -367,11 +403,13 @@ static void vblk_destroy(struct device *d)
 
 static const struct st_field vblk_fields[] = {
     VIRTIO_ST_FIELD,
+    ST_FIELD(struct vblk, write_through, ST_BOOL, 2,
+             "the driver has turned the write cache off"),
     ST_END,
 };
 static const struct st_table vblk_state = {
     .name = "virtio-blk",
-    .version = 1,
+    .version = 2,
     .fields = vblk_fields,
 };
 
@@ -385,12 +423,25 @@ static const struct dev_prop vblk_props[] = {
       .kind = PROP_STR,
       .offset = offsetof(struct vblk, serial),
       .doc = "identification string, up to 20 bytes" },
+    { .name = "queues",
+      .kind = PROP_U64,
+      .offset = offsetof(struct vblk, queues),
+      .def = 1,
+      .min = 1,
+      .max = VIRTIO_MAX_QUEUES,
+      .doc = "request queues" },
+    { .name = "packed",
+      .kind = PROP_BOOL,
+      .offset = offsetof(struct vblk, packed),
+      .def = true,
+      .doc = "offer packed rings" },
     { .name = NULL },
 };
 
 const struct device_class virtio_blk_class = {
     .name = "virtio-blk",
-    .doc = "virtio disk with flush, discard and write zeroes",
+    .doc =
+        "virtio disk with several queues, flush, write cache toggle, discard and write zeroes",
     .size = sizeof(struct vblk),
     .props = vblk_props,
     .state = &vblk_state,

@@ -18,6 +18,9 @@ struct vm;
 
 #define BOARD_MAX_DISKS 8
 
+/* How a disk is attached. */
+enum board_disk_bus { BOARD_VIRTIO_MMIO, BOARD_VIRTIO_PCI };
+
 /* An open file that is read again at each reset; path names it in messages. NULL path: none. */
 struct board_file {
     const char *path;
@@ -32,14 +35,16 @@ struct board_config {
     struct board_file firmware; /* none: the kernel starts in machine mode */
     struct board_file kernel, initrd;
     const char *append; /* kernel command line or NULL */
-    struct {
+    struct board_disk {
         const char *name;
         struct blk_node *node; /* taken by build, also when it fails */
+        enum board_disk_bus bus;
     } disk[BOARD_MAX_DISKS];
     unsigned n_disks;
     struct chr *console; /* may be NULL */
     bool virtio_console; /* the console is virtio, not the UART */
     bool rng;
+    unsigned root_ports; /* PCI Express root ports, each with a free slot */
 };
 
 struct board_class {

@@ -11,6 +11,7 @@
  */
 #include "devices/board/rv_virt.h"
 
+#include "devices/bus/pci_host.h"
 #include "devices/input/virtio_input.h"
 #include "devices/irqchip/plic.h"
 #include "devices/misc/fw_cfg.h"
@@ -71,29 +72,61 @@ static int add_uart(struct board *b, struct device *plic, struct err *e)
     return place(b, d, 0, RV_UART, e);
 }
 
+int rv_virt_new_blk(struct board *b, unsigned i, struct device **out, struct err *e)
+{
+    char id[32];
+    int rc;
+
+    snprintf(id, sizeof(id), "disk%u", i);
+    rc = dev_new(b->vm, &virtio_blk_class, id, out, e);
+    if (rc == 0) {
+        rc = dev_set_str(*out, "serial", b->cfg.disk[i].name, e);
+    }
+    if (rc == 0) {
+        rc = dev_set_ptr(*out, "node", b->cfg.disk[i].node, e);
+    }
+    if (rc == 0) {
+        b->cfg.disk[i].node = NULL; /* the device's now */
+    }
+    return rc;
+}
+
+/* The disk of a slot; disks on other buses take none. */
+static unsigned slot_disk(const struct board_config *c, unsigned slot)
+{
+    unsigned i = 0;
+
+    for (; i < c->n_disks; i++) {
+        if (!rv_virt_disk_on_pci(&c->disk[i]) && slot-- == 0) {
+            break;
+        }
+    }
+    return i;
+}
+
+static unsigned slot_disks(const struct board_config *c)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < c->n_disks; i++) {
+        n += !rv_virt_disk_on_pci(&c->disk[i]);
+    }
+    return n;
+}
+
 /* What goes into the slots, in order: disks, entropy, console. */
 static int slot_device(struct board *b, unsigned slot, struct device **out, struct err *e)
 {
     const struct board_config *c = &b->cfg;
-    char id[32];
+    unsigned disks = slot_disks(c);
     int rc;
 
     *out = NULL;
-    if (slot < c->n_disks) {
-        snprintf(id, sizeof(id), "disk%u", slot);
-        rc = dev_new(b->vm, &virtio_blk_class, id, out, e);
-        if (rc == 0) {
-            rc = dev_set_str(*out, "serial", c->disk[slot].name, e);
-        }
-        if (rc == 0) {
-            rc = dev_set_ptr(*out, "node", c->disk[slot].node, e);
-        }
-        if (rc == 0) {
-            b->cfg.disk[slot].node = NULL; /* the device's now */
-        }
-    } else if (slot == c->n_disks && c->rng) {
+    if (slot < disks) {
+        rc = rv_virt_new_blk(b, slot_disk(c, slot), out, e);
+    } else if (slot == disks && c->rng) {
         rc = dev_new(b->vm, &virtio_rng_class, "rng0", out, e);
-    } else if (slot == c->n_disks + c->rng && c->virtio_console) {
+    } else if (slot == disks + c->rng && c->virtio_console) {
         rc = dev_new(b->vm, &virtio_console_class, "console0", out, e);
         if (rc == 0) {
             rc = dev_set_ptr(*out, "chr", c->console, e);
@@ -232,7 +265,10 @@ static int add_devices(struct board *b, struct err *e)
     for (unsigned i = 0; i < RV_SLOTS && rc == 0; i++) {
         rc = add_slot(b, plic, i, e);
     }
-    return rc == 0 ? add_button(b, plic, e) : rc;
+    if (rc == 0) {
+        rc = add_button(b, plic, e);
+    }
+    return rc != 0 ? rc : rv_virt_add_pci(b, plic, e);
 }
 
 static int add_memory(struct board *b, struct err *e)
@@ -445,6 +481,9 @@ static void board_reset(void *arg)
         vm_request(b->vm, VM_REQ_CRASH, "reload-failed");
     }
     b->fresh = false;
+    if (!b->cfg.firmware.path || b->cfg.kernel.path) {
+        pci_host_assign(b->pci); /* no firmware will look for devices */
+    }
     for (unsigned i = 0; i < b->vm->n_vcpus; i++) {
         uint64_t at = i > 0 && harts_wait(b) ? RV_ROM + RV_ROM_WAIT : RV_ROM;
 
@@ -466,9 +505,11 @@ static int check_config(const struct board_config *c, struct err *e)
     if (c->initrd.path && !c->kernel.path) {
         return err_set(e, -EINVAL, "an initrd needs a kernel");
     }
-    if (c->n_disks + c->rng + c->virtio_console > RV_SLOTS) {
-        return err_set(e, -EINVAL, "%u virtio devices: the board has %d slots",
-                       c->n_disks + c->rng + c->virtio_console, RV_SLOTS);
+    if (slot_disks(c) + c->rng + c->virtio_console > RV_SLOTS) {
+        return err_set(
+            e, -EINVAL,
+            "%u virtio-mmio devices: the board has %d slots; put disks on another bus",
+            slot_disks(c) + c->rng + c->virtio_console, RV_SLOTS);
     }
     return 0;
 }

@@ -24,13 +24,25 @@ enum {
     RV_VIRTIO = 0x10001000,
     RV_VIRTIO_STEP = 0x1000,
     RV_BUTTON = 0x10009000, /* a slot of its own, which QEMU's board does not have */
-    RV_FW_CFG = 0x10100000
+    RV_FW_CFG = 0x10100000,
+    RV_PCI_PIO = 0x3000000,
+    RV_PCI_PIO_SIZE = 0x10000,
+    RV_PCI_ECAM = 0x30000000,
+    RV_PCI_ECAM_SIZE = 0x10000000,
+    RV_PCI_MMIO = 0x40000000,
+    RV_PCI_MMIO_SIZE = 0x40000000
 };
 #define RV_RAM 0x80000000ull
 #define RV_KERNEL_OFFSET 0x200000 /* of a payload without a header: behind the firmware */
 
 /* Interrupt sources of the PLIC. */
-enum { RV_IRQ_VIRTIO = 1, RV_IRQ_UART = 10, RV_IRQ_RTC = 11, RV_IRQ_BUTTON = 12 };
+enum {
+    RV_IRQ_VIRTIO = 1,
+    RV_IRQ_UART = 10,
+    RV_IRQ_RTC = 11,
+    RV_IRQ_BUTTON = 12,
+    RV_IRQ_PCI = 32
+};
 
 struct device;
 struct mem_region;
@@ -39,7 +51,8 @@ struct board {
     struct vm *vm;
     struct board_config cfg;
     struct mem_region *ram, *rom;
-    struct device *fw_cfg, *button;
+    struct device *fw_cfg, *button, *pci;
+    uint64_t pci_mmio64; /* address of the window for 64-bit BARs, 0: none */
     struct loader_image firmware, kernel;
     uint64_t initrd_at, initrd_size;
     uint64_t fdt_at;
@@ -47,6 +60,14 @@ struct board {
     size_t fdt_size;
     bool fresh; /* images were just loaded by build */
 };
+
+#define RV_PCI_MMIO64_SIZE (16ull << 30)
+
+/* The PCI host with its windows, and what the configuration puts on its bus. */
+int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e);
+bool rv_virt_disk_on_pci(const struct board_disk *d);
+/* Makes a virtio disk of disk i of the configuration, which then owns its node. */
+int rv_virt_new_blk(struct board *b, unsigned i, struct device **out, struct err *e);
 
 /* Builds the device tree into b->fdt; vCPUs exist, initrd is placed. */
 int rv_virt_fdt(struct board *b, struct err *e);

@@ -144,6 +144,67 @@ static void add_irqchips(struct tree *t)
     fdt_node_end(f);
 }
 
+/* INTA to INTD of slot n lead to the four inputs from n on (binding pci/host-generic-pci). */
+static void add_pci_irqs(struct tree *t)
+{
+    uint32_t cells[4 * 4 * 6], *c = cells;
+    const uint32_t mask[4] = { 0x1800, 0, 0, 7 };
+
+    for (uint32_t slot = 0; slot < 4; slot++) {
+        for (uint32_t pin = 0; pin < 4; pin++) {
+            const uint32_t one[6] = { slot << 11, 0,       0,
+                                      pin + 1,    t->plic, RV_IRQ_PCI + (slot + pin) % 4 };
+
+            memcpy(c, one, sizeof(one));
+            c += 6;
+        }
+    }
+    fdt_cells(t->f, "interrupt-map", cells, 4 * 4 * 6);
+    fdt_cells(t->f, "interrupt-map-mask", mask, 4);
+}
+
+static void add_pci(struct tree *t)
+{
+    struct fdt *f = t->f;
+    uint64_t high = t->b->pci_mmio64;
+    const uint32_t buses[2] = { 0, 0xff };
+    const uint32_t ranges[21] = {
+        0x1000000,
+        0,
+        0,
+        0,
+        RV_PCI_PIO,
+        0,
+        RV_PCI_PIO_SIZE,
+        0x2000000,
+        0,
+        RV_PCI_MMIO,
+        0,
+        RV_PCI_MMIO,
+        0,
+        RV_PCI_MMIO_SIZE,
+        0x3000000,
+        (uint32_t)(high >> 32),
+        (uint32_t)high,
+        (uint32_t)(high >> 32),
+        (uint32_t)high,
+        (uint32_t)(RV_PCI_MMIO64_SIZE >> 32),
+        (uint32_t)RV_PCI_MMIO64_SIZE,
+    };
+
+    device_begin(t, "pci", RV_PCI_ECAM, RV_PCI_ECAM_SIZE, "pci-host-ecam-generic", 0);
+    fdt_str(f, "device_type", "pci");
+    fdt_u32(f, "#address-cells", 3);
+    fdt_u32(f, "#size-cells", 2);
+    fdt_u32(f, "#interrupt-cells", 1);
+    fdt_u32(f, "linux,pci-domain", 0);
+    fdt_cells(f, "bus-range", buses, 2);
+    fdt_empty(f, "dma-coherent");
+    fdt_cells(f, "ranges", ranges, high ? 21 : 14);
+    add_pci_irqs(t);
+    fdt_node_end(f);
+}
+
 static void add_soc(struct tree *t)
 {
     static const char *const test[] = { "sifive,test1", "sifive,test0", "syscon" };
@@ -171,6 +232,7 @@ static void add_soc(struct tree *t)
     }
     device_begin(t, "virtio_mmio", RV_BUTTON, 0x1000, "virtio,mmio", RV_IRQ_BUTTON);
     fdt_node_end(f);
+    add_pci(t);
     add_irqchips(t);
     fdt_node_end(f);
 }

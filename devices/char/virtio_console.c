@@ -169,7 +169,7 @@ static int vcon_realize(struct device *d, struct err *e)
     struct vcon *c = (struct vcon *)d;
 
     (void)e;
-    virtio_setup(&c->v, &vcon_ops, F_EMERG_WRITE);
+    virtio_setup(&c->v, &vcon_ops, 0, F_EMERG_WRITE);
     chr_attach(c->chr, &vcon_front, c);
     return 0;
 }

@@ -261,7 +261,7 @@ static int vinput_realize(struct device *d, struct err *e)
         return err_set(e, -EINVAL, "%s: there is no kind '%s'", d->id,
                        n->kind_name ? n->kind_name : "");
     }
-    virtio_setup(&n->v, &vinput_ops, 0);
+    virtio_setup(&n->v, &vinput_ops, 0, 0);
     return 0;
 }
 

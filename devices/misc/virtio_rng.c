@@ -60,7 +60,7 @@ static const struct virtio_ops vrng_ops = {
 static int vrng_realize(struct device *d, struct err *e)
 {
     (void)e;
-    virtio_setup((struct virtio *)d, &vrng_ops, 0);
+    virtio_setup((struct virtio *)d, &vrng_ops, 0, 0);
     return 0;
 }
 

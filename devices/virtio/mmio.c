@@ -24,15 +24,21 @@ static struct virtio_mmio *mmio_of(struct device *d)
 /* The selected queue, or NULL. */
 static struct virtq *mmio_queue(struct virtio_mmio *m)
 {
-    return m->v && m->queue_sel < m->v->ops->n_queues ? &m->v->queue[m->queue_sel] : NULL;
+    return m->v && m->queue_sel < m->v->n_queues ? &m->v->queue[m->queue_sel] : NULL;
 }
 
 /* Lock held: the line follows the ISR. */
-static void mmio_raise(void *arg)
+static void mmio_lower(void *arg)
 {
     struct virtio_mmio *m = arg;
 
     irq_set(&m->dev.irq[0], m->v->isr != 0);
+}
+
+static void mmio_raise(void *arg, int q)
+{
+    (void)q;
+    mmio_lower(arg);
 }
 
 static uint64_t mmio_read_magic(struct device *d, const struct dev_reg *r, unsigned index)
@@ -110,7 +116,7 @@ static void mmio_written_notify(struct device *d, const struct dev_reg *r, unsig
     struct virtio_mmio *m = mmio_of(d);
 
     (void)r, (void)index, (void)old;
-    if (m->v && value < m->v->ops->n_queues && virtio_working(m->v)) {
+    if (m->v && value < m->v->n_queues && virtio_working(m->v)) {
         virtio_ring(m->v, (unsigned)value);
     } else {
         log_trace('v', "%s: bell for queue %llu that does not work", d->id,
@@ -132,7 +138,7 @@ static void mmio_written_ack(struct device *d, const struct dev_reg *r, unsigned
     (void)r, (void)index, (void)old;
     if (m->v) {
         m->v->isr &= ~(uint8_t)value;
-        mmio_raise(m);
+        mmio_lower(m);
     }
 }
 
@@ -204,6 +210,7 @@ static int mmio_realize(struct device *d, struct err *e)
     if (m->v) {
         m->v->lock = &d->lock;
         m->v->raise = mmio_raise;
+        m->v->lower = mmio_lower;
         m->v->transport = m;
     }
     return 0;
@@ -224,6 +231,7 @@ static void mmio_destroy(struct device *d)
 
     if (m->v && m->v->transport == m) {
         m->v->raise = NULL;
+        m->v->lower = NULL;
         m->v->transport = NULL;
         m->v->lock = &m->v->dev.lock;
     }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Split virtqueues (virtio 1.2 §2.7) with indirect descriptors and event index. All with the
- * transport's lock held.
+ * Split virtqueues (virtio 1.2 §2.7) with indirect descriptors and event index, and what they
+ * share with packed ones (packed.c). All with the transport's lock held.
  *
  * The rings are shared with running vCPUs: indices are read and written once with acquire and
  * release order, and every descriptor is copied before it is checked.
  */
-#include "devices/virtio/virtio.h"
+#include "devices/virtio/queue.h"
 #include "engine/base/log.h"
 #include "engine/core/vm.h"
 
@@ -93,16 +93,7 @@ static uint16_t *avail_event(const struct vring *r, const struct virtq *vq)
     return (uint16_t *)(void *)&r->used->ring[vq->num];
 }
 
-/* State of a walk along one chain. */
-struct walk {
-    const struct vring_desc *table;
-    uint32_t entries;
-    bool indirect;
-    unsigned n_out, n_in;
-    uint64_t out_len, in_len;
-};
-
-static bool walk_indirect(struct virtio *v, struct walk *w, const struct vring_desc *d)
+static bool walk_indirect(struct virtio *v, struct virtq_walk *w, const struct vring_desc *d)
 {
     uint32_t len = le32toh(d->len);
 
@@ -122,13 +113,12 @@ static bool walk_indirect(struct virtio *v, struct walk *w, const struct vring_d
     return true;
 }
 
-static bool walk_add(struct virtio *v, struct walk *w, const struct vring_desc *d)
+bool virtq_walk_add(struct virtio *v, struct virtq_walk *w, uint64_t gpa, uint32_t len, bool in)
 {
-    bool in = le16toh(d->flags) & DESC_WRITE;
     struct virtio_sg *sg = &v->walk[w->n_out + w->n_in];
 
-    sg->gpa = le64toh(d->addr);
-    sg->len = le32toh(d->len);
+    sg->gpa = gpa;
+    sg->len = len;
     if (sg->len == 0) {
         return true; /* carries nothing */
     }
@@ -153,7 +143,7 @@ static bool walk_add(struct virtio *v, struct walk *w, const struct vring_desc *
 
 /* Follows the chain from `head` into v->walk. Bounded: no table is walked further than its
  * number of entries. */
-static bool walk_chain(struct virtio *v, struct walk *w, uint16_t head)
+static bool walk_chain(struct virtio *v, struct virtq_walk *w, uint16_t head)
 {
     uint32_t at = head, steps = 0;
 
@@ -172,7 +162,8 @@ static bool walk_chain(struct virtio *v, struct walk *w, uint16_t head)
             at = steps = 0;
             continue;
         }
-        if (!walk_add(v, w, &d)) {
+        if (!virtq_walk_add(v, w, le64toh(d.addr), le32toh(d.len),
+                            le16toh(d.flags) & DESC_WRITE)) {
             return false;
         }
         if (!(le16toh(d.flags) & DESC_NEXT)) {
@@ -182,15 +173,33 @@ static bool walk_chain(struct virtio *v, struct walk *w, uint16_t head)
     }
 }
 
+struct virtio_elem *virtq_elem_new(struct virtio *v, const struct virtq *vq,
+                                   const struct virtq_walk *w, uint16_t id)
+{
+    size_t n = w->n_out + w->n_in;
+    struct virtio_elem *el = xalloc(sizeof(*el) + n * sizeof(el->sg[0]));
+
+    list_init(&el->node);
+    el->head = id;
+    el->generation = vq->generation;
+    el->n_out = w->n_out;
+    el->n_in = w->n_in;
+    el->out_len = w->out_len;
+    el->in_len = w->in_len;
+    memcpy(el->sg, v->walk, n * sizeof(el->sg[0]));
+    return el;
+}
+
 struct virtio_elem *virtq_pop(struct virtio *v, unsigned q)
 {
     struct virtq *vq = &v->queue[q];
-    struct virtio_elem *el;
     struct vring r;
-    struct walk w = { .entries = vq->num };
+    struct virtq_walk w = { .entries = vq->num };
     uint16_t waiting, head;
-    size_t n;
 
+    if (v->features & VIRTIO_F_RING_PACKED) {
+        return virtq_packed_pop(v, vq);
+    }
     if (!vring_map(v, vq, &r)) {
         return NULL;
     }
@@ -215,17 +224,7 @@ struct virtio_elem *virtq_pop(struct virtio *v, unsigned q)
     }
     vq->last_avail++;
     vq->in_flight++;
-    n = w.n_out + w.n_in;
-    el = xalloc(sizeof(*el) + n * sizeof(el->sg[0]));
-    list_init(&el->node);
-    el->head = head;
-    el->generation = vq->generation;
-    el->n_out = w.n_out;
-    el->n_in = w.n_in;
-    el->out_len = w.out_len;
-    el->in_len = w.in_len;
-    memcpy(el->sg, v->walk, n * sizeof(el->sg[0]));
-    return el;
+    return virtq_elem_new(v, vq, &w, head);
 }
 
 void virtio_elem_free(struct virtio_elem *el)
@@ -255,7 +254,9 @@ void virtq_push(struct virtio *v, unsigned q, struct virtio_elem *el, uint64_t w
     if (el->generation == vq->generation) {
         vq->in_flight--;
     }
-    if (el->generation == vq->generation && vring_map(v, vq, &r)) {
+    if (v->features & VIRTIO_F_RING_PACKED) {
+        virtq_packed_push(v, vq, el, written);
+    } else if (el->generation == vq->generation && vring_map(v, vq, &r)) {
         slot = &r.used->ring[vq->used_idx % vq->num];
         slot->id = htole32(el->head);
         slot->len = htole32(written > UINT32_MAX ? UINT32_MAX : (uint32_t)written);
@@ -271,7 +272,11 @@ void virtq_unpop(struct virtio *v, unsigned q, struct virtio_elem *el)
 
     if (el->generation == vq->generation) {
         vq->in_flight--;
-        vq->last_avail--;
+        if (v->features & VIRTIO_F_RING_PACKED) {
+            virtq_packed_unpop(vq, el);
+        } else {
+            vq->last_avail--;
+        }
     }
     virtio_elem_free(el);
 }
@@ -298,10 +303,11 @@ void virtq_signal(struct virtio *v, unsigned q)
     struct virtq *vq = &v->queue[q];
     struct vring r;
 
-    if (vring_map(v, vq, &r) && signal_wanted(v, vq, &r)) {
+    if (v->features & VIRTIO_F_RING_PACKED ? virtq_packed_wants(v, vq)
+                                           : vring_map(v, vq, &r) && signal_wanted(v, vq, &r)) {
         v->isr |= VIRTIO_ISR_QUEUE;
         if (v->raise) {
-            v->raise(v->transport);
+            v->raise(v->transport, (int)q);
         }
     }
 }
@@ -311,6 +317,9 @@ bool virtq_rearm(struct virtio *v, unsigned q)
     struct virtq *vq = &v->queue[q];
     struct vring r;
 
+    if (v->features & VIRTIO_F_RING_PACKED) {
+        return virtq_packed_rearm(v, vq);
+    }
     if (!vring_map(v, vq, &r)) {
         return false;
     }

@@ -12,14 +12,19 @@
 #include <errno.h>
 #include <string.h>
 
-void virtio_setup(struct virtio *v, const struct virtio_ops *ops, uint64_t features)
+void virtio_setup(struct virtio *v, const struct virtio_ops *ops, unsigned n_queues,
+                  uint64_t features)
 {
     v->ops = ops;
     v->offered = features | VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX;
+    v->n_queues = n_queues ? n_queues : ops->n_queues;
     v->lock = &v->dev.lock;
     v->walk = xnew_n(struct virtio_sg, VIRTIO_MAX_CHAIN);
-    for (unsigned q = 0; q < ops->n_queues; q++) {
-        v->queue[q].max = v->queue[q].num = ops->queue_max[q];
+    for (unsigned q = 0; q < v->n_queues; q++) {
+        uint32_t max = ops->queue_max[q < ops->n_queues ? q : ops->n_queues - 1];
+
+        v->queue[q].max = v->queue[q].num = max;
+        v->queue[q].avail_wrap = v->queue[q].used_wrap = true;
     }
 }
 
@@ -40,11 +45,11 @@ bool virtio_may_run(const struct virtio *v)
     return v->dev.vm->state == VM_RUNNING;
 }
 
-static void virtio_raise(struct virtio *v, uint8_t isr)
+static void config_raise(struct virtio *v)
 {
-    v->isr |= isr;
+    v->isr |= VIRTIO_ISR_CONFIG;
     if (v->raise) {
-        v->raise(v->transport);
+        v->raise(v->transport, VIRTIO_CONFIG_CHANGE);
     }
 }
 
@@ -52,7 +57,7 @@ void virtio_config_changed(struct virtio *v)
 {
     v->config_generation++;
     if (v->status & VIRTIO_STATUS_DRIVER_OK) {
-        virtio_raise(v, VIRTIO_ISR_CONFIG);
+        config_raise(v);
     }
 }
 
@@ -61,7 +66,7 @@ void virtio_broken(struct virtio *v, const char *what)
     log_trace('v', "%s: %s; the driver has to reset the device", v->dev.id, what);
     v->status |= VIRTIO_STATUS_NEEDS_RESET;
     if (v->status & VIRTIO_STATUS_DRIVER_OK) {
-        virtio_raise(v, VIRTIO_ISR_CONFIG);
+        config_raise(v);
     }
 }
 
@@ -74,7 +79,7 @@ static void virtio_service(void *arg)
     bus_lock(v->lock);
     if (virtio_may_run(v)) {
         bells = atomic_exchange(&v->bells, 0);
-        for (unsigned q = 0; q < v->ops->n_queues; q++) {
+        for (unsigned q = 0; q < v->n_queues; q++) {
             if ((bells >> q & 1) && virtio_working(v)) {
                 v->ops->serve(v, q);
             }
@@ -85,7 +90,7 @@ static void virtio_service(void *arg)
 
 void virtio_ring(struct virtio *v, unsigned q)
 {
-    if (q < v->ops->n_queues && !(atomic_fetch_or(&v->bells, 1u << q) >> q & 1)) {
+    if (q < v->n_queues && !(atomic_fetch_or(&v->bells, 1u << q) >> q & 1)) {
         loop_post(v->dev.vm->loop, virtio_service, v);
     }
 }
@@ -94,7 +99,7 @@ void virtio_ring_all(struct virtio *v)
 {
     unsigned bells = 0;
 
-    for (unsigned q = 0; q < v->ops->n_queues; q++) {
+    for (unsigned q = 0; q < v->n_queues; q++) {
         bells |= (unsigned)v->queue[q].ready << q;
     }
     atomic_fetch_or(&v->bells, bells);
@@ -118,13 +123,15 @@ void virtio_reset(struct virtio *v)
     v->status = v->isr = 0;
     v->features = 0;
     atomic_store(&v->bells, 0);
-    for (unsigned q = 0; q < v->ops->n_queues; q++) {
-        v->queue[q] = (struct virtq){ .max = v->ops->queue_max[q],
-                                      .num = v->ops->queue_max[q],
+    for (unsigned q = 0; q < v->n_queues; q++) {
+        v->queue[q] = (struct virtq){ .max = v->queue[q].max,
+                                      .num = v->queue[q].max,
+                                      .avail_wrap = true,
+                                      .used_wrap = true,
                                       .generation = v->queue[q].generation + 1 };
     }
-    if (v->raise) {
-        v->raise(v->transport);
+    if (v->lower) {
+        v->lower(v->transport);
     }
 }
 
@@ -171,21 +178,29 @@ void virtio_accept(struct virtio *v, uint32_t select, uint32_t bits)
     }
 }
 
+/* A split ring has a power of two of entries, a packed one any number. */
+static bool size_ok(const struct virtio *v, const struct virtq *vq)
+{
+    return vq->num > 0 && vq->num <= vq->max &&
+           ((v->features & VIRTIO_F_RING_PACKED) || !(vq->num & (vq->num - 1)));
+}
+
 void virtq_set_ready(struct virtio *v, unsigned q, bool ready)
 {
     struct virtq *vq = &v->queue[q];
 
     if (ready && !vq->ready) {
-        /* A split ring has a power of two of entries; desc, avail, used are aligned to 16,
-         * 2, 4 (virtio 1.2 §2.7). */
-        if (vq->num == 0 || vq->num > vq->max || (vq->num & (vq->num - 1)) || vq->desc % 16 ||
-            vq->avail % 2 || vq->used % 4) {
+        /* Descriptors and the three parts of a queue have their alignments (virtio 1.2 §2.7,
+         * §2.8). */
+        if (!size_ok(v, vq) || vq->desc % 16 || vq->used % 4 ||
+            vq->avail % (v->features & VIRTIO_F_RING_PACKED ? 4 : 2)) {
             log_trace('v', "%s: queue %u: size %u or its addresses are not valid", v->dev.id, q,
                       vq->num);
             return;
         }
         vq->last_avail = vq->used_idx = vq->signalled = 0;
         vq->signalled_valid = false;
+        vq->avail_wrap = vq->used_wrap = true;
     }
     if (!ready && vq->ready) {
         vq->generation++;
@@ -230,9 +245,13 @@ static int virtio_loaded(void *obj, struct err *e)
     for (unsigned q = 0; q < VIRTIO_MAX_QUEUES; q++) {
         const struct virtq *vq = &v->queue[q];
 
-        if (vq->ready && (vq->num == 0 || vq->num > vq->max || (vq->num & (vq->num - 1)))) {
+        if (vq->ready && (q >= v->n_queues || !size_ok(v, vq))) {
             return err_set(e, -EINVAL, "%s: queue %u has an impossible size %u", v->dev.id, q,
                            vq->num);
+        }
+        if (vq->ready && (v->features & VIRTIO_F_RING_PACKED) &&
+            (vq->last_avail >= vq->num || vq->used_idx >= vq->num)) {
+            return err_set(e, -EINVAL, "%s: queue %u is outside its packed ring", v->dev.id, q);
         }
     }
     if ((v->status & VIRTIO_STATUS_FEATURES_OK) && lacking) {
@@ -252,11 +271,15 @@ static const struct st_field virtq_fields[] = {
     ST_FIELD(struct virtq, used_idx, ST_U16, 1, "next used entry to fill"),
     ST_FIELD(struct virtq, signalled, ST_U16, 1, "used index at the last interrupt"),
     ST_FIELD(struct virtq, signalled_valid, ST_BOOL, 1, "there was a last interrupt"),
+    ST_FIELD(struct virtq, avail_wrap, ST_BOOL, 2,
+             "packed ring: wrap counter of what is taken"),
+    ST_FIELD(struct virtq, used_wrap, ST_BOOL, 2,
+             "packed ring: wrap counter of what is filled"),
     ST_END,
 };
 static const struct st_table virtq_state = {
     .name = "virtq",
-    .version = 1,
+    .version = 2,
     .fields = virtq_fields,
 };
 static const struct st_field virtio_fields[] = {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Transport-neutral virtio devices (OASIS virtio 1.2): feature negotiation, status, split
- * virtqueues with indirect descriptors and event index, configuration space.
+ * and packed virtqueues with indirect descriptors and event index, configuration space.
  *
- * A virtio device is a `struct device` without registers of its own; a transport (virtio-mmio)
- * gives it registers, an interrupt line and the lock that covers both. A vCPU only rings the
+ * A virtio device is a `struct device` without registers of its own; a transport (virtio-mmio,
+ * virtio-pci) gives it registers, an interrupt line and the lock that covers both. A vCPU only rings the
  * bell: queues are served on the main loop, where back ends complete too. Nothing in a ring is
  * trusted: descriptors are copied once and checked, chains are bounded, and a driver that
  * breaks the rules gets DEVICE_NEEDS_RESET, never more.
@@ -16,7 +16,7 @@
 
 #include <stdatomic.h>
 
-#define VIRTIO_MAX_QUEUES 4
+#define VIRTIO_MAX_QUEUES 20
 #define VIRTIO_MAX_CHAIN 1024 /* descriptors in a chain */
 #define VIRTIO_MAX_CONFIG 256
 
@@ -32,6 +32,8 @@ enum { VIRTIO_ISR_QUEUE = 1, VIRTIO_ISR_CONFIG = 2 };
 #define VIRTIO_F_INDIRECT_DESC (1ull << 28)
 #define VIRTIO_F_EVENT_IDX (1ull << 29)
 #define VIRTIO_F_VERSION_1 (1ull << 32)
+#define VIRTIO_F_RING_PACKED (1ull << 34)
+#define VIRTIO_CONFIG_CHANGE -1 /* for virtio.raise, instead of a queue */
 
 struct virtio;
 
@@ -47,7 +49,8 @@ struct virtio_sg {
  * until virtio_ops.reset returns. */
 struct virtio_elem {
     struct list node; /* for the device's own lists */
-    uint16_t head;
+    uint16_t head;    /* of a split ring; the buffer id of a packed one */
+    uint16_t descs;   /* entries of a packed ring that it took */
     uint32_t generation;
     unsigned n_out, n_in;
     uint64_t out_len, in_len;
@@ -57,17 +60,18 @@ struct virtio_elem {
 struct virtq {
     uint32_t max, num;
     bool ready;
-    uint64_t desc, avail, used; /* guest physical */
+    uint64_t desc, avail, used; /* guest physical; packed: ring, driver and device area */
     uint16_t last_avail, used_idx, signalled;
     bool signalled_valid;
-    uint32_t in_flight;  /* popped, not pushed; never more than num */
+    bool avail_wrap, used_wrap; /* of a packed ring */
+    uint32_t in_flight;         /* popped, not pushed; never more than num */
     uint32_t generation; /* counts resets and stops: requests from before one are dropped */
 };
 
 struct virtio_ops {
     uint32_t id; /* virtio 1.2 §5 */
     unsigned n_queues;
-    uint32_t queue_max[VIRTIO_MAX_QUEUES]; /* powers of two */
+    uint32_t queue_max[VIRTIO_MAX_QUEUES]; /* powers of two; further queues are as the last */
     uint32_t config_size;                  /* at most VIRTIO_MAX_CONFIG */
     /* Serves queue q until it is empty or the back end is busy. Main loop, lock held. */
     void (*serve)(struct virtio *v, unsigned q);
@@ -82,11 +86,16 @@ struct virtio_ops {
 struct virtio {
     struct device dev;
     const struct virtio_ops *ops;
-    uint64_t offered; /* features; virtio_setup adds VERSION_1, INDIRECT_DESC, EVENT_IDX */
+    /* Features; virtio_setup adds VERSION_1, INDIRECT_DESC, EVENT_IDX. */
+    uint64_t offered;
+    unsigned n_queues; /* ops->n_queues, unless the device has set more or fewer */
 
     /* Set by the transport at its realize. */
     struct bus_lock *lock;
-    void (*raise)(void *transport); /* ISR became non-zero; lock held */
+    /* Something happened on queue q, or VIRTIO_CONFIG_CHANGE; isr is set. Lock held. */
+    void (*raise)(void *transport, int q);
+    /* The ISR was cleared by a reset; lock held. */
+    void (*lower)(void *transport);
     void *transport;
 
     uint64_t features; /* accepted by the driver */
@@ -109,8 +118,9 @@ extern const struct st_table virtio_state;
 
 /* --- for devices --- */
 
-/* At realize and destroy of a device. `ops` is constant. */
-void virtio_setup(struct virtio *v, const struct virtio_ops *ops, uint64_t features);
+/* At realize and destroy of a device. `ops` is constant; `n_queues` 0: as it says. */
+void virtio_setup(struct virtio *v, const struct virtio_ops *ops, unsigned n_queues,
+                  uint64_t features);
 void virtio_done(struct virtio *v);
 
 /* The next request of queue q, or NULL when there is none or the driver broke the ring. Main

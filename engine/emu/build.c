@@ -114,6 +114,11 @@ static int open_images(struct emu *m, struct board_config *b, struct err *e)
 /* --- disks
  * ----------------------------------------------------------------------------------- */
 
+static const enum board_disk_bus disk_buses[] = {
+    [API_DISK_BUS_VIRTIO_MMIO] = BOARD_VIRTIO_MMIO,
+    [API_DISK_BUS_VIRTIO_PCI] = BOARD_VIRTIO_PCI,
+};
+
 static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
                      struct err *e)
 {
@@ -142,6 +147,7 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
     rc = blk_open(m->pool, &o, &b->disk[i].node, e);
     if (rc == 0) {
         b->disk[i].name = blk_name(b->disk[i].node);
+        b->disk[i].bus = disk_buses[d->bus];
         m->disk[i] = b->disk[i].node;
         if (given) {
             given->fd = -1;
@@ -241,6 +247,7 @@ int build_vm(struct emu *m, struct err *e)
         .console = console_chr(m->console),
         .virtio_console = c->console == API_CONSOLE_KIND_VIRTIO,
         .rng = c->rng,
+        .root_ports = (unsigned)c->root_ports,
     };
     int rc = check_memory(c, e);
 

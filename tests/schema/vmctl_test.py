@@ -131,7 +131,7 @@ def mistakes_are_explained_without_a_daemon():
         (("create", "x", "--cpus", "two"), ("--cpus: 'two' is no number",)),
         (("create", "x", "--rng=perhaps"), ("--rng: 'perhaps' is neither yes nor no",)),
         (("create", "x", "--arch", "riscv"), ("--arch: expected one of riscv64, riscv32", "did you mean 'riscv64'?")),
-        (("create", "x", "--disk", "foo=1"), ("--disk: 'foo' is none of name, file, format, readonly",)),
+        (("create", "x", "--disk", "foo=1"), ("--disk: 'foo' is none of name, file, format, bus, readonly",)),
         (("create", "x", "--disk", "/a,file=/b"), ("--disk: file is given twice",)),
         (("create", "-x!"), ("no option '-x!'",)),
         (("create",), ("the VM needs a name",)),

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The PCI Express side of the rv-virt board: host bridge, root ports, and the functions that the
+ * configuration asks for, in slots of the root bus in its order. Main thread.
+ */
+#include "devices/board/rv_virt.h"
+#include "devices/bus/pci_host.h"
+#include "devices/irqchip/plic.h"
+#include "devices/registry.h"
+#include "engine/core/vm.h"
+
+#include <stdio.h>
+
+/* The window for 64-bit BARs: the next multiple of its size behind RAM. */
+static uint64_t mmio64_base(const struct board *b)
+{
+    uint64_t end = RV_RAM + b->cfg.memory;
+
+    return b->cfg.xlen == 32 ? 0 : (end + RV_PCI_MMIO64_SIZE - 1) & ~(RV_PCI_MMIO64_SIZE - 1);
+}
+
+static int add_host(struct board *b, struct device *plic, struct err *e)
+{
+    int rc = dev_new(b->vm, &pci_host_class, "pci", &b->pci, e);
+
+    b->pci_mmio64 = mmio64_base(b);
+    if (rc == 0) {
+        rc = dev_set_u64(b->pci, "mmio-base", RV_PCI_MMIO, e);
+    }
+    if (rc == 0) {
+        rc = dev_set_u64(b->pci, "mmio-size", RV_PCI_MMIO_SIZE, e);
+    }
+    if (rc == 0) {
+        rc = dev_set_u64(b->pci, "mmio64-base", b->pci_mmio64, e);
+    }
+    if (rc == 0) {
+        rc = dev_set_u64(b->pci, "mmio64-size", b->pci_mmio64 ? RV_PCI_MMIO64_SIZE : 0, e);
+    }
+    if (rc == 0) {
+        rc = dev_realize(b->pci, e);
+    }
+    if (rc != 0) {
+        dev_free(b->pci);
+        b->pci = NULL;
+        return rc;
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        b->pci->irq[i] = plic_input(plic, RV_IRQ_PCI + i);
+    }
+    return 0;
+}
+
+static int map_host(struct board *b, struct err *e)
+{
+    const struct {
+        enum pci_region region;
+        uint64_t at;
+    } map[] = { { PCI_REGION_ECAM, RV_PCI_ECAM },
+                { PCI_REGION_PIO, RV_PCI_PIO },
+                { PCI_REGION_MMIO, RV_PCI_MMIO },
+                { PCI_REGION_MMIO64, b->pci_mmio64 } };
+    int rc = 0;
+
+    for (unsigned i = 0; i < sizeof(map) / sizeof(map[0]) && rc == 0; i++) {
+        if (map[i].at) {
+            rc = mem_map(b->vm->root, map[i].at, 0, pci_host_region(b->pci, map[i].region), e);
+        }
+    }
+    return rc;
+}
+
+/* Realizes a function on the root bus; frees it when that fails. */
+static int plug(struct board *b, struct device *d, struct err *e)
+{
+    int rc = dev_set_ptr(d, "bus", pci_host_bus(b->pci), e);
+
+    if (rc == 0) {
+        rc = dev_realize(d, e);
+    }
+    if (rc != 0) {
+        dev_free(d);
+    }
+    return rc;
+}
+
+static int add_root_port(struct board *b, unsigned i, struct err *e)
+{
+    struct device *d;
+    char id[32];
+    int rc;
+
+    snprintf(id, sizeof(id), "root-port%u", i);
+    rc = dev_new(b->vm, &pcie_root_port_class, id, &d, e);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = dev_set_u64(d, "slot", i + 1, e);
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    return plug(b, d, e);
+}
+
+/* A virtio device behind a function of its own. */
+static int add_virtio(struct board *b, struct device *behind, struct err *e)
+{
+    struct device *d;
+    char id[64];
+    int rc;
+
+    snprintf(id, sizeof(id), "%s.pci", behind->id);
+    rc = dev_realize(behind, e);
+    if (rc != 0) {
+        dev_free(behind);
+        return rc;
+    }
+    rc = dev_new(b->vm, &virtio_pci_class, id, &d, e);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = dev_set_ptr(d, "device", behind, e);
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    return plug(b, d, e);
+}
+
+static int add_disk(struct board *b, unsigned i, struct err *e)
+{
+    struct device *d = NULL;
+    int rc;
+
+    switch (b->cfg.disk[i].bus) {
+    case BOARD_VIRTIO_PCI:
+        rc = rv_virt_new_blk(b, i, &d, e);
+        if (rc != 0) {
+            dev_free(d);
+            return rc;
+        }
+        return add_virtio(b, d, e);
+    default:
+        return 0;
+    }
+}
+
+bool rv_virt_disk_on_pci(const struct board_disk *d)
+{
+    return d->bus != BOARD_VIRTIO_MMIO;
+}
+
+int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
+{
+    int rc = add_host(b, plic, e);
+
+    if (rc == 0) {
+        rc = map_host(b, e);
+    }
+    for (unsigned i = 0; i < b->cfg.root_ports && rc == 0; i++) {
+        rc = add_root_port(b, i, e);
+    }
+    for (unsigned i = 0; i < b->cfg.n_disks && rc == 0; i++) {
+        rc = add_disk(b, i, e);
+    }
+    return rc;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The PCI Express host bridge: config space by ECAM, windows for memory and I/O, four interrupt
+ * wires. One a board; its struct device has those as irq[0..3].
+ */
+#ifndef VMD_DEVICES_BUS_PCI_HOST_H
+#define VMD_DEVICES_BUS_PCI_HOST_H
+
+#include "devices/bus/pci.h"
+
+enum pci_region { PCI_REGION_ECAM, PCI_REGION_PIO, PCI_REGION_MMIO, PCI_REGION_MMIO64 };
+
+/* The root bus of a realized bridge. */
+struct pci_bus *pci_host_bus(struct device *host);
+/* What the board maps at the addresses that the bridge's properties name. */
+struct mem_region *pci_host_region(struct device *host, enum pci_region which);
+/* Gives each BAR and bridge window on the bus an address, as firmware would, without turning
+ * decoding on. Main thread, vCPUs paused or not started. */
+void pci_host_assign(struct device *host);
+
+/* --- for pci.c and bridges --- */
+
+/* A function's command, BARs or windows may have changed: maps anew what it and everything below
+ * it shows. The function's lock is held. */
+void pci_host_update(struct pci_fn *f);
+/* Adds level (+1, -1) to the wire that pin A of f leads to. The function's lock is held. */
+void pci_host_wire(struct pci_fn *f, bool level);
+int pci_host_plug(struct pci_fn *f, struct err *e); /* onto f->bus at f->addr; sets devfn */
+void pci_host_unplug(struct pci_fn *f);
+/* A bridge's secondary bus. */
+void pci_host_bus_init(struct pci_bus *bus, struct pci_fn *bridge);
+
+#endif

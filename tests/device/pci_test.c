@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The PCI Express host, root ports and virtio over PCI, as a guest's accesses see them.
+ */
+#include "devices/bus/pci_root_port.h"
+#include "devices/registry.h"
+#include "devices/virtio/virtio.h"
+#include "tests/device/pci_rig.h"
+#include "tests/lib/testing.h"
+
+#define FN PCI_DEVFN(3, 0)
+#define BAR4 (PCI_BAR0 + 16)
+
+struct vp {
+    struct pci_rig p;
+    struct device *behind, *fn;
+};
+
+/* An entropy device behind virtio-pci on a bus (NULL: the root bus). */
+static void add_rng(struct vp *v, struct pci_bus *bus, unsigned addr)
+{
+    v->behind = pci_rig_device(&v->p, &virtio_rng_class);
+    ck_assert_int_eq(dev_realize(v->behind, NULL), 0);
+    v->fn = pci_rig_device(&v->p, &virtio_pci_class);
+    ck_assert_int_eq(dev_set_ptr(v->fn, "device", v->behind, NULL), 0);
+    pci_rig_plug(&v->p, v->fn, bus, addr);
+}
+
+static void vp_new(struct vp *v)
+{
+    pci_rig_new(&v->p);
+    add_rng(v, NULL, FN);
+    rig_start(v->p.r);
+}
+
+/* Gives BAR 4 an address and turns decoding and mastering on. */
+static void map_bar4(struct pci_rig *p, unsigned at, uint64_t address)
+{
+    cfg_write(p, at, BAR4, (uint32_t)address, 4);
+    cfg_write(p, at, BAR4 + 4, (uint32_t)(address >> 32), 4);
+    cfg_write(p, at, PCI_COMMAND, PCI_CMD_MEMORY | PCI_CMD_MASTER, 2);
+}
+
+START_TEST(functions_that_are_absent_read_as_ones)
+{
+    struct vp v;
+
+    vp_new(&v);
+    ck_assert_uint_eq(cfg_read(&v.p, 0, PCI_VENDOR, 4), 0x00081b36);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, PCI_VENDOR, 4), 0x10441af4);
+    ck_assert_uint_eq(cfg_read(&v.p, PCI_DEVFN(4, 0), PCI_VENDOR, 4), UINT32_MAX);
+    ck_assert_uint_eq(cfg_read(&v.p, 0x500, PCI_VENDOR, 4), UINT32_MAX);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, 0x100, 4), 0);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, 0xffc, 4), 0);
+    cfg_write(&v.p, PCI_DEVFN(4, 0), PCI_COMMAND, 7, 2);
+    pci_rig_free(&v.p);
+}
+END_TEST
+
+START_TEST(bars_tell_their_size_and_kind)
+{
+    struct vp v;
+
+    vp_new(&v);
+    cfg_write(&v.p, FN, BAR4, UINT32_MAX, 4);
+    cfg_write(&v.p, FN, BAR4 + 4, UINT32_MAX, 4);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, BAR4, 4), 0xffffc00c);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, BAR4 + 4, 4), UINT32_MAX);
+    cfg_write(&v.p, FN, PCI_BAR0 + 4, UINT32_MAX, 4);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, PCI_BAR0 + 4, 4), 0xfffff000);
+    cfg_write(&v.p, FN, PCI_BAR0, UINT32_MAX, 4);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, PCI_BAR0, 4), 0);
+    pci_rig_free(&v.p);
+}
+END_TEST
+
+/* num_queues of the common configuration tells that the BAR is there. */
+static bool bar_at(struct vp *v, uint64_t address)
+{
+    return rig_read(v->p.r, address + 0x12, 2) == 1;
+}
+
+START_TEST(a_bar_is_at_its_new_place_with_the_next_access)
+{
+    struct vp v;
+
+    vp_new(&v);
+    ck_assert(!bar_at(&v, PCI_MMIO + 0x4000));
+    map_bar4(&v.p, FN, PCI_MMIO + 0x4000);
+    ck_assert(bar_at(&v, PCI_MMIO + 0x4000));
+    cfg_write(&v.p, FN, BAR4, (uint32_t)PCI_MMIO + 0x10000, 4);
+    ck_assert(!bar_at(&v, PCI_MMIO + 0x4000));
+    ck_assert(bar_at(&v, PCI_MMIO + 0x10000));
+    map_bar4(&v.p, FN, PCI_MMIO64 + (1ull << 33));
+    ck_assert(bar_at(&v, PCI_MMIO64 + (1ull << 33)));
+    cfg_write(&v.p, FN, PCI_COMMAND, 0, 2);
+    ck_assert(!bar_at(&v, PCI_MMIO64 + (1ull << 33)));
+    map_bar4(&v.p, FN, RIG_RAM); /* outside the windows, over RAM: unreachable */
+    ck_assert(!bar_at(&v, RIG_RAM));
+    rig_write(v.p.r, RIG_RAM, 0x55, 1);
+    ck_assert_uint_eq(*(uint8_t *)rig_ram(v.p.r, RIG_RAM), 0x55);
+    map_bar4(&v.p, FN, UINT64_MAX & ~0x3fffull);
+    map_bar4(&v.p, FN, PCI_MMIO);
+    ck_assert(bar_at(&v, PCI_MMIO));
+    vm_reset(v.p.r->vm);
+    ck_assert(!bar_at(&v, PCI_MMIO));
+    ck_assert_uint_eq(cfg_read(&v.p, FN, BAR4, 4), 0xc);
+    pci_rig_free(&v.p);
+}
+END_TEST
+
+START_TEST(assigned_bars_are_apart_and_in_the_windows)
+{
+    struct vp v;
+    struct device *port;
+
+    pci_rig_new(&v.p);
+    port = pci_rig_device(&v.p, &pcie_root_port_class);
+    pci_rig_plug(&v.p, port, NULL, PCI_DEVFN(1, 0));
+    add_rng(&v, pci_root_port_bus(port), 0);
+    add_rng(&v, NULL, FN);
+    rig_start(v.p.r);
+    pci_host_assign(v.p.host);
+    ck_assert_uint_eq(cfg_read(&v.p, 8, PCI_PRIMARY, 3), 0x010100);
+    ck_assert_uint_eq(cfg_read(&v.p, 0x100, PCI_VENDOR, 4), 0x10441af4);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, BAR4 + 4, 4), PCI_MMIO64 >> 32);
+    ck_assert_uint_eq(cfg_read(&v.p, 0x100, BAR4 + 4, 4), 0);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, PCI_COMMAND, 2), 0);
+    cfg_write(&v.p, FN, PCI_COMMAND, PCI_CMD_MEMORY, 2);
+    ck_assert(bar_at(&v, PCI_MMIO64));
+    cfg_write(&v.p, 0x100, PCI_COMMAND, PCI_CMD_MEMORY, 2);
+    uint64_t below = cfg_read(&v.p, 0x100, BAR4, 4) & ~15u;
+    ck_assert(!bar_at(&v, below)); /* the bridge passes nothing on yet */
+    cfg_write(&v.p, 8, PCI_COMMAND, PCI_CMD_MEMORY, 2);
+    ck_assert(bar_at(&v, below));
+    cfg_write(&v.p, 8, PCI_MEM_BASE, 0x0000fff0, 4); /* its window is shut */
+    ck_assert(!bar_at(&v, below));
+    cfg_write(&v.p, 8, PCI_SECONDARY, 7, 1);
+    cfg_write(&v.p, 8, PCI_SUBORDINATE, 9, 1);
+    ck_assert_uint_eq(cfg_read(&v.p, 0x100, PCI_VENDOR, 4), UINT32_MAX);
+    ck_assert_uint_eq(cfg_read(&v.p, 0x700, PCI_VENDOR, 4), 0x10441af4);
+    ck_assert_uint_eq(cfg_read(&v.p, 0x708, PCI_VENDOR, 4), UINT32_MAX);
+    ck_assert_uint_eq(cfg_read(&v.p, 0x800, PCI_VENDOR, 4), UINT32_MAX);
+    pci_rig_free(&v.p);
+}
+END_TEST
+
+START_TEST(a_wire_is_high_while_any_function_holds_it)
+{
+    struct vp a, b;
+
+    vp_new(&a);
+    b.p = a.p;
+    add_rng(&b, NULL, PCI_DEVFN(7, 0)); /* slot 7 shares its wire with slot 3 */
+    struct pci_fn *f = (struct pci_fn *)a.fn, *g = (struct pci_fn *)b.fn;
+    struct rig_line *wire = &a.p.wire[3];
+    pci_intx_set(f, true);
+    pci_intx_set(g, true);
+    ck_assert(wire->level);
+    ck_assert_uint_eq(cfg_read(&a.p, FN, PCI_STATUS, 2) & PCI_STATUS_INTX, PCI_STATUS_INTX);
+    pci_intx_set(f, false);
+    ck_assert(wire->level);
+    cfg_write(&a.p, PCI_DEVFN(7, 0), PCI_COMMAND, PCI_CMD_NO_INTX, 2);
+    ck_assert(!wire->level);
+    cfg_write(&a.p, PCI_DEVFN(7, 0), PCI_COMMAND, 0, 2);
+    ck_assert(wire->level);
+    dev_reset(b.fn);
+    ck_assert(!wire->level);
+    pci_rig_free(&a.p);
+}
+END_TEST
+
+START_TEST(msix_holds_back_what_is_masked)
+{
+    struct vp v;
+    struct pci_fn *f;
+    uint64_t table = PCI_MMIO + 0x20000;
+    unsigned cap;
+
+    vp_new(&v);
+    f = (struct pci_fn *)v.fn;
+    cap = cfg_cap(&v.p, FN, PCI_CAP_MSIX, 0);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, cap + 2, 2), 1);
+    cfg_write(&v.p, FN, PCI_BAR0 + 4, (uint32_t)table, 4);
+    map_bar4(&v.p, FN, PCI_MMIO);
+    wr32(v.p.r, table, (uint32_t)RIG_RAM + 0x100 + 3); /* the low bits are reserved */
+    wr32(v.p.r, table + 4, 0);
+    wr32(v.p.r, table + 8, 0x1234);
+    ck_assert_uint_eq(rd32(v.p.r, table + 12), 1);
+    ck_assert(!pci_message(f, 0)); /* off */
+    cfg_write(&v.p, FN, cap + 2, 0x8000, 2);
+    ck_assert(pci_message(f, 0));
+    ck_assert_uint_eq(rd32(v.p.r, table + 0x800), 1);
+    ck_assert_uint_eq(rd32(v.p.r, RIG_RAM + 0x100), 0);
+    wr32(v.p.r, table + 12, 0xfffffffe);
+    ck_assert_uint_eq(rd32(v.p.r, RIG_RAM + 0x100), 0x1234);
+    ck_assert_uint_eq(rd32(v.p.r, table + 12), 0);
+    ck_assert_uint_eq(rd32(v.p.r, table + 0x800), 0);
+    wr32(v.p.r, table + 8, 0x5678);
+    cfg_write(&v.p, FN, cap + 2, 0xc000, 2); /* all masked */
+    ck_assert(pci_message(f, 0));
+    ck_assert_uint_eq(rd32(v.p.r, RIG_RAM + 0x100), 0x1234);
+    rig_state_round_trip(v.fn);
+    cfg_write(&v.p, FN, cap + 2, 0x8000, 2);
+    ck_assert_uint_eq(rd32(v.p.r, RIG_RAM + 0x100), 0x5678);
+    ck_assert(pci_message(f, 63)); /* no such vector */
+    pci_rig_free(&v.p);
+}
+END_TEST
+
+START_TEST(virtio_is_reached_by_bar_and_by_config_space)
+{
+    struct vp v;
+    unsigned cap = 0, window;
+
+    vp_new(&v);
+    for (unsigned i = 0; i < 5; i++) {
+        cap = cfg_cap(&v.p, FN, PCI_CAP_VENDOR, i);
+        ck_assert_uint_ne(cap, 0);
+        if (cfg_read(&v.p, FN, cap + 3, 1) == 5) {
+            break;
+        }
+    }
+    window = cap;
+    map_bar4(&v.p, FN, PCI_MMIO);
+    rig_write(v.p.r, PCI_MMIO + 0x14, 1, 1);
+    ck_assert_uint_eq(rig_read(v.p.r, PCI_MMIO + 0x14, 1), 1);
+    cfg_write(&v.p, FN, window + 4, 4, 1);
+    cfg_write(&v.p, FN, window + 8, 0x14, 4);
+    cfg_write(&v.p, FN, window + 12, 1, 4);
+    ck_assert_uint_eq(cfg_read(&v.p, FN, window + 16, 1), 1);
+    cfg_write(&v.p, FN, window + 16, 3, 1);
+    ck_assert_uint_eq(rig_read(v.p.r, PCI_MMIO + 0x14, 1), 3);
+    cfg_write(&v.p, FN, window + 8, 0xfffffffc, 4); /* outside: nothing */
+    cfg_write(&v.p, FN, window + 16, 0, 4);
+    (void)cfg_read(&v.p, FN, window + 16, 4);
+    rig_write(v.p.r, PCI_MMIO + 0x16, 9, 2); /* a queue that is not there */
+    ck_assert_uint_eq(rig_read(v.p.r, PCI_MMIO + 0x18, 2), 0);
+    ck_assert_uint_eq(rig_read(v.p.r, PCI_MMIO + 0x1a, 2), 0xffff);
+    rig_write(v.p.r, PCI_MMIO + 0x1c, 1, 2);
+    rig_state_round_trip(v.fn);
+    rig_write(v.p.r, PCI_MMIO + 0x14, 0, 1);
+    ck_assert_uint_eq(rig_read(v.p.r, PCI_MMIO + 0x14, 1), 0);
+    pci_rig_free(&v.p);
+}
+END_TEST
+
+START_TEST(slots_are_taken_once)
+{
+    struct vp v;
+    struct device *d;
+    struct err e = ERR_INIT;
+
+    vp_new(&v);
+    d = pci_rig_device(&v.p, &pcie_root_port_class);
+    ck_assert_int_eq(dev_set_ptr(d, "bus", pci_host_bus(v.p.host), NULL), 0);
+    ck_assert_int_eq(dev_set_u64(d, "addr", FN, NULL), 0);
+    ck_assert_int_eq(dev_realize(d, &e), -EBUSY);
+    dev_free(d);
+    pci_rig_free(&v.p);
+}
+END_TEST
+
+static Suite *suite_pci(void)
+{
+    Suite *s = suite_create("pci");
+    TCase *t = tcase_create("pci");
+
+    tcase_add_test(t, functions_that_are_absent_read_as_ones);
+    tcase_add_test(t, bars_tell_their_size_and_kind);
+    tcase_add_test(t, a_bar_is_at_its_new_place_with_the_next_access);
+    tcase_add_test(t, assigned_bars_are_apart_and_in_the_windows);
+    tcase_add_test(t, a_wire_is_high_while_any_function_holds_it);
+    tcase_add_test(t, msix_holds_back_what_is_masked);
+    tcase_add_test(t, virtio_is_reached_by_bar_and_by_config_space);
+    tcase_add_test(t, slots_are_taken_once);
+    suite_add_tcase(s, t);
+    return s;
+}
+
+int main(int argc, char **argv)
+{
+    return test_main(argc, argv, suite_pci, NULL);
+}
