@@ -164,6 +164,7 @@ daemon/systemd/vmd.service: daemon/systemd/vmd.service.in
 # With the real emulator. Campaigns: daemon_chaos.py --seed N --count N, daemon_cycles.py --count N.
 TESTS += \
 	tests/e2e/daemon_chaos.py \
+	tests/e2e/daemon_clock.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \
@@ -180,6 +181,7 @@ TESTS += \
 	tests/e2e/remote_suite.py \
 	tests/e2e/remote_tls.py
 EXTRA_DIST += \
+	tests/e2e/clock_shim.c \
 	tests/e2e/far_lib.py \
 	tests/e2e/remote_lib.py \
 	tests/e2e/remote_netns.py \
@@ -187,6 +189,7 @@ EXTRA_DIST += \
 	tests/e2e/remote_suite.py \
 	tests/e2e/remote_tls.py \
 	tests/e2e/daemon_chaos.py \
+	tests/e2e/daemon_clock.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \

@@ -26,6 +26,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define TOKEN_MINUTES_MAX 60 /* of the schema */
+
 struct access {
     struct vmd *d;
     struct list users, certs, tokens;
@@ -319,8 +321,7 @@ struct token *token_find(struct vmd *d, const char *hash)
 
 const char *token_state(const struct token *t)
 {
-    bool late = t->expires_ms <= now_ms() ||
-                (t->mono_end_ns && time_mono_ns() > t->mono_end_ns);
+    bool late = t->expires_ms <= now_ms() || time_mono_ns() > t->mono_end_ns;
     return t->used || t->taken ? "used" : late ? "expired" : "valid";
 }
 
@@ -337,6 +338,14 @@ void token_put(const struct token *t, struct change *c)
     put(c, "token", t->hash, o);
 }
 
+/* Of a token that another daemon made. One that would be valid for longer than any token is was made before the
+ * clock was set back: it is over. */
+static int64_t mono_end(int64_t expires_ms)
+{
+    int64_t left = expires_ms - now_ms();
+    return left > TOKEN_MINUTES_MAX * INT64_C(60000) ? 0 : time_mono_ns() + left * 1000000;
+}
+
 static void load_token(struct access *a, const char *name, struct json_object *o)
 {
     struct token *t = xnew(struct token);
@@ -346,6 +355,7 @@ static void load_token(struct access *a, const char *name, struct json_object *o
     copy_member(t->used_by, sizeof(t->used_by), o, "used_by");
     t->role = role_of(api_json_get_str(o, "role"));
     t->expires_ms = api_json_get_int(o, "expires_ms", 0);
+    t->mono_end_ns = mono_end(t->expires_ms);
     t->used = json_object_get_boolean(api_json_get(o, "used"));
     t->known = json_object_get_boolean(api_json_get(o, "known"));
     list_append(&a->tokens, &t->link);

@@ -59,7 +59,7 @@ struct token {
     char project[64], used_by[64];
     enum api_role role;
     int64_t expires_ms,
-        mono_end_ns;  /* the latter 0 after a restart: a clock set back gives no time */
+        mono_end_ns;  /* on the monotonic clock: a clock set back gives no time */
     bool used, taken; /* taken: by a join that is not durable yet */
 };
 
