@@ -4,6 +4,11 @@
 
 noinst_LIBRARIES += libdevices.a
 libdevices_a_SOURCES = \
+	devices/block/nvme.c \
+	devices/block/nvme.h \
+	devices/block/nvme_admin.c \
+	devices/block/nvme_io.c \
+	devices/block/nvme_namespaces.h \
 	devices/block/virtio_blk.c \
 	devices/board/board.c \
 	devices/board/board.h \
@@ -59,4 +64,9 @@ TESTS += tests/device/pci_test
 tests_device_pci_test_SOURCES = tests/device/pci_test.c tests/device/pci_rig.c tests/device/pci_rig.h \
 	$(device_rig)
 tests_device_pci_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/nvme_test
+TESTS += tests/device/nvme_test
+tests_device_nvme_test_SOURCES = tests/device/nvme_test.c tests/device/pci_rig.c tests/device/pci_rig.h \
+	$(device_rig)
+tests_device_nvme_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
 EXTRA_DIST += tests/device/state.golden

@@ -19,7 +19,7 @@ struct vm;
 #define BOARD_MAX_DISKS 8
 
 /* How a disk is attached. */
-enum board_disk_bus { BOARD_VIRTIO_MMIO, BOARD_VIRTIO_PCI };
+enum board_disk_bus { BOARD_VIRTIO_MMIO, BOARD_VIRTIO_PCI, BOARD_NVME };
 
 /* An open file that is read again at each reset; path names it in messages. NULL path: none. */
 struct board_file {

@@ -4,9 +4,11 @@
  * configuration asks for, in slots of the root bus in its order. Main thread.
  */
 #include "devices/board/rv_virt.h"
+#include "devices/block/nvme_namespaces.h"
 #include "devices/bus/pci_host.h"
 #include "devices/irqchip/plic.h"
 #include "devices/registry.h"
+#include "engine/base/mem.h"
 #include "engine/core/vm.h"
 
 #include <stdio.h>
@@ -127,6 +129,33 @@ static int add_virtio(struct board *b, struct device *behind, struct err *e)
     return plug(b, d, e);
 }
 
+static int add_nvme(struct board *b, unsigned i, struct err *e)
+{
+    struct nvme_namespaces *ns;
+    struct device *d;
+    char id[32];
+    int rc;
+
+    snprintf(id, sizeof(id), "nvme%u", i);
+    rc = dev_new(b->vm, &nvme_class, id, &d, e);
+    if (rc != 0) {
+        return rc;
+    }
+    ns = xnew(struct nvme_namespaces);
+    ns->n = 1;
+    ns->node[0] = b->cfg.disk[i].node;
+    rc = dev_set_ptr(d, "namespaces", ns, e);
+    b->cfg.disk[i].node = NULL; /* the device's now */
+    if (rc == 0) {
+        rc = dev_set_str(d, "serial", b->cfg.disk[i].name, e);
+    }
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    return plug(b, d, e);
+}
+
 static int add_disk(struct board *b, unsigned i, struct err *e)
 {
     struct device *d = NULL;
@@ -140,6 +169,8 @@ static int add_disk(struct board *b, unsigned i, struct err *e)
             return rc;
         }
         return add_virtio(b, d, e);
+    case BOARD_NVME:
+        return add_nvme(b, i, e);
     default:
         return 0;
     }

@@ -117,6 +117,7 @@ static int open_images(struct emu *m, struct board_config *b, struct err *e)
 static const enum board_disk_bus disk_buses[] = {
     [API_DISK_BUS_VIRTIO_MMIO] = BOARD_VIRTIO_MMIO,
     [API_DISK_BUS_VIRTIO_PCI] = BOARD_VIRTIO_PCI,
+    [API_DISK_BUS_NVME] = BOARD_NVME,
 };
 
 static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
