@@ -161,10 +161,11 @@ CLEANFILES += daemon/systemd/vmd.service
 daemon/systemd/vmd.service: daemon/systemd/vmd.service.in
 	$(AM_V_GEN)$(SUBST_PATHS) <$< >$@
 
-# With the real emulator. Campaigns: daemon_chaos.py --seed N --count N, daemon_cycles.py --count N.
+# With the real emulator. Campaigns: daemon_chaos.py, daemon_cycles.py and daemon_hostile.py take --seed N --count N.
 TESTS += \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_clock.py \
+	tests/e2e/daemon_hostile.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \
@@ -190,6 +191,7 @@ EXTRA_DIST += \
 	tests/e2e/remote_tls.py \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_clock.py \
+	tests/e2e/daemon_hostile.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \

@@ -21,6 +21,8 @@ struct scan {
     size_t at, len;
     unsigned depth, max_depth;
     size_t members; /* colons outside strings */
+    size_t values;  /* and names of members */
+    size_t max_values;
     struct err *e;
 };
 
@@ -248,6 +250,10 @@ static int scan_token(struct scan *s)
 {
     unsigned char c = s->text[s->at];
 
+    if (!strchr("}]:, \t\n\r", c) && ++s->values > s->max_values) {
+        return err_set(s->e, -EINVAL, "JSON of more than %zu values and names at byte %zu",
+                       s->max_values, s->at);
+    }
     switch (c) {
     case '"':
         return scan_string(s);
@@ -315,7 +321,10 @@ static size_t count_members(const struct json_object *o)
 /* The text is known to be well formed and to have a member twice: names it. */
 static int report_duplicate(const char *text, size_t len, unsigned max_depth, struct err *e)
 {
-    struct scan s = { .text = (const unsigned char *)text, .len = len, .max_depth = max_depth };
+    struct scan s = { .text = (const unsigned char *)text,
+                      .len = len,
+                      .max_depth = max_depth,
+                      .max_values = SIZE_MAX };
     struct json_object **seen = xnew_n(struct json_object *, (size_t)max_depth + 1);
     size_t string_at = 0, string_end = 0;
     int rc = 0;
@@ -404,6 +413,7 @@ int api_json_parse_max(const char *text, size_t len, size_t max_size, unsigned m
 
     max_size = max_size ? max_size : API_JSON_MAX_SIZE;
     s.max_depth = max_depth = max_depth ? max_depth : API_JSON_MAX_DEPTH;
+    s.max_values = max_size / API_JSON_BYTES_A_VALUE + 16;
     if (len > max_size) {
         return err_set(e, -EMSGSIZE, "JSON of %zu bytes exceeds the limit of %zu", len,
                        max_size);

@@ -21,6 +21,9 @@
 enum {
     API_JSON_MAX_SIZE = 1024 * 1024, /* bytes of one text */
     API_JSON_MAX_DEPTH = 32,         /* objects and arrays within one another */
+    /* A text may have one value or name for so many bytes of the limit on its size: an empty array is 2 bytes of text and
+     * 300 of tree. */
+    API_JSON_BYTES_A_VALUE = 16,
 };
 
 /* Parses the whole text; surrounding white space is fine. On success *out is the caller's, to be

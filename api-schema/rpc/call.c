@@ -48,15 +48,35 @@ void rpc_batch_done(struct batch *b)
         rpc_conn_send(b->slot->session.conn, all);
     }
     json_object_put(all);
+    json_object_put(b->msg);
+    loop_timer_free(b->again);
     free(b->reply);
     free(b);
+}
+
+/* Replies of a batch are kept as text, and not more of it than a connection may queue. */
+static void batch_put(struct batch *b, size_t at, struct json_object *take_reply)
+{
+    const char *text = api_json_raw_text(take_reply);
+
+    text = text ? text : api_json_text(take_reply);
+    b->bytes += strlen(text);
+    if (b->bytes > BATCH_BYTES) {
+        struct api_error x = API_ERROR_INIT;
+        struct json_object *msg = json_object_array_get_idx(b->msg, at);
+        api_error_set(&x, API_E_OVERLOAD, NULL, "ask in several batches",
+                      "the replies of this batch exceed %d bytes", BATCH_BYTES);
+        json_object_put(take_reply);
+        take_reply = rpc_new_error(api_json_get(msg, "id"), &x);
+    }
+    json_object_put(b->reply[at]);
+    b->reply[at] = take_reply;
 }
 
 void rpc_deliver(struct slot *s, struct batch *b, size_t at, struct json_object *reply)
 {
     if (b) {
-        json_object_put(b->reply[at]);
-        b->reply[at] = reply;
+        batch_put(b, at, reply);
         return;
     }
     if (s) {
@@ -69,7 +89,7 @@ void rpc_deliver(struct slot *s, struct batch *b, size_t at, struct json_object 
 
 void rpc_maybe_finish(struct slot *s)
 {
-    if (rpc_conn_half_closed(s->session.conn) && s->n_calls == 0 &&
+    if (rpc_conn_half_closed(s->session.conn) && s->n_calls == 0 && !s->batch &&
         (!s->dialect || s->dialect->idle(s->other))) {
         rpc_conn_close(s->session.conn);
     }

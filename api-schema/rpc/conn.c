@@ -28,6 +28,7 @@ enum {
     LINES_A_TURN = 32, /* then other connections have theirs */
     FDS_A_MESSAGE = 16,
     READ_SIZE = 65536,
+    POOL_FAIR = 65536, /* bytes that a connection may always hold */
 };
 
 static const int64_t watch_ns = 500 * INT64_C(1000000);
@@ -60,6 +61,8 @@ struct rpc_conn {
     void *arg;
     struct rpc_peer peer;
     struct err why; /* of the end */
+    struct list in_pool; /* limits.pool->conns */
+    size_t counted;      /* of its bytes, in the pool */
     size_t scanned; /* bytes at the front of the input known to hold no end of a message */
     struct api_split split; /* of a stream: where its scanning stands */
     int passed;             /* last descriptor that came, or -1 */
@@ -86,6 +89,18 @@ size_t rpc_conn_queued(const struct rpc_conn *c)
     return c->out ? evbuffer_get_length(c->out) : 0;
 }
 
+/* The pool learns what this one holds now. */
+static void count(struct rpc_conn *c)
+{
+    struct rpc_pool *p = c->limits.pool;
+    size_t now = c->in ? evbuffer_get_length(c->in) + evbuffer_get_length(c->out) : 0;
+
+    if (p) {
+        p->used += now - c->counted;
+        c->counted = now;
+    }
+}
+
 static void destroy(struct rpc_conn *c)
 {
     loop_task_cancel(&c->flush);
@@ -99,6 +114,8 @@ static void destroy(struct rpc_conn *c)
     evbuffer_free(c->in);
     evbuffer_free(c->out);
     c->in = c->out = NULL;
+    count(c);
+    list_remove(&c->in_pool);
     fd_autoclose(&c->fd);
     fd_autoclose(&c->passed);
 }
@@ -155,6 +172,27 @@ static bool peer_hung_up(struct rpc_conn *c)
     struct pollfd p = { .fd = rpc_conn_fd(c) };
 
     return poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR | POLLNVAL);
+}
+
+/* The pool is too full: those that hold the most go, and what they held at once. */
+static void relieve(struct rpc_pool *p)
+{
+    while (p && p->used > p->max) {
+        struct rpc_conn *most = NULL;
+
+        list_for_each (it, &p->conns) {
+            struct rpc_conn *c = list_entry(it, struct rpc_conn, in_pool);
+            most = !most || c->counted > most->counted ? c : most;
+        }
+        if (!most || most->counted <= POOL_FAIR) {
+            return;
+        }
+        die_because(most, -ENOBUFS,
+                    "all clients together wait with too much, this one with the most");
+        evbuffer_drain(most->in, evbuffer_get_length(most->in));
+        evbuffer_drain(most->out, evbuffer_get_length(most->out));
+        count(most);
+    }
 }
 
 static void tell_message(struct rpc_conn *c, const char *line, size_t n)
@@ -307,6 +345,8 @@ static void process(struct rpc_conn *c)
         flush(c); /* one large answer is no reason to stop reading */
     }
     if (!c->freed) {
+        count(c);
+        relieve(c->limits.pool);
         update_reading(c);
     }
     leave(c);
@@ -375,6 +415,7 @@ static void flush(void *arg)
         evbuffer_drain(c->out, (size_t)sent);
         progress = true;
     }
+    count(c);
     if (c->dead) {
         return;
     }
@@ -479,6 +520,10 @@ struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_lim
     c->watch = loop_timer_new(l, on_watch, c);
     c->stall = loop_timer_new(l, on_stall, c);
     loop_task_init(&c->flush, flush, c);
+    list_init(&c->in_pool);
+    if (c->limits.pool) {
+        list_append(&c->limits.pool->conns, &c->in_pool);
+    }
     c->ready = loop_fd_new(l, c->fd, LOOP_READ, on_ready, c);
     return c;
 }
@@ -603,6 +648,14 @@ int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len)
     evbuffer_add(c->out, text, len);
     evbuffer_add(c->out, "\n", 1);
     loop_task_queue(c->loop, &c->flush);
+    count(c);
+    if (c->limits.pool && c->limits.pool->used > c->limits.pool->max) {
+        flush(c);
+        relieve(c->limits.pool);
+        if (c->dead) {
+            return -ENOBUFS;
+        }
+    }
     if (c->busy == 0) {
         update_reading(c);
     }

@@ -43,12 +43,20 @@ struct rpc_peer {
 };
 #define RPC_REMOTE (INT64_C(1) << 32)
 
+/* What the connections of a server hold together, input that is no whole line yet and output that waits. Above `max` the one
+ * that holds the most is cut off, as long as one holds more than 64 KiB. The loop's thread. */
+struct rpc_pool {
+    struct list conns;
+    size_t used, max;
+};
+
 struct rpc_limits {
     size_t line_max;  /* bytes of one line without its newline */
     size_t out_pause; /* stop reading above this many queued bytes */
     size_t out_max;   /* cut off instead of queueing more above this */
     int64_t stall_ns; /* cut off after no progress in writing */
     int64_t line_ns;  /* cut off when a begun line takes longer */
+    struct rpc_pool *pool; /* outlives the connection; NULL: none */
 };
 /* 1 MiB, 256 KiB, 8 MiB, 10 s, 30 s. */
 extern const struct rpc_limits rpc_limits_default;

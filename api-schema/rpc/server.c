@@ -20,16 +20,22 @@
 #include <unistd.h>
 
 static const int64_t accept_pause_ns = 100 * INT64_C(1000000);
+static const int64_t batch_turn_ns = 2 * INT64_C(1000000);
 static const int64_t complain_ns = 1000 * INT64_C(1000000);
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
 
 /* Logs a complaint about a client, at most one a second: clients must not fill the log. */
 static void complain(struct rpc_server *s, const char *what, const char *why)
 {
-    struct timespec t;
-    int64_t now;
+    int64_t now = now_ns();
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    now = t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
     if (s->warned_ns && now - s->warned_ns < complain_ns) {
         s->suppressed++;
         return;
@@ -133,6 +139,34 @@ static void handle_request(struct slot *s, struct batch *b, struct json_object *
     }
 }
 
+/* Begins requests of a batch for as long as others should wait; then they have their turn. */
+static void batch_go_on(void *arg)
+{
+    struct batch *b = arg;
+    struct slot *s = b->slot;
+    int64_t end = now_ns() + batch_turn_ns;
+
+    while (b->now < b->n) {
+        handle_request(s, b, json_object_array_get_idx(b->msg, b->now));
+        b->now++;
+        if (b->now < b->n && now_ns() > end) {
+            if (!b->again) {
+                b->again = loop_timer_new(s->server->loop, batch_go_on, b);
+                s->batch = b;
+                rpc_conn_hold(s->session.conn);
+            }
+            loop_timer_arm(b->again, 0);
+            return;
+        }
+    }
+    if (s->batch) {
+        s->batch = NULL;
+        rpc_conn_release(s->session.conn);
+    }
+    rpc_batch_done(b);
+    rpc_maybe_finish(s);
+}
+
 static void handle_batch(struct slot *s, struct json_object *msg)
 {
     size_t n = json_object_array_length(msg);
@@ -145,13 +179,11 @@ static void handle_batch(struct slot *s, struct json_object *msg)
     }
     b = xnew(struct batch);
     b->slot = s;
+    b->msg = json_object_get(msg);
     b->reply = xnew_n(struct json_object *, n);
     b->n = n;
     b->open = 1; /* until all have begun */
-    for (b->now = 0; b->now < n; b->now++) {
-        handle_request(s, b, json_object_array_get_idx(msg, b->now));
-    }
-    rpc_batch_done(b);
+    batch_go_on(b);
 }
 
 /* --- another language ------------------------------------------------------------------------ */
@@ -222,6 +254,12 @@ static void slot_free(struct slot *s)
         if (c->batch) {
             c->batch->slot = NULL;
         }
+    }
+    if (s->batch) { /* its other requests are not begun */
+        s->batch->slot = NULL;
+        loop_timer_free(s->batch->again);
+        s->batch->again = NULL;
+        rpc_batch_done(s->batch);
     }
     rpc_conn_free(s->session.conn);
     list_remove(&s->node);
@@ -354,6 +392,7 @@ static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *f
     AUTO_FD fd = owned_fd;
     struct rpc_peer peer = *who;
     enum api_role role = max;
+    struct rpc_limits limits;
     struct slot *slot;
     struct rpc_conn *conn;
 
@@ -374,7 +413,9 @@ static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *f
                    : err_set(e, -EACCES, "user %u may not connect", (unsigned)peer.uid);
     }
     slot = xnew(struct slot);
-    conn = rpc_conn_new(s->loop, take_fd(&fd), s->config.limits, &conn_ops, slot, e);
+    limits = s->config.limits ? *s->config.limits : rpc_limits_default;
+    limits.pool = &s->pool;
+    conn = rpc_conn_new(s->loop, take_fd(&fd), &limits, &conn_ops, slot, e);
     if (!conn) {
         free(slot);
         return e && e->code ? e->code : -ENOMEM;
@@ -520,6 +561,8 @@ struct rpc_server *rpc_server_new(struct loop *l, const struct rpc_server_config
     s->hello = make_hello(config);
     list_init(&s->listeners);
     list_init(&s->slots);
+    list_init(&s->pool.conns);
+    s->pool.max = POOL_BYTES;
     return s;
 }
 

@@ -15,10 +15,12 @@
 
 enum {
     MAX_CLIENTS = 512,
-    OPEN_CALLS = 64, /* unanswered calls of one client above which it is not read */
-    BATCH_MAX = 256, /* requests in a batch */
-    ID_MAX = 128,    /* bytes of a string id */
-    KEY_MAX = 128,   /* bytes of an idempotency key */
+    OPEN_CALLS = 64,       /* unanswered calls of one client above which it is not read */
+    BATCH_MAX = 256,       /* requests in a batch */
+    BATCH_BYTES = 8 << 20, /* of its replies */
+    POOL_BYTES = 32 << 20, /* that wait at all clients together */
+    ID_MAX = 128,          /* bytes of a string id */
+    KEY_MAX = 128,         /* bytes of an idempotency key */
     DEADLINE_MAX_MS = 86400000,
     ACCEPTS_A_TURN = 64,
 };
@@ -49,6 +51,7 @@ struct rpc_server {
     bool draining;
     int64_t warned_ns;   /* when the last complaint about a client was logged */
     unsigned suppressed; /* complaints since */
+    struct rpc_pool pool;
 };
 
 /* A session and what the server keeps about it. */
@@ -57,6 +60,7 @@ struct slot {
     struct list node; /* rpc_server.slots */
     struct rpc_server *server;
     struct list calls; /* unanswered */
+    struct batch *batch; /* that has not begun all of its requests */
     unsigned n_calls;
     bool held;                         /* too many calls: not read */
     bool spoken;                       /* the first message came: the language is settled */
@@ -71,6 +75,9 @@ struct batch {
     struct json_object **reply; /* n, NULL: none (yet) */
     size_t n, now;              /* `now`: the request being looked at */
     unsigned open;
+    size_t bytes;             /* of the replies */
+    struct json_object *msg;  /* the requests */
+    struct loop_timer *again; /* the rest of them, when others had their turn */
 };
 
 struct api_call {

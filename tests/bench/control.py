@@ -15,11 +15,13 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
+import daemon_hostile  # noqa: E402
 import daemon_lib as lib  # noqa: E402
 import libvirt_peer  # noqa: E402
 
 MANY = 200
 DEFINED = 1000
+HOSTILE = 10000
 # name: (title, unit, limit)
 ROWS = {
     "readopt": ("2 VMs back after kill -9", "ms", 200.0),
@@ -30,8 +32,10 @@ ROWS = {
     "kill": ("forced stop of a wedged VM", "ms", 50.0),
     "kill-p99": ("the same, p99 of 100", "ms", 500.0),
     "call": ("round trip of a call", "us", 75.0),
-    "pss": (f"daemon, {DEFINED} defined, {MANY} running", "MiB", 64.0),
+    "rss": (f"daemon, {DEFINED} defined, {MANY} running", "MiB", 64.0),
     "p99": ("slowest call's p99 there", "ms", 50.0),
+    "hostile": (f"a call's p99 during {HOSTILE} hostile attempts", "ms", 50.0),
+    "hostile-mem": ("daemon's peak there", "MiB", 128.0),
 }
 # Against libvirtd: name: (title, unit, least ratio). Throughput where the unit is calls/s.
 PEER_ROWS = {
@@ -47,6 +51,12 @@ PEER_ROWS = {
     "destroy": ("destroy a running VM", "ms", 1.0),
     "client": ("one client process (list)", "ms", 1.0),
 }
+# The same of ours against its driver test:///default, which keeps everything in memory and runs nothing: what
+# is left to compare.
+TEST_ROWS = {f"{name}-test": (f"{title}, test:///default", unit, least)
+             for name, (title, unit, least) in PEER_ROWS.items()
+             if name in ("rt", "calls1", "calls8", "define1000", "list1000", "stats1000", "client")}
+PEER_ROWS.update(TEST_ROWS)
 LOAD = os.path.join(lib.BUILD, "tests", "bench", "rpc_load")
 
 
@@ -171,12 +181,9 @@ def run_one(runs, rows, values):
                 values["call"].append(trips[500] * 1000.0)
 
 
-def pss_mib(pid):
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-    raise OSError("no Pss")
+def rss_mib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS:"))
 
 
 def run_crowd(runs, values):
@@ -192,17 +199,24 @@ def run_crowd(runs, values):
             "vm.set": {"vm": "vm999", "set": {"cpus": 1}}, "vm.pause": {"vm": "vm3"},
             "vm.resume": {"vm": "vm3"}, "quota.list": {},
         }
-        values["p99"], values["pss"] = [], []
+        values["p99"], values["rss"] = [], []
         for _ in range(runs):
             times = {method: [] for method in calls}
             for _ in range(100):
                 for method, params in calls.items():
                     times[method].append(timed(client.call, method, **params)[0])
             p99 = {method: sorted(got)[98] for method, got in times.items()}
-            slowest = max(p99, key=p99.get)
-            say(f"slowest p99: {slowest} {p99[slowest]:.1f} ms")
-            values["p99"].append(p99[slowest])
-            values["pss"].append(pss_mib(daemon.process.pid))
+            say("p99, ms: " + ", ".join(f"{method} {p99[method]:.1f}" for method in calls))
+            values["p99"].append(max(p99.values()))
+            values["rss"].append(rss_mib(daemon.process.pid))
+
+
+def run_hostile(runs, values):
+    values["hostile"], values["hostile-mem"] = [], []
+    for number in range(runs):
+        times, most = daemon_hostile.campaign(1, number * HOSTILE, HOSTILE)
+        values["hostile"].append(times[len(times) * 99 // 100])
+        values["hostile-mem"].append(most / lib.MIB)
 
 
 # --- against libvirtd -----------------------------------------------------------------------------
@@ -329,6 +343,20 @@ def theirs(add):
                 break
             time.sleep(0.001)
         add("restart1000", (time.perf_counter() - start) * 1000.0)
+        theirs_in_memory(virt, add)
+
+
+def theirs_in_memory(virt, add):
+    """Its test driver, by the same daemon; its client once by itself, as people know it."""
+    uri = virt.test_uri()
+    load_rows("libvirt", uri, lambda name, value: add(name + "-test", value))
+    conn = virt.connect(uri=uri)
+    xml = [virt.xml_test(f"vm{number}") for number in range(DEFINED)]
+    add("define1000-test", timed(lambda: [conn.define(text) for text in xml])[0])
+    add("list1000-test", often(conn.list))
+    add("stats1000-test", often(conn.stats))
+    conn.close()
+    add("client-test", process_ms(["virsh", "-c", "test:///default", "list", "--all", "--name"]))
 
 
 def bench_peer(args, rows):
@@ -338,6 +366,8 @@ def bench_peer(args, rows):
         for who, run in (("ours", ours), ("theirs", theirs)):
             run(lambda name, value, who=who: values.setdefault(name, {}).setdefault(
                 who, []).append(value))
+    for name in TEST_ROWS:
+        values.setdefault(name, {})["ours"] = values[name.removesuffix("-test")]["ours"]
     for name in rows:
         title, unit, least = PEER_ROWS[name]
         got, peer = (statistics.median(values[name][who]) for who in ("ours", "theirs"))
@@ -358,9 +388,11 @@ def bench(args):
     for name, run in (("readopt", lambda: run_readopt(args.runs, values)),
                       ("many", lambda: run_many(args.runs, rows, values)),
                       ("one", lambda: run_one(args.runs, rows, values)),
-                      ("crowd", lambda: run_crowd(args.runs, values))):
+                      ("crowd", lambda: run_crowd(args.runs, values)),
+                      ("hostile", lambda: run_hostile(args.runs, values))):
         wanted = {"readopt": {"readopt"}, "many": {"readopt-many", "define", "stats"},
-                  "one": {"start", "kill", "kill-p99", "call"}, "crowd": {"pss", "p99"}}[name]
+                  "one": {"start", "kill", "kill-p99", "call"}, "crowd": {"rss", "p99"},
+                  "hostile": {"hostile", "hostile-mem"}}[name]
         if not wanted & set(rows):
             continue
         try:

@@ -143,11 +143,15 @@ class Libvirtd:
                  "-p", os.path.join(self.dir, "run", "pid")],
                 env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **more)
 
-    def connect(self, timeout=30):
+    def test_uri(self):
+        """Its driver that keeps all in memory and runs nothing."""
+        return f"test+unix:///default?socket={self.socket}"
+
+    def connect(self, timeout=30, uri=None):
         end = time.monotonic() + timeout
         while True:
             try:
-                return Connection(self.lib, self.uri)
+                return Connection(self.lib, uri or self.uri)
             except OSError:
                 if time.monotonic() > end or self.process.poll() is not None:
                     raise
@@ -164,6 +168,11 @@ class Libvirtd:
                 f"<emulator>{QEMU}</emulator><serial type='file'><source path='{output}'/>"
                 f"<target port='0'/></serial><controller type='usb' model='none'/>"
                 f"<memballoon model='none'/></devices></domain>")
+
+    @staticmethod
+    def xml_test(name):
+        return (f"<domain type='test'><name>{name}</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>"
+                f"<os><type>hvm</type></os></domain>")
 
     def end(self):
         try:

@@ -186,6 +186,25 @@ START_TEST(json_bounds_the_depth)
 }
 END_TEST
 
+START_TEST(json_bounds_the_number_of_values)
+{
+    AUTO_BUF b = BUF_INIT;
+
+    buf_add_char(&b, '[');
+    for (int i = 0; i < 65000; i++) {
+        buf_add_str(&b, "{},");
+    }
+    buf_add_str(&b, "[]]");
+    accept(b.data);
+    b.data[--b.len] = 0;
+    for (int i = 0; i < 1000; i++) {
+        buf_add_str(&b, ",\"\"");
+    }
+    buf_add_char(&b, ']');
+    refuse(b.data, "more than 65552 values");
+}
+END_TEST
+
 START_TEST(json_bounds_the_size)
 {
     AUTO_BUF b = BUF_INIT;
@@ -274,6 +293,7 @@ static Suite *suite_json(void)
     tcase_add_test(t, json_refuses_numbers_that_would_be_clamped);
     tcase_add_test(t, json_refuses_a_member_that_stands_twice);
     tcase_add_test(t, json_bounds_the_depth);
+    tcase_add_test(t, json_bounds_the_number_of_values);
     tcase_add_test(t, json_bounds_the_size);
     tcase_add_test(t, json_every_truncation_is_refused);
     tcase_add_test(t, json_random_texts_are_refused_or_round_trip);

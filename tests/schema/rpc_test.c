@@ -137,6 +137,38 @@ START_TEST(rpc_batches_are_answered_together_when_all_are_done)
 }
 END_TEST
 
+START_TEST(rpc_connections_that_hold_the_most_go_when_all_hold_too_much)
+{
+    enum { PEERS = 40, BEGUN = 1000000 };
+    struct peer peers[PEERS], small = greeted(API_ROLE_ADMIN);
+    AUTO_FREE char *text = xalloc(BEGUN + 1);
+    unsigned gone = 0;
+
+    memset(text, 'x', BEGUN);
+    say(&small, "{\"jsonrpc\"");
+    for (unsigned i = 0; i < PEERS; i++) {
+        ssize_t n = 0;
+        peers[i] = greeted(API_ROLE_ADMIN);
+        for (size_t sent = 0; sent < BEGUN && n >= 0; sent += (size_t)n) {
+            n = send(peers[i].fd, text + sent, BEGUN - sent, MSG_NOSIGNAL);
+            n = n < 0 && errno == EAGAIN ? 0 : n;
+            spin(3);
+        }
+    }
+    spin(10);
+    for (unsigned i = 0; i < PEERS; i++) {
+        receive(&peers[i]);
+        gone += peers[i].eof;
+        hang_up(&peers[i]);
+    }
+    ck_assert_uint_ge(gone, PEERS - (32u << 20) / BEGUN);
+    ck_assert_uint_lt(gone, PEERS / 2);
+    say(&small, ":\"2.0\",\"id\":7,\"method\":\"api.ping\"}\n");
+    expect(&small, "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}");
+    hang_up(&small);
+}
+END_TEST
+
 START_TEST(rpc_refuses_a_batch_that_is_too_long)
 {
     struct peer p = greeted(API_ROLE_ADMIN);
@@ -581,6 +613,7 @@ static void add_requests(TCase *c)
                         sizeof(mistakes) / sizeof(mistakes[0]));
     tcase_add_test(c, rpc_notifications_are_run_and_not_answered);
     tcase_add_test(c, rpc_batches_are_answered_together_when_all_are_done);
+    tcase_add_test(c, rpc_connections_that_hold_the_most_go_when_all_hold_too_much);
     tcase_add_test(c, rpc_refuses_a_batch_that_is_too_long);
     tcase_add_test(c, rpc_deadline_ends_the_wait_and_not_the_work);
     tcase_add_loop_test(c, rpc_deadline_must_be_a_time, 0, 7);
