@@ -57,10 +57,13 @@ static const char full_config[] =
     "\"firmware\":\"none\",\"kernel\":\"/k\",\"initrd\":\"/i\",\"append\":\"console=ttyS0 "
     "a=\\\"b\\\"\","
     "\"disks\":[{\"name\":\"root\",\"file\":\"/d/"
-    "\xc3\xa4.raw\",\"format\":\"raw\",\"readonly\":true},"
+    "\xc3\xa4.raw\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":true},"
     "{\"file\":\"/"
-    "e\",\"format\":\"raw\",\"readonly\":false}],\"rng\":false,\"console\":\"virtio\","
-    "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\",\"tier2\":\"auto\",\"coverage\":false,"
+    "e\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":false}],\"rng\":false,"
+    "\"console\":\"virtio\","
+    "\"root_ports\":0,"
+    "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\",\"tier2\":\"auto\",\"coverage\":"
+    "false,"
     "\"plugins\":[]},\"project\":\"default\"}";
 
 START_TEST(codec_round_trip_is_the_identity)
