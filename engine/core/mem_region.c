@@ -1,15 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tree of memory regions: making, mapping and freeing nodes. Owns the RAM behind them
- * (anonymous memory each, of huge pages where the host gives them). Main thread only.
+ * (a sealed memfd each, so that pages can be shown at a second address; anonymous memory where the host has no huge
+ * pages for that). Main thread only, but for mem_range_settle().
  */
+#include "engine/base/fd.h"
 #include "engine/base/str.h"
 #include "engine/core/mem_priv.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+#define CHUNK_BITS 21
+#define CHUNK (1ull << CHUNK_BITS) /* a huge page of the host */
 
 static struct mem_region *region_new(const char *name, uint64_t size, enum mem_kind kind)
 {
@@ -18,6 +29,7 @@ static struct mem_region *region_new(const char *name, uint64_t size, enum mem_k
     r->size = size;
     r->kind = kind;
     r->enabled = true;
+    r->fd = -1;
     list_init(&r->node);
     list_init(&r->children);
     return r;
@@ -26,6 +38,56 @@ static struct mem_region *region_new(const char *name, uint64_t size, enum mem_k
 struct mem_region *mem_new_container(const char *name, uint64_t size)
 {
     return region_new(name, size, MEM_CONTAINER);
+}
+
+/* The kernel makes a huge page of what has a small one already. */
+static bool collapse(uint8_t *at)
+{
+    *(volatile uint8_t *)at = *at;
+    return madvise(at, CHUNK, MADV_COLLAPSE) == 0;
+}
+
+/* Shared memory at a multiple of CHUNK; NULL where there is none of huge pages. */
+static void *map_shared(struct mem_region *r, size_t size)
+{
+    AUTO_FD fd = memfd_create("vmd-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
+        return NULL;
+    }
+    void *host = mem_map_huge(size); /* room that is aligned */
+    if (!host) {
+        return NULL;
+    }
+    if (mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED ||
+        !collapse(host)) {
+        mem_unmap_huge(host, size);
+        return NULL;
+    }
+    r->huge = xnew_n(_Atomic uint64_t, (size >> CHUNK_BITS) / 64 + 1);
+    r->fd = take_fd(&fd);
+    return host;
+}
+
+void mem_range_settle(const struct mem_range *range, uint64_t gpa)
+{
+    const struct mem_region *r = range->region;
+    uint64_t at = range->offset + (gpa - range->base), chunk = at >> CHUNK_BITS, bit = 1ull << chunk % 64;
+    if (!r->huge || ((chunk + 1) << CHUNK_BITS) > r->host_size ||
+        (atomic_load_explicit(&r->huge[chunk / 64], memory_order_relaxed) & bit) ||
+        (atomic_fetch_or(&r->huge[chunk / 64], bit) & bit)) {
+        return;
+    }
+    (void)collapse(r->host + (chunk << CHUNK_BITS)); /* a host without a free one leaves small pages */
+}
+
+bool mem_range_show(const struct mem_range *range, uint64_t gpa, void *at)
+{
+    const struct mem_region *r = range->region;
+    uint64_t from = range->offset + ((gpa - range->base) & ~(uint64_t)(MEM_PAGE_SIZE - 1));
+    return range->kind == MEM_RAM && r->fd >= 0 && from % MEM_PAGE_SIZE == 0 &&
+           mmap(at, MEM_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, r->fd,
+                (off_t)from) != MAP_FAILED &&
+           madvise(at, MEM_PAGE_SIZE, MADV_DONTDUMP) == 0;
 }
 
 static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct mem_region **out,
@@ -37,14 +99,16 @@ static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct m
         return err_set(e, -EINVAL, "memory '%s' cannot have %s", name, size_text);
     }
     size_t host_size = (size + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
-    void *host = mem_map_huge(host_size);
-    if (!host) {
-        return err_errno(e, errno, "cannot map the memory '%s' of %s", name, size_text);
+    struct mem_region *r = region_new(name, size, kind);
+    void *host = kind == MEM_RAM && host_size >= CHUNK ? map_shared(r, host_size) : NULL;
+    if (!host && !(host = mem_map_huge(host_size))) {
+        int saved = errno;
+        mem_free(r);
+        return err_errno(e, saved, "cannot map the memory '%s' of %s", name, size_text);
     }
     /* Guest memory holds the guest's secrets, and would make a core dump useless by its
      * size. */
     (void)madvise(host, host_size, MADV_DONTDUMP);
-    struct mem_region *r = region_new(name, size, kind);
     r->host = host;
     r->host_size = host_size;
     *out = r;
@@ -92,6 +156,10 @@ void mem_free(struct mem_region *r)
     if (r->host) {
         mem_unmap_huge(r->host, r->host_size);
     }
+    if (r->fd >= 0) {
+        close(r->fd);
+    }
+    free((void *)r->huge);
     free(r->name);
     free(r);
 }

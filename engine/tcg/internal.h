@@ -47,6 +47,29 @@ struct tlb_entry {
 #define TLB_ENTRY_BITS 5
 _Static_assert(sizeof(struct tlb_entry) == 1u << TLB_ENTRY_BITS, "translated code shifts by this");
 
+/* A page of RAM that is shown in a window (alias.c). */
+struct tcg_alias_page {
+    uint64_t at;   /* host address there; 0: none */
+    uint64_t va, host; /* the guest's address; the host's in the linear map */
+};
+struct tcg_window {
+    uint64_t base; /* guest address where it begins */
+    uint8_t *host; /* NULL: not in use */
+};
+#define TCG_ALIASES 256u
+#define TCG_WINDOWS 4u
+struct tcg_alias {
+    struct tcg_alias_page page[TCG_ALIASES];
+    struct tcg_window window[TCG_WINDOWS];
+    uint64_t reset_at, looked_at; /* when it was asked for last; when wrong guesses were looked at last */
+    unsigned bad;                 /* looks that found nothing to do */
+    bool reset;                   /* asked for */
+};
+static inline unsigned tcg_alias_index(uint64_t va)
+{
+    return (unsigned)(va >> 12) % TCG_ALIASES;
+}
+
 struct tcg_fetch {
     uint64_t tag;  /* virtual page | TLB_INVALID */
     uint64_t gpa;
@@ -138,6 +161,7 @@ struct tcg_block {
     uint8_t uses_variant : 1, generic : 1; /* generic: assumes nothing, the last resort */
     uint8_t asked : 1;     /* part of a job of the second tier */
     uint8_t straddles : 1; /* extra->gpa_page2 is one */
+    uint8_t plain : 1;     /* regions with it shall guess no addends */
     uint8_t refusals;      /* times that no region came of it */
     _Atomic uint8_t heat;  /* samples */
     uint32_t code;         /* offset in the code buffer */
@@ -279,6 +303,7 @@ struct tcg_vm {
 #define TCG_SPACES 24
 #define TCG_SPILLS 64
 #define TCG_NEAR 32
+#define TCG_GUESSES 32
 
 struct tcg_vcpu {
     struct vcpu *vcpu;
@@ -295,6 +320,7 @@ struct tcg_vcpu {
     enum { UNWIND_RAISE = 1, UNWIND_HALT, UNWIND_IO } unwind_why;
     uint32_t cause;
     uint64_t tval;
+    struct tcg_alias alias;
     struct ir *ir;                /* scratch of the translator */
     uint64_t *interp_temps;
     void *host_scratch;           /* the back end's own, freed with free() */
@@ -318,6 +344,7 @@ struct tcg_vcpu {
     /* More counters of what happens outside translated code; stats.c has the meaning of each. */
     uint64_t n_left_direct, n_left_lookup, n_left_stale, n_left_raise, n_left_halt, n_jump_hit, n_kick;
     uint64_t n_fill[3], n_walk[3], n_load, n_store, n_atomic, n_mmio_read, n_mmio_write;
+    uint64_t n_guess, n_alias;
     uint64_t n_flush_all, n_flush_asid, n_flush_page, n_exclusive;
 
     /* Reached from translated code at small negative offsets from cpu. */
@@ -327,6 +354,8 @@ struct tcg_vcpu {
     /* Pages that a region of the second tier remembers while it runs (region_mem.c): where one begins in the guest, up to where in it
      * the region's accesses may begin (0: nothing is remembered), and the host's address minus the guest's. */
     uint64_t near_page[TCG_NEAR], near_limit[TCG_NEAR], near_addend[TCG_NEAR];
+    uint64_t guess[TCG_GUESSES];  /* addends that regions guess: what was right last */
+    int32_t guess_left;           /* wrong ones until C code looks at them */
     _Atomic uint32_t in_region;   /* a region ran since the dispatcher was left: pages may be remembered that the TLB no longer has */
     uint64_t arg[2];
     uint64_t host_ra;             /* return address of the running helper in the code buffer, 0: none */
@@ -509,6 +538,26 @@ static inline bool space_may_write(struct tcg_space *s, uint64_t host)
 {
     uint64_t bit;
     return atomic_load_explicit(space_writable(s, host, &bit), memory_order_relaxed) & bit;
+}
+
+/* Where the page of an entry is in the linear map of its range. va: the page's. Any thread that has seen its tag. */
+static inline uint64_t tlb_host(const struct tcg_vcpu *v, const struct tlb_entry *e, uint64_t va)
+{
+    const struct tcg_alias_page *p = &v->alias.page[tcg_alias_index(va)];
+    uint64_t at = __atomic_load_n(&e->addend, __ATOMIC_ACQUIRE) + va;
+    return at == __atomic_load_n(&p->at, __ATOMIC_ACQUIRE) ? p->host : at;
+}
+
+/* ---- alias.c: pages of RAM in the guest's order; the vCPU's thread, or while it is paused ---- */
+
+/* guess_left has run out, last at a load or store at va: what can be done that fewer are wrong. */
+void alias_guessed(struct tcg_vcpu *v, uint64_t va);
+void alias_reset(struct tcg_vcpu *v); /* the windows go; between blocks */
+/* Where the TLB shall lead for a page that the linear map has at `host`. */
+static inline uint64_t alias_of(const struct tcg_vcpu *v, uint64_t va, uint64_t host)
+{
+    const struct tcg_alias_page *p = &v->alias.page[tcg_alias_index(va)];
+    return p->at && p->va == va && p->host == host ? p->at : host;
 }
 
 /* ---- tlb.c ---- */

@@ -4,6 +4,7 @@
 
 noinst_LIBRARIES += libtcg.a
 libtcg_a_SOURCES = \
+	engine/tcg/alias.c \
 	engine/tcg/cache.c \
 	engine/tcg/evict.c \
 	engine/tcg/pages.c \

@@ -290,7 +290,7 @@ bool tlb_revoke_write(struct tcg_vcpu *v, const uint8_t *host_page)
             }
             for (unsigned i = w * TLB_WINDOW; i < (w + 1) * TLB_WINDOW; i++) {
                 uint64_t tag = atomic_load_explicit(&s->tlb[i].tag[TCG_WRITE], memory_order_acquire);
-                if (!(tag & (TLB_INVALID | TLB_SLOW)) && s->tlb[i].addend + (tag & ~PAGE_MASK) == host) {
+                if (!(tag & (TLB_INVALID | TLB_SLOW)) && tlb_host(v, &s->tlb[i], tag & ~PAGE_MASK) == host) {
                     atomic_compare_exchange_strong(&s->tlb[i].tag[TCG_WRITE], &tag, tag | TLB_SLOW);
                     any = true;
                 }

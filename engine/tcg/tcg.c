@@ -524,6 +524,9 @@ static bool serve_requests(struct tcg_vcpu *v)
     if (atomic_load(&t->excl_asked)) {
         stand_aside(v);
     }
+    if (v->alias.reset) {
+        alias_reset(v);
+    }
     if (atomic_exchange(&v->kicked, false)) {
         v->n_kick++;
         return true;
@@ -784,6 +787,7 @@ static void tcg_vcpu_done(struct vcpu *c)
             t->vcpus[i] = t->vcpus[--t->n_vcpus];
         }
     }
+    alias_reset(v);
     tlb_free(v);
     free(v->ir);
     free(v->interp_temps);
@@ -802,7 +806,7 @@ static void tcg_mem_commit(struct vm *vm, const struct mem_flat *flat)
     }
     cache_flush_all(t);
     for (unsigned i = 0; i < t->n_vcpus; i++) {
-        tlb_flush_vcpu(t->vcpus[i]);
+        alias_reset(t->vcpus[i]);
     }
     cache_pages_reset(t);
 }

@@ -41,7 +41,7 @@ struct tier2 {
     unsigned n_queue, quiet, naps; /* ticks without a new job; ... that found no vCPU running */
     struct t2_work *work;
     /* tcg_vm.lock */
-    uint64_t regions, bytes, given_up, late, killed, nanoseconds;
+    uint64_t regions, bytes, given_up, late, killed, plain, nanoseconds;
     _Atomic uint64_t samples, samples_inside;
     _Atomic uint64_t memory; /* of work */
 };
@@ -112,6 +112,7 @@ static bool make_pieces(struct tcg_vm *t, const struct t2_job *job, struct t2_wo
     w->v = job->v;
     w->n_relocs = 0;
     w->floats_only = t->config.tier2 == TCG_TIER2_DEFAULT;
+    w->plain = job->plain;
     for (unsigned i = 0; i < w->n; i++) {
         const struct t2_piece *p = &job->piece[i];
         uint64_t granules;
@@ -492,6 +493,24 @@ void tier2_sample(struct tcg_vcpu *v, struct tcg_exit *from)
     }
 }
 
+void tier2_plain(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    pthread_mutex_lock(&t->lock);
+    struct tcg_block *b = cache_by_host(t, v->host_ra);
+    const struct tcg_extra *x = b && b->mode & T2_MODE ? cache_extra(t, b) : NULL;
+    for (unsigned i = 0; x && i < x->n_entries; i++) {
+        if (x->entries[i]) {
+            x->entries[i]->plain = true;
+        }
+    }
+    t->tier2->plain += x != NULL;
+    pthread_mutex_unlock(&t->lock);
+    if (x) {
+        cache_drop(t, b);
+    }
+}
+
 /* ---- blocks that go ---- */
 
 void tier2_retired(struct tcg_vm *t, struct tcg_block *b)
@@ -537,10 +556,11 @@ void tier2_stats(struct tcg_vm *t, struct buf *out)
                    "tier2_given_up %" PRIu64 " regions that could not be compiled\n"
                    "tier2_late %" PRIu64 " compiled for guest code that had changed, or without room\n"
                    "tier2_dropped %" PRIu64 " dropped again\n"
+                   "tier2_plain %" PRIu64 " ... because addends were guessed wrong\n"
                    "tier2_ns %" PRIu64 " nanoseconds spent compiling them\n"
                    "tier2_samples %" PRIu64 " samples taken of what runs\n"
                    "tier2_samples_inside %" PRIu64 " ... that fell into a region\n",
-                   s->regions, s->bytes, s->given_up, s->late, s->killed, s->nanoseconds,
+                   s->regions, s->bytes, s->given_up, s->late, s->killed, s->plain, s->nanoseconds,
                    atomic_load(&s->samples), atomic_load(&s->samples_inside));
     }
 }

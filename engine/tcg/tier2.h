@@ -29,7 +29,8 @@ struct t2_work {
     bool entry[T2_PIECES];        /* the first tier may come in here */
     uint8_t weight[T2_PIECES];    /* how hot, compared with each other */
     int8_t target[T2_PIECES][IR_MAX_EXITS]; /* the piece that an exit leads to, or -1 */
-    bool floats_only;             /* refuse what does not live on floating point */
+    bool floats_only;             /* refuse what does not live on floating point, or on addresses that it loads */
+    bool plain;                   /* guess no addends */
     /* What the host makes of it. Offsets are from the start of the code, which is position independent but for relocs. */
     struct tcg_block *block;      /* code_size and exits filled; has room for all exits there can be */
     struct tcg_site *sites;
@@ -56,6 +57,8 @@ void tier2_sample(struct tcg_vcpu *v, struct tcg_exit *from);
 void tier2_force(struct tcg_vcpu *v, struct tcg_block *b);
 /* From cache.c, lock held: a block is retired; the entries of a region go back to the first tier. */
 void tier2_retired(struct tcg_vm *t, struct tcg_block *b);
+/* On the vCPU's thread, from a slow path: the region that called it shall come without guesses of addends, if at all. */
+void tier2_plain(struct tcg_vcpu *v);
 void tier2_stats(struct tcg_vm *t, struct buf *out);
 /* Host memory that compiling takes, for the tables' sum. Any thread. */
 uint64_t tier2_memory(const struct tcg_vm *t);

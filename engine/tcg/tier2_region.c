@@ -83,6 +83,7 @@ static void place(const struct tcg_vm *t, struct graph *g, unsigned i, struct t2
 {
     struct tcg_block *b = g->block[i];
     g->placed[i] = true;
+    job->plain |= b->plain;
     job->piece[job->n++] = (struct t2_piece){ .block = b,
                                               .off = (int32_t)(b->gpa & 4095),
                                               .n_insns = b->n_insns,

@@ -22,6 +22,7 @@ struct t2_job {
     uint32_t mode, code;     /* of the blocks; tcg_mode.code */
     uint64_t gpa;            /* of the page */
     uint64_t evictions;
+    bool plain;              /* a block in it was in a region that guessed wrong */
     unsigned n;
     struct t2_piece piece[T2_PIECES]; /* in the order of layout; the hot one first */
     uint8_t page[4096];      /* its bytes when the job was made */

@@ -87,10 +87,11 @@ static void fill(struct tcg_vcpu *v, uint64_t va, uint64_t gpa, unsigned prot, c
     bool write = prot & TCG_PROT_W, fast = write && fast_write_ok(v, r, gpa);
     space_uses(s, i);
     s->tlb[i].range = r;
-    s->tlb[i].addend = (r->host ? (uint64_t)(uintptr_t)(r->host + (gpa - r->base)) : gpa) - va;
+    uint64_t host = r->host ? (uint64_t)(uintptr_t)(r->host + (gpa - r->base)) : gpa;
+    s->tlb[i].addend = alias_of(v, va, host) - va;
     tag_set(&s->tlb[i].tag[TCG_READ], !(prot & TCG_PROT_R) ? UINT64_MAX : va | (r->host ? 0 : TLB_SLOW));
     if (fast) {
-        space_writes(s, s->tlb[i].addend + va);
+        space_writes(s, host);
     }
     tag_set(&s->tlb[i].tag[TCG_WRITE], !write ? UINT64_MAX : va | (fast ? 0 : TLB_SLOW));
     if (fast) {
@@ -105,6 +106,9 @@ static void fill_walked(struct tcg_vcpu *v, const struct tcg_walk *w, const stru
     v->n_tlb_fill++;
     v->n_fill[w->access]++;
     v->space->local |= !w->global;
+    if (r->host) {
+        mem_range_settle(r, gpa);
+    }
     fill(v, va, gpa, w->prot, r);
     tlb2_insert(v, va, gpa, w->prot, r);
 }
@@ -119,7 +123,7 @@ static void translate(struct tcg_vcpu *v, uint64_t va, enum tcg_access access,
     uint64_t tag = atomic_load_explicit(&s->tlb[i].tag[access], memory_order_relaxed);
     if ((tag & ~PAGE_MASK) == (va & ~PAGE_MASK) && !(tag & TLB_INVALID)) {
         const struct mem_range *r = s->tlb[i].range;
-        uint64_t at = s->tlb[i].addend + va;
+        uint64_t at = tlb_host(v, &s->tlb[i], va & ~PAGE_MASK) + (va & PAGE_MASK);
         *out = (struct tcg_tlb_info){ r->host ? r->base + (at - (uint64_t)(uintptr_t)r->host) : at, r };
         return;
     }
@@ -279,7 +283,7 @@ static void stored(struct tcg_vcpu *v, const struct mem_range *r, uint64_t va, u
     uint64_t tag = atomic_load_explicit(&v->space->tlb[i].tag[TCG_WRITE], memory_order_relaxed);
     if (tag == ((va & ~PAGE_MASK) | TLB_SLOW) && !cache_page_has_code(p) &&
         fast_write_ok(v, r, gpa)) {
-        space_writes(v->space, v->space->tlb[i].addend + (va & ~PAGE_MASK));
+        space_writes(v->space, tlb_host(v, &v->space->tlb[i], va & ~PAGE_MASK));
         tag_set(&v->space->tlb[i].tag[TCG_WRITE], va & ~PAGE_MASK);
         announce_write(v, r, gpa, i);
     }
@@ -331,6 +335,9 @@ uint64_t tlb_load(void *cpu, uint64_t va, uint64_t mo)
     v->n_slow++;
     v->n_load++;
     va &= v->tcg->guest->pc_mask;
+    if (v->guess_left < 0) {
+        alias_guessed(v, va);
+    }
     if (mo & MO_ALIGN) {
         check_align(v, va, size, access);
     }
@@ -355,6 +362,9 @@ void tlb_store(void *cpu, uint64_t va, uint64_t value, uint64_t mo)
     v->n_slow++;
     v->n_store++;
     va &= v->tcg->guest->pc_mask;
+    if (v->guess_left < 0) {
+        alias_guessed(v, va);
+    }
     if (mo & MO_ALIGN) {
         check_align(v, va, size, TCG_WRITE);
     }

@@ -741,7 +741,7 @@ static bool has_code(const struct tcg_vm *t, uint64_t page)
 }
 
 static void audit_space(const struct machine *m, const struct tcg_vm *t,
-                        const struct tcg_space *s)
+                        const struct tcg_vcpu *v, const struct tcg_space *s)
 {
     unsigned i, k;
     const uint8_t *first = t->buf.rx + t->reserved, *end = t->buf.rx + t->buf.size;
@@ -749,7 +749,8 @@ static void audit_space(const struct machine *m, const struct tcg_vm *t,
     for (i = 0; i < TLB_SIZE; i++) {
         for (k = 0; k < 2; k++) {
             uint64_t tag = s->tlb[i].tag[k];
-            uint64_t at = s->tlb[i].addend + (tag & ~UINT64_C(0xfff)) - (uintptr_t)m->host;
+            uint64_t page = tag & ~UINT64_C(0xfff), to = s->tlb[i].addend + page;
+            uint64_t at = tlb_host(v, &s->tlb[i], page) - (uintptr_t)m->host;
 
             if (tag & (TLB_SLOW | TLB_INVALID)) {
                 continue;
@@ -757,6 +758,9 @@ static void audit_space(const struct machine *m, const struct tcg_vm *t,
             if (at % PAGE != 0 || at >= RAM_SIZE) {
                 FUZZ_FAIL("TLB entry %u for %s leads %#" PRIx64 " bytes from memory", i,
                           k ? "writing" : "reading", at);
+            }
+            if (memcmp((const void *)(uintptr_t)to, m->host + at, PAGE) != 0) {
+                FUZZ_FAIL("TLB entry %u leads to a window of another page", i);
             }
             if (k == TCG_WRITE && has_code(t, at / PAGE)) {
                 FUZZ_FAIL("page %u has code and is written without a look",
@@ -781,7 +785,7 @@ static void audit(const struct machine *m)
     for (i = 0; i < t->n_vcpus; i++) {
         for (s = 0; s < TCG_SPACES; s++) {
             if (t->vcpus[i]->spaces[s]) {
-                audit_space(m, t, t->vcpus[i]->spaces[s]);
+                audit_space(m, t, t->vcpus[i], t->vcpus[i]->spaces[s]);
             }
         }
     }

@@ -44,6 +44,12 @@ TESTS += tests/isa/paging_test
 tests_isa_paging_test_SOURCES = tests/isa/paging_test.c
 tests_isa_paging_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
 
+# Lists, whose next page the second tier guesses.
+check_PROGRAMS += tests/isa/chase_test
+TESTS += tests/isa/chase_test
+tests_isa_chase_test_SOURCES = tests/isa/chase_test.c
+tests_isa_chase_test_LDADD = $(LINK_TCG) $(CHECK_LIBS)
+
 check_PROGRAMS += tests/isa/icount_test
 TESTS += tests/isa/icount_test
 tests_isa_icount_test_SOURCES = tests/isa/icount_test.c

@@ -13,7 +13,7 @@ void gen_site(struct ra *r)
     }
 }
 
-uint32_t gen_check(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
+uint32_t gen_check_tag(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
                    unsigned t1)
 {
     struct asm_buf *a = &r->a;
@@ -32,8 +32,14 @@ uint32_t gen_check(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t 
     x_alu_imm(a, 4, 0, t0, TLB_MASK);
     x_alu_imm(a, 4, X_W, t1, -4096 | low_bits);
     x_rmx(a, 0x3b | X_W, t1, SPACE, t0, 0, TLB_OFF(tag[write]));
-    uint32_t miss = x_jcc(a, CC_NE, a->at);
-    x_rmx(a, 0x8b | X_W, t0, SPACE, t0, 0, TLB_OFF(addend));
+    return x_jcc(a, CC_NE, a->at);
+}
+
+uint32_t gen_check(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
+                   unsigned t1)
+{
+    uint32_t miss = gen_check_tag(r, base, lo, hi, low_bits, write, t0, t1);
+    x_rmx(&r->a, 0x8b | X_W, t0, SPACE, t0, 0, TLB_OFF(addend));
     return miss;
 }
 
@@ -50,9 +56,10 @@ static unsigned gen_lookup(struct ra *r, unsigned base, int32_t disp, unsigned m
                            struct fixup *f)
 {
     unsigned t0 = ra_scratch(r), t1 = ra_scratch(r);
-    if (!r->groups || !group_lookup(r, base, f, t0, t1)) {
-        f->jump = gen_lookup_in(r, base, disp, mo, write, t0, t1);
+    if (r->groups && group_lookup(r, base, f, t0, t1)) {
+        return f->t0;
     }
+    f->jump = gen_lookup_in(r, base, disp, mo, write, t0, t1);
     return t0;
 }
 
@@ -229,9 +236,16 @@ void restore_live(struct ra *r, uint8_t live)
 void gen_memory_stub(struct ra *r, const struct fixup *f)
 {
     uint8_t live = f->live;
+    uint32_t look = 0;
+    if (f->differs) {
+        group_differs(r, f, &look);
+    }
     x_here(&r->a, f->jump);
     if (f->group) {
         x_here(&r->a, group_stub(r, f));
+    }
+    if (look) {
+        x_here(&r->a, look);
     }
     for (unsigned s = 0; s < N_SCRATCH; s++) {
         if (f->kind == FIX_LOAD && !f->dest_xmm && scratch_regs[s] == f->dest) {

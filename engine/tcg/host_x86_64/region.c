@@ -308,7 +308,7 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     }
     groups_look(&g->groups, w);
     assign(g);
-    if (!ok || (w->floats_only && !g->fp)) {
+    if (!ok || (w->floats_only && !g->fp && !g->groups.chain)) {
         free(g);
         return false;
     }

@@ -8,6 +8,10 @@
  * A group whose base stands still, moves by small steps or begins anew in the whole region remembers its page until the region is left,
  * so that the first access has a subtraction and a comparison in place of the TLB (tcg_vcpu.near_*).
  *
+ * A group whose base was loaded in the region (the next element of a list) guesses its page's addend: as the last one. The TLB's tag and
+ * addend are compared with that, exactly, each time, but the access waits for neither: its address is the base and the guess, and
+ * the host predicts the comparison. alias.c sees to it that guesses are right where the guest's pages are scattered.
+ *
  * What is remembered stays right: what changes translations ends the region or is C code, after which all is forgotten; what takes
  * pages away from other threads waits until no vCPU is inside translated code. No access is moved, merged or dropped, and none is
  * made earlier than the guest makes it.
@@ -80,6 +84,9 @@ static void find_jumps(struct groups *g, const struct ir *ir)
         if (op->d != IR_NONE && ir_kind(op->d) == IR_GLOBAL && !small && !is_restart(ir, op)) {
             g->jumps[ir_index(op->d)] = true;
         }
+        if (op->d != IR_NONE && ir_kind(op->d) == IR_GLOBAL && small) {
+            g->steps[ir_index(op->d)] = true;
+        }
     }
 }
 
@@ -114,8 +121,11 @@ static void join(struct groups *g, struct open *open, unsigned *n, const struct 
         return;
     }
     int32_t lo = (int32_t)op->imm, hi = lo + (1 << (op->mo & MO_SIZE));
-    bool near = ir_kind(op->a) == IR_GLOBAL && !g->jumps[ir_index(op->a)];
-    g->group[g->n] = (struct group){ .lo = lo, .hi = hi, .n = 1, .slot = -1, .write = op->op == IR_st, .near = near };
+    bool global = ir_kind(op->a) == IR_GLOBAL;
+    bool guess = global && !g->plain && g->loaded[ir_index(op->a)] && !g->steps[ir_index(op->a)];
+    bool near = global && !guess && !g->jumps[ir_index(op->a)];
+    g->group[g->n] = (struct group){ .lo = lo, .hi = hi, .n = 1, .slot = -1, .write = op->op == IR_st,
+                                     .near = near, .guess = guess };
     open[(*n)++] = (struct open){ op->a, 0, g->n };
     g->of[i] = (uint16_t)++g->n;
 }
@@ -163,14 +173,78 @@ static void find(struct groups *g, const struct ir *ir)
 
 void groups_find(struct groups *g, const struct ir *ir, unsigned piece)
 {
+    g->guesses = 0;
     g->near = g->first_near[piece];
     g->near_end = g->near + g->count_near[piece];
     find(g, ir);
 }
 
+/* Does the op make one global from another by what an address survives? */
+static bool passes_on(const struct ir *ir, const struct ir_op *op, bool load)
+{
+    uint64_t v;
+    return op->d != IR_NONE && ir_kind(op->d) == IR_GLOBAL && op->a != IR_NONE && ir_kind(op->a) == IR_GLOBAL &&
+           (op->op == IR_mov || (op->op == IR_add && op->w == 64 && ir_is_const(ir, op->b, &v)) ||
+            (load && op->op == IR_ld && (op->mo & MO_SIZE) == MO_64));
+}
+
+/* All that has an address from one of `have`, in the whole region. */
+static void spread(const struct t2_work *w, bool have[], bool load)
+{
+    for (bool more = true; more;) {
+        more = false;
+        for (unsigned i = 0; i < w->n; i++) {
+            const struct ir *ir = w->ir[i];
+            for (unsigned k = 0; k < ir->n_ops; k++) {
+                const struct ir_op *op = &ir->ops[k];
+                if (passes_on(ir, op, load) && have[ir_index(op->a)] && !have[ir_index(op->d)]) {
+                    have[ir_index(op->d)] = more = true;
+                }
+            }
+        }
+    }
+}
+
+static bool loads_address(const struct ir_op *op)
+{
+    return op->op == IR_ld && (op->mo & MO_SIZE) == MO_64 && ir_kind(op->d) == IR_GLOBAL;
+}
+
+/* Does what this op loads come back to it as its base? */
+static bool is_chain(const struct t2_work *w, const struct ir_op *op)
+{
+    bool have[IR_MAX_GLOBALS] = { false };
+    if (!loads_address(op) || ir_kind(op->a) != IR_GLOBAL) {
+        return false;
+    }
+    have[ir_index(op->d)] = true;
+    spread(w, have, true);
+    return have[ir_index(op->a)];
+}
+
+static void find_loaded(struct groups *g, const struct t2_work *w)
+{
+    int hottest = 0;
+    for (unsigned i = 0; i < w->n; i++) {
+        hottest = w->weight[i] > hottest ? w->weight[i] : hottest;
+    }
+    g->plain = w->plain;
+    for (unsigned i = 0; i < w->n && !g->plain; i++) {
+        for (unsigned k = 0; k < w->ir[i]->n_ops; k++) {
+            const struct ir_op *op = &w->ir[i]->ops[k];
+            if (loads_address(op)) {
+                g->loaded[ir_index(op->d)] = true;
+                g->chain = g->chain || (w->weight[i] == hottest && is_chain(w, op));
+            }
+        }
+    }
+    spread(w, g->loaded, false);
+}
+
 /* Hot pieces come first when slots are handed out. */
 void groups_look(struct groups *g, const struct t2_work *w)
 {
+    find_loaded(g, w);
     for (unsigned i = 0; i < w->n; i++) {
         find_jumps(g, w->ir[i]);
     }
@@ -251,15 +325,51 @@ static void lead(struct ra *r, const struct group *g, unsigned base, struct fixu
     x_rm(&r->a, 0x89 | X_W, f->t0, ENV, f->slot);
 }
 
+/* The same with the addend guessed; f->t0 and f->t1 are exchanged. */
+static void lead_guess(struct ra *r, const struct group *g, unsigned base, struct fixup *f)
+{
+    struct asm_buf *a = &r->a;
+    uint8_t index = f->t0;
+    f->jump = gen_check_tag(r, base, g->lo, g->hi - 1, 0, g->write, f->t0, f->t1);
+    f->t0 = f->t1;
+    f->t1 = index;
+    x_rm(a, 0x8b | X_W, f->t0, ENV, f->slot);
+    x_rmx(a, 0x3b | X_W, f->t0, SPACE, index, 0, TLB_OFF(addend));
+    f->differs = x_jcc(a, CC_NE, a->at);
+}
+
+void group_differs(struct ra *r, const struct fixup *f, uint32_t *look)
+{
+    struct asm_buf *a = &r->a;
+    x_here(a, f->differs);
+    x_rmx(a, 0x8b | X_W, f->t0, SPACE, f->t1, 0, TLB_OFF(addend));
+    x_rm(a, 0x89 | X_W, f->t0, ENV, f->slot);
+    x_alu_mem_imm(a, 5, 0, ENV, ENV_OFF(guess_left), 1);
+    *look = x_jcc(a, CC_L, a->at);
+    access_value(r, f);
+    x_jmp(a, f->back);
+}
+
+static int32_t slot_of(const struct group *g)
+{
+    return 8 * g->slot + (g->near ? ENV_OFF(near_addend) : g->guess ? ENV_OFF(guess) : ENV_OFF(spill));
+}
+
 bool group_lookup(struct ra *r, unsigned base, struct fixup *f, unsigned t0, unsigned t1)
 {
     unsigned of = r->groups->of[r->i];
     struct group *g = of ? &r->groups->group[of - 1] : NULL;
-    if (!g || (g->n < 2 && !g->near)) {
+    if (!g) {
         return false;
     }
     bool first = !g->begun;
-    if (first && !g->near) {
+    g->guess &= !first || r->groups->guesses < TCG_GUESSES;
+    if (g->n < 2 && !g->near && !g->guess) {
+        return false;
+    }
+    if (first && g->guess) {
+        g->slot = (int8_t)r->groups->guesses++;
+    } else if (first && !g->near) {
         if (r->slots == UINT64_MAX) {
             g->n = 0;
             return false;
@@ -271,11 +381,13 @@ bool group_lookup(struct ra *r, unsigned base, struct fixup *f, unsigned t0, uns
     f->group = first ? GROUP_FIRST : GROUP_OTHER;
     f->near = first && g->near;
     f->shared = *g;
-    f->slot = (g->near ? ENV_OFF(near_addend) : ENV_OFF(spill)) + 8 * g->slot;
+    f->slot = slot_of(g);
     f->t0 = (uint8_t)t0;
     f->t1 = (uint8_t)t1;
     if (f->near) {
         lead_near(r, g, base, f);
+    } else if (first && g->guess) {
+        lead_guess(r, g, base, f);
     } else if (first) {
         lead(r, g, base, f);
     } else {

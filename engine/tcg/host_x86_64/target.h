@@ -86,12 +86,18 @@ struct group {
     int8_t slot;     /* where the page's addend is: a spill slot, or one of tcg_vcpu.near_* */
     bool write;      /* there are stores */
     bool near;       /* the page is remembered while the region runs */
+    bool guess;      /* the base was loaded: the page's addend is guessed */
     bool begun;
 };
 struct groups {
     unsigned n; /* of this piece */
     unsigned near, near_end, n_near; /* next slot of tcg_vcpu.near_* for this piece, end of those it has; slots in use */
     unsigned first_near[T2_PIECES], count_near[T2_PIECES]; /* by piece */
+    bool plain;         /* no guesses */
+    bool chain;         /* a hot piece loads an address off an address that it loaded */
+    unsigned guesses;   /* slots of tcg_vcpu.guess in use in this piece: no two groups that live together may share one */
+    bool loaded[IR_MAX_GLOBALS]; /* by global: holds what was loaded in the region, or a sum of that and a constant */
+    bool steps[IR_MAX_GLOBALS]; /* by global: walks along something */
     bool jumps[IR_MAX_GLOBALS]; /* by global: changes in the region, and not by small steps */
     struct group group[MAX_GROUPS];
     uint16_t of[IR_MAX_OPS]; /* by op: group + 1, or 0 */
@@ -117,6 +123,7 @@ struct fixup {
     uint32_t exit_base;
     uint8_t group, t0, t1;       /* shared TLB checks, see region_mem.c: GROUP_*; scratch registers */
     bool near;                   /* leads a group whose page is remembered */
+    uint32_t differs;            /* ... whose addend is guessed: the jump for a wrong one; 0: none */
     bool keep_x;                 /* xmm registers cache globals */
     struct group shared;         /* the group, as it was then */
     int32_t slot;
@@ -218,6 +225,7 @@ void groups_look(struct groups *g, const struct t2_work *w); /* at all pieces, f
 void groups_find(struct groups *g, const struct ir *ir, unsigned piece);
 void groups_forget(struct asm_buf *a, unsigned n, bool addends); /* the region remembers no page; clobbers xmm0 */
 bool group_lookup(struct ra *r, unsigned base, struct fixup *f, unsigned t0, unsigned t1); /* false: in no group */
+void group_differs(struct ra *r, const struct fixup *f, uint32_t *look); /* the guess was wrong; look: jump to the slow path, now and then */
 uint32_t group_stub(struct ra *r, const struct fixup *f); /* an access's own check; returns the jump to its slow path */
 
 /* region.c: the second tier */
@@ -243,6 +251,9 @@ uint32_t gen_lookup_in(struct ra *r, unsigned base, int32_t disp, unsigned mo, b
  * first selects, equal only if they are the same. low_bits: bits of the last one's address that must be clear, below 4096. */
 uint32_t gen_check(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
                    unsigned t1);
+/* The same without the addend: leaves the offset of the entry in t0. */
+uint32_t gen_check_tag(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
+                       unsigned t1);
 void gen_load_value(struct ra *r, const struct fixup *f);  /* the access itself, the page's addend in t0 */
 void gen_store_value(struct ra *r, const struct fixup *f);
 void gen_memory_stub(struct ra *r, const struct fixup *f);
