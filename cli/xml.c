@@ -168,12 +168,14 @@ static int define_one(struct cli *c, struct cli_input *in, const char *file)
     struct json_object *params;
     int rc = cli_read_text(c, file, &text);
 
-    (void)in;
     if (rc != CLI_OK) {
         return rc;
     }
     params = json_object_new_object();
     api_json_set_str(params, "xml", text);
+    if (cli_own(in, "project")) {
+        api_json_set_str(params, "project", cli_own(in, "project"));
+    }
     rc = cli_call(c, "xml.define", params, &result);
     if (rc == CLI_OK && c->json) {
         cli_print_json(result);

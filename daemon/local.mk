@@ -36,6 +36,7 @@ libdaemon_a_SOURCES = \
 	daemon/auth/rpc_cert.c \
 	daemon/auth/stream.c \
 	daemon/auth/stream.h \
+	daemon/auth/token.c \
 	daemon/calls.c \
 	daemon/calls.h \
 	daemon/daemon.h \

@@ -69,6 +69,8 @@ void api_handle_xml_define(struct api_call *call, struct api_xml_define_in *in)
         api_reply_error(call, &x);
         return;
     }
+    free(config.project);
+    config.project = xstrdup(in->project);
     vm_define(call, &config);
     api_release(&api_type_vm_config, &config);
 }

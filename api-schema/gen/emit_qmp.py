@@ -5,11 +5,11 @@ import pathlib
 import re
 
 from emit_c import HEAD, cstr, text_c
-from model import SchemaError
+from model import ROLES, SchemaError
 
 BUILTINS = {"str": "string", "int": "int", "number": "number", "bool": "boolean", "any": "value", "null": "null"}
 KINDS = {"str": "QMP_STR", "int": "QMP_INT", "number": "QMP_NUMBER", "bool": "QMP_BOOL", "any": "QMP_ANY"}
-COMMAND_KEYS = {"doc", "args", "returns", "oob", "session"}
+COMMAND_KEYS = {"doc", "args", "returns", "oob", "role", "session"}
 
 
 def ident(name):
@@ -26,6 +26,8 @@ class Qmp:
         for name, c in self.commands.items():
             if set(c) - COMMAND_KEYS or not c.get("doc"):
                 raise SchemaError(f"qmp: {name}: unknown key or no doc")
+            if self.role(name) not in ROLES:
+                raise SchemaError(f"qmp: {name}: says no role: one of {', '.join(ROLES)}")
             self.members(name, c.get("args", {}))
             if c.get("returns"):
                 self.known(name, c["returns"])
@@ -38,6 +40,10 @@ class Qmp:
             both = there & {*what["commands"], *what["events"]}
             if both:
                 raise SchemaError(f"qmp: {sorted(both)} stand among what is missing, too")
+
+    def role(self, name):
+        """Role that the command needs in the VM's project. What only asks is called query-; the rest says it."""
+        return self.commands[name].get("role", "viewer" if name.startswith("query-") else None)
 
     def known(self, where, spelled):
         base = spelled.strip("[]")
@@ -171,7 +177,7 @@ def table_c(qmp):
         fn = "NULL" if c.get("session") else f"qmp_do_{ident(name)}"
         flags = ", .session = true" if c.get("session") else ""
         flags += ", .oob = true" if c.get("oob") else ""
-        rows += f"    {{ .name = {cstr(name)}, .args = &type_args_{ident(name)}, .run = {fn}{flags} }},\n"
+        rows += f"    {{ .name = {cstr(name)}, .args = &type_args_{ident(name)}, .run = {fn},\n      .role = API_ROLE_{qmp.role(name).upper()}{flags} }},\n"
     out += f"\nconst struct qmp_command qmp_commands[QMP_N_COMMANDS] = {{\n{rows}}};\n"
     return out
 
@@ -191,6 +197,8 @@ def table_h(qmp):
     for name, c in sorted(qmp.commands.items()):
         if not c.get("session"):
             out += f"void qmp_do_{ident(name)}(struct qmp_cmd *c);\n"
+    runs = [f"    X(qmp_do_{ident(n)})" for n, c in sorted(qmp.commands.items()) if not c.get("session")]
+    out += "/* All of these, for stand-ins of them. */\n#define QMP_EACH_RUN(X) \\\n" + " \\\n".join(runs) + "\n"
     return out + "\n#endif\n"
 
 
@@ -217,9 +225,10 @@ def reference(qmp):
            "answered. A client that does not read its answers is cut off. A VM's socket takes 16 clients. Events are those of\n"
            "the journal, in its order; resets are told at most ten times a second.\n\n"
            "A command that asks the emulator and gets no answer within 5 seconds fails with GenericError; nobody else waits\n"
-           "for it.\n\n## Commands\n\n| command | arguments | returns | what it does |\n|---|---|---|---|\n")
+           "for it.\n\n## Commands\n\nThe role is the one needed in the VM's project; on a VM's own socket everybody who may open it has it.\n\n"
+           "| command | role | arguments | returns | what it does |\n|---|---|---|---|---|\n")
     for name, c in sorted(qmp.commands.items()):
-        out += f"| `{name}` | {spell(c.get('args', {}))} | {c.get('returns', 'nothing')} | {c['doc']} |\n"
+        out += f"| `{name}` | {qmp.role(name)} | {spell(c.get('args', {}))} | {c.get('returns', 'nothing')} | {c['doc']} |\n"
     out += "\n## Events\n\n| event | data | when |\n|---|---|---|\n"
     for name, e in sorted(qmp.events.items()):
         out += f"| `{name}` | {spell(e.get('data', {}))} | {e['doc']} |\n"

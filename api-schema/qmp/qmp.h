@@ -7,6 +7,7 @@
 #ifndef VMD_API_QMP_H
 #define VMD_API_QMP_H
 
+#include "api-schema/gen/methods.h"
 #include "api-schema/gen/qmp_table.h"
 
 #include <stdbool.h>
@@ -36,6 +37,7 @@ struct qmp_command {
     const struct qmp_type *args;
     bool oob;     /* may be executed out of band */
     bool session; /* about the connection, not about a VM: has no `run` */
+    enum api_role role; /* needed in the VM's project */
     void (*run)(struct qmp_cmd *c);
 };
 

@@ -247,11 +247,21 @@ static void line_too_long(struct rpc_conn *c)
     }
 }
 
-/* White space between values is no message that was begun. */
+/* White space between values is no message that was begun, and does not count towards the next. */
 static void drop_space(struct rpc_conn *c)
 {
-    if (!c->split.started && c->scanned > 0) {
-        evbuffer_drain(c->in, c->scanned);
+    struct evbuffer_iovec piece;
+
+    while (!c->split.started && evbuffer_peek(c->in, 1, NULL, &piece, 1) >= 1) {
+        const char *p = piece.iov_base;
+        size_t n = 0;
+        while (n < piece.iov_len && p[n] && strchr(" \t\r\n", p[n])) {
+            n++;
+        }
+        if (n == 0) {
+            break;
+        }
+        evbuffer_drain(c->in, n);
         c->scanned = 0;
     }
 }
@@ -259,8 +269,10 @@ static void drop_space(struct rpc_conn *c)
 /* Length of the first value of a stream, -1 when there is no whole one. */
 static ssize_t find_value(struct rpc_conn *c)
 {
-    size_t have = evbuffer_get_length(c->in);
+    size_t have;
 
+    drop_space(c);
+    have = evbuffer_get_length(c->in);
     while (c->scanned < have) {
         struct evbuffer_ptr from;
         struct evbuffer_iovec piece;
@@ -275,7 +287,6 @@ static ssize_t find_value(struct rpc_conn *c)
             return (ssize_t)c->scanned;
         }
     }
-    drop_space(c);
     return -1;
 }
 

@@ -236,8 +236,9 @@ static void handshake(struct tunnel *t)
 static void got_line(struct tunnel *t, char *end)
 {
     size_t n = (size_t)(end - t->in.data);
-    AUTO_FREE char *text = xstrndup(t->in.data, n);
+    AUTO_FREE char *text = xmemdup(t->in.data, n + 1); /* there may be zeros in it */
 
+    text[n] = 0;
     t->in.len -= n + 1;
     t->in.at = n + 1;
     t->phase = IDLE;

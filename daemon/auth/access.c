@@ -308,23 +308,6 @@ static void load_cert(struct access *a, const char *name, struct json_object *o)
 
 /* ---- tokens ---- */
 
-struct token *token_find(struct vmd *d, const char *hash)
-{
-    list_for_each (n, &d->access->tokens) {
-        struct token *t = list_entry(n, struct token, link);
-        if (strcmp(t->hash, hash) == 0) {
-            return t;
-        }
-    }
-    return NULL;
-}
-
-const char *token_state(const struct token *t)
-{
-    bool late = t->expires_ms <= now_ms() || time_mono_ns() > t->mono_end_ns;
-    return t->used || t->taken ? "used" : late ? "expired" : "valid";
-}
-
 void token_put(const struct token *t, struct change *c)
 {
     struct json_object *o = json_object_new_object();
@@ -419,6 +402,16 @@ enum api_role access_role(struct vmd *d, const struct rpc_peer *p, const char *p
     return best;
 }
 
+enum api_role access_role_of(struct api_call *call, const char *project)
+{
+    enum api_role most = api_call_role(call);
+    if (!api_call_peer(call)->user[0]) {
+        return most;
+    }
+    enum api_role there = access_role(call_daemon(call), api_call_peer(call), project);
+    return there < most ? there : most;
+}
+
 enum api_role access_role_anywhere(struct vmd *d, const struct rpc_peer *p)
 {
     enum api_role best = API_ROLE_NONE;
@@ -505,18 +498,77 @@ bool access_refuses(struct api_call *call)
     return true;
 }
 
-static int check_path(const struct rpc_peer *p, struct vmd *d, const char *project,
-                      const char *member, const char *path, struct api_error *x)
+/* Whose definition, and where in it. */
+struct path_check {
+    const struct rpc_peer *p;
+    struct vmd *d;
+    const char *project;
+    struct api_error *x;
+};
+
+static int check_path(const struct path_check *k, const char *where, const char *path)
 {
-    if (!path || path[0] != '/' || images_may_use(d, project, path)) {
+    if (!path || path[0] != '/' || images_may_use(k->d, k->project, path)) {
         return 0;
     }
     return api_error_set(
-        x, API_E_DENIED, path,
+        k->x, API_E_DENIED, path,
         "use an image of the project ('vmctl image list' shows their files), or "
         "ask an administrator of the host",
-        "%s: user '%s' may only use images of project '%s', not '%s'", member, p->user, project,
-        path);
+        "%s: user '%s' may only use images of project '%s', not '%s'", where, k->p->user,
+        k->project, path);
+}
+
+static int check_paths(const struct path_check *k, const struct api_type *t, const void *s,
+                       const char *where);
+
+static int check_one(const struct path_check *k, const struct api_member *m, const void *at,
+                     const char *where)
+{
+    if (m->kind == API_STRUCT) {
+        return check_paths(k, m->type, at, where);
+    }
+    return m->kind == API_STRING && m->check == API_PATH
+               ? check_path(k, where, *(char *const *)at)
+               : 0;
+}
+
+static int check_list(const struct path_check *k, const struct api_member *m, const void *s,
+                      const char *where)
+{
+    size_t n = *(const size_t *)((const char *)s + m->has_offset);
+    size_t size = m->kind == API_STRUCT ? m->type->size : sizeof(char *);
+    const char *first = *(char *const *)((const char *)s + m->offset);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        AUTO_FREE char *which = xasprintf("%s[%zu]", where, i);
+        rc = check_one(k, m, first + i * size, which);
+    }
+    return rc;
+}
+
+/* Every member that the schema says is a path, whatever its name and however deep: a new one is
+ * closed without a line here. */
+static int check_paths(const struct path_check *k, const struct api_type *t, const void *s,
+                       const char *where)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < t->n_members; i++) {
+        const struct api_member *m = &t->members[i];
+        if (m->kind != API_STRUCT && m->kind != API_STRING) {
+            continue;
+        }
+        AUTO_FREE char *which = xasprintf("%s.%s", where, m->name);
+        const char *at = (const char *)s + m->offset;
+        if (m->flags & API_F_LIST) {
+            rc = check_list(k, m, s, which);
+        } else if (m->kind != API_STRUCT) {
+            rc = check_one(k, m, at, which);
+        } else if (*(void *const *)at) {
+            rc = check_one(k, m, *(void *const *)at, which);
+        }
+    }
+    return rc;
 }
 
 int access_config(struct api_call *call, const struct api_vm_config *k, enum api_role need,
@@ -532,16 +584,9 @@ int access_config(struct api_call *call, const struct api_vm_config *k, enum api
             x, API_E_DENIED, k->project, "ask an administrator: 'vmctl user set' gives roles",
             "user '%s' is no %s in project '%s'", p->user, api_role_names[need], k->project);
     }
-    int rc = check_path(p, d, k->project, "config.firmware", k->firmware, x);
-    rc = rc == 0 ? check_path(p, d, k->project, "config.kernel", k->kernel, x) : rc;
-    rc = rc == 0 ? check_path(p, d, k->project, "config.initrd", k->initrd, x) : rc;
-    for (size_t i = 0; rc == 0 && i < k->n_disks; i++) {
-        rc = check_path(p, d, k->project, "config.disks", k->disks[i].file, x);
-    }
-    for (size_t i = 0; rc == 0 && k->tcg && i < k->tcg->n_plugins; i++) {
-        rc = check_path(p, d, k->project, "config.tcg.plugins", k->tcg->plugins[i].file, x);
-    }
-    return rc;
+    return check_paths(
+        &(struct path_check){ .p = p, .d = d, .project = k->project, .x = x },
+        &api_type_vm_config, k, "config");
 }
 
 /* ---- certificates at the door ---- */

@@ -86,7 +86,8 @@ struct cert *cert_add(struct vmd *d, const struct ca_issued *made, const char *u
 void cert_drop(struct cert *k);
 void cert_put(const struct cert *k, struct change *c);
 const char *cert_state(const struct cert *k);
-struct token *token_find(struct vmd *d, const char *hash);
+/* The token of this text when it is good now; else NULL, and why not. */
+struct token *token_judge(struct list *tokens, const char *text, const char **why);
 void token_put(const struct token *t, struct change *c);
 const char *token_state(const struct token *t);
 /* Forgets tokens that expired more than a day ago. */
@@ -94,6 +95,8 @@ void tokens_trim(struct vmd *d, struct change *c);
 
 /* Role in a project (ACCESS_HOST: on the host) of whoever is there. */
 enum api_role access_role(struct vmd *d, const struct rpc_peer *p, const char *project);
+/* The same for who makes this call, within the role of its connection. */
+enum api_role access_role_of(struct api_call *call, const char *project);
 /* The greatest anywhere: what the connection as a whole may try. */
 enum api_role access_role_anywhere(struct vmd *d, const struct rpc_peer *p);
 /* The rpc server's hook before each call: true when the call was refused here. */

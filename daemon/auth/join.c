@@ -17,7 +17,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
-#include <openssl/crypto.h>
+#include <stdio.h>
 #include <string.h>
 
 #define JOIN_SECONDS (365 * INT64_C(86400))
@@ -38,28 +38,6 @@ static void refuse(struct vmd *d, struct tunnel *t, const char *address, int cod
 {
     doors_refuse(d->doors, address, "tls.join", why);
     doors_say_error(t, code, why);
-}
-
-static struct token *find_token(struct vmd *d, const char *text, const char **why)
-{
-    unsigned char secret[TLS_TOKEN_SECRET], ca[32], digest[32];
-    char hash[65];
-    if (!text || tls_token_parse(text, secret, ca, NULL) < 0) {
-        *why = "this is no join token";
-        return NULL;
-    }
-    tls_sha256(secret, sizeof(secret), digest);
-    OPENSSL_cleanse(secret, sizeof(secret));
-    tls_hex(digest, sizeof(digest), hash);
-    struct token *t = token_find(d, hash);
-    if (!t) {
-        *why = "no such join token";
-    } else if (strcmp(token_state(t), "valid") != 0) {
-        *why = strcmp(token_state(t), "used") == 0 ? "the join token was used already"
-                                                   : "the join token has expired";
-        t = NULL;
-    }
-    return t;
 }
 
 /* The user this join is for; made when new. */
@@ -185,7 +163,7 @@ void doors_join(struct vmd *d, struct tunnel *t, const char *address, const char
         return;
     }
     if (api_json_parse(line, n, &o, &e) == 0 && json_object_is_type(o, json_type_object)) {
-        token = find_token(d, api_json_get_str(o, "token"), &why);
+        token = token_judge(access_tokens(d), api_json_get_str(o, "token"), &why);
     }
     if (!token) {
         refuse(d, t, address, API_E_DENIED, why);

@@ -5,6 +5,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/qmp/qmp.h"
 #include "api-schema/rpc/call.h"
+#include "daemon/auth/access.h"
 #include "daemon/calls.h"
 #include "daemon/qmp/qmp.h"
 #include "daemon/supervise.h"
@@ -146,6 +147,13 @@ void api_handle_vm_qmp(struct api_call *call, struct api_vm_qmp_in *in)
     if (!row || row->session) {
         snprintf(desc, sizeof(desc), "The command %.64s has not been found", in->execute);
         refuse(call, "CommandNotFound", desc);
+    } else if (access_role_of(call, vm->config.project) < row->role) {
+        char who[160];
+        snprintf(desc, sizeof(desc), "%s needs role %s in project %s", row->name,
+                 api_role_names[row->role], vm->config.project);
+        access_who(api_call_peer(call), who, sizeof(who));
+        access_audit(call_daemon(call), who, "vm.qmp", row->name, "refused: denied");
+        refuse(call, "GenericError", desc);
     } else if (!qmp_check(row, in->arguments, desc)) {
         refuse(call, "GenericError", desc);
     } else {

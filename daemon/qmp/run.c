@@ -177,10 +177,6 @@ void qmp_do_set_action(struct qmp_cmd *c)
         { "watchdog", "none" },
     };
 
-    if (api_call_role(c->call) < API_ROLE_OPERATOR) {
-        qmp_error(c, "GenericError", "set-action needs role operator");
-        return;
-    }
     for (unsigned i = 0; i < ARRAY_LEN(actions); i++) {
         const char *wanted = qmp_arg(c, actions[i].name);
         if (wanted && strcmp(wanted, actions[i].is) != 0) {

@@ -336,6 +336,10 @@ static const struct qmp_command *find_command(struct qmp_order *o, const struct 
         fail(o, "CommandNotFound", "The command %.100s has not been found", r->name);
         return NULL;
     }
+    if (o->q->s->role < c->role) {
+        fail(o, "GenericError", "%s needs role %s", c->name, api_role_names[c->role]);
+        return NULL;
+    }
     if (r->oob && !c->oob) {
         fail(o, "GenericError", "The command %s does not support OOB", r->name);
         return NULL;

@@ -115,6 +115,68 @@ def every_method_by_every_role():
         assert refused, "nothing refused was recorded"
 
 
+QMP = json.loads((TOP / "api-schema" / "qmp" / "qmp.json").read_text(encoding="utf-8"))["commands"]
+
+
+def qmp_role(name):
+    return QMP[name].get("role", "viewer")
+
+
+def qmp_outcome(client, name):
+    """'denied', 'hidden' or 'allowed' of a QMP command on web1."""
+    try:
+        error = client.call("vm.qmp", vm="web1", execute=name).get("error")
+    except CallError as problem:
+        return {"not-found": "hidden", "denied": "hidden"}.get(problem.error, str(problem))
+    return "denied" if error and error["desc"].startswith(f"{name} needs role ") else "allowed"
+
+
+def every_qmp_command_by_every_role():
+    with RemoteDaemon() as d:
+        d.init()
+        d.call("vm.define", config={"name": "web1", "project": "web", "firmware": "none"})
+        wrong, n = [], 0
+        for name, has in USERS.items():
+            creds = d.user(name)
+            for project, role in has.items():
+                d.call("user.set", user=name, role=role, project=project)
+            at_web = max(RANK[has.get("web", "none")], RANK[has.get("*", "none")])
+            with d.connect(creds) as client:
+                for command in [c for c in QMP if not QMP[c].get("session")]:
+                    n += 1
+                    want = "hidden" if not at_web else "allowed" if at_web >= RANK[qmp_role(command)] else "denied"
+                    got = qmp_outcome(client, command)
+                    if got != want:
+                        wrong.append(f"{name} {command}: {got}, not {want}")
+            with d.connect(creds) as client:  # those about the session, in the dialect itself
+                for command in ["qmp_capabilities"] + [c for c in QMP if QMP[c].get("session") and c != "qmp_capabilities"]:
+                    n += 1
+                    client.sock.sendall(json.dumps({"execute": command, "arguments": {
+                        "getfd": {"fdname": "x"}, "closefd": {"fdname": "x"}, "vmd-select": {"vm": "web1"}}.get(command, {})
+                    }).encode() + b"\n")
+                    desc = client.read().get("error", {}).get("desc", "")
+                    denied = desc == f"{command} needs role {qmp_role(command)}"
+                    if denied != (max(RANK[r] for r in has.values()) < RANK[qmp_role(command)]):
+                        wrong.append(f"{name} {command}: {desc}")
+        assert not wrong, f"{len(wrong)} of {n}:\n" + "\n".join(wrong[:40])
+        assert n == len(USERS) * len(QMP), n
+        assert any("stop" in e["object"] for e in d.audit("vm.qmp")), d.audit("vm.qmp")[:3]
+
+
+def xml_is_defined_in_the_own_project():
+    xml = ("<domain type='qemu'><name>fromxml</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>"
+           "<os><type arch='riscv64' machine='virt'>hvm</type>{}</os></domain>")
+    with RemoteDaemon() as d:
+        d.init()
+        with d.connect(d.user("ann", "operator", "web")) as ann:
+            ann.fails("denied", "xml.define", xml=xml.format(""))
+            ann.fails("denied", "xml.define", xml=xml.format(""), project="other")
+            problem = ann.fails("denied", "xml.define", xml=xml.format("<kernel>/etc/shadow</kernel>"), project="web")
+            assert problem.object == "/etc/shadow", problem.object
+            assert ann.call("xml.define", xml=xml.format(""), project="web")["project"] == "web"
+            assert [v["name"] for v in ann.call("vm.list")["vms"]] == ["fromxml"]
+
+
 def a_user_without_roles_may_not_connect():
     with RemoteDaemon() as d:
         d.init()
@@ -173,6 +235,7 @@ def the_read_only_socket_only_looks():
 
 
 if __name__ == "__main__":
-    sys.exit(tap.run_cases([every_method_by_every_role, a_user_without_roles_may_not_connect,
+    sys.exit(tap.run_cases([every_method_by_every_role, every_qmp_command_by_every_role, xml_is_defined_in_the_own_project,
+                            a_user_without_roles_may_not_connect,
                             lists_show_the_own_projects_only, remote_definitions_may_not_point_anywhere,
                             the_read_only_socket_only_looks]))

@@ -17,6 +17,7 @@ sys.path[:0] = [str(HERE.parent / "lib"), str(TOP / "api-schema/gen")]
 import emit_c  # noqa: E402
 import emit_cli  # noqa: E402
 import emit_docs  # noqa: E402
+import emit_qmp  # noqa: E402
 import model  # noqa: E402
 import tap  # noqa: E402
 
@@ -54,6 +55,7 @@ def mistakes_are_refused_with_their_place():
     refused(lambda r: method(r).pop("doc"), "vm.start", "missing ['doc']")
     refused(lambda r: method(r).update(color=1), "vm.start", "unknown ['color']")
     refused(lambda r: method(r).update(role="king"), "vm.start", "no such role 'king'")
+    refused(lambda r: method(r).pop("role"), "vm.start", "missing ['role']")
     refused(lambda r: method(r)["errors"].append("oops"), "vm.start", "unknown error 'oops'")
     refused(lambda r: method(r)["in"]["vm"].update(type="Vm"), "VmStartIn.vm", "unknown type 'Vm'")
     refused(lambda r: method(r)["in"]["vm"].pop("doc"), "VmStartIn.vm: no doc")
@@ -67,6 +69,23 @@ def mistakes_are_refused_with_their_place():
     refused(lambda r: r["types"]["types"]["Disk"]["members"]["format"].update(default="qcow"), "'qcow' is no value")
     refused(lambda r: r["types"]["types"]["VmPatch"].update(**{"except": ["nme"]}), "no member 'nme'")
     refused(lambda r: r["vm"].update(family="vms"), "'family' must be 'vm'")
+
+
+def qmp_command_without_a_role_is_refused():
+    table = json.loads((SCHEMA.parent / "qmp" / "qmp.json").read_text(encoding="utf-8"))
+    for change, part in ((lambda t: t["commands"]["stop"].pop("role"), "stop: says no role"),
+                         (lambda t: t["commands"]["query-block"].update(role="king"), "query-block: says no role")):
+        raw = copy.deepcopy(table)
+        change(raw)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "qmp.json"
+            path.write_text(json.dumps(raw), encoding="utf-8")
+            try:
+                emit_qmp.Qmp(path)
+            except model.SchemaError as why:
+                assert part in str(why), why
+                continue
+        raise AssertionError(f"accepted; should have said {part}")
 
 
 def output_depends_on_the_schema_alone():
@@ -179,7 +198,8 @@ def every_method_is_named_by_a_test():
 
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
-        mistakes_are_refused_with_their_place, output_depends_on_the_schema_alone, hash_follows_the_public_schema_only,
+        mistakes_are_refused_with_their_place, qmp_command_without_a_role_is_refused,
+        output_depends_on_the_schema_alone, hash_follows_the_public_schema_only,
         committed_pages_are_current, openrpc_is_consistent,
         openrpc_has_the_structure_of_its_specification, links_of_the_reference_lead_somewhere,
         every_method_is_named_by_a_test]))
