@@ -8,6 +8,7 @@
 
 #include "daemon/cgroup.h"
 #include "engine/base/err.h"
+#include "engine/base/list.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -36,14 +37,14 @@ struct vmd_options {
     char *socket, *store; /* files */
     char *socket_ro;      /* second, read-only socket; NULL: none */
     char *emulator, *spawn;
-    char *plugin_dir; /* folder of the plugins that VMs may load; NULL: none may */
-    char *log; /* file; NULL: standard error */
+    char *plugin_dir;          /* folder of the plugins that VMs may load; NULL: none may */
+    char *log;                 /* file; NULL: standard error */
     char *metrics;             /* unix socket or port of the metrics endpoint; NULL: none */
     char *cgroup;              /* "auto", "off" or a folder; NULL: auto */
     bool require_sandbox;      /* no start where a layer of confinement is missing */
     int64_t memory_overcommit; /* percent of the host's memory; 0: no bound */
     int64_t cpu_overcommit;    /* percent of the host's CPUs; 0: no bound */
-    char *restore; /* a backup to put in the store's place, then end; NULL: serve */
+    char *restore;             /* a backup to put in the store's place, then end; NULL: serve */
     /* TLS (auth/listen.h) */
     char *listen[8]; /* HOST[:PORT]; NULL behind the last, and n_listen of them */
     unsigned n_listen;
@@ -77,6 +78,7 @@ struct vmd {
     struct registry *vms;
     struct metrics *metrics; /* NULL: not configured */
     struct policy *policy;
+    struct list lingering; /* linger.c */
     struct supply *supply;
     struct cgroup cgroup;
     struct backup *backup; /* one that is being made; rpc_store.c */

@@ -50,6 +50,8 @@ libdaemon_a_SOURCES = \
 	daemon/hostinfo.h \
 	daemon/jobs.c \
 	daemon/jobs.h \
+	daemon/linger.c \
+	daemon/linger.h \
 	daemon/lockfile.c \
 	daemon/lockfile.h \
 	daemon/metrics.c \

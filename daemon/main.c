@@ -14,6 +14,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/jobs.h"
+#include "daemon/linger.h"
 #include "daemon/lockfile.h"
 #include "daemon/metrics.h"
 #include "daemon/ops.h"
@@ -423,6 +424,7 @@ static void tear_down(struct start *st)
     rpc_server_free(d->server);
     qmp_free(d->qmp);
     spawner_free(d->spawner);
+    lingers_free(d);
     registry_free(d->vms);
     policy_free(d->policy);
     supply_free(d->supply);
@@ -516,6 +518,7 @@ static int open_log(const struct vmd_options *o)
 int main(int argc, char **argv)
 {
     struct vmd d = { .started_ns = time_real_ns() };
+    list_init(&d.lingering);
     struct start st = { .d = &d };
     struct err e = ERR_INIT;
     int rc = options_parse(&d.opt, argc, argv);

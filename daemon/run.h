@@ -34,6 +34,7 @@ struct run {
     struct rpc_client *client;
     struct loop_timer *timer; /* connecting, asking whether it is well */
     struct loop_timer *grace; /* for the monitor's record; for a deadline of the start */
+    struct loop_timer *doom;  /* after a kill: has the kernel ended it? */
     int64_t retry_ns;         /* next pause between attempts to connect */
     bool paused;              /* start option */
     bool up;                  /* said hello with the right cookie */
@@ -43,9 +44,10 @@ struct run {
     bool asked;  /* a person asked the guest to power off */
     bool bitten; /* the watchdog has acted on this silence */
     bool emu_dead, mon_dead, ended, shutting;
-    char expected[32]; /* reason of an end we asked for */
-    char said[64];     /* reason the emulator gave with `stopped` */
-    char failure[400]; /* why a start failed, when we know better than its log */
+    bool stuck, lingers; /* killed, and seen waiting in the kernel; given up on */
+    char expected[32];   /* reason of an end we asked for */
+    char said[64];       /* reason the emulator gave with `stopped` */
+    char failure[400];   /* why a start failed, when we know better than its log */
     int fail_code;
     int64_t resets_ns; /* window of the rate limit on reset events */
     unsigned resets;

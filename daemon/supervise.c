@@ -9,6 +9,7 @@
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/linger.h"
 #include "daemon/ops.h"
 #include "daemon/policy.h"
 #include "daemon/preflight.h"
@@ -26,11 +27,16 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #define RSS_EVERY_NS INT64_C(1000000000)
 #define START_DEADLINE_NS INT64_C(20000000000)
+#define DOOM_FIRST_NS                                                                          \
+    INT64_C(                                                                                   \
+        200000000) /* a killed process has ended by then, but for what the kernel waits for */
+#define DOOM_AGAIN_NS INT64_C(50000000)
 
 struct run *run_new(struct vm *vm, const char *cookie)
 {
@@ -57,6 +63,7 @@ void run_free(struct run *run)
     loop_fd_free(run->w_mon);
     loop_timer_free(run->timer);
     loop_timer_free(run->grace);
+    loop_timer_free(run->doom);
     rpc_client_free(run->client);
     stats_close(run->stats);
     fd_autoclose(&run->pidfd);
@@ -135,6 +142,32 @@ static const char *word_of_kill(const struct run *run)
     return strcmp(run->expected, "watchdog") == 0 ? "watchdog" : "killed";
 }
 
+/* A disk that does not answer keeps its process in the kernel, killed or not. Seen twice to be so, the VM has ended. */
+static void on_doom(void *arg)
+{
+    struct run *run = arg;
+    if (run->emu_dead) {
+        return;
+    }
+    bool stuck = linger_stuck(run->pid);
+    if (!stuck || !run->stuck) {
+        run->stuck = stuck;
+        loop_timer_arm(run->doom, DOOM_AGAIN_NS);
+        return;
+    }
+    log_warn(
+        "daemon",
+        "VM '%s': the kernel cannot end its killed emulator (pid %d) before a disk answers",
+        run->vm->config.name, (int)run->pid);
+    snprintf(
+        run->failure, sizeof(run->failure),
+        "process %d, which was killed, waits for a disk that does not answer; the VM can be "
+        "started again when that does",
+        (int)run->pid);
+    run->lingers = run->emu_dead = run->mon_dead = true;
+    run_finish(run);
+}
+
 void run_kill(struct run *run)
 {
     run->kill_wanted = true;
@@ -145,6 +178,10 @@ void run_kill(struct run *run)
         cgroup_kill(&run->d->cgroup, run->vm->id); /* whatever it has made besides itself */
         if (proc_signal(run->pidfd, run->pid, run->start_time, SIGKILL, &e) == -EPERM) {
             log_error("daemon", "VM '%s': %s", run->vm->config.name, e.msg);
+        }
+        if (!run->doom) {
+            run->doom = loop_timer_new(run->d->loop, on_doom, run);
+            loop_timer_arm(run->doom, DOOM_FIRST_NS);
         }
     }
 }
@@ -240,10 +277,11 @@ static void on_no_helper(void *arg)
 {
     struct run *run = arg;
     struct api_error x = API_ERROR_INIT;
-    api_error_set(&x, API_E_START_FAILED, run->vm->config.name,
-                  "see the log of vmd for why vmd-spawn does not run",
-                  "the helper vmd-spawn died while it started the VM, and no other is ready yet; "
-                  "whether the VM runs is not known before");
+    api_error_set(
+        &x, API_E_START_FAILED, run->vm->config.name,
+        "see the log of vmd for why vmd-spawn does not run",
+        "the helper vmd-spawn died while it started the VM, and no other is ready yet; "
+        "whether the VM runs is not known before");
     start_answer(run, &x);
 }
 
@@ -548,7 +586,11 @@ static void on_finished(void *arg, const struct err *e)
     }
     bool gone = vm->transient && !vm->pending;
     qmp_vm_gone(vm);
-    if (!e) {
+    if (run->lingers && run->pidfd >= 0) {
+        loop_fd_free(run->w_pid);
+        run->w_pid = NULL;
+        linger_watch(d, vm->id, take_fd(&run->pidfd));
+    } else if (!e) {
         runfs_clean(&d->opt, vm->id);
     }
     vm->run = NULL;

@@ -45,7 +45,9 @@ static int take_lock(struct start *st, struct err *e)
     if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
         if (errno == EAGAIN || errno == EACCES) {
             return err_set(e, -EBUSY,
-                           "VM '%s' already has an emulator: '%s/%s' is locked; stop it first",
+                           "VM '%s' already has an emulator: '%s/%s' is locked; stop it first, "
+                           "or wait until "
+                           "the kernel has ended it",
                            st->name, st->dir, VM_LOCK);
         }
         return err_errno(e, errno, "cannot lock '%s/%s'", st->dir, VM_LOCK);

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Killed emulators that wait in the kernel. Owns their pidfds (struct vmd, list `lingering`). Loop thread.
+ */
+#include "daemon/linger.h"
+
+#include "daemon/daemon.h"
+#include "daemon/registry.h"
+#include "daemon/runfs.h"
+#include "engine/base/buf.h"
+#include "engine/base/fd.h"
+#include "engine/base/list.h"
+#include "engine/base/log.h"
+#include "engine/base/loop.h"
+#include "engine/base/mem.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+
+struct linger {
+    struct list link;
+    struct vmd *d;
+    int64_t vm;
+    int pidfd;
+    struct loop_fd *watch;
+};
+
+/* State letter of /proc/PID/task/TID/stat, behind the name, which may hold anything; 0: gone. */
+static char thread_state(const char *dir, const char *tid)
+{
+    AUTO_BUF b = BUF_INIT;
+    AUTO_FREE char *path = xasprintf("%s/%s/stat", dir, tid);
+    if (file_slurp(path, &b, 4096, NULL) < 0) {
+        return 0;
+    }
+    buf_add_char(&b, 0);
+    const char *behind = strrchr((const char *)b.data, ')');
+    return behind && behind[1] == ' ' ? behind[2] : 0;
+}
+
+bool linger_stuck(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    DIR *dir = opendir(path);
+    unsigned waiting = 0, others = 0;
+    for (struct dirent *de; dir && (de = readdir(dir));) {
+        char state = de->d_name[0] == '.' ? 0 : thread_state(path, de->d_name);
+        waiting += state == 'D';
+        others += state && !strchr("DZX", state);
+    }
+    if (dir) {
+        closedir(dir);
+    }
+    return waiting > 0 && others == 0;
+}
+
+static void linger_free(struct linger *l)
+{
+    list_remove(&l->link);
+    loop_fd_free(l->watch);
+    fd_autoclose(&l->pidfd);
+    free(l);
+}
+
+static void on_end(void *arg, int fd, unsigned events)
+{
+    struct linger *l = arg;
+    struct vm *vm = vm_by_id(l->d, l->vm);
+    (void)fd, (void)events;
+    log_info("daemon", "the killed emulator of VM %lld, which waited for a disk, has ended",
+             (long long)l->vm);
+    if (!vm || !vm->run) {
+        runfs_clean(&l->d->opt, l->vm);
+    }
+    linger_free(l);
+}
+
+void linger_watch(struct vmd *d, int64_t vm, int take_pidfd)
+{
+    struct linger *l = xnew(struct linger);
+    *l = (struct linger){ .d = d, .vm = vm, .pidfd = take_pidfd };
+    list_append(&d->lingering, &l->link);
+    l->watch = loop_fd_new(d->loop, take_pidfd, LOOP_READ, on_end, l);
+}
+
+void lingers_free(struct vmd *d)
+{
+    list_for_each_safe (n, &d->lingering) {
+        linger_free(list_entry(n, struct linger, link));
+    }
+}
