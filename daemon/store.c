@@ -58,6 +58,8 @@ struct store {
     unsigned retry_us;
     sqlite3 *db; /* writer thread */
     sqlite3_stmt *stmt[ST_COUNT];
+    unsigned
+        trims; /* tables to be trimmed at the end of this batch, 1 << enum store_stmt; writer thread */
     int64_t batch;     /* number of the last batch known to be in the file; writer thread */
     bool poisoned;     /* outcome of batch + 1 unknown; writer thread */
     int64_t max_event; /* highest sequence number queued; loop thread */
@@ -288,6 +290,14 @@ static int run_stmt(struct store *s, enum store_stmt id, const struct val *v, un
     return code;
 }
 
+_Static_assert(ST_COUNT <= 32, "a bit each in store.trims");
+
+/* What keeps a table to its newest rows is the same for every transaction: once a batch is enough. */
+static bool is_trim(enum store_stmt stmt)
+{
+    return stmt == ST_EXIT_TRIM || stmt == ST_IDEM_TRIM || stmt == ST_AUDIT_TRIM;
+}
+
 /* One transaction inside the batch. A constraint undoes it alone (its own error, returns 0);
  * anything else fails the batch. */
 static int run_one(struct store *s, struct store_tx *tx, struct err *e)
@@ -298,6 +308,10 @@ static int run_one(struct store *s, struct store_tx *tx, struct err *e)
     }
     for (struct op *o = tx->first; o; o = o->next) {
         struct err why = ERR_INIT;
+        if (is_trim(o->stmt)) {
+            s->trims |= 1u << o->stmt;
+            continue;
+        }
         rc = run_stmt(s, o->stmt, o->v, o->n, "cannot write", &why);
         if (rc == -EEXIST) {
             tx->failed = true;
@@ -316,11 +330,19 @@ static int run_one(struct store *s, struct store_tx *tx, struct err *e)
 static int run_batch(struct store *s, struct list *txs, struct err *e)
 {
     int rc = store_sql_exec(s->db, "BEGIN IMMEDIATE", e);
+    s->trims = 0;
     if (rc < 0) {
         return rc;
     }
     list_for_each (n, txs) {
         rc = run_one(s, list_entry(n, struct store_tx, link), e);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    for (unsigned i = 0; i < ST_COUNT; i++) {
+        rc = s->trims & (1u << i) ? run_stmt(s, (enum store_stmt)i, NULL, 0, "cannot write", e)
+                                  : 0;
         if (rc < 0) {
             return rc;
         }

@@ -225,7 +225,8 @@ static void on_status(void *arg, struct json_object *result, const struct api_er
 
 static void connect_later(struct run *run)
 {
-    run->retry_ns = run->retry_ns ? run->retry_ns * 2 : RETRY_FIRST_NS;
+    /* Pauses stay below an eighth of what was waited already: a start is not told of much later than it was done. */
+    run->retry_ns = run->retry_ns ? run->retry_ns + run->retry_ns / 8 : RETRY_FIRST_NS;
     if (run->retry_ns > RETRY_MOST_NS) {
         run->retry_ns = RETRY_MOST_NS;
     }

@@ -61,7 +61,7 @@ def api_md(schema):
     out = "# The API of vmd\n\nWritten by `api-schema/gen` from `api-schema/schema`: do not edit.\n\n"
     out += ("JSON-RPC 2.0 over a unix socket, one JSON value a line (at most 1 MiB, 32 levels deep, strict UTF-8, no\n"
             "member twice). The first line from the server is the notification `hello` with the hash of this schema.\n"
-            "Parameters go by name. A batch has at most 256 requests. A client with 64 calls unanswered is not read until\n"
+            "Parameters go by name. A batch has at most 256 requests. A client with 256 calls unanswered is not read until\n"
             "some are answered; one that does not read its replies or events is cut off.\n\n"
             "Every call that changes something takes `idempotency_key` (a string of 1 to 128 bytes): a repetition with the\n"
             "same key and the same parameters is answered with the first answer and changes nothing.\n\n"

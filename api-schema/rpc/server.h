@@ -8,7 +8,7 @@
  *
  * A request is checked (JSON-RPC form, method, role, parameters) before its handler runs; the
  * handler gets a struct api_call (call.h) and answers then or later. Requests of one client begin in
- * the order they came and may end in any. A client with more than 64 unanswered calls is not read
+ * the order they came and may end in any. A client with more than 256 unanswered calls is not read
  * until some are answered. At the cap of clients a new one is told `overload` and closed.
  *
  * Belongs to one loop, used on its thread only.

@@ -15,7 +15,7 @@
 
 enum {
     MAX_CLIENTS = 512,
-    OPEN_CALLS = 64,       /* unanswered calls of one client above which it is not read */
+    OPEN_CALLS = 256,      /* unanswered calls of one client above which it is not read */
     BATCH_MAX = 256,       /* requests in a batch */
     BATCH_BYTES = 8 << 20, /* of its replies */
     POOL_BYTES = 32 << 20, /* that wait at all clients together */

@@ -413,18 +413,18 @@ START_TEST(rpc_client_that_only_asks_is_not_read_any_more)
     struct peer p = greeted(API_ROLE_ADMIN);
     struct peer q = greeted(API_ROLE_ADMIN);
 
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 400; i++) {
         say(&p, request);
         spin(2);
     }
-    ck_assert_uint_eq(t.n_waiting, 65); /* one above 64 holds it */
+    ck_assert_uint_eq(t.n_waiting, 257); /* one above 256 holds it */
     say(&q, "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"api.ping\"}\n");
     expect(&q, "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}");
     for (int i = 0; i < 10 && t.n_waiting; i++) {
         answer_waiting();
         spin(20);
     }
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 400; i++) {
         expect_part(&p, "\"state\":\"stopped\"");
     }
     hang_up(&p);
