@@ -101,7 +101,8 @@ static inline void mem_range_dirty(const struct mem_range *r, uint64_t gpa)
 /* A vCPU begins to use the page at gpa of a range of RAM or ROM: gives it a huge page where the host has one. Any thread. */
 void mem_range_settle(const struct mem_range *r, uint64_t gpa);
 
-/* Maps the page at gpa of a range of RAM a second time, at `at`, readable and writable. False where the host does not do that. Any thread. */
+/* Maps the page at gpa of a range of RAM a second time, at `at`, readable and writable. False where the host does not do that, or the
+ * page is not one of the host's. Any thread. */
 bool mem_range_show(const struct mem_range *r, uint64_t gpa, void *at);
 
 struct mem_flat {

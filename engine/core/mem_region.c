@@ -83,7 +83,7 @@ void mem_range_settle(const struct mem_range *range, uint64_t gpa)
 bool mem_range_show(const struct mem_range *range, uint64_t gpa, void *at)
 {
     const struct mem_region *r = range->region;
-    uint64_t from = range->offset + ((gpa - range->base) & ~(uint64_t)(MEM_PAGE_SIZE - 1));
+    uint64_t from = range->offset + (gpa - range->base);
     return range->kind == MEM_RAM && r->fd >= 0 && from % MEM_PAGE_SIZE == 0 &&
            mmap(at, MEM_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, r->fd,
                 (off_t)from) != MAP_FAILED &&

@@ -485,6 +485,44 @@ static void ignore_written(void *arg, uint64_t gpa, uint64_t n)
     (void)n;
 }
 
+/* Skipped by itself where the host has no huge pages for shared memory: then nothing is shown. */
+START_TEST(a_page_of_ram_shown_elsewhere_is_the_same_page)
+{
+    struct err e = ERR_INIT;
+    struct mem_region *root = mem_new_container("root", 1u << 30), *ram, *askew, *small;
+    ck_assert_int_eq(mem_new_ram("ram", 4u << 20, &ram, &e), 0);
+    ck_assert_int_eq(mem_new_ram("small", 0x3000, &small, &e), 0);
+    askew = mem_new_alias("askew", ram, 0x100, 0x4000);
+    ck_assert_int_eq(mem_map(root, 0x1000, 0, ram, &e), 0);
+    ck_assert_int_eq(mem_map(root, 0x1000000, 0, askew, &e), 0);
+    ck_assert_int_eq(mem_map(root, 0x2000000, 0, small, &e), 0);
+    struct mem_space *s = mem_space_new(root);
+    mem_commit(s);
+    uint8_t *at = mem_map_huge(MEM_PAGE_SIZE), *host = mem_ram_host(ram);
+    ck_assert(!mem_range_show(mem_find(s, 0x2000000), 0x2000000, at));
+    ck_assert(!mem_range_show(mem_find(s, 0x1000000), 0x1001000, at)); /* no page of the host's */
+    for (unsigned i = 0; i < 1000; i += 7) {
+        uint64_t gpa = 0x1000 + i * MEM_PAGE_SIZE;
+        host[i * MEM_PAGE_SIZE + 5] = (uint8_t)i;
+        if (i % 3 == 0) {
+            mem_range_settle(mem_find(s, gpa), gpa);
+        }
+        if (mem_range_show(mem_find(s, gpa), gpa, at)) {
+            ck_assert_uint_eq(at[5], (uint8_t)i);
+            mem_range_settle(mem_find(s, gpa), gpa); /* the page moves to a huge one: here too */
+            at[6] = (uint8_t)(i + 1);
+            ck_assert_uint_eq(host[i * MEM_PAGE_SIZE + 6], (uint8_t)(i + 1));
+        }
+    }
+    mem_unmap_huge(at, MEM_PAGE_SIZE);
+    mem_space_free(s);
+    mem_free(askew);
+    mem_free(ram);
+    mem_free(small);
+    mem_free(root);
+}
+END_TEST
+
 START_TEST(io_threads_never_see_a_freed_view)
 {
     struct race r = { .end = false };
@@ -526,6 +564,7 @@ static Suite *suite_mem(void)
     tcase_add_test(c, pages_keep_their_numbers_when_ram_comes_and_windows_move);
     tcase_add_test(c, words_are_swapped_atomically_in_ram_only);
     tcase_add_test(c, ram_has_its_size_and_bad_sizes_are_errors);
+    tcase_add_test(c, a_page_of_ram_shown_elsewhere_is_the_same_page);
     tcase_add_test(c, io_threads_never_see_a_freed_view);
     suite_add_tcase(s, c);
     return s;
