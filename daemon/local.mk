@@ -169,6 +169,7 @@ TESTS += \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_clock.py \
 	tests/e2e/daemon_hostile.py \
+	tests/e2e/daemon_corpus.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \
@@ -181,20 +182,24 @@ TESTS += \
 	tests/e2e/qmp_commands.py \
 	tests/e2e/qmp_input.py \
 	tests/e2e/remote_netns.py \
+	tests/e2e/remote_pki.py \
 	tests/e2e/remote_roles.py \
 	tests/e2e/remote_suite.py \
 	tests/e2e/remote_tls.py
 EXTRA_DIST += \
 	tests/e2e/clock_shim.c \
+	tests/e2e/bad_requests.json \
 	tests/e2e/far_lib.py \
 	tests/e2e/remote_lib.py \
 	tests/e2e/remote_netns.py \
+	tests/e2e/remote_pki.py \
 	tests/e2e/remote_roles.py \
 	tests/e2e/remote_suite.py \
 	tests/e2e/remote_tls.py \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_clock.py \
 	tests/e2e/daemon_hostile.py \
+	tests/e2e/daemon_corpus.py \
 	tests/e2e/daemon_cycles.py \
 	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \

@@ -137,13 +137,14 @@ static void refuse(struct api_call *call, const char *class, const char *desc)
 void api_handle_vm_qmp(struct api_call *call, struct api_vm_qmp_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);
-    const struct qmp_command *row = qmp_find(in->execute);
+    const struct qmp_command *row;
     char desc[QMP_DESC_MAX];
     struct qmp_cmd *c;
 
     if (!vm) {
-        return;
+        return; /* answered, and `in` is gone */
     }
+    row = qmp_find(in->execute);
     if (!row || row->session) {
         snprintf(desc, sizeof(desc), "The command %.64s has not been found", in->execute);
         refuse(call, "CommandNotFound", desc);

@@ -17,7 +17,7 @@ import tap  # noqa: E402
 from daemon_lib import BUILD, Gone, wait_for  # noqa: E402
 from remote_lib import ALPN, Creds, Forge, RemoteDaemon, TlsClient, openssl, s_client  # noqa: E402
 
-RELOADS = 10
+RELOADS = int(os.environ.get("VMD_RELOADS") or 10)  # make soak: 100
 
 
 def bad_certificates(d, f, ann):
