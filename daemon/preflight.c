@@ -217,7 +217,9 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
     if (strcmp(fw, "default") == 0) {
         const char *path = c->arch == API_ARCH_RISCV32 ? DEFAULT_FIRMWARE_32
                                                        : DEFAULT_FIRMWARE_64;
-        rc = c->kernel ? fn(arg, &(struct named){ .what = "firmware", .path = path }) : 0;
+        rc = c->kernel || c->n_flash
+                 ? fn(arg, &(struct named){ .what = "firmware", .path = path })
+                 : 0;
     } else if (strcmp(fw, "none") != 0) {
         rc = fn(arg, &(struct named){ .what = "firmware", .path = fw });
     }
@@ -233,6 +235,12 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
                                       .path = c->disks[i].file,
                                       .disk = true,
                                       .write = !c->disks[i].readonly });
+    }
+    for (size_t i = 0; rc == 0 && i < c->n_flash; i++) {
+        rc = fn(arg, &(struct named){ .what = "flash",
+                                      .path = c->flash[i].file,
+                                      .disk = true,
+                                      .write = !c->flash[i].readonly });
     }
     return rc;
 }
@@ -250,7 +258,11 @@ static bool clash(const struct run_disk *a, const struct run_disk *b)
 
 static const char *disk_path(const struct vm *vm, unsigned i)
 {
-    return i < vm->config.n_disks ? vm->config.disks[i].file : vm->config.name;
+    const struct api_vm_config *c = &vm->config;
+
+    return i < c->n_disks                ? c->disks[i].file
+           : i - c->n_disks < c->n_flash ? c->flash[i - c->n_disks].file
+                                         : c->name;
 }
 
 static int disk_elsewhere(const struct vm *vm, const struct run_disks *disks,
@@ -332,11 +344,11 @@ static void on_checked(void *arg, struct json_object *list, const char *path,
 
 int preflight_host(const struct api_vm_config *c, struct api_error *x)
 {
-    if (!c->kernel && (!c->firmware || strcmp(c->firmware, "default") == 0 ||
-                       strcmp(c->firmware, "none") == 0)) {
+    if (!c->kernel && c->n_flash == 0 &&
+        (!c->firmware || strcmp(c->firmware, "default") == 0 || strcmp(c->firmware, "none") == 0)) {
         return api_error_set(
             x, API_E_FILE_ERROR, c->name,
-            "set 'kernel', or 'firmware' to a file that starts in machine mode",
+            "set 'kernel' or 'flash', or 'firmware' to a file that starts in machine mode",
             "VM '%s' has neither a kernel nor a firmware file to run", c->name);
     }
     return check_host(c, x);

@@ -9,6 +9,8 @@ libdevices_a_SOURCES = \
 	devices/block/nvme_admin.c \
 	devices/block/nvme_io.c \
 	devices/block/nvme_namespaces.h \
+	devices/block/pflash.c \
+	devices/block/pflash.h \
 	devices/block/virtio_blk.c \
 	devices/board/board.c \
 	devices/board/board.h \
@@ -69,4 +71,8 @@ TESTS += tests/device/nvme_test
 tests_device_nvme_test_SOURCES = tests/device/nvme_test.c tests/device/pci_rig.c tests/device/pci_rig.h \
 	$(device_rig)
 tests_device_nvme_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/pflash_test
+TESTS += tests/device/pflash_test
+tests_device_pflash_test_SOURCES = tests/device/pflash_test.c $(device_rig)
+tests_device_pflash_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
 EXTRA_DIST += tests/device/state.golden

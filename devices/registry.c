@@ -20,6 +20,7 @@ static const struct device_class *const classes[] = {
     &virtio_pci_class,
     &virtio_blk_class,
     &nvme_class,
+    &cfi_flash_class,
     &virtio_rng_class,
     &virtio_console_class,
     &virtio_input_class,

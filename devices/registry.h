@@ -21,6 +21,7 @@ extern const struct device_class virtio_mmio_class;
 extern const struct device_class virtio_pci_class;
 extern const struct device_class virtio_blk_class;
 extern const struct device_class nvme_class;
+extern const struct device_class cfi_flash_class;
 extern const struct device_class virtio_rng_class;
 extern const struct device_class virtio_console_class;
 extern const struct device_class virtio_input_class;

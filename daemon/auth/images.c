@@ -540,6 +540,9 @@ static struct vm *user_of(struct vmd *d, const char *path)
         for (size_t j = 0; j < k->n_disks; j++) {
             uses |= names(k->disks[j].file, path);
         }
+        for (size_t j = 0; j < k->n_flash; j++) {
+            uses |= names(k->flash[j].file, path);
+        }
         found = uses ? list[i] : NULL;
     }
     free(list);

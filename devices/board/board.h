@@ -17,6 +17,7 @@ struct chr;
 struct vm;
 
 #define BOARD_MAX_DISKS 8
+#define BOARD_MAX_FLASH 2
 
 /* How a disk is attached. */
 enum board_disk_bus { BOARD_VIRTIO_MMIO, BOARD_VIRTIO_PCI, BOARD_NVME };
@@ -41,8 +42,10 @@ struct board_config {
         enum board_disk_bus bus;
     } disk[BOARD_MAX_DISKS];
     unsigned n_disks;
-    struct chr *console; /* may be NULL */
-    bool virtio_console; /* the console is virtio, not the UART */
+    struct blk_node
+        *flash[BOARD_MAX_FLASH]; /* banks in order; taken by build, also when it fails */
+    struct chr *console;         /* may be NULL */
+    bool virtio_console;         /* the console is virtio, not the UART */
     bool rng;
     unsigned root_ports; /* PCI Express root ports, each with a free slot */
 };

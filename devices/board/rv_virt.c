@@ -11,6 +11,7 @@
  */
 #include "devices/board/rv_virt.h"
 
+#include "devices/block/pflash.h"
 #include "devices/bus/pci_host.h"
 #include "devices/input/virtio_input.h"
 #include "devices/irqchip/plic.h"
@@ -239,6 +240,30 @@ static int add_fw_cfg(struct board *b, struct err *e)
     return 0;
 }
 
+static int add_flash(struct board *b, unsigned i, struct err *e)
+{
+    struct device *d;
+    char id[32];
+    int rc;
+
+    snprintf(id, sizeof(id), "flash%u", i);
+    rc = dev_new(b->vm, &cfi_flash_class, id, &d, e);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = dev_set_ptr(d, "node", b->cfg.flash[i], e);
+    b->cfg.flash[i] = NULL; /* the device's now */
+    b->flash[i] = true;
+    if (rc == 0) {
+        rc = dev_realize(d, e);
+    }
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    return mem_map(b->vm->root, RV_FLASH + (uint64_t)i * RV_FLASH_BANK, 0, pflash_region(d), e);
+}
+
 static int add_devices(struct board *b, struct err *e)
 {
     struct device *plic, *d;
@@ -261,6 +286,9 @@ static int add_devices(struct board *b, struct err *e)
     }
     if (rc == 0) {
         rc = add_uart(b, plic, e);
+    }
+    for (unsigned i = 0; i < BOARD_MAX_FLASH && rc == 0; i++) {
+        rc = b->cfg.flash[i] ? add_flash(b, i, e) : 0;
     }
     for (unsigned i = 0; i < RV_SLOTS && rc == 0; i++) {
         rc = add_slot(b, plic, i, e);
@@ -396,7 +424,7 @@ static int load_fdt(struct board *b, struct err *e)
  */
 static bool harts_wait(const struct board *b)
 {
-    return b->cfg.firmware.path && b->cfg.kernel.path;
+    return b->cfg.firmware.path && (b->cfg.kernel.path || b->flash[0]);
 }
 
 /* Boot ROM: loads a0 = hart id, a1 = device tree, a2 = fw_dynamic_info and jumps to the
@@ -423,13 +451,11 @@ static void write_rom(struct board *b)
         htole32(0x00028067),                     /* jr    t0 */
     };
     const bool firmware = b->cfg.firmware.path, kernel = b->cfg.kernel.path;
-    uint64_t entry = firmware ? b->firmware.entry : b->kernel.entry;
-    const uint64_t info[6] = { FW_DYNAMIC_MAGIC,
-                               2,
-                               firmware && kernel ? b->kernel.entry : 0,
-                               1 /* supervisor mode */,
-                               0 /* options */,
-                               0 /* boot hart */ };
+    uint64_t payload = kernel ? b->kernel.entry : b->flash[0] ? RV_FLASH : 0;
+    uint64_t entry = firmware ? b->firmware.entry : payload;
+    const uint64_t info[6] = { FW_DYNAMIC_MAGIC,       2,
+                               firmware ? payload : 0, 1 /* supervisor mode */,
+                               0 /* options */,        0 /* boot hart */ };
     uint8_t *rom = mem_ram_host(b->rom);
 
     memset(rom, 0, RV_ROM_SIZE);
@@ -481,7 +507,7 @@ static void board_reset(void *arg)
         vm_request(b->vm, VM_REQ_CRASH, "reload-failed");
     }
     b->fresh = false;
-    if (!b->cfg.firmware.path || b->cfg.kernel.path) {
+    if (b->cfg.kernel.path) {
         pci_host_assign(b->pci); /* no firmware will look for devices */
     }
     for (unsigned i = 0; i < b->vm->n_vcpus; i++) {
@@ -499,8 +525,8 @@ static int check_config(const struct board_config *c, struct err *e)
     if (c->xlen == 32 && c->memory > 2048 * MIB) {
         return err_set(e, -EINVAL, "memory: a riscv32 guest can have at most 2 GiB");
     }
-    if (!c->kernel.path && !c->firmware.path) {
-        return err_set(e, -EINVAL, "nothing to run: give a kernel or a firmware");
+    if (!c->kernel.path && !c->firmware.path && !c->flash[0]) {
+        return err_set(e, -EINVAL, "nothing to run: give a kernel, a firmware or a flash bank");
     }
     if (c->initrd.path && !c->kernel.path) {
         return err_set(e, -EINVAL, "an initrd needs a kernel");
@@ -556,6 +582,9 @@ static int rv_virt_build(struct vm *vm, const struct board_config *cfg, struct b
     if (rc != 0) {
         for (unsigned i = 0; i < cfg->n_disks; i++) {
             blk_close(b->cfg.disk[i].node); /* those that no device has taken */
+        }
+        for (unsigned i = 0; i < BOARD_MAX_FLASH; i++) {
+            blk_close(b->cfg.flash[i]);
         }
         rv_virt_free(b);
         return rc;

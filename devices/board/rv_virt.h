@@ -25,6 +25,8 @@ enum {
     RV_VIRTIO_STEP = 0x1000,
     RV_BUTTON = 0x10009000, /* a slot of its own, which QEMU's board does not have */
     RV_FW_CFG = 0x10100000,
+    RV_FLASH = 0x20000000,
+    RV_FLASH_BANK = 0x2000000,
     RV_PCI_PIO = 0x3000000,
     RV_PCI_PIO_SIZE = 0x10000,
     RV_PCI_ECAM = 0x30000000,
@@ -51,6 +53,7 @@ struct board {
     struct vm *vm;
     struct board_config cfg;
     struct mem_region *ram, *rom;
+    bool flash[BOARD_MAX_FLASH]; /* which banks there are */
     struct device *fw_cfg, *button, *pci;
     uint64_t pci_mmio64; /* address of the window for 64-bit BARs, 0: none */
     struct loader_image firmware, kernel;

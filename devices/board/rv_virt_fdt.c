@@ -205,6 +205,29 @@ static void add_pci(struct tree *t)
     fdt_node_end(f);
 }
 
+/* Both banks in one node; one that is absent reads as a hole, and is left out. */
+static void add_flash(struct tree *t)
+{
+    uint32_t reg[8];
+    unsigned n = 0;
+
+    for (uint32_t i = 0; i < BOARD_MAX_FLASH; i++) {
+        if (t->b->flash[i]) {
+            const uint32_t one[4] = { 0, RV_FLASH + i * RV_FLASH_BANK, 0, RV_FLASH_BANK };
+
+            memcpy(reg + n, one, sizeof(one));
+            n += 4;
+        }
+    }
+    if (n) {
+        fdt_node_begin(t->f, "flash@%x", reg[1]);
+        fdt_str(t->f, "compatible", "cfi-flash");
+        fdt_cells(t->f, "reg", reg, n);
+        fdt_u32(t->f, "bank-width", 4);
+        fdt_node_end(t->f);
+    }
+}
+
 static void add_soc(struct tree *t)
 {
     static const char *const test[] = { "sifive,test1", "sifive,test0", "syscon" };
@@ -233,6 +256,7 @@ static void add_soc(struct tree *t)
     device_begin(t, "virtio_mmio", RV_BUTTON, 0x1000, "virtio,mmio", RV_IRQ_BUTTON);
     fdt_node_end(f);
     add_pci(t);
+    add_flash(t);
     add_irqchips(t);
     fdt_node_end(f);
 }

@@ -80,7 +80,8 @@ static int firmware_file(struct emu *m, struct board_config *b, struct err *e)
     const char *fw = m->config.firmware;
     int rc;
 
-    if (strcmp(fw, "none") == 0 || (strcmp(fw, "default") == 0 && !b->kernel.path)) {
+    if (strcmp(fw, "none") == 0 ||
+        (strcmp(fw, "default") == 0 && !b->kernel.path && m->config.n_flash == 0)) {
         return 0;
     }
     if (strcmp(fw, "default") != 0) {
@@ -157,12 +158,34 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
     return rc;
 }
 
+static int open_flash(struct emu *m, unsigned i, struct board_config *b, struct err *e)
+{
+    const struct api_flash_bank *f = &m->config.flash[i];
+    struct emu_file *given = given_file(m, f->file);
+    AUTO_FREE char *name = xasprintf("flash%u", i);
+    struct blk_options o = { .name = name,
+                             .driver = "raw",
+                             .path = f->file,
+                             .fd = given ? given->fd : -1,
+                             .readonly = f->readonly };
+    int rc;
+
+    if (!given && m->opt.config_fd >= 0) {
+        return err_set(e, -ENOENT, "flash file %s was not passed with --file", f->file);
+    }
+    rc = blk_open(m->pool, &o, &b->flash[i], e);
+    if (rc == 0 && given) {
+        given->fd = -1;
+    }
+    return rc;
+}
+
 static int open_disks(struct emu *m, struct board_config *b, struct err *e)
 {
     const struct blk_pool_options po = { .thread_start = confine_io_thread, .arg = m };
     int rc = 0;
 
-    if (m->config.n_disks == 0) {
+    if (m->config.n_disks + m->config.n_flash == 0) {
         return 0;
     }
     rc = blk_pool_new(m->loop, &po, &m->pool, e);
@@ -172,9 +195,16 @@ static int open_disks(struct emu *m, struct board_config *b, struct err *e)
         rc = open_disk(m, i, b, &name, e);
         b->n_disks += rc == 0;
     }
+    for (unsigned i = 0; i < m->config.n_flash && rc == 0; i++) {
+        rc = open_flash(m, i, b, e);
+    }
     if (rc != 0) {
         while (b->n_disks > 0) {
             blk_close(b->disk[--b->n_disks].node);
+        }
+        for (unsigned i = 0; i < BOARD_MAX_FLASH; i++) {
+            blk_close(b->flash[i]);
+            b->flash[i] = NULL;
         }
     }
     return rc;

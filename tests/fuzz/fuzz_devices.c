@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fuzz target: what a guest does to devices. A whole board with disk, console, random numbers; the input is a list of reads and
- * writes of device registers and of memory, among them virtqueues set up properly and then spoiled. The engine runs
+ * Fuzz target: what a guest does to devices. A whole board with disks on every bus, console, random numbers; the input is a list of
+ * reads and writes of device registers and of memory, among them queues set up properly and then spoiled. The engine runs
  * nothing. After each input the board is reset.
  */
 #include "devices/board/board.h"
@@ -28,7 +28,7 @@ static struct loop *loop;
 static struct vm *vm;
 static struct board *board;
 static struct blk_pool *pool;
-static int disk_fd, firmware_fd;
+static int firmware_fd;
 
 /* ---- an engine that runs nothing ---- */
 
@@ -80,6 +80,20 @@ static void accepted(struct chr *c)
 static const struct chr_back_ops swallow_ops = { swallow, accepted };
 static struct chr console = { .back = &swallow_ops };
 
+static void add_disk(struct board_config *cfg, const char *name, enum board_disk_bus bus)
+{
+    struct blk_options o = { .name = name, .driver = "raw", .path = name };
+    struct board_disk *d = &cfg->disk[cfg->n_disks++];
+    struct err e = ERR_INIT;
+
+    o.fd = memfd_create(name, MFD_CLOEXEC);
+    if (ftruncate(o.fd, 1 << 20) < 0 || blk_open(pool, &o, &d->node, &e) < 0) {
+        FUZZ_FAIL("%s", e.msg);
+    }
+    d->name = name;
+    d->bus = bus;
+}
+
 void fuzz_setup(void)
 {
     struct err e = ERR_INIT;
@@ -89,22 +103,20 @@ void fuzz_setup(void)
                                 .memory = MEMORY,
                                 .console = &console,
                                 .rng = true,
-                                .n_disks = 1 };
-    struct blk_options o = { .name = "disk", .driver = "raw", .path = "disk" };
+                                .root_ports = 1 };
 
     log_init(fuzz_name, LOG_ERROR, 2);
     loop = loop_new(&e);
-    disk_fd = memfd_create("disk", MFD_CLOEXEC);
     firmware_fd = memfd_create("firmware", MFD_CLOEXEC);
-    o.fd = disk_fd;
     cfg.firmware = (struct board_file){ "firmware", firmware_fd };
-    if (ftruncate(disk_fd, 1 << 20) < 0 || ftruncate(firmware_fd, 64) < 0 ||
+    if (ftruncate(firmware_fd, 64) < 0 ||
         vm_new("fuzz", &riscv64_arch, &null_engine, loop, NULL, &vm, &e) < 0 ||
-        blk_pool_new(loop, &(struct blk_pool_options){ 0 }, &pool, &e) < 0 ||
-        blk_open(pool, &o, &cfg.disk[0].node, &e) < 0) {
+        blk_pool_new(loop, &(struct blk_pool_options){ 0 }, &pool, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
     }
-    cfg.disk[0].name = "disk";
+    add_disk(&cfg, "disk", BOARD_VIRTIO_MMIO);
+    add_disk(&cfg, "pci", BOARD_VIRTIO_PCI);
+    add_disk(&cfg, "nvme", BOARD_NVME);
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
     }
@@ -153,8 +165,47 @@ static uint64_t somewhere(struct fuzz_in *in)
     }
 }
 
+/* Functions of the board: root port, virtio disk, NVMe; where BARs are put, by slot and number. */
+#define PCI_SLOTS 4
+#define PCI_BAR(slot, n) (RV_PCI_MMIO + 0x100000u * (slot) + 0x10000u * (n))
+
+static uint64_t pci_config(unsigned slot, unsigned offset)
+{
+    return RV_PCI_ECAM + 0x8000u * slot + offset;
+}
+
+/* As firmware does it, mostly. */
+static void pci_setup(struct fuzz_in *in)
+{
+    for (unsigned slot = 2; slot < PCI_SLOTS; slot++) {
+        for (unsigned n = 0; n < 6; n++) {
+            set(pci_config(slot, 0x10 + 4 * n),
+                fuzz_rarely(in, 32) ? fuzz_64(in) : PCI_BAR(slot, n), 4);
+        }
+        /* The upper halves of 64-bit BARs. */
+        set(pci_config(slot, slot == 2 ? 0x24 : 0x14), 0, 4);
+        set(pci_config(slot, 4), fuzz_rarely(in, 16) ? fuzz_64(in) : 6, 2);
+    }
+}
+
+static uint64_t pci_register(struct fuzz_in *in)
+{
+    unsigned slot = fuzz_below(in, PCI_SLOTS + 1);
+
+    if (fuzz_rarely(in, 3)) {
+        return pci_config(slot, fuzz_below(in, 0x140));
+    }
+    return PCI_BAR(slot, fuzz_below(in, 6)) +
+           (fuzz_rarely(in, 2) ? fuzz_below(in, 0x60)
+                               : 0x1000u * fuzz_below(in, 4) + fuzz_below(in, 0x90));
+}
+
 static uint64_t device_register(struct fuzz_in *in)
 {
+    if (fuzz_rarely(in, 3)) {
+        return pci_register(in);
+    }
+
     static const uint32_t base[] = { RV_VIRTIO, RV_VIRTIO, RV_VIRTIO, RV_VIRTIO, RV_UART,
                                      RV_PLIC,   RV_ACLINT, RV_RTC,    RV_TEST,   RV_FW_CFG };
     unsigned n = fuzz_below(in, 10);
@@ -220,11 +271,75 @@ static void virtqueue(struct fuzz_in *in)
     set(at + 0x50, queue, 4);
 }
 
+#define NVME_SQ (RV_RAM + 0x20000)
+#define NVME_CQ (RV_RAM + 0x28000)
+
+/* Commands in queue q: mostly sensible opcodes, namespaces, pages and lengths. */
+static void nvme_commands(struct fuzz_in *in, unsigned q, unsigned n)
+{
+    static const uint8_t io[] = { 0, 1, 2, 5, 8, 9, 4 };
+    static const uint8_t admin[] = { 0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 0x80 };
+
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t at = NVME_SQ + 0x1000 * q + 64 * i;
+
+        poke(at,
+             fuzz_rarely(in, 8) ? fuzz_64(in)
+             : q                ? io[fuzz_below(in, 7)]
+                                : admin[fuzz_below(in, 11)],
+             1);
+        poke(at + 1, fuzz_rarely(in, 4) ? fuzz_8(in) & 0xc3 : 0, 1);
+        poke(at + 4, fuzz_rarely(in, 6) ? fuzz_64(in) : 1, 4);
+        poke(at + 24, fuzz_rarely(in, 4) ? fuzz_64(in) : somewhere(in) & ~(uint64_t)0xff, 8);
+        poke(at + 32, fuzz_rarely(in, 3) ? fuzz_64(in) : somewhere(in) & ~(uint64_t)7, 8);
+        for (unsigned w = 40; w < 64; w += 4) {
+            poke(at + w, fuzz_rarely(in, 6) ? fuzz_64(in) : fuzz_8(in), 4);
+        }
+    }
+}
+
+static void nvme(struct fuzz_in *in)
+{
+    uint64_t bar = PCI_BAR(3, 0);
+    unsigned size = 2 + fuzz_below(in, 12), q = fuzz_below(in, 3);
+
+    pci_setup(in);
+    if (fuzz_rarely(in, 2)) {
+        set(bar + 0x14, 0, 4);
+        set(bar + 0x24, fuzz_rarely(in, 8) ? fuzz_64(in) : (size << 16 | size), 4);
+        set(bar + 0x28, fuzz_rarely(in, 12) ? fuzz_64(in) : NVME_SQ, 8);
+        set(bar + 0x30, fuzz_rarely(in, 12) ? fuzz_64(in) : NVME_CQ, 8);
+        set(bar + 0x14, fuzz_rarely(in, 8) ? fuzz_64(in) : 0x00460001, 4);
+        nvme_commands(in, 0, 2);
+        /* Queue 1 of each kind. */
+        poke(NVME_SQ, 5, 1);
+        poke(NVME_SQ + 24, NVME_CQ + 0x1000, 8);
+        poke(NVME_SQ + 40, 7u << 16 | 1, 4);
+        poke(NVME_SQ + 44, 3, 4);
+        poke(NVME_SQ + 64, 1, 1);
+        poke(NVME_SQ + 64 + 24, NVME_SQ + 0x1000, 8);
+        poke(NVME_SQ + 64 + 40, 7u << 16 | 1, 4);
+        poke(NVME_SQ + 64 + 44, 1u << 16 | 1, 4);
+        set(bar + 0x1000, 2, 4);
+        loop_run_once(loop, 0, NULL);
+    }
+    nvme_commands(in, q, 8);
+    set(bar + 0x1000 + 8 * q, fuzz_rarely(in, 8) ? fuzz_64(in) : fuzz_below(in, 9), 4);
+    loop_run_once(loop, 0, NULL);
+    set(bar + 0x1004 + 8 * q, fuzz_below(in, 9), 4);
+}
+
 static void act(struct fuzz_in *in)
 {
     unsigned size = 1u << fuzz_below(in, 4);
 
-    switch (fuzz_below(in, 8)) {
+    switch (fuzz_below(in, 10)) {
+    case 8:
+        pci_setup(in);
+        break;
+    case 9:
+        nvme(in);
+        break;
     case 0:
     case 1:
         get(device_register(in), size);
