@@ -294,6 +294,7 @@ static void on_done(struct blk_req *io, int result)
     bus_lock(lock);
     if (r->generation != n->generation) {
         nvme_req_free(r);
+        r = NULL;
     } else if (result != 0) {
         log_trace('v', "%s: command fails: %s", n->pci.dev.id, strerror(-result));
         r->status = io->op == BLK_READ ? NVME_READ_ERROR : NVME_WRITE_FAULT;
@@ -311,7 +312,7 @@ static void on_done(struct blk_req *io, int result)
         blk_submit(r->disk, io);
         r = NULL;
     }
-    if (r && r->generation == n->generation) {
+    if (r) {
         if (n->pci.dev.vm->state == VM_RUNNING) {
             nvme_req_end(r);
             nvme_service_soon(n);
