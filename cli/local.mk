@@ -16,6 +16,10 @@ libcli_a_SOURCES = \
 	cli/events.c \
 	cli/format.c \
 	cli/help.c \
+	cli/image.c \
+	cli/image.h \
+	cli/image_copy.c \
+	cli/image_verbs.c \
 	cli/private.c \
 	cli/remote.c \
 	cli/transfer.c \

@@ -17,6 +17,11 @@ const char *blk_name(const struct blk_node *n)
     return n->name;
 }
 
+const char *blk_path(const struct blk_node *n)
+{
+    return n->path;
+}
+
 const char *blk_driver_name(const struct blk_node *n)
 {
     return n->driver->name;

@@ -90,6 +90,7 @@ struct blk_options {
     int fd;             /* already open, or -1; taken by blk_open when it succeeds */
     bool readonly;
     bool direct;    /* O_DIRECT: past the host's page cache */
+    bool unsafe;    /* flushes do nothing: for new images, whose loss in a crash is no loss */
     bool unlocked;  /* takes no image lock and so may read while another writes (info) */
     bool for_check; /* opens what is marked dirty or corrupt, repairs nothing by itself */
     bool
@@ -112,6 +113,7 @@ void blk_close(struct blk_node *n);
 int blk_close_flush(struct blk_node *n, struct err *e);
 
 const char *blk_name(const struct blk_node *n);
+const char *blk_path(const struct blk_node *n); /* of the image */
 const char *blk_driver_name(const struct blk_node *n);
 uint64_t blk_size(const struct blk_node *n); /* bytes */
 bool blk_readonly(const struct blk_node *n);

@@ -28,6 +28,7 @@
 struct blk_file {
     struct blk_node node;
     int fd, slot;            /* slot: in the ring's table of files */
+    bool unsafe;             /* flushes do nothing */
     bool regular;            /* grows by writing behind its end */
     bool direct;             /* O_DIRECT: offsets, lengths and memory are multiples of ALIGN */
     bool no_punch, no_zero;  /* the file system has not got these */
@@ -81,6 +82,7 @@ static int file_open(struct blk_node *n, const struct blk_options *o, struct err
     int fd = o->fd, rc;
 
     f->fd = f->slot = -1;
+    f->unsafe = o->unsafe;
     pthread_mutex_init(&f->bounce, NULL);
     if (fd < 0) {
         fd = opened = open(o->path, (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
@@ -343,7 +345,7 @@ static int file_run(struct blk_node *n, struct blk_req *r)
     case BLK_WRITE:
         return f->direct && !aligned(r) ? file_bounce(f, r) : file_transfer(f->fd, r);
     case BLK_FLUSH:
-        return n->readonly ? 0 : file_flush(f);
+        return n->readonly || f->unsafe ? 0 : file_flush(f);
     case BLK_DISCARD:
         return file_discard(f, r);
     case BLK_ZERO:

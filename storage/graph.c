@@ -14,6 +14,7 @@
 /* One line registers a driver. */
 static const struct blk_driver *const drivers[] = {
     &blk_raw_driver,
+    &blk_qcow2_driver,
 };
 
 const struct blk_driver *blk_driver_find(const char *name)

@@ -261,3 +261,18 @@ int blk_make_empty(struct blk_node *n, struct err *e)
     }
     return n->driver->image->make_empty(n, e);
 }
+
+int blk_measure(const struct blk_create *c, uint64_t data_bytes, uint64_t *required,
+                uint64_t *full, struct err *e)
+{
+    const struct blk_driver *d = blk_driver_find(c->driver);
+
+    if (!d || !d->create) {
+        return err_set(e, -ENOTSUP, "images of format %s are not written", c->driver);
+    }
+    if (d->image && d->image->measure) {
+        return d->image->measure(c, data_bytes, required, full, e);
+    }
+    *required = *full = c->size;
+    return 0;
+}

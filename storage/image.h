@@ -106,6 +106,10 @@ int blk_set_backing(struct blk_node *n, const char *backing, const char *format,
 /* Drops all contents of this layer (after a commit). */
 int blk_make_empty(struct blk_node *n, struct err *e);
 
+/* Bytes that a new image with so much data would take, and when all of it is written. */
+int blk_measure(const struct blk_create *c, uint64_t data_bytes, uint64_t *required,
+                uint64_t *full, struct err *e);
+
 struct blk_image_ops {
     int (*info)(struct blk_node *n, struct blk_image_info *out, struct err *e);
     int (*check)(struct blk_node *n, unsigned repair, struct blk_check *c, struct err *e);

@@ -13,6 +13,16 @@ libstorage_a_SOURCES = \
 	storage/image.h \
 	storage/lock.c \
 	storage/pool.c \
+	storage/qcow2.c \
+	storage/qcow2.h \
+	storage/qcow2_cache.c \
+	storage/qcow2_check.c \
+	storage/qcow2_create.c \
+	storage/qcow2_io.c \
+	storage/qcow2_map.c \
+	storage/qcow2_refcount.c \
+	storage/qcow2_snap.c \
+	storage/qcow2_zip.c \
 	storage/raw.c \
 	storage/uring.c \
 	storage/uring.h

@@ -50,7 +50,9 @@ class Verb:
 
     def _check_letters(self, schema):
         seen = {}
-        for o in [*map(lambda g: Option(g["name"], g["doc"], g.get("letter", "")),
+        local = self.raw.get("local", False)  # asks no daemon: -c need not mean --connect here
+        for o in [*map(lambda g: Option(g["name"], g["doc"],
+                                            "" if local and g["name"] == "connect" else g.get("letter", "")),
                        schema.cli["globals"]), *self.options]:
             for key in filter(None, (o.name, o.letter)):
                 if key in seen:

@@ -29,7 +29,7 @@ MEMBER_KEYS = {
 METHOD_KEYS = {"since", "role", "scope", "mutating", "job", "doc", "in", "out", "errors", "cli"}
 CLI_KEYS = {
     "verb", "group", "summary", "args", "spread", "unset", "file", "rows", "columns", "quiet",
-    "done", "examples", "aliases", "options", "doc", "handler", "line", "hide", "method", "methods",
+    "done", "examples", "aliases", "options", "doc", "handler", "line", "local", "hide", "method", "methods",
 }
 
 

@@ -1,0 +1,605 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow2: check and repair. Counts every reference that the tables make and compares with the refcounts
+ * on disk. A refcount that is too high is a leak; one that is too low, a reference outside the file and a
+ * wrong "refcount 1" flag are corruptions. Repair drops references that lead nowhere, writes refcount
+ * structures anew at the end of the file, and only then lets the header name them.
+ */
+#include "storage/qcow2.h"
+
+#include "engine/base/mem.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct walk {
+    struct qcow2 *q;
+    struct blk_check *c;
+    uint32_t *refs; /* of each cluster of the file, counted by us */
+    uint64_t clusters;
+    bool fix; /* drop references that lead nowhere */
+    uint64_t last_host;
+    bool active; /* the L1 table in use, not a snapshot's */
+};
+
+static void say(struct walk *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void say(struct walk *w, const char *fmt, ...)
+{
+    char text[240];
+    va_list ap;
+
+    if (w->c->say) {
+        va_start(ap, fmt);
+        vsnprintf(text, sizeof(text), fmt, ap);
+        va_end(ap);
+        w->c->say(w->c->arg, text);
+    }
+}
+
+/* Counts references to a range of bytes; false when it lies outside the file. */
+static bool count(struct walk *w, uint64_t offset, uint64_t length)
+{
+    unsigned b = w->q->cluster_bits;
+    uint64_t first = offset >> b, last = (offset + (length ? length : 1) - 1) >> b;
+
+    if (last >= w->clusters || last < first) {
+        return false;
+    }
+    for (uint64_t i = first; i <= last; i++) {
+        w->refs[i] += w->refs[i] < UINT32_MAX;
+    }
+    w->c->end = (last + 1) << b > w->c->end ? (last + 1) << b : w->c->end;
+    return true;
+}
+
+static void corrupt(struct walk *w, bool fixed)
+{
+    if (fixed) {
+        w->c->corruptions_fixed++;
+    } else {
+        w->c->corruptions++;
+    }
+}
+
+/* --- what refers to clusters --- */
+
+static void count_stats(struct walk *w, uint64_t entry, uint64_t host)
+{
+    if (!w->active) {
+        return;
+    }
+    w->c->allocated++;
+    w->c->compressed += (entry & Q2_COMPRESSED) != 0;
+    if (w->last_host && host != w->last_host) {
+        w->c->fragmented++;
+    }
+    w->last_host = host + w->q->cluster;
+}
+
+/* One L2 entry; true when it was changed. */
+static bool check_entry(struct walk *w, uint8_t *p, uint64_t guest)
+{
+    struct qcow2 *q = w->q;
+    uint64_t raw, e, offset, length, bitmap = 0;
+    bool ok;
+
+    memcpy(&raw, p, 8);
+    e = be64toh(raw);
+    if (q2_ext_l2(q)) {
+        memcpy(&bitmap, p + 8, 8);
+        bitmap = be64toh(bitmap);
+    }
+    if (e & Q2_COMPRESSED) {
+        ok = q2_zip_range(q, e, &offset, &length) && !bitmap && !(e & Q2_COPIED);
+        /* its last sector may lie behind the end of the file, its first byte not */
+        if (ok && offset < w->clusters << q->cluster_bits &&
+            offset + length > w->clusters << q->cluster_bits) {
+            length = (w->clusters << q->cluster_bits) - offset;
+        }
+        ok = ok && count(w, offset, length);
+    } else if (q->data != q->file) {
+        offset = e & Q2_OFFSET;
+        ok = (offset & (q->cluster - 1)) == 0;
+    } else {
+        offset = e & Q2_OFFSET;
+        if (!offset && !(bitmap & 0xffffffff)) {
+            return false;
+        }
+        ok = offset && (offset & (q->cluster - 1)) == 0 && count(w, offset, q->cluster);
+    }
+    if (ok && (bitmap & bitmap >> 32 & 0xffffffff)) {
+        ok = false; /* a subcluster cannot be both allocated and zero */
+    }
+    if (ok) {
+        count_stats(w, e, offset);
+        return false;
+    }
+    say(w, "%s: the entry of guest offset %#llx, %#llx, leads nowhere",
+        w->fix ? "repairing" : "ERROR", (unsigned long long)guest, (unsigned long long)e);
+    corrupt(w, w->fix);
+    if (w->fix) {
+        memset(p, 0, q->l2_entry);
+    }
+    return w->fix;
+}
+
+static int check_l2(struct walk *w, uint64_t table, uint64_t guest)
+{
+    struct qcow2 *q = w->q;
+    int rc = 0;
+
+    for (uint64_t part = 0; part < q->cluster && rc == 0; part += q->cache.size) {
+        struct q2_slice *s;
+        bool changed = false;
+
+        rc = q2_slice_get(q, Q2_L2, table + part, false, &s);
+        if (rc != 0) {
+            break;
+        }
+        for (uint64_t i = 0; i < q->cache.size; i += q->l2_entry) {
+            uint64_t pair[2] = { 0, 0 };
+
+            memcpy(pair, s->data + i, q->l2_entry);
+            if (pair[0] | pair[1]) {
+                changed |= check_entry(w, s->data + i,
+                                       guest + (((part + i) / q->l2_entry) << q->cluster_bits));
+            }
+        }
+        if (changed) {
+            q2_slice_dirty(q, s);
+        }
+        q2_slice_put(s);
+    }
+    return rc;
+}
+
+static int check_l1(struct walk *w, uint64_t *l1, uint64_t offset, uint32_t entries,
+                    bool *changed)
+{
+    struct qcow2 *q = w->q;
+    int rc = 0;
+
+    if (entries && !count(w, offset, (uint64_t)entries * 8)) {
+        say(w, "ERROR: an L1 table at %#llx lies outside the file", (unsigned long long)offset);
+        corrupt(w, false);
+    }
+    for (uint32_t i = 0; i < entries && rc == 0; i++) {
+        uint64_t table = l1[i] & Q2_OFFSET;
+
+        if (!table) {
+            continue;
+        }
+        if (table & (q->cluster - 1) || !count(w, table, q->cluster)) {
+            say(w, "%s: L1 entry %u leads nowhere", w->fix ? "repairing" : "ERROR", i);
+            corrupt(w, w->fix);
+            if (w->fix) {
+                l1[i] = 0;
+                *changed = true;
+            }
+            continue;
+        }
+        rc = check_l2(w, table, (uint64_t)i << (q->cluster_bits + q->l2_bits));
+        if (w->c->progress && w->active) {
+            w->c->progress(w->c->arg, i + 1, entries);
+        }
+    }
+    return rc;
+}
+
+static int check_snapshots(struct walk *w)
+{
+    struct qcow2 *q = w->q;
+    int rc = 0;
+
+    if (q->n_snaps && !count(w, q->h.snapshots_offset, q2_snaps_bytes(q))) {
+        corrupt(w, false);
+    }
+    for (size_t i = 0; i < q->n_snaps && rc == 0; i++) {
+        const struct q2_snapshot *s = &q->snap[i];
+        AUTO_FREE uint64_t *l1 = NULL;
+        bool changed = false;
+
+        if (q2_l1_read(q, s->l1_offset, s->l1_size, &l1, "a snapshot", NULL) != 0) {
+            say(w, "ERROR: the L1 table of snapshot '%s' lies outside the file", s->pub.name);
+            corrupt(w, false);
+            continue;
+        }
+        rc = check_l1(w, l1, s->l1_offset, s->l1_size, &changed);
+        if (rc == 0 && changed) {
+            for (uint32_t k = 0; k < s->l1_size; k++) {
+                l1[k] = htobe64(l1[k]);
+            }
+            rc = blk_kid_write(q->file, s->l1_offset, l1, (size_t)s->l1_size * 8);
+        }
+    }
+    return rc;
+}
+
+/* Clusters of dirty bitmaps: directory, tables, bits. Entries that lead nowhere are corruptions. */
+static void check_bitmaps(struct walk *w)
+{
+    struct qcow2 *q = w->q;
+
+    for (size_t i = 0; i < q->n_ext; i++) {
+        const uint8_t *p = q->ext[i].data;
+        uint64_t size, offset, be, at = 0;
+        AUTO_FREE uint8_t *dir = NULL;
+
+        if (q->ext[i].type != Q2_X_BITMAPS || q->ext[i].length < 24) {
+            continue;
+        }
+        memcpy(&be, p + 8, 8);
+        size = be64toh(be);
+        memcpy(&be, p + 16, 8);
+        offset = be64toh(be);
+        if (size > Q2_MAX_SNAPSHOT_BYTES || offset & (q->cluster - 1) ||
+            !count(w, offset, size)) {
+            corrupt(w, false);
+            continue;
+        }
+        dir = xalloc(size + 1);
+        if (blk_kid_read(q->file, offset, dir, size) != 0) {
+            w->c->errors++;
+            continue;
+        }
+        while (at + 24 <= size) {
+            uint32_t n, extra;
+            uint16_t name;
+            AUTO_FREE uint64_t *table = NULL;
+
+            memcpy(&be, dir + at, 8);
+            memcpy(&n, dir + at + 8, 4);
+            memcpy(&name, dir + at + 18, 2);
+            memcpy(&extra, dir + at + 20, 4);
+            offset = be64toh(be);
+            n = be32toh(n);
+            at += (24 + (uint64_t)be16toh(name) + be32toh(extra) + 7) & ~7ull;
+            if (n > (32u << 20) / 8 || !count(w, offset, (uint64_t)n * 8)) {
+                corrupt(w, false);
+                continue;
+            }
+            table = xnew_n(uint64_t, (size_t)n + 1);
+            if (blk_kid_read(q->file, offset, table, (size_t)n * 8) != 0) {
+                w->c->errors++;
+                continue;
+            }
+            for (uint32_t k = 0; k < n; k++) {
+                uint64_t bits = be64toh(table[k]) & Q2_OFFSET;
+
+                if (bits && !count(w, bits, q->cluster)) {
+                    corrupt(w, false);
+                }
+            }
+        }
+    }
+}
+
+/* Everything but the refcount structures. */
+static int count_tables(struct walk *w)
+{
+    struct qcow2 *q = w->q;
+    bool changed = false;
+    int rc;
+
+    count(w, 0, q->cluster);
+    w->active = true;
+    rc = check_l1(w, q->l1, q->h.l1_offset, q->h.l1_size, &changed);
+    if (changed) {
+        q->l1_dirty = true;
+        q->l1_lo = 0;
+        q->l1_hi = q->h.l1_size;
+    }
+    w->active = false;
+    rc = rc ? rc : check_snapshots(w);
+    if (rc == 0) {
+        check_bitmaps(w);
+    }
+    return rc;
+}
+
+/* The refcount table and its blocks; true when one of them cannot be. */
+static bool count_refcounts(struct walk *w)
+{
+    struct qcow2 *q = w->q;
+    bool broken = !count(w, q->h.rt_offset, (uint64_t)q->h.rt_clusters << q->cluster_bits);
+
+    for (uint64_t i = 0; i < q->rt_entries; i++) {
+        uint64_t at = q->rt[i];
+
+        if (at && (at & (q->cluster - 1) || !count(w, at, q->cluster))) {
+            say(w, "ERROR: refcount block %llu, at %#llx, leads nowhere", (unsigned long long)i,
+                (unsigned long long)at);
+            corrupt(w, false);
+            broken = true;
+        } else if (at && w->refs[at >> q->cluster_bits] > 1) {
+            say(w, "ERROR: refcount block %llu lies on something else", (unsigned long long)i);
+            corrupt(w, false);
+            broken = true;
+        }
+    }
+    return broken;
+}
+
+/* --- comparing --- */
+
+/* Whether any refcount is too low. Leaks are put right at once when that is asked for. */
+static int compare(struct walk *w, unsigned repair, bool *low)
+{
+    struct qcow2 *q = w->q;
+
+    for (uint64_t i = 0; i < w->clusters; i++) {
+        uint64_t have;
+        int rc;
+
+        /* a range without a block counts nothing */
+        if ((i & ((1ull << q->ref_bits) - 1)) == 0 &&
+            (i >> q->ref_bits >= q->rt_entries || !q->rt[i >> q->ref_bits])) {
+            uint64_t end = i + (1ull << q->ref_bits);
+            bool any = false;
+
+            for (uint64_t k = i; k < end && k < w->clusters && !any; k++) {
+                any = w->refs[k] != 0;
+            }
+            if (!any) {
+                i = end - 1;
+                continue;
+            }
+        }
+        rc = q2_refcount_get(q, i, &have);
+        if (rc != 0) {
+            return rc;
+        }
+        if (have == w->refs[i]) {
+            continue;
+        }
+        say(w, "%s: cluster %llu refcount=%llu reference=%u",
+            have > w->refs[i] ? "Leaked" : "ERROR", (unsigned long long)i,
+            (unsigned long long)have, w->refs[i]);
+        if (have < w->refs[i]) {
+            w->c->corruptions++;
+            *low = true;
+        } else if (repair && !*low) {
+            rc = q2_refcount_add(q, i << q->cluster_bits, 1,
+                                 (int)((int64_t)w->refs[i] - (int64_t)have));
+            if (rc != 0) {
+                return rc;
+            }
+            w->c->leaks_fixed++;
+        } else {
+            w->c->leaks++;
+        }
+    }
+    return 0;
+}
+
+/* The flag of one entry of an active table. */
+static bool wrong_flag(struct walk *w, uint64_t e, bool fix)
+{
+    struct qcow2 *q = w->q;
+    uint64_t at = (e & Q2_OFFSET) >> q->cluster_bits;
+    bool is = e & Q2_COPIED, want;
+
+    if (!(e & Q2_OFFSET) || e & Q2_COMPRESSED || at >= w->clusters) {
+        return false;
+    }
+    want = w->refs[at] == 1;
+    if (is == want) {
+        return false;
+    }
+    say(w, "%s: the entry %#llx says refcount %s 1, which is %u", fix ? "repairing" : "ERROR",
+        (unsigned long long)e, is ? "is" : "is not", w->refs[at]);
+    corrupt(w, fix);
+    return true;
+}
+
+static int check_flags(struct walk *w, bool fix)
+{
+    struct qcow2 *q = w->q;
+
+    for (uint32_t i = 0; i < q->h.l1_size; i++) {
+        uint64_t table = q->l1[i] & Q2_OFFSET;
+
+        if (wrong_flag(w, q->l1[i], fix) && fix) {
+            q->l1[i] ^= Q2_COPIED;
+            q->l1_dirty = true;
+            q->l1_lo = 0;
+            q->l1_hi = q->h.l1_size;
+        }
+        if (q->data != q->file || !table || table & (q->cluster - 1) ||
+            table >> q->cluster_bits >= w->clusters) {
+            continue;
+        }
+        for (uint64_t part = 0; part < q->cluster; part += q->cache.size) {
+            struct q2_slice *s;
+            int rc = q2_slice_get(q, Q2_L2, table + part, false, &s);
+
+            if (rc != 0) {
+                return rc;
+            }
+            for (uint64_t k = 0; k < q->cache.size; k += q->l2_entry) {
+                uint64_t raw;
+
+                memcpy(&raw, s->data + k, 8);
+                if (raw && wrong_flag(w, be64toh(raw), fix) && fix) {
+                    raw = htobe64(be64toh(raw) ^ Q2_COPIED);
+                    memcpy(s->data + k, &raw, 8);
+                    q2_slice_dirty(q, s);
+                }
+            }
+            q2_slice_put(s);
+        }
+    }
+    return 0;
+}
+
+/* --- rebuilding --- */
+
+/* New refcount blocks and table behind the last cluster, for w->refs, which counts no old ones. Nothing
+ * that is in use is written over; the header names the new table when all of it is on the disk. */
+static int rebuild(struct walk *w)
+{
+    struct qcow2 *q = w->q;
+    uint64_t per = 1ull << q->ref_bits, base = w->clusters, blocks = 1, table = 1, was, total,
+             b = 0;
+    AUTO_FREE uint8_t *block = xalloc(q->cluster);
+    uint64_t old_rt = q->rt_entries, *rt;
+    int rc = 0;
+
+    (void)old_rt;
+    do {
+        was = blocks + table;
+        total = base + was;
+        blocks = (total + per - 1) / per;
+        table = q2_clusters(q, blocks * 8);
+    } while (blocks + table != was);
+    if (table << q->cluster_bits > Q2_MAX_RT) {
+        return -EFBIG;
+    }
+    rt = xnew_n(uint64_t, table << (q->cluster_bits - 3));
+    for (b = 0; b < blocks && rc == 0; b++) {
+        memset(block, 0, q->cluster);
+        for (uint64_t i = 0; i < per && b * per + i < total; i++) {
+            uint64_t c = b * per + i, v = c < base ? w->refs[c] : 1;
+
+            if (v > q->refcount_max) {
+                rc = -EOVERFLOW;
+            }
+            q2_ref_write(block, q->h.refcount_order, i, v);
+        }
+        rt[b] = (base + table + b) << q->cluster_bits;
+        rc = rc ? rc : blk_kid_write(q->file, rt[b], block, q->cluster);
+    }
+    if (rc != 0) {
+        free(rt);
+        return rc;
+    }
+    list_for_each (it, &q->cache.lru) { /* what is in memory of the old ones is void */
+        struct q2_slice *s = list_entry(it, struct q2_slice, lru);
+
+        if (s->kind == Q2_REF && s->dirty) {
+            s->dirty = false;
+            q->cache.n_dirty[Q2_REF]--;
+        }
+    }
+    for (uint64_t i = 0; i < q->rt_entries; i++) {
+        if (q->rt[i]) {
+            q2_cache_drop(q, q->rt[i] & ~(q->cluster - 1), q->cluster);
+        }
+    }
+    free(q->rt);
+    q->rt = rt;
+    q->rt_entries = table << (q->cluster_bits - 3);
+    q->h.rt_offset = base << q->cluster_bits;
+    q->h.rt_clusters = (uint32_t)table;
+    q->rt_dirty = q->rt_moved = true;
+    q->end = q->virgin = base + blocks + table;
+    q->free_hint = 0;
+    return q2_commit(q);
+}
+
+static int walk_new(struct walk *w, struct qcow2 *q, struct blk_check *c)
+{
+    uint64_t length = blk_file_length(q->file), end = q->end << q->cluster_bits;
+
+    w->q = q;
+    w->c = c;
+    w->clusters = q2_clusters(q, length > end ? length : end);
+    w->refs = try_alloc_n(w->clusters + 1, sizeof(*w->refs));
+    return w->refs ? 0 : -ENOMEM;
+}
+
+static int check_pass(struct qcow2 *q, unsigned repair, struct blk_check *c, bool *low)
+{
+    struct walk w = { .fix = repair & BLK_REPAIR_ALL };
+    int rc = walk_new(&w, q, c);
+
+    rc = rc ? rc : count_tables(&w);
+    if (rc == 0) {
+        *low = count_refcounts(&w);
+        rc = compare(&w, *low ? 0 : repair, low);
+    }
+    rc = rc ? rc : check_flags(&w, false);
+    free(w.refs);
+    return rc;
+}
+
+static int repair_all(struct qcow2 *q, struct blk_check *c, bool low)
+{
+    struct blk_check quiet = { 0 };
+    struct walk w = { .fix = true };
+    int rc = walk_new(&w, q, &quiet);
+
+    rc = rc ? rc : count_tables(&w);
+    if (rc == 0 && low) {
+        rc = rebuild(&w);
+    } else if (rc == 0) {
+        count_refcounts(&w);
+    }
+    rc = rc ? rc : check_flags(&w, true);
+    rc = rc ? rc : q2_commit_all(q);
+    if (rc == 0) {
+        q->h.incompatible &= ~(uint64_t)(Q2_I_DIRTY | Q2_I_CORRUPT);
+        rc = q2_barrier(q);
+        rc = rc ? rc : q2_header_write(q);
+        rc = rc ? rc : q2_barrier(q);
+    }
+    c->corruptions_fixed += quiet.corruptions_fixed;
+    free(w.refs);
+    return rc;
+}
+
+static int check_locked(struct qcow2 *q, unsigned repair, struct blk_check *c)
+{
+    bool low = false;
+    int rc = check_pass(q, 0, c, &low);
+
+    if (rc == 0 && repair && (c->corruptions || c->leaks || q->h.incompatible & 3)) {
+        uint64_t was = c->corruptions, leaks = c->leaks;
+        struct blk_check after = { 0 };
+
+        if (!(repair & BLK_REPAIR_ALL)) {
+            struct blk_check fix = { 0 };
+
+            rc = check_pass(q, BLK_REPAIR_LEAKS, &fix, &low);
+            rc = rc ? rc : q2_commit_all(q);
+        } else {
+            if (!low && c->leaks) {
+                struct blk_check fix = { 0 };
+
+                rc = check_pass(q, BLK_REPAIR_LEAKS, &fix, &low);
+            }
+            rc = rc ? rc : repair_all(q, &after, low);
+        }
+        memset(&after, 0, sizeof(after));
+        rc = rc ? rc : check_pass(q, 0, &after, &low);
+        c->corruptions = after.corruptions;
+        c->leaks = after.leaks;
+        c->corruptions_fixed = was - (after.corruptions < was ? after.corruptions : was);
+        c->leaks_fixed = leaks - (after.leaks < leaks ? after.leaks : leaks);
+        c->end = after.end;
+        c->allocated = after.allocated;
+        c->compressed = after.compressed;
+        c->fragmented = after.fragmented;
+    }
+    return rc;
+}
+
+int q2_check(struct blk_node *n, unsigned repair, struct blk_check *c, struct err *e)
+{
+    struct qcow2 *q = q2_of(n);
+    int rc;
+
+    if (repair && n->readonly) {
+        return err_set(e, -EROFS, "disk '%s' is read-only", n->name);
+    }
+    pthread_mutex_lock(&q->lock);
+    rc = n->readonly ? 0 : q2_commit_all(q);
+    rc = rc ? rc : check_locked(q, repair, c);
+    c->total = q2_clusters(q, n->size);
+    pthread_mutex_unlock(&q->lock);
+    return rc ? err_errno(e, -rc, "disk '%s': check", n->name) : 0;
+}

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow2: refcounts of any width, allocation of clusters, and their release, which waits until
+ * nothing on disk and no data I/O in flight can need the old contents. The node's lock is held.
+ */
+#include "storage/qcow2.h"
+
+#include "engine/base/mem.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t q2_ref_read(const uint8_t *block, unsigned order, uint64_t i)
+{
+    uint16_t v16;
+    uint32_t v32;
+    uint64_t v64;
+
+    switch (order) {
+    case 0:
+    case 1:
+    case 2:
+        return block[(i << order) / 8] >> ((i << order) % 8) & ((1u << (1u << order)) - 1);
+    case 3:
+        return block[i];
+    case 4:
+        memcpy(&v16, block + i * 2, 2);
+        return be16toh(v16);
+    case 5:
+        memcpy(&v32, block + i * 4, 4);
+        return be32toh(v32);
+    default:
+        memcpy(&v64, block + i * 8, 8);
+        return be64toh(v64);
+    }
+}
+
+void q2_ref_write(uint8_t *block, unsigned order, uint64_t i, uint64_t value)
+{
+    unsigned shift = (unsigned)((i << order) % 8);
+    unsigned mask = order < 3 ? ((1u << (1u << order)) - 1) << shift : 0;
+    uint8_t *byte = &block[(i << order) / 8];
+    uint16_t v16 = htobe16((uint16_t)value);
+    uint32_t v32 = htobe32((uint32_t)value);
+    uint64_t v64 = htobe64(value);
+
+    switch (order) {
+    case 0:
+    case 1:
+    case 2:
+        *byte = (uint8_t)((*byte & ~mask) | (unsigned)value << shift);
+        break;
+    case 3:
+        block[i] = (uint8_t)value;
+        break;
+    case 4:
+        memcpy(block + i * 2, &v16, 2);
+        break;
+    case 5:
+        memcpy(block + i * 4, &v32, 4);
+        break;
+    default:
+        memcpy(block + i * 8, &v64, 8);
+    }
+}
+
+static void rt_touch(struct qcow2 *q, uint64_t i)
+{
+    q->rt_dirty = true;
+    q->rt_lo = i < q->rt_lo ? i : q->rt_lo;
+    q->rt_hi = i + 1 > q->rt_hi ? i + 1 : q->rt_hi;
+}
+
+/* Which slice holds the refcount of a cluster, and where in it. */
+static int ref_slice(struct qcow2 *q, uint64_t cluster, struct q2_slice **s, uint64_t *index)
+{
+    uint64_t t = cluster >> q->ref_bits, in = cluster & ((1ull << q->ref_bits) - 1);
+    uint64_t block = t < q->rt_entries ? q->rt[t] : 0;
+    uint64_t per = q->cache.size * 8 >> q->h.refcount_order;
+
+    *s = NULL;
+    if (!block) {
+        return 0;
+    }
+    if (block & (q->cluster - 1)) {
+        return q2_corrupt(q, "refcount block at %#llx is not aligned to a cluster",
+                          (unsigned long long)block);
+    }
+    *index = in % per;
+    return q2_slice_get(q, Q2_REF, block + in / per * q->cache.size, false, s);
+}
+
+int q2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *out)
+{
+    struct q2_slice *s;
+    uint64_t i = 0;
+    int rc = ref_slice(q, cluster, &s, &i);
+
+    if (rc == 0) {
+        *out = s ? q2_ref_read(s->data, q->h.refcount_order, i) : 0;
+        if (s) {
+            q2_slice_put(s);
+        }
+    }
+    return rc;
+}
+
+static int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value);
+
+/* A larger refcount table behind everything. The clusters it takes are counted by blocks that it
+ * names itself; the old table goes when the header names the new one. */
+static int rt_grow(struct qcow2 *q, uint64_t need)
+{
+    uint64_t bytes = (need + need / 2) * 8, old = q->h.rt_offset,
+             clusters = q2_clusters(q, bytes);
+    uint64_t entries = clusters * q->cluster / 8, old_clusters = q->h.rt_clusters, at = q->end;
+    uint64_t *table;
+    int rc = 0;
+
+    /* The table's own clusters may need one block more than was asked for. */
+    if (entries > Q2_MAX_RT / 8) {
+        clusters = Q2_MAX_RT / q->cluster;
+        clusters = clusters ? clusters : 1;
+        entries = clusters * q->cluster / 8;
+    }
+    if (entries <= need + 1) {
+        return -EFBIG;
+    }
+    table = xnew_n(uint64_t, entries);
+    memcpy(table, q->rt, q->rt_entries * 8);
+    free(q->rt);
+    q->rt = table;
+    q->rt_entries = entries;
+    if ((at & ((1ull << q->ref_bits) - 1)) == 0) {
+        at++; /* the first cluster of a range without a block becomes its block */
+    }
+    q->end = at + clusters;
+    q->h.rt_offset = at << q->cluster_bits;
+    q->h.rt_clusters = (uint32_t)clusters;
+    q->rt_dirty = q->rt_moved = true;
+    for (uint64_t i = 0; i < clusters && rc == 0; i++) {
+        rc = ref_set(q, at + i, 1);
+    }
+    if (rc == 0) {
+        q2_release(q, old, old_clusters, false);
+    }
+    return rc;
+}
+
+/* A new block for a range whose clusters are all free: the range's first cluster. */
+static int ref_block_new(struct qcow2 *q, uint64_t t)
+{
+    uint64_t cluster = t << q->ref_bits, at = cluster << q->cluster_bits;
+    int rc = 0;
+
+    if (t >= q->rt_entries) {
+        rc = rt_grow(q, t + 1);
+        if (rc != 0 || q->rt[t]) {
+            return rc;
+        }
+    }
+    for (uint64_t i = 0; i < q->cluster && rc == 0; i += q->cache.size) {
+        struct q2_slice *s;
+
+        rc = q2_slice_get(q, Q2_REF, at + i, true, &s);
+        if (rc == 0) {
+            memset(s->data, 0, q->cache.size);
+            if (i == 0) {
+                q2_ref_write(s->data, q->h.refcount_order, 0, 1);
+            }
+            q2_slice_dirty(q, s);
+            q2_slice_put(s);
+        }
+    }
+    if (rc == 0) {
+        q->rt[t] = at;
+        rt_touch(q, t);
+        q->end = q->end > cluster + 1 ? q->end : cluster + 1;
+    }
+    return rc;
+}
+
+static int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value)
+{
+    struct q2_slice *s;
+    uint64_t i = 0;
+    int rc = ref_slice(q, cluster, &s, &i);
+
+    if (rc == 0 && !s) {
+        rc = ref_block_new(q, cluster >> q->ref_bits);
+        rc = rc ? rc : ref_slice(q, cluster, &s, &i);
+    }
+    if (rc == 0) {
+        q2_ref_write(s->data, q->h.refcount_order, i, value);
+        q2_slice_dirty(q, s);
+        q2_slice_put(s);
+        if (value && cluster >= q->end) {
+            q->end = cluster + 1;
+        }
+    }
+    return rc;
+}
+
+int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int delta)
+{
+    uint64_t first = offset >> q->cluster_bits;
+    uint64_t last = (offset + (length ? length : 1) - 1) >> q->cluster_bits;
+
+    for (uint64_t c = first; c <= last; c++) {
+        uint64_t v;
+        int rc = q2_refcount_get(q, c, &v);
+
+        if (rc == 0 && delta < 0 && v == 0) {
+            rc = q2_corrupt(q, "cluster at %#llx is released although nobody holds it",
+                            (unsigned long long)(c << q->cluster_bits));
+        }
+        if (rc == 0 && delta > 0 && v == q->refcount_max) {
+            rc = -EOVERFLOW;
+        }
+        rc = rc ? rc : ref_set(q, c, v + (uint64_t)(int64_t)delta);
+        if (rc != 0) {
+            for (uint64_t undo = first; undo < c && delta > 0; undo++) {
+                uint64_t u = 0;
+
+                if (q2_refcount_get(q, undo, &u) == 0 && u) {
+                    (void)ref_set(q, undo, u - 1);
+                }
+            }
+            return rc;
+        }
+        if (v + (uint64_t)(int64_t)delta == 0) {
+            q2_cache_drop(q, c << q->cluster_bits, q->cluster);
+            q->free_hint = c < q->free_hint ? c : q->free_hint;
+        }
+    }
+    return 0;
+}
+
+static bool in_range(uint64_t c, uint64_t n, uint64_t first, uint64_t count)
+{
+    return c < first + count && first < c + n;
+}
+
+/* Refcounts that lie would have us write over tables: a free cluster must not be one of those. */
+static bool overlaps(const struct qcow2 *q, uint64_t c, uint64_t n)
+{
+    unsigned b = q->cluster_bits;
+
+    if (c == 0 || in_range(c, n, q->h.rt_offset >> b, q->h.rt_clusters) ||
+        in_range(c, n, q->h.l1_offset >> b, q2_clusters(q, (uint64_t)q->h.l1_size * 8)) ||
+        (q->n_snaps &&
+         in_range(c, n, q->h.snapshots_offset >> b, q2_clusters(q, q2_snaps_bytes(q))))) {
+        return true;
+    }
+    for (uint64_t i = 0; i < q->h.l1_size; i++) {
+        if (q->l1[i] & Q2_OFFSET && in_range(c, n, (q->l1[i] & Q2_OFFSET) >> b, 1)) {
+            return true;
+        }
+    }
+    for (uint64_t i = 0; i < q->rt_entries; i++) {
+        if (q->rt[i] && in_range(c, n, q->rt[i] >> b, 1)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The first run of free clusters from the hint on, no longer than `want`, at least `least`. */
+static int find_free(struct qcow2 *q, uint64_t want, uint64_t least, uint64_t *first,
+                     uint64_t *count)
+{
+    uint64_t c = q->free_hint ? q->free_hint : 1, n = 0;
+    bool any = false;
+
+    while (n < want && c + n < q->end) {
+        uint64_t v;
+        int rc = q2_refcount_get(q, c + n, &v);
+
+        if (rc != 0) {
+            return rc;
+        }
+        if (v == 0) {
+            if (!any) {
+                q->free_hint = c + n;
+                any = true;
+            }
+            n++;
+        } else if (n >= least) {
+            break;
+        } else {
+            c += n + 1;
+            n = 0;
+        }
+    }
+    if (c + n >= q->end) { /* behind everything all is free */
+        if (!any) {
+            q->free_hint = c;
+        }
+        n = want;
+    }
+    *first = c;
+    *count = n;
+    return 0;
+}
+
+static int alloc_at(struct qcow2 *q, uint64_t want, uint64_t least, uint64_t *offset,
+                    uint64_t *got)
+{
+    uint64_t first, n, v;
+    int rc;
+
+    for (;;) {
+        uint64_t range;
+
+        rc = find_free(q, want, least, &first, &n);
+        if (rc != 0) {
+            return rc;
+        }
+        /* A range without a block: the block comes first and takes the first cluster. */
+        range = first >> q->ref_bits;
+        for (uint64_t t = range; t <= (first + n - 1) >> q->ref_bits && rc == 0; t++) {
+            if (t >= q->rt_entries || !q->rt[t]) {
+                rc = ref_block_new(q, t);
+                range = UINT64_MAX;
+                break;
+            }
+        }
+        if (rc != 0) {
+            return rc;
+        }
+        if (range != UINT64_MAX) {
+            break;
+        }
+    }
+    if (first + n > Q2_OFFSET >> q->cluster_bits) {
+        return -EFBIG;
+    }
+    if (overlaps(q, first, n)) {
+        return q2_corrupt(q, "the free cluster at %#llx holds metadata",
+                          (unsigned long long)(first << q->cluster_bits));
+    }
+    for (v = 0; v < n && rc == 0; v++) {
+        rc = ref_set(q, first + v, 1);
+    }
+    if (rc == 0) {
+        if (first == q->free_hint) {
+            q->free_hint = first + n;
+        }
+        *offset = first << q->cluster_bits;
+        *got = n;
+    }
+    return rc;
+}
+
+int q2_alloc(struct qcow2 *q, uint64_t want, uint64_t *offset, uint64_t *got)
+{
+    return q->broken ? q->broken_errno : alloc_at(q, want, 1, offset, got);
+}
+
+int q2_alloc_exact(struct qcow2 *q, uint64_t clusters, uint64_t *offset)
+{
+    uint64_t got;
+
+    return q->broken ? q->broken_errno : alloc_at(q, clusters, clusters, offset, &got);
+}
+
+/* --- release --- */
+
+void q2_release(struct qcow2 *q, uint64_t offset, uint64_t clusters, bool punch)
+{
+    struct q2_frees *f = &q->fresh;
+    struct q2_free *last = f->n ? &f->item[f->n - 1] : NULL;
+
+    if (last && last->offset + (last->clusters << q->cluster_bits) == offset &&
+        last->punch == punch) {
+        last->clusters += clusters;
+        return;
+    }
+    if (f->n == f->room) {
+        f->room = f->room ? f->room * 2 : 64;
+        f->item = xrealloc_n(f->item, f->room, sizeof(*f->item));
+    }
+    f->item[f->n++] = (struct q2_free){ .offset = offset,
+                                        .clusters = clusters,
+                                        .punch = punch };
+}
+
+void q2_frees_done(struct q2_frees *f)
+{
+    free(f->item);
+    *f = (struct q2_frees){ 0 };
+}
+
+static int release_batch(struct qcow2 *q, struct q2_frees *f)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < f->n && rc == 0; i++) {
+        const struct q2_free *x = &f->item[i];
+
+        rc = q2_refcount_add(q, x->offset, x->clusters << q->cluster_bits, -1);
+        for (uint64_t c = 0; rc == 0 && x->punch && c < x->clusters; c++) {
+            uint64_t v, at = x->offset + (c << q->cluster_bits);
+
+            rc = q2_refcount_get(q, at >> q->cluster_bits, &v);
+            if (rc == 0 && v == 0) {
+                (void)blk_kid_run(q->file, BLK_DISCARD, BLK_UNMAP, at, q->cluster, NULL, 0);
+            }
+        }
+    }
+    f->n = 0;
+    return rc;
+}
+
+/* Nothing on disk refers to them. What was begun on them before may still run: two epochs take
+ * turns, and a batch goes when the last I/O of its epoch is through. */
+int q2_release_apply(struct qcow2 *q)
+{
+    int rc = 0;
+
+    for (int round = 0; round < 2 && rc == 0; round++) {
+        if (q->waiting.n && atomic_load(&q->io[q->waiting_epoch]) == 0) {
+            rc = release_batch(q, &q->waiting);
+        }
+        if (rc == 0 && q->waiting.n == 0 && q->fresh.n) {
+            struct q2_frees f = q->waiting;
+
+            q->waiting = q->fresh;
+            q->fresh = f;
+            q->waiting_epoch = q->epoch;
+            q->epoch ^= 1;
+        }
+    }
+    return rc;
+}
