@@ -83,6 +83,14 @@ struct blk_extent {
     unsigned depth; /* 0: the image itself, 1: its backing image, ... */
 };
 
+/* Sees every change that a protocol node is about to make to its file, in the order in which they are made by
+ * one thread: for tests that replay them. */
+struct blk_tap {
+    void (*event)(void *arg,
+                  const struct blk_req *r); /* writes, zeroes, discards, flushes: r->at */
+    void *arg;
+};
+
 struct blk_options {
     const char *name;   /* of the disk, for messages and the graph */
     const char *driver; /* format driver: "raw", "qcow2", ... */
@@ -97,6 +105,7 @@ struct blk_options {
         follow; /* opens the backing and data files that the image names, by path; without it an
                      * image that needs one and was given none is refused */
     bool no_backing; /* leaves the backing file closed: what is not allocated reads as zeroes */
+    const struct blk_tap *tap; /* NULL: nobody looks; of the image's own file alone */
     const struct blk_options *backing,
         *data;      /* these instead of what the image names; borrowed */
     unsigned depth; /* of the chain above */

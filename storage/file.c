@@ -27,6 +27,7 @@
 
 struct blk_file {
     struct blk_node node;
+    const struct blk_tap *tap;
     int fd, slot;            /* slot: in the ring's table of files */
     bool unsafe;             /* flushes do nothing */
     bool regular;            /* grows by writing behind its end */
@@ -83,6 +84,7 @@ static int file_open(struct blk_node *n, const struct blk_options *o, struct err
 
     f->fd = f->slot = -1;
     f->unsafe = o->unsafe;
+    f->tap = o->tap;
     pthread_mutex_init(&f->bounce, NULL);
     if (fd < 0) {
         fd = opened = open(o->path, (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
@@ -340,6 +342,9 @@ static int file_run(struct blk_node *n, struct blk_req *r)
 {
     struct blk_file *f = (struct blk_file *)n;
 
+    if (f->tap && r->op != BLK_READ) {
+        f->tap->event(f->tap->arg, r);
+    }
     switch (r->op) {
     case BLK_READ:
     case BLK_WRITE:

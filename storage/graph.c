@@ -256,9 +256,8 @@ int blk_open_graph(struct blk_pool *pool, const struct blk_options *o, struct bl
             o->name, o->driver ? o->driver : "");
     }
     if (o->depth > BLK_MAX_DEPTH) {
-        return err_set(e, -ELOOP,
-                       "disk '%s': more than %d images in the backing chain, or a loop: see %s",
-                       o->name, BLK_MAX_DEPTH, o->path);
+        return err_set(e, -ELOOP, "%s: more than %d images in the backing chain, or a loop",
+                       o->path, BLK_MAX_DEPTH);
     }
     rc = blk_open_file(pool, o, &file, e);
     if (rc != 0) {

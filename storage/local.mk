@@ -31,3 +31,9 @@ check_PROGRAMS += tests/block/file_test
 TESTS += tests/block/file_test
 tests_block_file_test_SOURCES = tests/block/file_test.c
 tests_block_file_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/block/qcow2_test
+TESTS += tests/block/qcow2_test tests/block/image_matrix.py tests/block/image_broken.py
+tests_block_qcow2_test_SOURCES = tests/block/qcow2_test.c
+tests_block_qcow2_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
+EXTRA_DIST += tests/block/image_matrix.py tests/block/image_broken.py

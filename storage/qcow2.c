@@ -409,7 +409,7 @@ static int open_kid(struct qcow2 *q, const struct blk_options *o, enum blk_role 
                           : blk_open_graph(q->node.pool, given ? given : &k, &kid, e);
     if (rc == 0) {
         blk_set_kid(&q->node, role, kid);
-    } else {
+    } else if (rc != -ELOOP) {
         err_prefix(e, "%s file of %s", roles[role], o->path);
     }
     return rc;

@@ -203,6 +203,7 @@ int q2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *out);
 int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int delta);
 /* Up to `want` adjacent clusters, refcount 1 each; at least one. */
 int q2_alloc(struct qcow2 *q, uint64_t want, uint64_t *offset, uint64_t *got);
+int q2_lazy_mark(struct qcow2 *q);
 int q2_alloc_exact(struct qcow2 *q, uint64_t clusters, uint64_t *offset);
 /* Drops a reference once nothing on disk needs it. */
 void q2_release(struct qcow2 *q, uint64_t offset, uint64_t clusters, bool punch);

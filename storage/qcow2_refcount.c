@@ -199,6 +199,9 @@ static int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value)
         if (value && cluster >= q->end) {
             q->end = cluster + 1;
         }
+        if (value && cluster >= q->virgin) {
+            q->virgin = cluster + 1;
+        }
     }
     return rc;
 }
@@ -210,7 +213,9 @@ int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int delta
 
     for (uint64_t c = first; c <= last; c++) {
         uint64_t v;
-        int rc = q2_refcount_get(q, c, &v);
+        int rc = q2_lazy_mark(q);
+
+        rc = rc ? rc : q2_refcount_get(q, c, &v);
 
         if (rc == 0 && delta < 0 && v == 0) {
             rc = q2_corrupt(q, "cluster at %#llx is released although nobody holds it",
@@ -232,6 +237,9 @@ int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int delta
         }
         if (v + (uint64_t)(int64_t)delta == 0) {
             q2_cache_drop(q, c << q->cluster_bits, q->cluster);
+            if (q->zip_offset >> q->cluster_bits == c) {
+                q->zip_offset = 0; /* the next compressed cluster goes elsewhere */
+            }
             q->free_hint = c < q->free_hint ? c : q->free_hint;
         }
     }
@@ -354,16 +362,32 @@ static int alloc_at(struct qcow2 *q, uint64_t want, uint64_t least, uint64_t *of
     return rc;
 }
 
+/* With lazy refcounts the image says that its refcounts are not to be trusted before they become wrong. */
+int q2_lazy_mark(struct qcow2 *q)
+{
+    int rc;
+
+    if (!q->lazy || q->h.incompatible & Q2_I_DIRTY) {
+        return 0;
+    }
+    q->h.incompatible |= Q2_I_DIRTY;
+    rc = q2_header_write(q);
+    return rc ? rc : q2_barrier(q);
+}
+
 int q2_alloc(struct qcow2 *q, uint64_t want, uint64_t *offset, uint64_t *got)
 {
-    return q->broken ? q->broken_errno : alloc_at(q, want, 1, offset, got);
+    int rc = q->broken ? q->broken_errno : q2_lazy_mark(q);
+
+    return rc ? rc : alloc_at(q, want, 1, offset, got);
 }
 
 int q2_alloc_exact(struct qcow2 *q, uint64_t clusters, uint64_t *offset)
 {
     uint64_t got;
+    int rc = q->broken ? q->broken_errno : q2_lazy_mark(q);
 
-    return q->broken ? q->broken_errno : alloc_at(q, clusters, clusters, offset, &got);
+    return rc ? rc : alloc_at(q, clusters, clusters, offset, &got);
 }
 
 /* --- release --- */

@@ -37,11 +37,11 @@ static void put(uint8_t *p, unsigned n, uint64_t v)
 int q2_l1_read(struct qcow2 *q, uint64_t offset, uint32_t entries, uint64_t **out,
                const char *of, struct err *e)
 {
-    uint64_t bytes = (uint64_t)entries * 8, *l1;
+    uint64_t bytes = (uint64_t)entries * 8, file = blk_file_length(q->file), *l1;
     int rc;
 
-    if (bytes > Q2_MAX_L1 || offset & (q->cluster - 1) || offset > q->file->size ||
-        bytes > q->file->size - offset) {
+    if (bytes > Q2_MAX_L1 || offset & (q->cluster - 1) || offset > file ||
+        bytes > file - offset) {
         return err_set(e, -EINVAL, "disk '%s': the L1 table of %s lies outside the file",
                        q->node.name, of);
     }
@@ -133,7 +133,7 @@ int q2_snaps_load(struct qcow2 *q, struct err *e)
     for (uint32_t i = 0; i < q->h.n_snapshots; i++) {
         size_t used = 0;
 
-        if (snap_decode(q, &q->snap[i], p + at, left - at, &used) != 0 || used > left - at ||
+        if (at > left || snap_decode(q, &q->snap[i], p + at, left - at, &used) != 0 ||
             (uint64_t)q->snap[i].l1_size * 8 > Q2_MAX_L1) {
             return err_set(e, -EINVAL, "disk '%s': snapshot %u of %s is not sound",
                            q->node.name, i + 1, q->node.path);
@@ -219,10 +219,18 @@ static int table_write(struct qcow2 *q, uint64_t old_bytes)
 
 /* --- references of a whole L1 table --- */
 
-enum walk { WALK_ADD, WALK_DROP, WALK_FLAGS };
+enum walk { WALK_TEST, WALK_ADD, WALK_DROP, WALK_FLAGS };
 
 static int walk_ref(struct qcow2 *q, uint64_t offset, uint64_t length, enum walk how)
 {
+    if (how ==
+        WALK_TEST) { /* would one more each still fit? Of compressed ones, many may share a cluster */
+        uint64_t v, more = 1;
+        int rc = q2_refcount_get(q, offset >> q->cluster_bits, &v);
+
+        more = length == q->cluster ? 1 : v;
+        return rc ? rc : v > q->refcount_max - more ? -EOVERFLOW : 0;
+    }
     if (how == WALK_ADD) {
         return q2_refcount_add(q, offset, length, 1);
     }
@@ -328,7 +336,7 @@ static int set_dirty(struct qcow2 *q, bool on)
     int rc;
 
     if (q->h.version < 3 || q->lazy) {
-        return 0;
+        return on ? q2_lazy_mark(q) : 0;
     }
     if (!on) {
         rc = q2_barrier(q);
@@ -481,6 +489,24 @@ static int find(const struct qcow2 *q, const char *name, size_t *i)
     return -ENOENT;
 }
 
+/* Before anything is changed: is there room in the refcounts? */
+static int snap_test(struct qcow2 *q, enum blk_snapshot_verb verb, size_t i)
+{
+    uint64_t *l1 = NULL;
+    int rc;
+
+    if (verb == BLK_SNAP_CREATE) {
+        return walk_l1(q, q->l1, q->h.l1_size, WALK_TEST);
+    }
+    if (verb == BLK_SNAP_DELETE) {
+        return 0;
+    }
+    rc = q2_l1_read(q, q->snap[i].l1_offset, q->snap[i].l1_size, &l1, "the snapshot", NULL);
+    rc = rc ? rc : walk_l1(q, l1, q->snap[i].l1_size, WALK_TEST);
+    free(l1);
+    return rc;
+}
+
 int q2_snapshot(struct blk_node *n, enum blk_snapshot_verb verb, const char *name,
                 struct err *e)
 {
@@ -507,6 +533,15 @@ int q2_snapshot(struct blk_node *n, enum blk_snapshot_verb verb, const char *nam
     }
     pthread_mutex_lock(&q->lock);
     rc = q2_commit_all(q);
+    rc = rc ? rc : snap_test(q, verb, i);
+    if (rc == -EOVERFLOW) {
+        pthread_mutex_unlock(&q->lock);
+        return err_set(
+            e, rc,
+            "disk '%s': its refcounts of %u bits hold no further snapshot; convert it with a "
+            "larger refcount_bits",
+            n->name, q->refcount_bits);
+    }
     rc = rc ? rc : set_dirty(q, true);
     if (rc == 0) {
         rc = verb == BLK_SNAP_CREATE   ? snap_create(q, name)
