@@ -335,6 +335,39 @@ static int family_help(struct parser *p, const char *word)
 
 /* --- arguments ---------------------------------------------------------------------------- */
 
+/* What other tools call it: virsh, docker and incus. */
+static const struct {
+    const char *word, *ours;
+} other_words[] = {
+    { "attach", "console" },     { "delete", "rm" },         { "destroy", "stop --force" },
+    { "dominfo", "show" },       { "domstate", "show" },     { "domstats", "stats" },
+    { "dumpxml", "show --xml" }, { "exec", "console" },      { "info", "show" },
+    { "init", "create" },        { "inspect", "show" },      { "kill", "stop --force" },
+    { "launch", "run" },         { "logs", "console" },      { "monitor", "events --follow" },
+    { "nodeinfo", "host info" }, { "poweroff", "shutdown" }, { "ps", "list" },
+    { "reboot", "reset" },       { "remove", "rm" },         { "suspend", "pause" },
+    { "undefine", "rm" },        { "unpause", "resume" },
+};
+
+static const char *nearest_verb(const char *word)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(other_words); i++) {
+        if (strcmp(word, other_words[i].word) == 0) {
+            return other_words[i].ours;
+        }
+    }
+    for (size_t i = 0; i < cli_n_verbs && strlen(word) > 2; i++) {
+        if (str_starts(cli_verbs[i].name, word)) {
+            const char *first = cli_verbs[i].name;
+            /* What begins so and is little longer: "stat" is "stats", not "start". */
+            if (strlen(first) <= strlen(word) + 2 && !strchr(first, ' ')) {
+                return first;
+            }
+        }
+    }
+    return api_nearest(word, verb_name, cli_verbs, cli_n_verbs);
+}
+
 /* A verb of two words ("cert issue") goes before one of the first word alone. */
 static int parse_verb(struct parser *p, const char *word)
 {
@@ -348,7 +381,7 @@ static int parse_verb(struct parser *p, const char *word)
         return CLI_USAGE;
     }
     if (!p->in->verb) {
-        const char *near = api_nearest(word, verb_name, cli_verbs, cli_n_verbs);
+        const char *near = nearest_verb(word);
         return near ? usage_error(p, "no verb '%s'; did you mean '%s'?", word, near)
                     : usage_error(p, "no verb '%s'", word);
     }
@@ -360,7 +393,8 @@ static bool is_definition(const char *path)
 {
     struct stat st;
     char head[64] = "";
-    AUTO_FD fd = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    AUTO_FD fd = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? open(path, O_RDONLY | O_CLOEXEC)
+                                                             : -1;
     ssize_t n = fd >= 0 ? read(fd, head, sizeof(head) - 1) : -1;
 
     return n > 0 && (cli_is_xml(head) || head[strspn(head, " \t\r\n")] == '{');
@@ -442,8 +476,10 @@ static int apply_file(struct parser *p)
     }
     if (api_json_parse(text, strlen(text), &base, &e) < 0) {
         return cli_fail(p->c, CLI_USAGE,
-                        "the file holds one JSON object, as 'vmctl show --json' has in 'config', or libvirt XML",
-                        "%s: %s", strcmp(p->file, "-") == 0 ? "standard input" : p->file, e.msg);
+                        "the file holds one JSON object, as 'vmctl show --json' has in "
+                        "'config', or libvirt XML",
+                        "%s: %s", strcmp(p->file, "-") == 0 ? "standard input" : p->file,
+                        e.msg);
     }
     if (!json_object_is_type(base, json_type_object)) {
         json_object_put(base);
@@ -476,12 +512,12 @@ static int check_format(struct parser *p)
     const struct cli_verb *v = p->in->verb;
     int rc;
 
-    if (v->run != cli_verb_call && v->run != cli_verb_show && v->run != cli_verb_create && v->run != cli_verb_wait &&
-        v->run != cli_verb_events && v->run != cli_verb_stats) {
+    if (v->run != cli_verb_call && v->run != cli_verb_show && v->run != cli_verb_create &&
+        v->run != cli_verb_wait && v->run != cli_verb_events && v->run != cli_verb_stats) {
         return usage_error(p, "%s prints no records for --format", v->name);
     }
-    rc = cli_format_check(p->c, v->run == cli_verb_events ? &api_type_event
-                                                          : cli_record_type(v));
+    rc = cli_format_check(p->c,
+                          v->run == cli_verb_events ? &api_type_event : cli_record_type(v));
     return rc == CLI_OK ? -1 : rc;
 }
 

@@ -120,6 +120,11 @@ def simple_verbs_call_their_methods():
 def mistakes_are_explained_without_a_daemon():
     for args, parts in (
         (("lst",), ("no verb 'lst'; did you mean 'list'?",)),
+        (("stat",), ("no verb 'stat'; did you mean 'stats'?",)),
+        (("undefine", "x"), ("no verb 'undefine'; did you mean 'rm'?",)),
+        (("destroy", "x"), ("no verb 'destroy'; did you mean 'stop --force'?",)),
+        (("dumpxml", "x"), ("no verb 'dumpxml'; did you mean 'show --xml'?",)),
+        (("ps",), ("no verb 'ps'; did you mean 'list'?",)),
         (("frobnicate",), ("no verb 'frobnicate'", "'vmctl help'")),
         (("start",), ("start: VM is missing", "usage: vmctl start")),
         (("rename", "a"), ("rename: NEW is missing",)),
