@@ -127,8 +127,8 @@ static int check_room(int dir, const struct image_work *w, int64_t has, struct e
 {
     struct statvfs v;
     if (w->quota > 0) {
-        int64_t used = project_bytes(dir);
-        if (used - has + w->total > w->quota) {
+        int64_t used = project_bytes(dir) - w->total; /* its unfinished file counts as a whole */
+        if (used + w->total > w->quota) {
             return err_set(e, -EDQUOT,
                            "image '%s' has %" PRId64 " bytes; project '%s' may keep %" PRId64
                            " and keeps %" PRId64,

@@ -2,6 +2,8 @@
 """Who must stay outside: certificates, protocols, tokens and tickets that are refused, each with the
 reason on record, by openssl's client and by ours; certificates read again under clients; floods."""
 
+import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -309,8 +311,48 @@ def vmctl_does_remotely_what_it_does_locally():
         assert "revoked" in d.vmctl("list", remote="c", status=3)
 
 
+def images_go_on_where_they_were_broken_off_and_keep_to_the_quota():
+    data = os.urandom(3 << 20)
+    digest = hashlib.sha256(data).hexdigest()
+    with RemoteDaemon("--image-quota", "4M") as d:
+        d.init()
+        ann = d.user("ann", "operator", "web")
+
+        def send(client, upload, offset, end):
+            while offset < end:
+                piece = data[offset:min(offset + (256 << 10), end)]
+                offset = client.call("image.write", upload=upload, offset=offset,
+                                     data=base64.b64encode(piece).decode())["offset"]
+            return offset
+        with d.connect(ann) as client:
+            begun = client.call("image.begin", name="x", project="web", size=len(data))
+            assert begun["offset"] == 0, begun
+            send(client, begun["upload"], 0, 1 << 20)
+        # The connection broke, and the daemon with it.
+        d.kill()
+        d.start()
+        with d.connect(ann) as client:
+            client.fails("not-found", "image.write", upload=begun["upload"], offset=1 << 20, data="AAAA")
+            again = client.call("image.begin", name="x", project="web", size=len(data))
+            assert again["offset"] == 1 << 20, again
+            client.fails("bad-state", "image.write", upload=again["upload"], offset=0, data="AAAA")
+            send(client, again["upload"], again["offset"], len(data))
+            client.fails("file-error", "image.finish", upload=again["upload"], sha256="00" * 32)
+            again = client.call("image.begin", name="x", project="web", size=len(data))
+            send(client, again["upload"], again["offset"], len(data))
+            assert client.call("image.finish", upload=again["upload"], sha256=digest)["size"] == len(data)
+            got = b""
+            while len(got) < len(data):  # as a download that goes on
+                got += base64.b64decode(client.call("image.read", name="x", project="web", offset=len(got))["data"])
+            assert got == data
+            error = client.fails("host-limit", "image.begin", name="y", project="web", size=2 << 20)
+            assert error.remedy, error
+            client.call("image.begin", name="z", project="web", size=1 << 20)
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([certificates_are_refused_with_the_reason, old_protocols_and_garbage_are_refused,
                             tokens_work_once_and_bad_ones_never, tickets_are_for_their_user_and_once,
                             certificates_are_read_again_under_clients, a_flood_holds_up_nobody_inside,
-                            vmctl_does_remotely_what_it_does_locally]))
+                            vmctl_does_remotely_what_it_does_locally,
+                            images_go_on_where_they_were_broken_off_and_keep_to_the_quota]))
