@@ -381,7 +381,8 @@ static int set_up(struct start *st, pid_t spawner, int *spawner_sock, struct err
                                         .handlers = &api_handlers_vmd,
                                         .qmp = greeting,
                                         .dialect = &qmp_dialect,
-                                        .dialect_arg = d };
+                                        .dialect_arg = d,
+                                        .send_buffer = 1 << 20 };
     d->qmp = qmp_new(d);
     d->server = rpc_server_new(d->loop, &config, &server_ops, d);
     d->doors = doors_new(d);

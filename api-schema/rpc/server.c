@@ -413,6 +413,9 @@ static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *f
                    : err_set(e, -EACCES, "user %u may not connect", (unsigned)peer.uid);
     }
     slot = xnew(struct slot);
+    if (s->config.send_buffer) { /* the kernel may give less */
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &s->config.send_buffer, sizeof(int));
+    }
     limits = s->config.limits ? *s->config.limits : rpc_limits_default;
     limits.pool = &s->pool;
     conn = rpc_conn_new(s->loop, take_fd(&fd), &limits, &conn_ops, slot, e);

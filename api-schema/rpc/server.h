@@ -77,6 +77,7 @@ struct rpc_server_config {
     const struct api_handler_table *handlers;
     unsigned max_clients;            /* 0: 512 */
     const struct rpc_limits *limits; /* NULL: default */
+    int send_buffer; /* bytes that the kernel keeps for a client (SO_SNDBUF), so that a long list goes in one piece; 0: its default */
 };
 
 /* `ops` may be NULL; `config` is copied (its pointers borrowed for the server's life). */

@@ -163,7 +163,7 @@ def run_many(runs, rows, values):
             pid = client.call("vm.get", vm="vm0")["pid"]
             os.kill(pid, signal.SIGSTOP)
             client.call("vm.list", stats=True)
-            values["stats"] = [timed(client.call, "vm.list", stats=True)[0] for _ in range(runs)]
+            values["stats"] = [answered(client, "vm.list", stats=True) for _ in range(runs)]
             os.kill(pid, signal.SIGCONT)
         if "readopt-many" in rows:
             values["readopt-many"] = [readopt(daemon, MANY) for _ in range(runs)]
@@ -266,6 +266,11 @@ def often(function, *args, **params):
     return statistics.median(timed(function, *args, **params)[0] for _ in range(5))
 
 
+def answered(client, method, **params):
+    """The same of ours, until the answer is there: Python's reading of it is not the daemon's time."""
+    return statistics.median(burst(client, [(method, params)]) for _ in range(5))
+
+
 def first_byte(path, begin):
     """From the call until the guest's first byte is in the console's file."""
     start = time.perf_counter()
@@ -297,7 +302,7 @@ def ours(add):
         for number in range(15):
             client.call("vm.define", config=config(daemon, f"run{number}"))
             client.call("vm.start", vm=f"run{number}")
-        add("stats16", often(client.call, "vm.stats"))
+        add("stats16", answered(client, "vm.stats"))
         add("client", process_ms([os.path.join(lib.BUILD, "vmctl"), "--dir", daemon.dir, "list",
                                   "--quiet"]))
     with lib.Daemon() as daemon:
@@ -305,8 +310,8 @@ def ours(add):
             add("define1000", burst(client, [
                 ("vm.define", {"config": config(daemon, f"vm{number}")})
                 for number in range(DEFINED)]))
-            add("list1000", often(client.call, "vm.list"))
-            add("stats1000", often(client.call, "vm.list", stats=True))
+            add("list1000", answered(client, "vm.list"))
+            add("stats1000", answered(client, "vm.list", stats=True))
         daemon.kill()
         start = time.perf_counter()
         daemon.start(wait=False)
@@ -343,7 +348,8 @@ def theirs(add):
         for number in range(16):
             conn.define(virt.xml(f"run{number}", wait, os.path.join(virt.dir, f"{number}.log")))
             conn.start(f"run{number}")
-        add("stats16", timed(conn.stats)[0])
+        conn.stats()  # its first looks at every emulator of the machine, for many seconds
+        add("stats16", often(conn.stats))
         add("client", process_ms(["virsh", "-c", virt.uri, "list", "--all", "--name"]))
         for number in range(16):
             conn.destroy(f"run{number}")

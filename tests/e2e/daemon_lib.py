@@ -70,7 +70,7 @@ class Client:
         """The next message, as Python value."""
         while b"\n" not in self.data:
             try:
-                piece = self.sock.recv(1 << 16)
+                piece = self.sock.recv(1 << 18)
             except ConnectionError as problem:
                 raise Gone(str(problem)) from problem
             if not piece:
