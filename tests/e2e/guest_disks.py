@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks on every bus, under Debian's drivers and tools, and UEFI firmware from flash.
+
+Needs the guests riscv64-storage and efi (tests/guests/fetch, 120 MB). They are used when they are
+in the cache, and fetched when VMD_TEST_STORAGE=1 asks for it.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+for folder in ("guests", "lib"):
+    sys.path.insert(0, os.path.join(HERE, "..", folder))
+import guest  # noqa: E402
+import tap  # noqa: E402
+
+VARIABLE = "12345678-1234-1234-1234-123456789abc"
+SHELL = r"Shell> \x1b"
+
+
+def fetched(target):
+    cache = os.environ.get("VMD_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vmd")
+    there = os.path.exists(os.path.join(cache, "guests", target, "manifest.json"))
+    if not there and os.environ.get("VMD_TEST_STORAGE") != "1":
+        raise tap.Skip(f"guest {target} (tests/guests/fetch {target}, or VMD_TEST_STORAGE=1)")
+    try:
+        return guest.fetched(target)
+    except guest.Unavailable as problem:
+        raise tap.Skip(str(problem)) from None
+
+
+def image(folder, name, size):
+    path = os.path.join(folder, name)
+    with open(path, "wb") as file:
+        file.truncate(size)
+    return path
+
+
+def command(machine, text, timeout=120):
+    """Runs a command in the guest's shell; its output, or an error when its status is not 0."""
+    machine.send(text + "; echo STATUS=$?=\n")
+    match = machine.expect(r"((?:.|\n)*?)^STATUS=(\d+)=\r?$", timeout)
+    output = match.group(1).decode("utf-8", "replace")
+    if match.group(2) != b"0":
+        raise AssertionError(f"{text}: status {match.group(2).decode()}\n{output}")
+    return output
+
+
+def file_system(machine, disk):
+    """A file system made, filled, compared after a fresh mount, and checked."""
+    command(machine, f"/usr/sbin/mke2fs -q -F -t ext4 /dev/{disk} && mount /dev/{disk} /mnt && "
+            "cp -r /usr/sbin /mnt/ && umount /mnt && mount /dev/" + disk + " /mnt && "
+            "diff -r /usr/sbin /mnt/sbin && umount /mnt && "
+            f"/usr/sbin/e2fsck -fn /dev/{disk}")
+
+
+def verify(machine, disk):
+    """Random data written and read back past the cache."""
+    command(machine, f"dd if=/tmp/x of=/dev/{disk} bs=256k oflag=direct conv=fsync && "
+            f"dd if=/dev/{disk} bs=64k count=256 iflag=direct | cmp - /tmp/x")
+
+
+def nvme_tools(machine):
+    for text in ("nvme id-ctrl /dev/nvme0", "nvme smart-log /dev/nvme0", "nvme fw-log /dev/nvme0",
+                 "nvme get-log /dev/nvme0 -i 5 -l 4096", "nvme error-log /dev/nvme0 >/dev/null",
+                 "nvme write-zeroes /dev/nvme0n1 -s 0 -c 2047",
+                 "nvme compare /dev/nvme0n1 -s 0 -c 7 -z 4096 -d /dev/zero",
+                 "nvme dsm /dev/nvme0n1 -d -s 4096 -b 4096", "nvme flush /dev/nvme0n1",
+                 "nvme format -f /dev/nvme0n1"):
+        command(machine, text)
+    assert "PASSED" in command(machine, "smartctl -a /dev/nvme0")
+
+
+def reset_under_load(machine):
+    command(machine, "for i in 1 2 3; do dd if=/dev/nvme0n1 of=/dev/null bs=64k iflag=direct & "
+            "dd if=/tmp/x of=/dev/nvme0n1 bs=128k oflag=direct & done 2>/dev/null; "
+            "nvme reset /dev/nvme0; wait")
+    verify(machine, "nvme0n1")
+
+
+def write_cache(machine):
+    queue = "/sys/block/vda/queue/write_cache"
+    assert "write back" in command(machine, f"cat {queue}")
+    command(machine, f"echo 'write through' >{queue}")
+    verify(machine, "vda")
+    command(machine, f"echo 'write back' >{queue}")
+
+
+def linux_drives_disks_on_every_bus():
+    files = fetched("riscv64-storage")
+    with tempfile.TemporaryDirectory() as folder:
+        disks = [{"name": "virtio", "bus": "virtio-pci", "file": image(folder, "a", 64 << 20)},
+                 {"name": "flash", "bus": "nvme", "file": image(folder, "b", 64 << 20)}]
+        config = {"kernel": files["kernel"], "initrd": files["initrd"], "cpus": 2,
+                  "append": "console=ttyS0 vmd.virtio vmd.run=shell", "memory": 768 << 20,
+                  "disks": disks, "root_ports": 1, "rng": True}
+        with guest.Guest(config, "vmd") as machine:
+            machine.expect(r"guest# ", 240)
+            shown = command(machine, "lspci -vv 2>&1")
+            for text in ("Root Port", "Kernel driver in use: nvme",
+                         "Kernel driver in use: virtio-pci", "VirtIO: CommonCfg"):
+                assert text in shown, text
+            assert "!!!" not in shown
+            command(machine, "dd if=/dev/urandom of=/tmp/x bs=1M count=16")
+            for disk in ("vda", "nvme0n1"):
+                file_system(machine, disk)
+                verify(machine, disk)
+            write_cache(machine)
+            nvme_tools(machine)
+            reset_under_load(machine)
+
+
+def uefi_keeps_its_variables():
+    files = fetched("efi")
+    with tempfile.TemporaryDirectory() as folder:
+        store = os.path.join(folder, "vars.fd")
+        shutil.copyfile(files["efi_vars"], store)
+        config = {"memory": 512 << 20,
+                  "flash": [{"file": files["efi_code"], "readonly": True}, {"file": store}],
+                  "disks": [{"name": "a", "bus": "nvme", "file": image(folder, "a", 1 << 20)}]}
+        for text in (f"setvar vmdtest -guid {VARIABLE} -bs -rt -nv =0x4142\r",
+                     f"dmpstore -guid {VARIABLE}\r"):
+            with guest.Guest(config, "vmd") as machine:
+                machine.expect(SHELL, 240)
+                machine.send(text)
+                machine.expect(SHELL, 60)
+                shown = machine.text()
+                machine.send("reset -s\r")
+                assert machine.wait(60) == 0
+        assert "DataSize = 0x02" in shown, shown[-600:]
+
+
+if __name__ == "__main__":
+    sys.exit(tap.run_cases([
+        linux_drives_disks_on_every_bus,
+        uefi_keeps_its_variables,
+    ]))
