@@ -51,7 +51,7 @@ struct img_copy {
     bool to_is_zero;  /* what is not written reads as zeroes */
     bool layer;       /* only what the image itself has, not its backing chain */
     uint64_t sparse;  /* runs of zeroes at least this long become holes; 0: none do */
-    unsigned threads; /* 0: as many as there are processors, at most 8 */
+    unsigned threads; /* 0: twice as many as there are processors, at most 8 */
     struct img_progress *progress;
 };
 int img_copy(const struct img_copy *c, struct err *e);

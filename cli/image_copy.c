@@ -164,7 +164,8 @@ static void *copy_thread(void *arg)
 
 static unsigned thread_count(unsigned asked)
 {
-    long n = asked ? (long)asked : sysconf(_SC_NPROCESSORS_ONLN);
+    /* twice the processors: while one waits for a disk another computes */
+    long n = asked ? (long)asked : 2 * sysconf(_SC_NPROCESSORS_ONLN);
 
     n = n < 1 ? 1 : n;
     n = !asked && n > DEFAULT_MOST ? DEFAULT_MOST : n;

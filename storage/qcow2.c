@@ -478,6 +478,7 @@ static int q2_open(struct blk_node *n, const struct blk_options *o, struct err *
     pthread_mutex_init(&q->lock, NULL);
     pthread_cond_init(&q->changed, NULL);
     list_init(&q->allocs);
+    list_init(&q->scratch);
     rc = blk_kid_read(q->file, 0, head, sizeof(head));
     if (rc != 0) {
         return err_errno(e, -rc, "disk '%s': cannot read %s", o->name, o->path);
@@ -519,6 +520,7 @@ static int q2_close(struct blk_node *n)
         rc = rc ? rc : q2_barrier(q);
         pthread_mutex_unlock(&q->lock);
     }
+    q2_zip_done(q);
     q2_cache_done(q);
     q2_snaps_done(q);
     q2_frees_done(&q->fresh);

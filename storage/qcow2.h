@@ -151,7 +151,9 @@ struct qcow2 {
     uint64_t end;        /* cluster behind the last that was ever in use */
     uint64_t virgin;     /* clusters from here on were never written: they read as zeroes */
     uint64_t zip_offset; /* where the next compressed cluster goes; 0: nowhere yet */
-    struct list allocs;  /* struct q2_alloc */
+    struct list
+        scratch; /* struct q2_scratch that nobody uses now: what packing and unpacking need */
+    struct list allocs;             /* struct q2_alloc */
     struct q2_frees fresh, waiting; /* released since the last commit; before it */
     unsigned epoch, waiting_epoch;
     _Atomic unsigned io[2]; /* data I/O that began in each epoch */
@@ -242,6 +244,7 @@ void q2_io_end(struct qcow2 *q, unsigned epoch);
 /* --- qcow2_zip.c --- */
 int q2_zip_read(struct qcow2 *q, uint64_t entry, uint8_t *out);
 int q2_zip_write(struct qcow2 *q, struct blk_req *r);
+void q2_zip_done(struct qcow2 *q);
 
 /* --- qcow2_snap.c --- */
 int q2_snaps_load(struct qcow2 *q, struct err *e);

@@ -66,9 +66,14 @@ static int read_backing(struct qcow2 *q, uint64_t offset, uint64_t length, struc
 static int read_zip(struct qcow2 *q, uint64_t entry, uint64_t in, const struct iovec *iov,
                     unsigned n)
 {
-    AUTO_FREE uint8_t *cluster = xalloc(q->cluster);
-    int rc = q2_zip_read(q, entry, cluster);
+    AUTO_FREE uint8_t *cluster = NULL;
+    int rc;
 
+    if (n == 1 && in == 0 && iov[0].iov_len == q->cluster) {
+        return q2_zip_read(q, entry, iov[0].iov_base);
+    }
+    cluster = xalloc(q->cluster);
+    rc = q2_zip_read(q, entry, cluster);
     for (unsigned i = 0; i < n && rc == 0; i++) {
         memcpy(iov[i].iov_base, cluster + in, iov[i].iov_len);
         in += iov[i].iov_len;

@@ -15,6 +15,59 @@
 
 enum { WINDOW = -12, ZSTD_LEVEL = 3 };
 
+/* Contexts and memory of one thread's packing or unpacking; kept for the next one. */
+struct q2_scratch {
+    struct list link;
+    ZSTD_CCtx *pack;
+    ZSTD_DCtx *unpack;
+    z_stream deflate;
+    bool has_deflate;
+    uint8_t *in, *out; /* in: two clusters, out: one */
+};
+
+static struct q2_scratch *scratch_take(struct qcow2 *q)
+{
+    struct q2_scratch *s = NULL;
+
+    pthread_mutex_lock(&q->lock);
+    if (!list_empty(&q->scratch)) {
+        s = list_entry(q->scratch.next, struct q2_scratch, link);
+        list_remove(&s->link);
+    }
+    pthread_mutex_unlock(&q->lock);
+    if (!s) {
+        s = xnew(struct q2_scratch);
+        s->in = xalloc(2 * q->cluster);
+        s->out = xalloc(q->cluster);
+        list_init(&s->link);
+    }
+    return s;
+}
+
+static void scratch_put(struct qcow2 *q, struct q2_scratch *s)
+{
+    pthread_mutex_lock(&q->lock);
+    list_append(&q->scratch, &s->link);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void q2_zip_done(struct qcow2 *q)
+{
+    while (q->scratch.next && !list_empty(&q->scratch)) {
+        struct q2_scratch *s = list_entry(q->scratch.next, struct q2_scratch, link);
+
+        list_remove(&s->link);
+        ZSTD_freeCCtx(s->pack);
+        ZSTD_freeDCtx(s->unpack);
+        if (s->has_deflate) {
+            deflateEnd(&s->deflate);
+        }
+        free(s->in);
+        free(s->out);
+        free(s);
+    }
+}
+
 static int unzip_zlib(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out)
 {
     z_stream z = { .next_in = (Bytef *)in,
@@ -33,70 +86,79 @@ static int unzip_zlib(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out
 }
 
 /* The input ends with whatever fills its last sector. */
-static int unzip_zstd(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out)
+static int unzip_zstd(struct q2_scratch *s, size_t n_in, uint8_t *out, size_t n_out)
 {
-    ZSTD_DCtx *ctx = ZSTD_createDCtx();
-    ZSTD_inBuffer i = { .src = in, .size = n_in };
+    ZSTD_inBuffer i = { .src = s->in, .size = n_in };
     ZSTD_outBuffer o = { .dst = out, .size = n_out };
     size_t rc = 1;
 
-    if (!ctx) {
+    s->unpack = s->unpack ? s->unpack : ZSTD_createDCtx();
+    if (!s->unpack) {
         return -ENOMEM;
     }
+    ZSTD_DCtx_reset(s->unpack, ZSTD_reset_session_only);
     while (o.pos < n_out && rc != 0 && !ZSTD_isError(rc)) {
         size_t in_was = i.pos, out_was = o.pos;
 
-        rc = ZSTD_decompressStream(ctx, &o, &i);
+        rc = ZSTD_decompressStream(s->unpack, &o, &i);
         if (i.pos == in_was && o.pos == out_was) {
             break;
         }
     }
-    ZSTD_freeDCtx(ctx);
     return !ZSTD_isError(rc) && o.pos == n_out ? 0 : -EIO;
 }
 
 int q2_zip_read(struct qcow2 *q, uint64_t entry, uint8_t *out)
 {
     uint64_t offset, length;
-    AUTO_FREE uint8_t *in = NULL;
+    struct q2_scratch *s;
     int rc;
 
-    if (!q2_zip_range(q, entry, &offset, &length)) {
+    /* the length of a descriptor is at most a cluster and a half */
+    if (!q2_zip_range(q, entry, &offset, &length) || length > 2 * q->cluster) {
         return -EIO;
     }
-    in = try_alloc_n(length, 1);
-    if (!in) {
-        return -ENOMEM;
-    }
-    rc = blk_kid_read(q->file, offset, in, length);
+    s = scratch_take(q);
+    rc = blk_kid_read(q->file, offset, s->in, length);
     if (rc == 0) {
-        rc = q->h.compression == 1 ? unzip_zstd(in, length, out, q->cluster)
-                                   : unzip_zlib(in, length, out, q->cluster);
+        rc = q->h.compression == 1 ? unzip_zstd(s, length, out, q->cluster)
+                                   : unzip_zlib(s->in, length, out, q->cluster);
     }
+    scratch_put(q, s);
     return rc;
 }
 
-/* Bytes, 0 when it does not get smaller. */
-static size_t zip(const struct qcow2 *q, const uint8_t *in, uint8_t *out)
+static size_t zip_zlib(const struct qcow2 *q, struct q2_scratch *s)
 {
-    z_stream z = { .next_in = (Bytef *)in,
-                   .avail_in = (uInt)q->cluster,
-                   .next_out = out,
-                   .avail_out = (uInt)q->cluster - 1 };
-    int rc;
+    int rc = s->has_deflate ? deflateReset(&s->deflate)
+                            : deflateInit2(&s->deflate, Z_DEFAULT_COMPRESSION, Z_DEFLATED,
+                                           WINDOW, 9, Z_DEFAULT_STRATEGY);
 
-    if (q->h.compression == 1) {
-        size_t n = ZSTD_compress(out, q->cluster - 1, in, q->cluster, ZSTD_LEVEL);
-
-        return ZSTD_isError(n) ? 0 : n;
-    }
-    if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, WINDOW, 9, Z_DEFAULT_STRATEGY) !=
-        Z_OK) {
+    if (rc != Z_OK) {
         return 0;
     }
-    rc = deflate(&z, Z_FINISH);
-    deflateEnd(&z);
-    return rc == Z_STREAM_END ? z.total_out : 0;
+    s->has_deflate = true;
+    s->deflate.next_in = s->in;
+    s->deflate.avail_in = (uInt)q->cluster;
+    s->deflate.next_out = s->out;
+    s->deflate.avail_out = (uInt)q->cluster - 1;
+    return deflate(&s->deflate, Z_FINISH) == Z_STREAM_END ? s->deflate.total_out : 0;
+}
+
+/* Bytes in s->out, 0 when it does not get smaller. */
+static size_t zip(const struct qcow2 *q, struct q2_scratch *s)
+{
+    size_t n;
+
+    if (q->h.compression != 1) {
+        return zip_zlib(q, s);
+    }
+    s->pack = s->pack ? s->pack : ZSTD_createCCtx();
+    if (!s->pack) {
+        return 0;
+    }
+    n = ZSTD_compressCCtx(s->pack, s->out, q->cluster - 1, s->in, q->cluster, ZSTD_LEVEL);
+    return ZSTD_isError(n) ? 0 : n;
 }
 
 /* Lock held. Room for `size` bytes behind the last compressed cluster, or in a new cluster. Each
@@ -184,8 +246,9 @@ static int zip_store(struct qcow2 *q, uint64_t cluster, const uint8_t *data, uin
 
 int q2_zip_write(struct qcow2 *q, struct blk_req *r)
 {
-    AUTO_FREE uint8_t *in = NULL, *out = NULL;
+    struct q2_scratch *s;
     size_t n = 0;
+    int rc;
 
     if (q->data != q->file) {
         return -ENOTSUP;
@@ -194,18 +257,21 @@ int q2_zip_write(struct qcow2 *q, struct blk_req *r)
         (r->length < q->cluster && r->at + r->length != q->node.size)) {
         return -EINVAL;
     }
-    in = xalloc(q->cluster);
-    out = xalloc(q->cluster);
+    s = scratch_take(q);
     for (unsigned i = 0; i < r->n_iov; i++) {
-        memcpy(in + n, r->iov[i].iov_base, r->iov[i].iov_len);
+        memcpy(s->in + n, r->iov[i].iov_base, r->iov[i].iov_len);
         n += r->iov[i].iov_len;
     }
-    n = zip(q, in, out);
+    memset(s->in + n, 0, q->cluster - n);
+    n = zip(q, s);
     if (n == 0) {
         struct blk_req plain = *r;
 
         plain.flags &= ~(unsigned)BLK_COMPRESS;
-        return q2_run_req(&q->node, &plain);
+        rc = q2_run_req(&q->node, &plain);
+    } else {
+        rc = zip_store(q, r->at >> q->cluster_bits, s->out, n);
     }
-    return zip_store(q, r->at >> q->cluster_bits, out, n);
+    scratch_put(q, s);
+    return rc;
 }
