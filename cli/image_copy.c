@@ -15,6 +15,8 @@ enum { CHUNK = 2 << 20, GRAIN = 4096, MAX_THREADS = 16, DEFAULT_MOST = 8 };
 struct copy {
     const struct img_copy *c;
     pthread_mutex_t mutex;
+    struct blk_extent x; /* what lies at the cursor, up to `known` */
+    uint64_t known;
     uint64_t size, at, done, unit; /* unit: of compressed writes; 0: none */
     struct err err;
     int rc;
@@ -41,11 +43,16 @@ static bool take_piece(struct copy *k, struct piece *p)
     if (k->rc != 0 || k->at >= k->size) {
         return false;
     }
-    k->rc = k->c->layer ? blk_map_layer(k->c->from, k->at, &x, &k->err)
-                        : blk_map(k->c->from, k->at, &x, &k->err);
-    if (k->rc != 0) {
-        return false;
+    if (k->at >= k->known) { /* an extent is asked for once, however many pieces it makes */
+        k->rc = k->c->layer ? blk_map_layer(k->c->from, k->at, &k->x, &k->err)
+                            : blk_map(k->c->from, k->at, &k->x, &k->err);
+        if (k->rc != 0) {
+            return false;
+        }
+        k->known = k->at + k->x.length;
     }
+    x = k->x;
+    x.length = k->known - k->at;
     *p = (struct piece){ .offset = k->at,
                          .length = x.length < k->size - k->at ? x.length : k->size - k->at,
                          .data = x.data };
