@@ -3,7 +3,7 @@
 TESTS += tests/bench/harness.py
 EXTRA_DIST += tests/bench/harness.py
 EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/libvirt_peer.py tests/bench/linux.py tests/bench/memory.py tests/bench/report.py \
-	tests/bench/rows.py tests/bench/run
+	tests/bench/rows.py tests/bench/run tests/bench/storage.py
 EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/guest/core.c \
 	tests/bench/guest/fault.c tests/bench/guest/fft.c tests/bench/guest/futex.c \
 	tests/bench/guest/hash.c tests/bench/guest/interp.c tests/bench/guest/ipi.c \
