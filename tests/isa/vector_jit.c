@@ -210,6 +210,7 @@ static void registers(struct twin *m, const struct program *p, unsigned start)
     c->vstart = p->vstart;
     riscv_vkey_update(c);
     c->priv = p->user ? RISCV_U : RISCV_M;
+    c->mcause = 0; /* no trap yet: what the handler says counts from the first one */
     c->mtvec = TWIN_HANDLER;
     c->pc = TWIN_CODE + start;
 }
