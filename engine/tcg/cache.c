@@ -48,11 +48,17 @@ struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint
     return generic;
 }
 
-struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint64_t serial)
+/* Serial numbers wrap around; two blocks that live are never half their range apart. */
+static bool newer(uint32_t a, uint32_t b)
+{
+    return (int32_t)(a - b) > 0;
+}
+
+struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint32_t serial)
 {
     struct tcg_block *best = NULL;
     for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(t, b)) {
-        if (serves(b, gpa, mode) && b->serial > serial && (!best || b->serial < best->serial)) {
+        if (serves(b, gpa, mode) && (!serial || newer(b->serial, serial)) && (!best || newer(best->serial, b->serial))) {
             best = b;
         }
     }
@@ -144,7 +150,8 @@ void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page,
                   struct tcg_page *page2)
 {
     uint32_t ref = cache_ref(t, b);
-    b->serial = ++t->serial;
+    t->serial += t->serial == UINT32_MAX ? 2 : 1; /* 0 stands for none */
+    b->serial = t->serial;
     cache_place(t, b);
     page = page ? page : &t->pages.rom;
     b->page_next = page->blocks;

@@ -47,7 +47,7 @@ static size_t for_regions(struct tcg_vm *t)
                     t->pages.max_groups * TCG_PAGE_GROUP * sizeof(struct tcg_page) +
                     t->pages.n * sizeof(t->pages.writers[0]) +
                     t->pages.n / TCG_PAGE_GROUP * sizeof(t->pages.group[0]) +
-                    (sizeof(t->hash[0]) << t->hash_bits) + t->buf.size / TCG_BY_HOST * sizeof(t->by_host[0]);
+                    (sizeof(t->hash[0]) << t->hash_bits) + TCG_WARM * sizeof(t->warm[0]) + t->buf.size / TCG_BY_HOST * sizeof(t->by_host[0]);
     return limit > others ? limit - others : 0;
 }
 
@@ -82,6 +82,10 @@ int cache_init(struct tcg_vm *t, struct err *e)
         return rc;
     }
     pthread_mutex_init(&t->lock, NULL);
+    t->warm = xnew_n(uint16_t, TCG_WARM);
+    for (unsigned i = 0; i < TCG_WARM; i++) {
+        t->warm[i] = (uint16_t)t->config.warm;
+    }
     if (t->config.backend == TCG_JIT) {
         t->reserved = (uint32_t)(tcg_host()->init(t, e) + 63) & ~63u;
     } else {
@@ -118,6 +122,7 @@ void cache_done(struct tcg_vm *t)
     }
     cache_pages_done(t);
     free(t->by_host);
+    free(t->warm);
     if (t->hash) {
         mem_unmap_huge((void *)t->hash, sizeof(t->hash[0]) << t->hash_bits);
     }
@@ -129,7 +134,7 @@ void cache_done(struct tcg_vm *t)
 void cache_memory(const struct tcg_vm *t, struct tcg_memory *m)
 {
     *m = (struct tcg_memory){ .index = t->buf.size / TCG_BY_HOST * sizeof(t->by_host[0]),
-                              .hash = sizeof(t->hash[0]) << t->hash_bits };
+                              .hash = (sizeof(t->hash[0]) << t->hash_bits) + TCG_WARM * sizeof(t->warm[0]) };
     for (unsigned r = 0; r < t->n_regions && t->regions[r].touched; r++) {
         m->regions += t->region_size;
     }
@@ -180,7 +185,7 @@ struct tcg_block *cache_begin(struct tcg_vm *t, unsigned n_exits, bool extra)
         b->exits[i].index = (uint16_t)i & 0x7fff;
     }
     if (extra) {
-        b->extra = (uint32_t)(cache_ref(t, b) + size - sizeof(struct tcg_extra));
+        b->extra = (uint16_t)((size - sizeof(struct tcg_extra)) / 8);
         cache_extra(t, b)->gpa_page2 = UINT64_MAX;
     }
     return b;
@@ -274,7 +279,7 @@ void cache_place(struct tcg_vm *t, struct tcg_block *b)
     struct tcg_region *r = &t->regions[t->region];
     b->older = r->newest;
     r->newest = cache_ref(t, b);
-    r->used = (b->code + b->code_size + 15) & ~15u;
+    r->used = (b->code + b->code_size + 7) & ~7u;
     r->top = (r->newest - b->site_bytes) & ~7u;
     t->by_host[b->code / TCG_BY_HOST] = r->newest;
     count_tables(t, b, true);
@@ -308,7 +313,7 @@ struct sweep {
 
 static bool within(const struct sweep *w, uint32_t ref)
 {
-    return ref >= w->lo && ref < w->hi;
+    return ref && ref >= w->lo && ref < w->hi;
 }
 
 static void unlink_exits(const struct sweep *w, struct tcg_block *b)

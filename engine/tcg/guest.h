@@ -100,6 +100,9 @@ struct tcg_trans {
     uint64_t seen[64];   /* bitmap of offsets / insn_align already in the block: following a jump never loops */
     bool straddles;
     struct tcg_vm *tcg;
+    bool joins;          /* ends where another block begins */
+    uint32_t mode;       /* of blocks, for that */
+    uint64_t gpa_page;
     bool icount;         /* instructions are counted: no polls, counts of segments instead (icount.c) */
     bool segment_ends;   /* the instruction before may have left the block */
     unsigned segment_first, segment_op, insn_op;

@@ -125,8 +125,8 @@ struct tcg_block;
 struct tcg_exit {
     _Atomic uint32_t to;    /* ref of the block it is linked to, or 0 */
     int32_t off;            /* target, page-relative (IR_EXIT_DIRECT) */
-    uint32_t patch;         /* offset in the code buffer of the 32-bit displacement to patch; 0: not linkable */
-    uint16_t stub;          /* the unlinked target, from `patch` on */
+    uint32_t patch;         /* offset in the code buffer of the 32-bit displacement to patch */
+    uint16_t stub;          /* the unlinked target, from `patch` on; 0: not linkable, `patch` is that target */
     uint16_t index : 15;    /* of its block's exits */
     uint16_t guard : 1;     /* IR_HINT_GUARD */
 };
@@ -160,19 +160,20 @@ struct tcg_block {
     _Atomic bool invalid;
     uint8_t uses_variant : 1, generic : 1; /* generic: assumes nothing, the last resort */
     uint8_t asked : 1;     /* part of a job of the second tier */
+    uint8_t lean : 1;      /* compact code that counts its runs */
     uint8_t straddles : 1; /* extra->gpa_page2 is one */
     uint8_t plain : 1;     /* regions with it shall guess no addends */
     uint8_t refusals;      /* times that no region came of it */
     _Atomic uint8_t heat;  /* samples */
+    uint64_t granules;     /* 64-byte pieces of the page it was made from */
     uint32_t code;         /* offset in the code buffer */
     uint32_t code_size;
-    uint64_t serial;       /* in order of insertion */
-    uint64_t granules;     /* 64-byte pieces of the page it was made from */
+    uint32_t serial;       /* in order of insertion; wraps around */
     uint32_t page_next;    /* ref: of the page's blocks; of an invalid one: of those that lead into the same region */
     uint32_t older;        /* ref: made before, in the same region */
     uint32_t forward;      /* ref; invalid: entry jumps on to this newer block */
     uint32_t tier2;        /* ref of the region that its entry leads to */
-    uint32_t extra;        /* ref of a struct tcg_extra */
+    uint16_t extra;        /* where the struct tcg_extra is from here, in units of 8 bytes; 0: none */
     uint16_t n_insns, n_exits;
     uint16_t site_bytes;   /* packed sites, which lie before the block */
     struct tcg_exit exits[];
@@ -185,8 +186,9 @@ static inline struct tcg_block *exit_block(const struct tcg_exit *x)
 /* Where an exit can be patched, and where it leads while it is not. Too far from each other: it stays as it is. */
 static inline void exit_patchable(struct tcg_exit *x, uint32_t patch, uint32_t stub)
 {
-    x->patch = stub - patch <= UINT16_MAX ? patch : 0;
-    x->stub = (uint16_t)(stub - patch);
+    bool near = stub - patch <= UINT16_MAX;
+    x->patch = near ? patch : stub;
+    x->stub = near ? (uint16_t)(stub - patch) : 0;
 }
 
 /* ---- code buffer (codebuf.c) ---- */
@@ -215,6 +217,15 @@ struct tcg_page {
     uint32_t swept;               /* number of the eviction that looked at it last */
 };
 
+/* Counters of compact code: TCG_WARM of them, by address in the executable view shifted right. Blocks that share one are told apart by who
+ * makes it zero: mostly the one that runs more often. */
+#define TCG_WARM (1u << 16)
+#define TCG_WARM_SHIFT 6
+static inline unsigned tcg_warm_index(uint64_t host)
+{
+    return (unsigned)(host >> TCG_WARM_SHIFT) & (TCG_WARM - 1);
+}
+
 /* Records of pages come in groups, made when code is first translated there. */
 #define TCG_PAGE_GROUP 16
 struct tcg_pages {
@@ -240,13 +251,13 @@ struct tcg_region {
 };
 #define TCG_MAX_REGIONS 64
 #define TCG_MIN_REGION (64u << 10)
-#define TCG_BY_HOST 4096u
+#define TCG_BY_HOST 1024u
 
 struct tcg_vcpu;
 
 struct tcg_stats {
     uint64_t blocks, insns, code_bytes, evictions, invalidations, links, revokes;
-    uint64_t made, forwards, flushes, table_bytes;
+    uint64_t promoted, made, forwards, flushes, table_bytes;
     uint64_t header_bytes, exit_bytes, site_bytes, extra_bytes; /* parts of table_bytes */
 };
 
@@ -273,9 +284,10 @@ struct tcg_vm {
     uint32_t *by_host;            /* by code offset / TCG_BY_HOST: ref of the youngest block that starts there */
     _Atomic uint32_t *hash;       /* refs; 2^hash_bits */
     unsigned hash_bits;
+    uint16_t *warm;               /* how often compact code may still run, by return address of its entry; hosts count without lock */
     unsigned max_spaces;          /* of a vCPU, at most TCG_SPACES */
     struct tcg_pages pages;
-    uint64_t serial;              /* of the block inserted last */
+    uint32_t serial;              /* of the block inserted last */
     unsigned revoking;            /* claims of pages that take tags for fast stores away */
     struct tcg_stats stats;
     void *host_data;              /* the back end's own, freed with free() */
@@ -328,6 +340,7 @@ struct tcg_vcpu {
     const struct tcg_block *interp_block;
     _Atomic bool kicked, sample;  /* asked: leave run(); tell where you are */
     bool single;                  /* the debugger wants one instruction */
+    bool full;                    /* ... a block that is no compact code */
     bool one_insn;                /* being looked for: a block of one instruction */
     /* Under an instruction clock (icount.c). */
     bool io_ok, io_next;          /* the clock is exact now; the next instruction must run alone */
@@ -404,7 +417,7 @@ struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint
 /* The oldest block of an address and mode, whatever its variant, that is younger than `serial`; NULL when there is none. Without lock.
  * Jumps lead to the oldest (serial 0), a failing guard at a block's start to the next younger, a dead entry too: so a walk along
  * variants ends at the dispatcher or in a block that fits, and never turns in a circle. */
-struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint64_t serial);
+struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint32_t serial);
 unsigned cache_count_variants(struct tcg_vm *t, uint64_t gpa, uint32_t mode); /* without the generic one */
 void cache_drop(struct tcg_vm *t, struct tcg_block *b); /* as if its bytes had changed; takes the lock */
 /* Takes the block of cache_begin() over (code_size bytes at the fill point) and makes it visible. The lock is held. page/page2: its
@@ -472,7 +485,7 @@ static inline uint32_t cache_ref(const struct tcg_vm *t, const void *p)
 }
 static inline struct tcg_extra *cache_extra(const struct tcg_vm *t, const struct tcg_block *b)
 {
-    return cache_at(t, b->extra);
+    return b->extra ? cache_at(t, cache_ref(t, b) + b->extra * 8u) : NULL;
 }
 
 /* ---- pages.c: pages of guest RAM ---- */

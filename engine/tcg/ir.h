@@ -128,6 +128,7 @@ enum ir_hint { IR_HINT_NONE, IR_HINT_CALL, IR_HINT_RETURN,
                IR_HINT_GUARD /* the block's assumption does not hold: on in another variant (guest.h) */ };
 struct ir_exit {
     uint8_t kind, hint;
+    uint16_t record; /* of the block's exits */
     int32_t off;
     ir_ref ref;
 };

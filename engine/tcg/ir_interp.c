@@ -195,7 +195,7 @@ struct tcg_exit *ir_interp(struct tcg_vcpu *v, struct tcg_block *b)
             if (x->kind == IR_EXIT_INDIRECT) {
                 *tcg_pc(v) = value(&r, x->ref);
             }
-            return x->kind == IR_EXIT_DIRECT ? &b->exits[op->imm] : NULL;
+            return x->kind == IR_EXIT_DIRECT ? &b->exits[x->record] : NULL;
         }
         if (flags & IRF_SIDE || op->op == IR_pcrel || op->op == IR_ldenv) {
             effect(&r, op);

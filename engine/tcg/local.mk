@@ -48,6 +48,7 @@ libtcg_a_SOURCES = \
 	engine/tcg/host_x86_64/fp.c \
 	engine/tcg/host_x86_64/atomic.c \
 	engine/tcg/host_x86_64/hostops.c \
+	engine/tcg/host_x86_64/lean.c \
 	engine/tcg/host_x86_64/memory.c \
 	engine/tcg/host_x86_64/region.c \
 	engine/tcg/host_x86_64/region_mem.c \

@@ -32,6 +32,7 @@ static const struct row vm_rows[] = {
     { "exit_bytes", VM(exit_bytes), "... its exits" },
     { "site_bytes", VM(site_bytes), "... from host to guest addresses, packed" },
     { "extra_bytes", VM(extra_bytes), "... what few blocks have" },
+    { "promoted", VM(promoted), "blocks that ran often enough to be compiled for speed" },
     { "links", VM(links), "direct jumps patched to lead from block to block" },
     { "forwards", VM(forwards), "invalid blocks patched to lead to their successor" },
     { "evictions", VM(evictions), "regions of the cache emptied for new code" },

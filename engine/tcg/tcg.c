@@ -351,6 +351,12 @@ static void stale_entry(struct tcg_vcpu *v)
     pthread_mutex_lock(&t->lock);
     struct tcg_block *old = cache_by_host(t, v->host_ra);
     pthread_mutex_unlock(&t->lock);
+    v->full = old->lean && !atomic_load(&old->invalid);
+    if (v->full) { /* not stale at all: worth better code */
+        t->warm[tcg_warm_index(v->host_ra)] = (uint16_t)t->config.warm;
+        t->stats.promoted++;
+        cache_drop(t, old);
+    }
     uint64_t evictions = t->stats.evictions;
     uint64_t pc = v->pc_page + (old->gpa & 4095);
     *tcg_pc(v) = pc;
@@ -360,6 +366,7 @@ static void stale_entry(struct tcg_vcpu *v)
     }
     bool cacheable;
     struct tcg_block *b = find_block(v, pc, &cacheable);
+    v->full = false;
     if (b && cacheable && evictions == t->stats.evictions && b->gpa == old->gpa &&
         b->mode == old->mode) {
         b = cache_next_variant(t, old->gpa, old->mode, old->serial);
@@ -376,7 +383,7 @@ static struct tcg_block *link_target(const struct tcg_vcpu *v, const struct tcg_
 {
     const struct tcg_block *s = exit_block(from);
     /* pc_page of the target must equal that of the exit, and links stay in a physical page: eviction looks for them there. */
-    if (!from->patch || from->to || (pc & ~4095ull) != v->pc_page || from->off < 0 ||
+    if (!from->stub || from->to || (pc & ~4095ull) != v->pc_page || from->off < 0 ||
         from->off >= 4096 || b->mode != (s->mode & ~T2_MODE) || (b->gpa ^ s->gpa) >= 4096 || (b->gpa & ~4095ull) != (s->gpa & ~4095ull)) {
         return NULL;
     }
@@ -394,7 +401,7 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
     struct tcg_jump *j = &v->space->jc[jc_index(pc)];
     const void *code = j->code;
     if (j->pc != pc || (t->config.backend == TCG_INTERP && ((const struct tcg_block *)code)->invalid) ||
-        (from && (from->patch || from->guard))) {
+        (from && (from->stub || from->guard))) {
         uint64_t evictions = t->stats.evictions;
         bool cacheable = false;
         struct tcg_block *b = find_block(v, pc, &cacheable);
@@ -711,6 +718,10 @@ static int tcg_vm_init(struct vm *vm, struct err *e)
     if (t->config.max_insns == 0) {
         t->config.max_insns = 64;
     }
+    if (t->config.warm == 0) {
+        t->config.warm = 1024;
+    }
+    t->config.warm = t->config.warm < UINT16_MAX ? t->config.warm : UINT16_MAX;
     int rc = 0;
     if (t->config.cache_size < 1u << 20 || t->config.cache_size > 1u << 30) {
         rc = err_set(e, -EINVAL, "tcg cache_size %zu is outside 1 MiB to 1 GiB", t->config.cache_size);

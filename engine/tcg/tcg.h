@@ -33,6 +33,8 @@ struct tcg_config {
     unsigned host_features_off; /* what of the host's vector features stays unused (tests): 1 all, 2 AVX-512 ... as in host_x86_64/target.h */
     enum tcg_tier2 tier2;
     bool perf_map;          /* tcg_perf_map() will be called: lay the cache out so that perf looks into it */
+    unsigned warm;          /* times a block runs as compact code before it is compiled for speed; default 1024, at most 65535 */
+    bool no_compact;        /* all blocks are compiled for speed at once */
     bool check;             /* verify the IR after every pass (tests) */
 };
 

@@ -134,6 +134,12 @@ void tcg_variant_set(struct tcg_trans *t, uint32_t value)
     t->variant = value;
 }
 
+/* Compact code is not made twice: where a block begins already, it is jumped to. */
+static bool joins(const struct tcg_trans *t, int32_t off)
+{
+    return cache_find(t->tcg, t->gpa_page + (uint64_t)off, t->mode, t->entry_variant) != NULL;
+}
+
 void tcg_make_ir(const struct tcg_guest *g, struct tcg_trans *t, unsigned max,
                  uint64_t *granules)
 {
@@ -165,7 +171,7 @@ void tcg_make_ir(const struct tcg_guest *g, struct tcg_trans *t, unsigned max,
         off = t->next_off;
         if (!in_page(off) || off > PAGE - (int32_t)g->insn_max || seen(t, off) ||
             t->insns >= max || t->ir->n_ops > IR_MAX_OPS - 128 ||
-            t->ir->n_exits > IR_MAX_EXITS - 8) {
+            t->ir->n_exits > IR_MAX_EXITS - 8 || (t->joins && joins(t, off))) {
             leave(t, off, IR_HINT_NONE);
             break;
         }
@@ -197,6 +203,12 @@ static void log_block(struct tcg_vcpu *v, const struct tcg_trans *t, uint64_t pc
         ir_print(t->ir, &b);
         log_trace('o', "block %016llx\n%s", (unsigned long long)pc, b.data);
     }
+}
+
+/* Are new blocks compact code? */
+static bool compact(const struct tcg_vcpu *v)
+{
+    return !v->full && !v->tcg->config.no_compact && v->tcg->config.backend == TCG_JIT;
 }
 
 /* What is known of a block before it has its place. */
@@ -240,11 +252,23 @@ static unsigned make(struct tcg_vcpu *v, struct tcg_trans *t, struct making *m, 
     }
 }
 
+/* Exits whose target is known have a record: those that leave to the dispatcher by name. */
+static unsigned count_records(struct ir *ir)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < ir->n_exits; i++) {
+        ir->exits[i].record = (uint16_t)n;
+        n += ir->exits[i].kind == IR_EXIT_DIRECT;
+    }
+    return n;
+}
+
 /* A block with its code, at the fill point; NULL when it does not fit. */
 static struct tcg_block *finish(struct tcg_vcpu *v, const struct tcg_trans *t, const struct making *m, size_t room)
 {
     bool extra = m->straddles || m->note || t->icount;
-    struct tcg_block *b = cache_begin(v->tcg, t->ir->n_exits, extra);
+    struct ir_exit *exits = t->ir->exits;
+    struct tcg_block *b = cache_begin(v->tcg, count_records(t->ir), extra);
     b->gpa = m->gpa;
     b->granules = m->granules;
     b->mode = m->mode;
@@ -252,9 +276,12 @@ static struct tcg_block *finish(struct tcg_vcpu *v, const struct tcg_trans *t, c
     b->uses_variant = t->variant_used;
     b->generic = t->variant_used && t->generic;
     b->variant = t->entry_variant;
-    for (unsigned i = 0; i < b->n_exits; i++) {
-        b->exits[i].off = t->ir->exits[i].off;
-        b->exits[i].guard = t->ir->exits[i].hint == IR_HINT_GUARD;
+    b->lean = compact(v) && !t->variant_used; /* variants are ordered by age: they stay */
+    for (unsigned i = 0; i < t->ir->n_exits; i++) {
+        if (exits[i].kind == IR_EXIT_DIRECT) {
+            b->exits[exits[i].record].off = exits[i].off;
+            b->exits[exits[i].record].guard = exits[i].hint == IR_HINT_GUARD;
+        }
     }
     return compile(v, b, room) ? b : NULL;
 }
@@ -345,6 +372,9 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
                            .start = start };
     t.tcg = tcg;
     t.icount = tcg->icount != NULL;
+    t.joins = compact(v);
+    t.gpa_page = f.gpa;
+    t.mode = m.mode;
     t.variant_offset = tcg->guest->variant_offset;
     t.generic = !t.variant_offset || cache_count_variants(tcg, m.gpa, m.mode) >= TCG_VARIANTS;
     t.entry_variant = tcg_variant_word(v);

@@ -79,6 +79,8 @@ static void machine_new(struct machine *m, const struct arch_ops *arch,
                                      .backend = backend,
                                      .max_insns = max_insns,
                                      .tier2 = tier2,
+                                     .warm = 2,
+                                     .no_compact = max_insns == 1,
                                      .check = true };
     ck_assert_msg(vm_new("blocks", arch, &tcg_engine_ops, loop, &m->config, &m->vm, &e) == 0,
                   "%s", e.msg);

@@ -53,7 +53,8 @@ static void make(struct twin *m, enum tcg_backend backend, enum tcg_tier2 tier2,
                  struct loop *loop)
 {
     const struct tcg_config config = { .cache_size = 1u << 20, .backend = backend, .check = true,
-                                       .tier2 = tier2 };
+                                       .tier2 = tier2, .warm = 2,
+                                       .no_compact = tier2 == TCG_TIER2_FORCE };
     twin_make(m, xlen == 64 ? &riscv64_arch : &riscv32_arch, "max", &config, SPLIT, RAM_SIZE, loop);
 }
 

@@ -21,6 +21,9 @@ static struct fixup *exit_fixup(struct ra *r, unsigned exit, uint32_t jump)
 void gen_poll(struct ra *r, const struct ir_op *op)
 {
     const struct ir_exit *x = &r->ir->exits[op->imm];
+    if (x->kind == IR_EXIT_INDIRECT && r->i + 1 < r->ir->n_ops && op[1].op == IR_exit && op[1].imm == op->imm) {
+        return; /* the thunk of the jump looks */
+    }
     unsigned pc = x->kind == IR_EXIT_INDIRECT ? ra_use_reg(r, x->ref) : 0;
     x_alu_mem_imm(&r->a, 7, 0, ENV, ENV_OFF(exit_req), 0);
     struct fixup *f = exit_fixup(r, (unsigned)op->imm, x_jcc(&r->a, CC_NE, r->a.at));
@@ -71,17 +74,26 @@ static void cross_page(struct ra *r, int32_t off)
     jump_cache(r, RCX);
 }
 
-/* Leaves to the dispatcher, naming the exit. */
+/* Leaves a region to the dispatcher, naming the exit. */
 static void leave_by(struct ra *r, unsigned exit)
 {
     x_8(&r->a, 0xb8 | RAX); /* mov eax */
-    if (r->region) {
-        x_32(&r->a, r->exit_base + exit);
-        region_exit(r);
-    } else {
-        x_32(&r->a, cache_ref(r->v->tcg, &r->b->exits[exit]));
-    }
+    x_32(&r->a, r->exit_base + exit);
+    region_exit(r);
     x_jmp(&r->a, r->th->leave);
+}
+
+struct tcg_exit *exit_left(struct tcg_vm *t, uint64_t host)
+{
+    struct tcg_exit *found = NULL;
+    pthread_mutex_lock(&t->lock);
+    struct tcg_block *b = cache_by_host(t, host - LEAVE_BYTES); /* the call may be the block's end */
+    uint32_t stub = (uint32_t)(host - LEAVE_BYTES - (uint64_t)(uintptr_t)t->buf.rx);
+    for (unsigned i = 0; i < b->n_exits && !found; i++) {
+        found = b->exits[i].patch + b->exits[i].stub == stub ? &b->exits[i] : NULL;
+    }
+    pthread_mutex_unlock(&t->lock);
+    return found;
 }
 
 void gen_exit(struct ra *r, const struct ir_op *op)
@@ -113,10 +125,27 @@ void gen_exit(struct ra *r, const struct ir_op *op)
     }
 }
 
+/* The record knows one stub; a second jump with the same exit names it. */
+static void stub_of(struct ra *r, const struct fixup *f, struct tcg_exit *out)
+{
+    if (out->patch) {
+        x_8(&r->a, 0xb8 | RAX); /* mov eax */
+        x_32(&r->a, cache_ref(r->v->tcg, out));
+        x_jmp(&r->a, r->th->leave);
+        return;
+    }
+    if (f->no_link) {
+        out->patch = r->a.at;
+    } else {
+        exit_patchable(out, f->jump, r->a.at);
+    }
+    x_call(&r->a, r->th->leave_here);
+}
+
 void gen_exit_stub(struct ra *r, const struct fixup *f)
 {
     const struct ir_exit *x = &r->ir->exits[f->exit];
-    struct tcg_exit *out = &r->b->exits[r->exit_base + f->exit];
+    struct tcg_exit *out = &r->b->exits[r->region ? r->exit_base + f->exit : x->record];
     x_here(&r->a, f->jump);
     if (f->refund) {
         x_alu_mem_imm(&r->a, 0, X_W, ENV, ENV_OFF(budget), f->refund);
@@ -133,8 +162,9 @@ void gen_exit_stub(struct ra *r, const struct fixup *f)
             uint32_t jump = x_jmp(&r->a, r->a.at);
             x_here(&r->a, jump);
             exit_patchable(out, jump, r->a.at);
-        } else if (!f->no_link) {
-            exit_patchable(out, f->jump, r->a.at);
+        } else if (!r->region) {
+            stub_of(r, f, out);
+            return;
         }
         leave_by(r, f->exit);
     } else {

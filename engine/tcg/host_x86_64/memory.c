@@ -13,10 +13,9 @@ void gen_site(struct ra *r)
     }
 }
 
-uint32_t gen_check_tag(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
-                   unsigned t1)
+static uint32_t x_check_tag(struct asm_buf *a, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
+                            unsigned t1)
 {
-    struct asm_buf *a = &r->a;
     if (lo) {
         x_rm(a, 0x8d | X_W, t0, base, lo);
         x_rr(a, 0xc1, 5, t0); /* the index needs only the low 32 bits */
@@ -35,12 +34,24 @@ uint32_t gen_check_tag(struct ra *r, unsigned base, int32_t lo, int32_t hi, int3
     return x_jcc(a, CC_NE, a->at);
 }
 
+uint32_t gen_check_tag(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
+                       unsigned t1)
+{
+    return x_check_tag(&r->a, base, lo, hi, low_bits, write, t0, t1);
+}
+
+uint32_t x_check(struct asm_buf *a, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
+                 unsigned t1)
+{
+    uint32_t miss = x_check_tag(a, base, lo, hi, low_bits, write, t0, t1);
+    x_rmx(a, 0x8b | X_W, t0, SPACE, t0, 0, TLB_OFF(addend));
+    return miss;
+}
+
 uint32_t gen_check(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
                    unsigned t1)
 {
-    uint32_t miss = gen_check_tag(r, base, lo, hi, low_bits, write, t0, t1);
-    x_rmx(&r->a, 0x8b | X_W, t0, SPACE, t0, 0, TLB_OFF(addend));
-    return miss;
+    return x_check(&r->a, base, lo, hi, low_bits, write, t0, t1);
 }
 
 uint32_t gen_lookup_in(struct ra *r, unsigned base, int32_t disp, unsigned mo, bool write, unsigned t0,
@@ -79,7 +90,7 @@ struct fixup *new_fixup(struct ra *r, enum fixup_kind kind)
     return f;
 }
 
-static const unsigned load_code[8] = {
+const unsigned load_code[8] = {
     [MO_8] = X_0F | 0xb6, [MO_16] = X_0F | 0xb7, [MO_32] = 0x8b, [MO_64] = 0x8b | X_W,
     [MO_8 | MO_SIGN] = X_0F | 0xbe | X_W, [MO_16 | MO_SIGN] = X_0F | 0xbf | X_W,
     [MO_32 | MO_SIGN] = 0x63 | X_W, [MO_64 | MO_SIGN] = 0x8b | X_W,
@@ -104,6 +115,9 @@ void gen_load(struct ra *r, const struct ir_op *op)
         unsigned d = ra_dest(r, op->d);
         x_rm(&r->a, load_code[op->mo & 7], d, ENV, (int32_t)op->imm);
         ra_done(r, op->d, d);
+        return;
+    }
+    if (r->lean && gen_lean(r, op)) {
         return;
     }
     struct fixup *f = new_fixup(r, FIX_LOAD);
@@ -150,7 +164,7 @@ static void store_imm(struct ra *r, unsigned size, int32_t imm)
     }
 }
 
-static const unsigned store_code[] = { 0x88 | X_BYTE_REG, 0x89 | X_66, 0x89, 0x89 | X_W };
+const unsigned store_code[4] = { 0x88 | X_BYTE_REG, 0x89 | X_66, 0x89, 0x89 | X_W };
 static const unsigned store_imm_code[] = { 0xc6, 0xc7 | X_66, 0xc7, 0xc7 | X_W };
 
 void gen_store_value(struct ra *r, const struct fixup *f)
@@ -187,6 +201,9 @@ void gen_store(struct ra *r, const struct ir_op *op)
 {
     if (op->op == IR_stenv) {
         store_env(r, op);
+        return;
+    }
+    if (r->lean && gen_lean(r, op)) {
         return;
     }
     unsigned size = op->mo & MO_SIZE;

@@ -383,6 +383,11 @@ void x86_redirect(struct tcg_vm *t, struct tcg_block *b, uint32_t to)
         memcpy(bytes + 1, &rel, 4);
     } else {
         memcpy(bytes, x86_entry, sizeof(x86_entry));
+        if (b->lean) { /* it counts again */
+            uint32_t rel = ((const struct host_data *)t->host_data)->th.warm - (b->code + 5);
+            bytes[0] = 0xe8;
+            memcpy(bytes + 1, &rel, 4);
+        }
     }
     memcpy(&word, bytes, 8);
     __atomic_store_n((uint64_t *)(void *)(t->buf.rw + b->code), word, __ATOMIC_RELEASE);

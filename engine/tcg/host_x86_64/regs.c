@@ -314,6 +314,69 @@ unsigned ra_dest_reuse(struct ra *r, ir_ref d, ir_ref a, struct opnd oa)
     return ra_dest(r, d);
 }
 
+/* ---- fixed registers of compact code ---- */
+
+static void forget(struct ra *r, unsigned s)
+{
+    ir_ref h = r->held[s];
+    if (h != IR_NONE) {
+        *(ir_kind(h) == IR_TEMP ? &r->t_reg[ir_index(h)] : &r->g_reg[ir_index(h)]) = -1;
+        r->held[s] = IR_NONE;
+    }
+}
+
+void ra_clobber(struct ra *r, unsigned reg)
+{
+    unsigned s = (unsigned)scratch_index(reg);
+    ir_ref h = r->held[s];
+    if (h != IR_NONE && (ir_kind(h) == IR_GLOBAL || r->last[ir_index(h)] <= r->i + 1)) {
+        r->busy |= (uint8_t)(1u << s);
+        forget(r, s);
+    } else {
+        ra_take(r, reg);
+    }
+}
+
+void ra_address(struct ra *r, ir_ref ref, int32_t disp)
+{
+    unsigned s = (unsigned)scratch_index(RSI);
+    if (r->held[s] != ref) {
+        ra_take(r, RSI);
+    }
+    unsigned base = ra_use_reg(r, ref);
+    if (base == RSI && ir_kind(ref) == IR_TEMP && (!ra_dies(r, ref) || r->ir->ops[r->i].b == ref)) {
+        ra_take(r, RSI); /* moves it */
+        base = ra_use_reg(r, ref);
+    }
+    if (disp) {
+        x_rm(&r->a, 0x8d | X_W, RSI, base, disp);
+    } else if (base != RSI) {
+        x_rr(&r->a, 0x8b | X_W, RSI, base);
+    }
+    forget(r, s);
+    r->busy |= (uint8_t)(1u << s);
+}
+
+void ra_value(struct ra *r, unsigned reg, ir_ref ref, unsigned w)
+{
+    unsigned s = (unsigned)scratch_index(reg);
+    if (r->held[s] == ref && ref != IR_NONE) {
+        r->busy |= (uint8_t)(1u << s);
+        return;
+    }
+    ra_clobber(r, reg);
+    if (ir_kind(ref) == IR_CONST) {
+        uint64_t v = r->ir->consts[ir_index(ref)];
+        if (v == 0) {
+            x_rr(&r->a, 0x33, reg, reg);
+        } else {
+            x_mov_imm(&r->a, reg, w == 64 ? v : (uint32_t)v);
+        }
+    } else {
+        x_load(&r->a, w, reg, ra_use(r, ref, w));
+    }
+}
+
 /* ---- globals cached in xmm registers ---- */
 
 static void x_forget_one(struct ra *r, unsigned n)

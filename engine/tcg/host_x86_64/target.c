@@ -44,7 +44,7 @@ static void assign_flags(const struct tcg_guest *g, struct host_data *h)
 static size_t init(struct tcg_vm *t, struct err *e)
 {
     struct host_data *h = xnew(struct host_data);
-    struct asm_buf a = { .base = t->buf.rw, .at = 0, .end = 8192 };
+    struct asm_buf a = { .base = t->buf.rw, .at = 0, .end = 16384 };
     (void)e;
     assign_pins(t->guest, h->pin);
     memset(h->no_xpin, -1, sizeof(h->no_xpin));
@@ -155,7 +155,10 @@ void gen_stubs(struct ra *r)
 
 static bool gen_block(struct ra *r)
 {
-    for (unsigned i = 0; i < sizeof(x86_entry); i++) {
+    if (r->lean) {
+        x_call(&r->a, r->th->warm);
+    }
+    for (unsigned i = 0; i < sizeof(x86_entry) && !r->lean; i++) {
         x_8(&r->a, x86_entry[i]);
     }
     r->n_fixups = r->n_sites = 0;
@@ -218,6 +221,8 @@ static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size
     r->th = &h->th;
     r->pin = h->pin;
     r->xpin = h->no_xpin;
+    r->lean = b->lean && !v->ir->n_vecs;
+    b->lean = r->lean;
     r->live_flags = false;
     r->groups = NULL;
     if (!gen_block(r)) {
@@ -235,7 +240,9 @@ static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
     const uint8_t *p = v->tcg->buf.rx + h->th.enter;
     memcpy(&fn, &p, sizeof(fn));
     uint32_t left = fn(v->cpu, code); /* the exit's offset, 0 or X86_STALE */
-    return left == X86_STALE ? TCG_EXIT_STALE : cache_at(v->tcg, left);
+    return left == X86_STALE  ? TCG_EXIT_STALE
+           : left == X86_HERE ? exit_left(v->tcg, v->host_ra)
+                              : cache_at(v->tcg, left);
 }
 
 const struct tcg_host_ops tcg_host_x86_64 = {

@@ -30,13 +30,20 @@ extern const uint8_t scratch_regs[N_SCRATCH];
 #define ENV_OFF(field)                                                                          \
     ((int32_t)offsetof(struct tcg_vcpu, field) - (int32_t)offsetof(struct tcg_vcpu, cpu))
 
+/* Accesses that compact code calls: loads by mo & 7, and of a single into its NaN box; stores by size. */
+#define N_LEAN_LOADS 9
+#define N_LEAN_STORES 4
+
 /* Thunks at the start of the code buffer. */
 struct thunks {
     uint32_t enter, leave, lookup, stale;
+    uint32_t leave_here;            /* called: the exit is known by the return address */
     uint32_t jump, jump_now;        /* by the jump cache */
     uint32_t full, reads, clean;    /* call rax: see thunks.c */
     uint32_t load, store;
     uint32_t clean_x, load_x, store_x; /* the same, keeping xmm3 to xmm15; first tier only */
+    uint32_t warm;                  /* called by the entry of a compact block: counts */
+    uint32_t lean_load[N_LEAN_LOADS], lean_store[N_LEAN_STORES]; /* accesses of compact blocks, see lean.c */
     uint32_t vec_numbers;           /* data: the bytes 0 to 63 */
     uint32_t vec_consts;            /* data: by enum vec_const, 4 bytes for singles, at 8 for doubles */
 };
@@ -139,6 +146,7 @@ struct ra {
     const int8_t *xpin;             /* by global: xmm register of its own or -1; none in the first tier */
     struct region *region;          /* second tier: the region this block is a piece of; else NULL */
     struct groups *groups;          /* second tier: of this piece; else NULL */
+    bool lean;                      /* compact code: accesses by thunks */
     bool live_flags;                /* ... with floating point: MXCSR's flags are the guest's */
     unsigned exit_base;             /* of the piece's exits among those of the region */
     unsigned i;                     /* op being compiled */
@@ -183,6 +191,11 @@ unsigned ra_dest(struct ra *r, ir_ref d);     /* where the result is computed: t
 unsigned ra_dest_reuse(struct ra *r, ir_ref d, ir_ref a, struct opnd oa); /* may be a's own register */
 void ra_done(struct ra *r, ir_ref d, unsigned reg); /* the result is in reg now */
 void ra_op_end(struct ra *r);                 /* frees what died */
+/* Puts ref + disp into rsi, which is taken for the op. */
+void ra_address(struct ra *r, ir_ref ref, int32_t disp);
+/* Scratch register `reg`, taken for the op, is overwritten now, after all operands were read; what is needed later moves. */
+void ra_clobber(struct ra *r, unsigned reg);
+void ra_value(struct ra *r, unsigned reg, ir_ref ref, unsigned w); /* puts it there; overwrites the register unless it has it already */
 void ra_spill_all(struct ra *r);              /* before a call: no scratch register holds anything that is needed */
 /* A place outside the scratch registers: the pin, memory (a temp is spilled, and keeps its register), or an immediate; false for
  * a constant that is none. */
@@ -203,8 +216,13 @@ int32_t ra_global_off(const struct ra *r, unsigned g);
 void x_load(struct asm_buf *a, unsigned w, unsigned reg, struct opnd o);   /* mov reg, opnd */
 void x_alu(struct asm_buf *a, unsigned n, unsigned w, unsigned reg, struct opnd o);
 
+/* lean.c */
+void lean_thunks(struct asm_buf *a, struct thunks *th, uint32_t slow_load, uint32_t slow_store);
+bool gen_lean(struct ra *r, const struct ir_op *op); /* a load or store of compact code; false: not of this kind */
+
 /* thunks.c */
-#define X86_STALE 1u /* what enter() gets from the entry of an invalid block; else the offset of an exit, or 0 */
+#define X86_STALE 1u /* what enter() gets from the entry of an invalid block */
+#define X86_HERE 2u  /* ... from a call of leave_here; else the offset of an exit, or 0 */
 size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin);
 /* Emits the thunks that call C, for code with these pins. */
 void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, const int8_t *xpin,
@@ -238,6 +256,8 @@ void region_exit(struct ra *r); /* the four bytes just emitted are an exit's num
 void region_leave(struct ra *r);                      /* to the convention of the first tier; keeps rcx */
 
 /* memory.c */
+extern const unsigned load_code[8]; /* by mo & 7 */
+extern const unsigned store_code[4]; /* by size */
 void gen_load(struct ra *r, const struct ir_op *op);
 void gen_store(struct ra *r, const struct ir_op *op);
 void gen_call(struct ra *r, const struct ir_op *op);
@@ -254,6 +274,9 @@ uint32_t gen_check(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t 
 /* The same without the addend: leaves the offset of the entry in t0. */
 uint32_t gen_check_tag(struct ra *r, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
                        unsigned t1);
+/* gen_check() for who has no block at hand. */
+uint32_t x_check(struct asm_buf *a, unsigned base, int32_t lo, int32_t hi, int32_t low_bits, bool write, unsigned t0,
+                 unsigned t1);
 void gen_load_value(struct ra *r, const struct fixup *f);  /* the access itself, the page's addend in t0 */
 void gen_store_value(struct ra *r, const struct fixup *f);
 void gen_memory_stub(struct ra *r, const struct fixup *f);
@@ -286,6 +309,8 @@ struct vec_snapshot vec_snapshot(struct ra *r);
 void vec_reload(struct ra *r, struct vec_snapshot s);
 
 /* exits.c */
+#define LEAVE_BYTES 5
+struct tcg_exit *exit_left(struct tcg_vm *t, uint64_t host); /* by the return address of a call of leave_here */
 void gen_poll(struct ra *r, const struct ir_op *op);
 void gen_budget(struct ra *r, const struct ir_op *op);
 void gen_brcond(struct ra *r, const struct ir_op *op);

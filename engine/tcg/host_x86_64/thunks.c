@@ -30,6 +30,7 @@ struct keeps {
     const int8_t *pin, *xpin;
     const struct host_data *live_flags; /* MXCSR holds flags of the guest; else NULL */
     bool x_cache;                       /* xmm registers cache globals */
+    bool scratch;                       /* reload rcx and rdx from save[1] and [2] */
     unsigned n_near;                    /* pages that are remembered */
 };
 
@@ -100,6 +101,9 @@ static uint32_t call_thunk(struct asm_buf *a, const struct keeps *k, enum which 
     pins(a, g, pin, false, reload);
     xpins(a, k, false);
     x_cache(a, k, false);
+    for (unsigned i = 1; i < 3 && k->scratch; i++) {
+        x_rm(a, 0x8b | X_W, scratch_regs[i], ENV, ENV_OFF(save) + 8 * (int32_t)i);
+    }
     x_8(a, 0xc3);
     return at;
 }
@@ -134,7 +138,7 @@ static uint32_t vec_consts(struct asm_buf *a)
 void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, const int8_t *xpin,
                      const struct host_data *live_flags, unsigned n_near, struct thunks *th)
 {
-    struct keeps k = { g, pin, xpin, live_flags, false, n_near };
+    struct keeps k = { g, pin, xpin, live_flags, false, false, n_near };
     th->full = call_thunk(a, &k, ALL, ALL, true);
     th->reads = call_thunk(a, &k, ALL, CALLER_SAVED, false);
     th->clean = call_thunk(a, &k, CALLER_SAVED, CALLER_SAVED, false);
@@ -148,11 +152,16 @@ void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t 
     th->clean_x = call_thunk(a, &k, CALLER_SAVED, CALLER_SAVED, false);
     th->load_x = memory_thunk(a, (const void *)(uintptr_t)tlb_load, reads_x);
     th->store_x = memory_thunk(a, (const void *)(uintptr_t)tlb_store, reads_x);
+    k.scratch = true;
+    uint32_t reads_all = call_thunk(a, &k, ALL, CALLER_SAVED, false);
+    uint32_t slow_load = memory_thunk(a, (const void *)(uintptr_t)tlb_load, reads_all);
+    uint32_t slow_store = memory_thunk(a, (const void *)(uintptr_t)tlb_store, reads_all);
+    lean_thunks(a, th, slow_load, slow_store);
 }
 
 /* jump: to the block for the virtual address in rcx if the jump cache knows it; else stores it and leaves. Clobbers rax and rdx.
  * jump_now: the same after a helper that may have changed pc, mode, space and interrupts. */
-static void jump_thunks(struct asm_buf *a, const struct tcg_guest *g, struct thunks *th)
+static void jump_thunks(struct asm_buf *a, const struct tcg_guest *g, bool icount, struct thunks *th)
 {
     const int32_t jc = (int32_t)offsetof(struct tcg_space, jc);
     th->jump_now = a->at;
@@ -161,6 +170,11 @@ static void jump_thunks(struct asm_buf *a, const struct tcg_guest *g, struct thu
     x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
     x_rm(a, 0x8b | X_W, RCX, ENV, (int32_t)g->pc_offset);
     th->jump = a->at;
+    x_alu_mem_imm(a, 7, 0, ENV, ENV_OFF(exit_req), 0); /* the poll before a jump to an unknown place */
+    uint32_t asked = x_jcc(a, CC_NE, a->at);
+    if (icount) { /* a budget ends runs there */
+        a->at = th->jump;
+    }
     x_rr(a, 0x8b, RAX, RCX);
     x_rr(a, 0xc1, 5, RAX);
     x_8(a, 11);
@@ -173,6 +187,9 @@ static void jump_thunks(struct asm_buf *a, const struct tcg_guest *g, struct thu
     x_rm(a, 0x89 | X_W, RDX, ENV, ENV_OFF(pc_page));
     x_rmx(a, 0xff, 4, SPACE, RAX, 3, jc + 8);
     x_here(a, miss);
+    if (!icount) {
+        x_here(a, asked);
+    }
     x_rm(a, 0x89 | X_W, RCX, ENV, (int32_t)g->pc_offset);
     x_jmp(a, th->lookup);
 }
@@ -195,14 +212,30 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
     pins(a, g, pin, false, ALL);
     x_rr(a, 0xff, 4, RAX);
 
+    th->warm = a->at; /* called by the entry of a compact block: its counter, by its address */
+    x_rm(a, 0x8b | X_W, RAX, RSP, 0);
+    x_mov_imm(a, RDX, (uint64_t)(uintptr_t)t->warm);
+    x_rr(a, 0xc1, 5, RAX);
+    x_8(a, TCG_WARM_SHIFT);
+    x_alu_imm(a, 4, 0, RAX, TCG_WARM - 1);
+    x_rmx(a, 0xff | X_66, 1, RDX, RAX, 1, 0); /* dec word */
+    uint32_t hot = x_jcc(a, CC_E, a->at);
+    x_8(a, 0xc3);
+    x_here(a, hot);
     th->stale = a->at; /* called by the entry of an invalid block */
     x_8(a, 0x58);
     x_rm(a, 0x89 | X_W, RAX, ENV, ENV_OFF(host_ra));
     x_mov_imm(a, RAX, X86_STALE);
     uint32_t to_leave = x_jmp(a, a->at);
+    th->leave_here = a->at;
+    x_8(a, 0x58);
+    x_rm(a, 0x89 | X_W, RAX, ENV, ENV_OFF(host_ra));
+    x_mov_imm(a, RAX, X86_HERE);
+    uint32_t here_to_leave = x_jmp(a, a->at);
     th->lookup = a->at;
     x_rr(a, 0x33, RAX, RAX);
     x_here(a, to_leave);
+    x_here(a, here_to_leave);
     th->leave = a->at;
     pins(a, g, pin, true, ALL);
     x_alu_imm(a, 0, X_W, RSP, 8);
@@ -214,7 +247,7 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
     }
     x_8(a, 0xc3);
 
-    jump_thunks(a, g, th);
+    jump_thunks(a, g, t->config.icount, th);
     x86_call_thunks(a, g, pin, NULL, NULL, 0, th);
     th->vec_consts = vec_consts(a);
     th->vec_numbers = a->at;
