@@ -2,7 +2,7 @@
 /*
  * Compact code: what a block is first made of. Most blocks run a few times only, and a lookup of the TLB inline is most of their bytes;
  * here an access is a call of a thunk at the start of the code buffer, a quarter as long. The block's entry counts how often it runs; one
- * that is worth it is compiled again (stale_entry() in tcg.c; docs/adr/0018).
+ * that is worth it is compiled again (stale_entry() in tcg.c; docs/adr/0019).
  *
  * Convention: rsi is the address. A load returns rax and clobbers rdx; a store's value is rdx, which it keeps, and it clobbers rax. All else is kept.
  */
