@@ -44,6 +44,8 @@ void run_kill(struct run *run);
 void run_expect_end(struct run *run, const char *reason);
 /* That a person asked the guest to power off: its end is then followed by no restart. */
 void run_asked(struct run *run);
+/* Such a state: the guest has powered off and its VM is kept, paused, until a reset (emu.set_action). */
+bool run_is_kept(enum api_vm_state state, const char *reason);
 /* Calls the emulator; fn as in rpc_client_call. False when there is no connection. */
 bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done_fn *fn,
               void *arg);

@@ -195,8 +195,13 @@ static void ask_fail(struct op *op, const struct api_error *x)
 static void ended_meanwhile(void *arg, struct vm *vm, bool gone)
 {
     struct op *op = arg;
-    (void)gone;
     op->held = false;
+    /* A reset may be an end (emu.set_action), and be noticed before its answer. */
+    if (!gone && strcmp(op->method, "emu.reset") == 0 && vm->exit &&
+        !exit_is_crash(vm->exit->reason)) {
+        op_reply_info(op);
+        return;
+    }
     op_failf(op, API_E_BAD_STATE, NULL, "VM '%s' ended meanwhile: %s", vm->config.name,
              vm->reason ? vm->reason : "stopped");
 }

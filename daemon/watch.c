@@ -131,6 +131,18 @@ static const char *plain(const char *reason)
     return reason && str_starts(reason, "guest-") ? reason + strlen("guest-") : reason;
 }
 
+bool run_is_kept(enum api_vm_state state, const char *reason)
+{
+    static const char *const ends[] = { "poweroff", "fail", "reset", "host-reset" };
+
+    for (unsigned i = 0; state == API_VM_STATE_PAUSED && reason && i < ARRAY_LEN(ends); i++) {
+        if (strcmp(reason, ends[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void take_state(struct run *run, enum api_emu_state s, const char *raw)
 {
     enum api_vm_state state = vm_state_of(s);
@@ -145,7 +157,8 @@ static void take_state(struct run *run, enum api_emu_state s, const char *raw)
     if (run->vm->state == API_VM_STATE_STOPPING && s == API_EMU_STATE_RUNNING) {
         return;
     }
-    if (run->vm->state != state) {
+    if (run->vm->state != state ||
+        run_is_kept(state, reason) != run_is_kept(state, run->vm->reason)) {
         vm_tell_state(run->vm, state, reason);
     }
 }
@@ -295,7 +308,8 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
             str_copy(run->said, sizeof(run->said), plain(out.reason));
         }
         if (first) {
-            run_is_up(run, vm_state_of(out.state), run->started ? out.reason : "adopted");
+            bool say = run->started || run_is_kept(vm_state_of(out.state), plain(out.reason));
+            run_is_up(run, vm_state_of(out.state), say ? plain(out.reason) : "adopted");
         } else if (run->vm->state == API_VM_STATE_UNRESPONSIVE) {
             vm_tell_state(run->vm, vm_state_of(out.state), "answers again");
         } else {

@@ -11,6 +11,7 @@
 #include "daemon/qmp/session.h"
 #include "daemon/registry.h"
 #include "daemon/runfs.h"
+#include "daemon/supervise.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -55,10 +56,15 @@ static struct json_object *shutdown_cause(const char *reason)
         bool guest;
         const char *cause;
     } causes[] = {
-        { "poweroff", true, "guest-shutdown" }, { "guest-poweroff", true, "guest-shutdown" },
-        { "fail", true, "guest-panic" },        { "guest-fail", true, "guest-panic" },
-        { "quit", false, "host-qmp-quit" },     { "killed", false, "host-signal" },
+        { "poweroff", true, "guest-shutdown" },
+        { "guest-poweroff", true, "guest-shutdown" },
+        { "fail", true, "guest-panic" },
+        { "guest-fail", true, "guest-panic" },
+        { "quit", false, "host-qmp-quit" },
+        { "killed", false, "host-signal" },
         { "guest-reset", true, "guest-reset" },
+        { "reset", true, "guest-reset" },
+        { "host-reset", false, "host-qmp-system-reset" },
     };
 
     for (unsigned i = 0; reason && i < ARRAY_LEN(causes); i++) {
@@ -90,6 +96,9 @@ static void on_state(struct qmp *q, struct vm *vm, const struct api_event *e)
         break;
     case API_VM_STATE_PAUSED:
         vm->qmp->runs = false;
+        if (run_is_kept(e->state, e->reason)) { /* the VM may shut down again, or end */
+            tell(q, vm, e, "SHUTDOWN", shutdown_cause(e->reason));
+        }
         if (ran) {
             tell(q, vm, e, "STOP", NULL);
         }

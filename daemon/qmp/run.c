@@ -7,6 +7,7 @@
 
 #include "api-schema/gen/methods.h"
 #include "api-schema/rpc/call.h"
+#include "daemon/supervise.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
@@ -22,9 +23,10 @@ const char *qmp_run_state(const struct vm *vm)
     case API_VM_STATE_STARTING:
         return "prelaunch";
     case API_VM_STATE_PAUSED:
-        return strcmp(reason, "start") == 0   ? "prelaunch"
-               : strcmp(reason, "debug") == 0 ? "debug"
-                                              : "paused";
+        return strcmp(reason, "start") == 0     ? "prelaunch"
+               : strcmp(reason, "debug") == 0   ? "debug"
+               : run_is_kept(vm->state, reason) ? "shutdown"
+                                                : "paused";
     case API_VM_STATE_STOPPING: /* the guest may be at work on it */
         return strcmp(reason, "asked to power off") == 0 ? "running" : "shutdown";
     case API_VM_STATE_CRASHED:
@@ -78,8 +80,15 @@ static void on_stopped(void *arg, struct json_object *result, const struct api_e
 
 static void on_running(void *arg, struct json_object *result, const struct api_error *x)
 {
+    struct qmp_cmd *c = arg;
+    struct vm *vm = x ? vm_by_id(c->d, *(int64_t *)c->data) : NULL;
+
     (void)result;
-    moved(arg, API_VM_STATE_RUNNING, x);
+    if (vm && run_is_kept(vm->state, vm->reason)) {
+        qmp_error(c, "GenericError", "Resetting the Virtual Machine is required");
+        return;
+    }
+    moved(c, API_VM_STATE_RUNNING, x);
 }
 
 static void move(struct qmp_cmd *c, const char *method,
@@ -164,26 +173,33 @@ void qmp_do_inject_nmi(struct qmp_cmd *c)
     qmp_error(c, "GenericError", "this feature or command is not currently supported");
 }
 
-/* What is in force: a reset resets, a power-off ends the VM; nothing reports a panic and no board has a
- * watchdog. */
+static void on_action(struct qmp_cmd *c, struct json_object *result)
+{
+    (void)result;
+    qmp_return_nothing(c);
+}
+
+/* The emulator keeps what resets and power-offs do. Nothing reports a panic and no board has a watchdog: an
+ * action for these would never come to pass, so that none is the only one taken. All or nothing. */
 void qmp_do_set_action(struct qmp_cmd *c)
 {
-    static const struct {
-        const char *name, *is;
-    } actions[] = {
-        { "reboot", "reset" },
-        { "shutdown", "poweroff" },
-        { "panic", "none" },
-        { "watchdog", "none" },
-    };
+    static const char *const never[] = { "panic", "watchdog" };
+    static const char *const kept[] = { "reboot", "shutdown" };
+    struct json_object *params;
 
-    for (unsigned i = 0; i < ARRAY_LEN(actions); i++) {
-        const char *wanted = qmp_arg(c, actions[i].name);
-        if (wanted && strcmp(wanted, actions[i].is) != 0) {
+    for (unsigned i = 0; i < ARRAY_LEN(never); i++) {
+        const char *wanted = qmp_arg(c, never[i]);
+        if (wanted && strcmp(wanted, "none") != 0) {
             qmp_error(c, "GenericError", "Action '%s' of '%s' is not supported", wanted,
-                      actions[i].name);
+                      never[i]);
             return;
         }
     }
-    qmp_return_nothing(c);
+    params = json_object_new_object();
+    for (unsigned i = 0; i < ARRAY_LEN(kept); i++) {
+        if (qmp_arg(c, kept[i])) {
+            api_json_set_str(params, kept[i], qmp_arg(c, kept[i]));
+        }
+    }
+    qmp_ask(c, "emu.set_action", params, on_action);
 }

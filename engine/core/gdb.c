@@ -150,7 +150,7 @@ void gdb_vm_state(struct gdb *g)
 static void resume(struct gdb *g, const enum action *what)
 {
     struct vm *vm = g->vm;
-    if (vm->state != VM_PAUSED) {
+    if (vm->state != VM_PAUSED || vm->ended) {
         tell_stop(g, 0);
         return;
     }
@@ -672,7 +672,7 @@ static void dispatch(struct gdb *g, const char *p, const char *end)
     } else if (*p == 'D') {
         cmd_detach(g);
     } else if (*p == 'k') {
-        vm_request(g->vm, VM_REQ_POWEROFF, "debugger");
+        vm_request(g->vm, VM_REQ_CRASH, "debugger");
     } else if (g->vm->state != VM_PAUSED) {
         reply_str(g, "E01"); /* runs, or has stopped for good */
     } else if (str_starts(p, "vCont;")) {

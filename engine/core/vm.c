@@ -173,6 +173,7 @@ void vm_at_barrier(struct vm *vm, void (*fn)(void *arg), void *arg)
 static void reset_all(struct vm *vm)
 {
     atomic_fetch_and(&vm->requests, ~(unsigned)VM_REQ_RESET);
+    vm->ended = false;
     list_for_each (it, &vm->devices) {
         dev_reset(list_entry(it, struct device, node));
     }
@@ -214,7 +215,7 @@ int vm_start(struct vm *vm, struct err *e)
 
 void vm_resume(struct vm *vm)
 {
-    if (vm->state != VM_PAUSED || !vm->started) {
+    if (vm->state != VM_PAUSED || !vm->started || vm->ended) {
         return;
     }
     vm->state = VM_RUNNING; /* before a vCPU can reach a device that asks */
@@ -242,13 +243,16 @@ void vm_reset(struct vm *vm)
     if (vm->state == VM_STOPPED) {
         return;
     }
-    bool running = vm->state == VM_RUNNING;
+    bool running = vm->state == VM_RUNNING, ended = vm->ended;
     if (running) {
         barrier_close(vm);
     }
     reset_all(vm);
     if (running) {
         barrier_open(vm);
+    }
+    if (ended) {
+        set_state(vm, VM_PAUSED, "start");
     }
 }
 
@@ -308,6 +312,14 @@ void vm_debug_clear(struct vm *vm)
     }
 }
 
+/* The guest has powered off and is kept. Its vCPUs stay parked until a reset. */
+static void keep_ended(struct vm *vm, const char *reason)
+{
+    vm_debug_clear(vm);
+    vm->ended = true;
+    set_state(vm, VM_PAUSED, reason);
+}
+
 /* Does what was asked for; the strongest wish wins. The barrier is closed before the
  * requests are taken, so that what several vCPUs ask at once is served once. */
 static void serve(struct vm *vm)
@@ -322,11 +334,16 @@ static void serve(struct vm *vm)
     }
     unsigned wanted = atomic_exchange(&vm->requests, 0);
     const char *reason = atomic_load(&vm->request_reason);
-    if (wanted & (VM_REQ_CRASH | VM_REQ_POWEROFF)) {
+    bool reset = wanted & VM_REQ_RESET;
+    bool end = (wanted & VM_REQ_POWEROFF) || (reset && vm->reset_ends);
+    if ((wanted & VM_REQ_CRASH) || (end && !vm->end_pauses)) {
         vm_stop(vm, reason);
         return;
     }
-    bool reset = wanted & VM_REQ_RESET;
+    if (end) {
+        keep_ended(vm, reason);
+        return;
+    }
     if (reset) {
         reset_all(vm);
     }

@@ -66,6 +66,10 @@ struct vm {
     _Atomic(const char *) request_reason;
     struct vm_door *door; /* posts of vm_request() that are under way */
     bool started;         /* vCPU threads exist */
+    /* What a reset and a power-off of the guest do; main thread. */
+    bool reset_ends;      /* a reset is as a power-off */
+    bool end_pauses;      /* a power-off leaves it paused, to be looked at or reset */
+    bool ended;           /* paused by that: runs no more before a reset */
     char stop_reason[64]; /* "guest-poweroff", "guest-reset", "crash: ..." */
     /* Called on the main thread when the state changes (control socket, tests). */
     void (*on_state)(void *arg, enum vm_state state, const char *reason);
@@ -94,7 +98,7 @@ int vm_add_vcpus(struct vm *vm, unsigned n, const char *cpu_model, struct err *e
 int vm_start(struct vm *vm, struct err *e);
 void vm_resume(struct vm *vm); /* VM_PAUSED -> VM_RUNNING; clock goes on */
 /* on_state reasons of these two: "resume", "pause". Pausing what is paused does nothing, nor
- * resuming what runs or has stopped. Pause barrier: returns when every vCPU has left guest
+ * resuming what runs, has stopped or has `ended`. Pause barrier: returns when every vCPU has left guest
  * code and the clock stands. Nothing changes guest state until vm_resume. Bounded by the
  * longest slow path of an engine. */
 void vm_pause(struct vm *vm);
@@ -109,8 +113,9 @@ void vm_free(struct vm *vm);
 void vm_debug_clear(struct vm *vm);
 /* Any thread (devices, engines): asks the main thread to power off, reset or crash the VM.
  * `reason` is a literal. A calling vCPU leaves guest code soon and runs none before the
- * request was served. Power-off and crash end in vm_stop(); a reset calls on_state with the
- * state it found and "guest-reset". */
+ * request was served. Power-off and crash end in vm_stop(), a power-off with `end_pauses` in
+ * VM_PAUSED; a reset calls on_state with the state it found and "guest-reset". A crash is an end
+ * whatever the flags say. */
 void vm_request(struct vm *vm, enum vm_request what, const char *reason);
 
 #endif

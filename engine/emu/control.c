@@ -117,10 +117,16 @@ void api_handle_emu_resume(struct api_call *call, struct api_emu_resume_in *in)
     struct emu *m = control_emu(call);
 
     (void)in;
-    if (!wrong_state(call, m, VM_PAUSED, "paused")) {
-        vm_resume(m->vm);
-        api_reply_emu_resume(call);
+    if (wrong_state(call, m, VM_PAUSED, "paused")) {
+        return;
     }
+    if (m->vm->ended) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, "reset it: 'vmctl reset', then resume it",
+                 "its guest has powered off");
+        return;
+    }
+    vm_resume(m->vm);
+    api_reply_emu_resume(call);
 }
 
 void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
@@ -132,9 +138,27 @@ void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
         wrong_state(call, m, VM_RUNNING, "running");
         return;
     }
+    if (m->vm->reset_ends && !m->vm->ended) { /* once it was answered */
+        vm_request(m->vm, VM_REQ_RESET, "host-reset");
+        api_reply_emu_reset(call);
+        return;
+    }
     vm_reset(m->vm);
     control_event(m, "reset", "reset");
     api_reply_emu_reset(call);
+}
+
+void api_handle_emu_set_action(struct api_call *call, struct api_emu_set_action_in *in)
+{
+    struct emu *m = control_emu(call);
+
+    if (in->has_reboot) {
+        m->vm->reset_ends = in->reboot == API_EMU_REBOOT_SHUTDOWN;
+    }
+    if (in->has_shutdown) {
+        m->vm->end_pauses = in->shutdown == API_EMU_SHUTDOWN_PAUSE;
+    }
+    api_reply_emu_set_action(call);
 }
 
 void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in *in)

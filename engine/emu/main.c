@@ -24,12 +24,14 @@
 static void on_state(void *arg, enum vm_state state, const char *reason)
 {
     struct emu *m = arg;
-    bool reset = strcmp(reason, "guest-reset") == 0;
+    bool reset = strcmp(reason, "guest-reset") == 0 && state != VM_STOPPED && !m->vm->ended;
 
-    str_copy(m->reason, sizeof(m->reason), reason);
+    if (!reset) { /* which changes no state: the reason for that stays */
+        str_copy(m->reason, sizeof(m->reason), reason);
+    }
     console_set_running(m->console, state == VM_RUNNING);
     gdb_vm_state(m->gdb);
-    control_event(m, reset ? "reset" : "state", m->reason);
+    control_event(m, reset ? "reset" : "state", reason);
     stats_publish(m);
     if (state == VM_STOPPED) {
         loop_quit(m->loop);
@@ -184,12 +186,17 @@ static void tear_down(struct emu *m)
 
 static enum emu_exit exit_status(const struct emu *m)
 {
+    static const char *const well[] = { "guest-poweroff", "quit", "guest-reset", "host-reset" };
+
     if (strcmp(m->reason, "guest-fail") == 0) {
         return EMU_EXIT_GUEST;
     }
-    return strcmp(m->reason, "guest-poweroff") == 0 || strcmp(m->reason, "quit") == 0
-               ? EMU_EXIT_OK
-               : EMU_EXIT_INTERNAL;
+    for (unsigned i = 0; i < ARRAY_LEN(well); i++) {
+        if (strcmp(m->reason, well[i]) == 0) {
+            return EMU_EXIT_OK;
+        }
+    }
+    return EMU_EXIT_INTERNAL;
 }
 
 int main(int argc, char **argv)

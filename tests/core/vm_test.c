@@ -458,6 +458,50 @@ START_TEST(poweroff_stops_the_vm_and_says_why)
 }
 END_TEST
 
+static bool is_kept(struct fixture *x)
+{
+    return x->vm->ended;
+}
+
+START_TEST(poweroff_may_keep_the_vm_paused_until_a_reset)
+{
+    struct fixture x;
+    make(&x, 4, step_poweroff);
+    x.vm->end_pauses = true;
+    for (unsigned i = 1; i <= 2; i++) {
+        vm_resume(x.vm);
+        run_until(&x, is_kept);
+        ck_assert_int_eq(x.vm->state, VM_PAUSED);
+        ck_assert_str_eq(x.reason, "guest-poweroff");
+        ck_assert(!clock_running(x.vm->clock));
+        vm_resume(x.vm);
+        ck_assert_int_eq(x.vm->state, VM_PAUSED);
+        vm_reset(x.vm);
+        ck_assert_int_eq(x.vm->state, VM_PAUSED);
+        ck_assert_str_eq(x.reason, "start");
+        ck_assert_uint_eq(x.resets, 1 + i);
+    }
+    x.vm->end_pauses = false;
+    vm_resume(x.vm);
+    run_until(&x, is_stopped);
+    ck_assert_str_eq(x.reason, "guest-poweroff");
+    drop(&x);
+}
+END_TEST
+
+START_TEST(reset_may_be_an_end)
+{
+    struct fixture x;
+    make(&x, 3, step_reset);
+    x.vm->reset_ends = true;
+    vm_resume(x.vm);
+    run_until(&x, is_stopped);
+    ck_assert_str_eq(x.reason, "guest-reset");
+    ck_assert_uint_eq(x.resets, 1);
+    drop(&x);
+}
+END_TEST
+
 static void step_error(struct vcpu *c, struct fake_cpu *f, enum vcpu_exit *why)
 {
     if (c->index == 1 && f->plain == 3) {
@@ -550,6 +594,8 @@ static Suite *suite_vm(void)
     tcase_add_test(c, same_level_again_tells_the_engine_nothing);
     tcase_add_test(c, resets_asked_by_several_vcpus_at_once_are_served_once);
     tcase_add_test(c, poweroff_stops_the_vm_and_says_why);
+    tcase_add_test(c, poweroff_may_keep_the_vm_paused_until_a_reset);
+    tcase_add_test(c, reset_may_be_an_end);
     tcase_add_test(c, engine_failure_crashes_the_vm_only);
     tcase_add_test(c, vm_may_be_freed_with_a_request_under_way);
     tcase_add_test(c, reset_while_paused_stays_paused);

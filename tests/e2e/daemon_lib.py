@@ -151,11 +151,11 @@ def payload(text=b"."):
     return code + jump_back(-(body + 12))
 
 
-def power_off():
-    """A guest that powers off at once (the board's syscon at 0x100000)."""
+def power_off(value=5):
+    """A guest that powers off at once (the board's syscon at 0x100000): 5; or resets: 7."""
     return (word((0x100000 >> 12, 12), (5, 7), (0x37, 0)) +       # lui t0, 0x100
-            word((0x5000 >> 12, 12), (6, 7), (0x37, 0)) +         # lui t1, 0x5
-            word((0x555, 20), (6, 15), (6, 7), (0x13, 0)) +       # addi t1, t1, 0x555
+            word((value, 12), (6, 7), (0x37, 0)) +                # lui t1, 0x5
+            word((0x111 * value, 20), (6, 15), (6, 7), (0x13, 0)) +  # addi t1, t1, 0x555
             word((6, 20), (5, 15), (2, 12), (0x23, 0)) +          # sw t1, 0(t0)
             word((0, 12), (0x6f, 0)))                             # j .
 
@@ -280,7 +280,7 @@ class Daemon:
         path = os.path.join(self.dir, name + ".bin")
         if not os.path.exists(path):
             with open(path, "wb") as file:
-                file.write(power_off() if name == "off" else payload(text))
+                file.write(power_off() if name == "off" else power_off(7) if name == "again" else payload(text))
         return path
 
     def config(self, name, **more):

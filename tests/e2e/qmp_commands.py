@@ -137,6 +137,54 @@ def guest_that_powers_off_is_told_as_such():
             assert "RESUME" in q.order and q.order.index("RESUME") < q.order.index("SHUTDOWN"), q.order
 
 
+def actions_make_a_reset_an_end_and_keep_a_vm_that_powers_off():
+    reset_required = "Resetting the Virtual Machine is required"
+    with Vm() as v:
+        for name in ("off", "again"):
+            v.d.call("vm.define", config=v.d.config(name, firmware=v.d.guest(name)))
+            v.d.call("vm.start", vm=name, paused=True)
+        with v.qmp("off") as q:
+            q.execute("set-action", shutdown="pause", reboot="reset", panic="none", watchdog="none")
+            for _ in range(2):
+                q.execute("cont")
+                assert q.event("SHUTDOWN")["data"] == {"guest": True, "reason": "guest-shutdown"}
+                q.event("STOP")
+                assert q.order[-2:] == ["SHUTDOWN", "STOP"], q.order
+                assert q.execute("query-status") == {"status": "shutdown", "singlestep": False, "running": False}
+                assert q.fails("GenericError", "cont") == reset_required
+                q.execute("stop")
+                q.execute("system_reset")
+                assert q.event("RESET")["data"]["guest"] is False
+                assert q.execute("query-status")["status"] == "prelaunch"
+            desc = q.fails("GenericError", "set-action", shutdown="poweroff", panic="pause")
+            assert desc == "Action 'pause' of 'panic' is not supported", desc
+            q.execute("cont")
+            q.event("STOP")  # the refused command has changed nothing
+            if q.bound:
+                v.d.kill()
+                v.d.start()
+        with v.qmp("off") as q:
+            wait_for(lambda: q.execute("query-status")["status"] == "shutdown", what="it is kept")
+            assert q.fails("GenericError", "cont") == reset_required
+            error = v.d.client().fails("bad-state", "vm.resume", vm="off")
+            assert "has powered off" in error.message and "vmctl reset" in error.remedy, error
+            q.execute("quit")
+            assert q.event("SHUTDOWN")["data"] == {"guest": False, "reason": "host-qmp-quit"}
+        with v.qmp("again") as q:
+            q.execute("set-action", reboot="shutdown")
+            q.execute("cont")
+            assert q.event("SHUTDOWN")["data"] == {"guest": True, "reason": "guest-reset"}
+        wait_for(lambda: v.d.call("vm.get", vm="again")["state"] == "stopped", what="its end")
+        assert v.d.call("vm.get", vm="again")["exit"]["reason"] == "reset"
+        with v.qmp() as q:
+            q.execute("set-action", reboot="shutdown")
+            q.execute("system_reset")
+            assert q.event("SHUTDOWN")["data"] == {"guest": False, "reason": "host-qmp-system-reset"}
+        wait_for(lambda: v.d.call("vm.get", vm="a")["state"] == "stopped", what="its end")
+        exit = v.d.call("vm.get", vm="a")["exit"]
+        assert exit["reason"] == "host-reset" and exit["status"] == 0, exit
+
+
 def what_the_api_does_is_told_here_and_the_other_way_round():
     with Vm() as v, v.qmp() as one, v.qmp() as two, v.d.client() as c:
         c.call("event.subscribe")
@@ -470,7 +518,8 @@ def every_command_of_the_table_is_executed_here():
 
 
 CASES = [greeting_and_negotiation, commands_come_in_any_packaging, runs_and_tells_in_the_order_of_qemu,
-         guest_that_powers_off_is_told_as_such, what_the_api_does_is_told_here_and_the_other_way_round,
+         guest_that_powers_off_is_told_as_such,
+         actions_make_a_reset_an_end_and_keep_a_vm_that_powers_off, what_the_api_does_is_told_here_and_the_other_way_round,
          tells_what_a_vm_is, human_monitor_answers_in_text, schema_is_that_of_the_table,
          descriptors_are_taken_and_closed, vmd_sock_speaks_both, wedged_emulator_delays_nobody,
          emulator_that_answers_nonsense_does_no_harm,         sockets_come_back_with_the_daemon, clients_are_bounded, replies_have_the_shapes_of_qemu,
