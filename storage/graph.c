@@ -3,6 +3,7 @@
  * The graph: the list of drivers, opening an image with all nodes below it, claims and what follows
  * from them for the image locks, closing. Loop thread.
  */
+#include "engine/base/buf.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "storage/driver.h"
@@ -241,6 +242,17 @@ static int lock_for_open(struct blk_node *n, const struct blk_options *o, struct
     return claims_push(n->kid[BLK_FILE], e);
 }
 
+static int unknown_format(const struct blk_options *o, struct err *e)
+{
+    AUTO_BUF known = BUF_INIT;
+
+    for (unsigned i = 0; i < ARRAY_LEN(drivers); i++) {
+        buf_printf(&known, "%s%s", i ? ", " : "", drivers[i]->name);
+    }
+    return err_set(e, -ENOTSUP, "disk '%s': unknown image format '%s' (known: %s)", o->name,
+                   o->driver ? o->driver : "", known.data);
+}
+
 /* The node and what stands below it, without an owner's claim. */
 int blk_open_graph(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
                    struct err *e)
@@ -250,10 +262,7 @@ int blk_open_graph(struct blk_pool *pool, const struct blk_options *o, struct bl
     int rc;
 
     if (!format) {
-        return err_set(
-            e, -ENOTSUP,
-            "disk '%s': unknown image format '%s' (known: raw, qcow2, vmdk, vdi, vpc, vhdx)",
-            o->name, o->driver ? o->driver : "");
+        return unknown_format(o, e);
     }
     if (o->depth > BLK_MAX_DEPTH) {
         return err_set(e, -ELOOP, "%s: more than %d images in the backing chain, or a loop",

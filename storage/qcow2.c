@@ -390,8 +390,11 @@ static int open_kid(struct qcow2 *q, const struct blk_options *o, enum blk_role 
     int rc;
 
     if (!given && !o->follow) {
-        return err_set(e, -ENOTSUP, "disk '%s': %s needs the %s file %s, which was not given",
-                       o->name, o->path, roles[role], named);
+        return err_set(e, -ENOTSUP,
+                       "disk '%s': %s needs the %s file %s, which was not given; make it stand "
+                       "alone with 'vmctl image %s'",
+                       o->name, o->path, roles[role], named,
+                       role == BLK_BACKING ? "rebase -b \"\"" : "convert");
     }
     if (!given && strncmp(path, "json:", 5) && strncmp(named, "file:", 5) == 0) {
         free(path);

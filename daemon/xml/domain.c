@@ -18,7 +18,7 @@
 #define NO_BUS "the board has neither PCI nor USB, its devices are virtio-mmio"
 #define NO_DISPLAY "vmd has no displays, keyboards or sound yet"
 #define NO_NET "vmd has no networks yet"
-#define NO_DISK "vmd's disks are raw image files, so far"
+#define NO_DISK "vmd's disks are image files, so far"
 #define NO_TUNE "vmd does not set this; see limits of the definition for what it does"
 #define NO_BOARD "the board has no such device"
 #define NO_X86 "it belongs to PCs, and the board is none"
@@ -359,8 +359,8 @@ static const struct xml_row rows[] = {
     NO("devices/disk@snapshot", "snapshots are not there yet"),
     SAYS("devices/disk/driver@name", XML_PRINT, "qemu",
          "the word libvirt uses for image files"),
-    WORD("devices/disk/driver@type", "format", "raw=raw",
-         "not supported: image formats come with storage; until then `raw`"),
+    WORD("devices/disk/driver@type", "format", "raw=raw qcow2=qcow2",
+         "not supported: format of the image"),
     SAYS("devices/disk/driver@cache", 0, "default writeback",
          "vmd writes through the page cache and flushes when the guest asks"),
     SAYS("devices/disk/driver@discard", 0, "unmap",

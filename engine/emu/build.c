@@ -131,6 +131,7 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
         .path = d->file,
         .fd = given ? given->fd : -1,
         .readonly = d->readonly,
+        .follow = m->opt.config_fd < 0, /* a daemon's emulator opens nothing by path */
     };
     int rc;
 

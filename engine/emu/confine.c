@@ -148,7 +148,7 @@ static const int vcpu_calls[] = {
 };
 static const int io_calls[] = {
     SCMP_SYS(preadv),    SCMP_SYS(pwritev),   SCMP_SYS(pwrite64),
-    SCMP_SYS(fdatasync), SCMP_SYS(fallocate),
+    SCMP_SYS(fdatasync), SCMP_SYS(fallocate), SCMP_SYS(mremap),
 };
 static const int main_calls[] = {
     /* the loop */
@@ -241,7 +241,7 @@ static int load_filter(enum confine_kind kind, unsigned *calls, struct err *e)
     if (rc == 0 && kind == CONFINE_MAIN) {
         rc = allow_all(ctx, main_calls, ARRAY_LEN(main_calls), calls);
     }
-    if (rc == 0 && kind == CONFINE_IO) {
+    if (rc == 0 && kind != CONFINE_VCPU) { /* the main thread closes images: their metadata */
         rc = allow_all(ctx, io_calls, ARRAY_LEN(io_calls), calls);
     }
     if (rc == 0 && kind == CONFINE_VCPU) {
