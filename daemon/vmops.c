@@ -28,6 +28,7 @@
 #define ASK_NS (10 * SECOND)  /* the emulator's answer to a request */
 #define QUIT_NS (30 * SECOND) /* flushing disks and ending */
 #define KILL_NS (10 * SECOND) /* the kernel ending a killed process */
+#define DOWN_MS 60000         /* a guest powering off, where nobody says */
 
 /* ---- start ---- */
 
@@ -174,6 +175,9 @@ void api_handle_vm_start(struct api_call *call, struct api_vm_start_in *in)
 
 /* ---- asking the emulator ---- */
 
+static void stop_begin(struct op *op);
+static void stop_ended(void *arg, struct vm *vm, bool gone);
+
 static void ask_fail(struct op *op, const struct api_error *x)
 {
     if (x->code == API_E_TIMEOUT) {
@@ -195,13 +199,13 @@ static void ask_fail(struct op *op, const struct api_error *x)
 static void ended_meanwhile(void *arg, struct vm *vm, bool gone)
 {
     struct op *op = arg;
-    op->held = false;
-    /* A reset may be an end (emu.set_action), and be noticed before its answer. */
-    if (!gone && strcmp(op->method, "emu.reset") == 0 && vm->exit &&
-        !exit_is_crash(vm->exit->reason)) {
-        op_reply_info(op);
+    bool meant = strcmp(op->method, "emu.reset") == 0 ||
+                 strcmp(op->method, "emu.powerdown") == 0;
+    if (meant && vm->exit && !exit_is_crash(vm->exit->reason)) {
+        stop_ended(op, vm, gone); /* a reset may be an end, too: emu.set_action */
         return;
     }
+    op->held = false;
     op_failf(op, API_E_BAD_STATE, NULL, "VM '%s' ended meanwhile: %s", vm->config.name,
              vm->reason ? vm->reason : "stopped");
 }
@@ -229,6 +233,67 @@ static void answer_with(struct op *op, struct json_object *result)
     op_end(op);
 }
 
+/* --- a power-off that is waited for. It is no operation: others may go on meanwhile. --- */
+
+struct down {
+    struct api_call *call;
+    struct vm *vm;
+    struct loop_timer *timer;
+    int64_t ms;
+    bool force;
+};
+
+static void down_ended(void *arg, struct vm *vm, bool gone)
+{
+    struct down *k = arg;
+    (void)gone;
+    loop_timer_free(k->timer);
+    call_finish(vm->d, k->call, vm->config.name, vm_info_raw(vm, false, false));
+    free(k);
+}
+
+static void down_late(void *arg)
+{
+    struct down *k = arg;
+    struct vm *vm = k->vm;
+    run_on_end_cancel(vm->run, k);
+    loop_timer_free(k->timer);
+    if (k->force) {
+        op_queue(vm, k->call, NULL, NULL, stop_begin, true);
+    } else {
+        api_fail(k->call, API_E_TIMEOUT, vm->config.name,
+                 "wait longer: 'vmctl wait', or end it: 'vmctl stop'",
+                 "the guest of VM '%s' was asked to power off and has not within %lld ms",
+                 vm->config.name, (long long)k->ms);
+    }
+    free(k);
+}
+
+static void down_wait(struct op *op)
+{
+    const struct api_vm_shutdown_in *in = op->in;
+    const struct api_host_shutdown *h = op->vm->config.host_shutdown;
+    struct down *k = xnew(struct down);
+    *k = (struct down){ .call = take_ptr(op->call), .vm = op->vm, .force = in->force };
+    k->ms = in->has_timeout_ms ? in->timeout_ms : h ? h->timeout_ms : DOWN_MS;
+    k->timer = loop_timer_new(op->vm->d->loop, down_late, k);
+    loop_timer_arm(k->timer, k->ms * (SECOND / 1000));
+    run_on_end(op->vm->run, down_ended, k);
+    op_end(op);
+}
+
+static void shutdown_begin(struct op *op);
+
+/* A VM whose guest cannot be asked: with force that is no reason not to end it. */
+static bool ends_unasked(struct op *op)
+{
+    if (op->begin != shutdown_begin || !op->flag) {
+        return false;
+    }
+    stop_begin(op);
+    return true;
+}
+
 static void on_answer(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct op *op = arg;
@@ -239,7 +304,9 @@ static void on_answer(void *arg, struct json_object *result, const struct api_er
         op->held = false;
     }
     if (x) {
-        ask_fail(op, x);
+        if (!ends_unasked(op)) {
+            ask_fail(op, x);
+        }
         return;
     }
     if (op->out) {
@@ -255,6 +322,11 @@ static void on_answer(void *arg, struct json_object *result, const struct api_er
         run_asked(vm->run);
         vm_tell_state(vm, API_VM_STATE_STOPPING, "asked to power off");
     }
+    const struct api_vm_shutdown_in *down = op->begin == shutdown_begin ? op->in : NULL;
+    if (down && vm->run && (down->has_timeout_ms || down->force)) {
+        down_wait(op);
+        return;
+    }
     op_reply_info(op);
 }
 
@@ -266,6 +338,9 @@ static void ask_with(struct op *op, struct json_object *take_params)
     if (!run_call_with(vm->run, op->method, take_params, ASK_NS, on_answer, op)) {
         run_on_end_cancel(vm->run, op);
         op->held = false;
+        if (ends_unasked(op)) {
+            return;
+        }
         op_failf(op, API_E_UNRESPONSIVE, "'vmctl stop --force' ends it whatever it does",
                  "the emulator of VM '%s' (pid %d) does not answer", vm->config.name,
                  (int)run_pid(vm->run));
@@ -363,7 +438,7 @@ void api_handle_vm_shutdown(struct api_call *call, struct api_vm_shutdown_in *in
 {
     struct vm *vm = call_vm(call, in->vm);
     if (vm) {
-        op_queue(vm, call, NULL, in, shutdown_begin, false);
+        op_queue(vm, call, NULL, in, shutdown_begin, in->force);
     }
 }
 
@@ -385,6 +460,12 @@ static void stop_timeout(void *arg)
 {
     struct op *op = arg;
     struct vm *vm = op->vm;
+    if (op->flag) {
+        op->flag = false;
+        run_kill(vm->run);
+        loop_timer_arm(op->timer, KILL_NS);
+        return;
+    }
     run_on_end_cancel(vm->run, op);
     op->held = false;
     op_failf(op, API_E_UNRESPONSIVE, "'vmctl stop --force' ends it whatever it does",
@@ -396,7 +477,7 @@ static void on_quit(void *arg, struct json_object *result, const struct api_erro
 {
     struct op *op = arg;
     (void)result;
-    if (x && (x->code == API_E_UNSUPPORTED || x->code == API_E_BAD_STATE)) {
+    if (x && !op->flag && (x->code == API_E_UNSUPPORTED || x->code == API_E_BAD_STATE)) {
         run_on_end_cancel(op->vm->run, op);
         op->held = false;
         ask_fail(op, x);
@@ -404,10 +485,11 @@ static void on_quit(void *arg, struct json_object *result, const struct api_erro
     /* Otherwise its end, or the timer, answers. */
 }
 
+/* flag: killed when it does not quit. */
 static void stop_begin(struct op *op)
 {
     struct vm *vm = op->vm;
-    if (!vm->run && policy_cancel(vm)) {
+    if (!vm->run && (policy_cancel(vm) || op->flag)) {
         op_reply_info(op);
         return;
     }
@@ -416,7 +498,8 @@ static void stop_begin(struct op *op)
     }
     op->held = true;
     run_on_end(vm->run, stop_ended, op);
-    if (!run_call(vm->run, "emu.quit", QUIT_NS / 2, on_quit, op)) {
+    bool told = run_call(vm->run, "emu.quit", QUIT_NS / 2, on_quit, op);
+    if (!told && !op->flag) {
         run_on_end_cancel(vm->run, op);
         op->held = false;
         op_failf(op, API_E_UNRESPONSIVE, "'vmctl stop --force' ends it whatever it does",
@@ -429,7 +512,7 @@ static void stop_begin(struct op *op)
         vm_tell_state(vm, API_VM_STATE_STOPPING, "quit");
     }
     op->timer = loop_timer_new(vm->d->loop, stop_timeout, op);
-    loop_timer_arm(op->timer, QUIT_NS);
+    loop_timer_arm(op->timer, told ? QUIT_NS : 0);
 }
 
 /* Forced: waits for no other operation and for no emulator. */

@@ -315,6 +315,9 @@ def calls_in_the_wrong_state_say_which():
         client.fails("bad-state", "vm.resume", vm="a")
         client.fails("unsupported", "vm.shutdown", vm="a")
         client.fails("timeout", "vm.wait", vm="a", timeout_ms=20)
+        out = client.call("vm.shutdown", vm="a", force=True)  # whose guest hears of no button
+        tap.check(out["state"] == "stopped" and out["exit"]["reason"] == "quit", f"{out}")
+        client.call("vm.start", vm="a")
         client.call("vm.delete", vm="a", force=True)
         client.fails("not-found", "vm.get", vm="a")
 

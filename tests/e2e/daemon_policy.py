@@ -139,6 +139,41 @@ def restart_happens_after_a_failure_only_or_after_each_end_nobody_asked_for():
         tap.check(count == {"failure": 0, "always": 3, "never": 0, "asked": 0}, f"{count}")
 
 
+def shutdown_waits_as_long_as_it_was_told_and_then_ends_the_vm_if_forced():
+    with fake() as daemon:
+        with daemon.client() as client, daemon.client() as other:
+            for name, append in (("soon", "button=30"), ("late", "button=3600000"), ("none", "nothing"),
+                                 ("deaf", "button=3600000 no-quit")):
+                define(client, daemon, name, append=append)
+                client.call("vm.start", vm=name)
+            out = client.call("vm.shutdown", vm="soon", timeout_ms=60000)
+            tap.check(out["state"] == "stopped" and out["exit"]["reason"] == "poweroff", f"{out}")
+            client.fails("bad-state", "vm.shutdown", vm="soon", force=True)
+            # Too late, and nothing was done to it; another call about it is not held up.
+            number = client.send("vm.shutdown", vm="late", timeout_ms=300)
+            tap.check(other.call("vm.get", vm="late")["state"] in ("running", "stopping"), "ended")
+            other.call("vm.reset", vm="late")
+            try:
+                client.answer(number)
+                raise AssertionError("it has not ended")
+            except lib.CallError as error:
+                tap.check(error.error == "timeout" and "300 ms" in error.message, str(error))
+            tap.check(state(daemon, "late") == "stopping", "it was not asked")
+            out = client.call("vm.shutdown", vm="late", timeout_ms=30, force=True)
+            tap.check(out["state"] == "stopped" and out["exit"]["reason"] == "quit", f"{out}")
+            # Nobody can be asked: by force it ends all the same, and at once.
+            client.fails("unsupported", "vm.shutdown", vm="none", timeout_ms=60000)
+            tap.check(state(daemon, "none") == "running", "refused, and ended")
+            out = client.call("vm.shutdown", vm="none", force=True)
+            tap.check(out["state"] == "stopped" and out["exit"]["reason"] == "quit", f"{out}")
+            # A stop by another client is the end that is waited for.
+            number = client.send("vm.shutdown", vm="deaf", timeout_ms=3600000, force=True)
+            until(daemon, "deaf", "stopping")
+            other.call("vm.stop", vm="deaf", force=True)
+            out = client.answer(number)
+            tap.check(out["state"] == "stopped" and out["exit"]["reason"] == "killed", f"{out}")
+
+
 def stop_and_kill_are_not_followed_by_a_restart_and_stop_cancels_one_that_is_due():
     with fake() as daemon:
         with daemon.client() as client:
@@ -239,6 +274,7 @@ if __name__ == "__main__":
         autostart_that_goes_in_a_circle_or_fails_does_not_hold_up_the_others,
         crashed_vm_is_started_again_with_growing_pauses_until_the_cap,
         restart_happens_after_a_failure_only_or_after_each_end_nobody_asked_for,
+        shutdown_waits_as_long_as_it_was_told_and_then_ends_the_vm_if_forced,
         stop_and_kill_are_not_followed_by_a_restart_and_stop_cancels_one_that_is_due,
         restart_that_is_due_outlives_the_daemon,
         watchdog_acts_on_an_emulator_that_shows_no_life,

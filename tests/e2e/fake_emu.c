@@ -198,6 +198,12 @@ void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
     api_reply_emu_reset(call);
 }
 
+void api_handle_emu_set_action(struct api_call *call, struct api_emu_set_action_in *in)
+{
+    (void)in;
+    api_reply_emu_set_action(call);
+}
+
 void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in *in)
 {
     struct fake *f = api_call_app(call);

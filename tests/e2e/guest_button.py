@@ -46,9 +46,9 @@ def guest_shuts_down_when_asked_by_the_api_and_by_qmp():
 
         console_has(logs["a"], b"BUTTON-READY Power Button")
         client.call("vm.pause", vm="a")
-        client.call("vm.shutdown", vm="a")  # it hears of it when it runs again
-        client.call("vm.resume", vm="a")
-        out = client.call("vm.wait", vm="a", timeout_ms=int(TIMEOUT * 1000))
+        number = client.send("vm.shutdown", vm="a", timeout_ms=int(TIMEOUT * 1000))
+        daemon.call("vm.resume", vm="a")  # it hears of it when it runs again
+        out = client.answer(number)
         tap.check(out["state"] == "stopped" and out["exit"]["reason"] == "poweroff", f"{out}")
         console_has(logs["a"], b"BUTTON\r")
 
