@@ -75,10 +75,6 @@ static void take_up(struct run *run)
             log_warn("daemon", "VM '%s': no statistics: %s", run->vm->config.name, e.msg);
         }
     }
-    struct run_process p;
-    if (runfs_process(&run->d->opt, run->vm->id, run->cookie, &p, NULL) == 0) {
-        run->disks = p.disks;
-    }
     run->vm->state = pidfd >= 0 ? API_VM_STATE_UNRESPONSIVE : API_VM_STATE_STOPPING;
     free(run->vm->reason);
     run->vm->reason = xstrdup("not taken up again yet");
@@ -122,6 +118,8 @@ static void each_run(void *arg, const struct store_run *row)
     run->start_time = (uint64_t)row->start_time;
     run->mon_pid = (pid_t)row->mon_pid;
     run->mon_start = (uint64_t)row->mon_start;
+    run->stored = run->pid > 0;
+    run->disks_unread = true;
     run->adopting = true;
     run->settled = on_settled;
     run->settled_arg = a;

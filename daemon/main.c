@@ -190,6 +190,7 @@ static void on_adopted(void *arg)
         loop_quit(d->loop);
         return;
     }
+    qmp_begin(d->qmp);
     log_info("daemon", "vmd %s ready: %zu VMs, %zu of them running, socket %s, store %s",
              PACKAGE_VERSION, vm_count(d), vm_count_active(d),
              st->n_sockets ? "handed over" : d->opt.socket, d->opt.store);

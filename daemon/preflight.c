@@ -271,7 +271,7 @@ static int disk_elsewhere(const struct vm *vm, const struct run_disks *disks,
     size_t n;
     struct vm **list = vm_list(vm->d, &n);
     int rc = 0;
-    for (size_t i = 0; i < n && rc == 0; i++) {
+    for (size_t i = 0; i < n && disks->n > 0 && rc == 0; i++) {
         const struct run_disks *theirs = list[i]->run && list[i] != vm
                                              ? run_disks_of(list[i]->run)
                                              : NULL;

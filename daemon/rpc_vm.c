@@ -15,6 +15,7 @@
 #include "daemon/ops.h"
 #include "daemon/policy.h"
 #include "daemon/preflight.h"
+#include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
 #include "daemon/runfs.h"
 #include "daemon/spawn/proto.h"
@@ -207,6 +208,7 @@ void api_handle_vm_get(struct api_call *call, struct api_vm_get_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);
     if (vm) {
+        qmp_vm_up_now(vm); /* a path that is told can be connected to */
         api_reply_json(call, vm_info_raw(vm, true, true));
     }
 }

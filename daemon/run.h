@@ -25,6 +25,7 @@ struct run {
     char cookie[COOKIE_LEN + 1];
     int64_t since_ns;
     struct run_disks disks;
+    bool disks_unread; /* taken up: what the monitor wrote is read when somebody asks */
     pid_t pid, mon_pid;
     uint64_t start_time, mon_start;
     int pidfd, mon_pidfd;
@@ -39,6 +40,7 @@ struct run {
     bool paused;              /* start option */
     bool up;                  /* said hello with the right cookie */
     bool adopting;            /* taken up after a restart, not answered yet */
+    bool stored;              /* its row holds the process */
     bool mute;                /* told that it does not answer */
     bool kill_wanted, killed;
     bool asked;  /* a person asked the guest to power off */

@@ -76,8 +76,14 @@ pid_t run_pid(const struct run *run)
     return run->pid;
 }
 
-const struct run_disks *run_disks_of(const struct run *run)
+const struct run_disks *run_disks_of(struct run *run)
 {
+    struct run_process p;
+    if (run->disks_unread &&
+        runfs_process(&run->d->opt, run->vm->id, run->cookie, &p, NULL) == 0) {
+        run->disks = p.disks;
+    }
+    run->disks_unread = false;
     return &run->disks;
 }
 
@@ -446,11 +452,18 @@ void run_is_up(struct run *run, enum api_vm_state state, const char *reason)
     loop_timer_free(run->grace);
     run->grace = NULL;
     run->up = true;
-    run_row(run, &row);
-    store_tx_run_put(change_tx(c), &row);
+    if (!run->stored) {
+        run_row(run, &row);
+        store_tx_run_put(change_tx(c), &row);
+        run->stored = true;
+    }
     change_must_tell(c);
     vm_set_state(run->vm, state, reason, c);
-    qmp_vm_up(run->vm);
+    if (run->started) {
+        qmp_vm_up(run->vm);
+    } else {
+        qmp_vm_up_later(run->vm);
+    }
     change_commit(c, on_up, run);
 }
 

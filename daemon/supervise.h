@@ -35,7 +35,7 @@ struct run_disks {
 typedef void run_started_fn(void *arg, const struct api_error *x);
 void run_start(struct vm *vm, bool paused, const struct run_disks *disks, run_started_fn *fn,
                void *arg);
-const struct run_disks *run_disks_of(const struct run *run);
+const struct run_disks *run_disks_of(struct run *run);
 /* From vmd-spawn's list; entries that make no sense are left out. */
 void run_disks_read(const struct json_object *list, struct run_disks *out);
 /* SIGKILL now, or as soon as there is a process. */

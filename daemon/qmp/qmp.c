@@ -14,10 +14,15 @@
 #include "daemon/supervise.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
+#include "engine/base/loop.h"
 #include "engine/base/mem.h"
 
 #include <string.h>
 #include <unistd.h>
+
+#define MAKE_AT_ONCE 4 /* sockets a turn */
+#define MAKE_EVERY_NS INT64_C(500000)
+#define MAKE_FIRST_NS INT64_C(5000000)
 
 /* --- events ------------------------------------------------------------------------------------------ */
 
@@ -137,12 +142,16 @@ static void on_event(void *arg, const struct api_event *e)
 
 /* --- sockets ------------------------------------------------------------------------------------------- */
 
+static void on_make(void *arg);
+
 struct qmp *qmp_new(struct vmd *d)
 {
     struct qmp *q = xnew(struct qmp);
 
     q->d = d;
     list_init(&q->sessions);
+    list_init(&q->later);
+    q->make = loop_timer_new(d->loop, on_make, q);
     events_listen(d->events, on_event, q);
     return q;
 }
@@ -158,6 +167,7 @@ static void close_listener(struct vm *vm)
 
 static void vm_done(struct vm *vm)
 {
+    list_remove(&vm->qmp->later);
     close_listener(vm);
     free(vm->qmp->path);
     free(vm->qmp);
@@ -177,6 +187,7 @@ void qmp_free(struct qmp *q)
     free(list);
     if (q) {
         events_listen(q->d->events, NULL, NULL);
+        loop_timer_free(q->make);
         free(q);
     }
 }
@@ -194,23 +205,33 @@ void qmp_drain(struct vmd *d)
     free(list);
 }
 
+static bool prepare(struct vm *vm)
+{
+    struct vmd *d = vm->d;
+
+    if (!d->qmp || !d->server) {
+        return false;
+    }
+    if (!vm->qmp) {
+        vm->qmp = xnew(struct qmp_vm);
+        vm->qmp->runs = vm->state == API_VM_STATE_RUNNING;
+        vm->qmp->path = runfs_path(&d->opt, vm->id, VM_QMP);
+        vm->qmp->vm = vm;
+        list_init(&vm->qmp->later);
+    }
+    return true;
+}
+
 void qmp_vm_up(struct vm *vm)
 {
     struct vmd *d = vm->d;
     struct err e = ERR_INIT;
     int fd;
 
-    if (!d->qmp || !d->server) {
+    if (!prepare(vm) || vm->qmp->listener || d->ending) {
         return;
     }
-    if (!vm->qmp) {
-        vm->qmp = xnew(struct qmp_vm);
-        vm->qmp->runs = vm->state == API_VM_STATE_RUNNING;
-        vm->qmp->path = runfs_path(&d->opt, vm->id, VM_QMP);
-    }
-    if (vm->qmp->listener || d->ending) {
-        return;
-    }
+    list_remove(&vm->qmp->later);
     fd = unix_listen(vm->qmp->path, 0660, QMP_CLIENTS, &e);
     if (fd >= 0) {
         vm->qmp->listener = rpc_server_listen_as(d->server, fd, API_ROLE_ADMIN, &qmp_vm_dialect,
@@ -218,6 +239,46 @@ void qmp_vm_up(struct vm *vm)
     }
     if (!vm->qmp->listener) {
         log_warn("daemon", "VM '%s' has no QMP socket: %s", vm->config.name, e.msg);
+    }
+}
+
+/* A turn of the loop makes few, so that calls are answered in between. */
+static void on_make(void *arg)
+{
+    struct qmp *q = arg;
+
+    for (unsigned i = 0; i < MAKE_AT_ONCE && !list_empty(&q->later); i++) {
+        struct qmp_vm *v = list_entry(q->later.next, struct qmp_vm, later);
+        list_remove(&v->later);
+        qmp_vm_up(v->vm);
+    }
+    if (!list_empty(&q->later)) {
+        loop_timer_arm(q->make, MAKE_EVERY_NS);
+    }
+}
+
+void qmp_begin(struct qmp *q)
+{
+    q->begun = true;
+    loop_timer_arm(q->make, MAKE_FIRST_NS);
+}
+
+void qmp_vm_up_later(struct vm *vm)
+{
+    if (!prepare(vm) || vm->qmp->listener || !list_empty(&vm->qmp->later)) {
+        return;
+    }
+    bool first = list_empty(&vm->d->qmp->later);
+    list_append(&vm->d->qmp->later, &vm->qmp->later);
+    if (first && vm->d->qmp->begun) {
+        loop_timer_arm(vm->d->qmp->make, MAKE_FIRST_NS);
+    }
+}
+
+void qmp_vm_up_now(struct vm *vm)
+{
+    if (vm->qmp && !list_empty(&vm->qmp->later)) {
+        qmp_vm_up(vm);
     }
 }
 

@@ -34,6 +34,13 @@ char *qmp_greeting(const char *capabilities);
 
 /* The VM's emulator answers: its socket is made. */
 void qmp_vm_up(struct vm *vm);
+/* The same of one that was taken up again: made once clients of the daemon are let in, a few at a time, so that
+ * a crowd is listed before its sockets are made. */
+void qmp_vm_up_later(struct vm *vm);
+/* Makes it now if it is still to be made. */
+void qmp_vm_up_now(struct vm *vm);
+/* Clients are let in. */
+void qmp_begin(struct qmp *q);
 /* Its run is over: clients are sent away. */
 void qmp_vm_gone(struct vm *vm);
 /* Path of its socket, NULL while there is none. */

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct json_object;
+struct loop_timer;
 struct qmp_order;
 struct vm;
 struct vmd;
@@ -19,6 +20,9 @@ struct vmd;
 struct qmp {
     struct vmd *d;
     struct list sessions; /* struct qmp_session.link */
+    struct list later;    /* struct qmp_vm.later: sockets to be made */
+    struct loop_timer *make;
+    bool begun;
 };
 
 /* The QMP side of a VM that runs. */
@@ -27,6 +31,8 @@ struct qmp_vm {
     char *path;
     bool shutdown_told;
     bool runs; /* as told last */
+    struct vm *vm;
+    struct list later;
 };
 
 enum { QMP_QUEUE = 8, QMP_FDS = 32, QMP_CLIENTS = 16 };

@@ -392,6 +392,23 @@ def sockets_come_back_with_the_daemon():
         wait_for(lambda: not os.path.exists(path), what="the socket is gone with the VM")
 
 
+@tap.local("the files of the sockets")
+def sockets_of_many_come_back_unasked():
+    with Daemon(emulator=daemon_lib.FAKE) as d:
+        names = [f"m{number}" for number in range(12)]
+        for name in names:
+            d.call("vm.define", config={"name": name, "kernel": d.guest(), "firmware": "none"})
+            d.call("vm.start", vm=name)
+        d.kill()
+        d.start()
+        with d.qmp(names[-1]) as q:  # asked for by name: at once
+            assert q.execute("query-name") == {"name": names[-1]}
+        wait_for(lambda: all("qmp" in vm for vm in d.call("vm.list")["vms"]), what="every VM has its socket")
+        for vm in d.call("vm.list")["vms"]:
+            with qmp_lib.Qmp(vm["qmp"]) as q:
+                assert q.execute("query-name") == {"name": vm["name"]}
+
+
 @tap.local("the bound of a VM's own socket; --tls-max bounds the listener")
 def clients_are_bounded():
     with Vm() as v:
@@ -522,7 +539,8 @@ CASES = [greeting_and_negotiation, commands_come_in_any_packaging, runs_and_tell
          actions_make_a_reset_an_end_and_keep_a_vm_that_powers_off, what_the_api_does_is_told_here_and_the_other_way_round,
          tells_what_a_vm_is, human_monitor_answers_in_text, schema_is_that_of_the_table,
          descriptors_are_taken_and_closed, vmd_sock_speaks_both, wedged_emulator_delays_nobody,
-         emulator_that_answers_nonsense_does_no_harm,         sockets_come_back_with_the_daemon, clients_are_bounded, replies_have_the_shapes_of_qemu,
+         emulator_that_answers_nonsense_does_no_harm, sockets_come_back_with_the_daemon,
+         sockets_of_many_come_back_unasked, clients_are_bounded, replies_have_the_shapes_of_qemu,
          every_command_of_the_table_is_executed_here]
 
 if __name__ == "__main__":
