@@ -155,6 +155,9 @@ static int ref_block_new(struct qcow2 *q, uint64_t t)
     uint64_t cluster = t << q->ref_bits, at = cluster << q->cluster_bits;
     int rc = 0;
 
+    if (t == 0) { /* the header's own block: only a broken image has none */
+        return q2_corrupt(q, "the first clusters have no refcounts");
+    }
     if (t >= q->rt_entries) {
         rc = rt_grow(q, t + 1);
         if (rc != 0 || q->rt[t]) {

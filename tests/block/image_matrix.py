@@ -54,6 +54,13 @@ def options(rng, backed):
     return o
 
 
+def sound(rng):
+    """By qemu-img, and now and then by our checker, which tests of its own look at."""
+    run(QEMU + ["check", "-q", "a.qcow2"])
+    if rng.random() < 0.3:
+        run(VMCTL + ["check", "-q", "a.qcow2"])
+
+
 def text(o):
     return ",".join(f"{k}={v}" for k, v in o.items())
 
@@ -67,8 +74,7 @@ def convert_case(rng):
     o = options(rng, False)
     zipped = ["-c"] if rng.random() < 0.4 and "preallocation" not in o else []
     run(make + ["convert", "-f", "raw", "-O", "qcow2", "-o", text(o)] + zipped + ["src.raw", "a.qcow2"])
-    run(QEMU + ["check", "-q", "a.qcow2"])
-    run(VMCTL + ["check", "-q", "a.qcow2"])
+    sound(rng)
     run(other + ["convert", "-f", "qcow2", "-O", "raw", "a.qcow2", "b.raw"])
     with open("src.raw", "rb") as a, open("b.raw", "rb") as b:
         if a.read() != b.read():
@@ -82,22 +88,27 @@ def chain_case(rng):
     o = options(rng, True)
     tool = VMCTL if rng.random() < 0.7 else QEMU
     run(tool + ["create", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "-o", text(o), "a.qcow2"])
+    names = []
     for step in range(rng.randrange(1, 5)):
         tool = VMCTL if rng.random() < 0.7 else QEMU
         what = rng.choice(("write", "snap", "resize", "apply", "delete"))
-        names = run(QEMU + ["snapshot", "-l", "a.qcow2"])
         if what == "write":
             at = rng.randrange(size // 512 - 256) * 512
             run(["qemu-io", "-c", f"write -P {rng.randrange(1, 255)} {at} {rng.randrange(1, 256) * 512}",
                  "-c", f"write -z {rng.randrange(size // 512 - 64) * 512} 32k", "a.qcow2"])
         elif what == "snap" and int(o.get("refcount_bits", 16)) >= 8:
             run(tool + ["snapshot", "-c", f"s{step}", "a.qcow2"])
+            names.append(f"s{step}")
         elif what == "resize" and "compat" not in o and not names:
             run(tool + ["resize", "-q", "a.qcow2", "+1M"])
         elif what in ("apply", "delete") and "s0" in names:
             run(tool + ["snapshot", "-a" if what == "apply" else "-d", "s0", "a.qcow2"])
-        run(QEMU + ["check", "-q", "a.qcow2"])
-        run(VMCTL + ["check", "-q", "a.qcow2"])
+            if what == "delete":
+                names.remove("s0")
+        else:
+            continue
+        sound(rng)
+    run(QEMU + ["check", "-q", "a.qcow2"])
     run(VMCTL + ["convert", "-O", "raw", "a.qcow2", "b.raw"])
     run(QEMU + ["compare", "-q", "-f", "qcow2", "-F", "raw", "a.qcow2", "b.raw"])
     last = rng.choice(("rebase", "commit", "none"))
@@ -105,7 +116,7 @@ def chain_case(rng):
         run(VMCTL + ["rebase", "-b", "", "a.qcow2"])
         run(QEMU + ["check", "-q", "a.qcow2"])
         run(QEMU + ["compare", "-q", "-f", "qcow2", "-F", "raw", "a.qcow2", "b.raw"])
-    elif last == "commit" and "Snapshot" not in run(QEMU + ["snapshot", "-l", "a.qcow2"]):
+    elif last == "commit" and not names:
         run(VMCTL + ["commit", "-q", "a.qcow2"])
         run(QEMU + ["check", "-q", "a.qcow2"])
         run(QEMU + ["compare", "-q", "-f", "raw", "-F", "raw", "base.raw", "b.raw"])
