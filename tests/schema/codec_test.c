@@ -61,7 +61,7 @@ static const char full_config[] =
     "{\"file\":\"/"
     "e\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":false}],\"rng\":false,"
     "\"console\":\"virtio\","
-    "\"root_ports\":0,"
+    "\"flash\":[],\"root_ports\":0,"
     "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\",\"tier2\":\"auto\",\"coverage\":"
     "false,"
     "\"plugins\":[]},\"project\":\"default\"}";
