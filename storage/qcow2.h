@@ -202,7 +202,7 @@ int q2_commit_all(struct qcow2 *q);
 /* --- qcow2_refcount.c; lock held --- */
 int q2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *out);
 /* Adds delta to the refcounts of a range. */
-int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int delta);
+int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int64_t delta);
 /* Up to `want` adjacent clusters, refcount 1 each; at least one. */
 int q2_alloc(struct qcow2 *q, uint64_t want, uint64_t *offset, uint64_t *got);
 int q2_lazy_mark(struct qcow2 *q);

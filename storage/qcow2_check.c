@@ -363,8 +363,12 @@ static int compare(struct walk *w, unsigned repair, bool *low)
             w->c->corruptions++;
             *low = true;
         } else if (repair && !*low) {
-            rc = q2_refcount_add(q, i << q->cluster_bits, 1,
-                                 (int)((int64_t)w->refs[i] - (int64_t)have));
+            for (uint64_t more = have - w->refs[i]; more && rc == 0;) {
+                int64_t part = more < INT64_MAX ? (int64_t)more : INT64_MAX;
+
+                rc = q2_refcount_add(q, i << q->cluster_bits, 1, -part);
+                more -= (uint64_t)part;
+            }
             if (rc != 0) {
                 return rc;
             }

@@ -209,7 +209,7 @@ static int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value)
     return rc;
 }
 
-int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int delta)
+int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int64_t delta)
 {
     uint64_t first = offset >> q->cluster_bits;
     uint64_t last = (offset + (length ? length : 1) - 1) >> q->cluster_bits;
@@ -227,7 +227,7 @@ int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int delta
         if (rc == 0 && delta > 0 && v == q->refcount_max) {
             rc = -EOVERFLOW;
         }
-        rc = rc ? rc : ref_set(q, c, v + (uint64_t)(int64_t)delta);
+        rc = rc ? rc : ref_set(q, c, v + (uint64_t)delta);
         if (rc != 0) {
             for (uint64_t undo = first; undo < c && delta > 0; undo++) {
                 uint64_t u = 0;
@@ -238,7 +238,7 @@ int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int delta
             }
             return rc;
         }
-        if (v + (uint64_t)(int64_t)delta == 0) {
+        if (v + (uint64_t)delta == 0) {
             q2_cache_drop(q, c << q->cluster_bits, q->cluster);
             if (q->zip_offset >> q->cluster_bits == c) {
                 q->zip_offset = 0; /* the next compressed cluster goes elsewhere */

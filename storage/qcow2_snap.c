@@ -89,7 +89,8 @@ static int snap_decode(struct qcow2 *q, struct q2_snapshot *s, const uint8_t *p,
     id = get(p + 12, 2);
     name = get(p + 14, 2);
     extra = get(p + 36, 4);
-    if (extra > MAX_EXTRA || FIXED + extra + id + name > left) {
+    if (extra > MAX_EXTRA || FIXED + extra + id + name > left ||
+        get(p + 8, 4) * 8 > Q2_MAX_L1) {
         return -EINVAL;
     }
     s->l1_offset = get(p, 8);
@@ -133,8 +134,7 @@ int q2_snaps_load(struct qcow2 *q, struct err *e)
     for (uint32_t i = 0; i < q->h.n_snapshots; i++) {
         size_t used = 0;
 
-        if (at > left || snap_decode(q, &q->snap[i], p + at, left - at, &used) != 0 ||
-            (uint64_t)q->snap[i].l1_size * 8 > Q2_MAX_L1) {
+        if (at > left || snap_decode(q, &q->snap[i], p + at, left - at, &used) != 0) {
             return err_set(e, -EINVAL, "disk '%s': snapshot %u of %s is not sound",
                            q->node.name, i + 1, q->node.path);
         }

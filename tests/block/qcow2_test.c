@@ -603,7 +603,8 @@ static void verify_state(const struct crash *k, int fd, const char *path, size_t
     }
     blk_close(n);
     if (qemu) {
-        cmd = xasprintf("qemu-img check -q %s >/dev/null 2>&1", path); /* tells leaks at length */
+        cmd = xasprintf("qemu-img check -q %s >/dev/null 2>&1",
+                        path); /* tells leaks at length */
         int rc = system(cmd);
 
         ck_assert_msg(WIFEXITED(rc) && (WEXITSTATUS(rc) == 0 || WEXITSTATUS(rc) == 3),
