@@ -55,7 +55,7 @@ int q2_l1_read(struct qcow2 *q, uint64_t offset, uint32_t entries, uint64_t **ou
         return err_errno(e, -rc, "disk '%s': L1 table of %s", q->node.name, of);
     }
     for (uint32_t i = 0; i < entries; i++) {
-        l1[i] = be64toh(l1[i]);
+        l1[i] = be64toh(l1[i]) & (Q2_OFFSET | Q2_COPIED); /* the rest is reserved */
     }
     *out = l1;
     return 0;

@@ -24,6 +24,7 @@ fuzz_names = \
 	gdb \
 	json \
 	loader \
+	qcow2 \
 	rpc \
 	tcg \
 	tls \
