@@ -136,8 +136,9 @@ static pid_t clone_emulator(const struct start *st, int *pidfd, struct err *e)
     return pid < 0 ? err_errno(e, errno, "cannot make a process for the emulator") : pid;
 }
 
-/* Atomically replaces `name` in the folder. */
-static int folder_write(int dir_fd, const char *name, const char *text, struct err *e)
+/* Atomically replaces `name` in the folder; durable: it is also there after the host went down. */
+static int folder_write(int dir_fd, const char *name, const char *text, bool durable,
+                        struct err *e)
 {
     char tmp[64];
     snprintf(tmp, sizeof(tmp), ".%s.tmp", name);
@@ -147,7 +148,7 @@ static int folder_write(int dir_fd, const char *name, const char *text, struct e
         return err_errno(e, errno, "cannot write run file '%s'", name);
     }
     int rc = fd_write_all(fd, text, strlen(text), name, e);
-    if (rc == 0 && (fsync(fd) < 0 || renameat(dir_fd, tmp, dir_fd, name) < 0)) {
+    if (rc == 0 && ((durable && fsync(fd) < 0) || renameat(dir_fd, tmp, dir_fd, name) < 0)) {
         rc = err_errno(e, errno, "cannot write run file '%s'", name);
     }
     if (rc < 0) {
@@ -164,7 +165,9 @@ static int write_process(const struct start *st, const struct report *r, struct 
         "\"mon_start\":%llu,\"disks\":%s}\n",
         st->cookie, st->sp->boot_id, (int)r->pid, (unsigned long long)r->start_time,
         (int)getpid(), (unsigned long long)r->mon_start, api_json_text(disks));
-    return folder_write(st->dir_fd, VM_PROCESS, text, e);
+    /* Of use while this process lives, which it does not after the host went down: no sync,
+     * for which a start would wait. */
+    return folder_write(st->dir_fd, VM_PROCESS, text, false, e);
 }
 
 static void write_exit(int dir_fd, const char *cookie, pid_t pid, int wstatus,
@@ -178,7 +181,7 @@ static void write_exit(int dir_fd, const char *cookie, pid_t pid, int wstatus,
         "{\"cookie\":\"%s\",\"pid\":%d,\"status\":%d,\"signal\":%d,\"ended_ns\":%lld,"
         "\"cpu_ns\":%lld}\n",
         cookie, (int)pid, status, sig, (long long)time_real_ns(), cpu);
-    folder_write(dir_fd, VM_EXIT, text, NULL);
+    folder_write(dir_fd, VM_EXIT, text, true, NULL);
 }
 
 /* Waits for the exec: the pipe closes on success, carries a text on failure. */
