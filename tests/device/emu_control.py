@@ -259,6 +259,27 @@ def guest_power_off_reset_and_failure_end_as_they_should():
         check_end(emu, 2)
 
 
+def resets_and_power_offs_do_what_set_action_says():
+    with Emu() as emu:
+        console, c = emu.connect(emu.console), Client(emu)
+        read_until(console, b"READY\n")
+        c.ok("emu.set_action", reboot="shutdown")
+        console.sendall(b"r")
+        stopped = c.event()
+        tap.check(stopped["type"] == "state" and stopped["state"] == "stopped", str(stopped))
+        check_end(emu, 0)
+    with Emu() as emu:
+        console, c = emu.connect(emu.console), Client(emu)
+        read_until(console, b"READY\n")
+        c.ok("emu.set_action", shutdown="pause")
+        console.sendall(b"q")
+        paused = c.event()
+        tap.check(paused["type"] == "state" and paused["state"] == "paused", str(paused))
+        tap.check(emu.process.poll() is None, "the process has ended")
+        c.ok("emu.quit")
+        check_end(emu, 0)
+
+
 def console_gives_backlog_to_several_readers():
     with Emu() as emu:
         one = emu.connect(emu.console)
@@ -497,6 +518,7 @@ CASES = [
     emulator_says_who_it_is,
     pause_resume_and_reset_answer_and_notify_all_clients,
     guest_power_off_reset_and_failure_end_as_they_should,
+    resets_and_power_offs_do_what_set_action_says,
     console_gives_backlog_to_several_readers,
     input_beyond_any_queue_arrives_whole,
     last_output_is_never_lost,
