@@ -32,6 +32,7 @@ struct op {
     /* The emulator's answer is the call's, of this type; NULL: VmInfo is */
     const struct api_type *out;
     struct loop_timer *timer;
+    unsigned tries; /* to reach the emulator */
     /* A start of the daemon's own: told how it went, after the op has ended */
     void (*after)(struct vm *vm, const struct api_error *x);
 };

@@ -76,6 +76,11 @@ pid_t run_pid(const struct run *run)
     return run->pid;
 }
 
+bool run_is_mute(const struct run *run)
+{
+    return run->mute && run->vm->state == API_VM_STATE_UNRESPONSIVE;
+}
+
 const struct run_disks *run_disks_of(struct run *run)
 {
     struct run_process p;

@@ -59,7 +59,8 @@ void run_on_end_cancel(struct run *run, void *arg);
 /* Forgets it without touching the emulator: the daemon ends. */
 void run_forget(struct run *run);
 
-pid_t run_pid(const struct run *run); /* 0 before there is one */
+pid_t run_pid(const struct run *run);    /* 0 before there is one */
+bool run_is_mute(const struct run *run); /* it was asked, and did not answer in time */
 /* Its end was seen; the record is on its way to the disk. */
 bool run_has_ended(const struct run *run);
 /* Latest statistics; false when none were published. To be released. */

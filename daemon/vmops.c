@@ -25,8 +25,10 @@
 #include <string.h>
 
 #define SECOND INT64_C(1000000000)
-#define ASK_NS (10 * SECOND)  /* the emulator's answer to a request */
-#define QUIT_NS (30 * SECOND) /* flushing disks and ending */
+#define ASK_NS (10 * SECOND)   /* the emulator's answer to a request */
+#define QUIT_NS (30 * SECOND)  /* flushing disks and ending */
+#define REACH_NS (SECOND / 50) /* from one look for a connection to the next */
+#define REACH_TRIES 250u
 #define KILL_NS (10 * SECOND) /* the kernel ending a killed process */
 #define DOWN_MS 60000         /* a guest powering off, where nobody says */
 
@@ -485,6 +487,37 @@ static void on_quit(void *arg, struct json_object *result, const struct api_erro
     /* Otherwise its end, or the timer, answers. */
 }
 
+/* It was told, or (told false) is to be killed now. */
+static void stop_told(struct op *op, bool told)
+{
+    struct vm *vm = op->vm;
+    run_expect_end(vm->run, "quit");
+    if (vm->state != API_VM_STATE_STOPPING) {
+        vm_tell_state(vm, API_VM_STATE_STOPPING, "quit");
+    }
+    loop_timer_free(op->timer);
+    op->timer = loop_timer_new(vm->d->loop, stop_timeout, op);
+    loop_timer_arm(op->timer, told ? QUIT_NS : 0);
+}
+
+/* There may be no connection for a moment: the emulator is being taken up again, or about to end. */
+static void stop_reach(void *arg)
+{
+    struct op *op = arg;
+    struct vm *vm = op->vm;
+    if (run_call(vm->run, "emu.quit", QUIT_NS / 2, on_quit, op)) {
+        stop_told(op, true);
+    } else if (op->tries++ < REACH_TRIES && !run_is_mute(vm->run)) {
+        loop_timer_arm(op->timer, REACH_NS);
+    } else {
+        run_on_end_cancel(vm->run, op);
+        op->held = false;
+        op_failf(op, API_E_UNRESPONSIVE, "'vmctl stop --force' ends it whatever it does",
+                 "the emulator of VM '%s' (pid %d) does not answer", vm->config.name,
+                 (int)run_pid(vm->run));
+    }
+}
+
 /* flag: killed when it does not quit. */
 static void stop_begin(struct op *op)
 {
@@ -498,21 +531,12 @@ static void stop_begin(struct op *op)
     }
     op->held = true;
     run_on_end(vm->run, stop_ended, op);
-    bool told = run_call(vm->run, "emu.quit", QUIT_NS / 2, on_quit, op);
-    if (!told && !op->flag) {
-        run_on_end_cancel(vm->run, op);
-        op->held = false;
-        op_failf(op, API_E_UNRESPONSIVE, "'vmctl stop --force' ends it whatever it does",
-                 "the emulator of VM '%s' (pid %d) does not answer", vm->config.name,
-                 (int)run_pid(vm->run));
+    if (op->flag) {
+        stop_told(op, run_call(vm->run, "emu.quit", QUIT_NS / 2, on_quit, op));
         return;
     }
-    run_expect_end(vm->run, "quit");
-    if (vm->state != API_VM_STATE_STOPPING) {
-        vm_tell_state(vm, API_VM_STATE_STOPPING, "quit");
-    }
-    op->timer = loop_timer_new(vm->d->loop, stop_timeout, op);
-    loop_timer_arm(op->timer, told ? QUIT_NS : 0);
+    op->timer = loop_timer_new(vm->d->loop, stop_reach, op);
+    stop_reach(op);
 }
 
 /* Forced: waits for no other operation and for no emulator. */

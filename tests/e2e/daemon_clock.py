@@ -31,9 +31,8 @@ def shim(folder):
                           capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise tap.Skip(f"a compiler for the clock ({done.stderr.strip()[-200:]})")
-    with open(os.path.join(lib.BUILD, "vmd"), "rb") as file:
-        if b"libasan" in file.read():
-            raise tap.Skip("a build without sanitizers, which want to be loaded first")
+    if lib.sanitized():
+        raise tap.Skip("a build without sanitizers, which want to be loaded first")
     return path
 
 

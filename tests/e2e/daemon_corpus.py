@@ -41,11 +41,6 @@ def peak(pid):
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
 
 
-def sanitized(pid):
-    with open(f"/proc/{pid}/maps", encoding="ascii", errors="replace") as file:
-        return "libasan" in file.read()
-
-
 def docs(value):
     """Every doc text of the schema: the remedy of a member's error is its doc, checked as that and not by its words."""
     if isinstance(value, dict):
@@ -101,11 +96,11 @@ def every_bad_request_gets_its_exact_error():
             spent = cpu_ns(pid) - before
             if got != case["answer"]:
                 wrong.append(f"{case['send'][:200]}\n  got  {got}\n  want {case['answer']}")
-            if spent > CPU_NS and not sanitized(pid):
+            if spent > CPU_NS and not lib.sanitized():
                 slow.append(f"{case['send'][:80]}: {spent // 1000000} ms")
         tap.check(not wrong, f"{len(wrong)} of {len(corpus)} (daemon_corpus.py --write records them anew):\n" + "\n".join(wrong[:20]))
         tap.check(not slow, "\n".join(slow))
-        tap.check(sanitized(pid) or peak(pid) < MEMORY, f"{peak(pid) >> 20} MiB")
+        tap.check(lib.sanitized() or peak(pid) < MEMORY, f"{peak(pid) >> 20} MiB")
         tap.check([v["name"] for v in daemon.call("vm.list")["vms"]] == ["a"], "something was changed")
         print(f"# {len(corpus)} bad requests, {peak(pid) >> 20} MiB at most")
 

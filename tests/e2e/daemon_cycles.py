@@ -179,9 +179,7 @@ def cycles(seed, first, count):
         kept += 0 if count >= 1000 else 3072 * count // 6
         print(f"# {count} lives from {first}, {last - newest} events; {grown >> 10} KiB more private memory, "
               f"{kept >> 10} KiB of tables that grow to a bound")
-        with open(f"/proc/{daemon.process.pid}/maps", encoding="ascii", errors="replace") as file:
-            sanitized = "libasan" in file.read()  # it keeps what was freed for a while
-        tap.check(sanitized or grown < (1 << 20) + kept, f"{grown} bytes more after {count} lives")
+        tap.check(lib.sanitized() or grown < (1 << 20) + kept, f"{grown} bytes more after {count} lives")
 
 
 def main():

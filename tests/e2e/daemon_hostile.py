@@ -174,7 +174,7 @@ def main():
         times, most = campaign(args.seed, args.first, args.count)
         print(f"# {len(times)} calls of another client: p50 {times[len(times) // 2]:.1f} ms, "
               f"p99 {times[len(times) * 99 // 100]:.1f} ms, slowest {times[-1]:.1f} ms; daemon's peak {most >> 20} MiB")
-        tap.check(most < MEMORY_MAX, f"the daemon took {most >> 20} MiB")
+        tap.check(lib.sanitized() or most < MEMORY_MAX, f"the daemon took {most >> 20} MiB")
     return tap.run_cases([hostile_clients_are_bounded_and_others_are_served])
 
 

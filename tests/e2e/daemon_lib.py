@@ -171,6 +171,12 @@ def wait_for(condition, timeout=20.0, what="condition"):
         time.sleep(0.005)
 
 
+def sanitized():
+    """Was vmd built with sanitizers? They take memory and time, and want to be loaded first."""
+    with open(os.path.join(BUILD, "vmd"), "rb") as file:
+        return b"__asan_init" in file.read()
+
+
 def alive(pid):
     """Is it there, and no zombie?"""
     try:
