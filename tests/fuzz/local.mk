@@ -47,7 +47,7 @@ $(fuzz_targets): %: %.$(OBJEXT) $(fuzz_main).$(OBJEXT) tests/fuzz/libsanitized.a
 		-o $@ $@.$(OBJEXT) $(fuzz_main).$(OBJEXT) $(fuzz_link)
 check_DATA = $(fuzz_targets)
 MOSTLYCLEANFILES += $(fuzz_objects)
-CLEANFILES += $(fuzz_targets)
+CLEANFILES += $(fuzz_targets) $(fuzz_targets:=.out)
 EXTRA_DIST += $(fuzz_targets:=.c) tests/fuzz/driver.c tests/fuzz/libfuzzer.c tests/fuzz/run_fuzz.sh tests/fuzz/campaign \
 	tests/fuzz/corpus
 
