@@ -1,16 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adds up the .trs files of a `make check` in the build folder named on the command line.
 
-Prints what was skipped and why, what failed, and last `N passed, N failed, N skipped`. Exit
-status 1 when anything failed or no test ran at all.
+Prints what was skipped and why, what failed and what its program said, and last
+`N passed, N failed, N skipped`. Exit status 1 when anything failed or no test ran at all.
 """
 import os
 import sys
 
+SAID = 60  # lines of a failed program's log that are shown
+
+
+def said(log):
+    """What a failed program said last, without the cases that passed."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as f:
+            lines = [line.rstrip("\n") for line in f if not line.startswith("ok ")]
+    except OSError:
+        return []
+    return lines[-SAID:]
+
 
 def main():
     root = sys.argv[1] if len(sys.argv) > 1 else "."
-    passed, failed, skipped = 0, [], []
+    passed, failed, skipped, logs = 0, [], [], {}
     for folder, dirs, files in os.walk(os.path.join(root, "tests")):
         dirs.sort()
         for name in sorted(files):
@@ -27,6 +39,11 @@ def main():
                     skipped.append(f"{test}: {text}".rstrip(": "))
                 else:
                     failed.append(f"{test}: {text}".rstrip(": "))
+                    logs[test] = path[:-4] + ".log"
+    for test, log in logs.items():
+        print(f"{test} said:")
+        for line in said(log):
+            print(f"    {line}")
     for line in skipped:
         print(f"skipped: {line}")
     for line in failed:

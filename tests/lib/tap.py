@@ -67,7 +67,8 @@ def run_cases(functions, missing=()):
         except (Skip, *missing) as reason:
             tap.case(name, skip=str(reason).replace("\n", " "))
         except AssertionError as problem:
-            tap.case(name, str(problem) or "assertion failed")
+            where = "".join(traceback.format_tb(problem.__traceback__)[1:])
+            tap.case(name, f"{str(problem) or 'assertion failed'}\n{where}")
         except Exception:
             tap.case(name, traceback.format_exc())
         else:
