@@ -169,7 +169,10 @@ def actions_make_a_reset_an_end_and_keep_a_vm_that_powers_off():
             error = v.d.client().fails("bad-state", "vm.resume", vm="off")
             assert "has powered off" in error.message and "vmctl reset" in error.remedy, error
             q.execute("quit")
-            assert q.event("SHUTDOWN")["data"] == {"guest": False, "reason": "host-qmp-quit"}
+            told = q.event("SHUTDOWN")["data"]
+            if told["guest"]:  # the daemon that took the VM up again tells once more how it stands
+                told = q.event("SHUTDOWN")["data"]
+            assert told == {"guest": False, "reason": "host-qmp-quit"}, told
         with v.qmp("again") as q:
             q.execute("set-action", reboot="shutdown")
             q.execute("cont")
