@@ -311,6 +311,9 @@ int blk_resize(struct blk_node *n, uint64_t size, struct err *e)
     }
     blk_drain_begin(n);
     rc = n->driver->resize(n, size, e);
+    if (rc == 0) {
+        blk_dirty_resized(n, size);
+    }
     blk_drain_end(n);
     return rc;
 }
@@ -319,6 +322,9 @@ int blk_resize(struct blk_node *n, uint64_t size, struct err *e)
 
 void blk_account(struct blk_node *n, const struct blk_req *r, int result)
 {
+    if (n->dirty && result != -ECANCELED) {
+        blk_dirty_mark(n, r);
+    }
     if (result != 0) {
         n->count.errors++;
     } else if (r->op == BLK_READ) {

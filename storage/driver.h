@@ -6,6 +6,7 @@
 #ifndef VMD_STORAGE_DRIVER_H
 #define VMD_STORAGE_DRIVER_H
 
+#include "storage/bitmap.h"
 #include "storage/block.h"
 #include "storage/image.h"
 
@@ -48,6 +49,7 @@ struct blk_node {
     char *name, *path;
     uint64_t size;
     bool readonly;
+    struct blk_dirty_set *_Atomic dirty; /* bitmaps (bitmap.h); NULL: there never was one */
     struct list in_pool; /* of top nodes */
     struct list claims;  /* struct blk_claim.link */
     unsigned drained;

@@ -163,6 +163,7 @@ static int node_close(struct blk_node *n)
     }
     blk_wait_idle(n);
     rc = n->driver->close(n);
+    blk_dirty_done(n);
     if (n->pool) {
         blk_pool_forget(n->pool, n);
     }

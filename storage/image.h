@@ -118,6 +118,7 @@ struct blk_image_ops {
     int (*snapshot_load)(struct blk_node *n, const char *name, struct err *e);
     int (*bitmap)(struct blk_node *n, enum blk_bitmap_verb verb, const char *name,
                   uint32_t granularity, const char *from, struct err *e);
+    bool (*bitmaps_kept)(struct blk_node *n); /* can this image keep dirty bitmaps? */
     int (*set_backing)(struct blk_node *n, const char *backing, const char *format,
                        struct err *e);
     int (*make_empty)(struct blk_node *n, struct err *e);

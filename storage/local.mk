@@ -4,6 +4,8 @@
 
 noinst_LIBRARIES += libstorage.a
 libstorage_a_SOURCES = \
+	storage/bitmap.c \
+	storage/bitmap.h \
 	storage/block.c \
 	storage/block.h \
 	storage/driver.h \
