@@ -52,6 +52,9 @@ bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done
 /* The same with parameters, which are taken in any case; NULL: none. */
 bool run_call_with(struct run *run, const char *method, struct json_object *take_params,
                    int64_t deadline_ns, rpc_done_fn *fn, void *arg);
+/* The same with a descriptor, which is taken in any case. */
+bool run_call_fd(struct run *run, const char *method, struct json_object *take_params,
+                 int owned_fd, int64_t deadline_ns, rpc_done_fn *fn, void *arg);
 /* fn(arg, x) when the VM has ended and that is durable; `gone`: the definition went with it, the
  * struct vm is freed after the calls. */
 void run_on_end(struct run *run, void (*fn)(void *arg, struct vm *vm, bool gone), void *arg);

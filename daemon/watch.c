@@ -14,6 +14,7 @@
 #include "daemon/runfs.h"
 #include "daemon/spawn/proto.h"
 #include "daemon/stats.h"
+#include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
@@ -355,15 +356,22 @@ void run_connect(struct run *run)
     say_hello(run);
 }
 
-bool run_call_with(struct run *run, const char *method, struct json_object *take_params,
-                   int64_t deadline_ns, rpc_done_fn *fn, void *arg)
+bool run_call_fd(struct run *run, const char *method, struct json_object *take_params,
+                 int owned_fd, int64_t deadline_ns, rpc_done_fn *fn, void *arg)
 {
+    AUTO_FD fd = owned_fd;
     if (!run->client || !run->up || run->ended) {
         json_object_put(take_params);
         return false;
     }
-    rpc_client_call(run->client, method, take_params, deadline_ns, fn, arg);
+    rpc_client_call_fd(run->client, method, take_params, take_fd(&fd), deadline_ns, fn, arg);
     return true;
+}
+
+bool run_call_with(struct run *run, const char *method, struct json_object *take_params,
+                   int64_t deadline_ns, rpc_done_fn *fn, void *arg)
+{
+    return run_call_fd(run, method, take_params, -1, deadline_ns, fn, arg);
 }
 
 bool run_call(struct run *run, const char *method, int64_t deadline_ns, rpc_done_fn *fn,

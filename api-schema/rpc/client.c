@@ -26,6 +26,7 @@ struct call {
     void *arg;
     struct loop_timer *deadline; /* NULL: none */
     int64_t after_ns;
+    bool unsent; /* fails by itself: on_fail() */
 };
 
 struct rpc_client {
@@ -95,12 +96,34 @@ static void fail_all(struct rpc_client *c, const char *why)
     }
 }
 
+/* The first call that could not be sent; NULL: none (any more). */
+static struct call *find_unsent(struct rpc_client *c)
+{
+    list_for_each (it, &c->calls) {
+        struct call *k = list_entry(it, struct call, node);
+        if (k->unsent) {
+            return k;
+        }
+    }
+    return NULL;
+}
+
 static void on_fail(void *arg)
 {
     struct rpc_client *c = arg;
 
+    struct call *k;
+
     c->busy++;
-    fail_all(c, "");
+    if (!c->conn) {
+        fail_all(c, "");
+    }
+    while (!c->freed && (k = find_unsent(c))) {
+        struct api_error x = API_ERROR_INIT;
+        api_error_set(&x, API_E_BUSY, c->name, "call again",
+                      "%s: %s has not taken another descriptor yet", k->method, c->name);
+        finish(k, NULL, &x);
+    }
     leave(c);
 }
 
@@ -257,10 +280,11 @@ void rpc_client_free(struct rpc_client *c)
     }
 }
 
-uint64_t rpc_client_call(struct rpc_client *c, const char *method,
-                         struct json_object *take_params, int64_t deadline_ns, rpc_done_fn *fn,
-                         void *arg)
+uint64_t rpc_client_call_fd(struct rpc_client *c, const char *method,
+                            struct json_object *take_params, int owned_fd, int64_t deadline_ns,
+                            rpc_done_fn *fn, void *arg)
 {
+    AUTO_FD fd = owned_fd;
     AUTO_JSON msg = json_object_new_object();
     struct call *k = xnew(struct call);
 
@@ -277,10 +301,15 @@ uint64_t rpc_client_call(struct rpc_client *c, const char *method,
     if (take_params) {
         api_json_set(msg, "params", take_params);
     }
-    if (!c->conn || rpc_conn_send(c->conn, msg) < 0) {
-        if (!c->conn) {
+    int rc = !c->conn ? -ENOTCONN
+             : fd < 0 ? rpc_conn_send(c->conn, msg)
+                      : rpc_conn_send_fd(c->conn, msg, take_fd(&fd));
+    if (rc < 0) {
+        k->unsent = rc == -ENOTCONN ||
+                    rc == -EBUSY; /* else the connection tells of its end itself */
+        if (k->unsent) {
             loop_timer_arm(c->fail, 0);
-        } /* else the connection tells of its end itself */
+        }
         return k->id;
     }
     if (deadline_ns > 0) {
@@ -288,6 +317,13 @@ uint64_t rpc_client_call(struct rpc_client *c, const char *method,
         loop_timer_arm(k->deadline, deadline_ns);
     }
     return k->id;
+}
+
+uint64_t rpc_client_call(struct rpc_client *c, const char *method,
+                         struct json_object *take_params, int64_t deadline_ns, rpc_done_fn *fn,
+                         void *arg)
+{
+    return rpc_client_call_fd(c, method, take_params, -1, deadline_ns, fn, arg);
 }
 
 void rpc_client_cancel(struct rpc_client *c, uint64_t call)

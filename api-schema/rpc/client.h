@@ -47,6 +47,10 @@ typedef void rpc_done_fn(void *arg, struct json_object *result, const struct api
 uint64_t rpc_client_call(struct rpc_client *c, const char *method,
                          struct json_object *take_params, int64_t deadline_ns, rpc_done_fn *fn,
                          void *arg);
+/* The same with a descriptor (taken) that the server's handler gets by rpc_conn_passed_fd(). Only on a plain unix socket. */
+uint64_t rpc_client_call_fd(struct rpc_client *c, const char *method,
+                            struct json_object *take_params, int owned_fd, int64_t deadline_ns,
+                            rpc_done_fn *fn, void *arg);
 /* Forgets a call: fn will not be called; a late reply is dropped. */
 void rpc_client_cancel(struct rpc_client *c, uint64_t call);
 const struct rpc_peer *rpc_client_peer(const struct rpc_client *c);

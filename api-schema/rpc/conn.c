@@ -60,25 +60,27 @@ struct rpc_conn {
     const struct rpc_conn_ops *ops; /* NULL once freed or told */
     void *arg;
     struct rpc_peer peer;
-    struct err why; /* of the end */
+    struct err why;      /* of the end */
     struct list in_pool; /* limits.pool->conns */
     size_t counted;      /* of its bytes, in the pool */
-    size_t scanned; /* bytes at the front of the input known to hold no end of a message */
+    size_t scanned;      /* bytes at the front of the input known to hold no end of a message */
     struct api_split split; /* of a stream: where its scanning stands */
     int passed;             /* last descriptor that came, or -1 */
-    unsigned holds;         /* rpc_conn_hold() */
-    unsigned busy;          /* callbacks on the stack: the struct must stay */
-    bool takes_fds;         /* descriptors that the peer passes are kept */
-    bool reading;           /* input is waited for */
-    bool blocked;           /* output is left that the socket does not take now; `stall` is armed */
-    bool watching;          /* `watch` is armed */
-    bool line_runs;         /* `line` is armed */
-    bool eof;               /* the peer sends no more */
-    bool told_eof;          /* and the owner knows */
-    bool closing;           /* ends once the output is written */
-    bool dead;              /* ends at the next kick */
-    bool freed;             /* the owner let go */
-    bool stream;            /* values follow one another without framing */
+    int given; /* one that goes out with the byte after the next `given_at`; -1: none */
+    size_t given_at;
+    unsigned holds; /* rpc_conn_hold() */
+    unsigned busy;  /* callbacks on the stack: the struct must stay */
+    bool takes_fds; /* descriptors that the peer passes are kept */
+    bool reading;   /* input is waited for */
+    bool blocked;   /* output is left that the socket does not take now; `stall` is armed */
+    bool watching;  /* `watch` is armed */
+    bool line_runs; /* `line` is armed */
+    bool eof;       /* the peer sends no more */
+    bool told_eof;  /* and the owner knows */
+    bool closing;   /* ends once the output is written */
+    bool dead;      /* ends at the next kick */
+    bool freed;     /* the owner let go */
+    bool stream;    /* values follow one another without framing */
 };
 
 static void update_reading(struct rpc_conn *c);
@@ -118,6 +120,7 @@ static void destroy(struct rpc_conn *c)
     list_remove(&c->in_pool);
     fd_autoclose(&c->fd);
     fd_autoclose(&c->passed);
+    fd_autoclose(&c->given);
 }
 
 static void leave(struct rpc_conn *c)
@@ -395,6 +398,37 @@ static void update_reading(struct rpc_conn *c)
     set_events(c);
 }
 
+/* send(2), with the descriptor that goes along with the first byte of its line. */
+static ssize_t give(struct rpc_conn *c, void *from, size_t size)
+{
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = { 0 };
+    struct iovec iov = { .iov_base = from, .iov_len = size };
+    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+    ssize_t n;
+
+    if (c->given >= 0 && c->given_at > 0) {
+        iov.iov_len = size < c->given_at ? size : c->given_at;
+    } else if (c->given >= 0) {
+        m.msg_control = &control;
+        m.msg_controllen = sizeof(control);
+        struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(h), &c->given, sizeof(int));
+    }
+    n = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n > 0 && m.msg_control) {
+        close(take_fd(&c->given));
+    } else if (n > 0 && c->given >= 0) {
+        c->given_at -= (size_t)n;
+    }
+    return n;
+}
+
 /* What the socket took in one go; -1 when it takes no more, or failed (the connection is dead then). */
 static ssize_t send_some(struct rpc_conn *c)
 {
@@ -403,7 +437,9 @@ static ssize_t send_some(struct rpc_conn *c)
 
     evbuffer_peek(c->out, -1, NULL, &piece, 1);
     do {
-        sent = send(c->fd, piece.iov_base, piece.iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent = c->given >= 0
+                   ? give(c, piece.iov_base, piece.iov_len)
+                   : send(c->fd, piece.iov_base, piece.iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) {
         die_because(c, -EPIPE, "the peer has gone");
@@ -522,7 +558,7 @@ struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_lim
     c->limits = limits ? *limits : rpc_limits_default;
     c->ops = ops;
     c->arg = arg;
-    c->passed = -1;
+    c->passed = c->given = -1;
     c->reading = true;
     (void)unix_peer(fd, &c->peer.pid, &c->peer.uid, &c->peer.gid, NULL);
     c->fd = take_fd(&fd);
@@ -679,6 +715,23 @@ int rpc_conn_send(struct rpc_conn *c, struct json_object *msg)
 
     text = text ? text : api_json_text(msg);
     return text ? rpc_conn_send_text(c, text, strlen(text)) : -ENOMEM;
+}
+
+int rpc_conn_send_fd(struct rpc_conn *c, struct json_object *msg, int owned_fd)
+{
+    AUTO_FD fd = owned_fd;
+    size_t before = rpc_conn_queued(c);
+    int rc;
+
+    if (c->given >= 0 || before > c->limits.out_pause) {
+        return -EBUSY;
+    }
+    rc = rpc_conn_send(c, msg); /* which only queues */
+    if (rc == 0) {
+        c->given = take_fd(&fd);
+        c->given_at = before;
+    }
+    return rc;
 }
 
 void rpc_conn_close(struct rpc_conn *c)

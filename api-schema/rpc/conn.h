@@ -96,6 +96,9 @@ void rpc_conn_free(struct rpc_conn *c);
 int rpc_conn_send(struct rpc_conn *c, struct json_object *msg);
 /* The same for a text already encoded, no newline in it (one encoding for many receivers). */
 int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len);
+/* As rpc_conn_send(), with a descriptor (taken in any case) that the peer gets with the line, on a plain unix socket. One at a
+ * time: -EBUSY while another, or a great deal, has not gone out. */
+int rpc_conn_send_fd(struct rpc_conn *c, struct json_object *msg, int owned_fd);
 /* Ends the connection once everything queued was written (or the stall limit passes). */
 void rpc_conn_close(struct rpc_conn *c);
 /* Counted: while held, nothing more is read. */

@@ -163,6 +163,7 @@ static const int main_calls[] = {
     SCMP_SYS(accept4),
     SCMP_SYS(sendto),
     SCMP_SYS(recvfrom),
+    SCMP_SYS(recvmsg), /* files that the daemon hands to a running VM */
     SCMP_SYS(readv),
     SCMP_SYS(writev),
     SCMP_SYS(shutdown),

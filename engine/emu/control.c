@@ -35,6 +35,13 @@ struct emu *control_emu(struct api_call *call)
     return ((struct emu_control *)api_call_app(call))->emu;
 }
 
+int control_passed_fd(struct api_call *call)
+{
+    struct rpc_session *s = api_call_session(call);
+
+    return s ? rpc_conn_passed_fd(s->conn) : -1;
+}
+
 static enum api_emu_state state_of(const struct emu *m)
 {
     static const enum api_emu_state names[] = {
@@ -362,6 +369,7 @@ static void on_opened(void *arg, struct rpc_session *s)
 
     if (c->n_sessions < MAX_SESSIONS) {
         c->session[c->n_sessions++] = s;
+        rpc_conn_take_fds(s->conn);
     }
 }
 

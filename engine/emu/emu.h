@@ -123,6 +123,8 @@ void control_event(struct emu *m, const char *type, const char *reason);
 void control_drain(struct emu *m);
 void control_free(struct emu *m);
 struct emu *control_emu(struct api_call *call);
+/* The descriptor that came with the call, the caller's; -1: none did. */
+int control_passed_fd(struct api_call *call);
 const char *emu_state_name(const struct emu *m);
 
 /* --- observe.c --- */

@@ -45,7 +45,7 @@ static const struct act {
     { "connect", SYS_connect, 0, 0, 0, 0 },
     { "bind", SYS_bind, 0, 0, 0, 0 },
     { "sendmsg", SYS_sendmsg, 0, 0, 0, 0 },
-    { "recvmsg", SYS_recvmsg, 0, 0, 0, 0 },
+    { "recvmsg", SYS_recvmsg, 0, 0, 0, 0 }, /* but see may() */
     { "mount", SYS_mount, 0, 0, 0, 0 },
     { "chroot", SYS_chroot, 0, 0, 0, 0 },
     { "pivot_root", SYS_pivot_root, 0, 0, 0, 0 },
@@ -75,6 +75,12 @@ static const struct act {
     { "pkey_mprotect", SYS_pkey_mprotect, 0, 4096, PROT_EXEC, 0 },
     { "32-bit ABI", -1, 0, 0, 0, 0 },
 };
+
+/* The main thread is given files while the VM runs. */
+static bool may(int kind, const struct act *a)
+{
+    return kind == CONFINE_MAIN && a->call == SYS_recvmsg;
+}
 
 static const char *const kinds[] = { "main", "io", "vcpu" };
 
@@ -132,7 +138,7 @@ START_TEST(each_escape_act_kills)
     for (int k = CONFINE_MAIN; k <= CONFINE_VCPU; k++) {
         int status = outcome((enum confine_kind)k, do_act, a);
 
-        ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS,
+        ck_assert_msg(may(k, a) || (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS),
                       "%s thread survives %s: 0x%x", kinds[k], a->name, status);
     }
 }

@@ -134,6 +134,57 @@ START_TEST(client_may_be_freed_from_its_own_callback)
 }
 END_TEST
 
+static void read_lines(int from, char *lines, size_t size, int *fds, unsigned *n_fds)
+{
+    for (size_t n = 0; n + 1 < size;) {
+        unsigned some = 4;
+        ssize_t got;
+
+        spin(3);
+        got = fd_recv(from, lines + n, 64, fds + *n_fds, &some, NULL); /* in small pieces */
+        if (got <= 0) {
+            return;
+        }
+        *n_fds += some;
+        n += (size_t)got;
+        lines[n] = 0;
+    }
+}
+
+START_TEST(client_passes_a_descriptor_with_its_line)
+{
+    struct outcome before = { 0 }, with = { 0 }, again = { 0 };
+    int other, fds[16], pipe_fds[2];
+    unsigned n_fds = 0;
+    char lines[1024] = "", c1;
+    struct rpc_client *c = new_client(&before, &other);
+
+    ck_assert_int_eq(pipe2(pipe_fds, O_CLOEXEC), 0);
+    rpc_client_call(c, "a.before", NULL, 0, on_done, &before);
+    rpc_client_call_fd(c, "a.with", NULL, pipe_fds[1], 0, on_done, &with);
+    rpc_client_call_fd(c, "a.again", NULL, dup(pipe_fds[0]), 0, on_done, &again);
+    rpc_client_call(c, "a.after", NULL, 0, on_done, &before);
+    read_lines(other, lines, sizeof(lines), fds, &n_fds);
+    ck_assert_uint_eq(n_fds, 1);
+    ck_assert_int_eq(write(fds[0], "x", 1), 1);
+    close(fds[0]);
+    ck_assert_int_eq(read(pipe_fds[0], &c1, 1), 1);
+    ck_assert_int_eq(read(pipe_fds[0], &c1, 1), 0); /* ours was closed when it had gone out */
+    close(pipe_fds[0]);
+    ck_assert_ptr_nonnull(strstr(lines, "a.with"));
+    ck_assert_ptr_nonnull(strstr(lines, "a.after"));
+    ck_assert_ptr_null(strstr(lines, "a.again"));
+    ck_assert_uint_eq(with.called, 0);
+    ck_assert_uint_eq(again.called, 1); /* one at a time */
+    ck_assert_int_eq(again.code, API_E_BUSY);
+    close(other);
+    spin(3);
+    ck_assert_uint_eq(with.called, 1);
+    ck_assert_uint_eq(before.called, 2);
+    rpc_client_free(c);
+}
+END_TEST
+
 START_TEST(client_ends_on_garbage_from_the_server)
 {
     static const char *const bad[] = { "garbage\n", "{\"a\":1,\"a\":2}\n", "\xff\n" };
@@ -311,6 +362,7 @@ static Suite *suite_client(void)
     tcase_add_test(c, client_may_be_freed_from_its_own_callback);
     tcase_add_loop_test(c, client_ends_on_garbage_from_the_server, 0, 3);
     tcase_add_test(c, client_ignores_replies_nobody_waits_for);
+    tcase_add_test(c, client_passes_a_descriptor_with_its_line);
     tcase_add_test(c, dial_calls_and_waits_for_notifications);
     tcase_add_test(c, dial_waits_while_the_queue_of_connections_is_full);
     tcase_add_test(c, dial_is_interrupted_by_a_flag);
