@@ -7,6 +7,7 @@ is checked too. Progress shows guest seconds and, in brackets, those of the host
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,8 @@ def run_boot(boot, emulator, cpus):
                 if row.name != "boot":
                     take_row(vm, row, boot.short, results, failures)
             status = vm.wait(60.0)
+            late = re.findall(r"^BENCH-FAIL (\S+) ([^\r]*)", vm.text(), re.MULTILINE)
+            failures.update({name: why for name, why in late if name in results})
             if status != 0:
                 failures[boot.rows[-1].name] = f"exit status {status} after power-off"
     except (guest.GuestError, OSError) as problem:

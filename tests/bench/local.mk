@@ -4,7 +4,7 @@ TESTS += tests/bench/harness.py
 EXTRA_DIST += tests/bench/harness.py
 EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/libvirt_peer.py tests/bench/linux.py tests/bench/memory.py tests/bench/report.py \
 	tests/bench/rows.py tests/bench/run tests/bench/storage.py
-EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/guest/core.c \
+EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/guest/core.c tests/bench/guest/disk.c \
 	tests/bench/guest/fault.c tests/bench/guest/fft.c tests/bench/guest/futex.c \
 	tests/bench/guest/hash.c tests/bench/guest/interp.c tests/bench/guest/ipi.c \
 	tests/bench/guest/linpack.c tests/bench/guest/lz.c tests/bench/guest/mandel.c \
