@@ -37,6 +37,8 @@ struct vmd_options {
     char *socket, *store; /* files */
     char *socket_ro;      /* second, read-only socket; NULL: none */
     char *emulator, *spawn;
+    char *image_dir[16];       /* folders where images may name others; NULL behind the last */
+    unsigned n_image_dir;
     char *plugin_dir;          /* folder of the plugins that VMs may load; NULL: none may */
     char *log;                 /* file; NULL: standard error */
     char *metrics;             /* unix socket or port of the metrics endpoint; NULL: none */

@@ -125,7 +125,10 @@ vmd_spawn_SOURCES = \
 	daemon/cgroup.c \
 	daemon/filecheck.c \
 	daemon/proc.c \
+	daemon/spawn/chain.c \
 	daemon/spawn/files.c \
+	daemon/spawn/header.c \
+	daemon/spawn/header.h \
 	daemon/spawn/jail.c \
 	daemon/spawn/main.c \
 	daemon/spawn/monitor.c \

@@ -30,7 +30,7 @@
 #define CONFIG_MAX 65536
 #define SYSTEM_CONFIG "/etc/vmd/vmd.conf"
 
-enum kind { TEXT, FOLDER, SWITCH, NUMBER, SIZE, LISTEN };
+enum kind { TEXT, FOLDER, SWITCH, NUMBER, SIZE, LISTEN, IMAGE_DIR };
 
 /* A setting of daemon.h's struct vmd_options. `doc` is its help, lines apart by \n. */
 struct setting {
@@ -53,6 +53,9 @@ static const struct setting settings[] = {
     { "plugin-dir", "DIR", FOLDER, AT(plugin_dir), 0, 0,
       "VMs may load plugins of this folder (tcg.plugins); below\n/usr/lib, so that confined "
       "emulators see it" },
+    { "image-dir", "DIR", IMAGE_DIR, AT(image_dir), 0, 0,
+      "images may have their backing and data files there, besides\nthe folder of the disk's own image; may stand "
+      "several times" },
     { "require-sandbox", NULL, SWITCH, AT(require_sandbox), 0, 0,
       "refuse to start VMs where a layer of confinement is missing" },
     { "metrics", "PATH|PORT", TEXT, AT(metrics), 0, 0,
@@ -218,6 +221,27 @@ static int add_listen(struct vmd_options *o, const char *text, const char *where
     return 0;
 }
 
+static int add_image_dir(struct vmd_options *o, const char *text, const char *where)
+{
+    struct stat st;
+    if (o->n_image_dir == ARRAY_LEN(o->image_dir)) {
+        fprintf(stderr, "vmd: %simage-dir stands more than %zu times\n", where,
+                ARRAY_LEN(o->image_dir));
+        return -1;
+    }
+    if (stat(text, &st) < 0 || !S_ISDIR(st.st_mode)) {
+        fprintf(stderr, "vmd: %simage-dir '%s': there is no such folder\n", where, text);
+        return -1;
+    }
+    char *real = realpath(text, NULL);
+    if (!real) {
+        fprintf(stderr, "vmd: %simage-dir '%s': %s\n", where, text, strerror(errno));
+        return -1;
+    }
+    o->image_dir[o->n_image_dir++] = real;
+    return 0;
+}
+
 /* Gives one setting its value; `where` begins the message. */
 static int apply(struct vmd_options *o, const struct setting *t, const char *value,
                  const char *where)
@@ -249,6 +273,8 @@ static int apply(struct vmd_options *o, const struct setting *t, const char *val
         return 0;
     case LISTEN:
         return add_listen(o, value, where);
+    case IMAGE_DIR:
+        return add_image_dir(o, value, where);
     case SIZE:
         if (str_to_size(value, t->name, &number, &e) < 0 || number > INT64_MAX) {
             fprintf(stderr, "vmd: %s%s\n", where, e.code ? e.msg : "that is too much");
@@ -501,6 +527,9 @@ void options_done(struct vmd_options *o)
 {
     while (o->n_listen > 0) {
         set(&o->listen[--o->n_listen], NULL);
+    }
+    while (o->n_image_dir > 0) {
+        set(&o->image_dir[--o->n_image_dir], NULL);
     }
     for (unsigned i = 0; i < ARRAY_LEN(settings); i++) {
         if (settings[i].kind == TEXT || settings[i].kind == FOLDER) {

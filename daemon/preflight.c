@@ -206,6 +206,7 @@ int preflight_define(struct vmd *d, struct api_vm_config *c, struct api_error *x
 struct named {
     const char *what, *path;
     bool disk, write;
+    const char *format; /* of a disk */
 };
 
 /* Calls fn for each file until it returns non-zero. */
@@ -234,7 +235,8 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
         rc = fn(arg, &(struct named){ .what = what,
                                       .path = c->disks[i].file,
                                       .disk = true,
-                                      .write = !c->disks[i].readonly });
+                                      .write = !c->disks[i].readonly,
+                                      .format = api_disk_format_name(c->disks[i].format) });
     }
     for (size_t i = 0; rc == 0 && i < c->n_flash; i++) {
         rc = fn(arg, &(struct named){ .what = "flash",
@@ -256,17 +258,17 @@ static bool clash(const struct run_disk *a, const struct run_disk *b)
     return a->dev == b->dev && a->ino == b->ino && (a->write || b->write);
 }
 
-static const char *disk_path(const struct vm *vm, unsigned i)
+/* Of the disks as vmd-spawn lists them: those of the definition, flash, the images below them. */
+static const char *disk_path(struct json_object *list, unsigned i)
 {
-    const struct api_vm_config *c = &vm->config;
-
-    return i < c->n_disks                ? c->disks[i].file
-           : i - c->n_disks < c->n_flash ? c->flash[i - c->n_disks].file
-                                         : c->name;
+    const char *path = i < json_object_array_length(list)
+                           ? api_json_get_str(json_object_array_get_idx(list, i), "path")
+                           : NULL;
+    return path ? path : "?";
 }
 
-static int disk_elsewhere(const struct vm *vm, const struct run_disks *disks,
-                          struct api_error *x)
+static int disk_elsewhere(const struct vm *vm, struct json_object *files,
+                          const struct run_disks *disks, struct api_error *x)
 {
     size_t n;
     struct vm **list = vm_list(vm->d, &n);
@@ -278,10 +280,10 @@ static int disk_elsewhere(const struct vm *vm, const struct run_disks *disks,
         for (unsigned a = 0; theirs && a < disks->n * theirs->n && rc == 0; a++) {
             unsigned mine = a / theirs->n;
             if (clash(&disks->disk[mine], &theirs->disk[a % theirs->n])) {
-                rc = api_error_set(x, API_E_BUSY, disk_path(vm, mine),
+                rc = api_error_set(x, API_E_BUSY, disk_path(files, mine),
                                    "stop that VM, or attach the disk read-only in both",
                                    "disk '%s' is in use by VM '%s' (pid %d)",
-                                   disk_path(vm, mine), list[i]->config.name,
+                                   disk_path(files, mine), list[i]->config.name,
                                    (int)run_pid(list[i]->run));
             }
         }
@@ -290,15 +292,16 @@ static int disk_elsewhere(const struct vm *vm, const struct run_disks *disks,
     return rc;
 }
 
-static int disk_twice(const struct vm *vm, const struct run_disks *disks, struct api_error *x)
+static int disk_twice(const struct vm *vm, struct json_object *files,
+                      const struct run_disks *disks, struct api_error *x)
 {
     for (unsigned i = 0; i < disks->n; i++) {
         for (unsigned k = 0; k < i; k++) {
             if (clash(&disks->disk[i], &disks->disk[k])) {
-                return api_error_set(x, API_E_FILE_ERROR, disk_path(vm, i),
+                return api_error_set(x, API_E_FILE_ERROR, disk_path(files, i),
                                      "give each disk a file of its own",
                                      "disk '%s' is the same file as another disk of VM '%s'",
-                                     disk_path(vm, i), vm->config.name);
+                                     disk_path(files, i), vm->config.name);
             }
         }
     }
@@ -334,7 +337,8 @@ static void on_checked(void *arg, struct json_object *list, const char *path,
         file_failed(k->vm, path, e, &x);
     } else {
         run_disks_read(list, &disks);
-        if (disk_twice(k->vm, &disks, &x) == 0 && disk_elsewhere(k->vm, &disks, &x) == 0) {
+        if (disk_twice(k->vm, list, &disks, &x) == 0 &&
+            disk_elsewhere(k->vm, list, &disks, &x) == 0) {
             supply_sandbox(k->vm->d, &k->vm->config, &x);
         }
     }
@@ -382,6 +386,9 @@ static int add_file(void *arg, const struct named *f)
     api_json_set_str(o, "what", f->what);
     api_json_set_bool(o, "disk", f->disk);
     api_json_set_bool(o, "write", f->write);
+    if (f->format) {
+        api_json_set_str(o, "format", f->format);
+    }
     json_object_array_add(arg, o);
     return 0;
 }

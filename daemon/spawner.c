@@ -431,6 +431,16 @@ void spawner_when_told(struct spawner_client *s, void (*fn)(void *arg), void *ar
     wait_or_run(s->layers != NULL, &s->told, fn, arg);
 }
 
+/* Where images may name others. */
+static struct json_object *image_folders(const struct vmd *d)
+{
+    struct json_object *list = json_object_new_array();
+    for (unsigned i = 0; i < d->opt.n_image_dir; i++) {
+        json_object_array_add(list, json_object_new_string(d->opt.image_dir[i]));
+    }
+    return list;
+}
+
 static struct request *request_new(struct spawner_client *s, struct json_object *take_body,
                                    const char *op, void *arg)
 {
@@ -441,6 +451,7 @@ static struct request *request_new(struct spawner_client *s, struct json_object 
     list_append(&s->requests, &r->link);
     api_json_set_int(take_body, "id", r->id);
     api_json_set_str(take_body, "op", op);
+    api_json_set(take_body, "folders", image_folders(s->d));
     return r;
 }
 

@@ -19,8 +19,9 @@ struct run;
 struct vm;
 struct vmd;
 
-/* Which files the disks of a VM are, whatever their paths. */
-#define RUN_DISKS 16
+/* Which files the disks of a VM and the images below them are, whatever their paths. Those beyond the first are
+ * guarded by their locks alone. */
+#define RUN_DISKS 64
 struct run_disk {
     uint64_t dev, ino;
     bool write;

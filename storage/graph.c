@@ -254,6 +254,20 @@ static int unknown_format(const struct blk_options *o, struct err *e)
                    o->driver ? o->driver : "", known.data);
 }
 
+/* Descriptors that were given stay the caller's when opening fails, those of the whole chain. */
+static void release_given(struct blk_node *n, const struct blk_options *o)
+{
+    if (o->fd >= 0) {
+        blk_file_release(n->kid[BLK_FILE]);
+    }
+    if (o->data && o->data->fd >= 0 && n->kid[BLK_DATA]) {
+        blk_file_release(n->kid[BLK_DATA]);
+    }
+    if (o->backing && n->kid[BLK_BACKING]) {
+        release_given(n->kid[BLK_BACKING], o->backing);
+    }
+}
+
 /* The node and what stands below it, without an owner's claim. */
 int blk_open_graph(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
                    struct err *e)
@@ -280,10 +294,7 @@ int blk_open_graph(struct blk_pool *pool, const struct blk_options *o, struct bl
         rc = format->open(n, o, e);
     }
     if (rc != 0) {
-        if (o->fd >= 0) {
-            blk_file_release(
-                file); /* a given descriptor stays the caller's when opening fails */
-        }
+        release_given(n, o);
         node_close(n);
         return rc;
     }
@@ -301,9 +312,7 @@ int blk_open(struct blk_pool *pool, const struct blk_options *o, struct blk_node
     if (rc == 0 && !o->unlocked) {
         rc = blk_claim(n, "its user", need, BLK_PERM_READ, &n->owner, e);
         if (rc != 0) {
-            if (o->fd >= 0) {
-                blk_file_release(n->kid[BLK_FILE]);
-            }
+            release_given(n, o);
             node_close(n);
         }
     }

@@ -57,21 +57,35 @@ static int take_lock(struct start *st, struct err *e)
     return 0;
 }
 
-struct json_object *files_disks(const struct start *st)
+/* path NULL: left out. */
+static void add_disk(struct json_object *list, int fd, const char *path, bool write)
+{
+    struct stat s;
+    if (fstat(fd, &s) < 0) {
+        return;
+    }
+    struct json_object *o = json_object_new_object();
+    if (path) {
+        api_json_set_str(o, "path", path);
+    }
+    api_json_set_int(o, "dev", (int64_t)(S_ISBLK(s.st_mode) ? s.st_rdev : s.st_dev));
+    api_json_set_int(o, "ino", S_ISBLK(s.st_mode) ? 0 : (int64_t)s.st_ino);
+    api_json_set_bool(o, "write", write);
+    json_object_array_add(list, o);
+}
+
+struct json_object *files_disks(const struct start *st, bool paths)
 {
     struct json_object *list = json_object_new_array();
     for (unsigned i = 0; i < st->n_files; i++) {
-        const struct spawn_file *f = &st->files[i];
-        struct stat s;
-        if (!f->disk || fstat(f->fd, &s) < 0) {
-            continue;
+        if (st->files[i].disk) {
+            add_disk(list, st->files[i].fd, paths ? st->files[i].path : NULL,
+                     st->files[i].write);
         }
-        struct json_object *o = json_object_new_object();
-        api_json_set_str(o, "path", f->path);
-        api_json_set_int(o, "dev", (int64_t)(S_ISBLK(s.st_mode) ? s.st_rdev : s.st_dev));
-        api_json_set_int(o, "ino", S_ISBLK(s.st_mode) ? 0 : (int64_t)s.st_ino);
-        api_json_set_bool(o, "write", f->write);
-        json_object_array_add(list, o);
+    }
+    for (unsigned i = 0; i < st->n_images; i++) {
+        add_disk(list, st->images[i].fd, paths ? st->images[i].path : NULL,
+                 st->images[i].write);
     }
     return list;
 }
@@ -87,7 +101,7 @@ int files_open(struct start *st, const char **bad, struct err *e)
             return f->fd;
         }
     }
-    return 0;
+    return chain_open(st, bad, e);
 }
 
 /* Bound here, listened to by the emulator: SO_PEERCRED then names it. We hold the VM's lock, so
@@ -206,4 +220,11 @@ void start_done(struct start *st, bool undo)
         fd_autoclose(&st->files[i].fd);
         st->files[i].fd = -1;
     }
+    for (unsigned i = 0; i < st->n_images; i++) {
+        fd_autoclose(&st->images[i].fd);
+        free(st->images[i].path);
+    }
+    free(st->images);
+    st->images = NULL;
+    st->n_images = 0;
 }

@@ -28,7 +28,10 @@ static int send_json(struct spawner *sp, struct json_object *o, const int *fds, 
 {
     struct err e = ERR_INIT;
     const char *text = api_json_text(o);
-    int rc = fd_send(sp->sock, text, strlen(text), fds, nfds, &e);
+    size_t n = strlen(text);
+    int rc = n > SPAWN_PACKET_MAX
+                 ? err_set(&e, -EMSGSIZE, "an answer of %zu bytes is too long", n)
+                 : fd_send(sp->sock, text, n, fds, nfds, &e);
     if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET) {
         log_error("spawn", "%s", e.msg);
     }
@@ -81,6 +84,18 @@ static void send_error(struct spawner *sp, int64_t id, const char *path, const s
     send_json(sp, o, NULL, 0);
 }
 
+/* An answer as long as the paths in it. */
+static void send_list(struct spawner *sp, int64_t id, struct json_object *o, const int *fds,
+                      unsigned nfds)
+{
+    if (send_json(sp, o, fds, nfds) == -EMSGSIZE) {
+        struct err e = ERR_INIT;
+        err_set(&e, -E2BIG,
+                "the paths of all images together are too long; move them to shorter ones");
+        send_error(sp, id, "", &e);
+    }
+}
+
 static void send_started(struct spawner *sp, int64_t id, struct started *s)
 {
     AUTO_JSON o = json_object_new_object();
@@ -115,6 +130,7 @@ static int read_files(struct start *st, const struct json_object *list, struct e
         f->what = api_json_get_str(o, "what");
         f->disk = api_json_get_bool(o, "disk", false);
         f->write = api_json_get_bool(o, "write", false);
+        f->format = api_json_get_str(o, "format");
         f->fd = -1;
         if (!f->key || !f->path || !f->what) {
             return err_set(e, -EPROTO, "file %zu of VM '%s' is incomplete", i, st->name);
@@ -133,6 +149,7 @@ static int read_request(struct start *st, const struct json_object *req, struct 
     st->log = api_json_get_str(req, "log");
     st->cgroup = api_json_get_str(req, "cgroup");
     st->paused = api_json_get_bool(req, "paused", false);
+    st->folders = api_json_get(req, "folders");
     if (st->vm <= 0 || !st->name || !st->config || !cookie_ok(st->cookie)) {
         return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");
     }
@@ -188,18 +205,26 @@ static void handle_start(struct spawner *sp, const struct json_object *req)
     }
 }
 
+/* The files of a request that is not a start. */
+static int read_list(struct start *st, const struct json_object *req, struct err *e)
+{
+    struct json_object *files = api_json_get(req, "files");
+    const char *name = api_json_get_str(req, "name");
+    st->name = name ? name : "?";
+    st->folders = api_json_get(req, "folders");
+    return files && json_object_is_type(files, json_type_array)
+               ? read_files(st, files, e)
+               : err_set(e, -EPROTO, "vmd-spawn cannot understand the request");
+}
+
 static void handle_check(struct spawner *sp, const struct json_object *req)
 {
     struct err e = ERR_INIT;
     struct start st = nothing_open;
     const char *bad = NULL;
     st.sp = sp;
-    st.name = "?";
     int64_t id = api_json_get_int(req, "id", 0);
-    struct json_object *files = api_json_get(req, "files");
-    int rc = files && json_object_is_type(files, json_type_array)
-                 ? read_files(&st, files, &e)
-                 : err_set(&e, -EPROTO, "vmd-spawn cannot understand the request");
+    int rc = read_list(&st, req, &e);
     if (rc == 0) {
         rc = try_emulator(sp, &e);
     }
@@ -211,8 +236,66 @@ static void handle_check(struct spawner *sp, const struct json_object *req)
     } else {
         AUTO_JSON o = json_object_new_object();
         api_json_set_int(o, "id", id);
-        api_json_set(o, "disks", files_disks(&st));
-        send_json(sp, o, NULL, 0);
+        api_json_set(o, "disks", files_disks(&st, true));
+        send_list(sp, id, o, NULL, 0);
+    }
+    start_done(&st, false);
+}
+
+static void add_opened(struct json_object *list, const char *role, const char *key,
+                       const char *format, const char *path)
+{
+    struct json_object *o = json_object_new_object();
+    api_json_set_str(o, "role", role);
+    api_json_set_str(o, "key", key);
+    api_json_set_str(o, "format", format);
+    api_json_set_str(o, "path", path);
+    json_object_array_add(list, o);
+}
+
+/* The packet's list and the descriptors in its order. */
+static struct json_object *list_opened(const struct start *st, int *fds)
+{
+    struct json_object *list = json_object_new_array();
+    unsigned n = 0;
+    for (unsigned i = 0; i < st->n_files; i++) {
+        const struct spawn_file *f = &st->files[i];
+        fds[n++] = f->fd;
+        add_opened(list, "file", f->key, f->format ? f->format : "raw", f->path);
+        for (unsigned k = 0; k < st->n_images; k++) {
+            const struct spawn_image *m = &st->images[k];
+            if (m->file == i) {
+                fds[n++] = m->fd;
+                add_opened(list, m->data ? "data" : "backing", f->key, m->format, m->path);
+            }
+        }
+    }
+    return list;
+}
+
+static void handle_open(struct spawner *sp, const struct json_object *req)
+{
+    struct err e = ERR_INIT;
+    struct start st = nothing_open;
+    const char *bad = NULL;
+    int fds[SPAWN_OPEN_MAX];
+    st.sp = sp;
+    int64_t id = api_json_get_int(req, "id", 0);
+    int rc = read_list(&st, req, &e);
+    if (rc == 0) {
+        rc = files_open(&st, &bad, &e);
+    }
+    if (rc == 0 && st.n_files + st.n_images > SPAWN_OPEN_MAX) {
+        rc = err_set(&e, -E2BIG, "%u images at once, at most %d can be given to a VM that runs",
+                     st.n_files + st.n_images, SPAWN_OPEN_MAX);
+    }
+    if (rc < 0) {
+        send_error(sp, id, bad, &e);
+    } else {
+        AUTO_JSON o = json_object_new_object();
+        api_json_set_int(o, "id", id);
+        api_json_set(o, "images", list_opened(&st, fds));
+        send_list(sp, id, o, fds, st.n_files + st.n_images);
     }
     start_done(&st, false);
 }
@@ -260,6 +343,8 @@ static int serve(struct spawner *sp)
         const char *op = api_json_get_str(req, "op");
         if (op && strcmp(op, "check") == 0) {
             handle_check(sp, req);
+        } else if (op && strcmp(op, "open") == 0) {
+            handle_open(sp, req);
         } else {
             handle_start(sp, req);
         }
@@ -363,7 +448,8 @@ int main(int argc, char **argv)
         return 0;
     }
     if (jail_probe(&sp, &e) < 0) {
-        log_error("spawn", "%s", e.msg); /* VMs are listed and defined without; a start says so */
+        log_error("spawn", "%s",
+                  e.msg); /* VMs are listed and defined without; a start says so */
     }
     send_layers(&sp);
     return serve(&sp);

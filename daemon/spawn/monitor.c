@@ -52,9 +52,24 @@ static void add_fd_arg(char **argv, unsigned *n, const char *option, int fd)
     }
 }
 
+/* What the images of a disk name, from the top down. */
+static unsigned add_images(char **argv, unsigned n, const struct start *st, unsigned file)
+{
+    for (unsigned i = 0; i < st->n_images; i++) {
+        const struct spawn_image *m = &st->images[i];
+        if (m->file == file) {
+            fd_set_cloexec(m->fd, false, NULL);
+            argv[n++] = xstrdup(m->data ? "--data" : "--backing");
+            argv[n++] = m->data ? xasprintf("%s=%d", m->path, m->fd)
+                                : xasprintf("%s:%s=%d", m->format, m->path, m->fd);
+        }
+    }
+    return n;
+}
+
 static char **build_argv(const struct start *st)
 {
-    char **argv = xnew_n(char *, 24 + 2 * SPAWN_FILES_MAX);
+    char **argv = xnew_n(char *, 24 + 2 * (SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
     add_fd_arg(argv, &n, "--config-fd", st->config_fd);
@@ -67,6 +82,7 @@ static char **build_argv(const struct start *st)
         fd_set_cloexec(st->files[i].fd, false, NULL);
         argv[n++] = xstrdup("--file");
         argv[n++] = xasprintf("%s=%d", st->files[i].key, st->files[i].fd);
+        n = add_images(argv, n, st, i);
     }
     if (st->paused) {
         argv[n++] = xstrdup("--paused");
@@ -159,7 +175,7 @@ static int folder_write(int dir_fd, const char *name, const char *text, bool dur
 
 static int write_process(const struct start *st, const struct report *r, struct err *e)
 {
-    AUTO_JSON disks = files_disks(st);
+    AUTO_JSON disks = files_disks(st, false);
     AUTO_FREE char *text = xasprintf(
         "{\"cookie\":\"%s\",\"boot_id\":\"%s\",\"pid\":%d,\"start_time\":%llu,\"mon_pid\":%d,"
         "\"mon_start\":%llu,\"disks\":%s}\n",

@@ -5,16 +5,20 @@
  * vmd -> vmd-spawn
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
  *    "paused":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
- *    "write":bool}]}
- *   {"op":"check","id":N,"files":[...]}  would they open? Asked before anything is changed; here, so
+ *    "write":bool,"format":..}],"folders":[..]}   folders: where images may name others, besides their own
+ *   {"op":"check","id":N,"files":[...],"folders":[..]}  would they open? Asked before anything is changed; here, so
  *                                       that a filesystem that hangs does not hang vmd
+ *   {"op":"open","id":N,"files":[...],"folders":[..]}   opens them, for an emulator that runs
  * vmd-spawn -> vmd
  *   {"ready":true}                      it alone speaks for the run folder (SPAWN_LOCK is held)
  *   {"failed":".."}                     it cannot begin, and ends; vmd tries again later
  *   {"layers":[{"name","active","reason"}]}   again when a start found an emulator that did not run before
  *   {"id":N,"pid":..,"start_time":..,"mon_pid":..,"mon_start":..}   with three descriptors:
  *                                       pidfd of the emulator, of its monitor, statistics memfd
- *   {"id":N,"disks":[{"path","dev","ino","write"}]}                  they would: which files the disks are
+ *   {"id":N,"disks":[{"path","dev","ino","write"}]}                  they would: which files the disks are, and those
+ *                                       that their images name
+ *   {"id":N,"images":[{"role","key","format","path"}]}   opened, a descriptor each: role "file" (key from the request),
+ *                                       then what its image names: "data", "backing", and so on down
  *   {"id":N,"error":{"code":-errno,"message":..,"path":..}}         nothing was left behind
  *
  * A VM's run folder, RUN/vm/ID, while its emulator lives:
@@ -35,6 +39,9 @@
 #define SPAWN_VM_DIR "vm"
 #define SPAWN_PACKET_MAX (256 * 1024)
 #define SPAWN_FILES_MAX 24
+#define SPAWN_IMAGES_MAX 256 /* that the disks of a VM name */
+#define SPAWN_DEPTH_MAX 200  /* images in a chain */
+#define SPAWN_OPEN_MAX 60    /* descriptors in one packet */
 #define STATS_SIZE 4096
 /* The monitor keeps the statistics memfd under this number, for daemons that come later. */
 #define MONITOR_STATS_FD 3

@@ -49,7 +49,18 @@ extern const char *const layer_name[LAYER_COUNT];
 /* One file that the emulator is given. */
 struct spawn_file {
     const char *key, *path, *what; /* borrowed from the request */
+    const char *format;            /* of a disk; NULL: not told, or no disk */
     bool disk, write;
+    int fd;
+};
+
+/* One that an image names: the backing file of the one before it (of the file's own image, for the first), or its
+ * data file. Those of a file follow one another. */
+struct spawn_image {
+    char *path; /* owned */
+    char format[16];
+    unsigned file; /* index of the disk */
+    bool data, write;
     int fd;
 };
 
@@ -65,6 +76,9 @@ struct start {
         emu_log_fd;
     struct spawn_file files[SPAWN_FILES_MAX];
     unsigned n_files;
+    struct spawn_image *images; /* owned */
+    unsigned n_images;
+    struct json_object *folders; /* where images may name others; borrowed from the request */
 };
 
 /* What came of it; `fds` as in proto.h, owned. */
@@ -74,10 +88,12 @@ struct started {
     int fds[3];
 };
 
-/* files.c: which files the disks are, as in proto.h; the caller's. */
-struct json_object *files_disks(const struct start *st);
+/* files.c: which files the disks and the images below them are, as in proto.h; the caller's. */
+struct json_object *files_disks(const struct start *st, bool paths);
 /* Opens the files. On failure *bad (borrowed) is the path that failed. */
 int files_open(struct start *st, const char **bad, struct err *e);
+/* chain.c: opens what the disks' images name. On failure *bad as above. */
+int chain_open(struct start *st, const char **bad, struct err *e);
 /* Makes the folder, takes the lock, opens and binds everything. */
 int start_prepare(struct start *st, struct err *e);
 /* Closes what is still open; `undo` removes what was made. */

@@ -45,7 +45,8 @@ static const struct {
 static struct emu_file *given_file(struct emu *m, const char *path)
 {
     for (unsigned i = 0; i < m->opt.n_files; i++) {
-        if (m->opt.files[i].fd >= 0 && strcmp(m->opt.files[i].path, path) == 0) {
+        if (m->opt.files[i].fd >= 0 && m->opt.files[i].role == EMU_FILE &&
+            strcmp(m->opt.files[i].path, path) == 0) {
             return &m->opt.files[i];
         }
     }
@@ -121,23 +122,70 @@ static const enum board_disk_bus disk_buses[] = {
     [API_DISK_BUS_NVME] = BOARD_NVME,
 };
 
+int chain_prepare(struct emu *m, struct emu_chain *c, struct blk_options *o, struct err *e)
+{
+    struct emu_file *given = given_file(m, o->path);
+    struct blk_options *at = o;
+
+    *c = (struct emu_chain){ .emu = m };
+    if (!given) {
+        return err_set(e, -ENOENT, "disk file %s was not passed with --file", o->path);
+    }
+    c->first = (unsigned)(given - m->opt.files);
+    for (c->n = 1; c->first + c->n < m->opt.n_files && given[c->n].role != EMU_FILE; c->n++) {
+    }
+    c->part = xnew_n(struct blk_options, c->n); /* one more than needed: never none */
+    c->name = xnew_n(char *, c->n);
+    o->fd = given->fd;
+    for (unsigned i = 1; i < c->n; i++) {
+        const struct emu_file *f = &given[i];
+        bool data = f->role == EMU_DATA;
+
+        c->name[i] = xasprintf("%s/%s", at->name, data ? "data" : "backing");
+        c->part[i] = (struct blk_options){ .name = c->name[i],
+                                           .path = f->path,
+                                           .driver = data ? "raw" : f->format,
+                                           .fd = f->fd,
+                                           .readonly = !data || at->readonly,
+                                           .direct = o->direct,
+                                           .unlocked = o->unlocked,
+                                           .depth = at->depth + 1 };
+        if (data) {
+            at->data = &c->part[i];
+        } else {
+            at->backing = &c->part[i];
+            at = &c->part[i];
+        }
+    }
+    return 0;
+}
+
+void chain_done(struct emu_chain *c, int rc)
+{
+    for (unsigned i = 0; i < c->n; i++) {
+        if (rc == 0) {
+            c->emu->opt.files[c->first + i].fd = -1;
+        }
+        free(c->name[i]);
+    }
+    free(c->name);
+    free(c->part);
+}
+
 static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
                      struct err *e)
 {
     const struct api_disk *d = &m->config.disks[i];
-    struct emu_file *given = given_file(m, d->file);
+    struct emu_chain chain = { .n = 0 };
     struct blk_options o = {
         .driver = api_enum_name(&api_type_disk_format, (int)d->format),
         .path = d->file,
-        .fd = given ? given->fd : -1,
+        .fd = -1,
         .readonly = d->readonly,
         .follow = m->opt.config_fd < 0, /* a daemon's emulator opens nothing by path */
     };
-    int rc;
+    int rc = 0;
 
-    if (!given && m->opt.config_fd >= 0) {
-        return err_set(e, -ENOENT, "disk file %s was not passed with --file", d->file);
-    }
     if (!d->name) {
         *name = xasprintf("disk%u", i);
     }
@@ -147,14 +195,17 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
             return err_set(e, -EEXIST, "two disks are named '%s'", o.name);
         }
     }
-    rc = blk_open(m->pool, &o, &b->disk[i].node, e);
+    if (m->opt.config_fd >= 0 || given_file(m, d->file)) {
+        rc = chain_prepare(m, &chain, &o, e);
+    }
+    if (rc == 0) {
+        rc = blk_open(m->pool, &o, &b->disk[i].node, e);
+    }
+    chain_done(&chain, rc);
     if (rc == 0) {
         b->disk[i].name = blk_name(b->disk[i].node);
         b->disk[i].bus = disk_buses[d->bus];
         m->disk[i] = b->disk[i].node;
-        if (given) {
-            given->fd = -1;
-        }
     }
     return rc;
 }

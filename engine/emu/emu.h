@@ -35,9 +35,13 @@ enum sandbox_mode { SANDBOX_DEFAULT, SANDBOX_OFF, SANDBOX_ON, SANDBOX_REQUIRE };
 enum console_mode { CONSOLE_DEFAULT, CONSOLE_NONE, CONSOLE_STDIO };
 
 /* A path of the configuration that was opened by the spawner. */
+enum emu_role { EMU_FILE, EMU_BACKING, EMU_DATA };
 struct emu_file {
     char *path;
     int fd; /* -1 once a disk took it */
+    enum emu_role
+        role; /* what the image before it (a data file: skipped) names, or a file of its own */
+    char *format; /* of a backing file */
 };
 
 struct emu_options {
@@ -111,6 +115,19 @@ int config_load(struct emu *m, struct err *e);
 
 /* --- build.c: api_vm_config to VM and board --- */
 int build_vm(struct emu *m, struct err *e);
+/* Makes *o ready to open the image `path` of that format under a daemon: its descriptor, and options for every image below
+ * it, from those that were passed. `o` has name, path and driver. What *chain owns must live until blk_open() has
+ * returned; then chain_done() with what it returned (0: the descriptors are the block graph's).
+ * -ENOENT: no such file was passed. */
+struct blk_options;
+struct emu_chain {
+    struct emu *emu;
+    struct blk_options *part;
+    char **name;
+    unsigned first, n; /* of the files that were passed; how many are used */
+};
+int chain_prepare(struct emu *m, struct emu_chain *c, struct blk_options *o, struct err *e);
+void chain_done(struct emu_chain *c, int rc);
 /* Every disk's data reaches stable storage; runs the loop meanwhile. The VM has stopped. */
 int build_flush_disks(struct emu *m, struct err *e);
 void build_done(struct emu *m);

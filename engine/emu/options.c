@@ -23,6 +23,8 @@ enum opt {
     OPT_STATS_FD,
     OPT_LOCK_FD,
     OPT_FILE,
+    OPT_BACKING,
+    OPT_DATA,
     OPT_CONSOLE,
     OPT_SET,
     OPT_ICOUNT,
@@ -48,6 +50,8 @@ static const struct option long_options[] = {
     { "stats-fd", required_argument, NULL, OPT_STATS_FD },
     { "lock-fd", required_argument, NULL, OPT_LOCK_FD },
     { "file", required_argument, NULL, OPT_FILE },
+    { "backing", required_argument, NULL, OPT_BACKING },
+    { "data", required_argument, NULL, OPT_DATA },
     { "console", required_argument, NULL, OPT_CONSOLE },
     { "set", required_argument, NULL, OPT_SET },
     { "icount", optional_argument, NULL, OPT_ICOUNT },
@@ -92,7 +96,11 @@ static const char help[] =
     "form\n"
     "  --config-fd, --control-fd, --console-fd, --console-log-fd, --stats-fd, --lock-fd N\n"
     "  --file PATH=FD        a file of the configuration, already open\n"
-    "  -d LETTERS            logs: i o h guest code, IR and host code of new blocks, e exceptions\n"
+    "  --backing FORMAT:PATH=FD, --data PATH=FD  what the image before it names: its backing "
+    "file,\n"
+    "                        its external data file\n"
+    "  -d LETTERS            logs: i o h guest code, IR and host code of new blocks, e "
+    "exceptions\n"
     "                        and interrupts, m device registers, u odd device use, v virtio\n"
     "  --describe-devices    prints the device reference (Markdown)\n"
     "  --version, --help\n"
@@ -116,23 +124,35 @@ static int parse_fd(const char *text, const char *what, int *fd, struct err *e)
     return 0;
 }
 
-static int parse_file(struct emu_options *o, const char *text, struct err *e)
+static int parse_file(struct emu_options *o, enum emu_role role, const char *text,
+                      struct err *e)
 {
-    const char *eq = strrchr(text, '=');
-    struct emu_file *f;
+    static const char *const option[] = { "--file", "--backing", "--data" };
+    const char *eq = strrchr(text, '='), *path = text;
     int fd = -1, rc;
 
-    if (!eq || eq == text) {
-        return err_set(e, -EINVAL, "--file %s: expected PATH=FD", text);
+    if (role == EMU_BACKING) {
+        path = strchr(text, ':');
+        path = path ? path + 1 : NULL;
     }
-    rc = parse_fd(eq + 1, "--file", &fd, e);
+    if (!eq || !path || eq <= path) {
+        return err_set(e, -EINVAL, "%s %s: expected %sPATH=FD", option[role], text,
+                       role == EMU_BACKING ? "FORMAT:" : "");
+    }
+    if (role != EMU_FILE && o->n_files == 0) {
+        return err_set(e, -EINVAL, "%s %s: there is no --file before it", option[role], text);
+    }
+    rc = parse_fd(eq + 1, option[role], &fd, e);
     if (rc != 0) {
         return rc;
     }
     o->files = xrealloc_n(o->files, o->n_files + 1, sizeof(*o->files));
-    f = &o->files[o->n_files++];
-    f->path = xstrndup(text, (size_t)(eq - text));
-    f->fd = fd;
+    o->files[o->n_files++] = (struct emu_file){
+        .path = xstrndup(path, (size_t)(eq - path)),
+        .fd = fd,
+        .role = role,
+        .format = path > text ? xstrndup(text, (size_t)(path - text - 1)) : NULL,
+    };
     return 0;
 }
 
@@ -200,7 +220,11 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
     case OPT_LOCK_FD:
         return parse_fd(arg, "--lock-fd", &o->lock_fd, e);
     case OPT_FILE:
-        return parse_file(o, arg, e);
+        return parse_file(o, EMU_FILE, arg, e);
+    case OPT_BACKING:
+        return parse_file(o, EMU_BACKING, arg, e);
+    case OPT_DATA:
+        return parse_file(o, EMU_DATA, arg, e);
     case OPT_SET:
         o->sets = xrealloc_n(o->sets, o->n_sets + 1, sizeof(*o->sets));
         o->sets[o->n_sets++] = arg;
@@ -295,6 +319,7 @@ void options_done(struct emu_options *o)
     free(o->icount_set);
     for (unsigned i = 0; i < o->n_files; i++) {
         free(o->files[i].path);
+        free(o->files[i].format);
     }
     free(o->files);
     free(o->sets);

@@ -3,7 +3,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -85,19 +84,9 @@ def daemon_gives_a_vm_its_qcow2_disk():
         tap.check(data[-512:].startswith(b"persist "), f"the disk ends in {data[-64:]!r}")
 
 
-def daemon_refuses_a_backing_file_and_names_it():
+def daemon_refuses_what_is_no_qcow2_image():
     with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
-        base, path = (os.path.join(daemon.dir, name) for name in ("base.qcow2", "a.qcow2"))
-        qemu_img("create", "-q", "-f", "qcow2", base, "1M")
-        qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path)
-        client.call("vm.define", config=daemon.config("a", disks=[{"file": path, "format": "qcow2"}]))
-        try:
-            client.call("vm.start", vm="a")
-            raise AssertionError("an image whose backing file nobody opened was started")
-        except lib.CallError as error:
-            text = str(error)
-        tap.check(re.search(rf"disk0.*{re.escape(path)} needs the backing file {re.escape(base)}", text), text)
-        client.call("vm.delete", vm="a")
+        base = os.path.join(daemon.dir, "base.raw")
         with open(base, "wb") as file:
             file.truncate(1 << 20)
         client.call("vm.define", config=daemon.config("a", disks=[{"file": base, "format": "qcow2"}]))
@@ -120,7 +109,7 @@ def main():
         print(f"skipped: {problem}")
         sys.exit(77)
     sys.exit(tap.run_cases((guest_writes_and_qemu_img_finds_them, daemon_gives_a_vm_its_qcow2_disk,
-                            daemon_refuses_a_backing_file_and_names_it)))
+                            daemon_refuses_what_is_no_qcow2_image)))
 
 
 if __name__ == "__main__":
