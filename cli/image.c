@@ -280,6 +280,14 @@ static struct json_object *specific_json(const struct blk_image_info *i)
         api_json_set_bool(d, "corrupt", i->corrupt);
         api_json_set_bool(d, "extended-l2", i->extended_l2);
     }
+    if (i->n_bitmaps) {
+        struct json_object *list = json_object_new_array();
+
+        for (size_t k = 0; k < i->n_bitmaps; k++) {
+            json_object_array_add(list, img_bitmap_json(&i->bitmap[k]));
+        }
+        api_json_set(d, "bitmaps", list);
+    }
     if (i->data_file) {
         api_json_set_str(d, "data-file", i->data_file);
         api_json_set_bool(d, "data-file-raw", i->data_file_raw);
@@ -387,6 +395,14 @@ static void print_info(const char *path, const struct blk_image_info *i)
     }
     if (i->variant) {
         printf("variant: %s\n", i->variant);
+    }
+    for (size_t k = 0; k < i->n_bitmaps; k++) {
+        AUTO_BUF b = BUF_INIT;
+
+        cli_clean(&b, i->bitmap[k].name);
+        printf("bitmap: %s, granularity %u%s%s\n", b.data ? b.data : "",
+               i->bitmap[k].granularity, i->bitmap[k].enabled ? ", enabled" : "",
+               i->bitmap[k].in_use ? ", inconsistent or in use" : "");
     }
     if (i->dirty) {
         printf("cleanly shut down: no\n");

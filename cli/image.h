@@ -35,6 +35,7 @@ int img_options(struct cli *c, struct cli_input *in, struct img_options *o);
 void img_option_add(struct img_options *o, const char *key, const char *value);
 void img_options_done(struct img_options *o);
 int img_size(struct cli *c, const char *text, uint64_t *out);
+struct json_object *img_bitmap_json(const struct blk_bitmap *b);
 
 struct img_progress {
     bool on;

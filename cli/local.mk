@@ -18,6 +18,7 @@ libcli_a_SOURCES = \
 	cli/help.c \
 	cli/image.c \
 	cli/image.h \
+	cli/image_bitmap.c \
 	cli/image_copy.c \
 	cli/image_verbs.c \
 	cli/private.c \

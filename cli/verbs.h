@@ -107,6 +107,7 @@ int cli_verb_image_map(struct cli *c, struct cli_input *in);
 int cli_verb_image_compare(struct cli *c, struct cli_input *in);
 int cli_verb_image_measure(struct cli *c, struct cli_input *in);
 int cli_verb_image_dd(struct cli *c, struct cli_input *in);
+int cli_verb_image_bitmap(struct cli *c, struct cli_input *in);
 int cli_verb_image_bench(struct cli *c, struct cli_input *in);
 int cli_verb_join(struct cli *c, struct cli_input *in);
 int cli_verb_context_add(struct cli *c, struct cli_input *in);

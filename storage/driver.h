@@ -50,8 +50,8 @@ struct blk_node {
     uint64_t size;
     bool readonly;
     struct blk_dirty_set *_Atomic dirty; /* bitmaps (bitmap.h); NULL: there never was one */
-    struct list in_pool; /* of top nodes */
-    struct list claims;  /* struct blk_claim.link */
+    struct list in_pool;                 /* of top nodes */
+    struct list claims;                  /* struct blk_claim.link */
     unsigned drained;
     struct list held;           /* requests that wait for the end of the drain */
     _Atomic unsigned in_flight; /* submitted, and memory or image still in use */

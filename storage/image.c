@@ -225,6 +225,10 @@ int blk_snapshot(struct blk_node *n, enum blk_snapshot_verb verb, const char *na
     }
     blk_drain_begin(n);
     rc = n->driver->image->snapshot(n, verb, name, e);
+    if (rc == 0 && verb == BLK_SNAP_APPLY) { /* other contents everywhere */
+        blk_dirty_resized(n, n->size);
+        blk_dirty_mark_range(n, 0, n->size);
+    }
     blk_drain_end(n);
     return rc;
 }
@@ -235,15 +239,6 @@ int blk_snapshot_load(struct blk_node *n, const char *name, struct err *e)
         return no_verb(n, "internal snapshots", e);
     }
     return n->driver->image->snapshot_load(n, name, e);
-}
-
-int blk_bitmap(struct blk_node *n, enum blk_bitmap_verb verb, const char *name,
-               uint32_t granularity, const char *from, struct err *e)
-{
-    if (!n->driver->image || !n->driver->image->bitmap) {
-        return no_verb(n, "dirty bitmaps", e);
-    }
-    return n->driver->image->bitmap(n, verb, name, granularity, from, e);
 }
 
 int blk_set_backing(struct blk_node *n, const char *backing, const char *format, struct err *e)

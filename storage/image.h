@@ -90,17 +90,6 @@ int blk_snapshot(struct blk_node *n, enum blk_snapshot_verb verb, const char *na
 /* From now on reads come from the snapshot; the node is read-only. */
 int blk_snapshot_load(struct blk_node *n, const char *name, struct err *e);
 
-enum blk_bitmap_verb {
-    BLK_BM_ADD,
-    BLK_BM_REMOVE,
-    BLK_BM_CLEAR,
-    BLK_BM_ENABLE,
-    BLK_BM_DISABLE,
-    BLK_BM_MERGE
-};
-int blk_bitmap(struct blk_node *n, enum blk_bitmap_verb verb, const char *name,
-               uint32_t granularity, const char *from, struct err *e);
-
 /* Writes another backing file's name into the image; NULL: none. Does not touch contents. */
 int blk_set_backing(struct blk_node *n, const char *backing, const char *format, struct err *e);
 /* Drops all contents of this layer (after a commit). */
@@ -116,8 +105,6 @@ struct blk_image_ops {
     int (*snapshot)(struct blk_node *n, enum blk_snapshot_verb verb, const char *name,
                     struct err *e);
     int (*snapshot_load)(struct blk_node *n, const char *name, struct err *e);
-    int (*bitmap)(struct blk_node *n, enum blk_bitmap_verb verb, const char *name,
-                  uint32_t granularity, const char *from, struct err *e);
     bool (*bitmaps_kept)(struct blk_node *n); /* can this image keep dirty bitmaps? */
     int (*set_backing)(struct blk_node *n, const char *backing, const char *format,
                        struct err *e);

@@ -17,6 +17,7 @@ libstorage_a_SOURCES = \
 	storage/pool.c \
 	storage/qcow2.c \
 	storage/qcow2.h \
+	storage/qcow2_bitmap.c \
 	storage/qcow2_cache.c \
 	storage/qcow2_check.c \
 	storage/qcow2_create.c \
@@ -33,6 +34,12 @@ check_PROGRAMS += tests/block/file_test
 TESTS += tests/block/file_test
 tests_block_file_test_SOURCES = tests/block/file_test.c
 tests_block_file_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/block/bitmap_test
+TESTS += tests/block/bitmap_test tests/block/image_bitmap.py
+tests_block_bitmap_test_SOURCES = tests/block/bitmap_test.c
+tests_block_bitmap_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
+EXTRA_DIST += tests/block/image_bitmap.py
 
 check_PROGRAMS += tests/block/qcow2_test
 TESTS += tests/block/qcow2_test tests/block/image_matrix.py tests/block/image_broken.py

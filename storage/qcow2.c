@@ -157,39 +157,90 @@ static void add_extension(struct buf *b, uint32_t type, const void *data, size_t
     buf_add(b, pad, (8 - n % 8) % 8);
 }
 
+/* Header and extensions; the names of features, which nobody needs, last and only on wish. */
+static void encode_extensions(const struct qcow2 *q, struct buf *b, bool names)
+{
+    static const uint8_t head[Q2_HEADER];
+
+    b->len = 0;
+    buf_add(b, head, q->h.version >= 3 ? q->h.length : V2_LENGTH);
+    for (size_t i = 0; i < q->n_ext; i++) {
+        if (q->ext[i].type != Q2_X_NAMES) {
+            add_extension(b, q->ext[i].type, q->ext[i].data, q->ext[i].length);
+        }
+    }
+    if (q->backing_format) {
+        add_extension(b, Q2_X_BACKING_FORMAT, q->backing_format, strlen(q->backing_format));
+    }
+    for (size_t i = 0; i < q->n_ext && names; i++) {
+        if (q->ext[i].type == Q2_X_NAMES) {
+            add_extension(b, Q2_X_NAMES, q->ext[i].data, q->ext[i].length);
+        }
+    }
+    add_extension(b, Q2_X_END, "", 0);
+}
+
+/* Where the backing file's name goes, `from` or later: not onto the name that the header on disk leads to,
+ * unless it is the same. */
+static uint64_t place_name(const struct qcow2 *q, const uint8_t *old, uint64_t from)
+{
+    uint64_t was = q->h.backing_offset, was_end = was + q->h.backing_size;
+    uint64_t n = strlen(q->backing_name);
+
+    if (was >= from && n == q->h.backing_size && memcmp(old + was, q->backing_name, n) == 0) {
+        return was;
+    }
+    if (!was || from + n <= was || was_end <= from || was_end + n > q->cluster) {
+        return from;
+    }
+    return was_end;
+}
+
+/* Sector 0 takes effect, so what it leads to is on the disk before. */
+static int write_first_cluster(struct qcow2 *q, const uint8_t *p, uint64_t end)
+{
+    int rc = 0;
+
+    if (end > BLK_SECTOR || q->cluster == BLK_SECTOR) {
+        return blk_kid_write(q->file, 0, p, q->cluster);
+    }
+    rc = blk_kid_write(q->file, BLK_SECTOR, p + BLK_SECTOR, q->cluster - BLK_SECTOR);
+    rc = rc ? rc : q2_barrier(q);
+    return rc ? rc : blk_kid_write(q->file, 0, p, BLK_SECTOR);
+}
+
 int q2_header_rewrite(struct qcow2 *q, struct err *e)
 {
     AUTO_BUF b = BUF_INIT;
-    uint8_t head[Q2_HEADER] = { 0 };
-    size_t name = q->backing_name ? strlen(q->backing_name) : 0;
+    AUTO_FREE uint8_t *p = xalloc(q->cluster);
+    uint64_t name = q->backing_name ? strlen(q->backing_name) : 0, at = 0;
     int rc;
 
-    if (q->h.version >= 3) {
-        q->h.length = q->h.length > Q2_HEADER ? q->h.length : Q2_HEADER;
-    }
-    buf_add(&b, head, q->h.length <= Q2_HEADER ? q->h.length : Q2_HEADER);
     if (q->h.length > Q2_HEADER) {
         return err_set(e, -ENOTSUP, "disk '%s': its header is longer than we know",
                        q->node.name);
     }
-    if (q->backing_format) {
-        add_extension(&b, Q2_X_BACKING_FORMAT, q->backing_format, strlen(q->backing_format));
+    q->h.length = q->h.version >= 3 ? Q2_HEADER : V2_LENGTH;
+    encode_extensions(q, &b, true);
+    if (b.len > BLK_SECTOR && (q->opened || b.len + name > q->cluster)) {
+        encode_extensions(q, &b, false); /* without them all of it may fit into one sector */
     }
-    for (size_t i = 0; i < q->n_ext; i++) {
-        add_extension(&b, q->ext[i].type, q->ext[i].data, q->ext[i].length);
+    rc = blk_kid_read(q->file, 0, p, q->cluster);
+    if (rc == 0 && name && name <= MAX_NAME && b.len + name <= q->cluster) {
+        at = place_name(q, p, b.len);
     }
-    add_extension(&b, Q2_X_END, "", 0);
-    q->h.backing_offset = name ? b.len : 0;
-    q->h.backing_size = (uint32_t)name;
-    buf_add(&b, q->backing_name ? q->backing_name : "", name);
-    if (b.len > q->cluster || name > MAX_NAME) {
+    if (rc == 0 && (b.len + name > q->cluster || name > MAX_NAME)) {
         return err_set(e, -ENAMETOOLONG, "disk '%s': the names do not fit into its header",
                        q->node.name);
     }
-    buf_reserve(&b, q->cluster - b.len);
-    memset(b.data + b.len, 0, q->cluster - b.len);
+    q->h.backing_offset = at;
+    q->h.backing_size = (uint32_t)name;
     header_encode(&q->h, (uint8_t *)b.data);
-    rc = blk_kid_write(q->file, 0, b.data, q->cluster);
+    memcpy(p, b.data, b.len);
+    if (name) {
+        memcpy(p + at, q->backing_name, name);
+    }
+    rc = rc ? rc : write_first_cluster(q, p, b.len);
     rc = rc ? rc : q2_barrier(q);
     return rc ? err_errno(e, -rc, "disk '%s': header", q->node.name) : 0;
 }
@@ -438,7 +489,7 @@ static int open_kids(struct qcow2 *q, const struct blk_options *o, struct err *e
 /* Before anything is written: features that others must be told of, and what a crash left. */
 static int open_for_writing(struct qcow2 *q, const struct blk_options *o, struct err *e)
 {
-    uint64_t clear = q->h.autoclear & ~(uint64_t)Q2_A_RAW_DATA;
+    uint64_t clear = q->h.autoclear & ~(uint64_t)(Q2_A_RAW_DATA | Q2_A_BITMAPS);
     int rc;
 
     q->lazy = q->h.compatible & Q2_C_LAZY && q->h.version >= 3;
@@ -461,7 +512,7 @@ static int open_for_writing(struct qcow2 *q, const struct blk_options *o, struct
             return rc;
         }
     }
-    if (clear) { /* bitmaps do not follow our writes, so they must not be trusted any more */
+    if (clear) { /* what does not follow our writes must not be trusted any more */
         q->h.autoclear &= ~clear;
         rc = q2_header_write(q);
         if (rc != 0) {
@@ -503,7 +554,8 @@ static int q2_open(struct blk_node *n, const struct blk_options *o, struct err *
     q2_cache_init(q);
     q->end = q->virgin = q2_clusters(q, blk_file_length(q->file));
     q->opened = true;
-    return n->readonly ? 0 : open_for_writing(q, o, e);
+    rc = n->readonly ? 0 : open_for_writing(q, o, e);
+    return rc || (o->for_check && !n->readonly) ? rc : q2_bitmaps_load(q, e);
 }
 
 static int q2_close(struct blk_node *n)
@@ -515,6 +567,7 @@ static int q2_close(struct blk_node *n)
         pthread_mutex_lock(&q->lock);
         q->lazy = false;
         rc = q2_commit_all(q);
+        rc = rc ? rc : q2_bitmaps_save(q);
         if (rc == 0 && q->h.incompatible & Q2_I_DIRTY && !q->broken) {
             rc = q2_barrier(q);
             q->h.incompatible &= ~(uint64_t)Q2_I_DIRTY;
@@ -532,6 +585,7 @@ static int q2_close(struct blk_node *n)
         free(q->ext[i].data);
     }
     free(q->ext);
+    free(q->bm_old);
     free(q->l1);
     free(q->rt);
     free(q->backing_name);
@@ -750,6 +804,7 @@ static int q2_info(struct blk_node *n, struct blk_image_info *out, struct err *e
         out->snapshot[i].id = xstrdup(q->snap[i].pub.id);
         out->snapshot[i].name = xstrdup(q->snap[i].pub.name);
     }
+    q2_bitmaps_info(n, out);
     return 0;
 }
 
@@ -764,6 +819,7 @@ static const struct blk_image_ops q2_image = {
     .check = q2_check,
     .snapshot = q2_snapshot,
     .snapshot_load = q2_snapshot_load,
+    .bitmaps_kept = q2_bitmaps_kept,
     .set_backing = q2_set_backing,
     .make_empty = q2_make_empty,
     .measure = q2_measure,

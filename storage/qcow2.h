@@ -11,6 +11,7 @@
  *   qcow2_io.c       reads, writes, zeroes, discard
  *   qcow2_zip.c      compressed clusters
  *   qcow2_snap.c     internal snapshots
+ *   qcow2_bitmap.c   persistent dirty bitmaps
  *   qcow2_check.c    check and repair
  *
  * Locks: `lock` protects everything but data; it is not held during the I/O of data. Order on disk:
@@ -97,6 +98,11 @@ struct q2_snapshot {
     uint32_t extra_size;
 };
 
+struct q2_bm_old {
+    uint64_t table;
+    uint32_t n_table;
+};
+
 struct q2_ext { /* a header extension that we keep as it is */
     uint32_t type, length;
     uint8_t *data;
@@ -129,8 +135,9 @@ struct qcow2 {
     size_t n_ext;
     struct q2_snapshot *snap;
     size_t n_snaps;
-    struct blk_bitmap *bitmap; /* what info tells of them */
-    size_t n_bitmaps;
+    struct q2_bm_old *bm_old; /* tables of dirty bitmaps that the header leads to */
+    size_t n_bm_old;
+    bool bm_loaded;               /* the bitmaps in memory are to be kept at closing */
     bool snapshot_loaded, opened; /* opened: there is something to write back at the end */
 
     unsigned cluster_bits, l2_bits, l2_entry, subs, sub_bits;
@@ -255,6 +262,15 @@ int q2_snapshot(struct blk_node *n, enum blk_snapshot_verb verb, const char *nam
 int q2_snapshot_load(struct blk_node *n, const char *name, struct err *e);
 int q2_l1_read(struct qcow2 *q, uint64_t offset, uint32_t entries, uint64_t **out,
                const char *of, struct err *e);
+
+/* --- qcow2_bitmap.c --- */
+/* Reads them; in an image open for writing marks them as in use. */
+int q2_bitmaps_load(struct qcow2 *q, struct err *e);
+int q2_bitmaps_save(struct qcow2 *q);
+/* The header says nothing of bitmaps any more, once it is written. */
+void q2_bitmaps_forget(struct qcow2 *q);
+bool q2_bitmaps_kept(struct blk_node *n);
+void q2_bitmaps_info(struct blk_node *n, struct blk_image_info *out);
 
 /* --- qcow2_check.c, qcow2_create.c --- */
 int q2_check(struct blk_node *n, unsigned repair, struct blk_check *c, struct err *e);

@@ -219,61 +219,95 @@ static int check_snapshots(struct walk *w)
     return rc;
 }
 
-/* Clusters of dirty bitmaps: directory, tables, bits. Entries that lead nowhere are corruptions. */
+static bool count_area(struct walk *w, uint64_t offset, uint64_t bytes)
+{
+    return !(offset & (w->q->cluster - 1)) && offset && count(w, offset, bytes);
+}
+
+/* One bitmap of the directory; false when it makes no sense. */
+static bool check_bitmap(struct walk *w, const uint8_t *p)
+{
+    AUTO_FREE uint64_t *table = NULL;
+    uint32_t n;
+    uint64_t at;
+
+    memcpy(&at, p, 8);
+    memcpy(&n, p + 8, 4);
+    at = be64toh(at);
+    n = be32toh(n);
+    if (n == 0) {
+        return true;
+    }
+    if (n > Q2_MAX_L1 / 8 || !count_area(w, at, (uint64_t)n * 8)) {
+        return false;
+    }
+    table = try_alloc_n(n, 8);
+    if (!table || blk_kid_read(w->q->file, at, table, (size_t)n * 8) != 0) {
+        w->c->errors++;
+        return true;
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        uint64_t bits = be64toh(table[k]);
+
+        if (bits & Q2_OFFSET && !count_area(w, bits & Q2_OFFSET, w->q->cluster)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_directory(struct walk *w, const uint8_t *ext)
+{
+    AUTO_FREE uint8_t *dir = NULL;
+    uint64_t size, offset, at = 0;
+
+    memcpy(&size, ext + 8, 8);
+    memcpy(&offset, ext + 16, 8);
+    size = be64toh(size);
+    offset = be64toh(offset);
+    if (size > Q2_MAX_SNAPSHOT_BYTES || !count_area(w, offset, size)) {
+        return false;
+    }
+    dir = xalloc(size + 1);
+    if (blk_kid_read(w->q->file, offset, dir, size) != 0) {
+        w->c->errors++;
+        return true;
+    }
+    while (at + 24 <= size) {
+        uint32_t extra;
+        uint16_t name;
+
+        memcpy(&name, dir + at + 18, 2);
+        memcpy(&extra, dir + at + 20, 4);
+        if (!check_bitmap(w, dir + at)) {
+            return false;
+        }
+        at += (24 + (uint64_t)be16toh(name) + be32toh(extra) + 7) & ~7ull;
+    }
+    return at == size;
+}
+
+/* Clusters of dirty bitmaps: directory, tables, bits. What the header names without saying that it is up to
+ * date counts for nothing. Repair drops bitmaps that make no sense. */
 static void check_bitmaps(struct walk *w)
 {
     struct qcow2 *q = w->q;
+    bool ok = true;
 
-    for (size_t i = 0; i < q->n_ext; i++) {
-        const uint8_t *p = q->ext[i].data;
-        uint64_t size, offset, be, at = 0;
-        AUTO_FREE uint8_t *dir = NULL;
-
-        if (q->ext[i].type != Q2_X_BITMAPS || q->ext[i].length < 24) {
-            continue;
+    if (!(q->h.autoclear & Q2_A_BITMAPS)) {
+        return;
+    }
+    for (size_t i = 0; i < q->n_ext && ok; i++) {
+        if (q->ext[i].type == Q2_X_BITMAPS) {
+            ok = q->ext[i].length == 24 && check_directory(w, q->ext[i].data);
         }
-        memcpy(&be, p + 8, 8);
-        size = be64toh(be);
-        memcpy(&be, p + 16, 8);
-        offset = be64toh(be);
-        if (size > Q2_MAX_SNAPSHOT_BYTES || offset & (q->cluster - 1) ||
-            !count(w, offset, size)) {
-            corrupt(w, false);
-            continue;
-        }
-        dir = xalloc(size + 1);
-        if (blk_kid_read(q->file, offset, dir, size) != 0) {
-            w->c->errors++;
-            continue;
-        }
-        while (at + 24 <= size) {
-            uint32_t n, extra;
-            uint16_t name;
-            AUTO_FREE uint64_t *table = NULL;
-
-            memcpy(&be, dir + at, 8);
-            memcpy(&n, dir + at + 8, 4);
-            memcpy(&name, dir + at + 18, 2);
-            memcpy(&extra, dir + at + 20, 4);
-            offset = be64toh(be);
-            n = be32toh(n);
-            at += (24 + (uint64_t)be16toh(name) + be32toh(extra) + 7) & ~7ull;
-            if (n > (32u << 20) / 8 || !count(w, offset, (uint64_t)n * 8)) {
-                corrupt(w, false);
-                continue;
-            }
-            table = xnew_n(uint64_t, (size_t)n + 1);
-            if (blk_kid_read(q->file, offset, table, (size_t)n * 8) != 0) {
-                w->c->errors++;
-                continue;
-            }
-            for (uint32_t k = 0; k < n; k++) {
-                uint64_t bits = be64toh(table[k]) & Q2_OFFSET;
-
-                if (bits && !count(w, bits, q->cluster)) {
-                    corrupt(w, false);
-                }
-            }
+    }
+    if (!ok) {
+        say(w, "%s: the dirty bitmaps make no sense", w->fix ? "repairing" : "ERROR");
+        corrupt(w, w->fix);
+        if (w->fix) {
+            q2_bitmaps_forget(q);
+            q->header_dirty = true;
         }
     }
 }
@@ -580,6 +614,12 @@ static int check_locked(struct qcow2 *q, unsigned repair, struct blk_check *c)
         }
         memset(&after, 0, sizeof(after));
         rc = rc ? rc : check_pass(q, 0, &after, &low);
+        if (rc == 0 && repair & BLK_REPAIR_ALL && after.leaks && !after.corruptions) {
+            rc = check_pass(q, BLK_REPAIR_LEAKS, &after, &low); /* what repair let go */
+            rc = rc ? rc : q2_commit_all(q);
+            memset(&after, 0, sizeof(after));
+            rc = rc ? rc : check_pass(q, 0, &after, &low);
+        }
         c->corruptions = after.corruptions;
         c->leaks = after.leaks;
         c->corruptions_fixed = was - (after.corruptions < was ? after.corruptions : was);
