@@ -46,6 +46,8 @@ libdaemon_a_SOURCES = \
 	daemon/filecheck.h \
 	daemon/cgroup.c \
 	daemon/cgroup.h \
+	daemon/give.c \
+	daemon/give.h \
 	daemon/hostinfo.c \
 	daemon/hostinfo.h \
 	daemon/jobs.c \

@@ -37,7 +37,8 @@ struct request {
     int64_t id;
     struct json_object *body; /* until sent */
     spawned_fn *fn;           /* a start, or */
-    checked_fn *checked;      /* a check */
+    checked_fn *checked;      /* a check, or */
+    opened_fn *opened;        /* images that were opened */
     void *arg;
 };
 struct ready_wait {
@@ -123,10 +124,13 @@ static void request_fail(struct request *r, const char *path, const struct err *
 {
     spawned_fn *fn = r->fn;
     checked_fn *checked = r->checked;
+    opened_fn *opened = r->opened;
     void *arg = r->arg;
     request_free(r);
     if (checked) {
         checked(arg, NULL, path, e);
+    } else if (opened) {
+        opened(arg, NULL, NULL, 0, path, e);
     } else {
         fn(arg, NULL, e);
     }
@@ -260,7 +264,11 @@ static void on_answer(struct spawner_client *s, struct json_object *o, int *fds,
     struct request *r = find(s, api_json_get_int(o, "id", 0));
     struct json_object *x = api_json_get(o, "error");
     struct err e = ERR_INIT;
-    if (!r || (!x && nfds != (r->checked ? 0 : 3))) {
+    struct json_object *images = api_json_get(o, "images");
+    size_t most = images && json_object_is_type(images, json_type_array)
+                      ? json_object_array_length(images)
+                      : 0;
+    if (!r || (!x && nfds != (r->checked ? 0 : r->opened ? most : 3))) {
         log_error("daemon", "vmd-spawn sent an answer that was not asked for");
         for (unsigned i = 0; i < nfds; i++) {
             close(fds[i]);
@@ -276,10 +284,15 @@ static void on_answer(struct spawner_client *s, struct json_object *o, int *fds,
     }
     spawned_fn *fn = r->fn;
     checked_fn *checked = r->checked;
+    opened_fn *opened = r->opened;
     void *arg = r->arg;
     request_free(r);
     if (checked) {
         checked(arg, api_json_get(o, "disks"), "", NULL);
+        return;
+    }
+    if (opened) {
+        opened(arg, images, fds, nfds, "", NULL);
         return;
     }
     struct spawned what = { .pid = (pid_t)api_json_get_int(o, "pid", 0),
@@ -317,8 +330,8 @@ static void on_readable(void *arg, int fd, unsigned events)
 {
     (void)events;
     struct spawner_client *s = arg;
-    int fds[4];
-    unsigned nfds = 4;
+    int fds[SPAWN_OPEN_MAX];
+    unsigned nfds = SPAWN_OPEN_MAX;
     struct err e = ERR_INIT;
     ssize_t n = fd_recv(fd, s->packet, SPAWN_PACKET_MAX, fds, &nfds, &e);
     if (n == -EAGAIN || n == -EINTR) {
@@ -473,6 +486,17 @@ void spawner_check(struct spawner_client *s, struct json_object *take_files, che
     watch_answers(s);
 }
 
+void spawner_open(struct spawner_client *s, const char *name, struct json_object *take_files,
+                  opened_fn *fn, void *arg)
+{
+    struct json_object *body = json_object_new_object();
+    api_json_set(body, "files", take_files);
+    api_json_set_str(body, "name", name);
+    request_new(s, body, "open", arg)->opened = fn;
+    send_waiting(s);
+    watch_answers(s);
+}
+
 void spawner_fail_checks(struct spawner_client *s)
 {
     struct err e = ERR_INIT;
@@ -480,7 +504,7 @@ void spawner_fail_checks(struct spawner_client *s)
     for (struct list *n = s->requests.next; n != &s->requests;) {
         struct request *r = list_entry(n, struct request, link);
         n = n->next;
-        if (r->checked) {
+        if (r->checked || r->opened) {
             request_fail(r, "", &e);
             n = s->requests.next; /* whatever the callback did to the list */
         }

@@ -44,6 +44,12 @@ typedef void checked_fn(void *arg, struct json_object *disks, const char *path,
                         const struct err *e);
 void spawner_check(struct spawner_client *s, struct json_object *take_files, checked_fn *fn,
                    void *arg);
+/* Opens files, as list in proto.h, for an emulator that runs. fn(arg, images, fds, n, path, e): the list and its
+ * descriptors (taken by fn, all of them), or e and the path that failed. `name`: of the VM. */
+typedef void opened_fn(void *arg, struct json_object *images, int *take_fds, unsigned n,
+                       const char *path, const struct err *e);
+void spawner_open(struct spawner_client *s, const char *name, struct json_object *take_files,
+                  opened_fn *fn, void *arg);
 /* The daemon ends: checks that were not answered fail. */
 void spawner_fail_checks(struct spawner_client *s);
 /* fn runs when the layers of confinement were tried and told, at once when they were. */

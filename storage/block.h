@@ -186,6 +186,8 @@ struct blk_pool_options {
 };
 int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk_pool **out,
                  struct err *e);
+/* From now on the loop's thread may open no file (sandbox): who holds a lock is not looked up in /proc. NULL is fine. */
+void blk_pool_confine(struct blk_pool *p);
 void blk_pool_free(struct blk_pool *p); /* after its nodes; NULL is fine */
 
 #endif

@@ -131,7 +131,9 @@ void blk_file_release(struct blk_node *n);
 bool blk_file_grows_zero(const struct blk_node *n);
 int blk_file_fd(const struct blk_node *n);
 uint64_t blk_file_length(struct blk_node *n); /* as it is now */
-/* Locks on an open file description after the claims on its node. -EBUSY names the holder. */
-int blk_lock(int fd, unsigned need, unsigned share, const char *disk, struct err *e);
+bool blk_pool_confined(const struct blk_pool *p); /* NULL: no */
+/* Locks on an open file description after the claims on its node. -EBUSY names the holder (which opens a file in /proc)
+ * where `look` allows that. */
+int blk_lock(int fd, unsigned need, unsigned share, const char *disk, bool look, struct err *e);
 
 #endif

@@ -72,7 +72,9 @@ static int claims_push(struct blk_node *n, struct err *e)
 
     claims_sum(n, &need, &share);
     if (n->driver->kind == BLK_PROTOCOL) {
-        return list_empty(&n->claims) ? 0 : blk_lock(blk_file_fd(n), need, share, n->name, e);
+        return list_empty(&n->claims) ? 0
+                                      : blk_lock(blk_file_fd(n), need, share, n->name,
+                                                 !blk_pool_confined(n->pool), e);
     }
     for (unsigned i = 0; i < BLK_ROLES && rc == 0; i++) {
         struct blk_claim *c = n->hold[i], was;

@@ -83,7 +83,7 @@ int blk_create_file(const char *path, int *out, struct err *e)
     if (fd < 0 || fstat(fd, &st) != 0) {
         return err_errno(e, errno, "cannot make %s", path);
     }
-    rc = blk_lock(fd, BLK_PERM_WRITE | BLK_PERM_RESIZE, 0, path, e);
+    rc = blk_lock(fd, BLK_PERM_WRITE | BLK_PERM_RESIZE, 0, path, true, e);
     if (rc == 0 && S_ISREG(st.st_mode) && ftruncate(fd, 0) != 0) {
         rc = err_errno(e, errno, "cannot empty %s", path);
     }

@@ -58,9 +58,9 @@ static pid_t lock_holder(int fd)
     return fcntl(fd, F_GETLK, &mark) != 0 || mark.l_type == F_UNLCK ? 0 : mark.l_pid;
 }
 
-static int lock_busy(int fd, const char *disk, struct err *e)
+static int lock_busy(int fd, const char *disk, bool look, struct err *e)
 {
-    pid_t pid = lock_holder(fd);
+    pid_t pid = look ? lock_holder(fd) : 0;
     char who[64];
 
     if (pid <= 0) {
@@ -134,7 +134,7 @@ static void lock_nap(int try)
     nanosleep(&t, NULL);
 }
 
-int blk_lock(int fd, unsigned need, unsigned share, const char *disk, struct err *e)
+int blk_lock(int fd, unsigned need, unsigned share, const char *disk, bool look, struct err *e)
 {
     struct flock mark = {
         .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = MARK_BYTE, .l_len = 1
@@ -155,7 +155,7 @@ int blk_lock(int fd, unsigned need, unsigned share, const char *disk, struct err
         /* The ring of a process that died holds its files a moment longer than the process lived. */
         if (try == GHOST_TRIES || (try >= TRIES && lock_holder(fd))) {
             (void)lock_bytes(fd, 0, all, true);
-            return lock_busy(fd, disk, e);
+            return lock_busy(fd, disk, look, e);
         }
         (void)lock_bytes(fd, 0, all, true);
         lock_nap(try); /* two that came at once may both have seen the other */

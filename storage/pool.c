@@ -27,6 +27,7 @@ struct blk_pool {
     struct list todo, done;
     struct list nodes;     /* struct blk_node.in_pool; loop thread */
     bool stop, delivering; /* a delivery is posted */
+    bool confined;
     unsigned n_threads;
     pthread_t *threads;
     struct uring *ring; /* NULL: none */
@@ -315,4 +316,16 @@ void blk_pool_free(struct blk_pool *p)
     pthread_cond_destroy(&p->idle);
     pthread_mutex_destroy(&p->mutex);
     free(p);
+}
+
+void blk_pool_confine(struct blk_pool *p)
+{
+    if (p) {
+        p->confined = true;
+    }
+}
+
+bool blk_pool_confined(const struct blk_pool *p)
+{
+    return p && p->confined;
 }

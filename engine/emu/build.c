@@ -41,8 +41,7 @@ static const struct {
 /* --- files
  * ----------------------------------------------------------------------------------- */
 
-/* The descriptor the spawner passed for a path, or NULL. */
-static struct emu_file *given_file(struct emu *m, const char *path)
+struct emu_file *given_file(struct emu *m, const char *path)
 {
     for (unsigned i = 0; i < m->opt.n_files; i++) {
         if (m->opt.files[i].fd >= 0 && m->opt.files[i].role == EMU_FILE &&

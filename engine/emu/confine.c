@@ -177,6 +177,7 @@ static const int main_calls[] = {
     SCMP_SYS(getrandom),
     SCMP_SYS(mremap),
     SCMP_SYS(rt_sigaction),
+    SCMP_SYS(clock_nanosleep), /* an image's lock is asked for again */
     /* the restricted ring of storage/uring.c: reads and writes of files it was given */
     SCMP_SYS(io_uring_enter),
 };
@@ -206,7 +207,9 @@ static int allow_if(scmp_filter_ctx ctx, int call, unsigned arg, uint64_t mask, 
  * lives in mappings made before. Of ioctl and fcntl only what libevent and the sockets need. */
 static int allow_conditional(scmp_filter_ctx ctx, enum confine_kind kind, unsigned *count)
 {
-    static const unsigned fcntls[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD };
+    /* The last four: locks of images that are opened while the VM runs. */
+    static const unsigned fcntls[] = { F_GETFL,     F_SETFL,     F_GETFD, F_SETFD,
+                                       F_OFD_SETLK, F_OFD_GETLK, F_SETLK, F_GETLK };
     int rc = allow_if(ctx, SCMP_SYS(mmap), 2, PROT_EXEC, 0);
 
     if (rc == 0) {

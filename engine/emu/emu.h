@@ -126,6 +126,8 @@ struct emu_chain {
     char **name;
     unsigned first, n; /* of the files that were passed; how many are used */
 };
+/* The file that was passed for a path and is not in use yet; NULL: none. */
+struct emu_file *given_file(struct emu *m, const char *path);
 int chain_prepare(struct emu *m, struct emu_chain *c, struct blk_options *o, struct err *e);
 void chain_done(struct emu_chain *c, int rc);
 /* Every disk's data reaches stable storage; runs the loop meanwhile. The VM has stopped. */

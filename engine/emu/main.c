@@ -13,6 +13,7 @@
 #include "engine/core/gdb.h"
 #include "engine/emu/console.h"
 #include "engine/emu/emu.h"
+#include "storage/block.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -149,6 +150,9 @@ static int run(struct emu *m, struct err *e)
 
     if (rc == 0) {
         rc = confine_thread(m, CONFINE_MAIN, e);
+        if (confine_wanted(m)) {
+            blk_pool_confine(m->pool);
+        }
     }
     if (rc != 0) {
         return rc;

@@ -514,6 +514,34 @@ def no_descriptor_is_left_over():
         check_end(emu)
 
 
+def files_are_taken_while_the_vm_runs_and_dropped_again():
+    with Emu() as emu, tempfile.NamedTemporaryFile() as image:
+        c = Client(emu)
+        read_until(emu.connect(emu.console), b"READY\n")
+        sock = emu.connect(emu.control)
+        answers = sock.makefile("r", encoding="utf-8")
+        answers.readline()
+
+        def add(path, fd=None, **more):
+            text = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "emu.file_add",
+                               "params": {"path": path, **more}}).encode() + b"\n"
+            socket.send_fds(sock, [text], [fd] if fd is not None else [])
+            return json.loads(answers.readline())
+        before = len(os.listdir(f"/proc/{emu.process.pid}/fd"))
+        tap.check("result" in add("/a", image.fileno()), "/a is refused")
+        tap.check("result" in add("/b", image.fileno(), role="backing", format="raw"), "/b is refused")
+        for answer, word in ((add("/a", image.fileno()), "waits already"), (add("/c"), "no descriptor"),
+                             (add("/d", image.fileno(), format="raw"), "a backing file has a format"),
+                             (add("/d", image.fileno(), role="backing"), "a backing file has a format")):
+            tap.check(word in answer.get("error", {}).get("message", ""), f"{word}: {answer}")
+        tap.check(len(os.listdir(f"/proc/{emu.process.pid}/fd")) == before + 2, "not two more descriptors")
+        c.ok("emu.file_drop", path="/a")
+        tap.check("error" in c.call("emu.file_drop", path="/a"), "dropped twice")
+        tap.check(len(os.listdir(f"/proc/{emu.process.pid}/fd")) == before, "descriptors are left")
+        c.ok("emu.quit")
+        check_end(emu)
+
+
 CASES = [
     emulator_says_who_it_is,
     pause_resume_and_reset_answer_and_notify_all_clients,
@@ -528,6 +556,7 @@ CASES = [
     hundred_control_clients_come_and_go,
     every_thread_is_confined,
     disks_come_as_descriptors_and_are_locked,
+    files_are_taken_while_the_vm_runs_and_dropped_again,
     devices_registers_and_memory_can_be_looked_at,
     no_descriptor_is_left_over,
 ]

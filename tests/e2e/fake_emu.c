@@ -269,6 +269,18 @@ void api_handle_emu_coverage(struct api_call *call, struct api_emu_coverage_in *
     api_reply_emu_coverage(call, &out);
 }
 
+void api_handle_emu_file_add(struct api_call *call, struct api_emu_file_add_in *in)
+{
+    (void)in;
+    api_reply_emu_file_add(call);
+}
+
+void api_handle_emu_file_drop(struct api_call *call, struct api_emu_file_drop_in *in)
+{
+    (void)in;
+    api_reply_emu_file_drop(call);
+}
+
 /* Answers that make no sense where the daemon has to look twice. */
 void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
 {

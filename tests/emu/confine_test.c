@@ -76,10 +76,11 @@ static const struct act {
     { "32-bit ABI", -1, 0, 0, 0, 0 },
 };
 
-/* The main thread is given files while the VM runs. */
+/* The main thread is given files while the VM runs, and locks them. */
 static bool may(int kind, const struct act *a)
 {
-    return kind == CONFINE_MAIN && a->call == SYS_recvmsg;
+    return kind == CONFINE_MAIN &&
+           (a->call == SYS_recvmsg || (a->call == SYS_fcntl && a->b == F_OFD_SETLK));
 }
 
 static const char *const kinds[] = { "main", "io", "vcpu" };

@@ -247,6 +247,49 @@ START_TEST(spawn_nonsense_is_refused_and_the_helper_goes_on)
 }
 END_TEST
 
+struct opened {
+    bool got;
+    unsigned n;
+    int code;
+    char text[400];
+};
+
+static void on_opened(void *arg, struct json_object *images, int *take_fds, unsigned n,
+                      const char *path, const struct err *e)
+{
+    struct opened *o = arg;
+    (void)path;
+    o->got = true;
+    o->n = n;
+    o->code = e ? e->code : 0;
+    snprintf(o->text, sizeof(o->text), "%s", e ? e->msg : api_json_text(images));
+    for (unsigned i = 0; i < n; i++) {
+        ck_assert_int_ge(fcntl(take_fds[i], F_GETFD), 0);
+        close(take_fds[i]);
+    }
+}
+
+START_TEST(spawn_opens_files_for_an_emulator_that_runs)
+{
+    AUTO_FREE char *kernel = xasprintf("%s/kernel", dir);
+    ck_assert_int_eq(file_replace(kernel, "kernel", 6, 0600, NULL), 0);
+    for (unsigned missing = 0; missing < 2; missing++) {
+        struct opened o = { 0 };
+        struct json_object *list = json_object_new_array();
+        json_object_array_add(list, file(kernel, false));
+        json_object_array_add(list, file(missing ? "/none" : kernel, true));
+        spawner_open(d.spawner, "t", list, on_opened, &o);
+        for (unsigned k = 0; k < 3000 && !o.got; k++) {
+            loop_run_once(d.loop, 10000000, NULL);
+        }
+        ck_assert(o.got);
+        ck_assert_uint_eq(o.n, missing ? 0 : 2);
+        ck_assert_int_eq(o.code, missing ? -ENOENT : 0);
+        ck_assert_ptr_nonnull(strstr(o.text, missing ? "/none" : "\"role\""));
+    }
+}
+END_TEST
+
 START_TEST(spawn_another_helper_is_started_when_it_dies)
 {
     struct answer a = start("", NULL);
@@ -282,6 +325,7 @@ Suite *suite_spawn(void)
     tcase_add_test(t, spawn_missing_file_is_named_and_nothing_is_left);
     tcase_add_test(t, spawn_emulator_outlives_the_helper);
     tcase_add_test(t, spawn_nonsense_is_refused_and_the_helper_goes_on);
+    tcase_add_test(t, spawn_opens_files_for_an_emulator_that_runs);
     tcase_add_test(t, spawn_another_helper_is_started_when_it_dies);
     suite_add_tcase(s, t);
     return s;
