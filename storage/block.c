@@ -199,6 +199,7 @@ int blk_run(struct blk_node *n, struct blk_req *r)
     r->at = r->offset;
     atomic_fetch_add(&n->in_flight, 1);
     rc = n->driver->run(n, r);
+    blk_changed(r);
     blk_account(n, r, rc);
     sync_settle(n);
     return rc;
@@ -257,6 +258,7 @@ int blk_kid_run(struct blk_node *kid, enum blk_op op, unsigned flags, uint64_t o
                          .at = offset };
     int rc = kid->driver->run(kid, &r);
 
+    blk_changed(&r);
     blk_account(kid, &r, rc);
     return rc;
 }
@@ -319,6 +321,13 @@ int blk_resize(struct blk_node *n, uint64_t size, struct err *e)
 }
 
 /* --- counters --- */
+
+void blk_changed(const struct blk_req *r)
+{
+    if (r->op != BLK_READ && r->op != BLK_FLUSH) {
+        atomic_fetch_add(&r->via->changes, 1);
+    }
+}
 
 void blk_account(struct blk_node *n, const struct blk_req *r, int result)
 {

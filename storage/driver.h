@@ -54,6 +54,7 @@ struct blk_node {
     struct list claims;                  /* struct blk_claim.link */
     unsigned drained;
     struct list held;           /* requests that wait for the end of the drain */
+    _Atomic uint64_t changes;   /* requests that changed it and are through */
     _Atomic unsigned in_flight; /* submitted, and memory or image still in use */
     struct {
         _Atomic uint64_t reads, read_bytes, writes, written_bytes, flushes, errors;
@@ -89,6 +90,8 @@ int blk_create_file(const char *path, int *fd, struct err *e);
 int blk_preallocate(int fd, uint64_t offset, uint64_t length, bool write, const char *path,
                     struct err *e);
 
+/* The driver of r->via is done with r: before anybody hears of it. Any thread. */
+void blk_changed(const struct blk_req *r);
 /* A request of node n is through. Any thread. */
 void blk_account(struct blk_node *n, const struct blk_req *r, int result);
 

@@ -28,12 +28,13 @@
 struct blk_file {
     struct blk_node node;
     const struct blk_tap *tap;
-    int fd, slot;            /* slot: in the ring's table of files */
-    bool unsafe;             /* flushes do nothing */
-    bool regular;            /* grows by writing behind its end */
-    bool direct;             /* O_DIRECT: offsets, lengths and memory are multiples of ALIGN */
-    bool no_punch, no_zero;  /* the file system has not got these */
-    _Atomic int flush_error; /* first failure, for ever */
+    int fd, slot;             /* slot: in the ring's table of files */
+    bool unsafe;              /* flushes do nothing */
+    bool regular;             /* grows by writing behind its end */
+    bool direct;              /* O_DIRECT: offsets, lengths and memory are multiples of ALIGN */
+    bool no_punch, no_zero;   /* the file system has not got these */
+    _Atomic int flush_error;  /* first failure, for ever */
+    _Atomic uint64_t flushed; /* node.changes when the last flush that went well began */
     pthread_mutex_t bounce; /* O_DIRECT: one unaligned write at a time reads, changes, writes */
 };
 
@@ -84,6 +85,7 @@ static int file_open(struct blk_node *n, const struct blk_options *o, struct err
 
     f->fd = f->slot = -1;
     f->unsafe = o->unsafe;
+    f->flushed = UINT64_MAX; /* others may have written: the first flush is never left out */
     f->tap = o->tap;
     pthread_mutex_init(&f->bounce, NULL);
     if (fd < 0) {
@@ -271,9 +273,16 @@ static int file_bounce(struct blk_file *f, const struct blk_req *r)
 
 static int file_flush(struct blk_file *f)
 {
+    uint64_t changes = atomic_load(&f->node.changes);
     int err = atomic_load(&f->flush_error);
 
-    if (err == 0 && fdatasync(f->fd) != 0) {
+    /* Nothing has changed since: what a flush is asked for twice is on the disk already. */
+    if (err != 0 || atomic_load(&f->flushed) == changes) {
+        return -err;
+    }
+    if (fdatasync(f->fd) == 0) {
+        atomic_store(&f->flushed, changes);
+    } else {
         err = errno;
         atomic_store(&f->flush_error, err);
         log_error("storage", "disk '%s': flush failed: %s; all later flushes fail",
@@ -418,6 +427,7 @@ static int file_resize(struct blk_node *n, uint64_t size, struct err *e)
         return err_errno(e, errno, "disk '%s': cannot resize %s", n->name, n->path);
     }
     n->size = size;
+    atomic_fetch_add(&n->changes, 1);
     return 0;
 }
 

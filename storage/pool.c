@@ -42,6 +42,7 @@ static void pool_finish_locked(struct blk_pool *p, struct blk_req *r, int result
     if (r->from && r->from->driver->settled) {
         r->from->driver->settled(r->from, r);
     }
+    blk_changed(r);
     blk_account(r->node, r, result);
     r->result = result;
     list_append(&p->done, &r->link);

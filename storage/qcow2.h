@@ -164,7 +164,10 @@ struct qcow2 {
     struct q2_frees fresh, waiting; /* released since the last commit; before it */
     unsigned epoch, waiting_epoch;
     _Atomic unsigned io[2]; /* data I/O that began in each epoch */
-    bool lazy;              /* refcounts are written at the end only; the dirty bit tells */
+    bool
+        unordered; /* the dirty bit on disk has refcounts and flags made anew after a crash: of all
+                     * metadata only the header waits for what it names */
+    bool lazy;     /* refcounts are written at the end only; the dirty bit tells */
     bool broken; /* metadata could not be written or makes no sense: no more writes */
     int broken_errno;
 };
@@ -208,6 +211,9 @@ int q2_commit_all(struct qcow2 *q);
 
 /* --- qcow2_refcount.c; lock held --- */
 int q2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *out);
+/* How many of `most` clusters from that one on have the same refcount, as far as one slice tells; at least one. */
+int q2_refcount_span(struct qcow2 *q, uint64_t cluster, uint64_t most, uint64_t *value,
+                     uint64_t *n);
 /* Adds delta to the refcounts of a range. */
 int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int64_t delta);
 /* Up to `want` adjacent clusters, refcount 1 each; at least one. */

@@ -244,11 +244,23 @@ static int commit_l1(struct qcow2 *q)
             q->l1_hi = 0;
         }
     }
+    if (rc == 0 && q->header_dirty && q->unordered) {
+        rc = q2_barrier(q);
+    }
     if (rc == 0 && q->header_dirty) {
         rc = q2_header_write(q);
         q->header_dirty = rc != 0;
     }
     return rc;
+}
+
+static int commit_unordered(struct qcow2 *q)
+{
+    int rc = q->cache.n_dirty[Q2_REF] ? write_slices(q, Q2_REF) : 0;
+
+    rc = rc ? rc : commit_rt(q);
+    rc = rc || !q->cache.n_dirty[Q2_L2] ? rc : write_slices(q, Q2_L2);
+    return rc ? rc : commit_l1(q);
 }
 
 static int commit_stages(struct qcow2 *q)
@@ -283,7 +295,7 @@ int q2_commit(struct qcow2 *q)
     if (q->broken) {
         return q->broken_errno;
     }
-    rc = commit_stages(q);
+    rc = q->unordered ? commit_unordered(q) : commit_stages(q);
     if (rc == 0 && (q->fresh.n || q->waiting.n)) {
         /* Nothing in memory refers to these any more; now nothing on disk does either. */
         rc = q2_barrier(q);

@@ -107,7 +107,33 @@ int q2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *out)
     return rc;
 }
 
-static int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value);
+int q2_refcount_span(struct qcow2 *q, uint64_t cluster, uint64_t most, uint64_t *value,
+                     uint64_t *n)
+{
+    uint64_t per = q->cache.size * 8 >> q->h.refcount_order, i = 0, k = 1;
+    struct q2_slice *s;
+    int rc = ref_slice(q, cluster, &s, &i);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (!s) { /* a range without a block */
+        k = (1ull << q->ref_bits) - (cluster & ((1ull << q->ref_bits) - 1));
+        *value = 0;
+        *n = k < most ? k : most;
+        return 0;
+    }
+    most = per - i < most ? per - i : most;
+    *value = q2_ref_read(s->data, q->h.refcount_order, i);
+    while (k < most && q2_ref_read(s->data, q->h.refcount_order, i + k) == *value) {
+        k++;
+    }
+    *n = k;
+    q2_slice_put(s);
+    return 0;
+}
+
+static int ref_fill(struct qcow2 *q, uint64_t cluster, uint64_t n, uint64_t value);
 
 /* A larger refcount table behind everything. The clusters it takes are counted by blocks that it
  * names itself; the old table goes when the header names the new one. */
@@ -140,9 +166,7 @@ static int rt_grow(struct qcow2 *q, uint64_t need)
     q->h.rt_offset = at << q->cluster_bits;
     q->h.rt_clusters = (uint32_t)clusters;
     q->rt_dirty = q->rt_moved = true;
-    for (uint64_t i = 0; i < clusters && rc == 0; i++) {
-        rc = ref_set(q, at + i, 1);
-    }
+    rc = ref_fill(q, at, clusters, 1);
     if (rc == 0) {
         q2_release(q, old, old_clusters, false);
     }
@@ -185,41 +209,62 @@ static int ref_block_new(struct qcow2 *q, uint64_t t)
     return rc;
 }
 
-static int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value)
+/* The same refcount for n clusters, one or more; a range that has no block gets one. */
+static int ref_fill(struct qcow2 *q, uint64_t cluster, uint64_t n, uint64_t value)
 {
-    struct q2_slice *s;
-    uint64_t i = 0;
-    int rc = ref_slice(q, cluster, &s, &i);
+    uint64_t per = q->cache.size * 8 >> q->h.refcount_order, end = cluster + n;
+    int rc = 0;
 
-    if (rc == 0 && !s) {
-        rc = ref_block_new(q, cluster >> q->ref_bits);
-        rc = rc ? rc : ref_slice(q, cluster, &s, &i);
-    }
-    if (rc == 0) {
-        q2_ref_write(s->data, q->h.refcount_order, i, value);
+    while (cluster < end && rc == 0) {
+        struct q2_slice *s;
+        uint64_t i = 0, k;
+
+        rc = ref_slice(q, cluster, &s, &i);
+        if (rc == 0 && !s) {
+            rc = ref_block_new(q, cluster >> q->ref_bits);
+            rc = rc ? rc : ref_slice(q, cluster, &s, &i);
+        }
+        if (rc != 0) {
+            break;
+        }
+        k = per - i < end - cluster ? per - i : end - cluster;
+        for (uint64_t j = 0; j < k; j++) {
+            q2_ref_write(s->data, q->h.refcount_order, i + j, value);
+        }
         q2_slice_dirty(q, s);
         q2_slice_put(s);
-        if (value && cluster >= q->end) {
-            q->end = cluster + 1;
-        }
-        if (value && cluster >= q->virgin) {
-            q->virgin = cluster + 1;
+        cluster += k;
+        if (value) {
+            q->end = cluster > q->end ? cluster : q->end;
+            q->virgin = cluster > q->virgin ? cluster : q->virgin;
         }
     }
     return rc;
 }
 
+/* Nobody refers to these any more. */
+static void refs_gone(struct qcow2 *q, uint64_t c, uint64_t n)
+{
+    uint64_t zip = q->zip_offset >> q->cluster_bits;
+
+    q2_cache_drop(q, c << q->cluster_bits, n << q->cluster_bits);
+    if (zip >= c && zip < c + n) {
+        q->zip_offset = 0; /* the next compressed cluster goes elsewhere */
+    }
+    q->free_hint = c < q->free_hint ? c : q->free_hint;
+}
+
 int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int64_t delta)
 {
-    uint64_t first = offset >> q->cluster_bits;
+    uint64_t first = offset >> q->cluster_bits, n;
     uint64_t last = (offset + (length ? length : 1) - 1) >> q->cluster_bits;
 
-    for (uint64_t c = first; c <= last; c++) {
-        uint64_t v;
+    for (uint64_t c = first; c <= last; c += n) {
+        uint64_t v = 0;
         int rc = q2_lazy_mark(q);
 
-        rc = rc ? rc : q2_refcount_get(q, c, &v);
-
+        n = 1;
+        rc = rc ? rc : q2_refcount_span(q, c, last - c + 1, &v, &n);
         if (rc == 0 && delta < 0 && v == 0) {
             rc = q2_corrupt(q, "cluster at %#llx is released although nobody holds it",
                             (unsigned long long)(c << q->cluster_bits));
@@ -227,23 +272,20 @@ int q2_refcount_add(struct qcow2 *q, uint64_t offset, uint64_t length, int64_t d
         if (rc == 0 && delta > 0 && v == q->refcount_max) {
             rc = -EOVERFLOW;
         }
-        rc = rc ? rc : ref_set(q, c, v + (uint64_t)delta);
+        n = v == 0 ? 1 : n; /* there may be no block yet, which takes a cluster itself */
+        rc = rc ? rc : ref_fill(q, c, n, v + (uint64_t)delta);
         if (rc != 0) {
             for (uint64_t undo = first; undo < c && delta > 0; undo++) {
                 uint64_t u = 0;
 
                 if (q2_refcount_get(q, undo, &u) == 0 && u) {
-                    (void)ref_set(q, undo, u - 1);
+                    (void)ref_fill(q, undo, 1, u - 1);
                 }
             }
             return rc;
         }
         if (v + (uint64_t)delta == 0) {
-            q2_cache_drop(q, c << q->cluster_bits, q->cluster);
-            if (q->zip_offset >> q->cluster_bits == c) {
-                q->zip_offset = 0; /* the next compressed cluster goes elsewhere */
-            }
-            q->free_hint = c < q->free_hint ? c : q->free_hint;
+            refs_gone(q, c, n);
         }
     }
     return 0;
@@ -286,8 +328,8 @@ static int find_free(struct qcow2 *q, uint64_t want, uint64_t least, uint64_t *f
     bool any = false;
 
     while (n < want && c + n < q->end) {
-        uint64_t v;
-        int rc = q2_refcount_get(q, c + n, &v);
+        uint64_t v, k;
+        int rc = q2_refcount_span(q, c + n, q->end - c - n, &v, &k);
 
         if (rc != 0) {
             return rc;
@@ -297,11 +339,11 @@ static int find_free(struct qcow2 *q, uint64_t want, uint64_t least, uint64_t *f
                 q->free_hint = c + n;
                 any = true;
             }
-            n++;
+            n = k < want - n ? n + k : want;
         } else if (n >= least) {
             break;
         } else {
-            c += n + 1;
+            c += n + k;
             n = 0;
         }
     }
@@ -319,7 +361,7 @@ static int find_free(struct qcow2 *q, uint64_t want, uint64_t least, uint64_t *f
 static int alloc_at(struct qcow2 *q, uint64_t want, uint64_t least, uint64_t *offset,
                     uint64_t *got)
 {
-    uint64_t first, n, v;
+    uint64_t first, n;
     int rc;
 
     for (;;) {
@@ -352,9 +394,7 @@ static int alloc_at(struct qcow2 *q, uint64_t want, uint64_t least, uint64_t *of
         return q2_corrupt(q, "the free cluster at %#llx holds metadata",
                           (unsigned long long)(first << q->cluster_bits));
     }
-    for (v = 0; v < n && rc == 0; v++) {
-        rc = ref_set(q, first + v, 1);
-    }
+    rc = ref_fill(q, first, n, 1);
     if (rc == 0) {
         if (first == q->free_hint) {
             q->free_hint = first + n;
@@ -428,12 +468,13 @@ static int release_batch(struct qcow2 *q, struct q2_frees *f)
         const struct q2_free *x = &f->item[i];
 
         rc = q2_refcount_add(q, x->offset, x->clusters << q->cluster_bits, -1);
-        for (uint64_t c = 0; rc == 0 && x->punch && c < x->clusters; c++) {
+        for (uint64_t c = 0, n = 0; rc == 0 && x->punch && c < x->clusters; c += n) {
             uint64_t v, at = x->offset + (c << q->cluster_bits);
 
-            rc = q2_refcount_get(q, at >> q->cluster_bits, &v);
+            rc = q2_refcount_span(q, at >> q->cluster_bits, x->clusters - c, &v, &n);
             if (rc == 0 && v == 0) {
-                (void)blk_kid_run(q->file, BLK_DISCARD, BLK_UNMAP, at, q->cluster, NULL, 0);
+                (void)blk_kid_run(q->file, BLK_DISCARD, BLK_UNMAP, at, n << q->cluster_bits,
+                                  NULL, 0);
             }
         }
     }

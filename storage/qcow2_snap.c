@@ -219,28 +219,61 @@ static int table_write(struct qcow2 *q, uint64_t old_bytes)
 
 /* --- references of a whole L1 table --- */
 
-enum walk { WALK_TEST, WALK_ADD, WALK_DROP, WALK_FLAGS };
+enum walk {
+    WALK_TEST,  /* would one reference more each still fit? */
+    WALK_ADD,   /* one more each */
+    WALK_SHARE, /* the same for the active table, whose "refcount 1" flags are wrong then */
+    WALK_DROP,
+    WALK_FLAGS /* the active table's flags are put right */
+};
 
 static int walk_ref(struct qcow2 *q, uint64_t offset, uint64_t length, enum walk how)
 {
-    if (how ==
-        WALK_TEST) { /* would one more each still fit? Of compressed ones, many may share a cluster */
-        uint64_t v, more = 1;
-        int rc = q2_refcount_get(q, offset >> q->cluster_bits, &v);
+    uint64_t first = offset >> q->cluster_bits;
+    uint64_t last = (offset + length - 1) >> q->cluster_bits;
+    int rc = 0;
 
-        more = length == q->cluster ? 1 : v;
-        return rc ? rc : v > q->refcount_max - more ? -EOVERFLOW : 0;
+    if (how == WALK_TEST &&
+        length % q->cluster) { /* of compressed ones, many share a cluster */
+        uint64_t v;
+
+        rc = q2_refcount_get(q, first, &v);
+        return rc ? rc : v > q->refcount_max - v ? -EOVERFLOW : 0;
     }
-    if (how == WALK_ADD) {
+    if (how == WALK_TEST) {
+        for (uint64_t n = 0; first <= last && rc == 0; first += n) {
+            uint64_t v;
+
+            rc = q2_refcount_span(q, first, last - first + 1, &v, &n);
+            rc = rc ? rc : v > q->refcount_max - 1 ? -EOVERFLOW : 0;
+        }
+        return rc;
+    }
+    if (how == WALK_ADD || how == WALK_SHARE) {
         return q2_refcount_add(q, offset, length, 1);
     }
     if (how == WALK_DROP) {
-        uint64_t first = offset >> q->cluster_bits;
-
-        q2_release(q, first << q->cluster_bits,
-                   ((offset + length - 1) >> q->cluster_bits) - first + 1, true);
+        q2_release(q, first << q->cluster_bits, last - first + 1, true);
     }
     return 0;
+}
+
+/* Sets the flag that says "refcount 1" of entries i and following. */
+static void set_flags(struct qcow2 *q, struct q2_slice *s, unsigned i, uint64_t n, bool on)
+{
+    bool changed = false;
+
+    for (uint64_t end = i + n; i < end; i++) {
+        uint64_t raw, now;
+
+        memcpy(&raw, s->data + (size_t)i * q->l2_entry, 8);
+        now = on ? raw | htobe64(Q2_COPIED) : raw & ~htobe64(Q2_COPIED);
+        changed |= now != raw;
+        memcpy(s->data + (size_t)i * q->l2_entry, &now, 8);
+    }
+    if (changed) {
+        q2_slice_dirty(q, s);
+    }
 }
 
 /* The flag that says "refcount 1" of one entry. */
@@ -253,33 +286,67 @@ static int flag_for(struct qcow2 *q, uint64_t entry, uint64_t *out)
     return rc;
 }
 
-static int walk_entry(struct qcow2 *q, struct q2_slice *s, unsigned i, enum walk how)
+/* Entries i and n - 1 following, whose clusters lie side by side from `offset` on. */
+static int walk_run(struct qcow2 *q, struct q2_slice *s, unsigned i, uint64_t n,
+                    uint64_t offset, enum walk how)
 {
-    uint64_t raw, entry, offset, length, now;
-    int rc;
+    int rc = 0;
 
-    memcpy(&raw, s->data + (size_t)i * q->l2_entry, 8);
-    entry = now = be64toh(raw);
-    if (entry & Q2_COMPRESSED) {
-        return q2_zip_range(q, entry, &offset, &length) ? walk_ref(q, offset, length, how) : 0;
-    }
-    if (q->data != q->file || !(entry & Q2_OFFSET)) {
+    if (n == 0) {
         return 0;
     }
-    if (entry & Q2_OFFSET & (q->cluster - 1)) {
-        return q2_corrupt(q, "data cluster at %#llx is not aligned",
-                          (unsigned long long)(entry & Q2_OFFSET));
-    }
     if (how != WALK_FLAGS) {
-        return walk_ref(q, entry & Q2_OFFSET, q->cluster, how);
+        rc = walk_ref(q, offset, n << q->cluster_bits, how);
+        if (rc == 0 && how == WALK_SHARE) {
+            set_flags(q, s, i, n, false);
+        }
+        return rc;
     }
-    rc = flag_for(q, entry, &now);
-    if (rc == 0 && now != entry) {
-        raw = htobe64(now);
-        memcpy(s->data + (size_t)i * q->l2_entry, &raw, 8);
-        q2_slice_dirty(q, s);
+    for (uint64_t k = 0, span = 0; k < n && rc == 0; k += span) {
+        uint64_t v;
+
+        rc = q2_refcount_span(q, (offset >> q->cluster_bits) + k, n - k, &v, &span);
+        if (rc == 0) {
+            set_flags(q, s, i + (unsigned)k, span, v == 1);
+        }
     }
     return rc;
+}
+
+static int walk_slice(struct qcow2 *q, struct q2_slice *s, enum walk how)
+{
+    unsigned entries = (unsigned)(q->cache.size / q->l2_entry), first = 0;
+    uint64_t start = 0, n = 0; /* of the run that ends here */
+    int rc = 0;
+
+    for (unsigned i = 0; i < entries && rc == 0; i++) {
+        uint64_t raw, entry, offset, length;
+
+        memcpy(&raw, s->data + (size_t)i * q->l2_entry, 8);
+        entry = be64toh(raw);
+        offset = entry & Q2_OFFSET;
+        if (entry & Q2_COMPRESSED) {
+            rc = q2_zip_range(q, entry, &offset, &length) ? walk_ref(q, offset, length, how)
+                                                          : 0;
+            continue;
+        }
+        if (!offset) {
+            continue;
+        }
+        if (offset & (q->cluster - 1)) {
+            return q2_corrupt(q, "data cluster at %#llx is not aligned",
+                              (unsigned long long)offset);
+        }
+        if (n && first + n == i && start + (n << q->cluster_bits) == offset) {
+            n++;
+            continue;
+        }
+        rc = walk_run(q, s, first, n, start, how);
+        first = i;
+        start = offset;
+        n = 1;
+    }
+    return rc ? rc : walk_run(q, s, first, n, start, how);
 }
 
 static int walk_l2(struct qcow2 *q, uint64_t table, enum walk how)
@@ -293,16 +360,14 @@ static int walk_l2(struct qcow2 *q, uint64_t table, enum walk how)
         if (rc != 0) {
             break;
         }
-        for (unsigned i = 0; i < q->cache.size / q->l2_entry && rc == 0; i++) {
-            rc = walk_entry(q, s, i, how);
-        }
+        rc = walk_slice(q, s, how);
         q2_slice_put(s);
     }
     return rc;
 }
 
-/* Every reference that an L1 table makes, its own clusters not among them. WALK_FLAGS is for the active
- * table alone. */
+/* Every reference that an L1 table makes, its own clusters not among them. WALK_SHARE and WALK_FLAGS are for
+ * the active table alone. */
 static int walk_l1(struct qcow2 *q, uint64_t *l1, uint32_t entries, enum walk how)
 {
     int rc = 0;
@@ -318,7 +383,7 @@ static int walk_l1(struct qcow2 *q, uint64_t *l1, uint32_t entries, enum walk ho
         }
         rc = walk_l2(q, table, how);
         rc = rc ? rc : walk_ref(q, table, q->cluster, how);
-        if (rc == 0 && how == WALK_FLAGS) {
+        if (rc == 0 && (how == WALK_FLAGS || how == WALK_SHARE)) {
             rc = flag_for(q, l1[i], &now);
             if (rc == 0 && now != l1[i]) {
                 l1[i] = now;
@@ -331,22 +396,33 @@ static int walk_l1(struct qcow2 *q, uint64_t *l1, uint32_t entries, enum walk ho
     return rc;
 }
 
-static int set_dirty(struct qcow2 *q, bool on)
+/* The dirty bit is on disk, before any reference changes. */
+static int begin(struct qcow2 *q)
 {
     int rc;
 
     if (q->h.version < 3 || q->lazy) {
-        return on ? q2_lazy_mark(q) : 0;
+        return q2_lazy_mark(q);
     }
-    if (!on) {
-        rc = q2_barrier(q);
-        if (rc != 0) {
-            return rc;
-        }
-    }
-    q->h.incompatible = on ? q->h.incompatible | Q2_I_DIRTY
-                           : q->h.incompatible & ~(uint64_t)Q2_I_DIRTY;
+    q->h.incompatible |= Q2_I_DIRTY;
     rc = q2_header_write(q);
+    rc = rc ? rc : q2_barrier(q);
+    q->unordered = rc == 0;
+    return rc;
+}
+
+/* All of it is on disk, and then the header without that bit, which may name a new table as well. */
+static int end(struct qcow2 *q)
+{
+    int rc = 0;
+
+    if (q->unordered) {
+        q->h.incompatible &= ~(uint64_t)Q2_I_DIRTY;
+        q->header_dirty = true;
+        rc = q2_commit(q);
+        q->unordered = false;
+    }
+    rc = rc ? rc : q2_commit_all(q);
     return rc ? rc : q2_barrier(q);
 }
 
@@ -388,9 +464,8 @@ static int snap_create(struct qcow2 *q, const char *name)
     struct q2_snapshot s = { .l1_size = q->h.l1_size };
     uint64_t old_bytes = q2_snaps_bytes(q);
     struct timespec now;
-    int rc = walk_l1(q, q->l1, q->h.l1_size, WALK_ADD);
+    int rc = walk_l1(q, q->l1, q->h.l1_size, WALK_SHARE);
 
-    rc = rc ? rc : walk_l1(q, q->l1, q->h.l1_size, WALK_FLAGS);
     rc = rc ? rc : write_l1_copy(q, q->l1, q->h.l1_size, &s.l1_offset);
     if (rc != 0) {
         return rc;
@@ -421,7 +496,12 @@ static int snap_delete(struct qcow2 *q, size_t i, struct err *e)
     memmove(&q->snap[i], &q->snap[i + 1], (q->n_snaps - i - 1) * sizeof(gone));
     q->n_snaps--;
     rc = table_write(q, old_bytes);
+    if (rc == 0 && q->h.version >= 3 && !q->lazy) { /* in one write with the dirty bit */
+        q->h.incompatible |= Q2_I_DIRTY;
+        q->unordered = true;
+    }
     rc = rc ? rc : q2_commit(q); /* the table on disk has forgotten it */
+    rc = rc ? rc : q2_barrier(q);
     rc = rc ? rc : walk_l1(q, l1, gone.l1_size, WALK_DROP);
     if (rc == 0) {
         uint64_t n = q2_clusters(q, (uint64_t)gone.l1_size * 8);
@@ -542,14 +622,13 @@ int q2_snapshot(struct blk_node *n, enum blk_snapshot_verb verb, const char *nam
             "larger refcount_bits",
             n->name, q->refcount_bits);
     }
-    rc = rc ? rc : set_dirty(q, true);
+    rc = rc || verb == BLK_SNAP_DELETE ? rc : begin(q);
     if (rc == 0) {
         rc = verb == BLK_SNAP_CREATE   ? snap_create(q, name)
              : verb == BLK_SNAP_DELETE ? snap_delete(q, i, &why)
                                        : snap_apply(q, i, &why);
     }
-    rc = rc ? rc : q2_commit_all(q);
-    rc = rc ? rc : set_dirty(q, false);
+    rc = rc ? rc : end(q);
     if (rc != 0) { /* tables in memory may be ahead of what is counted */
         q->broken = true;
         q->broken_errno = rc;
