@@ -12,8 +12,11 @@ libdevices_a_SOURCES = \
 	devices/block/pflash.c \
 	devices/block/pflash.h \
 	devices/block/virtio_blk.c \
+	devices/block/virtio_scsi.c \
 	devices/board/board.c \
 	devices/board/board.h \
+	devices/board/disks.c \
+	devices/board/disks.h \
 	devices/board/rv_virt.c \
 	devices/board/rv_virt.h \
 	devices/board/rv_virt_fdt.c \
@@ -38,6 +41,14 @@ libdevices_a_SOURCES = \
 	devices/misc/virtio_rng.c \
 	devices/registry.c \
 	devices/registry.h \
+	devices/scsi/inquiry.c \
+	devices/scsi/mmc.c \
+	devices/scsi/mode.c \
+	devices/scsi/sbc.c \
+	devices/scsi/scsi.h \
+	devices/scsi/scsi_int.h \
+	devices/scsi/target.c \
+	devices/scsi/units.h \
 	devices/timer/goldfish_rtc.c \
 	devices/virtio/mmio.c \
 	devices/virtio/packed.c \

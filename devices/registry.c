@@ -19,6 +19,7 @@ static const struct device_class *const classes[] = {
     &virtio_mmio_class,
     &virtio_pci_class,
     &virtio_blk_class,
+    &virtio_scsi_class,
     &nvme_class,
     &cfi_flash_class,
     &virtio_rng_class,

@@ -71,7 +71,7 @@ static void vblk_finish(struct vblk_req *r)
 {
     struct vblk *b = r->owner;
 
-    if (r->el->in_len > 0) {
+    if (r->el->in_len > 0 && virtq_live(&b->v, r->q, r->el)) {
         virtio_put(r->el, r->el->in_len - 1, &r->status, 1);
     }
     virtq_push(&b->v, r->q, r->el, r->el->in_len);
@@ -401,6 +401,17 @@ static void vblk_destroy(struct device *d)
     virtio_done(&b->v);
 }
 
+static void vblk_changed(struct device *d, const void *node)
+{
+    struct vblk *b = (struct vblk *)d;
+
+    if (node == b->node) {
+        bus_lock(b->v.lock);
+        virtio_config_changed(&b->v);
+        bus_unlock(b->v.lock);
+    }
+}
+
 static const struct st_field vblk_fields[] = {
     VIRTIO_ST_FIELD,
     ST_FIELD(struct vblk, write_through, ST_BOOL, 2,
@@ -448,5 +459,6 @@ const struct device_class virtio_blk_class = {
     .realize = vblk_realize,
     .quiesce = vblk_quiesce,
     .resumed = virtio_resumed,
+    .changed = vblk_changed,
     .destroy = vblk_destroy,
 };

@@ -16,11 +16,19 @@ struct board;
 struct chr;
 struct vm;
 
-#define BOARD_MAX_DISKS 8
+#define BOARD_MAX_DISKS 32
 #define BOARD_MAX_FLASH 2
 
 /* How a disk is attached. */
-enum board_disk_bus { BOARD_VIRTIO_MMIO, BOARD_VIRTIO_PCI, BOARD_NVME };
+enum board_disk_bus {
+    BOARD_VIRTIO_MMIO,
+    BOARD_VIRTIO_PCI,
+    BOARD_NVME,
+    BOARD_SCSI,
+    BOARD_SCSI_MMIO,
+    BOARD_SATA
+};
+#define BOARD_ANY UINT32_MAX /* a controller of its own; the first free place */
 
 /* An open file that is read again at each reset; path names it in messages. NULL path: none. */
 struct board_file {
@@ -40,6 +48,11 @@ struct board_config {
         const char *name;
         struct blk_node *node; /* taken by build, also when it fails */
         enum board_disk_bus bus;
+        const char *serial;        /* NULL: the name */
+        unsigned queues;           /* 0: 1 */
+        bool cdrom, removable;     /* scsi, sata */
+        uint32_t controller, unit; /* or BOARD_ANY */
+        unsigned lun;
     } disk[BOARD_MAX_DISKS];
     unsigned n_disks;
     struct blk_node

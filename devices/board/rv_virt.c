@@ -12,6 +12,7 @@
 #include "devices/board/rv_virt.h"
 
 #include "devices/block/pflash.h"
+#include "devices/board/disks.h"
 #include "devices/bus/pci_host.h"
 #include "devices/input/virtio_input.h"
 #include "devices/irqchip/plic.h"
@@ -73,32 +74,19 @@ static int add_uart(struct board *b, struct device *plic, struct err *e)
     return place(b, d, 0, RV_UART, e);
 }
 
-int rv_virt_new_blk(struct board *b, unsigned i, struct device **out, struct err *e)
+/* What takes a slot: virtio disks, and virtio-scsi adapters by the first of their disks. */
+static bool takes_slot(const struct board_config *c, unsigned i)
 {
-    char id[32];
-    int rc;
-
-    snprintf(id, sizeof(id), "disk%u", i);
-    rc = dev_new(b->vm, &virtio_blk_class, id, out, e);
-    if (rc == 0) {
-        rc = dev_set_str(*out, "serial", b->cfg.disk[i].name, e);
-    }
-    if (rc == 0) {
-        rc = dev_set_ptr(*out, "node", b->cfg.disk[i].node, e);
-    }
-    if (rc == 0) {
-        b->cfg.disk[i].node = NULL; /* the device's now */
-    }
-    return rc;
+    return c->disk[i].bus == BOARD_VIRTIO_MMIO ||
+           (c->disk[i].bus == BOARD_SCSI_MMIO && board_disk_leads(c, i));
 }
 
-/* The disk of a slot; disks on other buses take none. */
 static unsigned slot_disk(const struct board_config *c, unsigned slot)
 {
     unsigned i = 0;
 
     for (; i < c->n_disks; i++) {
-        if (!rv_virt_disk_on_pci(&c->disk[i]) && slot-- == 0) {
+        if (takes_slot(c, i) && slot-- == 0) {
             break;
         }
     }
@@ -110,7 +98,7 @@ static unsigned slot_disks(const struct board_config *c)
     unsigned n = 0;
 
     for (unsigned i = 0; i < c->n_disks; i++) {
-        n += !rv_virt_disk_on_pci(&c->disk[i]);
+        n += takes_slot(c, i);
     }
     return n;
 }
@@ -124,7 +112,7 @@ static int slot_device(struct board *b, unsigned slot, struct device **out, stru
 
     *out = NULL;
     if (slot < disks) {
-        rc = rv_virt_new_blk(b, slot_disk(c, slot), out, e);
+        rc = board_new_disk(b->vm, &b->cfg, slot_disk(c, slot), out, e);
     } else if (slot == disks && c->rng) {
         rc = dev_new(b->vm, &virtio_rng_class, "rng0", out, e);
     } else if (slot == disks + c->rng && c->virtio_console) {

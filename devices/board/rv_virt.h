@@ -68,9 +68,6 @@ struct board {
 
 /* The PCI host with its windows, and what the configuration puts on its bus. */
 int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e);
-bool rv_virt_disk_on_pci(const struct board_disk *d);
-/* Makes a virtio disk of disk i of the configuration, which then owns its node. */
-int rv_virt_new_blk(struct board *b, unsigned i, struct device **out, struct err *e);
 
 /* Builds the device tree into b->fdt; vCPUs exist, initrd is placed. */
 int rv_virt_fdt(struct board *b, struct err *e);

@@ -4,7 +4,7 @@
  * configuration asks for, in slots of the root bus in its order. Main thread.
  */
 #include "devices/board/rv_virt.h"
-#include "devices/block/nvme_namespaces.h"
+#include "devices/board/disks.h"
 #include "devices/bus/pci_host.h"
 #include "devices/irqchip/plic.h"
 #include "devices/registry.h"
@@ -129,56 +129,22 @@ static int add_virtio(struct board *b, struct device *behind, struct err *e)
     return plug(b, d, e);
 }
 
-static int add_nvme(struct board *b, unsigned i, struct err *e)
+/* The controller of disk i, when i is the first at it. */
+static int add_disk(struct board *b, unsigned i, struct err *e)
 {
-    struct nvme_namespaces *ns;
-    struct device *d;
-    char id[32];
+    enum board_disk_bus bus = b->cfg.disk[i].bus;
+    struct device *d = NULL;
     int rc;
 
-    snprintf(id, sizeof(id), "nvme%u", i);
-    rc = dev_new(b->vm, &nvme_class, id, &d, e);
-    if (rc != 0) {
-        return rc;
+    if (bus == BOARD_VIRTIO_MMIO || bus == BOARD_SCSI_MMIO || !board_disk_leads(&b->cfg, i)) {
+        return 0;
     }
-    ns = xnew(struct nvme_namespaces);
-    ns->n = 1;
-    ns->node[0] = b->cfg.disk[i].node;
-    rc = dev_set_ptr(d, "namespaces", ns, e);
-    b->cfg.disk[i].node = NULL; /* the device's now */
-    if (rc == 0) {
-        rc = dev_set_str(d, "serial", b->cfg.disk[i].name, e);
-    }
+    rc = board_new_disk(b->vm, &b->cfg, i, &d, e);
     if (rc != 0) {
         dev_free(d);
         return rc;
     }
-    return plug(b, d, e);
-}
-
-static int add_disk(struct board *b, unsigned i, struct err *e)
-{
-    struct device *d = NULL;
-    int rc;
-
-    switch (b->cfg.disk[i].bus) {
-    case BOARD_VIRTIO_PCI:
-        rc = rv_virt_new_blk(b, i, &d, e);
-        if (rc != 0) {
-            dev_free(d);
-            return rc;
-        }
-        return add_virtio(b, d, e);
-    case BOARD_NVME:
-        return add_nvme(b, i, e);
-    default:
-        return 0;
-    }
-}
-
-bool rv_virt_disk_on_pci(const struct board_disk *d)
-{
-    return d->bus != BOARD_VIRTIO_MMIO;
+    return bus == BOARD_VIRTIO_PCI || bus == BOARD_SCSI ? add_virtio(b, d, e) : plug(b, d, e);
 }
 
 int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)

@@ -40,6 +40,11 @@ bool virtio_working(const struct virtio *v)
            !(v->status & (VIRTIO_STATUS_NEEDS_RESET | VIRTIO_STATUS_FAILED));
 }
 
+bool virtq_live(const struct virtio *v, unsigned q, const struct virtio_elem *el)
+{
+    return el->generation == v->queue[q].generation;
+}
+
 bool virtio_may_run(const struct virtio *v)
 {
     return v->dev.vm->state == VM_RUNNING;

@@ -135,6 +135,8 @@ void virtq_signal(struct virtio *v, unsigned q);
  * popping. */
 bool virtq_rearm(struct virtio *v, unsigned q);
 void virtio_elem_free(struct virtio_elem *el);
+/* False for a request from before a reset, whose memory is the guest's again. Lock held. */
+bool virtq_live(const struct virtio *v, unsigned q, const struct virtio_elem *el);
 /* Puts the request popped last back to the ring, as if it had never been taken. Lock held. */
 void virtq_unpop(struct virtio *v, unsigned q, struct virtio_elem *el);
 /* The device's configuration changed: generation and interrupt. Lock held. */

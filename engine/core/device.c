@@ -254,6 +254,18 @@ void dev_free(struct device *d)
     free(d);
 }
 
+void dev_backend_changed(struct vm *vm, const void *backend)
+{
+    list_for_each(it, &vm->devices)
+    {
+        struct device *d = list_entry(it, struct device, node);
+
+        if (d->realized && d->cls->changed) {
+            d->cls->changed(d, backend);
+        }
+    }
+}
+
 struct device *dev_find(struct vm *vm, const char *id)
 {
     list_for_each (it, &vm->devices) {

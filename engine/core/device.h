@@ -87,6 +87,9 @@ struct device_class {
     void (*quiesce)(struct device *d); /* before a snapshot: finish what is in flight */
     /* the VM runs again: take up what was put off while paused; or NULL */
     void (*resumed)(struct device *d);
+    /* a backend object, perhaps one of its own, is not what it was (a disk has another size);
+     * the lock is not held; or NULL */
+    void (*changed)(struct device *d, const void *backend);
     void (*destroy)(struct device *d); /* accepts half-realized instances */
 };
 
@@ -126,6 +129,8 @@ int dev_realize(struct device *d, struct err *e);
 void dev_reset(struct device *d);
 void dev_free(struct device *d);
 struct device *dev_find(struct vm *vm, const char *id);
+/* Tells all devices of the VM that a backend object has changed. */
+void dev_backend_changed(struct vm *vm, const void *backend);
 
 /* Core's own (device_regs.c): generic decoder, and the reset values of a block's fields. */
 extern const struct mem_io_ops dev_reg_ops;

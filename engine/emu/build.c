@@ -119,6 +119,9 @@ static const enum board_disk_bus disk_buses[] = {
     [API_DISK_BUS_VIRTIO_MMIO] = BOARD_VIRTIO_MMIO,
     [API_DISK_BUS_VIRTIO_PCI] = BOARD_VIRTIO_PCI,
     [API_DISK_BUS_NVME] = BOARD_NVME,
+    [API_DISK_BUS_SCSI] = BOARD_SCSI,
+    [API_DISK_BUS_SCSI_MMIO] = BOARD_SCSI_MMIO,
+    [API_DISK_BUS_SATA] = BOARD_SATA,
 };
 
 int chain_prepare(struct emu *m, struct emu_chain *c, struct blk_options *o, struct err *e)
@@ -180,7 +183,7 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
         .driver = api_enum_name(&api_type_disk_format, (int)d->format),
         .path = d->file,
         .fd = -1,
-        .readonly = d->readonly,
+        .readonly = d->readonly || d->cdrom,
         .follow = m->opt.config_fd < 0, /* a daemon's emulator opens nothing by path */
     };
     int rc = 0;
@@ -204,6 +207,15 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
     if (rc == 0) {
         b->disk[i].name = blk_name(b->disk[i].node);
         b->disk[i].bus = disk_buses[d->bus];
+        b->disk[i].serial = d->serial;
+        b->disk[i].queues = (unsigned)d->queues;
+        b->disk[i].cdrom = d->cdrom;
+        b->disk[i].removable = d->removable;
+        b->disk[i].controller = d->has_controller             ? (uint32_t)d->controller
+                                : d->bus == API_DISK_BUS_NVME ? BOARD_ANY
+                                                              : 0;
+        b->disk[i].unit = d->has_unit ? (uint32_t)d->unit : BOARD_ANY;
+        b->disk[i].lun = (unsigned)d->lun;
         m->disk[i] = b->disk[i].node;
     }
     return rc;
@@ -345,7 +357,8 @@ int build_vm(struct emu *m, struct err *e)
     if (rc != 0) {
         return rc;
     }
-    m->n_disks = b.n_disks;
+    m->n_disks = m->disks.n_disks = b.n_disks;
+    memcpy(m->disks.disk, b.disk, sizeof(b.disk));
     rc = m->board_class->build(m->vm, &b, &m->board, e);
     if (rc != 0) {
         m->n_disks = 0;

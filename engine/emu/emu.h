@@ -88,6 +88,7 @@ struct emu {
     struct blk_pool *pool;
     struct blk_node *disk[BOARD_MAX_DISKS]; /* the devices' own; for flushing and statistics */
     unsigned n_disks;
+    struct board_config disks; /* how they are attached; nothing else in it is set */
     struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
     unsigned n_opened;
 

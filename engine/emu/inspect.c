@@ -6,6 +6,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/json.h"
 #include "api-schema/rpc/call.h"
+#include "devices/board/disks.h"
 #include "devices/registry.h"
 #include "engine/base/base64.h"
 #include "engine/base/str.h"
@@ -22,11 +23,11 @@ void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
 {
     struct emu *m = control_emu(call);
     struct api_emu_block blocks[BOARD_MAX_DISKS];
-    char device[BOARD_MAX_DISKS][16];
+    char device[BOARD_MAX_DISKS][24];
 
     (void)in;
     for (unsigned i = 0; i < m->n_disks; i++) {
-        snprintf(device[i], sizeof(device[i]), "disk%u", i);
+        board_disk_device(&m->disks, i, device[i]);
         blocks[i] = (struct api_emu_block){ .name = (char *)blk_name(m->disk[i]),
                                             .device = device[i],
                                             .size = (int64_t)blk_size(m->disk[i]) };
