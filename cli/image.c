@@ -7,6 +7,7 @@
 
 #include "api-schema/json/json.h"
 #include "engine/base/buf.h"
+#include "storage/nbd.h"
 
 #include <errno.h>
 #include <string.h>
@@ -32,6 +33,23 @@ const char *img_arg(const struct cli_input *in, const char *name)
     return cli_own(in, name);
 }
 
+/* The format of what is not a file. */
+static int probe_remote(struct blk_options *o, struct err *e)
+{
+    struct blk_options raw = *o;
+    struct blk_node *n;
+    int rc;
+
+    raw.driver = "raw";
+    raw.readonly = true;
+    rc = blk_open(NULL, &raw, &n, e);
+    if (rc == 0) {
+        rc = blk_probe_node(n, &o->driver, e);
+        blk_close(n);
+    }
+    return rc;
+}
+
 int img_open(struct cli *c, const struct img_source *s, struct blk_node **out)
 {
     struct err e = ERR_INIT;
@@ -47,10 +65,11 @@ int img_open(struct cli *c, const struct img_source *s, struct blk_node **out)
                              .direct = s->direct,
                              .follow = true };
 
-    if (!o.driver && blk_probe(s->path, &o.driver, &e) != 0) {
+    o.protocol = nbd_is_uri(s->path) ? &blk_nbd_driver : NULL;
+    if (!o.driver && (o.protocol ? probe_remote(&o, &e) : blk_probe(s->path, &o.driver, &e))) {
         return img_error(c, &e);
     }
-    return blk_open(NULL, &o, out, &e) == 0 ? CLI_OK : img_error(c, &e);
+    return blk_open(s->pool, &o, out, &e) == 0 ? CLI_OK : img_error(c, &e);
 }
 
 int img_close(struct cli *c, struct blk_node *n, int status)

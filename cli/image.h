@@ -13,9 +13,10 @@
 struct img_source {
     const char *path, *format; /* format NULL: probed */
     bool write, for_check, no_backing, shared, unsafe, direct;
+    struct blk_pool *pool; /* NULL: synchronous calls only */
 };
 
-/* Opens an image with its chain. CLI_OK, or prints and returns the exit status. */
+/* Opens an image, a path or a URI of NBD, with its chain. CLI_OK, or prints and returns the exit status. */
 int img_open(struct cli *c, const struct img_source *s, struct blk_node **out);
 /* Closes; a failure to write back is printed. */
 int img_close(struct cli *c, struct blk_node *n, int status);

@@ -6,6 +6,7 @@
 #include "cli/image.h"
 
 #include "api-schema/json/json.h"
+#include "storage/nbd.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -39,7 +40,8 @@ static int make_target(struct cli *c, struct cli_input *in, struct target *t, ui
 {
     struct err e = ERR_INIT;
 
-    t->fresh = !img_flag(in, "no-create");
+    t->fresh = !img_flag(in, "no-create") &&
+               !nbd_is_uri(t->path); /* exports are there already */
     t->create.size = size;
     if (t->fresh && blk_create(&t->create, &e) != 0) {
         return img_error(c, &e);

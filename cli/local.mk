@@ -20,6 +20,7 @@ libcli_a_SOURCES = \
 	cli/image.h \
 	cli/image_bitmap.c \
 	cli/image_copy.c \
+	cli/image_nbd.c \
 	cli/image_verbs.c \
 	cli/private.c \
 	cli/remote.c \

@@ -32,6 +32,7 @@
 #define BLK_MAX_DEPTH 200 /* images in a backing chain */
 
 struct blk_claim;
+struct blk_driver;
 struct blk_node;
 struct blk_pool;
 struct loop;
@@ -95,6 +96,8 @@ struct blk_options {
     const char *name;   /* of the disk, for messages and the graph */
     const char *driver; /* format driver: "raw", "qcow2", ... */
     const char *path;   /* names the image in messages; opened when fd is -1 */
+    const struct blk_driver *protocol; /* reaches it (nbd.h); NULL: the path is a file's. Images that this one
+                                        * names are always files */
     int fd;             /* already open, or -1; taken by blk_open when it succeeds */
     bool readonly;
     bool direct;    /* O_DIRECT: past the host's page cache */

@@ -114,6 +114,9 @@ void blk_file_release(struct blk_node *n)
 {
     struct blk_file *f = (struct blk_file *)n;
 
+    if (n->driver != &blk_file_driver) {
+        return;
+    }
     if (n->pool) {
         blk_pool_unregister(n->pool, f->slot);
     }
@@ -122,12 +125,12 @@ void blk_file_release(struct blk_node *n)
 
 int blk_file_fd(const struct blk_node *n)
 {
-    return ((const struct blk_file *)n)->fd;
+    return n->driver == &blk_file_driver ? ((const struct blk_file *)n)->fd : -1;
 }
 
 bool blk_file_grows_zero(const struct blk_node *n)
 {
-    return ((const struct blk_file *)n)->regular;
+    return n->driver == &blk_file_driver && ((const struct blk_file *)n)->regular;
 }
 
 uint64_t blk_file_length(struct blk_node *n)
@@ -135,7 +138,9 @@ uint64_t blk_file_length(struct blk_node *n)
     struct blk_file *f = (struct blk_file *)n;
     struct stat st;
 
-    return f->regular && fstat(f->fd, &st) == 0 ? (uint64_t)st.st_size : n->size;
+    return n->driver == &blk_file_driver && f->regular && fstat(f->fd, &st) == 0
+               ? (uint64_t)st.st_size
+               : n->size;
 }
 
 static bool aligned(const struct blk_req *r)

@@ -72,9 +72,11 @@ static int claims_push(struct blk_node *n, struct err *e)
 
     claims_sum(n, &need, &share);
     if (n->driver->kind == BLK_PROTOCOL) {
-        return list_empty(&n->claims) ? 0
-                                      : blk_lock(blk_file_fd(n), need, share, n->name,
-                                                 !blk_pool_confined(n->pool), e);
+        int fd = blk_file_fd(n); /* -1: not a file, nothing to lock */
+
+        return fd < 0 || list_empty(&n->claims)
+                   ? 0
+                   : blk_lock(fd, need, share, n->name, !blk_pool_confined(n->pool), e);
     }
     for (unsigned i = 0; i < BLK_ROLES && rc == 0; i++) {
         struct blk_claim *c = n->hold[i], was;
@@ -213,7 +215,7 @@ void blk_set_kid(struct blk_node *n, enum blk_role role, struct blk_node *take_k
 int blk_open_file(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
                   struct err *e)
 {
-    struct blk_node *n = node_new(&blk_file_driver, pool, o);
+    struct blk_node *n = node_new(o->protocol ? o->protocol : &blk_file_driver, pool, o);
     int rc = n->driver->open(n, o, e);
 
     if (rc != 0) {

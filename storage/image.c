@@ -134,13 +134,29 @@ int blk_create(const struct blk_create *c, struct err *e)
     return d->create(c, e);
 }
 
+static const char *probe_head(const uint8_t *head, size_t n, uint64_t size)
+{
+    const char *driver = "raw";
+    int best = 0;
+
+    for (unsigned i = 0; blk_format_name(i); i++) {
+        const struct blk_driver *d = blk_driver_find(blk_format_name(i));
+        int sure = d->probe ? d->probe(head, n, size) : 0;
+
+        if (sure > best) {
+            best = sure;
+            driver = d->name;
+        }
+    }
+    return driver;
+}
+
 int blk_probe(const char *path, const char **driver, struct err *e)
 {
     AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     AUTO_FREE uint8_t *head = xalloc(HEAD);
     ssize_t n;
     struct stat st;
-    int best = 0;
 
     if (fd < 0 || fstat(fd, &st) != 0) {
         return err_errno(e, errno, "cannot open %s", path);
@@ -149,16 +165,20 @@ int blk_probe(const char *path, const char **driver, struct err *e)
     if (n < 0) {
         return err_errno(e, errno, "cannot read %s", path);
     }
-    *driver = "raw";
-    for (unsigned i = 0; blk_format_name(i); i++) {
-        const struct blk_driver *d = blk_driver_find(blk_format_name(i));
-        int sure = d->probe ? d->probe(head, (size_t)n, (uint64_t)st.st_size) : 0;
+    *driver = probe_head(head, (size_t)n, (uint64_t)st.st_size);
+    return 0;
+}
 
-        if (sure > best) {
-            best = sure;
-            *driver = d->name;
-        }
+int blk_probe_node(struct blk_node *n, const char **driver, struct err *e)
+{
+    AUTO_FREE uint8_t *head = xalloc(HEAD);
+    size_t have = n->size < HEAD ? (size_t)n->size : HEAD;
+    int rc = blk_pread(n, 0, head, have);
+
+    if (rc != 0) {
+        return err_errno(e, -rc, "cannot read %s", n->path);
     }
+    *driver = probe_head(head, have, n->size);
     return 0;
 }
 

@@ -37,6 +37,8 @@ int blk_create_known(const struct blk_create *c, const char *const *keys, struct
 
 /* Which format an image has, by its first bytes: "raw" when nothing else fits. */
 int blk_probe(const char *path, const char **driver, struct err *e);
+/* The same of what a raw node holds. */
+int blk_probe_node(struct blk_node *n, const char **driver, struct err *e);
 /* Names and docs of formats, from 0 on; NULL at the end. */
 const char *blk_format_name(unsigned i);
 

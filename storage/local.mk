@@ -14,6 +14,13 @@ libstorage_a_SOURCES = \
 	storage/image.c \
 	storage/image.h \
 	storage/lock.c \
+	storage/nbd.h \
+	storage/nbd_client.c \
+	storage/nbd_options.c \
+	storage/nbd_requests.c \
+	storage/nbd_server.c \
+	storage/nbd_server.h \
+	storage/nbd_tls.c \
 	storage/pool.c \
 	storage/qcow2.c \
 	storage/qcow2.h \
@@ -28,7 +35,9 @@ libstorage_a_SOURCES = \
 	storage/qcow2_zip.c \
 	storage/raw.c \
 	storage/uring.c \
-	storage/uring.h
+	storage/uring.h \
+	storage/work.c \
+	storage/work.h
 
 check_PROGRAMS += tests/block/file_test
 TESTS += tests/block/file_test
@@ -42,7 +51,7 @@ tests_block_bitmap_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 EXTRA_DIST += tests/block/image_bitmap.py
 
 check_PROGRAMS += tests/block/qcow2_test
-TESTS += tests/block/qcow2_test tests/block/image_matrix.py tests/block/image_broken.py
+TESTS += tests/block/qcow2_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py
 tests_block_qcow2_test_SOURCES = tests/block/qcow2_test.c
 tests_block_qcow2_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
-EXTRA_DIST += tests/block/image_matrix.py tests/block/image_broken.py
+EXTRA_DIST += tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py

@@ -14,7 +14,7 @@ fuzz_flags = -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=undefine
 tests_fuzz_libsanitized_a_CFLAGS = $(AM_CFLAGS) $(fuzz_flags) -w
 tests_fuzz_libsanitized_a_CPPFLAGS = $(AM_CPPFLAGS) -U_FORTIFY_SOURCE
 fuzz_link = tests/fuzz/libsanitized.a tests/fuzz/libsanitized.a $(EVENT_LIBS) $(JSON_LIBS) \
-	$(FDT_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS) $(URING_LIBS) $(XML_LIBS) $(CRYPTO_LIBS) -lm
+	$(FDT_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS) $(URING_LIBS) $(XML_LIBS) $(CRYPTO_LIBS) $(NBD_LIBS) -lm
 
 # A target is tests/fuzz/fuzz_NAME.c and a line here.
 fuzz_names = \
@@ -24,6 +24,7 @@ fuzz_names = \
 	gdb \
 	json \
 	loader \
+	nbd \
 	qcow2 \
 	rpc \
 	tcg \

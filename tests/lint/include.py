@@ -51,6 +51,7 @@ LIBRARIES = [
     (re.compile(r"sqlite3\.h$"), {"daemon"}),
     (re.compile(r"libfdt|fdt\.h$"), {"engine/core", "devices", "engine/emu"}),
     (re.compile(r"liburing"), {"storage"}),
+    (re.compile(r"libnbd"), {"storage"}),
     (re.compile(r"libxml/"), {"daemon"}),
     (re.compile(r"seccomp\.h$"), {"engine/emu", "daemon"}),
     (re.compile(r"check\.h$"), set()),
