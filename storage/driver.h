@@ -133,6 +133,8 @@ void blk_file_release(struct blk_node *n);
 /* New bytes behind the end of the file read as zeroes (a regular file). */
 bool blk_file_grows_zero(const struct blk_node *n);
 int blk_file_fd(const struct blk_node *n);
+/* A hint that this will be read soon; tools only. */
+void blk_file_will_read(struct blk_node *n, uint64_t offset, uint64_t length);
 uint64_t blk_file_length(struct blk_node *n); /* as it is now */
 bool blk_pool_confined(const struct blk_pool *p); /* NULL: no */
 /* Locks on an open file description after the claims on its node. -EBUSY names the holder (which opens a file in /proc)

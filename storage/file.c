@@ -128,6 +128,16 @@ int blk_file_fd(const struct blk_node *n)
     return n->driver == &blk_file_driver ? ((const struct blk_file *)n)->fd : -1;
 }
 
+void blk_file_will_read(struct blk_node *n, uint64_t offset, uint64_t length)
+{
+    struct blk_file *f = (struct blk_file *)n;
+
+    /* a confined emulator, whose nodes have a pool, may not call this */
+    if (n->driver == &blk_file_driver && !n->pool && !f->direct) {
+        (void)posix_fadvise(f->fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
+    }
+}
+
 bool blk_file_grows_zero(const struct blk_node *n)
 {
     return n->driver == &blk_file_driver && ((const struct blk_file *)n)->regular;

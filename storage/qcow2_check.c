@@ -21,10 +21,15 @@ struct walk {
     struct blk_check *c;
     uint32_t *refs; /* of each cluster of the file, counted by us */
     uint64_t clusters;
-    bool fix; /* drop references that lead nowhere */
+    bool fix;       /* drop references that lead nowhere */
+    uint8_t *flags; /* of each cluster: how entries of the active table mark it */
+    uint8_t *table; /* an L2 table; NULL: slices in memory, which can be changed */
     uint64_t last_host;
     bool active; /* the L1 table in use, not a snapshot's */
 };
+
+enum { AHEAD = 32 }; /* L2 tables that the kernel is told of before they are read */
+enum { MARKED_ONE = 1, MARKED_MORE = 2 };
 
 static void say(struct walk *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void say(struct walk *w, const char *fmt, ...)
@@ -67,6 +72,16 @@ static void corrupt(struct walk *w, bool fixed)
 
 /* --- what refers to clusters --- */
 
+/* What an entry, counted already, says of the cluster's refcount. */
+static void note_flag(struct walk *w, uint64_t entry)
+{
+    uint64_t at = (entry & Q2_OFFSET) >> w->q->cluster_bits;
+
+    if (w->active && at && at < w->clusters && !(entry & Q2_COMPRESSED)) {
+        w->flags[at] |= entry & Q2_COPIED ? MARKED_ONE : MARKED_MORE;
+    }
+}
+
 static void count_stats(struct walk *w, uint64_t entry, uint64_t host)
 {
     if (!w->active) {
@@ -92,6 +107,9 @@ static bool check_entry(struct walk *w, uint8_t *p, uint64_t guest)
     if (q2_ext_l2(q)) {
         memcpy(&bitmap, p + 8, 8);
         bitmap = be64toh(bitmap);
+    }
+    if (q->data == q->file) {
+        note_flag(w, e);
     }
     if (e & Q2_COMPRESSED) {
         ok = q2_zip_range(q, e, &offset, &length) && !bitmap && !(e & Q2_COPIED);
@@ -127,29 +145,50 @@ static bool check_entry(struct walk *w, uint8_t *p, uint64_t guest)
     return w->fix;
 }
 
+/* Entries of a piece of a table that starts at guest offset `guest`; true when one was changed. */
+static bool check_entries(struct walk *w, uint8_t *p, uint64_t bytes, uint64_t guest)
+{
+    const struct qcow2 *q = w->q;
+    bool changed = false;
+
+    for (uint64_t at = 0; at < bytes; at += 64) { /* most of a table is empty */
+        uint64_t word[8], any = 0;
+
+        memcpy(word, p + at, sizeof(word));
+        for (unsigned k = 0; k < 8; k++) {
+            any |= word[k];
+        }
+        for (uint64_t i = at; any && i < at + 64; i += q->l2_entry) {
+            if (word[(i - at) / 8] | word[(i - at + q->l2_entry - 8) / 8]) {
+                changed |= check_entry(w, p + i,
+                                       guest + ((i / q->l2_entry) << q->cluster_bits));
+            }
+        }
+    }
+    return changed;
+}
+
 static int check_l2(struct walk *w, uint64_t table, uint64_t guest)
 {
     struct qcow2 *q = w->q;
     int rc = 0;
 
+    if (w->table) {
+        rc = blk_kid_read(q->file, table, w->table, q->cluster);
+        if (rc == 0) {
+            check_entries(w, w->table, q->cluster, guest);
+        }
+        return rc;
+    }
     for (uint64_t part = 0; part < q->cluster && rc == 0; part += q->cache.size) {
         struct q2_slice *s;
-        bool changed = false;
 
         rc = q2_slice_get(q, Q2_L2, table + part, false, &s);
         if (rc != 0) {
             break;
         }
-        for (uint64_t i = 0; i < q->cache.size; i += q->l2_entry) {
-            uint64_t pair[2] = { 0, 0 };
-
-            memcpy(pair, s->data + i, q->l2_entry);
-            if (pair[0] | pair[1]) {
-                changed |= check_entry(w, s->data + i,
-                                       guest + (((part + i) / q->l2_entry) << q->cluster_bits));
-            }
-        }
-        if (changed) {
+        if (check_entries(w, s->data, q->cache.size,
+                          guest + ((part / q->l2_entry) << q->cluster_bits))) {
             q2_slice_dirty(q, s);
         }
         q2_slice_put(s);
@@ -157,10 +196,24 @@ static int check_l2(struct walk *w, uint64_t table, uint64_t guest)
     return rc;
 }
 
+/* Tells the kernel of tables behind entry i; `told` is the first that it has not heard of. */
+static void read_ahead(struct walk *w, const uint64_t *l1, uint32_t entries, uint32_t i,
+                       uint32_t *told)
+{
+    const struct qcow2 *q = w->q;
+
+    for (*told = *told > i ? *told : i + 1; *told < entries && *told - i <= AHEAD; ++*told) {
+        if (l1[*told] & Q2_OFFSET) {
+            blk_file_will_read(q->file, l1[*told] & Q2_OFFSET, q->cluster);
+        }
+    }
+}
+
 static int check_l1(struct walk *w, uint64_t *l1, uint64_t offset, uint32_t entries,
                     bool *changed)
 {
     struct qcow2 *q = w->q;
+    uint32_t told = 0;
     int rc = 0;
 
     if (entries && !count(w, offset, (uint64_t)entries * 8)) {
@@ -173,6 +226,7 @@ static int check_l1(struct walk *w, uint64_t *l1, uint64_t offset, uint32_t entr
         if (!table) {
             continue;
         }
+        note_flag(w, l1[i]);
         if (table & (q->cluster - 1) || !count(w, table, q->cluster)) {
             say(w, "%s: L1 entry %u leads nowhere", w->fix ? "repairing" : "ERROR", i);
             corrupt(w, w->fix);
@@ -182,6 +236,7 @@ static int check_l1(struct walk *w, uint64_t *l1, uint64_t offset, uint32_t entr
             }
             continue;
         }
+        read_ahead(w, l1, entries, i, &told);
         rc = check_l2(w, table, (uint64_t)i << (q->cluster_bits + q->l2_bits));
         if (w->c->progress && w->active) {
             w->c->progress(w->c->arg, i + 1, entries);
@@ -360,58 +415,49 @@ static bool count_refcounts(struct walk *w)
 
 /* --- comparing --- */
 
+/* A cluster whose refcount differs from what we counted. */
+static int differs(struct walk *w, uint64_t i, uint64_t have, unsigned repair, bool *low)
+{
+    struct qcow2 *q = w->q;
+    int rc = 0;
+
+    say(w, "%s: cluster %llu refcount=%llu reference=%u",
+        have > w->refs[i] ? "Leaked" : "ERROR", (unsigned long long)i, (unsigned long long)have,
+        w->refs[i]);
+    if (have < w->refs[i]) {
+        w->c->corruptions++;
+        *low = true;
+    } else if (repair && !*low) {
+        for (uint64_t more = have - w->refs[i]; more && rc == 0;) {
+            int64_t part = more < INT64_MAX ? (int64_t)more : INT64_MAX;
+
+            rc = q2_refcount_add(q, i << q->cluster_bits, 1, -part);
+            more -= (uint64_t)part;
+        }
+        w->c->leaks_fixed += rc == 0;
+    } else {
+        w->c->leaks++;
+    }
+    return rc;
+}
+
 /* Whether any refcount is too low. Leaks are put right at once when that is asked for. */
 static int compare(struct walk *w, unsigned repair, bool *low)
 {
     struct qcow2 *q = w->q;
+    int rc = 0;
 
-    for (uint64_t i = 0; i < w->clusters; i++) {
+    for (uint64_t i = 0, n = 0; i < w->clusters && rc == 0; i += n) {
         uint64_t have;
-        int rc;
 
-        /* a range without a block counts nothing */
-        if ((i & ((1ull << q->ref_bits) - 1)) == 0 &&
-            (i >> q->ref_bits >= q->rt_entries || !q->rt[i >> q->ref_bits])) {
-            uint64_t end = i + (1ull << q->ref_bits);
-            bool any = false;
-
-            for (uint64_t k = i; k < end && k < w->clusters && !any; k++) {
-                any = w->refs[k] != 0;
+        rc = q2_refcount_span(q, i, w->clusters - i, &have, &n);
+        for (uint64_t k = i; rc == 0 && k < i + n; k++) {
+            if (have != w->refs[k]) {
+                rc = differs(w, k, have, repair, low);
             }
-            if (!any) {
-                i = end - 1;
-                continue;
-            }
-        }
-        rc = q2_refcount_get(q, i, &have);
-        if (rc != 0) {
-            return rc;
-        }
-        if (have == w->refs[i]) {
-            continue;
-        }
-        say(w, "%s: cluster %llu refcount=%llu reference=%u",
-            have > w->refs[i] ? "Leaked" : "ERROR", (unsigned long long)i,
-            (unsigned long long)have, w->refs[i]);
-        if (have < w->refs[i]) {
-            w->c->corruptions++;
-            *low = true;
-        } else if (repair && !*low) {
-            for (uint64_t more = have - w->refs[i]; more && rc == 0;) {
-                int64_t part = more < INT64_MAX ? (int64_t)more : INT64_MAX;
-
-                rc = q2_refcount_add(q, i << q->cluster_bits, 1, -part);
-                more -= (uint64_t)part;
-            }
-            if (rc != 0) {
-                return rc;
-            }
-            w->c->leaks_fixed++;
-        } else {
-            w->c->leaks++;
         }
     }
-    return 0;
+    return rc;
 }
 
 /* The flag of one entry of an active table. */
@@ -547,7 +593,27 @@ static int walk_new(struct walk *w, struct qcow2 *q, struct blk_check *c)
     w->c = c;
     w->clusters = q2_clusters(q, length > end ? length : end);
     w->refs = try_alloc_n(w->clusters + 1, sizeof(*w->refs));
-    return w->refs ? 0 : -ENOMEM;
+    w->flags = try_alloc_n(w->clusters + 1, 1);
+    w->table = w->fix ? NULL : xalloc_aligned(4096, q->cluster < 4096 ? 4096 : q->cluster);
+    return w->refs && w->flags ? 0 : -ENOMEM;
+}
+
+static void walk_done(struct walk *w)
+{
+    free(w->refs);
+    free(w->flags);
+    free(w->table);
+}
+
+/* Does any cluster's count differ from what the entries say? They were looked at when it was not known yet. */
+static bool flags_differ(const struct walk *w)
+{
+    for (uint64_t i = 0; i < w->clusters; i++) {
+        if (w->flags[i] & (w->refs[i] == 1 ? MARKED_MORE : MARKED_ONE)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static int check_pass(struct qcow2 *q, unsigned repair, struct blk_check *c, bool *low)
@@ -560,8 +626,8 @@ static int check_pass(struct qcow2 *q, unsigned repair, struct blk_check *c, boo
         *low = count_refcounts(&w);
         rc = compare(&w, *low ? 0 : repair, low);
     }
-    rc = rc ? rc : check_flags(&w, false);
-    free(w.refs);
+    rc = rc || !flags_differ(&w) ? rc : check_flags(&w, false);
+    walk_done(&w);
     return rc;
 }
 
@@ -586,7 +652,7 @@ static int repair_all(struct qcow2 *q, struct blk_check *c, bool low)
         rc = rc ? rc : q2_barrier(q);
     }
     c->corruptions_fixed += quiet.corruptions_fixed;
-    free(w.refs);
+    walk_done(&w);
     return rc;
 }
 
