@@ -152,8 +152,11 @@ static const struct {
       "did you mean 'file'?" },
     { "{\"name\":\"a\",\"disks\":[1]}", "config.disks[0]: expected an object (Disk), got 1",
       "config.disks[0]", NULL },
-    { "{\"name\":\"a\",\"disks\":[{},{},{},{},{},{},{},{},{}]}",
-      "config.disks: expected at most 8 elements, got 9", "config.disks", NULL },
+    { "{\"name\":\"a\",\"disks\":["
+      "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},"
+      "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},"
+      "{}]}",
+      "config.disks: expected at most 32 elements, got 33", "config.disks", NULL },
     { "{\"name\":\"a\",\"tcg\":{\"backend\":\"llvm\"}}",
       "config.tcg.backend: expected one of jit, interp, got \"llvm\"", "config.tcg.backend",
       "'jit': host code, where this host has a back end; 'interp': the portable interpreter of "
