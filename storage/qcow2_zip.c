@@ -9,17 +9,19 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <libdeflate.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
 
-enum { WINDOW = -12, ZSTD_LEVEL = 3 };
+enum { WINDOW = -12, ZSTD_LEVEL = 3, ZSTD_QUICK = -3 };
 
 /* Contexts and memory of one thread's packing or unpacking; kept for the next one. */
 struct q2_scratch {
     struct list link;
     ZSTD_CCtx *pack;
     ZSTD_DCtx *unpack;
+    struct libdeflate_decompressor *inflate;
     z_stream deflate;
     bool has_deflate;
     uint8_t *in, *out; /* in: two clusters, out: one */
@@ -59,6 +61,7 @@ void q2_zip_done(struct qcow2 *q)
         list_remove(&s->link);
         ZSTD_freeCCtx(s->pack);
         ZSTD_freeDCtx(s->unpack);
+        libdeflate_free_decompressor(s->inflate);
         if (s->has_deflate) {
             deflateEnd(&s->deflate);
         }
@@ -83,6 +86,19 @@ static int unzip_zlib(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out
     inflateEnd(&z);
     return (rc == Z_STREAM_END || rc == Z_BUF_ERROR || rc == Z_OK) && z.avail_out == 0 ? 0
                                                                                        : -EIO;
+}
+
+/* libdeflate wants a stream that ends where the cluster does, which is how everybody writes them; zlib takes all
+ * others. */
+static int unzip_deflate(struct q2_scratch *s, size_t n_in, uint8_t *out, size_t n_out)
+{
+    size_t used;
+
+    s->inflate = s->inflate ? s->inflate : libdeflate_alloc_decompressor();
+    return s->inflate && libdeflate_deflate_decompress_ex(s->inflate, s->in, n_in, out, n_out,
+                                                          &used, NULL) == LIBDEFLATE_SUCCESS
+               ? 0
+               : unzip_zlib(s->in, n_in, out, n_out);
 }
 
 /* The input ends with whatever fills its last sector. */
@@ -122,13 +138,49 @@ int q2_zip_read(struct qcow2 *q, uint64_t entry, uint8_t *out)
     rc = blk_kid_read(q->file, offset, s->in, length);
     if (rc == 0) {
         rc = q->h.compression == 1 ? unzip_zstd(s, length, out, q->cluster)
-                                   : unzip_zlib(s->in, length, out, q->cluster);
+                                   : unzip_deflate(s, length, out, q->cluster);
     }
     scratch_put(q, s);
     return rc;
 }
 
-static size_t zip_zlib(const struct qcow2 *q, struct q2_scratch *s)
+/* Do all bytes occur about equally often? One in four of them tells. Then Huffman codes gain less than one
+ * percent. */
+static bool looks_random(const uint8_t *in, size_t n)
+{
+    uint32_t seen[256] = { 0 };
+    uint64_t squares = 0, total = n / 4;
+
+    if (n < 16384) {
+        return false; /* too few to tell */
+    }
+    for (size_t i = 0; i < n; i += 4) {
+        seen[in[i]]++;
+    }
+    for (unsigned i = 0; i < 256; i++) {
+        squares += (uint64_t)seen[i] * seen[i];
+    }
+    /* their sum is total^2 / 256 at least; chance adds about `total` */
+    return squares * 256 < total * total + 4 * 256 * total;
+}
+
+/* A cluster that a search for repetitions will not make smaller, found out in a fraction of its time. */
+static bool packs_badly(const struct qcow2 *q, struct q2_scratch *s, const uint8_t *in)
+{
+    size_t n;
+
+    if (!looks_random(in, q->cluster)) {
+        return false;
+    }
+    s->pack = s->pack ? s->pack : ZSTD_createCCtx();
+    if (!s->pack) {
+        return false;
+    }
+    n = ZSTD_compressCCtx(s->pack, s->out, q->cluster - 1, in, q->cluster, ZSTD_QUICK);
+    return ZSTD_isError(n) || n > q->cluster - q->cluster / 64;
+}
+
+static size_t zip_zlib(const struct qcow2 *q, struct q2_scratch *s, const uint8_t *in)
 {
     int rc = s->has_deflate ? deflateReset(&s->deflate)
                             : deflateInit2(&s->deflate, Z_DEFAULT_COMPRESSION, Z_DEFLATED,
@@ -138,7 +190,7 @@ static size_t zip_zlib(const struct qcow2 *q, struct q2_scratch *s)
         return 0;
     }
     s->has_deflate = true;
-    s->deflate.next_in = s->in;
+    s->deflate.next_in = (Bytef *)in;
     s->deflate.avail_in = (uInt)q->cluster;
     s->deflate.next_out = s->out;
     s->deflate.avail_out = (uInt)q->cluster - 1;
@@ -146,18 +198,18 @@ static size_t zip_zlib(const struct qcow2 *q, struct q2_scratch *s)
 }
 
 /* Bytes in s->out, 0 when it does not get smaller. */
-static size_t zip(const struct qcow2 *q, struct q2_scratch *s)
+static size_t zip(const struct qcow2 *q, struct q2_scratch *s, const uint8_t *in)
 {
     size_t n;
 
     if (q->h.compression != 1) {
-        return zip_zlib(q, s);
+        return packs_badly(q, s, in) ? 0 : zip_zlib(q, s, in);
     }
     s->pack = s->pack ? s->pack : ZSTD_createCCtx();
     if (!s->pack) {
         return 0;
     }
-    n = ZSTD_compressCCtx(s->pack, s->out, q->cluster - 1, s->in, q->cluster, ZSTD_LEVEL);
+    n = ZSTD_compressCCtx(s->pack, s->out, q->cluster - 1, in, q->cluster, ZSTD_LEVEL);
     return ZSTD_isError(n) ? 0 : n;
 }
 
@@ -246,6 +298,7 @@ static int zip_store(struct qcow2 *q, uint64_t cluster, const uint8_t *data, uin
 
 int q2_zip_write(struct qcow2 *q, struct blk_req *r)
 {
+    const uint8_t *in;
     struct q2_scratch *s;
     size_t n = 0;
     int rc;
@@ -258,12 +311,15 @@ int q2_zip_write(struct qcow2 *q, struct blk_req *r)
         return -EINVAL;
     }
     s = scratch_take(q);
-    for (unsigned i = 0; i < r->n_iov; i++) {
+    in = r->n_iov == 1 && r->length == q->cluster ? r->iov[0].iov_base : s->in;
+    for (unsigned i = 0; i < r->n_iov && in == s->in; i++) {
         memcpy(s->in + n, r->iov[i].iov_base, r->iov[i].iov_len);
         n += r->iov[i].iov_len;
     }
-    memset(s->in + n, 0, q->cluster - n);
-    n = zip(q, s);
+    if (in == s->in) {
+        memset(s->in + n, 0, q->cluster - n);
+    }
+    n = zip(q, s, in);
     if (n == 0) {
         struct blk_req plain = *r;
 
