@@ -8,7 +8,7 @@
  * The disk is found by its size, since boards number theirs differently. The checksum is over the first word of each block
  * read; what was written is read back behind the measurement.
  */
-#include "bench.h"
+#include "tests/bench/guest/bench.h"
 
 #include <dirent.h>
 #include <fcntl.h>
