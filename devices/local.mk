@@ -4,6 +4,11 @@
 
 noinst_LIBRARIES += libdevices.a
 libdevices_a_SOURCES = \
+	devices/block/ahci.c \
+	devices/block/ahci.h \
+	devices/block/ahci_ata.c \
+	devices/block/ahci_identify.c \
+	devices/block/ahci_port.c \
 	devices/block/nvme.c \
 	devices/block/nvme.h \
 	devices/block/nvme_admin.c \

@@ -21,6 +21,7 @@ static const struct device_class *const classes[] = {
     &virtio_blk_class,
     &virtio_scsi_class,
     &nvme_class,
+    &ahci_class,
     &cfi_flash_class,
     &virtio_rng_class,
     &virtio_console_class,

@@ -19,6 +19,7 @@ extern const struct device_class pci_host_bridge_class;
 extern const struct device_class pcie_root_port_class;
 extern const struct device_class virtio_mmio_class;
 extern const struct device_class virtio_pci_class;
+extern const struct device_class ahci_class;
 extern const struct device_class virtio_blk_class;
 extern const struct device_class virtio_scsi_class;
 extern const struct device_class nvme_class;

@@ -26,6 +26,7 @@ static const struct kind {
     { BOARD_NVME, &nvme_class, "nvme", "namespace", 1, NVME_NAMESPACES, false },
     { BOARD_SCSI, &virtio_scsi_class, "scsi", "target", 0, 256, true },
     { BOARD_SCSI_MMIO, &virtio_scsi_class, "scsi-mmio", "target", 0, 256, true },
+    { BOARD_SATA, &ahci_class, "sata", "port", 0, SATA_PORTS, false },
 };
 
 static const struct kind *kind_of(enum board_disk_bus bus)

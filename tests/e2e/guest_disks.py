@@ -5,7 +5,9 @@ Needs the guests riscv64-storage and efi (tests/guests/fetch, 120 MB). They are 
 in the cache, and fetched when VMD_TEST_STORAGE=1 asks for it.
 """
 
+import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -114,6 +116,93 @@ def linux_drives_disks_on_every_bus():
             reset_under_load(machine)
 
 
+def block_names(machine):
+    """{place: name in /dev} of SCSI and SATA units, a place as "virtio1:0:5" or "ata3"."""
+    names = {}
+    for line in command(machine, "for b in /sys/block/s[dr]*; do readlink -f $b; done").split():
+        match = re.search(r"/(virtio\d+|ata\d+)/host.*/\d+:\d+:(\d+):(\d+)/block/(\w+)$", line)
+        if match:
+            bus, target, lun, name = match.groups()
+            names[bus if bus.startswith("ata") else f"{bus}:{target}:{lun}"] = name
+    return names
+
+
+def scsi_tools(machine, disk, drive):
+    for text in (f"sg_inq /dev/{disk}", f"sg_vpd -a /dev/{disk}", f"sg_modes -a /dev/{disk}",
+                 f"sg_logs -a /dev/{disk}", f"sg_luns /dev/{disk}", f"sg_opcodes /dev/{disk}",
+                 f"sg_opcodes -t /dev/{disk}", f"sg_requests /dev/{disk}", f"sg_sync /dev/{disk}",
+                 f"sg_unmap --force --lba=8 --num=8 /dev/{disk}",
+                 f"sg_get_lba_status --lba=0 /dev/{disk}", f"sg_verify --lba=0 --count=16 /dev/{disk}",
+                 f"sg_inq /dev/{drive}", f"sg_get_config /dev/{drive}", f"smartctl -a /dev/{disk}",
+                 # Every block becomes the first one of the file.
+                 f"sg_write_same --lba=0 --num=9000 -i /tmp/x -x 512 /dev/{disk}",
+                 f"for at in 0 4095 8999; do dd if=/dev/{disk} bs=512 skip=$at count=1 iflag=direct "
+                 "2>/dev/null | cmp -n 512 - /tmp/x || exit 1; done"):
+        command(machine, text)
+    assert "Invalid opcode" in command(machine, f"sg_persist -k /dev/{disk} 2>&1 || true")
+    cache = f"/sys/block/{disk}/device/scsi_disk/*/cache_type"
+    command(machine, f"echo 'write through' >$(echo {cache})")
+    assert "write through" in command(machine, f"cat /sys/block/{disk}/queue/write_cache")
+    verify(machine, disk)
+    command(machine, f"echo 'write back' >$(echo {cache})")
+
+
+def sata_tools(machine, disk, drive):
+    shown = command(machine, f"smartctl -a /dev/{disk}")
+    assert "PASSED" in shown and "SER-SATA" in shown and "No Errors Logged" in shown, shown
+    command(machine, f"smartctl -x /dev/{disk} >/dev/null && smartctl -t short /dev/{disk}")
+    assert "Completed without error" in command(machine, f"smartctl -l selftest /dev/{disk}")
+    command(machine, f"sg_inq /dev/{drive} && sg_get_config /dev/{drive}")
+    assert "NCQ (depth 32)" in command(machine, "dmesg | grep NCQ")
+
+
+def reset_busy_units(machine, scsi, sata):
+    """Units and links are reset while reads and writes are under way; nothing of it is lost."""
+    command(machine, f"for disk in {scsi} {sata}; do for i in 1 2; do "
+            "dd if=/dev/$disk of=/dev/null bs=64k iflag=direct & "
+            "dd if=/tmp/x of=/dev/$disk bs=128k oflag=direct & done; done 2>/dev/null; "
+            f"sg_reset -d /dev/{scsi}; sg_reset -t /dev/{scsi}; sg_reset -d /dev/{sata}; wait", 240)
+    for disk in (scsi, sata):
+        verify(machine, disk)
+
+
+def linux_drives_scsi_and_sata():
+    files = fetched("riscv64-storage")
+    text = bytes(i * 7 % 251 for i in range(1 << 18))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("disc1", "disc2"):
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(text)
+        disks = [{"name": "a", "bus": "scsi", "file": image(folder, "a", 64 << 20), "queues": 2},
+                 {"name": "b", "bus": "scsi", "file": image(folder, "b", 32 << 20), "unit": 0, "lun": 5},
+                 {"name": "c", "bus": "scsi", "file": os.path.join(folder, "disc1"), "cdrom": True},
+                 {"name": "d", "bus": "sata", "file": image(folder, "d", 64 << 20), "serial": "SER-SATA"},
+                 {"name": "e", "bus": "sata", "file": os.path.join(folder, "disc2"), "cdrom": True},
+                 {"name": "f", "bus": "scsi-mmio", "file": image(folder, "f", 32 << 20)}]
+        config = {"kernel": files["kernel"], "initrd": files["initrd"], "cpus": 2,
+                  "append": "console=ttyS0 vmd.virtio vmd.run=shell", "memory": 768 << 20, "disks": disks}
+        with guest.Guest(config, "vmd") as machine:
+            machine.expect(r"guest# ", 240)
+            command(machine, "dd if=/dev/urandom of=/tmp/x bs=1M count=16")
+            names = block_names(machine)
+            pci = [place.split(":")[0] for place in names if place.endswith(":5")][0]
+            mmio = [place for place in names if place.startswith("virtio") and not place.startswith(pci)][0]
+            scsi, drive = names[f"{pci}:0:0"], names[f"{pci}:1:0"]
+            sata, drive2 = names["ata1"], names["ata2"]
+            for name in (drive, drive2):
+                assert hashlib.sha256(text).hexdigest() in command(
+                    machine, f"dd if=/dev/{name} bs=2048 count=128 2>/dev/null | sha256sum")
+            for disk in (scsi, sata):
+                file_system(machine, disk)
+            for disk in (scsi, sata, names[f"{pci}:0:5"], names[mmio]):
+                verify(machine, disk)
+            scsi_tools(machine, scsi, drive)
+            sata_tools(machine, sata, drive2)
+            reset_busy_units(machine, scsi, sata)
+            shown = command(machine, "lspci -vv 2>&1")
+            assert "Kernel driver in use: ahci" in shown and "!!!" not in shown, shown
+
+
 def uefi_keeps_its_variables():
     files = fetched("efi")
     with tempfile.TemporaryDirectory() as folder:
@@ -137,5 +226,6 @@ def uefi_keeps_its_variables():
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         linux_drives_disks_on_every_bus,
+        linux_drives_scsi_and_sata,
         uefi_keeps_its_variables,
     ]))

@@ -92,6 +92,9 @@ static void add_disk(struct board_config *cfg, const char *name, enum board_disk
     }
     d->name = name;
     d->bus = bus;
+    d->unit = BOARD_ANY;
+    d->controller = bus == BOARD_NVME ? BOARD_ANY : 0;
+    d->cdrom = strcmp(name + strlen(name) - 2, "cd") == 0;
 }
 
 void fuzz_setup(void)
@@ -117,6 +120,11 @@ void fuzz_setup(void)
     add_disk(&cfg, "disk", BOARD_VIRTIO_MMIO);
     add_disk(&cfg, "pci", BOARD_VIRTIO_PCI);
     add_disk(&cfg, "nvme", BOARD_NVME);
+    add_disk(&cfg, "scsi", BOARD_SCSI);
+    add_disk(&cfg, "scsi-cd", BOARD_SCSI);
+    add_disk(&cfg, "mmio-cd", BOARD_SCSI_MMIO);
+    add_disk(&cfg, "sata", BOARD_SATA);
+    add_disk(&cfg, "sata-cd", BOARD_SATA);
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
     }
