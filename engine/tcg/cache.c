@@ -41,7 +41,7 @@ struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint
         }
         if (b->generic) {
             generic = b;
-        } else if (!b->uses_variant || b->variant == variant) {
+        } else if (!b->uses_variant || cache_extra(t, b)->variant == variant) {
             return b;
         }
     }
@@ -54,11 +54,21 @@ static bool newer(uint32_t a, uint32_t b)
     return (int32_t)(a - b) > 0;
 }
 
-struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint32_t serial)
+static uint32_t serial_of(const struct tcg_vm *t, const struct tcg_block *b)
+{
+    return cache_extra(t, b)->serial;
+}
+
+struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, const struct tcg_block *than)
 {
     struct tcg_block *best = NULL;
+    bool any = !than || !than->uses_variant; /* that one is gone if there are others */
     for (struct tcg_block *b = chain(t, gpa, mode); b; b = after(t, b)) {
-        if (serves(b, gpa, mode) && (!serial || newer(b->serial, serial)) && (!best || newer(best->serial, b->serial))) {
+        if (serves(b, gpa, mode) && !b->uses_variant) {
+            return b;
+        }
+        if (serves(b, gpa, mode) && (any || newer(serial_of(t, b), serial_of(t, than))) &&
+            (!best || newer(serial_of(t, best), serial_of(t, b)))) {
             best = b;
         }
     }
@@ -98,9 +108,48 @@ uint32_t *page_link(const struct tcg_vm *t, struct tcg_block *b, uint64_t gpa_pa
     return side(b, gpa_page) ? &cache_extra(t, b)->page_next : &b->page_next;
 }
 
+static unsigned first_granule(const struct tcg_block *b)
+{
+    return (unsigned)(b->gpa & PAGE_MASK) / 64;
+}
+
+/* The pieces a to z of a page. */
+static uint64_t granule_range(unsigned a, unsigned z)
+{
+    return UINT64_MAX >> (63 - (z - a)) << a;
+}
+
+bool cache_holes(uint64_t granules)
+{
+    uint64_t from_first = granules >> __builtin_ctzll(granules);
+    return from_first & (from_first + 1);
+}
+
+uint64_t cache_granules(const struct tcg_vm *t, const struct tcg_block *b)
+{
+    return b->holes ? cache_extra(t, b)->granules : granule_range(first_granule(b), b->last);
+}
+
+void cache_set_granules(const struct tcg_vm *t, struct tcg_block *b, uint64_t granules)
+{
+    unsigned first = (unsigned)__builtin_ctzll(granules);
+    b->holes = first != first_granule(b) || cache_holes(granules);
+    b->last = (uint8_t)(63 - __builtin_clzll(granules));
+    if (b->holes) {
+        cache_extra(t, b)->granules = granules;
+    }
+}
+
+bool cache_set_size(struct tcg_block *b, size_t bytes)
+{
+    size_t units = (bytes + TCG_CODE_UNIT - 1) / TCG_CODE_UNIT;
+    b->code_units = (uint16_t)units;
+    return units <= UINT16_MAX;
+}
+
 static uint64_t granules_in(const struct tcg_vm *t, const struct tcg_block *b, uint64_t gpa_page)
 {
-    return side(b, gpa_page) ? cache_extra(t, b)->granules2 : b->granules;
+    return side(b, gpa_page) ? cache_extra(t, b)->granules2 : cache_granules(t, b);
 }
 
 /* In the list of what is no RAM are blocks of many pages, each by its first. */
@@ -150,13 +199,14 @@ void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page,
                   struct tcg_page *page2)
 {
     uint32_t ref = cache_ref(t, b);
-    t->serial += t->serial == UINT32_MAX ? 2 : 1; /* 0 stands for none */
-    b->serial = t->serial;
+    if (b->uses_variant) {
+        cache_extra(t, b)->serial = ++t->serial;
+    }
     cache_place(t, b);
     page = page ? page : &t->pages.rom;
     b->page_next = page->blocks;
     page->blocks = ref;
-    page->made |= b->granules; /* granules follow at cache_unclaim() */
+    page->made |= cache_granules(t, b); /* granules follow at cache_unclaim() */
     if (page == &t->pages.rom) {
         page->granules = page->made;
     }
@@ -177,19 +227,12 @@ void cache_insert(struct tcg_vm *t, struct tcg_block *b, struct tcg_page *page,
 void cache_link(struct tcg_vm *t, struct tcg_exit *x, struct tcg_block *to)
 {
     pthread_mutex_lock(&t->lock);
-    if (!x->to && !atomic_load(&to->invalid) && !atomic_load(&exit_block(x)->invalid)) {
-        x->to = cache_ref(t, to);
+    if (!exit_linked(x) && !atomic_load(&to->invalid) && !atomic_load(&exit_block(x)->invalid)) {
+        atomic_fetch_or_explicit(&x->which, EXIT_LINKED, memory_order_relaxed);
         tcg_host()->patch(t, x, to->code);
         t->stats.links++;
     }
     pthread_mutex_unlock(&t->lock);
-}
-
-/* 64-byte pieces of a page that [from, to] touches (offsets within the page). */
-static uint64_t mask_of(uint64_t from, uint64_t to)
-{
-    unsigned a = (unsigned)(from / 64), z = (unsigned)(to / 64);
-    return UINT64_MAX >> (63 - (z - a)) << a;
 }
 
 static void kill_block(struct tcg_vm *t, struct tcg_block *b)
@@ -242,7 +285,7 @@ bool cache_invalidate(struct tcg_vm *t, uint64_t gpa, uint64_t n)
             uint64_t to = end - page < PAGE_MASK ? end - page : PAGE_MASK;
             pthread_mutex_lock(&t->lock);
             p = cache_page_of(t, page); /* records change their page under the lock */
-            any |= p && invalidate_page(t, p, page, mask_of(from, to));
+            any |= p && invalidate_page(t, p, page, granule_range((unsigned)(from / 64), (unsigned)(to / 64)));
             pthread_mutex_unlock(&t->lock);
         }
         if (end - page <= PAGE_MASK) {

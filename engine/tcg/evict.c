@@ -83,6 +83,7 @@ int cache_init(struct tcg_vm *t, struct err *e)
     }
     pthread_mutex_init(&t->lock, NULL);
     t->warm = xnew_n(uint16_t, TCG_WARM);
+    atomic_store(&t->warm_from, (uint16_t)t->config.warm);
     for (unsigned i = 0; i < TCG_WARM; i++) {
         t->warm[i] = (uint16_t)t->config.warm;
     }
@@ -116,7 +117,7 @@ static void free_extra(struct tcg_vm *t, struct tcg_block *b)
 void cache_done(struct tcg_vm *t)
 {
     for (unsigned r = 0; r < t->n_regions; r++) {
-        for (struct tcg_block *b = cache_at(t, t->regions[r].newest); b; b = cache_at(t, b->older)) {
+        for (struct tcg_block *b = cache_at(t, t->regions[r].newest); b; b = cache_older(b)) {
             free_extra(t, b);
         }
     }
@@ -161,7 +162,7 @@ uint32_t cache_fill_point(const struct tcg_vm *t)
 static size_t exact_size(unsigned n_exits, bool extra)
 {
     size_t size = offsetof(struct tcg_block, exits) + n_exits * sizeof(struct tcg_exit);
-    return ((size + 7) & ~(size_t)7) + (extra ? sizeof(struct tcg_extra) : 0);
+    return extra ? ((size + 7) & ~(size_t)7) + sizeof(struct tcg_extra) : size;
 }
 
 size_t cache_table_size(unsigned n_exits, bool extra)
@@ -178,14 +179,15 @@ size_t cache_largest(struct tcg_vm *t)
 struct tcg_block *cache_begin(struct tcg_vm *t, unsigned n_exits, bool extra)
 {
     size_t size = exact_size(n_exits, extra);
-    struct tcg_block *b = cache_at(t, (uint32_t)(t->regions[t->region].top - size));
+    uint32_t align = extra ? 8 : TCG_TABLE_UNIT;
+    struct tcg_block *b = cache_at(t, (uint32_t)(t->regions[t->region].top - size) & ~(align - 1));
     memset(b, 0, size);
     b->n_exits = (uint16_t)n_exits;
     for (unsigned i = 0; i < n_exits; i++) {
-        b->exits[i].index = (uint16_t)i & 0x7fff;
+        atomic_init(&b->exits[i].which, (uint16_t)(i << 1));
     }
+    b->extra = extra;
     if (extra) {
-        b->extra = (uint16_t)((size - sizeof(struct tcg_extra)) / 8);
         cache_extra(t, b)->gpa_page2 = UINT64_MAX;
     }
     return b;
@@ -231,7 +233,7 @@ bool cache_sites(struct tcg_vm *t, struct tcg_block *b, const struct tcg_site *s
     }
     size_t size = (size_t)(at - from);
     uint32_t ref = cache_ref(t, b);
-    bool fits = size <= UINT16_MAX && b->code + b->code_size + size <= ref;
+    bool fits = size <= UINT16_MAX && b->code + block_size(b) + size <= ref;
     if (fits) {
         memcpy((uint8_t *)b - size, from, size);
         b->site_bytes = (uint16_t)size;
@@ -271,21 +273,22 @@ static void count_tables(struct tcg_vm *t, const struct tcg_block *b, bool more)
         t->stats.table_bytes += more ? part[i] : 0 - part[i];
     }
     t->stats.blocks += more ? 1 : UINT64_MAX;
-    t->stats.code_bytes += more ? b->code_size : 0 - (uint64_t)b->code_size;
+    t->stats.code_bytes += more ? block_size(b) : 0 - (uint64_t)block_size(b);
 }
 
 void cache_place(struct tcg_vm *t, struct tcg_block *b)
 {
     struct tcg_region *r = &t->regions[t->region];
-    b->older = r->newest;
-    r->newest = cache_ref(t, b);
-    r->used = (b->code + b->code_size + 7) & ~7u;
-    r->top = (r->newest - b->site_bytes) & ~7u;
+    uint32_t ref = cache_ref(t, b);
+    b->older = r->newest ? (uint16_t)((r->newest - ref) / TCG_TABLE_UNIT) : 0;
+    r->newest = ref;
+    r->used = b->code + block_size(b);
+    r->top = (r->newest - b->site_bytes) & ~(TCG_TABLE_UNIT - 1);
     t->by_host[b->code / TCG_BY_HOST] = r->newest;
     count_tables(t, b, true);
 }
 
-struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host)
+struct tcg_block *cache_by_host(const struct tcg_vm *t, uint64_t host)
 {
     uint64_t off = host - (uint64_t)(uintptr_t)t->buf.rx;
     if (off >= (uint64_t)t->n_regions * t->region_size) {
@@ -293,7 +296,7 @@ struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host)
     }
     uint32_t lo = t->regions[off / t->region_size].lo;
     for (uint64_t i = off / TCG_BY_HOST;; i--) {
-        for (struct tcg_block *b = cache_at(t, t->by_host[i]); b; b = cache_at(t, b->older)) {
+        for (struct tcg_block *b = cache_at(t, t->by_host[i]); b; b = cache_older(b)) {
             if (b->code <= off) {
                 return b;
             }
@@ -302,6 +305,11 @@ struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host)
             return NULL;
         }
     }
+}
+
+struct tcg_block *cache_linked(const struct tcg_vm *t, const struct tcg_exit *x)
+{
+    return exit_linked(x) ? cache_by_host(t, (uint64_t)(uintptr_t)t->buf.rx + tcg_host()->leads_to(t, x)) : NULL;
 }
 
 /* ---- emptying ---- */
@@ -320,9 +328,9 @@ static void unlink_exits(const struct sweep *w, struct tcg_block *b)
 {
     for (unsigned x = 0; x < b->n_exits; x++) {
         struct tcg_exit *ex = &b->exits[x];
-        if (within(w, atomic_load_explicit(&ex->to, memory_order_relaxed))) {
-            tcg_host()->patch(w->t, ex, ex->patch + ex->stub);
-            atomic_store(&ex->to, 0);
+        if (exit_linked(ex) && within(w, tcg_host()->leads_to(w->t, ex))) {
+            tcg_host()->patch(w->t, ex, exit_stub(ex));
+            atomic_fetch_and_explicit(&ex->which, (uint16_t)~EXIT_LINKED, memory_order_relaxed);
         }
     }
 }
@@ -345,7 +353,7 @@ static void sweep_page(const struct sweep *w, uint64_t gpa_page)
             continue;
         }
         unlink_exits(w, b);
-        p->made |= next == &b->page_next ? b->granules : cache_extra(w->t, b)->granules2;
+        p->made |= next == &b->page_next ? cache_granules(w->t, b) : cache_extra(w->t, b)->granules2;
         at = next;
     }
     __atomic_store_n(&p->granules, p->claims ? UINT64_MAX : p->made, __ATOMIC_SEQ_CST);
@@ -399,10 +407,10 @@ static void evict(struct tcg_vm *t, unsigned r, bool all)
         return;
     }
     t->stats.evictions++;
-    for (struct tcg_block *b = cache_at(t, g->newest); b; b = cache_at(t, b->older)) {
+    for (struct tcg_block *b = cache_at(t, g->newest); b; b = cache_older(b)) {
         cache_retire(t, b, false);
     }
-    for (struct tcg_block *b = cache_at(t, g->newest); b && !all; b = cache_at(t, b->older)) {
+    for (struct tcg_block *b = cache_at(t, g->newest); b && !all; b = cache_older(b)) {
         sweep_page(&w, b->gpa & ~PAGE_MASK);
         if (b->straddles) {
             sweep_page(&w, cache_extra(t, b)->gpa_page2);
@@ -411,7 +419,7 @@ static void evict(struct tcg_vm *t, unsigned r, bool all)
     if (!all) {
         sweep_forwarders(&w);
     }
-    for (struct tcg_block *b = cache_at(t, g->newest); b; b = cache_at(t, b->older)) {
+    for (struct tcg_block *b = cache_at(t, g->newest); b; b = cache_older(b)) {
         count_tables(t, b, false);
         free_extra(t, b);
     }
@@ -459,9 +467,27 @@ static unsigned victim(struct tcg_vm *t)
     return best;
 }
 
+/* How often compact code runs before it is compiled for speed, which takes four times as much room: config.warm times while the first quarter of
+ * the regions is filled, four times as often in the second, and so on. The counters of what has begun go up by as much. */
+static void warm_up(struct tcg_vm *t)
+{
+    unsigned used = 0, was = atomic_load(&t->warm_from);
+    for (unsigned i = 0; i < t->n_regions; i++) {
+        used += t->regions[i].newest != 0 && i != t->region;
+    }
+    uint64_t level = (uint64_t)t->config.warm << 2 * (4 * used / t->n_regions);
+    unsigned from = level < UINT16_MAX ? (unsigned)level : UINT16_MAX;
+    atomic_store(&t->warm_from, (uint16_t)from);
+    for (unsigned i = 0; from > was && i < TCG_WARM; i++) {
+        unsigned left = __atomic_load_n(&t->warm[i], __ATOMIC_RELAXED) + (from - was);
+        __atomic_store_n(&t->warm[i], (uint16_t)(left < UINT16_MAX ? left : UINT16_MAX), __ATOMIC_RELAXED);
+    }
+}
+
 static void fill_next(struct tcg_vm *t, unsigned r)
 {
     t->region = r;
+    warm_up(t);
     t->regions[r].filled = ++t->fills;
     atomic_store(&t->regions[r].uses, 0);
 }

@@ -122,14 +122,15 @@ struct tcg_block;
 
 /* Everything that belongs to a block lies beside its code in the code buffer (cache.c): a `ref` is a byte offset there, 0 none. */
 
+/* A way out to an address in the block's page. Where it is linked to is in the code only. */
 struct tcg_exit {
-    _Atomic uint32_t to;    /* ref of the block it is linked to, or 0 */
-    int32_t off;            /* target, page-relative (IR_EXIT_DIRECT) */
-    uint32_t patch;         /* offset in the code buffer of the 32-bit displacement to patch */
+    uint16_t patch;         /* the 32-bit displacement to patch, from the start of the block's code on */
     uint16_t stub;          /* the unlinked target, from `patch` on; 0: not linkable, `patch` is that target */
-    uint16_t index : 15;    /* of its block's exits */
+    uint16_t off : 12;      /* target, in the page */
     uint16_t guard : 1;     /* IR_HINT_GUARD */
+    _Atomic uint16_t which; /* its number among the block's exits << 1 | linked */
 };
+#define EXIT_LINKED 1u
 
 /* Where a faulting access or call stands: return address (offset in the code buffer) to instruction. Back ends make them in
  * ascending order of addresses; a block keeps them packed (cache.c). */
@@ -142,6 +143,9 @@ struct tcg_site {
 struct tcg_extra {
     uint64_t gpa_page2;    /* page of a straddling instruction's second half, or UINT64_MAX */
     uint64_t granules2;
+    uint64_t granules;     /* 64-byte pieces of the page it was made from, with tcg_block.holes */
+    uint32_t variant;      /* with uses_variant and not generic: the word it assumes */
+    uint32_t serial;       /* with uses_variant: in order of insertion; wraps around */
     struct tcg_note *note; /* what looks at it (instrument.h), or NULL */
     struct tcg_count *counts; /* of n_insns, under an instruction clock (icount.c); else NULL */
     /* Of a region of the second tier: */
@@ -155,40 +159,57 @@ struct tcg_block {
     /* What finding a block reads comes first. */
     _Atomic uint32_t hash_next; /* ref */
     uint32_t mode;         /* tcg_mode.code */
-    uint64_t gpa;          /* of the first instruction */
-    uint32_t variant;      /* with uses_variant and not generic: the word it assumes */
+    uint64_t gpa __attribute__((packed, aligned(4))); /* of the first instruction */
     _Atomic bool invalid;
     uint8_t uses_variant : 1, generic : 1; /* generic: assumes nothing, the last resort */
     uint8_t asked : 1;     /* part of a job of the second tier */
     uint8_t lean : 1;      /* compact code that counts its runs */
     uint8_t straddles : 1; /* extra->gpa_page2 is one */
     uint8_t plain : 1;     /* regions with it shall guess no addends */
+    uint8_t extra : 1;     /* there is a struct tcg_extra behind the exits */
+    uint8_t holes : 1;     /* what it was made from is not one piece: extra->granules tells */
     uint8_t refusals;      /* times that no region came of it */
     _Atomic uint8_t heat;  /* samples */
-    uint64_t granules;     /* 64-byte pieces of the page it was made from */
     uint32_t code;         /* offset in the code buffer */
-    uint32_t code_size;
-    uint32_t serial;       /* in order of insertion; wraps around */
     uint32_t page_next;    /* ref: of the page's blocks; of an invalid one: of those that lead into the same region */
-    uint32_t older;        /* ref: made before, in the same region */
-    uint32_t forward;      /* ref; invalid: entry jumps on to this newer block */
-    uint32_t tier2;        /* ref of the region that its entry leads to */
-    uint16_t extra;        /* where the struct tcg_extra is from here, in units of 8 bytes; 0: none */
+    union {
+        uint32_t tier2;    /* valid: ref of the region that its entry leads to */
+        uint32_t forward;  /* invalid: ref of the newer block that its entry jumps on to */
+    };
+    uint16_t code_units;   /* size of its code, in TCG_CODE_UNIT */
+    uint16_t older;        /* made before, in the same region: how far above, in TCG_TABLE_UNIT; 0: none */
     uint16_t n_insns, n_exits;
     uint16_t site_bytes;   /* packed sites, which lie before the block */
+    uint8_t last;          /* granule of its last byte in the page of gpa */
     struct tcg_exit exits[];
 };
+#define TCG_CODE_UNIT 8u
+#define TCG_TABLE_UNIT 4u /* tables are aligned to it; those with a struct tcg_extra to 8 */
 
+static inline uint32_t block_size(const struct tcg_block *b)
+{
+    return b->code_units * TCG_CODE_UNIT;
+}
 static inline struct tcg_block *exit_block(const struct tcg_exit *x)
 {
-    return (struct tcg_block *)(uintptr_t)((const char *)(x - x->index) - offsetof(struct tcg_block, exits));
+    unsigned index = atomic_load_explicit(&x->which, memory_order_relaxed) >> 1;
+    return (struct tcg_block *)(uintptr_t)((const char *)(x - index) - offsetof(struct tcg_block, exits));
 }
-/* Where an exit can be patched, and where it leads while it is not. Too far from each other: it stays as it is. */
+static inline bool exit_linked(const struct tcg_exit *x)
+{
+    return atomic_load_explicit(&x->which, memory_order_relaxed) & EXIT_LINKED;
+}
+/* Where an exit can be patched, and where it leads while it is not, from the start of the block's code on. Too far: it stays as it is. */
 static inline void exit_patchable(struct tcg_exit *x, uint32_t patch, uint32_t stub)
 {
-    bool near = stub - patch <= UINT16_MAX;
-    x->patch = near ? patch : stub;
+    bool near = stub <= UINT16_MAX;
+    x->patch = near ? (uint16_t)patch : 0;
     x->stub = near ? (uint16_t)(stub - patch) : 0;
+}
+/* Offset in the code buffer of where it leads while it is not linked. */
+static inline uint32_t exit_stub(const struct tcg_exit *x)
+{
+    return exit_block(x)->code + x->patch + x->stub;
 }
 
 /* ---- code buffer (codebuf.c) ---- */
@@ -285,9 +306,10 @@ struct tcg_vm {
     _Atomic uint32_t *hash;       /* refs; 2^hash_bits */
     unsigned hash_bits;
     uint16_t *warm;               /* how often compact code may still run, by return address of its entry; hosts count without lock */
+    _Atomic uint16_t warm_from;   /* where they begin anew: what is hot enough to be compiled for speed */
     unsigned max_spaces;          /* of a vCPU, at most TCG_SPACES */
     struct tcg_pages pages;
-    uint32_t serial;              /* of the block inserted last */
+    uint32_t serial;              /* of the variant inserted last */
     unsigned revoking;            /* claims of pages that take tags for fast stores away */
     struct tcg_stats stats;
     void *host_data;              /* the back end's own, freed with free() */
@@ -316,6 +338,7 @@ struct tcg_vm {
 #define TCG_SPILLS 64
 #define TCG_NEAR 32
 #define TCG_GUESSES 32
+#define TCG_HOST_THUNKS 12
 
 struct tcg_vcpu {
     struct vcpu *vcpu;
@@ -372,11 +395,13 @@ struct tcg_vcpu {
     _Atomic uint32_t in_region;   /* a region ran since the dispatcher was left: pages may be remembered that the TLB no longer has */
     uint64_t arg[2];
     uint64_t host_ra;             /* return address of the running helper in the code buffer, 0: none */
-    uint64_t pc_page;             /* virtual address of the page of the running block */
+    /* Near enough to be reached by one byte: */
+    _Alignas(64) uint64_t pc_page; /* virtual address of the page of the running block */
     int64_t budget;               /* instructions that may run before the dispatcher must look */
     struct tcg_space *space;
     _Atomic uint32_t exit_req;
     uint32_t mxcsr;               /* scratch: x86's FP status on its way to memory */
+    uint64_t host_thunk[TCG_HOST_THUNKS]; /* the back end's own */
     _Alignas(64) uint8_t cpu[];   /* the architectural state */
 };
 
@@ -414,10 +439,10 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
 /* The block for an address, a mode and a value of the variant word: one made for that value, one that does not ask, else the
  * generic one. Without lock. */
 struct tcg_block *cache_find(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint32_t variant);
-/* The oldest block of an address and mode, whatever its variant, that is younger than `serial`; NULL when there is none. Without lock.
- * Jumps lead to the oldest (serial 0), a failing guard at a block's start to the next younger, a dead entry too: so a walk along
+/* The oldest block of an address and mode, whatever its variant, that is younger than `than`, if that is one of several; NULL when there is none. Without lock.
+ * Jumps lead to the oldest (than: NULL), a failing guard at a block's start to the next younger, a dead entry too: so a walk along
  * variants ends at the dispatcher or in a block that fits, and never turns in a circle. */
-struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, uint32_t serial);
+struct tcg_block *cache_next_variant(struct tcg_vm *t, uint64_t gpa, uint32_t mode, const struct tcg_block *than);
 unsigned cache_count_variants(struct tcg_vm *t, uint64_t gpa, uint32_t mode); /* without the generic one */
 void cache_drop(struct tcg_vm *t, struct tcg_block *b); /* as if its bytes had changed; takes the lock */
 /* Takes the block of cache_begin() over (code_size bytes at the fill point) and makes it visible. The lock is held. page/page2: its
@@ -431,6 +456,12 @@ bool cache_invalidate(struct tcg_vm *t, uint64_t gpa, uint64_t n);
 void cache_forward(struct tcg_vm *t, struct tcg_block *stale, struct tcg_block *to);
 /* Marks a block invalid and takes it out of the hash and, if asked, its pages; its memory stays. Lock held. */
 void cache_retire(struct tcg_vm *t, struct tcg_block *b, bool from_pages);
+/* 64-byte pieces of the page of its gpa that it was made from. Before the block is inserted: sets them, with an extra if they have holes. */
+uint64_t cache_granules(const struct tcg_vm *t, const struct tcg_block *b);
+void cache_set_granules(const struct tcg_vm *t, struct tcg_block *b, uint64_t granules);
+bool cache_holes(uint64_t granules);
+/* Sets the size of its code, rounded up. False: it is too large. */
+bool cache_set_size(struct tcg_block *b, size_t bytes);
 /* Where a block holds the next one of a page's list. */
 uint32_t *page_link(const struct tcg_vm *t, struct tcg_block *b, uint64_t gpa_page);
 
@@ -450,7 +481,7 @@ size_t cache_table_size(unsigned n_exits, bool extra);
 uint32_t cache_fill_point(const struct tcg_vm *t);
 /* The tables of a block to be, in what was reserved: zeroes, but for the numbers of its exits. Nothing is taken until cache_insert(). */
 struct tcg_block *cache_begin(struct tcg_vm *t, unsigned n_exits, bool extra);
-/* Its gpa, code and code_size are set: packs its sites. False: there is no room for them. */
+/* Its gpa, code and size are set: packs its sites. False: there is no room for them. */
 bool cache_sites(struct tcg_vm *t, struct tcg_block *b, const struct tcg_site *sites, unsigned n);
 void cache_place(struct tcg_vm *t, struct tcg_block *b); /* of cache_insert(): takes its room */
 void cache_evict_next(struct tcg_vm *t); /* exclusive: the region that is missed least becomes the one that is filled */
@@ -463,7 +494,14 @@ static inline void cache_used(struct tcg_vm *t, const struct tcg_block *b)
 }
 void cache_flush_all(struct tcg_vm *t);  /* exclusive or stopped; takes the lock */
 /* Block whose host code holds this address, or NULL. */
-struct tcg_block *cache_by_host(struct tcg_vm *t, uint64_t host);
+struct tcg_block *cache_by_host(const struct tcg_vm *t, uint64_t host);
+/* The block that an exit is linked to, or NULL. */
+struct tcg_block *cache_linked(const struct tcg_vm *t, const struct tcg_exit *x);
+/* The one that was made before it in its region, or NULL. */
+static inline struct tcg_block *cache_older(const struct tcg_block *b)
+{
+    return b->older ? (struct tcg_block *)(uintptr_t)((const uint8_t *)b + b->older * TCG_TABLE_UNIT) : NULL;
+}
 /* Instruction of a host return address, page-relative. Takes the lock. */
 bool cache_site(struct tcg_vm *t, uint64_t host, int32_t *insn);
 /* Memory of what config.cache_size limits, by kind. */
@@ -485,7 +523,8 @@ static inline uint32_t cache_ref(const struct tcg_vm *t, const void *p)
 }
 static inline struct tcg_extra *cache_extra(const struct tcg_vm *t, const struct tcg_block *b)
 {
-    return b->extra ? cache_at(t, cache_ref(t, b) + b->extra * 8u) : NULL;
+    size_t off = (offsetof(struct tcg_block, exits) + b->n_exits * sizeof(struct tcg_exit) + 7) & ~(size_t)7;
+    return b->extra ? cache_at(t, cache_ref(t, b) + (uint32_t)off) : NULL;
 }
 
 /* ---- pages.c: pages of guest RAM ---- */
@@ -611,6 +650,8 @@ struct tcg_host_ops {
     /* Runs from code until it leaves. NULL: pc is in the CPU state; else the direct exit taken. */
     struct tcg_exit *(*enter)(struct tcg_vcpu *v, const void *code);
     void (*patch)(struct tcg_vm *t, struct tcg_exit *x, uint32_t to);
+    /* Where a linkable exit leads now: an offset in the code buffer. */
+    uint32_t (*leads_to)(const struct tcg_vm *t, const struct tcg_exit *x);
     /* Makes an invalid block's entry leave to the dispatcher (enter() returns TCG_EXIT_STALE, host_ra tells the
      * block), or jump on to a newer block's code when forward is not NULL. One aligned 8-byte store. */
     void (*kill)(struct tcg_vm *t, struct tcg_block *b, const struct tcg_block *forward);

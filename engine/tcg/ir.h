@@ -132,6 +132,11 @@ struct ir_exit {
     int32_t off;
     ir_ref ref;
 };
+/* It leads to a known place of the page, which a block has a record of. */
+static inline bool ir_exit_named(const struct ir_exit *x)
+{
+    return x->kind == IR_EXIT_DIRECT && x->off >= 0 && x->off < 4096;
+}
 
 struct ir_op {
     uint8_t op;     /* enum ir_opcode */

@@ -37,8 +37,7 @@ size_t ir_interp_compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, s
     memcpy(c->ops, ir->ops, ir->n_ops * sizeof(ir->ops[0]));
     memcpy(p + align8(ops), ir->exits, ir->n_exits * sizeof(ir->exits[0]));
     memcpy(p + align8(ops) + exits, ir->consts, consts);
-    b->code_size = (uint32_t)size;
-    return size;
+    return cache_set_size(b, size) ? size : 0;
 }
 
 struct run {
@@ -195,7 +194,13 @@ struct tcg_exit *ir_interp(struct tcg_vcpu *v, struct tcg_block *b)
             if (x->kind == IR_EXIT_INDIRECT) {
                 *tcg_pc(v) = value(&r, x->ref);
             }
-            return x->kind == IR_EXIT_DIRECT ? &b->exits[x->record] : NULL;
+            if (ir_exit_named(x)) {
+                return &b->exits[x->record];
+            }
+            if (x->kind == IR_EXIT_DIRECT) {
+                *tcg_pc(v) = (v->pc_page + (uint64_t)(int64_t)x->off) & v->tcg->guest->pc_mask;
+            }
+            return NULL;
         }
         if (flags & IRF_SIDE || op->op == IR_pcrel || op->op == IR_ldenv) {
             effect(&r, op);

@@ -37,7 +37,7 @@ void perfmap_block(struct tcg_vm *t, const struct tcg_block *b, const char *kind
 {
     struct tcg_perfmap *p = t->perfmap;
     buf_printf(&p->out, "%" PRIxPTR " %" PRIx32 " %s:0x%" PRIx64 "+%u\n",
-               (uintptr_t)t->buf.rx + b->code, b->code_size, kind, at, b->n_insns);
+               (uintptr_t)t->buf.rx + b->code, block_size(b), kind, at, b->n_insns);
     if (p->out.len >= FLUSH_AT) {
         flush(p);
     }

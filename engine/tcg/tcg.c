@@ -353,7 +353,7 @@ static void stale_entry(struct tcg_vcpu *v)
     pthread_mutex_unlock(&t->lock);
     v->full = old->lean && !atomic_load(&old->invalid);
     if (v->full) { /* not stale at all: worth better code */
-        t->warm[tcg_warm_index(v->host_ra)] = (uint16_t)t->config.warm;
+        t->warm[tcg_warm_index(v->host_ra)] = atomic_load(&t->warm_from);
         t->stats.promoted++;
         cache_drop(t, old);
     }
@@ -369,7 +369,7 @@ static void stale_entry(struct tcg_vcpu *v)
     v->full = false;
     if (b && cacheable && evictions == t->stats.evictions && b->gpa == old->gpa &&
         b->mode == old->mode) {
-        b = cache_next_variant(t, old->gpa, old->mode, old->serial);
+        b = cache_next_variant(t, old->gpa, old->mode, old);
         if (b) {
             cache_forward(t, old, b);
         }
@@ -383,14 +383,13 @@ static struct tcg_block *link_target(const struct tcg_vcpu *v, const struct tcg_
 {
     const struct tcg_block *s = exit_block(from);
     /* pc_page of the target must equal that of the exit, and links stay in a physical page: eviction looks for them there. */
-    if (!from->stub || from->to || (pc & ~4095ull) != v->pc_page || from->off < 0 ||
-        from->off >= 4096 || b->mode != (s->mode & ~T2_MODE) || (b->gpa ^ s->gpa) >= 4096 || (b->gpa & ~4095ull) != (s->gpa & ~4095ull)) {
+    if (!from->stub || exit_linked(from) || (pc & ~4095ull) != v->pc_page || b->mode != (s->mode & ~T2_MODE) || (b->gpa ^ s->gpa) >= 4096 || (b->gpa & ~4095ull) != (s->gpa & ~4095ull)) {
         return NULL;
     }
     if (!b->uses_variant) {
         return b;
     }
-    return cache_next_variant(v->tcg, b->gpa, b->mode, from->guard && b->gpa == s->gpa ? s->serial : 0);
+    return cache_next_variant(v->tcg, b->gpa, b->mode, from->guard && b->gpa == s->gpa ? s : NULL);
 }
 
 /* Runs one stretch of translated code. `from` is the direct exit that led here, or NULL; returns the next one. */
@@ -410,7 +409,7 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
         }
         code = code_of(v, b);
         struct tcg_block *first = !cacheable        ? NULL
-                                  : b->uses_variant ? cache_next_variant(t, b->gpa, b->mode, 0)
+                                  : b->uses_variant ? cache_next_variant(t, b->gpa, b->mode, NULL)
                                                     : b;
         if (first) {
             space_remember(v->space, pc, code_of(v, first));

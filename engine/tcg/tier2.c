@@ -157,26 +157,27 @@ static bool still_true(const struct tcg_vm *t, const struct t2_job *job)
 static bool publish(struct tcg_vm *t, const struct t2_job *job, struct t2_work *w)
 {
     unsigned n_exits = w->block->n_exits;
-    size_t room = w->block->code_size + cache_table_size(n_exits, true) + w->n_sites * 10ul + 64;
+    size_t room = w->code_size + cache_table_size(n_exits, true) + w->n_sites * 10ul + 64;
     if (tcg_observed(t) || !still_true(t, job) || !cache_reserve(t, room, false)) {
         return false;
     }
     struct tcg_block *b = cache_begin(t, n_exits, true);
     struct tcg_extra *extra = cache_extra(t, b);
     b->code = cache_fill_point(t);
-    b->code_size = w->block->code_size;
     b->gpa = job->gpa | (uint64_t)job->piece[0].off;
     b->mode = job->mode | T2_MODE;
     tcg_host()->place(t, w, b);
-    if (!cache_sites(t, b, w->sites, w->n_sites)) {
+    if (!cache_set_size(b, w->code_size) || !cache_sites(t, b, w->sites, w->n_sites)) {
         return false;
     }
     extra->entries = xnew_n(struct tcg_block *, job->n);
     extra->n_entries = job->n;
+    uint64_t granules = 0;
     for (unsigned i = 0; i < job->n; i++) {
-        b->granules |= job->piece[i].block->granules;
+        granules |= cache_granules(t, job->piece[i].block);
         b->n_insns += job->piece[i].block->n_insns;
     }
+    cache_set_granules(t, b, granules);
     cache_insert(t, b, cache_page_of(t, job->gpa), NULL);
     for (unsigned i = 0; i < job->n; i++) {
         struct tcg_block *one = job->piece[i].block;
@@ -190,7 +191,7 @@ static bool publish(struct tcg_vm *t, const struct t2_job *job, struct t2_work *
         perfmap_block(t, b, "region", b->gpa);
     }
     t->tier2->regions++;
-    t->tier2->bytes += b->code_size;
+    t->tier2->bytes += w->code_size;
     return true;
 }
 
@@ -426,7 +427,7 @@ static struct t2_job *ask(struct tcg_vcpu *v, struct tcg_block *b, bool forced)
 void tier2_force(struct tcg_vcpu *v, struct tcg_block *b)
 {
     /* Half of them the second time, so that regions of one piece and of several come about. */
-    struct t2_job *job = b->serial & 1 && b->heat++ == 0 ? NULL : ask(v, b, true);
+    struct t2_job *job = b->code / 16 & 1 && b->heat++ == 0 ? NULL : ask(v, b, true);
     if (job) {
         compile(v->tcg, job);
     }

@@ -32,9 +32,10 @@ struct t2_work {
     bool floats_only;             /* refuse what does not live on floating point, or on addresses that it loads */
     bool plain;                   /* guess no addends */
     /* What the host makes of it. Offsets are from the start of the code, which is position independent but for relocs. */
-    struct tcg_block *block;      /* code_size and exits filled; has room for all exits there can be */
+    struct tcg_block *block;      /* its exits are filled; has room for all exits there can be */
     struct tcg_site *sites;
     unsigned n_sites;
+    uint32_t code_size;
     uint8_t *code;                /* T2_CODE_AT + T2_CODE bytes */
     uint32_t relocs[T2_RELOCS], n_relocs;
     uint32_t exit_at[T2_RELOCS], n_exit_at;         /* 32 bits: number of an exit, to become its ref */

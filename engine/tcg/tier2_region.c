@@ -26,12 +26,18 @@ static int index_of(const struct graph *g, const struct tcg_block *b)
     return -1;
 }
 
+static bool looked_at(const struct tcg_vm *t, const struct tcg_block *b)
+{
+    const struct tcg_extra *x = cache_extra(t, b);
+    return x && (x->note || x->counts);
+}
+
 /* Not what somebody looks at (instrument.h): the calls are in the first tier's blocks only. */
-static bool suits(const struct tcg_block *b, const struct tcg_block *hot)
+static bool suits(const struct tcg_vm *t, const struct tcg_block *b, const struct tcg_block *hot)
 {
     return !atomic_load(&b->invalid) && !b->tier2 && !b->asked && b->mode == hot->mode &&
            (b->gpa ^ hot->gpa) < 4096 && (b->gpa & ~4095ull) == (hot->gpa & ~4095ull) &&
-           !b->straddles && !b->uses_variant && !b->extra;
+           !b->straddles && !b->uses_variant && !looked_at(t, b);
 }
 
 /* All that can be reached by links, nearest first, as far as there is room. */
@@ -42,8 +48,8 @@ static void reach(const struct tcg_vm *t, struct graph *g, struct tcg_block *hot
     g->insns = hot->n_insns;
     for (unsigned i = 0; i < g->n; i++) {
         for (unsigned x = 0; x < g->block[i]->n_exits; x++) {
-            struct tcg_block *to = cache_at(t, atomic_load(&g->block[i]->exits[x].to));
-            if (to && g->n < T2_PIECES && index_of(g, to) < 0 && suits(to, hot) &&
+            struct tcg_block *to = cache_linked(t, &g->block[i]->exits[x]);
+            if (to && g->n < T2_PIECES && index_of(g, to) < 0 && suits(t, to, hot) &&
                 g->insns + to->n_insns <= MAX_INSNS) {
                 g->insns += to->n_insns;
                 g->block[g->n++] = to;
@@ -55,7 +61,7 @@ static void reach(const struct tcg_vm *t, struct graph *g, struct tcg_block *hot
 static bool leads_to_kept(const struct tcg_vm *t, const struct graph *g, const struct tcg_block *b)
 {
     for (unsigned x = 0; x < b->n_exits; x++) {
-        int i = index_of(g, cache_at(t, atomic_load(&b->exits[x].to)));
+        int i = index_of(g, cache_linked(t, &b->exits[x]));
         if (i >= 0 && g->keep[i]) {
             return true;
         }
@@ -89,7 +95,7 @@ static void place(const struct tcg_vm *t, struct graph *g, unsigned i, struct t2
                                               .n_insns = b->n_insns,
                                               .weight = (uint8_t)(1 + (b->heat < 20 ? b->heat : 20)) };
     for (unsigned x = b->n_exits; x-- > 0;) { /* the last exit first: it may fall through */
-        int to = index_of(g, cache_at(t, atomic_load(&b->exits[x].to)));
+        int to = index_of(g, cache_linked(t, &b->exits[x]));
         if (to >= 0 && g->keep[to] && !g->placed[to]) {
             place(t, g, (unsigned)to, job);
         }
@@ -105,8 +111,9 @@ static void find_entries(const struct tcg_vm *t, struct t2_job *job, bool all)
         const struct tcg_block *b = job->piece[i].block;
         job->piece[i].entry |= all;
         for (unsigned x = 0; x < b->n_exits; x++) {
+            const struct tcg_block *to = cache_linked(t, &b->exits[x]);
             for (unsigned k = 0; k <= i; k++) {
-                job->piece[k].entry |= cache_at(t, atomic_load(&b->exits[x].to)) == job->piece[k].block;
+                job->piece[k].entry |= to == job->piece[k].block;
             }
         }
     }
@@ -117,7 +124,7 @@ struct t2_job *t2_collect(struct tcg_vcpu *v, struct tcg_block *hot, bool forced
     const struct tcg_vm *t = v->tcg;
     struct graph g = { .n = 0 };
     const struct mem_range *r = mem_find(v->tcg->vm->mem, hot->gpa);
-    if (!suits(hot, hot) || !r || !r->host) {
+    if (!suits(t, hot, hot) || !r || !r->host) {
         return NULL;
     }
     reach(t, &g, hot);

@@ -252,13 +252,13 @@ static unsigned make(struct tcg_vcpu *v, struct tcg_trans *t, struct making *m, 
     }
 }
 
-/* Exits whose target is known have a record: those that leave to the dispatcher by name. */
+/* Exits to a known place of the page have a record: those that leave to the dispatcher by name. */
 static unsigned count_records(struct ir *ir)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < ir->n_exits; i++) {
         ir->exits[i].record = (uint16_t)n;
-        n += ir->exits[i].kind == IR_EXIT_DIRECT;
+        n += ir_exit_named(&ir->exits[i]);
     }
     return n;
 }
@@ -266,20 +266,22 @@ static unsigned count_records(struct ir *ir)
 /* A block with its code, at the fill point; NULL when it does not fit. */
 static struct tcg_block *finish(struct tcg_vcpu *v, const struct tcg_trans *t, const struct making *m, size_t room)
 {
-    bool extra = m->straddles || m->note || t->icount;
+    bool extra = m->straddles || m->note || t->icount || t->variant_used || cache_holes(m->granules);
     struct ir_exit *exits = t->ir->exits;
     struct tcg_block *b = cache_begin(v->tcg, count_records(t->ir), extra);
     b->gpa = m->gpa;
-    b->granules = m->granules;
+    cache_set_granules(v->tcg, b, m->granules);
     b->mode = m->mode;
     b->n_insns = (uint16_t)t->insns;
     b->uses_variant = t->variant_used;
     b->generic = t->variant_used && t->generic;
-    b->variant = t->entry_variant;
+    if (t->variant_used) {
+        cache_extra(v->tcg, b)->variant = t->entry_variant;
+    }
     b->lean = compact(v) && !t->variant_used; /* variants are ordered by age: they stay */
     for (unsigned i = 0; i < t->ir->n_exits; i++) {
-        if (exits[i].kind == IR_EXIT_DIRECT) {
-            b->exits[exits[i].record].off = exits[i].off;
+        if (ir_exit_named(&exits[i])) {
+            b->exits[exits[i].record].off = (unsigned)exits[i].off & (PAGE - 1);
             b->exits[exits[i].record].guard = exits[i].hint == IR_HINT_GUARD;
         }
     }

@@ -793,10 +793,10 @@ static void audit(const struct machine *m)
     for (i = 0; i < t->n_regions; i++) {
         const struct tcg_block *b = cache_at(t, t->regions[i].newest);
 
-        for (; b; b = cache_at(t, b->older)) {
+        for (; b; b = cache_older(b)) {
             /* Those that are retired never run again: eviction leaves their links as they are. */
             for (x = 0; !b->invalid && x < b->n_exits; x++) {
-                const struct tcg_block *to = cache_at(t, b->exits[x].to);
+                const struct tcg_block *to = cache_linked(t, &b->exits[x]);
 
                 if (to && (to->gpa & ~UINT64_C(0xfff)) != (b->gpa & ~UINT64_C(0xfff))) {
                     FUZZ_FAIL("a link leaves its page");

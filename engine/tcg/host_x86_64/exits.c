@@ -5,11 +5,6 @@
  */
 #include "engine/tcg/host_x86_64/target.h"
 
-static bool linkable(const struct ir_exit *x)
-{
-    return x->kind == IR_EXIT_DIRECT && x->off >= 0 && x->off < 4096;
-}
-
 static struct fixup *exit_fixup(struct ra *r, unsigned exit, uint32_t jump)
 {
     struct fixup *f = new_fixup(r, FIX_EXIT);
@@ -23,6 +18,9 @@ void gen_poll(struct ra *r, const struct ir_op *op)
     const struct ir_exit *x = &r->ir->exits[op->imm];
     if (x->kind == IR_EXIT_INDIRECT && r->i + 1 < r->ir->n_ops && op[1].op == IR_exit && op[1].imm == op->imm) {
         return; /* the thunk of the jump looks */
+    }
+    if (r->lean && x->kind == IR_EXIT_DIRECT) {
+        return; /* so does the entry of the block that it leads to, and the thunk of a jump to another page */
     }
     unsigned pc = x->kind == IR_EXIT_INDIRECT ? ra_use_reg(r, x->ref) : 0;
     x_alu_mem_imm(&r->a, 7, 0, ENV, ENV_OFF(exit_req), 0);
@@ -61,9 +59,14 @@ static void jump_cache(struct ra *r, unsigned pc)
     if (pc != RCX) {
         x_rr(&r->a, 0x8b | X_W, RCX, pc);
     }
-    x_jmp(&r->a, r->th->jump);
+    if (r->lean) {
+        x_near(&r->a, 4, NEAR_JUMP);
+    } else {
+        x_jmp(&r->a, r->th->jump);
+    }
 }
 
+/* The virtual address of a place outside of the page into rcx. */
 static void cross_page(struct ra *r, int32_t off)
 {
     x_rm(&r->a, 0x8b | X_W, RCX, ENV, ENV_OFF(pc_page));
@@ -71,7 +74,6 @@ static void cross_page(struct ra *r, int32_t off)
     if (r->v->tcg->guest->pc_mask == UINT32_MAX) {
         x_rr(&r->a, 0x8b, RCX, RCX);
     }
-    jump_cache(r, RCX);
 }
 
 /* Leaves a region to the dispatcher, naming the exit. */
@@ -90,10 +92,19 @@ struct tcg_exit *exit_left(struct tcg_vm *t, uint64_t host)
     struct tcg_block *b = cache_by_host(t, host - LEAVE_BYTES); /* the call may be the block's end */
     uint32_t stub = (uint32_t)(host - LEAVE_BYTES - (uint64_t)(uintptr_t)t->buf.rx);
     for (unsigned i = 0; i < b->n_exits && !found; i++) {
-        found = b->exits[i].patch + b->exits[i].stub == stub ? &b->exits[i] : NULL;
+        found = exit_stub(&b->exits[i]) == stub ? &b->exits[i] : NULL;
     }
     pthread_mutex_unlock(&t->lock);
     return found;
+}
+
+void exit_asked(struct tcg_vcpu *v)
+{
+    struct tcg_vm *t = v->tcg;
+    pthread_mutex_lock(&t->lock);
+    const struct tcg_block *b = cache_by_host(t, v->host_ra);
+    pthread_mutex_unlock(&t->lock);
+    *tcg_pc(v) = v->pc_page + (b->gpa & 4095);
 }
 
 void gen_exit(struct ra *r, const struct ir_op *op)
@@ -113,15 +124,16 @@ void gen_exit(struct ra *r, const struct ir_op *op)
         }
         region_leave(r);
         jump_cache(r, pc);
-    } else if (linkable(x) && r->region) {
+    } else if (ir_exit_named(x) && r->region) {
         exit_fixup(r, (unsigned)op->imm, x_jmp(&r->a, r->a.at));
-    } else if (linkable(x)) {
+    } else if (ir_exit_named(x)) {
         x_align_patch(&r->a, 1);
         uint32_t at = x_jmp(&r->a, r->a.at);
         exit_fixup(r, (unsigned)op->imm, at);
     } else {
         region_leave(r);
         cross_page(r, x->off);
+        jump_cache(r, RCX);
     }
 }
 
@@ -134,12 +146,14 @@ static void stub_of(struct ra *r, const struct fixup *f, struct tcg_exit *out)
         x_jmp(&r->a, r->th->leave);
         return;
     }
+    uint32_t stub = r->a.at - r->b->code;
+    r->fail |= stub > UINT16_MAX;
     if (f->no_link) {
-        out->patch = r->a.at;
+        out->patch = (uint16_t)stub;
     } else {
-        exit_patchable(out, f->jump, r->a.at);
+        exit_patchable(out, f->jump - r->b->code, stub);
     }
-    x_call(&r->a, r->th->leave_here);
+    x_near(&r->a, 2, NEAR_LEAVE);
 }
 
 void gen_exit_stub(struct ra *r, const struct fixup *f)
@@ -156,26 +170,37 @@ void gen_exit_stub(struct ra *r, const struct fixup *f)
     region_leave(r);
     if (x->kind == IR_EXIT_INDIRECT || x->kind == IR_EXIT_LOOKUP) {
         x_jmp(&r->a, r->th->lookup);
-    } else if (f->no_link || linkable(x)) {
+    } else if (ir_exit_named(x)) {
         if (!f->no_link && r->region) {
             x_align_patch(&r->a, 1);
             uint32_t jump = x_jmp(&r->a, r->a.at);
             x_here(&r->a, jump);
-            exit_patchable(out, jump, r->a.at);
+            exit_patchable(out, jump - r->b->code, r->a.at - r->b->code);
         } else if (!r->region) {
             stub_of(r, f, out);
             return;
         }
         leave_by(r, f->exit);
+    } else if (f->no_link) {
+        cross_page(r, x->off);
+        x_rm(&r->a, 0x89 | X_W, RCX, ENV, (int32_t)r->ir->pc_offset);
+        x_jmp(&r->a, r->th->lookup);
     } else {
         cross_page(r, x->off);
+        jump_cache(r, RCX);
     }
 }
 
 void x86_patch(struct tcg_vm *t, struct tcg_exit *x, uint32_t to)
 {
-    uint32_t rel = to - (x->patch + 4);
-    __atomic_store_n((uint32_t *)(void *)(t->buf.rw + x->patch), rel, __ATOMIC_RELEASE);
+    uint32_t at = exit_block(x)->code + x->patch, rel = to - (at + 4);
+    __atomic_store_n((uint32_t *)(void *)(t->buf.rw + at), rel, __ATOMIC_RELEASE);
+}
+
+uint32_t x86_leads_to(const struct tcg_vm *t, const struct tcg_exit *x)
+{
+    uint32_t at = exit_block(x)->code + x->patch;
+    return at + 4 + __atomic_load_n((const uint32_t *)(const void *)(t->buf.rw + at), __ATOMIC_RELAXED);
 }
 
 void x86_kill(struct tcg_vm *t, struct tcg_block *b, const struct tcg_block *forward)

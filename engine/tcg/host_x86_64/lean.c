@@ -12,6 +12,9 @@
 
 static const uint8_t load_mo[N_LEAN_LOADS] = { 0, 1, 2, 3, 4, 5, 6, 7, MO_32 | MO_ONES };
 
+/* Loads that have a place in tcg_vcpu.host_thunk; the others are rare. */
+static const int8_t near_load[N_LEAN_LOADS] = { 0, 1, 2, 3, -1, 4, 5, 3, -1 };
+
 static uint32_t load_thunk(struct asm_buf *a, unsigned mo, uint32_t slow)
 {
     uint32_t at = a->at;
@@ -54,12 +57,32 @@ void lean_thunks(struct asm_buf *a, struct thunks *th, uint32_t slow_load, uint3
     }
 }
 
+void lean_near(const struct host_data *h, const uint8_t *rx, uint64_t *near)
+{
+    uint64_t base = (uint64_t)(uintptr_t)rx;
+    for (unsigned i = 0; i < N_LEAN_LOADS; i++) {
+        if (near_load[i] >= 0) {
+            near[NEAR_LOAD + near_load[i]] = base + h->th.lean_load[i];
+        }
+    }
+    for (unsigned i = 0; i < N_LEAN_STORES; i++) {
+        near[NEAR_STORE + i] = base + h->th.lean_store[i];
+    }
+    near[NEAR_LEAVE] = base + h->th.leave_here;
+    near[NEAR_JUMP] = base + h->th.jump;
+}
+
 static void lean_load(struct ra *r, const struct ir_op *op)
 {
     ra_address(r, op->a, (int32_t)op->imm);
     ra_clobber(r, RAX);
     ra_clobber(r, RDX);
-    x_call(&r->a, r->th->lean_load[op->mo & MO_ONES ? LOAD_BOXED : op->mo & 7]);
+    unsigned which = op->mo & MO_ONES ? LOAD_BOXED : op->mo & 7;
+    if (near_load[which] >= 0) {
+        x_near(&r->a, 2, NEAR_LOAD + (unsigned)near_load[which]);
+    } else {
+        x_call(&r->a, r->th->lean_load[which]);
+    }
     gen_site(r);
     if (op->d != IR_NONE) {
         ra_done(r, op->d, RAX);
@@ -72,7 +95,7 @@ static void lean_store(struct ra *r, const struct ir_op *op)
     ra_address(r, op->a, (int32_t)op->imm);
     ra_value(r, RDX, op->b, size == MO_64 ? 64 : 32);
     ra_clobber(r, RAX);
-    x_call(&r->a, r->th->lean_store[size]);
+    x_near(&r->a, 2, NEAR_STORE + size);
     gen_site(r);
 }
 

@@ -255,10 +255,10 @@ static void gen_pieces(struct ra *r)
 static void log_region(const struct t2_work *w)
 {
     if (log_traces('h')) {
-        log_trace('h', "region of %u bytes, %u pieces", w->block->code_size, w->n);
-        for (uint32_t at = 0; at < w->block->code_size; at += 256) { /* lines have a limit */
+        log_trace('h', "region of %u bytes, %u pieces", w->code_size, w->n);
+        for (uint32_t at = 0; at < w->code_size; at += 256) { /* lines have a limit */
             AUTO_BUF b = BUF_INIT;
-            for (uint32_t i = at; i < at + 256 && i < w->block->code_size; i++) {
+            for (uint32_t i = at; i < at + 256 && i < w->code_size; i++) {
                 buf_printf(&b, "%02x", w->code[T2_CODE_AT + i]);
             }
             log_trace('h', "region %5x: %s", at, b.data);
@@ -276,7 +276,7 @@ static void make_exits(struct t2_work *w)
     n = 0;
     for (unsigned i = 0; i < w->n; i++) {
         for (unsigned k = 0; k < w->ir[i]->n_exits; k++, n++) {
-            w->block->exits[n] = (struct tcg_exit){ .index = n & 0x7fff, .off = w->ir[i]->exits[k].off };
+            w->block->exits[n] = (struct tcg_exit){ .off = (unsigned)w->ir[i]->exits[k].off & 4095, .which = (uint16_t)(n << 1) };
         }
     }
 }
@@ -315,6 +315,7 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     r->live_flags = g->live;
     r->groups = &g->groups;
     make_exits(w);
+    w->block->code = T2_CODE_AT;
     w->n_exit_at = w->n_entered_at = 0;
     r->a = (struct asm_buf){ .base = w->code, .at = T2_CODE_AT, .end = T2_CODE_AT + T2_CODE,
                              .relocs = w->relocs, .max_relocs = T2_RELOCS };
@@ -332,7 +333,7 @@ bool x86_region(struct tcg_vm *t, struct t2_work *w)
     gen_pieces(r);
     ok = !r->fail && !r->a.full;
     w->n_relocs = r->a.n_relocs;
-    w->block->code_size = r->a.at - T2_CODE_AT;
+    w->code_size = r->a.at - T2_CODE_AT;
     if (ok) {
         w->n_sites = r->n_sites;
         w->sites = r->sites;
@@ -362,13 +363,12 @@ void x86_place(struct tcg_vm *t, struct t2_work *w, struct tcg_block *b)
     for (uint32_t i = 0; i < w->n_entered_at; i++) {
         memcpy(w->code + w->entered_at[i], &entered, 8);
     }
-    memcpy(t->buf.rw + b->code, w->code + T2_CODE_AT, b->code_size);
+    memcpy(t->buf.rw + b->code, w->code + T2_CODE_AT, w->code_size);
     for (uint32_t i = 0; i < w->n_sites; i++) {
         w->sites[i].host += by;
     }
     for (uint32_t i = 0; i < b->n_exits; i++) {
         b->exits[i] = w->block->exits[i];
-        b->exits[i].patch += b->exits[i].patch ? by : 0;
     }
 }
 

@@ -229,8 +229,8 @@ static size_t compile(struct tcg_vcpu *v, struct tcg_block *b, uint32_t at, size
         return 0;
     }
     log_code(r, at);
-    b->code_size = r->a.at - at;
-    return cache_sites(v->tcg, b, r->sites, r->n_sites) ? b->code_size : 0;
+    size_t size = r->a.at - at;
+    return cache_set_size(b, size) && cache_sites(v->tcg, b, r->sites, r->n_sites) ? size : 0;
 }
 
 static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
@@ -238,8 +238,15 @@ static struct tcg_exit *enter(struct tcg_vcpu *v, const void *code)
     const struct host_data *h = v->tcg->host_data;
     uint32_t (*fn)(void *cpu, const void *to);
     const uint8_t *p = v->tcg->buf.rx + h->th.enter;
+    if (!v->host_thunk[0]) {
+        lean_near(h, v->tcg->buf.rx, v->host_thunk);
+    }
     memcpy(&fn, &p, sizeof(fn));
     uint32_t left = fn(v->cpu, code); /* the exit's offset, 0 or X86_STALE */
+    if (left == X86_ASKED) {
+        exit_asked(v);
+        return NULL;
+    }
     return left == X86_STALE  ? TCG_EXIT_STALE
            : left == X86_HERE ? exit_left(v->tcg, v->host_ra)
                               : cache_at(v->tcg, left);
@@ -253,6 +260,7 @@ const struct tcg_host_ops tcg_host_x86_64 = {
     .compile = compile,
     .enter = enter,
     .patch = x86_patch,
+    .leads_to = x86_leads_to,
     .kill = x86_kill,
     .region = x86_region,
     .place = x86_place,

@@ -34,6 +34,10 @@ extern const uint8_t scratch_regs[N_SCRATCH];
 #define N_LEAN_LOADS 9
 #define N_LEAN_STORES 4
 
+/* Those called most often, and two ways out, are reached through tcg_vcpu.host_thunk: a call of three bytes. In this order: */
+enum { NEAR_LOAD, NEAR_STORE = NEAR_LOAD + 6, NEAR_LEAVE = NEAR_STORE + N_LEAN_STORES, NEAR_JUMP, N_NEAR };
+_Static_assert(N_NEAR == TCG_HOST_THUNKS && ENV_OFF(host_thunk) >= -128, "reached by one byte");
+
 /* Thunks at the start of the code buffer. */
 struct thunks {
     uint32_t enter, leave, lookup, stale;
@@ -218,11 +222,17 @@ void x_alu(struct asm_buf *a, unsigned n, unsigned w, unsigned reg, struct opnd 
 
 /* lean.c */
 void lean_thunks(struct asm_buf *a, struct thunks *th, uint32_t slow_load, uint32_t slow_store);
+void lean_near(const struct host_data *h, const uint8_t *rx, uint64_t *near); /* fills tcg_vcpu.host_thunk */
+static inline void x_near(struct asm_buf *a, unsigned op, unsigned which) /* op 2: call, 4: jump */
+{
+    x_rm(a, 0xff, op, ENV, ENV_OFF(host_thunk) + 8 * (int32_t)which);
+}
 bool gen_lean(struct ra *r, const struct ir_op *op); /* a load or store of compact code; false: not of this kind */
 
 /* thunks.c */
 #define X86_STALE 1u /* what enter() gets from the entry of an invalid block */
 #define X86_HERE 2u  /* ... from a call of leave_here; else the offset of an exit, or 0 */
+#define X86_ASKED 3u /* ... from the entry of a compact block while somebody wants this vCPU */
 size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin);
 /* Emits the thunks that call C, for code with these pins. */
 void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t *pin, const int8_t *xpin,
@@ -309,14 +319,16 @@ struct vec_snapshot vec_snapshot(struct ra *r);
 void vec_reload(struct ra *r, struct vec_snapshot s);
 
 /* exits.c */
-#define LEAVE_BYTES 5
+#define LEAVE_BYTES 3
 struct tcg_exit *exit_left(struct tcg_vm *t, uint64_t host); /* by the return address of a call of leave_here */
+void exit_asked(struct tcg_vcpu *v); /* at the entry of a block: sets pc */
 void gen_poll(struct ra *r, const struct ir_op *op);
 void gen_budget(struct ra *r, const struct ir_op *op);
 void gen_brcond(struct ra *r, const struct ir_op *op);
 void gen_exit(struct ra *r, const struct ir_op *op);
 void gen_exit_stub(struct ra *r, const struct fixup *f);
 void x86_patch(struct tcg_vm *t, struct tcg_exit *x, uint32_t to);
+uint32_t x86_leads_to(const struct tcg_vm *t, const struct tcg_exit *x);
 void x86_kill(struct tcg_vm *t, struct tcg_block *b, const struct tcg_block *forward);
 
 /* alu.c */

@@ -5,6 +5,8 @@
  */
 #include "engine/tcg/host_x86_64/target.h"
 
+#include "engine/base/mem.h"
+
 static const uint8_t saved[] = { RBX, RBP, R12, R13, R14, R15 };
 
 static bool survives_call(unsigned reg)
@@ -194,26 +196,38 @@ static void jump_thunks(struct asm_buf *a, const struct tcg_guest *g, bool icoun
     x_jmp(a, th->lookup);
 }
 
-size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin)
+/* Pushes or pops what the caller of enter() wants to keep. */
+static void callee_saved(struct asm_buf *a, bool push)
 {
-    const struct tcg_guest *g = t->guest;
-    a->at = 64; /* offset 0 means "none" elsewhere */
-    th->enter = a->at;
     for (unsigned i = 0; i < sizeof(saved); i++) {
-        if (saved[i] & 8) {
+        unsigned reg = saved[push ? i : sizeof(saved) - 1 - i];
+        if (reg & 8) {
             x_8(a, 0x41);
         }
-        x_8(a, 0x50 | (saved[i] & 7));
+        x_8(a, (push ? 0x50u : 0x58u) | (reg & 7));
     }
-    x_alu_imm(a, 5, X_W, RSP, 8);
-    x_rr(a, 0x8b | X_W, ENV, RDI);
-    x_rr(a, 0x8b | X_W, RAX, RSI);
-    x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
-    pins(a, g, pin, false, ALL);
-    x_rr(a, 0xff, 4, RAX);
+}
 
-    th->warm = a->at; /* called by the entry of a compact block: its counter, by its address */
+/* Behind a call: leaves with the return address in host_ra. Returns the jump to point at `leave`. */
+static uint32_t leave_with(struct asm_buf *a, unsigned why)
+{
+    x_8(a, 0x58);
+    x_rm(a, 0x89 | X_W, RAX, ENV, ENV_OFF(host_ra));
+    x_mov_imm(a, RAX, why);
+    return x_jmp(a, a->at);
+}
+
+/* warm: called by the entry of a compact block, counts by its address; and looks for the jump that led here whether somebody wants this vCPU.
+ * Under an instruction clock a budget ends runs. stale: called by the entry of an invalid block. */
+static void leave_thunks(const struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin)
+{
+    uint32_t asked = 0, leave[3] = { 0 };
+    th->warm = a->at;
     x_rm(a, 0x8b | X_W, RAX, RSP, 0);
+    if (!t->config.icount) {
+        x_alu_mem_imm(a, 7, 0, ENV, ENV_OFF(exit_req), 0);
+        asked = x_jcc(a, CC_NE, a->at);
+    }
     x_mov_imm(a, RDX, (uint64_t)(uintptr_t)t->warm);
     x_rr(a, 0xc1, 5, RAX);
     x_8(a, TCG_WARM_SHIFT);
@@ -222,31 +236,41 @@ size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const 
     uint32_t hot = x_jcc(a, CC_E, a->at);
     x_8(a, 0xc3);
     x_here(a, hot);
-    th->stale = a->at; /* called by the entry of an invalid block */
-    x_8(a, 0x58);
-    x_rm(a, 0x89 | X_W, RAX, ENV, ENV_OFF(host_ra));
-    x_mov_imm(a, RAX, X86_STALE);
-    uint32_t to_leave = x_jmp(a, a->at);
+    th->stale = a->at;
+    leave[0] = leave_with(a, X86_STALE);
+    if (asked) {
+        x_here(a, asked);
+        leave[1] = leave_with(a, X86_ASKED);
+    }
     th->leave_here = a->at;
-    x_8(a, 0x58);
-    x_rm(a, 0x89 | X_W, RAX, ENV, ENV_OFF(host_ra));
-    x_mov_imm(a, RAX, X86_HERE);
-    uint32_t here_to_leave = x_jmp(a, a->at);
+    leave[2] = leave_with(a, X86_HERE);
     th->lookup = a->at;
     x_rr(a, 0x33, RAX, RAX);
-    x_here(a, to_leave);
-    x_here(a, here_to_leave);
-    th->leave = a->at;
-    pins(a, g, pin, true, ALL);
-    x_alu_imm(a, 0, X_W, RSP, 8);
-    for (unsigned i = sizeof(saved); i-- > 0;) {
-        if (saved[i] & 8) {
-            x_8(a, 0x41);
+    for (unsigned i = 0; i < ARRAY_LEN(leave); i++) {
+        if (leave[i]) {
+            x_here(a, leave[i]);
         }
-        x_8(a, 0x58 | (saved[i] & 7));
     }
+    th->leave = a->at;
+    pins(a, t->guest, pin, true, ALL);
+    x_alu_imm(a, 0, X_W, RSP, 8);
+    callee_saved(a, false);
     x_8(a, 0xc3);
+}
 
+size_t x86_thunks(struct tcg_vm *t, struct asm_buf *a, struct thunks *th, const int8_t *pin)
+{
+    const struct tcg_guest *g = t->guest;
+    a->at = 64; /* offset 0 means "none" elsewhere */
+    th->enter = a->at;
+    callee_saved(a, true);
+    x_alu_imm(a, 5, X_W, RSP, 8);
+    x_rr(a, 0x8b | X_W, ENV, RDI);
+    x_rr(a, 0x8b | X_W, RAX, RSI);
+    x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
+    pins(a, g, pin, false, ALL);
+    x_rr(a, 0xff, 4, RAX);
+    leave_thunks(t, a, th, pin);
     jump_thunks(a, g, t->config.icount, th);
     x86_call_thunks(a, g, pin, NULL, NULL, 0, th);
     th->vec_consts = vec_consts(a);
