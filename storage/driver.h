@@ -17,6 +17,7 @@ enum blk_kind { BLK_PROTOCOL, BLK_FORMAT, BLK_FILTER };
 
 struct blk_driver {
     const char *name, *doc;
+    const char *alias; /* how qemu-img calls it, when differently */
     enum blk_kind kind;
     size_t size; /* of the node, which begins with struct blk_node */
     /* How sure the driver is that an image which begins so is its own: 0 no, 100 certain. */
@@ -69,7 +70,8 @@ struct blk_claim {
 };
 
 /* --- drivers (graph.c lists them) --- */
-extern const struct blk_driver blk_file_driver, blk_raw_driver, blk_qcow2_driver;
+extern const struct blk_driver blk_file_driver, blk_raw_driver, blk_qcow2_driver,
+    blk_vdi_driver, blk_vhd_driver, blk_vhdx_driver, blk_vmdk_driver;
 const struct blk_driver *blk_driver_find(const char *name);
 
 /* --- graph.c, for format drivers --- */

@@ -16,12 +16,17 @@
 static const struct blk_driver *const drivers[] = {
     &blk_raw_driver,
     &blk_qcow2_driver,
+    &blk_vdi_driver,
+    &blk_vhd_driver,
+    &blk_vhdx_driver,
+    &blk_vmdk_driver,
 };
 
 const struct blk_driver *blk_driver_find(const char *name)
 {
     for (unsigned i = 0; i < ARRAY_LEN(drivers); i++) {
-        if (strcmp(drivers[i]->name, name) == 0) {
+        if (strcmp(drivers[i]->name, name) == 0 ||
+            (drivers[i]->alias && strcmp(drivers[i]->alias, name) == 0)) {
             return drivers[i];
         }
     }

@@ -10,6 +10,8 @@ libstorage_a_SOURCES = \
 	storage/block.h \
 	storage/driver.h \
 	storage/file.c \
+	storage/foreign.c \
+	storage/foreign.h \
 	storage/graph.c \
 	storage/image.c \
 	storage/image.h \
@@ -36,6 +38,10 @@ libstorage_a_SOURCES = \
 	storage/raw.c \
 	storage/uring.c \
 	storage/uring.h \
+	storage/vdi.c \
+	storage/vhd.c \
+	storage/vhdx.c \
+	storage/vmdk.c \
 	storage/work.c \
 	storage/work.h
 
@@ -51,7 +57,8 @@ tests_block_bitmap_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 EXTRA_DIST += tests/block/image_bitmap.py
 
 check_PROGRAMS += tests/block/qcow2_test
-TESTS += tests/block/qcow2_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py
+TESTS += tests/block/qcow2_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py \
+	tests/block/image_foreign.py
 tests_block_qcow2_test_SOURCES = tests/block/qcow2_test.c
 tests_block_qcow2_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
-EXTRA_DIST += tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py
+EXTRA_DIST += tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py tests/block/image_foreign.py

@@ -139,7 +139,33 @@ def map_case(rng):
         raise Failure("map finds other data than qemu-img")
 
 
-CASES = ((convert_case, 0.5), (chain_case, 0.4), (map_case, 0.1))
+FOREIGN = (("vdi", ""), ("vdi", "static=on"), ("vpc", ""), ("vpc", "subformat=fixed"), ("vpc", "force_size=on"),
+           ("vhdx", "block_size=1M,log_size=1M"), ("vhdx", "subformat=fixed,block_size=2M,log_size=1M"),
+           ("vmdk", ""), ("vmdk", "zeroed_grain=on"), ("vmdk", "subformat=streamOptimized"))
+
+
+def foreign_case(rng):
+    """An image of another program, made by qemu-img, read by us alone and as a backing file."""
+    size = rng.choice((MIB, 3 * MIB + 512 * 7, 5 * MIB))
+    contents(rng, "src.raw", size)
+    fmt, o = rng.choice(FOREIGN)
+    run(QEMU + ["convert", "-f", "raw", "-O", fmt] + (["-o", o] if o else []) + ["src.raw", "x"])
+    run(VMCTL + ["convert", "-f", fmt, "-O", "raw", "x", "b.raw"])
+    with open("src.raw", "rb") as a, open("b.raw", "rb") as b:
+        data = b.read()
+        if a.read() != data[:size] or any(data[size:]):
+            raise Failure(f"{fmt} ({o}) reads otherwise than what was written")
+    run(QEMU + ["compare", "-q", "-f", "raw", "-F", fmt, "b.raw", "x"])
+    run(VMCTL + ["compare", "-q", "-f", "raw", "-F", fmt, "src.raw", "x"])
+    run(VMCTL + ["create", "-f", "qcow2", "-b", "x", "-F", fmt, "a.qcow2"])
+    run(VMCTL + ["bench", "-w", "-c", str(rng.randrange(1, 30)), "-s", "4k", "-o",
+                 str(rng.randrange(size // 4096 - 30) * 4096), "a.qcow2"])
+    sound(rng)
+    run(VMCTL + ["convert", "-O", "raw", "a.qcow2", "b.raw"])
+    run(QEMU + ["compare", "-q", "-f", "raw", "-F", "qcow2", "b.raw", "a.qcow2"])
+
+
+CASES = ((convert_case, 0.45), (chain_case, 0.35), (map_case, 0.1), (foreign_case, 0.1))
 
 
 def main():

@@ -30,6 +30,10 @@ fuzz_names = \
 	tcg \
 	tls \
 	token \
+	vdi \
+	vhd \
+	vhdx \
+	vmdk \
 	xml
 fuzz_targets = $(fuzz_names:%=tests/fuzz/fuzz_%)
 if FUZZER
@@ -49,7 +53,7 @@ $(fuzz_targets): %: %.$(OBJEXT) $(fuzz_main).$(OBJEXT) tests/fuzz/libsanitized.a
 check_DATA = $(fuzz_targets)
 MOSTLYCLEANFILES += $(fuzz_objects)
 CLEANFILES += $(fuzz_targets) $(fuzz_targets:=.out)
-EXTRA_DIST += $(fuzz_targets:=.c) tests/fuzz/driver.c tests/fuzz/libfuzzer.c tests/fuzz/run_fuzz.sh tests/fuzz/campaign \
+EXTRA_DIST += $(fuzz_targets:=.c) tests/fuzz/foreign.h tests/fuzz/driver.c tests/fuzz/libfuzzer.c tests/fuzz/run_fuzz.sh tests/fuzz/campaign \
 	tests/fuzz/corpus
 
 # An hour, or a slice: make fuzz FUZZ_ARGS='--seed 7 --from 0 --count 100000'
