@@ -277,6 +277,35 @@ static int need_name(struct cli *c, struct cli_input *in)
     return CLI_OK;
 }
 
+int cli_verb_job(struct cli *c, struct cli_input *in)
+{
+    AUTO_JSON result = NULL;
+    AUTO_JSON job = NULL;
+    int rc = call_one(c, in, NULL, &result);
+    long long number = rc == CLI_OK ? (long long)api_json_get_int(result, "job", 0) : 0;
+    bool waits = !cli_own(in, "no-wait");
+    const char *name = api_json_get_str(result, "name") ?: "";
+
+    if (rc == CLI_OK && waits) {
+        rc = cli_wait_job(c, number, &job);
+    }
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    if (c->json) {
+        cli_print_json(job ? job : result);
+    } else if (c->format) {
+        cli_format_print(c, job ? job : result);
+    } else if (c->quiet) {
+        printf("%lld\n", number);
+    } else if (!waits) {
+        printf("%s: job %lld\n", name, number);
+    } else {
+        printf("%s: %s\n", name, in->verb->done ?: "done");
+    }
+    return CLI_OK;
+}
+
 int cli_verb_create(struct cli *c, struct cli_input *in)
 {
     AUTO_JSON result = NULL;

@@ -80,6 +80,8 @@ int cli_verb_show(struct cli *c, struct cli_input *in);
 int cli_verb_edit(struct cli *c, struct cli_input *in);
 int cli_verb_xml_check(struct cli *c, struct cli_input *in);
 int cli_verb_xml_define(struct cli *c, struct cli_input *in);
+/* Begins a job and waits for it, unless told not to. */
+int cli_verb_job(struct cli *c, struct cli_input *in);
 int cli_verb_create(struct cli *c, struct cli_input *in);
 int cli_verb_wait(struct cli *c, struct cli_input *in);
 int cli_verb_run(struct cli *c, struct cli_input *in);

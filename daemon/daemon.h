@@ -83,6 +83,7 @@ struct vmd {
     struct list lingering; /* linger.c */
     struct supply *supply;
     struct cgroup cgroup;
+    struct list dumps;     /* dump.c */
     struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;
     struct rpc_server *server;

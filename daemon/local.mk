@@ -40,6 +40,8 @@ libdaemon_a_SOURCES = \
 	daemon/calls.c \
 	daemon/calls.h \
 	daemon/daemon.h \
+	daemon/dump.c \
+	daemon/dump.h \
 	daemon/events.c \
 	daemon/events.h \
 	daemon/filecheck.c \
@@ -72,6 +74,7 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/block.c \
 	daemon/qmp/cmd.c \
 	daemon/qmp/cmd.h \
+	daemon/qmp/dump.c \
 	daemon/qmp/hmp.c \
 	daemon/qmp/query.c \
 	daemon/qmp/qmp.c \
@@ -180,6 +183,7 @@ TESTS += \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_policy.py \
 	tests/e2e/daemon_store.py \
+	tests/e2e/daemon_dump.py \
 	tests/e2e/daemon_supply.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py \
@@ -211,6 +215,7 @@ EXTRA_DIST += \
 	tests/e2e/daemon_lib.py \
 	tests/e2e/daemon_policy.py \
 	tests/e2e/daemon_store.py \
+	tests/e2e/daemon_dump.py \
 	tests/e2e/daemon_supply.py \
 	tests/e2e/daemon_survive.py \
 	tests/e2e/daemon_valgrind.py \

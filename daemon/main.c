@@ -12,6 +12,7 @@
 #include "daemon/auth/listen.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
+#include "daemon/dump.h"
 #include "daemon/events.h"
 #include "daemon/jobs.h"
 #include "daemon/linger.h"
@@ -137,10 +138,13 @@ static void settle_job(void *arg, struct job *job)
     if (!job_active(job)) {
         return;
     }
+    if (job->info.kind && strcmp(job->info.kind, "vm.dump") == 0 && dump_follow(d, job)) {
+        return;
+    }
     struct vm *vm = job->info.vm ? vm_find(d, job->info.vm, false) : NULL;
     struct api_error x = API_ERROR_INIT;
     struct change *c = change_new(d);
-    bool runs = vm && vm->run && run_pid(vm->run) > 0;
+    bool runs = vm && vm->run && run_pid(vm->run) > 0 && strcmp(job->info.kind, "vm.create") == 0;
     if (!runs) {
         api_error_set(&x, API_E_CANCELLED, job->info.name, "begin it again",
                       "vmd ended while the job was at work");
@@ -403,6 +407,7 @@ static void tear_down(struct start *st)
         unlink(d->opt.socket_ro);
     }
     backup_end(d);
+    dumps_end(d);
     metrics_free(d->metrics);
     loop_timer_free(st->alive);
     doors_drain(d->doors);
@@ -521,6 +526,7 @@ int main(int argc, char **argv)
 {
     struct vmd d = { .started_ns = time_real_ns() };
     list_init(&d.lingering);
+    list_init(&d.dumps);
     struct start st = { .d = &d };
     struct err e = ERR_INIT;
     int rc = options_parse(&d.opt, argc, argv);

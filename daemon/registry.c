@@ -51,6 +51,7 @@ struct registry *registry_new(struct vmd *d)
 static struct vm *vm_add(struct registry *r, int64_t id, struct api_vm_config *take_config)
 {
     struct vm *vm = xnew(struct vm);
+    vm->dump_fd = -1;
     vm->d = r->d;
     vm->id = id;
     vm->config = *take_config;

@@ -11,6 +11,7 @@
 #define VMD_DAEMON_REGISTRY_H
 
 #include "api-schema/gen/types.h"
+#include "daemon/dump.h"
 #include "engine/base/err.h"
 #include "engine/base/list.h"
 
@@ -47,6 +48,8 @@ struct vm {
     struct run *run;         /* while there is, or is about to be, an emulator; supervise.c */
     struct op *op;           /* what works on it; ops.c */
     struct list ops;         /* what waits to */
+    struct dump_seen dump;   /* its last dump; dump.c */
+    int dump_fd;             /* given to the next one by the caller; -1: none */
     struct qmp_vm *qmp;      /* its QMP socket; qmp/qmp.c */
     struct list waiters;     /* vm.wait calls; rpc_vm.c */
 };

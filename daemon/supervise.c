@@ -525,6 +525,9 @@ static const char *exit_reason(const struct run *run, const struct run_exit *x, 
     if (x->signal) {
         return run->killed ? word_of_kill(run) : "crashed";
     }
+    if (x->status != 0 && strcmp(run->said, "panic") == 0) {
+        return "panic"; /* of the guest: no failure of the emulator */
+    }
     if (x->status != 0) {
         return run->up || run->adopting ? "crashed" : "start-failed";
     }

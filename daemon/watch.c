@@ -164,7 +164,8 @@ static void take_state(struct run *run, enum api_emu_state s, const char *raw)
     }
 }
 
-static void on_reset(struct run *run, const char *reason)
+/* What a guest can make happen as often as it likes is told only so often. */
+static void tell_some(struct run *run, enum api_event_type type, const char *reason)
 {
     int64_t now = time_mono_ns();
     if (now - run->resets_ns > 1000 * MS) {
@@ -174,9 +175,24 @@ static void on_reset(struct run *run, const char *reason)
     if (run->resets++ < RESETS_PER_S) {
         struct change *c = change_new(run->d);
         change_must_tell(c);
-        vm_event(run->vm, c, API_EVENT_TYPE_VM_RESET,
-                 reason && strcmp(reason, "guest-reset") == 0 ? "guest-reset" : "reset", NULL);
+        vm_event(run->vm, c, type, reason, NULL);
         change_commit(c, NULL, NULL);
+    }
+}
+
+static void on_reset(struct run *run, const char *reason)
+{
+    tell_some(run, API_EVENT_TYPE_VM_RESET,
+              reason && strcmp(reason, "guest-reset") == 0 ? "guest-reset" : "reset");
+}
+
+static void on_panic(struct run *run, const char *what)
+{
+    static const char *const words[] = { "shutdown", "pause", "none" };
+    for (unsigned i = 0; what && i < ARRAY_LEN(words); i++) {
+        if (strcmp(words[i], what) == 0) {
+            tell_some(run, API_EVENT_TYPE_VM_PANIC, words[i]);
+        }
     }
 }
 
@@ -191,6 +207,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
     const char *reason = api_json_get_str(params, "reason");
     if (type && strcmp(type, "reset") == 0) {
         on_reset(run, reason);
+    } else if (type && strcmp(type, "panic") == 0) {
+        on_panic(run, reason);
     } else if (type && strcmp(type, "state") == 0 && word) {
         int state = api_enum_value(&api_type_emu_state, word);
         if (state >= 0) {

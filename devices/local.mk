@@ -42,6 +42,7 @@ libdevices_a_SOURCES = \
 	devices/irqchip/plic.h \
 	devices/misc/fw_cfg.c \
 	devices/misc/fw_cfg.h \
+	devices/misc/pvpanic_pci.c \
 	devices/misc/syscon.c \
 	devices/misc/virtio_rng.c \
 	devices/registry.c \

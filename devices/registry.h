@@ -17,6 +17,7 @@ extern const struct device_class fw_cfg_class;
 extern const struct device_class pci_host_class;
 extern const struct device_class pci_host_bridge_class;
 extern const struct device_class pcie_root_port_class;
+extern const struct device_class pvpanic_pci_class;
 extern const struct device_class virtio_mmio_class;
 extern const struct device_class virtio_pci_class;
 extern const struct device_class ahci_class;

@@ -589,6 +589,18 @@ int access_config(struct api_call *call, const struct api_vm_config *k, enum api
         &api_type_vm_config, k, "config");
 }
 
+int access_file(struct api_call *call, const char *project, const char *where, const char *path,
+                struct api_error *x)
+{
+    struct vmd *d = call_daemon(call);
+    const struct rpc_peer *p = api_call_peer(call);
+    if (!p->user[0] || access_role(d, p, ACCESS_HOST) >= API_ROLE_ADMIN) {
+        return 0;
+    }
+    return check_path(&(struct path_check){ .p = p, .d = d, .project = project, .x = x }, where,
+                      path);
+}
+
 /* ---- certificates at the door ---- */
 
 const char *access_judge(void *vmd, struct x509_st *leaf, bool *revoked)

@@ -108,6 +108,9 @@ bool access_peer_sees(struct vmd *d, const struct rpc_peer *p, const char *proje
  * where this caller may point. 0, or -1 and *x. */
 int access_config(struct api_call *call, const struct api_vm_config *config, enum api_role need,
                   struct api_error *x);
+/* May the caller name this file, of a VM of the project? 0, or -1 and *x, which says `where`. */
+int access_file(struct api_call *call, const char *project, const char *where, const char *path,
+                struct api_error *x);
 /* Does the certificate's user exist, and is it neither unknown nor revoked? See tls_judge_fn. */
 const char *access_judge(void *vmd, struct x509_st *leaf, bool *revoked);
 /* "ann@192.0.2.7:4711" or "uid 0". */

@@ -40,6 +40,8 @@ void qmp_ask(struct qmp_cmd *c, const char *method, struct json_object *take_par
 /* Arguments; NULL, false when absent. */
 const char *qmp_arg(const struct qmp_cmd *c, const char *name);
 
+/* Data of the event DUMP_COMPLETED; the caller's. */
+struct json_object *qmp_dump_completed(const struct vm *vm, const struct api_job *job);
 /* Where it stands, for query-status. */
 const char *qmp_run_state(const struct vm *vm);
 /* An entry of a list; the caller's. */

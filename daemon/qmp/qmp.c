@@ -8,6 +8,7 @@
 #include "api-schema/rpc/conn.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/qmp/cmd.h"
 #include "daemon/qmp/session.h"
 #include "daemon/registry.h"
 #include "daemon/runfs.h"
@@ -64,6 +65,7 @@ static struct json_object *shutdown_cause(const char *reason)
         { "poweroff", true, "guest-shutdown" },
         { "guest-poweroff", true, "guest-shutdown" },
         { "fail", true, "guest-panic" },
+        { "panic", true, "guest-panic" },
         { "guest-fail", true, "guest-panic" },
         { "quit", false, "host-qmp-quit" },
         { "killed", false, "host-signal" },
@@ -124,6 +126,29 @@ static void on_state(struct qmp *q, struct vm *vm, const struct api_event *e)
     }
 }
 
+/* What comes of a panic, as QMP says it. */
+static struct json_object *panic_action(const char *what)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_str(o, "action",
+                     strcmp(what, "pause") == 0  ? "pause"
+                     : strcmp(what, "none") == 0 ? "run"
+                                                 : "poweroff");
+    return o;
+}
+
+static void on_job(struct qmp *q, struct vm *vm, const struct api_event *e)
+{
+    const struct api_job *job = e->job;
+    bool over = job && job->state != API_JOB_STATE_QUEUED &&
+                job->state != API_JOB_STATE_RUNNING;
+
+    if (over && strcmp(job->kind, "vm.dump") == 0) {
+        tell(q, vm, e, "DUMP_COMPLETED", qmp_dump_completed(vm, job));
+    }
+}
+
 static void on_event(void *arg, const struct api_event *e)
 {
     struct qmp *q = arg;
@@ -134,6 +159,10 @@ static void on_event(void *arg, const struct api_event *e)
     }
     if (e->type == API_EVENT_TYPE_VM_STATE) {
         on_state(q, vm, e);
+    } else if (e->type == API_EVENT_TYPE_JOB) {
+        on_job(q, vm, e);
+    } else if (e->type == API_EVENT_TYPE_VM_PANIC) {
+        tell(q, vm, e, "GUEST_PANICKED", panic_action(e->reason));
     } else if (e->type == API_EVENT_TYPE_VM_RESET) {
         bool guest = e->reason && strcmp(e->reason, "guest-reset") == 0;
         tell(q, vm, e, "RESET", cause(guest, guest ? "guest-reset" : "host-qmp-system-reset"));

@@ -25,6 +25,7 @@ const char *qmp_run_state(const struct vm *vm)
     case API_VM_STATE_PAUSED:
         return strcmp(reason, "start") == 0     ? "prelaunch"
                : strcmp(reason, "debug") == 0   ? "debug"
+               : strcmp(reason, "panic") == 0   ? "guest-panicked"
                : run_is_kept(vm->state, reason) ? "shutdown"
                                                 : "paused";
     case API_VM_STATE_STOPPING: /* the guest may be at work on it */
@@ -179,21 +180,21 @@ static void on_action(struct qmp_cmd *c, struct json_object *result)
     qmp_return_nothing(c);
 }
 
-/* The emulator keeps what resets and power-offs do. Nothing reports a panic and no board has a watchdog: an
- * action for these would never come to pass, so that none is the only one taken. All or nothing. */
+/* The emulator keeps what resets, power-offs and panics do. No board has a watchdog: an action for it would never come to
+ * pass, so that none is the only one taken. All or nothing. */
 void qmp_do_set_action(struct qmp_cmd *c)
 {
-    static const char *const never[] = { "panic", "watchdog" };
-    static const char *const kept[] = { "reboot", "shutdown" };
+    static const char *const kept[] = { "reboot", "shutdown", "panic" };
+    const char *watchdog = qmp_arg(c, "watchdog"), *panic = qmp_arg(c, "panic");
+    const char *never = watchdog && strcmp(watchdog, "none") != 0     ? watchdog
+                        : panic && strcmp(panic, "exit-failure") == 0 ? panic
+                                                                      : NULL;
     struct json_object *params;
 
-    for (unsigned i = 0; i < ARRAY_LEN(never); i++) {
-        const char *wanted = qmp_arg(c, never[i]);
-        if (wanted && strcmp(wanted, "none") != 0) {
-            qmp_error(c, "GenericError", "Action '%s' of '%s' is not supported", wanted,
-                      never[i]);
-            return;
-        }
+    if (never) {
+        qmp_error(c, "GenericError", "Action '%s' of '%s' is not supported", never,
+                  never == watchdog ? "watchdog" : "panic");
+        return;
     }
     params = json_object_new_object();
     for (unsigned i = 0; i < ARRAY_LEN(kept); i++) {

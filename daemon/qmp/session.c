@@ -12,6 +12,7 @@
 #include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
 #include "engine/base/buf.h"
+#include "engine/base/fd.h"
 #include "engine/base/mem.h"
 
 #include <stdarg.h>
@@ -237,7 +238,7 @@ static struct qmp_fd *find_fd(struct qmp_session *q, const char *name)
 static void drop_fd(struct qmp_session *q, struct qmp_fd *f)
 {
     list_remove(&f->link);
-    close(f->fd);
+    fd_autoclose(&f->fd);
     free(f->name);
     free(f);
     q->n_fds--;
@@ -282,6 +283,18 @@ static void close_fd(struct qmp_order *o, const char *name)
     }
     drop_fd(o->q, f);
     answer(o, "return", json_object_new_object());
+}
+
+int qmp_session_take_fd(struct qmp *q, const char *name)
+{
+    struct qmp_fd *f = q->calling ? find_fd(q->calling, name) : NULL;
+    int fd = -1;
+
+    if (f) {
+        fd = take_fd(&f->fd);
+        drop_fd(q->calling, f);
+    }
+    return fd;
 }
 
 /* False when the answer comes later. */
@@ -366,7 +379,10 @@ static void call_vm_qmp(struct qmp_order *o, const struct qmp_request *r)
     if (r->args) {
         api_json_set(params, "arguments", json_object_get(r->args));
     }
+    struct qmp *all = o->q->d->qmp;
+    all->calling = o->q;
     rpc_session_call(o->q->s, "vm.qmp", params, on_answer, o);
+    all->calling = NULL;
 }
 
 static void run(struct qmp_order *o)

@@ -23,6 +23,7 @@ struct qmp {
     struct list later;    /* struct qmp_vm.later: sockets to be made */
     struct loop_timer *make;
     bool begun;
+    struct qmp_session *calling; /* its command is about to begin; else NULL */
 };
 
 /* The QMP side of a VM that runs. */
@@ -66,6 +67,9 @@ struct qmp_session {
 /* For listeners of VMs; its argument is struct vm. */
 extern const struct rpc_dialect qmp_vm_dialect;
 
+/* A descriptor that getfd took under the name, on the connection whose command begins just now; the caller's then. -1: there
+ * is none. */
+int qmp_session_take_fd(struct qmp *q, const char *name);
 /* One object, on a line of its own. */
 void qmp_session_send(struct qmp_session *q, struct json_object *o);
 /* An event about VM `vm`: at once, or after the answer of a command that it follows from. */

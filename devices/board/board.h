@@ -60,6 +60,7 @@ struct board_config {
     struct chr *console;         /* may be NULL */
     bool virtio_console;         /* the console is virtio, not the UART */
     bool rng;
+    bool panic;          /* a device by which the guest tells of its panic */
     unsigned root_ports; /* PCI Express root ports, each with a free slot */
 };
 

@@ -147,6 +147,14 @@ static int add_disk(struct board *b, unsigned i, struct err *e)
     return bus == BOARD_VIRTIO_PCI || bus == BOARD_SCSI ? add_virtio(b, d, e) : plug(b, d, e);
 }
 
+static int add_panic(struct board *b, struct err *e)
+{
+    struct device *d;
+    int rc = dev_new(b->vm, &pvpanic_pci_class, "panic0", &d, e);
+
+    return rc != 0 ? rc : plug(b, d, e);
+}
+
 int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
 {
     int rc = add_host(b, plic, e);
@@ -159,6 +167,9 @@ int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
     }
     for (unsigned i = 0; i < b->cfg.n_disks && rc == 0; i++) {
         rc = add_disk(b, i, e);
+    }
+    if (rc == 0 && b->cfg.panic) {
+        rc = add_panic(b, e);
     }
     return rc;
 }

@@ -4,6 +4,8 @@
 
 noinst_LIBRARIES += libarch.a
 libarch_a_SOURCES = \
+	engine/arch/riscv/corenote.c \
+	engine/arch/riscv/corenote.h \
 	engine/arch/riscv/cpu.h \
 	engine/arch/riscv/extensions.def \
 	engine/arch/riscv/features.c \

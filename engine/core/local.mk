@@ -8,6 +8,8 @@ libcore_a_SOURCES = \
 	engine/core/bus.h \
 	engine/core/clock.c \
 	engine/core/clock.h \
+	engine/core/core_image.c \
+	engine/core/core_image.h \
 	engine/core/device.c \
 	engine/core/device.h \
 	engine/core/device_doc.c \

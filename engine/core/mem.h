@@ -101,6 +101,10 @@ static inline void mem_range_dirty(const struct mem_range *r, uint64_t gpa)
 /* A vCPU begins to use the page at gpa of a range of RAM or ROM: gives it a huge page where the host has one. Any thread. */
 void mem_range_settle(const struct mem_range *r, uint64_t gpa);
 
+/* Does the range hold anything at gpa but zeroes that nobody has ever touched? *length: bytes from there on of which the same is true, at
+ * least 1. Reading what it does not hold would give it memory. Any thread. */
+bool mem_range_holds(const struct mem_range *r, uint64_t gpa, uint64_t *length);
+
 /* Maps the page at gpa of a range of RAM a second time, at `at`, readable and writable. False where the host does not do that, or the
  * page is not one of the host's. Any thread. */
 bool mem_range_show(const struct mem_range *r, uint64_t gpa, void *at);

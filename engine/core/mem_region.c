@@ -90,6 +90,27 @@ bool mem_range_show(const struct mem_range *range, uint64_t gpa, void *at)
            madvise(at, MEM_PAGE_SIZE, MADV_DONTDUMP) == 0;
 }
 
+bool mem_range_holds(const struct mem_range *range, uint64_t gpa, uint64_t *length)
+{
+    const struct mem_region *r = range->region;
+    uint64_t from = range->offset + (gpa - range->base), rest = range->size - (gpa - range->base);
+    off_t data = r->fd >= 0 ? lseek(r->fd, (off_t)from, SEEK_DATA) : (off_t)from, hole;
+
+    *length = rest;
+    if (data < 0) {
+        return errno != ENXIO; /* ENXIO: no data from here on */
+    }
+    if ((uint64_t)data > from) {
+        *length = (uint64_t)data - from < rest ? (uint64_t)data - from : rest;
+        return false;
+    }
+    hole = r->fd >= 0 ? lseek(r->fd, (off_t)from, SEEK_HOLE) : -1;
+    if (hole > data && (uint64_t)(hole - data) < rest) {
+        *length = (uint64_t)(hole - data);
+    }
+    return true;
+}
+
 static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct mem_region **out,
                    struct err *e)
 {

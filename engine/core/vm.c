@@ -320,6 +320,25 @@ static void keep_ended(struct vm *vm, const char *reason)
     set_state(vm, VM_PAUSED, reason);
 }
 
+/* The guest has panicked. True: that ended the VM, or stopped it. */
+static bool panicked(struct vm *vm, bool running)
+{
+    enum vm_panic what = vm->panic;
+    if (vm->on_panic) {
+        vm->on_panic(vm->on_state_arg, what);
+    }
+    if (what == VM_PANIC_NONE) {
+        return false;
+    }
+    if (what == VM_PANIC_END && !vm->end_pauses) {
+        vm_stop(vm, "guest-panic");
+    } else if (running) {
+        vm_debug_clear(vm);
+        set_state(vm, VM_PAUSED, "guest-panic");
+    }
+    return true;
+}
+
 /* Does what was asked for; the strongest wish wins. The barrier is closed before the
  * requests are taken, so that what several vCPUs ask at once is served once. */
 static void serve(struct vm *vm)
@@ -342,6 +361,9 @@ static void serve(struct vm *vm)
     }
     if (end) {
         keep_ended(vm, reason);
+        return;
+    }
+    if (!reset && (wanted & VM_REQ_PANIC) && panicked(vm, running)) {
         return;
     }
     if (reset) {

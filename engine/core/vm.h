@@ -39,10 +39,17 @@ struct arch_ops {
     /* Sets where a vCPU starts and its argument registers: riscv a0 = arg0, a1 = arg1, a2 =
      * arg2. Applied again after each reset by the board. */
     void (*cpu_boot)(struct vcpu *c, uint64_t pc, uint64_t arg0, uint64_t arg1, uint64_t arg2);
+    /* ELF cores of the guest (core_image.h): e_machine, ELFCLASS64 or 32, and what is said of a vCPU whose
+     * registers were got. Main thread, at the barrier. */
+    uint16_t elf_machine;
+    bool elf64;
+    void (*core_notes)(struct vcpu *c, struct buf *out);
 };
 
 enum vm_state { VM_PAUSED, VM_RUNNING, VM_STOPPED };
-enum vm_request { VM_REQ_POWEROFF = 1, VM_REQ_RESET = 2, VM_REQ_CRASH = 4, VM_REQ_DEBUG = 8 };
+enum vm_request { VM_REQ_POWEROFF = 1, VM_REQ_RESET = 2, VM_REQ_CRASH = 4, VM_REQ_DEBUG = 8, VM_REQ_PANIC = 16 };
+/* What a panic of the guest does: ends the VM as its power-off does, pauses it, nothing. */
+enum vm_panic { VM_PANIC_END, VM_PANIC_PAUSE, VM_PANIC_NONE };
 
 struct vm {
     char *name;
@@ -69,11 +76,14 @@ struct vm {
     /* What a reset and a power-off of the guest do; main thread. */
     bool reset_ends;      /* a reset is as a power-off */
     bool end_pauses;      /* a power-off leaves it paused, to be looked at or reset */
+    enum vm_panic panic;  /* and a panic */
+    /* Called on the main thread when a guest has panicked, before what comes of it; or NULL. */
+    void (*on_panic)(void *arg, enum vm_panic what);
     bool ended;           /* paused by that: runs no more before a reset */
     char stop_reason[64]; /* "guest-poweroff", "guest-reset", "crash: ..." */
     /* Called on the main thread when the state changes (control socket, tests). */
     void (*on_state)(void *arg, enum vm_state state, const char *reason);
-    void *on_state_arg;
+    void *on_state_arg; /* of on_panic, too */
     /* Called on each vCPU's own thread before its first guest instruction (the sandbox); or
      * NULL. */
     void (*on_vcpu_thread)(void *arg, struct vcpu *c);

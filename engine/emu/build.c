@@ -341,6 +341,7 @@ int build_vm(struct emu *m, struct err *e)
         .console = console_chr(m->console),
         .virtio_console = c->console == API_CONSOLE_KIND_VIRTIO,
         .rng = c->rng,
+        .panic = c->panic,
         .root_ports = (unsigned)c->root_ports,
     };
     int rc = check_memory(c, e);

@@ -108,6 +108,17 @@ static bool wrong_state(struct api_call *call, const struct emu *m, enum vm_stat
     return true;
 }
 
+/* Answers for the call while the guest must stand still. */
+static bool is_dumped(struct api_call *call, const struct emu *m)
+{
+    if (dump_at_work(m)) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, "wait for it, or cancel it: 'vmctl jobs'",
+                 "its memory is being dumped");
+        return true;
+    }
+    return false;
+}
+
 void api_handle_emu_pause(struct api_call *call, struct api_emu_pause_in *in)
 {
     struct emu *m = control_emu(call);
@@ -124,7 +135,7 @@ void api_handle_emu_resume(struct api_call *call, struct api_emu_resume_in *in)
     struct emu *m = control_emu(call);
 
     (void)in;
-    if (wrong_state(call, m, VM_PAUSED, "paused")) {
+    if (wrong_state(call, m, VM_PAUSED, "paused") || is_dumped(call, m)) {
         return;
     }
     if (m->vm->ended) {
@@ -143,6 +154,9 @@ void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
     (void)in;
     if (m->vm->state == VM_STOPPED) {
         wrong_state(call, m, VM_RUNNING, "running");
+        return;
+    }
+    if (is_dumped(call, m)) {
         return;
     }
     if (m->vm->reset_ends && !m->vm->ended) { /* once it was answered */
@@ -164,6 +178,11 @@ void api_handle_emu_set_action(struct api_call *call, struct api_emu_set_action_
     }
     if (in->has_shutdown) {
         m->vm->end_pauses = in->shutdown == API_EMU_SHUTDOWN_PAUSE;
+    }
+    if (in->has_panic) {
+        m->vm->panic = in->panic == API_EMU_PANIC_PAUSE  ? VM_PANIC_PAUSE
+                       : in->panic == API_EMU_PANIC_NONE ? VM_PANIC_NONE
+                                                         : VM_PANIC_END;
     }
     api_reply_emu_set_action(call);
 }

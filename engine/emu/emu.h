@@ -21,6 +21,7 @@ struct blk_pool;
 struct console;
 struct api_call;
 struct emu_control;
+struct emu_dump;
 struct emu_observe;
 struct rpc_server;
 
@@ -94,6 +95,7 @@ struct emu {
 
     struct console *console;
     struct emu_control *control;
+    struct emu_dump *dump; /* NULL: none was asked for yet */
     struct gdb *gdb;
     struct emu_stats *stats;
     struct emu_observe *observe; /* NULL: the engine has no translated code */
@@ -146,6 +148,13 @@ struct emu *control_emu(struct api_call *call);
 /* The descriptor that came with the call, the caller's; -1: none did. */
 int control_passed_fd(struct api_call *call);
 const char *emu_state_name(const struct emu *m);
+
+/* --- dump.c --- */
+/* The guest's memory is being written to a file: it must stand still, and may only end. */
+bool dump_at_work(const struct emu *m);
+/* The VM's state changed: a dump at work whose guest does not stand still any more fails. */
+void dump_state_changed(struct emu *m);
+void dump_free(struct emu *m);
 
 /* --- observe.c --- */
 /* After build_vm(), before the sandbox closes: perf map, coverage, plugins. */

@@ -30,6 +30,7 @@ static void on_state(void *arg, enum vm_state state, const char *reason)
     if (!reset) { /* which changes no state: the reason for that stays */
         str_copy(m->reason, sizeof(m->reason), reason);
     }
+    dump_state_changed(m);
     console_set_running(m->console, state == VM_RUNNING);
     gdb_vm_state(m->gdb);
     control_event(m, reset ? "reset" : "state", reason);
@@ -37,6 +38,16 @@ static void on_state(void *arg, enum vm_state state, const char *reason)
     if (state == VM_STOPPED) {
         loop_quit(m->loop);
     }
+}
+
+static void on_panic(void *arg, enum vm_panic what)
+{
+    static const char *const words[] = { [VM_PANIC_END] = "shutdown",
+                                         [VM_PANIC_PAUSE] = "pause",
+                                         [VM_PANIC_NONE] = "none" };
+    struct emu *m = arg;
+
+    control_event(m, "panic", what == VM_PANIC_END && m->vm->end_pauses ? "pause" : words[what]);
 }
 
 void emu_quit(struct emu *m, const char *reason)
@@ -126,6 +137,7 @@ static int set_up(struct emu *m, struct err *e)
     str_copy(m->reason, sizeof(m->reason), "start");
     m->vm->on_state = on_state;
     m->vm->on_state_arg = m;
+    m->vm->on_panic = on_panic;
     m->vm->on_vcpu_thread = confine_vcpu_thread;
     m->vm->on_vcpu_thread_arg = m;
     m->sigint = loop_signal_new(m->loop, SIGINT, on_signal, m);
@@ -175,6 +187,7 @@ static void tear_down(struct emu *m)
 {
     gdb_free(m->gdb);
     observe_free(m);
+    dump_free(m);
     build_done(m);
     control_free(m);
     stats_free(m);
@@ -192,7 +205,7 @@ static enum emu_exit exit_status(const struct emu *m)
 {
     static const char *const well[] = { "guest-poweroff", "quit", "guest-reset", "host-reset" };
 
-    if (strcmp(m->reason, "guest-fail") == 0) {
+    if (strcmp(m->reason, "guest-fail") == 0 || strcmp(m->reason, "guest-panic") == 0) {
         return EMU_EXIT_GUEST;
     }
     for (unsigned i = 0; i < ARRAY_LEN(well); i++) {

@@ -140,7 +140,8 @@ class Client:
     """A control client."""
 
     def __init__(self, emu):
-        self.file = emu.connect(emu.control).makefile("rw", encoding="utf-8", newline="\n")
+        self.sock = emu.connect(emu.control)
+        self.file = self.sock.makefile("rw", encoding="utf-8", newline="\n")
         self.emu = emu
         self.number = 0
         self.events = []
@@ -157,10 +158,15 @@ class Client:
         return json.loads(text)
 
     def call(self, method, **params):
+        return self.call_with(None, method, **params)
+
+    def call_with(self, fd, method, **params):
+        """With a descriptor, which is closed."""
         self.number += 1
-        self.file.write(json.dumps({"jsonrpc": "2.0", "id": self.number, "method": method,
-                                    "params": params}) + "\n")
-        self.file.flush()
+        text = json.dumps({"jsonrpc": "2.0", "id": self.number, "method": method, "params": params}) + "\n"
+        socket.send_fds(self.sock, [text.encode()], [] if fd is None else [fd])
+        if fd is not None:
+            os.close(fd)
         while True:
             answer = self.line()
             if answer.get("id") == self.number:
@@ -487,6 +493,37 @@ def devices_registers_and_memory_can_be_looked_at():
             check_end(emu)
 
 
+def memory_is_dumped_into_a_descriptor():
+    with Emu(config={"cpus": 2}) as emu:
+        c = Client(emu)
+        tap.check(c.ok("emu.dump_status") == {"state": "none", "completed": 0, "total": 0, "bytes": 0}, "none yet")
+        answer = c.call("emu.dump")
+        tap.check(answer["error"]["data"]["error"] == "invalid-params", f"{answer}")
+        read, write = os.pipe()
+        answer = c.call_with(read, "emu.dump")
+        tap.check("regular file" in answer["error"]["message"], f"{answer}")
+        os.close(write)
+        path = os.path.join(emu.dir.name, "core")
+        out = c.call_with(os.open(path, os.O_RDWR | os.O_CREAT), "emu.dump")
+        size = os.path.getsize(path)
+        tap.check(out.get("result") == {"bytes": size, "memory": 64 << 20}, f"{out}")
+        tap.check(c.ok("emu.dump_status") == {"state": "completed", "completed": 64 << 20, "total": 64 << 20, "bytes": size},
+                  "and that is kept")
+        with open(path, "rb") as f:
+            head = f.read(64)
+            tap.check(head[:6] == b"\x7fELF\x02\x01" and head[16:20] == b"\x04\x00\xf3\x00", f"{head}")
+            f.seek(size - (64 << 20))
+            tap.check(f.read(len(GUEST)) == GUEST, "the guest's program is where it was loaded")
+        c.ok("emu.dump_cancel")  # nothing to cancel
+        only = os.open(path, os.O_RDONLY)
+        answer = c.call_with(only, "emu.dump")
+        tap.check(answer["error"]["data"]["error"] == "file-error", f"{answer}")
+        tap.check(c.ok("emu.dump_status")["state"] == "failed", "which is told")
+        tap.check(c.ok("emu.status")["state"] == "running", "the guest runs on")
+        c.ok("emu.quit")
+        check_end(emu)
+
+
 def no_descriptor_is_left_over():
     with Emu() as emu:
         c = Client(emu)
@@ -558,6 +595,7 @@ CASES = [
     disks_come_as_descriptors_and_are_locked,
     files_are_taken_while_the_vm_runs_and_dropped_again,
     devices_registers_and_memory_can_be_looked_at,
+    memory_is_dumped_into_a_descriptor,
     no_descriptor_is_left_over,
 ]
 

@@ -261,6 +261,72 @@ START_TEST(slots_are_taken_once)
 }
 END_TEST
 
+struct heard {
+    struct vm *vm;
+    enum vm_state state;
+    char reason[64];
+    unsigned panics;
+    enum vm_panic what;
+};
+
+static void on_state(void *arg, enum vm_state state, const char *reason)
+{
+    struct heard *h = arg;
+
+    h->state = state;
+    snprintf(h->reason, sizeof(h->reason), "%s", reason);
+}
+
+static void on_panic(void *arg, enum vm_panic what)
+{
+    struct heard *h = arg;
+
+    h->panics++;
+    h->what = what;
+}
+
+START_TEST(panic_device_does_what_was_chosen)
+{
+    static const enum vm_state after[] = {
+        [VM_PANIC_END] = VM_STOPPED, [VM_PANIC_PAUSE] = VM_PAUSED, [VM_PANIC_NONE] = VM_RUNNING
+    };
+
+    for (unsigned what = VM_PANIC_END; what <= VM_PANIC_NONE; what++) {
+        struct pci_rig p;
+        struct heard h = { .state = VM_RUNNING };
+
+        pci_rig_new(&p);
+        pci_rig_plug(&p, pci_rig_device(&p, &pvpanic_pci_class), NULL, FN);
+        rig_start(p.r);
+        p.r->vm->on_state = on_state;
+        p.r->vm->on_panic = on_panic;
+        p.r->vm->on_state_arg = &h;
+        p.r->vm->panic = (enum vm_panic)what;
+        ck_assert_uint_eq(cfg_read(&p, FN, 0, 4), 0x00111b36);
+        ck_assert_uint_eq(cfg_read(&p, FN, 8, 4), 0x08800001);
+        cfg_write(&p, FN, 0x10, 0xffffffff, 4);
+        ck_assert_uint_eq(cfg_read(&p, FN, 0x10, 4), 0xfffffff0);
+        cfg_write(&p, FN, 0x10, PCI_MMIO, 4);
+        cfg_write(&p, FN, PCI_COMMAND, PCI_CMD_MEMORY, 2);
+        ck_assert_uint_eq(rig_read(p.r, PCI_MMIO, 1), 3); /* panicked, crash kernel loaded */
+        rig_write(p.r, PCI_MMIO, 2, 1);
+        rig_write(p.r, PCI_MMIO, 4, 1);
+        rig_write(p.r, PCI_MMIO + 1, 1, 1);
+        rig_turn(p.r);
+        ck_assert_uint_eq(h.panics, 0);
+        rig_write(p.r, PCI_MMIO, 1, 1);
+        rig_turn(p.r);
+        ck_assert_uint_eq(h.panics, 1);
+        ck_assert_uint_eq(h.what, what);
+        ck_assert_int_eq(p.r->vm->state, after[what]);
+        if (what != VM_PANIC_NONE) {
+            ck_assert_str_eq(h.reason, "guest-panic");
+        }
+        pci_rig_free(&p);
+    }
+}
+END_TEST
+
 static Suite *suite_pci(void)
 {
     Suite *s = suite_create("pci");
@@ -274,6 +340,7 @@ static Suite *suite_pci(void)
     tcase_add_test(t, msix_holds_back_what_is_masked);
     tcase_add_test(t, virtio_is_reached_by_bar_and_by_config_space);
     tcase_add_test(t, slots_are_taken_once);
+    tcase_add_test(t, panic_device_does_what_was_chosen);
     suite_add_tcase(s, t);
     return s;
 }

@@ -156,8 +156,8 @@ def actions_make_a_reset_an_end_and_keep_a_vm_that_powers_off():
                 q.execute("system_reset")
                 assert q.event("RESET")["data"]["guest"] is False
                 assert q.execute("query-status")["status"] == "prelaunch"
-            desc = q.fails("GenericError", "set-action", shutdown="poweroff", panic="pause")
-            assert desc == "Action 'pause' of 'panic' is not supported", desc
+            desc = q.fails("GenericError", "set-action", shutdown="poweroff", watchdog="pause")
+            assert desc == "Action 'pause' of 'watchdog' is not supported", desc
             q.execute("cont")
             q.event("STOP")  # the refused command has changed nothing
             if q.bound:
@@ -457,6 +457,10 @@ SCRIPT = [
     ("human-monitor-command", {"command-line": "info name"}), ("human-monitor-command", {"command-line": "info uuid"}),
     ("human-monitor-command", {"command-line": "xp /4xw 0x1000"}), ("cont", {}), ("query-status", {}), ("cont", {}),
     ("stop", {}), ("query-status", {}), ("stop", {}), ("cont", {}), ("set-action", {"panic": "nope"}),
+    ("set-action", {"panic": "pause"}), ("query-dump", {}), ("query-dump-guest-memory-capability", {}), ("dump-guest-memory", {"paging": False, "protocol": "fd:x"}),
+    ("dump-guest-memory", {"paging": False, "protocol": "x"}), ("dump-guest-memory", {"protocol": "file:/x"}),
+    ("dump-guest-memory", {"paging": False, "protocol": "file:/nowhere/x", "begin": 1}),
+    ("dump-guest-memory", {"paging": False, "protocol": "file:/nowhere/x", "format": "nope"}),
 ]
 # Errors of the form of a message, word by word.
 FORMS = [

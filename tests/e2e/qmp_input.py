@@ -95,7 +95,7 @@ ELSE = [("human-monitor-command", {"command-line": "info status", "cpu-index": 2
          "Parameter 'cpu-index' expects a CPU number"),
         ("human-monitor-command", {"command-line": "info status", "cpu-index": -1},
          "Parameter 'cpu-index' expects a CPU number"),
-        ("set-action", {"reboot": "reset", "panic": "pause"}, "Action 'pause' of 'panic' is not supported"),
+        ("set-action", {"reboot": "reset", "panic": "exit-failure"}, "Action 'exit-failure' of 'panic' is not supported"),
         ("set-action", {"watchdog": "poweroff"}, "Action 'poweroff' of 'watchdog' is not supported"),
         ("transaction", {"actions": [{"type": "abort", "data": {}}]}, "Transaction aborted using Abort action")]
 

@@ -3,6 +3,7 @@
  * RISC-V for the core: the state table of a hart, reset, start, interrupt inputs and the
  * stimecmp timer. Owns the parts of struct riscv_cpu that outlive a reset.
  */
+#include "engine/arch/riscv/corenote.h"
 #include "engine/arch/riscv/cpu.h"
 #include "engine/arch/riscv/features.h"
 #include "engine/arch/riscv/gdb.h"
@@ -12,6 +13,7 @@
 #include "engine/core/state.h"
 #include "engine/core/vm.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <string.h>
 
@@ -288,6 +290,9 @@ const struct arch_ops riscv64_arch = {
     .cpu_done = cpu_done,
     .cpu_has_work = cpu_has_work,
     .cpu_boot = cpu_boot,
+    .elf_machine = EM_RISCV,
+    .elf64 = true,
+    .core_notes = riscv_core_notes,
 };
 
 const struct arch_ops riscv32_arch = {
@@ -301,4 +306,6 @@ const struct arch_ops riscv32_arch = {
     .cpu_done = cpu_done,
     .cpu_has_work = cpu_has_work,
     .cpu_boot = cpu_boot,
+    .elf_machine = EM_RISCV,
+    .core_notes = riscv_core_notes,
 };
