@@ -3,6 +3,10 @@
  * Asynchronous I/O for the block nodes of one loop: threads for what blocks, a ring (uring.c) for
  * plain reads and writes where the kernel has one. `mutex` protects the lists, the ring and the
  * waiting for idle nodes; completions are delivered in batches on the loop.
+ *
+ * What is meant for the ring is staged and goes there at the end of the loop's turn, in one call; most of it is
+ * through by then and is delivered at once. Somebody who waits meanwhile leaves it to the threads, since he may be one
+ * that the loop waits for.
  */
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
@@ -25,6 +29,10 @@ struct blk_pool {
     pthread_cond_t work; /* todo grew, or stop */
     pthread_cond_t idle; /* a node may have become idle */
     struct list todo, done;
+    struct list staged;    /* for the ring; result: its slot */
+    struct loop_task kick; /* loop thread */
+    bool kicking;          /* loop thread: what done() submits waits for the next turn */
+    bool direct;           /* who reaps delivers, too */
     struct list nodes;     /* struct blk_node.in_pool; loop thread */
     bool stop, delivering; /* a delivery is posted */
     bool confined;
@@ -49,7 +57,7 @@ static void pool_finish_locked(struct blk_pool *p, struct blk_req *r, int result
     if (atomic_fetch_sub(&r->node->in_flight, 1) == 1) {
         pthread_cond_broadcast(&p->idle);
     }
-    if (!p->delivering) {
+    if (!p->delivering && !p->direct) {
         p->delivering = true;
         loop_post(p->loop, pool_deliver, p);
     }
@@ -128,6 +136,9 @@ bool blk_pool_cancel(struct blk_pool *p, struct blk_req *r)
     list_for_each (it, &p->todo) {
         found |= it == &r->link;
     }
+    list_for_each (it, &p->staged) {
+        found |= it == &r->link;
+    }
     if (found) {
         list_remove(&r->link);
         pool_finish_locked(p, r, -ECANCELED);
@@ -165,17 +176,66 @@ static void on_ring(void *arg, int fd, unsigned events)
     (void)events;
     pthread_mutex_lock(&p->mutex);
     uring_clear(p->ring);
+    p->direct = true;
     ring_reap_locked(p);
+    p->direct = false;
     pthread_mutex_unlock(&p->mutex);
+    pool_deliver(p);
+}
+
+/* The end of a turn: what is staged goes to the ring, and what is through is delivered. */
+static void pool_kick(void *arg)
+{
+    struct blk_pool *p = arg;
+
+    pthread_mutex_lock(&p->mutex);
+    while (!list_empty(&p->staged)) {
+        struct blk_req *r = list_entry(p->staged.next, struct blk_req, link);
+
+        list_remove(&r->link);
+        if (uring_queue(p->ring, r, r->result) != 0) {
+            pool_queue_locked(p, r);
+        }
+    }
+    uring_submit(p->ring);
+    p->direct = true;
+    ring_reap_locked(p);
+    p->direct = false;
+    pthread_mutex_unlock(&p->mutex);
+    p->kicking = true;
+    pool_deliver(p);
+    p->kicking = false;
 }
 
 void blk_pool_submit_fd(struct blk_pool *p, struct blk_req *r, int slot)
 {
+    bool first;
+
+    if (!p->ring) {
+        blk_pool_submit(p, r);
+        return;
+    }
     pthread_mutex_lock(&p->mutex);
-    if (!p->ring || uring_submit(p->ring, r, slot) != 0) {
+    first = list_empty(&p->staged);
+    r->result = slot;
+    list_append(&p->staged, &r->link);
+    pthread_mutex_unlock(&p->mutex);
+    if (first && p->kicking) {
+        loop_post(p->loop, pool_kick, p); /* others get their turn in between */
+    } else if (first) {
+        loop_task_queue(p->loop, &p->kick);
+    }
+}
+
+/* Mutex held. */
+static void staged_to_threads(struct blk_pool *p)
+{
+    while (!list_empty(&p->staged)) {
+        struct blk_req *r = list_entry(p->staged.next, struct blk_req, link);
+
+        list_remove(&r->link);
         pool_queue_locked(p, r);
     }
-    pthread_mutex_unlock(&p->mutex);
 }
 
 int blk_pool_register(struct blk_pool *p, int fd)
@@ -198,6 +258,7 @@ void blk_pool_wait_idle(struct blk_pool *p, struct blk_node *n)
     while (atomic_load(&n->in_flight) != 0) {
         struct timespec until;
 
+        staged_to_threads(p);
         ring_reap_locked(p);
         if (atomic_load(&n->in_flight) == 0) {
             break;
@@ -281,7 +342,9 @@ int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk
     pthread_cond_init(&p->idle, NULL);
     list_init(&p->todo);
     list_init(&p->done);
+    list_init(&p->staged);
     list_init(&p->nodes);
+    loop_task_init(&p->kick, pool_kick, p);
     p->threads = xnew_n(pthread_t, p->options.threads);
     p->ring = o->no_uring ? NULL : uring_new();
     if (p->ring) {
@@ -308,6 +371,7 @@ void blk_pool_free(struct blk_pool *p)
     for (unsigned i = 0; i < p->n_threads; i++) {
         pthread_join(p->threads[i], NULL);
     }
+    loop_task_cancel(&p->kick);
     if (p->ring_watch) {
         loop_fd_free(p->ring_watch);
     }

@@ -111,10 +111,9 @@ void uring_unregister(struct uring *u, int slot)
     u->used[slot] = false;
 }
 
-int uring_submit(struct uring *u, struct blk_req *r, int slot)
+int uring_queue(struct uring *u, struct blk_req *r, int slot)
 {
     struct io_uring_sqe *sqe;
-    int rc;
 
     if (u->in_ring >= DEPTH || r->n_iov > IOV_MAX || r->length > INT_MAX) {
         return -EAGAIN;
@@ -131,10 +130,19 @@ int uring_submit(struct uring *u, struct blk_req *r, int slot)
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
     io_uring_sqe_set_data(sqe, r);
     u->in_ring++;
+    return 0;
+}
+
+void uring_submit(struct uring *u)
+{
+    int rc;
+
+    /* Reads and writes of the page cache are through at once. */
+    (void)io_uring_cq_eventfd_toggle(&u->ring, false);
     do {
         rc = io_uring_submit(&u->ring);
     } while (rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
-    return 0; /* an entry that was queued goes with the next one at the latest */
+    (void)io_uring_cq_eventfd_toggle(&u->ring, true);
 }
 
 bool uring_reap(struct uring *u, struct blk_req **r, int *result)

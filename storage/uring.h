@@ -17,8 +17,10 @@ int uring_event(const struct uring *u);      /* readable when something complete
 void uring_clear(struct uring *u);           /* takes that notice away */
 int uring_register(struct uring *u, int fd); /* a slot, or -1 */
 void uring_unregister(struct uring *u, int slot);
-/* 0, or negative: the ring is full or cannot take it. */
-int uring_submit(struct uring *u, struct blk_req *r, int slot);
+/* 0, or negative: the ring is full or cannot take it. It begins with the next uring_submit(). */
+int uring_queue(struct uring *u, struct blk_req *r, int slot);
+/* Hands over what is queued, in one call. What is through when it returns gives no notice: reap afterwards. */
+void uring_submit(struct uring *u);
 bool uring_reap(struct uring *u, struct blk_req **r, int *result);
 
 #endif

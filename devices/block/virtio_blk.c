@@ -2,7 +2,8 @@
 /*
  * virtio-blk: a disk (virtio 1.2 §5.2) on a block node, which it owns. Requests are taken,
  * submitted and completed on the main loop; data moves straight between guest RAM and the node.
- * The transport's lock covers all.
+ * The transport's lock covers all. Requests that complete in one turn of the loop are shown to the guest together, with
+ * one interrupt a queue.
  *
  * While the VM is paused completions are kept back, so that nothing changes in guest memory's
  * rings.
@@ -42,8 +43,11 @@ struct vblk {
     uint64_t queues;
     bool packed;
     bool write_through;    /* the driver has turned the write cache off */
-    struct list in_flight; /* struct vblk_req.node */
-    struct list finished;  /* while paused: completed, not yet shown to the guest */
+    struct list in_flight; /* struct vblk_req.node; main loop */
+    struct list through;   /* completed in this turn; main loop */
+    struct loop_task show;
+    struct list finished; /* while paused: completed, not yet shown to the guest */
+    unsigned to_signal;   /* a bit a queue that has new used buffers */
 };
 
 struct vblk_header {
@@ -75,8 +79,39 @@ static void vblk_finish(struct vblk_req *r)
         virtio_put(r->el, r->el->in_len - 1, &r->status, 1);
     }
     virtq_push(&b->v, r->q, r->el, r->el->in_len);
+    b->to_signal |= 1u << r->q;
     list_remove(&r->node);
     free(r);
+}
+
+/* Lock held, after a batch. */
+static void vblk_signal(struct vblk *b)
+{
+    for (unsigned q = 0; b->to_signal; q++) {
+        if (b->to_signal >> q & 1) {
+            b->to_signal &= ~(1u << q);
+            virtq_signal(&b->v, q);
+        }
+    }
+}
+
+static void vblk_show(void *arg)
+{
+    struct vblk *b = arg;
+
+    bus_lock(b->v.lock);
+    while (!list_empty(&b->through)) {
+        struct vblk_req *r = list_entry(b->through.next, struct vblk_req, node);
+
+        if (virtio_may_run(&b->v)) {
+            vblk_finish(r);
+        } else {
+            list_remove(&r->node);
+            list_append(&b->finished, &r->node);
+        }
+    }
+    vblk_signal(b);
+    bus_unlock(b->v.lock);
 }
 
 static void vblk_done(struct blk_req *io, int result)
@@ -90,21 +125,13 @@ static void vblk_done(struct blk_req *io, int result)
         blk_submit(b->node, io);
         return;
     }
-    bus_lock(b->v.lock);
     if (result != 0) {
         log_trace('v', "%s: request fails: %s", b->v.dev.id, strerror(-result));
         r->status = S_IOERR;
     }
-    if (virtio_may_run(&b->v)) {
-        unsigned q = r->q;
-
-        vblk_finish(r);
-        virtq_signal(&b->v, q);
-    } else {
-        list_remove(&r->node);
-        list_append(&b->finished, &r->node);
-    }
-    bus_unlock(b->v.lock);
+    list_remove(&r->node);
+    list_append(&b->through, &r->node);
+    loop_task_queue(b->v.dev.vm->loop, &b->show);
 }
 
 /* Completes at once, without the node. */
@@ -253,12 +280,9 @@ static void vblk_take(struct vblk *b, unsigned q, struct virtio_elem *el)
 static void vblk_finish_all(struct vblk *b)
 {
     while (!list_empty(&b->finished)) {
-        struct vblk_req *r = list_entry(b->finished.next, struct vblk_req, node);
-        unsigned q = r->q;
-
-        vblk_finish(r);
-        virtq_signal(&b->v, q);
+        vblk_finish(list_entry(b->finished.next, struct vblk_req, node));
     }
+    vblk_signal(b);
 }
 
 static void vblk_serve(struct virtio *v, unsigned q)
@@ -272,7 +296,7 @@ static void vblk_serve(struct virtio *v, unsigned q)
 
         if (!el) {
             if (!virtq_rearm(v, q)) {
-                virtq_signal(v, q);
+                vblk_signal(b);
                 return;
             }
             continue;
@@ -285,7 +309,7 @@ static void vblk_serve(struct virtio *v, unsigned q)
         }
         vblk_take(b, q, el);
     }
-    virtq_signal(v, q);
+    vblk_signal(b);
     virtio_ring(v, q);
 }
 
@@ -336,6 +360,7 @@ static void vblk_drop(struct virtio *v)
         virtio_elem_free(r->el);
         free(r);
     }
+    b->to_signal = 0;
     b->write_through = false;
 }
 
@@ -358,6 +383,8 @@ static int vblk_realize(struct device *d, struct err *e)
     (void)e;
     list_init(&b->in_flight);
     list_init(&b->finished);
+    list_init(&b->through);
+    loop_task_init(&b->show, vblk_show, b);
     features |= blk_readonly(b->node) ? F_RO : F_DISCARD | F_WRITE_ZEROES;
     features |= b->queues > 1 ? F_MQ : 0;
     features |= b->packed ? VIRTIO_F_RING_PACKED : 0;
@@ -371,7 +398,7 @@ static void vblk_quiesce(struct device *d)
     struct vblk *b = (struct vblk *)d;
     struct err e = ERR_INIT;
 
-    while (!list_empty(&b->in_flight)) {
+    while (!list_empty(&b->in_flight) || !list_empty(&b->through)) {
         blk_wait_idle(b->node);
         loop_run_once(d->vm->loop, 0, &e);
     }
@@ -395,8 +422,12 @@ static void vblk_destroy(struct device *d)
 {
     struct vblk *b = (struct vblk *)d;
 
-    blk_close(b->node); /* no completion comes after this */
+    blk_close(b->node);    /* no completion comes after this */
+    if (b->through.next) { /* else never realized */
+        loop_task_cancel(&b->show);
+    }
     vblk_free_list(&b->in_flight);
+    vblk_free_list(&b->through);
     vblk_free_list(&b->finished);
     virtio_done(&b->v);
 }

@@ -197,10 +197,13 @@ static void run_tasks(struct loop *l)
     }
 }
 
-/* Tasks may have been queued before the loop ran. */
+/* Tasks may have been queued before the loop ran: with them something was handled, and nothing is waited for. */
 static int turn(struct loop *l, int flags, struct err *e)
 {
-    run_tasks(l);
+    if (!list_empty(&l->tasks)) {
+        run_tasks(l);
+        flags |= EVLOOP_NONBLOCK;
+    }
     if (event_base_loop(l->base, flags) < 0) {
         return err_set(e, -EIO, "event loop: libevent's backend failed");
     }
