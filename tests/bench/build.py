@@ -137,13 +137,16 @@ def add_row(archive, row, short, there):
     archive.file("bench/rows/" + row.name, f"exec /bench/bin/{name} {command}\n".encode(), 0o755)
 
 
-def initrd(base, rows, short, tools, folder):
-    """Writes the archive for these rows into a folder; returns its path."""
+def initrd(base, rows, short, tools, root, folder):
+    """Writes the archive for these rows into a folder; returns its path. tools is what of Debian's
+    packages it needs, root where these are unpacked."""
     archive = newc.Newc()
     for name in ("bench", "bench/bin", "bench/rows"):
         archive.folder(name)
-    if tools:
-        add_tools(archive, tools)
+    if tools == "tools":
+        add_tools(archive, root)
+    elif tools:
+        archive.tree(root)
     there = set()
     for row in rows:
         add_row(archive, row, short, there)

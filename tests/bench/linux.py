@@ -21,28 +21,29 @@ import rows as tables  # noqa: E402
 from report import say  # noqa: E402
 
 ROW_TIMEOUT = 600.0
-MEMORY = 512 << 20
+MEMORY = {"": 512 << 20, "tools": 512 << 20, "apps": 1 << 30}  # by what the archive holds
 
 
 class Boot:
     """Rows that share a machine, and the archive that holds their programs."""
 
-    def __init__(self, rows, files, short, tools, folder):
+    def __init__(self, rows, files, short, tools, root, folder):
         self.rows = rows
         self.short = short
         self.cpus = rows[0].cpus
         self.cpu = rows[0].cpu
+        self.memory = MEMORY[tools]
         self.kernel = files["kernel"]
         if rows[0].prog == "init":
             self.initrd = files["initrd"]
             steps = ["bench:" + row.name for row in rows if row.name != "boot"]
         else:
-            self.initrd = build.initrd(files["initrd"], rows, short, tools, folder)
+            self.initrd = build.initrd(files["initrd"], rows, short, tools, root, folder)
             steps = ["row:" + "+".join(row.name for row in rows)]
         self.steps = ",".join(steps) or "poweroff"
 
     def config(self, emulator, cpus):
-        config = {"arch": "riscv64", "cpus": max(cpus, self.cpus), "memory": MEMORY,
+        config = {"arch": "riscv64", "cpus": max(cpus, self.cpus), "memory": self.memory,
                   "kernel": self.kernel, "initrd": self.initrd,
                   "append": "console=ttyS0 quiet vmd.run=" + self.steps}
         if self.cpu:
@@ -103,18 +104,16 @@ def run_boot(boot, emulator, cpus):
 def boots(rows, short, folder):
     """Groups rows by the machine they need, in their order."""
     files = guest.fetched("riscv64")
-    tools = None
-    if any(row.tools for row in rows):
-        tools = guest.fetched("riscv64-tools")["tools"]
     groups = {}
     for row in rows:
-        groups.setdefault((row.prog == "init", row.cpus, row.cpu), []).append(row)
+        groups.setdefault((row.prog == "init", row.cpus, row.cpu, row.tools == "apps"), []).append(row)
     made = []
     for number, group in enumerate(groups.values()):
         place = os.path.join(folder, str(number))
         os.mkdir(place)
-        made.append(Boot(group, files, short,
-                         tools if any(row.tools for row in group) else None, place))
+        tools = max(row.tools for row in group)
+        root = guest.fetched("riscv64-" + tools)[tools] if tools else None
+        made.append(Boot(group, files, short, tools, root, place))
     return made
 
 

@@ -4,6 +4,9 @@ TESTS += tests/bench/harness.py
 EXTRA_DIST += tests/bench/harness.py
 EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/libvirt_peer.py tests/bench/linux.py tests/bench/memory.py tests/bench/report.py \
 	tests/bench/rows.py tests/bench/run tests/bench/storage.py
+EXTRA_DIST += tests/bench/guest/bc.sh tests/bench/guest/jq.sh tests/bench/guest/lua.sh \
+	tests/bench/guest/node.sh tests/bench/guest/pack.sh tests/bench/guest/perl.sh \
+	tests/bench/guest/python.sh tests/bench/guest/text.sh
 EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/guest/core.c tests/bench/guest/disk.c \
 	tests/bench/guest/fault.c tests/bench/guest/fft.c tests/bench/guest/futex.c \
 	tests/bench/guest/hash.c tests/bench/guest/interp.c tests/bench/guest/ipi.c \

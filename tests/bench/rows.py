@@ -11,11 +11,14 @@ the version of a Debian package, and then all emulators must agree. how:
 
     cpus=4             vCPUs of the machine (rows of a set with the same number share a boot)
     defines="-DX=Y"    for the compiler, which makes it a program of its own
-    tools=True         needs Debian's riscv64 packages in the initramfs (fetch riscv64-tools)
+    tools="tools"      needs Debian's riscv64 packages in the initramfs (fetch riscv64-tools or -apps)
     cpu="v"            needs these extensions: see CPUS
 """
 
+import os
 from dataclasses import dataclass
+
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,14 @@ class Row:
     check_want: str = None
     cpus: int = 1
     defines: str = ""
-    tools: bool = False
+    tools: str = ""
     cpu: str = ""
     unit: str = "guest s"
+
+
+def script(name):
+    with open(os.path.join(HERE, "guest", name + ".sh"), encoding="ascii") as file:
+        return "sh:" + file.read()
 
 
 # Rows that the initramfs itself brings (tests/guests/init), with what they must print.
@@ -105,10 +113,10 @@ OTHERS = [
     Row("signal", "signals", "signal", "100", "000000000002ab98", "1", "00000000000006d6"),
     Row("openssl", "openssl digests, ciphers, RSA", "sh:" + SSL, "4 " + PRIME, None, "1 17",
         None,
-        tools=True),
-    Row("sqlite", "sqlite", "sh:" + SQL, "60000", None, "500", None, tools=True),
+        tools="tools"),
+    Row("sqlite", "sqlite", "sh:" + SQL, "60000", None, "500", None, tools="tools"),
     Row("compile", "gcc -O2 of one file", "sh:" + COMPILE, "lz", None, "switch", None,
-        tools=True),
+        tools="tools"),
     Row("ipi", "IPIs and TLB shoot-down, 4 vCPUs", "ipi", "2", "000000000013115a", "1",
         "000000000009820e", cpus=4),
     Row("futex", "futex ping-pong, 4 vCPUs", "futex", "20", "0000000000030d40", "1",
@@ -143,7 +151,7 @@ SMP = [
     Row("parallel4", "independent work on 4 vCPUs", "parallel", "4 10000", "17952b4f1667e249",
         "4 20", "418150a0e38ceb1d", cpus=4),
     Row("make4", "four gcc -O2 on 4 vCPUs", "sh:" + COMPILE_PARALLEL, "core lz sort hash", None,
-        "switch futex", None, cpus=4, tools=True),
+        "switch futex", None, cpus=4, tools="tools"),
     Row("parallel1", "work on 1 of 2 vCPUs", "parallel", "1 50000", "0f8710c2890a2d28", "1 20",
         "3e063f31d4bfa4c1", cpus=2),
     Row("parallel2", "the same on each of 2 vCPUs", "parallel", "2 50000", "7cc826121fa747d8",
@@ -170,11 +178,27 @@ VECTOR = [
 ]
 
 # What the means of a set are taken over: {set: {name of the mean: rows}}.
+# What people run, in Debian's own build: interpreters, compressors, a compiler at run time.
+APPS = [
+    Row(name, title, script(name), args, None, check, None, tools="apps")
+    for name, title, args, check in (
+        ("python", "Python: trees, text, JSON, big numbers", "12000", "300"),
+        ("perl", "Perl: a log by regular expressions", "60000", "500"),
+        ("lua", "Lua: queens, strings", "9", "5"),
+        ("text", "gawk, then busybox grep, sort, tr, cut", "60000", "500"),
+        ("pack", "xz, zstd, bzip2 and back", "2000000", "50000"),
+        ("jq", "jq", "30000", "300"),
+        ("bc", "bc, 1000 digits", "1000", "50"),
+        ("node", "Node.js", "60", "2"),
+    )
+]
+
 SETS = {
     "dbt": {"five": FIVE, "others": OTHERS},
     "dbt-fp": {"all": FP},
     "dbt-vector": {"all": VECTOR},
     "dbt-smp": {"all": SMP},
+    "dbt-apps": {"all": APPS},
 }
 
 # The processor that rows with cpu="..." need, by emulator; one that is not named cannot run them.

@@ -6,6 +6,7 @@ The format is the one that the kernel documents in Documentation/driver-api/earl
 buffer-format.rst.
 """
 
+import os
 import stat
 
 MAGIC = b"070701"
@@ -45,6 +46,27 @@ class Newc:
 
     def char_device(self, name, major, minor, perm=0o600):
         self._entry(name, stat.S_IFCHR | perm, rdev=(major, minor))
+
+    def tree(self, root):
+        """All of root/usr, as it is there. Debian's /bin, /sbin and /lib are links into /usr."""
+        made = ("usr", "usr/bin", "usr/sbin", "usr/lib")
+        for name in made:
+            self.folder(name)
+        self.link("lib", "usr/lib")
+        for folder, folders, files in os.walk(os.path.join(root, "usr")):
+            folders.sort()
+            inside = os.path.relpath(folder, root)
+            if inside not in made:
+                self.folder(inside)
+            for name in sorted(files + [name for name in folders
+                                        if os.path.islink(os.path.join(folder, name))]):
+                path = os.path.join(folder, name)
+                if os.path.islink(path):
+                    self.link(os.path.join(inside, name), os.readlink(path))
+                else:
+                    with open(path, "rb") as file:
+                        mode = 0o755 if os.access(path, os.X_OK) else 0o644
+                        self.file(os.path.join(inside, name), file.read(), mode)
 
     def bytes(self):
         self._inode = -1
