@@ -11,8 +11,10 @@ import fnmatch
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import threading
 
 TOP = pathlib.Path(os.environ.get("VMD_SRCDIR") or pathlib.Path(__file__).resolve().parents[2])
 sys.path[:0] = [str(TOP / "tests" / "lib"), str(TOP / "tests" / "e2e")]
@@ -22,7 +24,7 @@ import far_lib  # noqa: E402
 # The longest first. Fewer cycles than by the unix socket: what a connection over TLS leaves shows in a few.
 FILES = [("daemon_policy.py",), ("daemon_survive.py",), ("qmp_commands.py",), ("daemon_input.py",),
          ("daemon_cycles.py", "--count", "60"), ("daemon_valgrind.py",), ("daemon_chaos.py",), ("daemon_supply.py",),
-         ("daemon_store.py",), ("daemon_emulator.py",), ("daemon_corpus.py",), ("qmp_input.py",)]
+         ("daemon_store.py",), ("daemon_chain.py",), ("daemon_dump.py",), ("daemon_emulator.py",), ("daemon_corpus.py",), ("qmp_input.py",)]
 # Patterns of the files that are not repeated, and why.
 NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself", "far_lib.py": "what this stands on",
        "qmp_clients.py": "go-qemu and ganeti dial unix sockets only",
@@ -39,12 +41,55 @@ def all_are_here():
     return sorted(n for n in found - known if not any(fnmatch.fnmatch(n, pattern) for pattern in NOT))
 
 
+class Files:
+    """Those that run now. Ended from outside, each cleans up behind itself, and then its namespaces go."""
+
+    def __init__(self):
+        self.lock, self.running, self.ended = threading.Lock(), set(), False
+
+    def begin(self, pair, command):
+        with self.lock:
+            if self.ended:
+                return None
+            child = subprocess.Popen(pair.command(__file__, *command), env=pair.environment(), stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            self.running.add(child)
+            return child
+
+    def over(self, child):
+        with self.lock:
+            self.running.discard(child)
+
+    def end(self):
+        with self.lock:
+            self.ended = True
+            for child in self.running:
+                child.terminate()
+
+
+FILES_NOW = Files()
+
+
+def on_term(*_):
+    # Not here: the signal may have come while the main thread holds the lock.
+    threading.Thread(target=FILES_NOW.end).start()
+    sys.exit(143)
+
+
 def run_file(number, command):
     """(name, exit status, output) of one file, between two namespaces of its own."""
     with far_lib.Pair(number) as pair:
-        done = subprocess.run(pair.command(__file__, *command), env=pair.environment(), stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    return command[0], done.returncode, done.stdout.decode(errors="replace")
+        child = FILES_NOW.begin(pair, command)
+        if not child:
+            return command[0], 143, ""
+        try:
+            text = child.communicate()[0]
+        finally:
+            if child.poll() is None:  # the signal came here
+                child.terminate()
+                child.wait()
+            FILES_NOW.over(child)
+    return command[0], child.returncode, text.decode(errors="replace")
 
 
 def run_all():
@@ -80,6 +125,7 @@ def main():
         sys.argv[:] = sys.argv[1:]
         far_lib.run_suite(sys.argv[0])
         return 0
+    signal.signal(signal.SIGTERM, on_term)
     try:
         if sys.argv[1:]:
             name, status, text = run_file(0, sys.argv[1:])
