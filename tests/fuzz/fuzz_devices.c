@@ -122,6 +122,7 @@ void fuzz_setup(void)
     add_disk(&cfg, "nvme", BOARD_NVME);
     add_disk(&cfg, "scsi", BOARD_SCSI);
     add_disk(&cfg, "scsi-cd", BOARD_SCSI);
+    add_disk(&cfg, "mmio", BOARD_SCSI_MMIO);
     add_disk(&cfg, "mmio-cd", BOARD_SCSI_MMIO);
     add_disk(&cfg, "sata", BOARD_SATA);
     add_disk(&cfg, "sata-cd", BOARD_SATA);
@@ -173,8 +174,8 @@ static uint64_t somewhere(struct fuzz_in *in)
     }
 }
 
-/* Functions of the board: root port, virtio disk, NVMe; where BARs are put, by slot and number. */
-#define PCI_SLOTS 4
+/* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI; where BARs are put, by slot and number. */
+#define PCI_SLOTS 6
 #define PCI_BAR(slot, n) (RV_PCI_MMIO + 0x100000u * (slot) + 0x10000u * (n))
 
 static uint64_t pci_config(unsigned slot, unsigned offset)
@@ -191,7 +192,7 @@ static void pci_setup(struct fuzz_in *in)
                 fuzz_rarely(in, 32) ? fuzz_64(in) : PCI_BAR(slot, n), 4);
         }
         /* The upper halves of 64-bit BARs. */
-        set(pci_config(slot, slot == 2 ? 0x24 : 0x14), 0, 4);
+        set(pci_config(slot, slot == 2 || slot == 4 ? 0x24 : 0x14), 0, 4);
         set(pci_config(slot, 4), fuzz_rarely(in, 16) ? fuzz_64(in) : 6, 2);
     }
 }
@@ -337,11 +338,122 @@ static void nvme(struct fuzz_in *in)
     set(bar + 0x1004 + 8 * q, fuzz_below(in, 9), 4);
 }
 
+/* A CDB: mostly an opcode that there is, small numbers. */
+static void command_block(struct fuzz_in *in, uint64_t at)
+{
+    static const uint8_t codes[] = { 0x00, 0x03, 0x08, 0x0a, 0x12, 0x15, 0x1a, 0x1b, 0x1e,
+                                     0x25, 0x28, 0x2a, 0x2f, 0x35, 0x41, 0x42, 0x43, 0x46,
+                                     0x4a, 0x4d, 0x51, 0x52, 0x55, 0x5a, 0x88, 0x8a, 0x8f,
+                                     0x91, 0x93, 0x9e, 0xa0, 0xa3, 0xa8, 0xbe, 0xbd };
+
+    for (unsigned i = 0; i < 16; i++) {
+        poke(at + i, fuzz_rarely(in, 3) ? fuzz_8(in) : fuzz_8(in) & 3, 1);
+    }
+    poke(at, fuzz_rarely(in, 12) ? fuzz_8(in) : codes[fuzz_below(in, sizeof(codes))], 1);
+}
+
+#define SCSI_QUEUE (RV_RAM + 0x30000)
+
+/* A request of the virtio-scsi adapter in the second slot, with data in either direction; sometimes task
+ * management beside it. */
+static void scsi(struct fuzz_in *in)
+{
+    uint64_t at = RV_VIRTIO + RV_VIRTIO_STEP, q = SCSI_QUEUE, header = q + 0x800;
+    unsigned queue = fuzz_rarely(in, 4) ? 0 : 2, out = queue ? 51 : 24, back = queue ? 108 : 5;
+    uint32_t data = fuzz_rarely(in, 6) ? (uint32_t)fuzz_64(in) : 256u * fuzz_below(in, 64);
+    bool writes = fuzz_rarely(in, 2);
+
+    set(at + 0x70, 0, 4);
+    set(at + 0x70, 3, 4);
+    set(at + 0x24, 1, 4);
+    set(at + 0x20, 1, 4);
+    set(at + 0x70, 11, 4);
+    set(at + 0x30, queue, 4);
+    set(at + 0x38, 4, 4);
+    for (unsigned i = 0; i < 3; i++) {
+        set(at + 0x80 + 0x10 * i, (q + 0x100 * i) & UINT32_MAX, 4);
+        set(at + 0x84 + 0x10 * i, q >> 32, 4);
+    }
+    set(at + 0x44, 1, 4);
+    set(at + 0x70, 15, 4);
+    poke(q, header, 8); /* header, data out or response, response or data in */
+    poke(q + 8, 1ull << 48 | 1ull << 32 | out, 8);
+    poke(q + 16, writes ? somewhere(in) : header + 0x80, 8);
+    poke(q + 24, 2ull << 48 | (writes ? 1ull : 3ull) << 32 | (writes ? data : back), 8);
+    poke(q + 32, writes ? header + 0x80 : somewhere(in), 8);
+    poke(q + 40, 2ull << 32 | (writes ? back : data), 8);
+    poke(header, queue ? 1 : fuzz_below(in, 4), 1);
+    poke(header + 1, queue ? fuzz_below(in, 3) : 0, 1);
+    poke(header + 2, fuzz_rarely(in, 8) ? fuzz_64(in) : 0, 6);
+    if (queue) {
+        command_block(in, header + 19);
+    } else {
+        poke(header + 4, fuzz_below(in, 9), 4);
+        poke(header + 8, 1 | fuzz_below(in, 3) << 8, 8);
+    }
+    poke(q + 0x104, 0, 2);
+    poke(q + 0x102, 1, 2);
+    set(at + 0x50, queue, 4);
+    loop_run_once(loop, 0, NULL);
+}
+
+#define AHCI_LIST (RV_RAM + 0x38000)
+#define AHCI_TABLE (RV_RAM + 0x39000)
+
+/* Commands in the slots of a port, which is started first, mostly. */
+static void ahci(struct fuzz_in *in)
+{
+    static const uint8_t codes[] = { 0x06, 0x20, 0x25, 0x2f, 0x30, 0x35, 0x42, 0x47,
+                                     0x60, 0x61, 0x90, 0xa0, 0xa1, 0xb0, 0xc6, 0xc8,
+                                     0xca, 0xe7, 0xea, 0xec, 0xef, 0x08, 0xe5, 0x3d };
+    uint64_t port = PCI_BAR(5, 5) + 0x100 + 0x80u * fuzz_below(in, 3);
+    unsigned n = 1 + fuzz_below(in, 4);
+
+    pci_setup(in);
+    if (fuzz_rarely(in, 2)) {
+        set(port + 0x18, 2, 4);
+        set(port + 0x00, AHCI_LIST, 4);
+        set(port + 0x08, AHCI_LIST + 0x800, 4);
+        set(port + 0x30, UINT32_MAX, 4);
+        set(port + 0x14, UINT32_MAX, 4);
+        set(port + 0x18, 0x13, 4);
+    }
+    for (unsigned slot = 0; slot < n; slot++) {
+        uint64_t head = AHCI_LIST + 32 * slot, table = AHCI_TABLE + 0x200 * slot;
+        uint8_t code = fuzz_rarely(in, 12) ? fuzz_8(in) : codes[fuzz_below(in, sizeof(codes))];
+        unsigned prds = fuzz_rarely(in, 12) ? fuzz_8(in) * 40u : fuzz_below(in, 5);
+
+        poke(head, 5 | (fuzz_rarely(in, 2) ? 0x40u : 0) | prds << 16, 4);
+        poke(head + 8, fuzz_rarely(in, 12) ? fuzz_64(in) : table, 8);
+        poke(table, 0x27 | (fuzz_rarely(in, 8) ? 0u : 0x8000u) | (unsigned)code << 16, 4);
+        poke(table + 4, fuzz_rarely(in, 3) ? fuzz_64(in) : 0x40000000u + fuzz_8(in), 8);
+        poke(table + 12, fuzz_rarely(in, 3) ? fuzz_64(in) : fuzz_below(in, 9), 4);
+        poke(table + 3, fuzz_rarely(in, 3) ? fuzz_8(in) : 1, 1);
+        command_block(in, table + 0x40);
+        for (unsigned i = 0; i < 4; i++) {
+            poke(table + 0x80 + 16 * i, somewhere(in) & ~1ull, 8);
+            poke(table + 0x8c + 16 * i,
+                 fuzz_rarely(in, 8) ? fuzz_64(in) : 511 + 512u * fuzz_below(in, 8), 4);
+        }
+    }
+    set(port + 0x34, fuzz_8(in) & 15, 4);
+    set(port + 0x38, (1u << n) - 1, 4);
+    if (!fuzz_rarely(in, 3)) {
+        loop_run_once(loop, 0, NULL);
+    }
+}
+
 static void act(struct fuzz_in *in)
 {
     unsigned size = 1u << fuzz_below(in, 4);
 
-    switch (fuzz_below(in, 10)) {
+    switch (fuzz_below(in, 12)) {
+    case 10:
+        scsi(in);
+        break;
+    case 11:
+        ahci(in);
+        break;
     case 8:
         pci_setup(in);
         break;
