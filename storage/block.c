@@ -331,8 +331,13 @@ void blk_changed(const struct blk_req *r)
 
 void blk_account(struct blk_node *n, const struct blk_req *r, int result)
 {
+    const struct blk_node *image = n->driver->kind == BLK_FILTER ? n->kid[BLK_FILE] : NULL;
+
     if (n->dirty && result != -ECANCELED) {
         blk_dirty_mark(n, r);
+    }
+    if (image && image->dirty && result != -ECANCELED) { /* those that the image keeps */
+        blk_dirty_mark(n->kid[BLK_FILE], r);
     }
     if (result != 0) {
         n->count.errors++;

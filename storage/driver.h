@@ -29,7 +29,8 @@ struct blk_driver {
     int (*run)(struct blk_node *n, struct blk_req *r);
     /* Never blocks. NULL: a thread of the pool calls run(). Loop thread. */
     void (*submit)(struct blk_node *n, struct blk_req *r);
-    /* A request that this node forwarded is through; may be NULL. Any thread; never blocks. */
+    /* A request that this node forwarded is through, or (a filter) one that was submitted to it; may be NULL. Any
+     * thread; never blocks. */
     void (*settled)(struct blk_node *n, struct blk_req *r);
     /* This layer only; blocking, any thread. */
     int (*map)(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct err *e);
@@ -80,6 +81,17 @@ int blk_open_graph(struct blk_pool *pool, const struct blk_options *o, struct bl
                    struct err *e);
 int blk_open_file(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
                   struct err *e);
+/* A node that is not open yet. */
+struct blk_node *blk_node_new(const struct blk_driver *d, struct blk_pool *pool,
+                              const struct blk_options *o);
+/* Takes a kid away, which is the caller's from now on. Drained. */
+struct blk_node *blk_take_kid(struct blk_node *n, enum blk_role role);
+/* The locks follow the claims again, after a kid was changed. */
+int blk_claims_renew(struct blk_node *n, struct err *e);
+/* The claim that blk_open() makes, for a node that has become a disk's image. */
+int blk_own(struct blk_node *n, struct err *e);
+/* Makes the backing image of `parent` writable: through `fd` (taken when that goes well), or by its path when that is -1. Drained. */
+int blk_reopen_backing(struct blk_node *parent, int fd, struct err *e);
 /* Puts a kid under n, which owns it from now on. */
 void blk_set_kid(struct blk_node *n, enum blk_role role, struct blk_node *take_kid);
 /* A path that an image names, seen from the folder of that image; the caller's. */
@@ -137,7 +149,7 @@ bool blk_file_grows_zero(const struct blk_node *n);
 int blk_file_fd(const struct blk_node *n);
 /* A hint that this will be read soon; tools only. */
 void blk_file_will_read(struct blk_node *n, uint64_t offset, uint64_t length);
-uint64_t blk_file_length(struct blk_node *n); /* as it is now */
+uint64_t blk_file_length(struct blk_node *n);     /* as it is now */
 bool blk_pool_confined(const struct blk_pool *p); /* NULL: no */
 /* Locks on an open file description after the claims on its node. -EBUSY names the holder (which opens a file in /proc)
  * where `look` allows that. */

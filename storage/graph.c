@@ -6,6 +6,7 @@
 #include "engine/base/buf.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
+#include "storage/disk.h"
 #include "storage/driver.h"
 
 #include <errno.h>
@@ -92,7 +93,8 @@ static int claims_push(struct blk_node *n, struct err *e)
         was = *c;
         if (i == BLK_BACKING) {
             c->need = BLK_PERM_READ;
-            c->share = BLK_PERM_READ;
+            c->share = BLK_PERM_READ; /* and more where a job made it writable */
+            c->share |= c->node->readonly ? 0 : BLK_PERM_WRITE | BLK_PERM_RESIZE;
         } else {
             c->need = need | (need & BLK_PERM_WRITE ? BLK_PERM_RESIZE : 0);
             c->share = share;
@@ -194,8 +196,8 @@ static int node_close(struct blk_node *n)
     return rc;
 }
 
-static struct blk_node *node_new(const struct blk_driver *d, struct blk_pool *pool,
-                                 const struct blk_options *o)
+struct blk_node *blk_node_new(const struct blk_driver *d, struct blk_pool *pool,
+                              const struct blk_options *o)
 {
     struct blk_node *n = xalloc(d->size);
 
@@ -217,10 +219,20 @@ void blk_set_kid(struct blk_node *n, enum blk_role role, struct blk_node *take_k
                               BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE);
 }
 
+struct blk_node *blk_take_kid(struct blk_node *n, enum blk_role role)
+{
+    struct blk_node *kid = n->kid[role];
+
+    n->kid[role] = NULL;
+    claim_free(n->hold[role]);
+    n->hold[role] = NULL;
+    return kid;
+}
+
 int blk_open_file(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
                   struct err *e)
 {
-    struct blk_node *n = node_new(o->protocol ? o->protocol : &blk_file_driver, pool, o);
+    struct blk_node *n = blk_node_new(o->protocol ? o->protocol : &blk_file_driver, pool, o);
     int rc = n->driver->open(n, o, e);
 
     if (rc != 0) {
@@ -296,7 +308,7 @@ int blk_open_graph(struct blk_pool *pool, const struct blk_options *o, struct bl
     if (rc != 0) {
         return rc;
     }
-    n = node_new(format, pool, o);
+    n = blk_node_new(format, pool, o);
     blk_set_kid(n, BLK_FILE, file);
     rc = lock_for_open(n, o, e);
     if (rc == 0) {
@@ -309,6 +321,51 @@ int blk_open_graph(struct blk_pool *pool, const struct blk_options *o, struct bl
     }
     *out = n;
     return 0;
+}
+
+/* The locks of an image's file are given up, or (on) taken for reading again. */
+static int locks_set(struct blk_node *n, bool on, struct err *e)
+{
+    struct blk_claim *c = n->hold[BLK_FILE];
+
+    c->need = on ? BLK_PERM_READ : 0;
+    c->share = BLK_PERM_READ | (on ? 0 : BLK_PERM_WRITE | BLK_PERM_RESIZE);
+    return claims_push(n->kid[BLK_FILE], e);
+}
+
+int blk_reopen_backing(struct blk_node *parent, int fd, struct err *e)
+{
+    struct blk_node *was = parent->kid[BLK_BACKING], *now, *under;
+    struct blk_options o = { .name = was->name,
+                             .path = was->path,
+                             .driver = was->driver->name,
+                             .fd = fd,
+                             .no_backing = true };
+    int rc;
+
+    if (!was->readonly) {
+        return 0;
+    }
+    if (was->kid[BLK_DATA]) {
+        return err_set(e, -ENOTSUP, "disk '%s': %s has an external data file", was->name,
+                       was->path);
+    }
+    blk_wait_idle(was);
+    (void)locks_set(was, false, NULL);
+    rc = blk_open_graph(parent->pool, &o, &now, e);
+    if (rc != 0) {
+        (void)locks_set(was, true, NULL);
+        return rc;
+    }
+    under = was->kid[BLK_BACKING] ? blk_take_kid(was, BLK_BACKING) : NULL;
+    if (under) {
+        blk_set_kid(now, BLK_BACKING, under);
+    }
+    (void)blk_take_kid(parent, BLK_BACKING);
+    blk_set_kid(parent, BLK_BACKING, now);
+    rc = claims_push(parent, e);
+    (void)node_close(was);
+    return rc;
 }
 
 int blk_open(struct blk_pool *pool, const struct blk_options *o, struct blk_node **out,
@@ -334,6 +391,18 @@ int blk_open(struct blk_pool *pool, const struct blk_options *o, struct blk_node
     return rc;
 }
 
+int blk_claims_renew(struct blk_node *n, struct err *e)
+{
+    return claims_push(n, e);
+}
+
+int blk_own(struct blk_node *n, struct err *e)
+{
+    return blk_claim(n, "its user",
+                     BLK_PERM_READ | (n->readonly ? 0 : BLK_PERM_WRITE | BLK_PERM_RESIZE),
+                     BLK_PERM_READ, &n->owner, e);
+}
+
 int blk_close_flush(struct blk_node *n, struct err *e)
 {
     AUTO_FREE char *name = n ? xstrdup(n->name) : NULL;
@@ -357,6 +426,10 @@ struct blk_node *blk_find(struct blk_pool *pool, const char *name)
     static const char *const roles[BLK_ROLES] = { "file", "backing", "data" };
     size_t len = strcspn(name, "/");
     struct blk_node *n = blk_pool_top(pool, name, len);
+
+    if (n && name[len]) { /* below the filter of a disk */
+        n = blk_disk_image(n);
+    }
 
     for (name += len; n && *name; name += len) {
         struct blk_node *next = NULL;

@@ -8,6 +8,8 @@ libstorage_a_SOURCES = \
 	storage/bitmap.h \
 	storage/block.c \
 	storage/block.h \
+	storage/disk.c \
+	storage/disk.h \
 	storage/driver.h \
 	storage/file.c \
 	storage/foreign.c \
@@ -15,6 +17,11 @@ libstorage_a_SOURCES = \
 	storage/graph.c \
 	storage/image.c \
 	storage/image.h \
+	storage/job.c \
+	storage/job.h \
+	storage/job_chain.c \
+	storage/job_copy.c \
+	storage/job_int.h \
 	storage/lock.c \
 	storage/nbd.h \
 	storage/nbd_client.c \
@@ -55,6 +62,11 @@ TESTS += tests/block/bitmap_test tests/block/image_bitmap.py
 tests_block_bitmap_test_SOURCES = tests/block/bitmap_test.c
 tests_block_bitmap_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 EXTRA_DIST += tests/block/image_bitmap.py
+
+check_PROGRAMS += tests/block/job_test
+TESTS += tests/block/job_test
+tests_block_job_test_SOURCES = tests/block/job_test.c
+tests_block_job_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/block/qcow2_test
 TESTS += tests/block/qcow2_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py \

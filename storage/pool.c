@@ -50,6 +50,9 @@ static void pool_finish_locked(struct blk_pool *p, struct blk_req *r, int result
     if (r->from && r->from->driver->settled) {
         r->from->driver->settled(r->from, r);
     }
+    if (r->node->driver->kind == BLK_FILTER && r->node->driver->settled) {
+        r->node->driver->settled(r->node, r);
+    }
     blk_changed(r);
     blk_account(r->node, r, result);
     r->result = result;
