@@ -21,6 +21,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 struct registry {
     struct vmd *d;
@@ -78,6 +79,8 @@ struct vm *vm_new(struct vmd *d, struct api_vm_config *take_config, int64_t owne
     return vm;
 }
 
+static void forget(struct vm *vm);
+
 void vm_free(struct vm *vm)
 {
     if (!vm) {
@@ -97,6 +100,10 @@ void vm_free(struct vm *vm)
     }
     loop_timer_free(vm->restart_timer);
     free(vm->reason);
+    if (vm->dump_fd >= 0) {
+        close(vm->dump_fd);
+    }
+    forget(vm);
     free(vm);
 }
 
@@ -372,6 +379,80 @@ static void show(struct vm *vm, bool config, bool stats, struct shown *s)
     };
 }
 
+/*
+ * A VM that does not run is told of with the same words until something of it changes: they are kept, with what they were
+ * made from. Whatever is told of such a VM stands in here, so that nobody who changes a VM has to think of this.
+ */
+struct kept {
+    struct api_vm_info of; /* its texts and the exit are our own */
+    struct api_vm_exit exit;
+    bool has_exit;
+    char *text;
+    size_t len;
+};
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_exit(const struct kept *k, const struct api_vm_exit *x)
+{
+    return k->has_exit == (x != NULL) &&
+           (!x ||
+            (x->time_ms == k->exit.time_ms && x->status == k->exit.status &&
+             x->signal == k->exit.signal && x->has_time_ms == k->exit.has_time_ms &&
+             x->has_status == k->exit.has_status && x->has_signal == k->exit.has_signal &&
+             same_text(x->reason, k->exit.reason) && same_text(x->message, k->exit.message)));
+}
+
+static bool still_so(const struct kept *k, const struct api_vm_info *now)
+{
+    return k->of.state == now->state && k->of.since_ms == now->since_ms &&
+           k->of.arch == now->arch && k->of.cpus == now->cpus && k->of.memory == now->memory &&
+           k->of.restarts == now->restarts && k->of.restart_due_ms == now->restart_due_ms &&
+           k->of.transient == now->transient && same_text(k->of.name, now->name) &&
+           same_text(k->of.reason, now->reason) && same_text(k->of.project, now->project) &&
+           same_exit(k, now->exit);
+}
+
+static void forget(struct vm *vm)
+{
+    struct kept *k = take_ptr(vm->kept);
+    if (k) {
+        free(k->of.name);
+        free(k->of.reason);
+        free(k->of.project);
+        free(k->exit.reason);
+        free(k->exit.message);
+        free(k->text);
+        free(k);
+    }
+}
+
+static char *copy_of(const char *s)
+{
+    return s ? xstrdup(s) : NULL;
+}
+
+static void keep(struct vm *vm, const struct api_vm_info *now, const char *text, size_t len)
+{
+    struct kept *k = vm->kept = xnew(struct kept);
+    k->of = *now;
+    k->of.name = copy_of(now->name);
+    k->of.reason = copy_of(now->reason);
+    k->of.project = copy_of(now->project);
+    k->has_exit = now->exit != NULL;
+    if (now->exit) {
+        k->exit = *now->exit;
+        k->exit.reason = copy_of(now->exit->reason);
+        k->exit.message = copy_of(now->exit->message);
+    }
+    k->text = xalloc(len);
+    memcpy(k->text, text, len);
+    k->len = len;
+}
+
 static void show_done(struct shown *s)
 {
     if (s->info.stats) {
@@ -391,8 +472,18 @@ struct json_object *vm_info(struct vm *vm, bool config, bool stats)
 void vm_info_write(struct vm *vm, bool config, bool stats, struct buf *to)
 {
     struct shown s;
+    size_t from = to->len;
+    bool lasts = !vm->run && !config;
     show(vm, config, stats, &s);
+    if (lasts && vm->kept && still_so(vm->kept, &s.info)) {
+        buf_add(to, vm->kept->text, vm->kept->len);
+        return;
+    }
     api_write(&api_type_vm_info, &s.info, to);
+    forget(vm);
+    if (lasts) {
+        keep(vm, &s.info, to->data + from, to->len - from);
+    }
     show_done(&s);
 }
 

@@ -22,6 +22,7 @@ struct api_call;
 struct buf;
 struct loop_timer;
 struct change;
+struct kept;
 struct qmp_vm;
 struct registry;
 struct run;
@@ -48,6 +49,7 @@ struct vm {
     struct run *run;         /* while there is, or is about to be, an emulator; supervise.c */
     struct op *op;           /* what works on it; ops.c */
     struct list ops;         /* what waits to */
+    struct kept *kept;       /* what is told of it while it does not run; registry.c */
     struct dump_seen dump;   /* its last dump; dump.c */
     int dump_fd;             /* given to the next one by the caller; -1: none */
     struct qmp_vm *qmp;      /* its QMP socket; qmp/qmp.c */

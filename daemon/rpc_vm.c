@@ -193,6 +193,7 @@ void api_handle_vm_list(struct api_call *call, struct api_vm_list_in *in)
     AUTO_BUF text = BUF_INIT;
     size_t n;
     struct vm **list = vm_list(d, &n);
+    buf_reserve(&text, n * 256);
     buf_add_str(&text, "{\"vms\":[");
     for (size_t i = 0; i < n; i++) {
         if (lists(call, in, list[i])) {

@@ -379,6 +379,74 @@ START_TEST(proc_tells_a_process_from_its_successor)
 }
 END_TEST
 
+/* What is told of a VM is as fresh from the words that are kept of it as when it is made anew. */
+static void check_told(struct vm *vm, const char *what)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        AUTO_BUF text = BUF_INIT;
+        AUTO_JSON fresh = vm_info(vm, i == 1, i == 2);
+        vm_info_write(vm, i == 1, i == 2, &text);
+        AUTO_JSON told = json_tokener_parse(text.data);
+        ck_assert_msg(told && json_object_equal(told, fresh), "%s: %s, not %s", what, text.data,
+                      json_object_to_json_string(fresh));
+    }
+}
+
+START_TEST(what_is_told_of_a_vm_follows_every_change_of_it)
+{
+    struct vm *vm = define("db1");
+    char *name = vm->config.name;
+
+    ck_assert_uint_eq(api_type_vm_info.n_members,
+                      17); /* a new one: compare it in registry.c, too */
+    check_told(vm, "defined");
+    check_told(vm, "again");
+    vm->state = API_VM_STATE_CRASHED;
+    check_told(vm, "state");
+    vm->reason = xstrdup("crashed");
+    check_told(vm, "reason");
+    vm->reason[0] = 'k';
+    check_told(vm, "another reason at the same place");
+    vm->since_ms = 5;
+    check_told(vm, "since");
+    vm->exit = xnew(struct api_vm_exit);
+    *vm->exit = (struct api_vm_exit){ .reason = xstrdup("lost") };
+    check_told(vm, "exit");
+    vm->exit->has_time_ms = true;
+    vm->exit->time_ms = 7;
+    check_told(vm, "time of the exit");
+    vm->exit->has_status = true;
+    check_told(vm, "a status");
+    vm->exit->status = 3;
+    check_told(vm, "another status");
+    vm->exit->has_signal = true;
+    vm->exit->signal = 9;
+    check_told(vm, "signal");
+    vm->exit->message = xstrdup("it said so");
+    check_told(vm, "message");
+    vm->exit->reason[0] = 'c';
+    check_told(vm, "reason of the exit");
+    vm->restarts = 2;
+    check_told(vm, "restarts");
+    vm->restart_due_ms = 77;
+    check_told(vm, "due");
+    vm->transient = true;
+    check_told(vm, "transient");
+    vm->config.cpus++;
+    check_told(vm, "cpus");
+    vm->config.memory += 4096;
+    check_told(vm, "memory");
+    vm->config.arch = API_ARCH_RISCV32;
+    check_told(vm, "arch");
+    vm->config.project[0] = 'x';
+    check_told(vm, "project");
+    vm_name_drop(vm, name);
+    name[0] = 'w';
+    vm_name_add(vm, name);
+    check_told(vm, "name");
+}
+END_TEST
+
 Suite *suite_registry(void)
 {
     Suite *s = suite_create("daemon registry");
@@ -398,6 +466,7 @@ Suite *suite_registry(void)
     tcase_add_test(t, events_of_what_has_happened_are_told_although_not_durable);
     tcase_add_test(t, jobs_that_were_at_work_are_known_after_a_restart);
     tcase_add_test(t, proc_tells_a_process_from_its_successor);
+    tcase_add_test(t, what_is_told_of_a_vm_follows_every_change_of_it);
     suite_add_tcase(s, t);
     return s;
 }
