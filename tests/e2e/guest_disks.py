@@ -16,6 +16,7 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 for folder in ("guests", "lib"):
     sys.path.insert(0, os.path.join(HERE, "..", folder))
+import esp  # noqa: E402
 import guest  # noqa: E402
 import tap  # noqa: E402
 
@@ -223,9 +224,52 @@ def uefi_keeps_its_variables():
         assert "DataSize = 0x02" in shown, shown[-600:]
 
 
+def write_boot_disk(path, loader, kernel, initrd):
+    """A disk as an installer leaves it: GRUB where firmware looks, its configuration, a kernel."""
+    menu = ("set timeout=0\nmenuentry Linux {\n  echo GRUB-IS-HERE\n  search --file --set=root /vmlinuz\n"
+            "  linux /vmlinuz console=ttyS0 vmd.run=poweroff\n  initrd /initrd\n}\n").encode()
+    content = {"EFI/BOOT/BOOTRISCV64.EFI": loader, "EFI/debian/grub.cfg": menu, "EFI/BOOT/grub.cfg": menu,
+               "grub.cfg": menu}
+    for name, source in (("vmlinuz", kernel), ("initrd", initrd)):
+        with open(source, "rb") as file:
+            content[name] = file.read()
+    return esp.write(path, content)
+
+
+def uefi_boots_grub_and_linux_from_a_disk(bus):
+    files = {**fetched("efi"), **fetched("grub"), **fetched("riscv64")}
+    with open(files["grub"], "rb") as file:
+        loader = file.read()
+    with tempfile.TemporaryDirectory() as folder:
+        store = os.path.join(folder, "vars.fd")
+        shutil.copyfile(files["efi_vars"], store)
+        disk = write_boot_disk(os.path.join(folder, "disk"), loader, files["kernel"], files["initrd"])
+        config = {"memory": 512 << 20,
+                  "flash": [{"file": files["efi_code"], "readonly": True}, {"file": store}],
+                  "disks": [{"name": "a", "bus": bus, "file": disk}]}
+        with guest.Guest(config, "vmd") as machine:
+            machine.expect(r"GRUB-IS-HERE", 240)
+            machine.expect(r"BOOT-OK", 240)
+            assert machine.wait(120) == 0
+
+
+def uefi_boots_from_sata():
+    uefi_boots_grub_and_linux_from_a_disk("sata")
+
+
+def uefi_boots_from_every_other_bus():
+    """Longer: only when VMD_TEST_STORAGE=1 asks for it."""
+    if os.environ.get("VMD_TEST_STORAGE") != "1":
+        raise tap.Skip("VMD_TEST_STORAGE=1, which takes a minute more")
+    for bus in ("scsi", "nvme", "virtio-mmio", "virtio-pci"):
+        uefi_boots_grub_and_linux_from_a_disk(bus)
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         linux_drives_disks_on_every_bus,
         linux_drives_scsi_and_sata,
         uefi_keeps_its_variables,
+        uefi_boots_from_sata,
+        uefi_boots_from_every_other_bus,
     ]))

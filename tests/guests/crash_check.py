@@ -75,7 +75,17 @@ def one_round(number, image, files, bus, rng):
     return last
 
 
+def released(image):
+    """The kernel closes what a killed process had in an io_uring a little after it is gone, locks too."""
+    for _ in range(300):
+        if subprocess.run(["qemu-img", "info", image], check=False, capture_output=True).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise guest.GuestError("the image is still locked 30 s after its emulator was killed")
+
+
 def examine(number, image, last, folder):
+    released(image)
     run("qemu-img", "check", "-q", image, good=(0, 3))  # 3: leaked clusters only
     raw = os.path.join(folder, "raw")
     run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, raw)
