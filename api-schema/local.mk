@@ -14,6 +14,8 @@ libapi_a_SOURCES = \
 	api-schema/json/split.h \
 	api-schema/json/text.c \
 	api-schema/json/text.h \
+	api-schema/net/nicargs.c \
+	api-schema/net/nicargs.h \
 	api-schema/qmp/qmp.c \
 	api-schema/qmp/qmp.h \
 	api-schema/rpc/call.c \

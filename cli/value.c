@@ -189,12 +189,22 @@ static int struct_item(const struct api_type *t, char *item, struct json_object 
         }
         return err_set(e, -EINVAL, "'%s' is none of %s", item, known.data);
     }
-    if (api_json_get(o, m->name)) {
+    if (api_json_get(o, m->name) && !(m->flags & API_F_LIST)) {
         return err_set(e, -EINVAL, "%s is given twice", m->name);
     }
     v = cli_value(m, NULL, value, e);
     if (!v) {
         return -EINVAL;
+    }
+    if (m->flags & API_F_LIST) { /* each time it is given is one of it */
+        struct json_object *list = api_json_get(o, m->name);
+
+        if (!list) {
+            list = json_object_new_array();
+            api_json_set(o, m->name, list);
+        }
+        json_object_array_add(list, v);
+        return 0;
     }
     api_json_set(o, m->name, v);
     return 0;

@@ -60,6 +60,8 @@ libdaemon_a_SOURCES = \
 	daemon/lockfile.h \
 	daemon/metrics.c \
 	daemon/metrics.h \
+	daemon/nics.c \
+	daemon/nics.h \
 	daemon/ops.c \
 	daemon/ops.h \
 	daemon/options.c \
@@ -137,6 +139,7 @@ vmd_spawn_SOURCES = \
 	daemon/spawn/jail.c \
 	daemon/spawn/main.c \
 	daemon/spawn/monitor.c \
+	daemon/spawn/nic.c \
 	daemon/spawn/proto.h \
 	daemon/spawn/spawn.h
 vmd_spawn_LDADD = $(LINK_API)

@@ -6,6 +6,7 @@
 
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
+#include "daemon/nics.h"
 #include "daemon/registry.h"
 #include "daemon/spawner.h"
 #include "daemon/supervise.h"
@@ -177,7 +178,7 @@ static int check_policy(const struct api_vm_config *c, struct api_error *x)
 
 int preflight_change(const struct vmd *d, struct api_vm_config *c, struct api_error *x)
 {
-    return check_policy(c, x) < 0 || check_plugins(d, c, x) < 0 || check_host(c, x) < 0 || check_members(c, x) < 0 || name_disks(c, x) < 0 ? -1 : 0;
+    return check_policy(c, x) < 0 || check_plugins(d, c, x) < 0 || check_host(c, x) < 0 || check_members(c, x) < 0 || name_disks(c, x) < 0 || nics_check(c, x) < 0 ? -1 : 0;
 }
 
 int preflight_define(struct vmd *d, struct api_vm_config *c, struct api_error *x)

@@ -8,6 +8,7 @@
 
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
+#include "daemon/nics.h"
 #include "daemon/events.h"
 #include "daemon/linger.h"
 #include "daemon/ops.h"
@@ -364,6 +365,7 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     api_json_set_bool(o, "paused", run->paused);
     api_json_set_str(o, "log", log);
     api_json_set(o, "files", preflight_files(&vm->config));
+    api_json_set(o, "nics", nics_request(&vm->config));
     if (cgroup) {
         api_json_set_str(o, "cgroup", cgroup);
     }

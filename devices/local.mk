@@ -25,6 +25,7 @@ libdevices_a_SOURCES = \
 	devices/board/rv_virt.c \
 	devices/board/rv_virt.h \
 	devices/board/rv_virt_fdt.c \
+	devices/board/rv_virt_net.c \
 	devices/board/rv_virt_pci.c \
 	devices/bus/pci.c \
 	devices/bus/pci.h \
@@ -55,6 +56,8 @@ libdevices_a_SOURCES = \
 	devices/scsi/scsi_int.h \
 	devices/scsi/target.c \
 	devices/scsi/units.h \
+	devices/net/virtio_net.c \
+	devices/net/virtio_net.h \
 	devices/timer/goldfish_rtc.c \
 	devices/virtio/mmio.c \
 	devices/virtio/packed.c \
@@ -93,3 +96,7 @@ TESTS += tests/device/pflash_test
 tests_device_pflash_test_SOURCES = tests/device/pflash_test.c $(device_rig)
 tests_device_pflash_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
 EXTRA_DIST += tests/device/state.golden
+check_PROGRAMS += tests/device/net_test
+TESTS += tests/device/net_test
+tests_device_net_test_SOURCES = tests/device/net_test.c $(device_rig)
+tests_device_net_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)

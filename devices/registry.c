@@ -21,6 +21,7 @@ static const struct device_class *const classes[] = {
     &virtio_pci_class,
     &virtio_blk_class,
     &virtio_scsi_class,
+    &virtio_net_class,
     &nvme_class,
     &ahci_class,
     &cfi_flash_class,

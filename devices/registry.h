@@ -23,6 +23,7 @@ extern const struct device_class virtio_pci_class;
 extern const struct device_class ahci_class;
 extern const struct device_class virtio_blk_class;
 extern const struct device_class virtio_scsi_class;
+extern const struct device_class virtio_net_class;
 extern const struct device_class nvme_class;
 extern const struct device_class cfi_flash_class;
 extern const struct device_class virtio_rng_class;

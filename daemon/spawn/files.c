@@ -224,6 +224,10 @@ void start_done(struct start *st, bool undo)
         fd_autoclose(&st->images[i].fd);
         free(st->images[i].path);
     }
+    for (unsigned i = 0; i < st->n_nics; i++) {
+        free(st->nics[i].args);
+    }
+    st->n_nics = 0;
     free(st->images);
     st->images = NULL;
     st->n_images = 0;

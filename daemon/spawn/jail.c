@@ -184,7 +184,40 @@ static int bind_folder(const char *root, const char *what, struct err *e)
     return lock_mount(at, e);
 }
 
-static int new_root(struct err *e)
+/* One file or folder of the host, read-only; absent ones are left out. */
+static int bind_one(const char *root, const char *what, const char *at, struct err *e)
+{
+    AUTO_FREE char *full = xasprintf("%s%s", root, at);
+    struct stat st;
+    if (stat(what, &st) < 0) {
+        return 0;
+    }
+    if (S_ISDIR(st.st_mode)) {
+        mkdir(full, 0755);
+    } else {
+        int fd = open(full, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        fd_autoclose(&fd);
+    }
+    if (mount(what, full, NULL, MS_BIND, NULL) < 0) {
+        return err_errno(e, errno, "jail: cannot bind '%s'", what);
+    }
+    return lock_mount(full, e);
+}
+
+static int bind_net(const char *root, const struct jail_net *extra, struct err *e)
+{
+    AUTO_FREE char *etc = xasprintf("%s/etc", root);
+    if (mkdir(etc, 0755) < 0) {
+        return err_errno(e, errno, "jail: '%s'", etc);
+    }
+    int rc = bind_one(root, "/etc/resolv.conf", "/etc/resolv.conf", e);
+    if (rc == 0 && extra->tftp) {
+        rc = bind_one(root, extra->tftp, extra->tftp_at, e);
+    }
+    return rc;
+}
+
+static int new_root(const struct jail_net *extra, struct err *e)
 {
     const char *root = JAIL_MOUNT;
     static const char *const libs[] = { "/usr/lib", "/usr/lib64", "/lib", "/lib64" };
@@ -197,6 +230,12 @@ static int new_root(struct err *e)
     }
     for (unsigned i = 0; i < ARRAY_LEN(libs); i++) {
         int rc = bind_folder(root, libs[i], e);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    if (extra) {
+        int rc = bind_net(root, extra, e);
         if (rc < 0) {
             return rc;
         }
@@ -232,7 +271,7 @@ static int set_limits(const struct spawner *sp, struct err *e)
     return rc;
 }
 
-int jail_enter(const struct spawner *sp, int64_t vm, struct err *e)
+static int enter(const struct spawner *sp, int64_t vm, const struct jail_net *extra, struct err *e)
 {
     int rc = 0;
     umask(022);
@@ -244,7 +283,7 @@ int jail_enter(const struct spawner *sp, int64_t vm, struct err *e)
         rc = err_errno(e, errno, "jail: cannot make mounts private");
     }
     if (rc == 0 && on(sp, LAYER_ROOT)) {
-        rc = new_root(e);
+        rc = new_root(extra, e);
     }
     if (rc == 0 && !on(sp, LAYER_ROOT) && chdir("/") < 0) {
         rc = err_errno(e, errno, "jail: cannot enter /");
@@ -261,6 +300,22 @@ int jail_enter(const struct spawner *sp, int64_t vm, struct err *e)
         rc = err_errno(e, errno, "jail: no_new_privs");
     }
     return rc;
+}
+
+int jail_enter(const struct spawner *sp, int64_t vm, struct err *e)
+{
+    return enter(sp, vm, NULL, e);
+}
+
+int jail_enter_net(const struct spawner *sp, int64_t vm, const struct jail_net *extra,
+                   struct err *e)
+{
+    return enter(sp, vm, extra, e);
+}
+
+bool jail_has_root(const struct spawner *sp)
+{
+    return on(sp, LAYER_ROOT);
 }
 
 /* ---- trying ---- */

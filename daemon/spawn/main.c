@@ -140,6 +140,41 @@ static int read_files(struct start *st, const struct json_object *list, struct e
     return 0;
 }
 
+static int read_nic(struct start *st, const struct json_object *o, struct err *e)
+{
+    struct spawn_nic *nic = &st->nics[st->n_nics++];
+    struct json_object *args = api_json_get(o, "args");
+    nic->fd = -1;
+    nic->name = api_json_get_str(o, "name");
+    nic->path = api_json_get_str(o, "path");
+    nic->dgram = api_json_get_bool(o, "dgram", false);
+    nic->tftp = api_json_get_str(o, "tftp");
+    if (!nic->name || (!nic->path && !json_object_is_type(args, json_type_array))) {
+        return err_set(e, -EPROTO, "a network card of VM '%s' is incomplete", st->name);
+    }
+    nic->n_args = nic->path ? 0 : (unsigned)json_object_array_length(args);
+    nic->args = xnew_n(const char *, nic->n_args + 1);
+    for (unsigned i = 0; i < nic->n_args; i++) {
+        const char *text = json_object_get_string(json_object_array_get_idx(args, i));
+        nic->args[i] = text ? text : "";
+    }
+    return 0;
+}
+
+static int read_nics(struct start *st, const struct json_object *list, struct err *e)
+{
+    size_t n = list ? json_object_array_length(list) : 0;
+    int rc = 0;
+    if (n > SPAWN_NICS_MAX) {
+        return err_set(e, -E2BIG, "VM '%s' has %zu network cards, at most %d are possible", st->name,
+                       n, SPAWN_NICS_MAX);
+    }
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        rc = read_nic(st, json_object_array_get_idx(list, i), e);
+    }
+    return rc;
+}
+
 static int read_request(struct start *st, const struct json_object *req, struct err *e)
 {
     st->vm = api_json_get_int(req, "vm", 0);
@@ -157,7 +192,12 @@ static int read_request(struct start *st, const struct json_object *req, struct 
     if (files && !json_object_is_type(files, json_type_array)) {
         return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");
     }
-    return read_files(st, files, e);
+    struct json_object *nics = api_json_get(req, "nics");
+    if (nics && !json_object_is_type(nics, json_type_array)) {
+        return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");
+    }
+    int rc = read_files(st, files, e);
+    return rc < 0 ? rc : read_nics(st, nics, e);
 }
 
 static const struct start nothing_open = { .dir_fd = -1,

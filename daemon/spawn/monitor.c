@@ -69,7 +69,7 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
 
 static char **build_argv(const struct start *st)
 {
-    char **argv = xnew_n(char *, 24 + 2 * (SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
+    char **argv = xnew_n(char *, 24 + 2 * (SPAWN_NICS_MAX + SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
     add_fd_arg(argv, &n, "--config-fd", st->config_fd);
@@ -83,6 +83,11 @@ static char **build_argv(const struct start *st)
         argv[n++] = xstrdup("--file");
         argv[n++] = xasprintf("%s=%d", st->files[i].key, st->files[i].fd);
         n = add_images(argv, n, st, i);
+    }
+    for (unsigned i = 0; i < st->n_nics; i++) {
+        fd_set_cloexec(st->nics[i].fd, false, NULL);
+        argv[n++] = xstrdup("--nic");
+        argv[n++] = xasprintf("%s=%d", st->nics[i].name, st->nics[i].fd);
     }
     if (st->paused) {
         argv[n++] = xstrdup("--paused");
@@ -217,6 +222,10 @@ static int read_exec(int fd, struct err *e)
 static int launch(struct start *st, struct report *r, int *pidfd, struct err *e)
 {
     int gate[2], status[2];
+    int nics = nics_start(st, e);
+    if (nics < 0) {
+        return nics;
+    }
     if (pipe2(gate, O_CLOEXEC) < 0) {
         return err_errno(e, errno, "cannot make a pipe");
     }
@@ -310,8 +319,10 @@ static void __attribute__((noreturn)) monitor_main(struct start *st, int to)
     int dir = monitor_close(st);
     int wstatus = 0;
     struct rusage use = { 0 };
-    while (wait4(r.pid, &wstatus, 0, &use) < 0 && errno == EINTR) {
-    }
+    pid_t ended;
+    do { /* those of network cards may end before it, which the emulator sees */
+        ended = wait4(-1, &wstatus, 0, &use);
+    } while (ended != r.pid && (ended > 0 || errno == EINTR));
     write_exit(dir, cookie, r.pid, wstatus, &use);
     _exit(0);
 }

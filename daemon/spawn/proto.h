@@ -6,6 +6,8 @@
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
  *    "paused":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool,"format":..}],"folders":[..]}   folders: where images may name others, besides their own
+ *    and in it "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool}]: a process vmd-net with
+ *    these arguments, or a socket to connect to
  *   {"op":"check","id":N,"files":[...],"folders":[..]}  would they open? Asked before anything is changed; here, so
  *                                       that a filesystem that hangs does not hang vmd
  *   {"op":"open","id":N,"files":[...],"folders":[..]}   opens them, for an emulator that runs
@@ -42,6 +44,7 @@
 #define SPAWN_IMAGES_MAX 256 /* that the disks of a VM name */
 #define SPAWN_DEPTH_MAX 200  /* images in a chain */
 #define SPAWN_OPEN_MAX 60    /* descriptors in one packet */
+#define SPAWN_NICS_MAX 8
 #define STATS_SIZE 4096
 /* The monitor keeps the statistics memfd under this number, for daemons that come later. */
 #define MONITOR_STATS_FD 3

@@ -64,6 +64,17 @@ struct spawn_image {
     int fd;
 };
 
+/* One network card. Texts are borrowed from the request; the arguments' list is owned. */
+struct spawn_nic {
+    const char *name;
+    const char *path; /* socket to connect to; NULL: a process vmd-net with these arguments */
+    bool dgram;
+    const char **args;
+    unsigned n_args;
+    const char *tftp; /* folder that it serves, or NULL */
+    int fd;           /* the emulator's end, in the monitor */
+};
+
 /* One start. Descriptors are -1 or owned. */
 struct start {
     struct spawner *sp;
@@ -76,6 +87,8 @@ struct start {
         emu_log_fd;
     struct spawn_file files[SPAWN_FILES_MAX];
     unsigned n_files;
+    struct spawn_nic nics[SPAWN_NICS_MAX];
+    unsigned n_nics;
     struct spawn_image *images; /* owned */
     unsigned n_images;
     struct json_object *folders; /* where images may name others; borrowed from the request */
@@ -102,7 +115,18 @@ void start_done(struct start *st, bool undo);
 /* monitor.c: forks the monitor, which forks the emulator. */
 int monitor_start(struct start *st, struct started *out, struct err *e);
 
+/* nic.c: in the monitor, before the emulator's process is made. What was started ends when the monitor does. */
+int nics_start(struct start *st, struct err *e);
+
 /* jail.c. */
+/* What the jail of vmd-net has beside the libraries: the resolver's configuration, and a folder at a fixed place. */
+struct jail_net {
+    const char *tftp, *tftp_at;
+};
+/* As jail_enter(), for vmd-net. */
+int jail_enter_net(const struct spawner *sp, int64_t vm, const struct jail_net *extra,
+                   struct err *e);
+bool jail_has_root(const struct spawner *sp); /* the root folder is an empty one */
 /* Opens the emulator, tries the layers with `emulator --version` and keeps those that work. -ENOEXEC: there is no
  * emulator, or it runs in no jail and without one; sp->tried stays false, and no layer counts as active. */
 int jail_probe(struct spawner *sp, struct err *e);

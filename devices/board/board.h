@@ -14,10 +14,13 @@
 struct blk_node;
 struct board;
 struct chr;
+struct device;
+struct net_port;
 struct vm;
 
 #define BOARD_MAX_DISKS 32
 #define BOARD_MAX_FLASH 2
+#define BOARD_MAX_NICS 8
 
 /* How a disk is attached. */
 enum board_disk_bus {
@@ -29,6 +32,9 @@ enum board_disk_bus {
     BOARD_SATA
 };
 #define BOARD_ANY UINT32_MAX /* a controller of its own; the first free place */
+
+/* How a network card is attached. */
+enum board_nic_bus { BOARD_NIC_VIRTIO_MMIO, BOARD_NIC_VIRTIO_PCI };
 
 /* An open file that is read again at each reset; path names it in messages. NULL path: none. */
 struct board_file {
@@ -57,6 +63,13 @@ struct board_config {
     unsigned n_disks;
     struct blk_node
         *flash[BOARD_MAX_FLASH]; /* banks in order; taken by build, also when it fails */
+    struct board_nic {
+        const char *mac;
+        struct net_port *port; /* taken by build, also when it fails; NULL: leads nowhere */
+        enum board_nic_bus bus;
+        unsigned mtu, queues; /* 0: the driver's choice; pairs */
+    } nic[BOARD_MAX_NICS];
+    unsigned n_nics;
     struct chr *console;         /* may be NULL */
     bool virtio_console;         /* the console is virtio, not the UART */
     bool rng;
@@ -82,6 +95,8 @@ struct board_class {
     /* Presses the power button, which asks the guest to shut down. NULL: has none. -ENODEV: no driver of the
      * guest listens to it; -ENOSPC: it has not answered to former presses. Main thread. */
     int (*powerdown)(struct board *b, struct err *e);
+    /* The device of a network card, virtio-net; NULL: no such card. */
+    struct device *(*nic)(struct board *b, unsigned i);
 };
 
 extern const struct board_class rv_virt_board;

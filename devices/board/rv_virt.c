@@ -103,11 +103,11 @@ static unsigned slot_disks(const struct board_config *c)
     return n;
 }
 
-/* What goes into the slots, in order: disks, entropy, console. */
+/* What goes into the slots, in order: disks, entropy, console, network cards. */
 static int slot_device(struct board *b, unsigned slot, struct device **out, struct err *e)
 {
     const struct board_config *c = &b->cfg;
-    unsigned disks = slot_disks(c);
+    unsigned disks = slot_disks(c), cards = disks + c->rng + c->virtio_console;
     int rc;
 
     *out = NULL;
@@ -120,6 +120,8 @@ static int slot_device(struct board *b, unsigned slot, struct device **out, stru
         if (rc == 0) {
             rc = dev_set_ptr(*out, "chr", c->console, e);
         }
+    } else if (slot >= cards && slot - cards < rv_virt_slot_nics(c)) {
+        rc = rv_virt_new_net(b, rv_virt_slot_nic(c, slot - cards), out, e);
     } else {
         return 0;
     }
@@ -519,11 +521,13 @@ static int check_config(const struct board_config *c, struct err *e)
     if (c->initrd.path && !c->kernel.path) {
         return err_set(e, -EINVAL, "an initrd needs a kernel");
     }
-    if (slot_disks(c) + c->rng + c->virtio_console > RV_SLOTS) {
+    unsigned used = slot_disks(c) + c->rng + c->virtio_console + rv_virt_slot_nics(c);
+
+    if (used > RV_SLOTS) {
         return err_set(
             e, -EINVAL,
-            "%u virtio-mmio devices: the board has %d slots; put disks on another bus",
-            slot_disks(c) + c->rng + c->virtio_console, RV_SLOTS);
+            "%u virtio-mmio devices: the board has %d slots; put disks or network cards on another bus",
+            used, RV_SLOTS);
     }
     return 0;
 }
@@ -574,6 +578,7 @@ static int rv_virt_build(struct vm *vm, const struct board_config *cfg, struct b
         for (unsigned i = 0; i < BOARD_MAX_FLASH; i++) {
             blk_close(b->cfg.flash[i]);
         }
+        rv_virt_close_nics(b);
         rv_virt_free(b);
         return rc;
     }
@@ -603,4 +608,5 @@ const struct board_class rv_virt_board = {
     .free = rv_virt_free,
     .fdt = rv_virt_tree,
     .powerdown = rv_virt_powerdown,
+    .nic = rv_virt_nic,
 };

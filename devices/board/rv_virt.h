@@ -54,7 +54,7 @@ struct board {
     struct board_config cfg;
     struct mem_region *ram, *rom;
     bool flash[BOARD_MAX_FLASH]; /* which banks there are */
-    struct device *fw_cfg, *button, *pci;
+    struct device *fw_cfg, *button, *pci, *nic[BOARD_MAX_NICS];
     uint64_t pci_mmio64; /* address of the window for 64-bit BARs, 0: none */
     struct loader_image firmware, kernel;
     uint64_t initrd_at, initrd_size;
@@ -68,6 +68,14 @@ struct board {
 
 /* The PCI host with its windows, and what the configuration puts on its bus. */
 int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e);
+
+/* Network cards (rv_virt_net.c): those in slots, in order; making the i-th, which then owns its port. */
+bool rv_virt_nic_on_pci(const struct board_nic *n);
+unsigned rv_virt_slot_nics(const struct board_config *c);
+unsigned rv_virt_slot_nic(const struct board_config *c, unsigned slot);
+int rv_virt_new_net(struct board *b, unsigned i, struct device **out, struct err *e);
+struct device *rv_virt_nic(struct board *b, unsigned i);
+void rv_virt_close_nics(struct board *b);
 
 /* Builds the device tree into b->fdt; vCPUs exist, initrd is placed. */
 int rv_virt_fdt(struct board *b, struct err *e);

@@ -155,6 +155,22 @@ static int add_panic(struct board *b, struct err *e)
     return rc != 0 ? rc : plug(b, d, e);
 }
 
+static int add_nic(struct board *b, unsigned i, struct err *e)
+{
+    struct device *d = NULL;
+    int rc;
+
+    if (!rv_virt_nic_on_pci(&b->cfg.nic[i])) {
+        return 0;
+    }
+    rc = rv_virt_new_net(b, i, &d, e);
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    return add_virtio(b, d, e);
+}
+
 int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
 {
     int rc = add_host(b, plic, e);
@@ -170,6 +186,9 @@ int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
     }
     if (rc == 0 && b->cfg.panic) {
         rc = add_panic(b, e);
+    }
+    for (unsigned i = 0; i < b->cfg.n_nics && rc == 0; i++) {
+        rc = add_nic(b, i, e);
     }
     return rc;
 }

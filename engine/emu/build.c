@@ -353,9 +353,13 @@ int build_vm(struct emu *m, struct err *e)
         rc = open_images(m, &b, e);
     }
     if (rc == 0) {
+        rc = nic_open_all(m, &b, e);
+    }
+    if (rc == 0) {
         rc = open_disks(m, &b, e);
     }
     if (rc != 0) {
+        nic_close_all(&b);
         return rc;
     }
     m->n_disks = m->disks.n_disks = b.n_disks;
@@ -363,6 +367,8 @@ int build_vm(struct emu *m, struct err *e)
     rc = m->board_class->build(m->vm, &b, &m->board, e);
     if (rc != 0) {
         m->n_disks = 0;
+    } else {
+        nic_built(m);
     }
     return rc;
 }

@@ -56,6 +56,8 @@ struct emu_options {
     bool paused;
     struct emu_file *files;
     unsigned n_files;
+    struct emu_file *nics; /* sockets of network cards, by name */
+    unsigned n_nics;
     const char **sets; /* "key=value" over the configuration */
     unsigned n_sets;
     char *icount_set;     /* the one that --icount means */
@@ -90,6 +92,7 @@ struct emu {
     struct blk_node *disk[BOARD_MAX_DISKS]; /* the devices' own; for flushing and statistics */
     unsigned n_disks;
     struct board_config disks; /* how they are attached; nothing else in it is set */
+    char mac[BOARD_MAX_NICS][18]; /* of the network cards */
     struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
     unsigned n_opened;
 
@@ -136,6 +139,12 @@ void chain_done(struct emu_chain *c, int rc);
 /* Every disk's data reaches stable storage; runs the loop meanwhile. The VM has stopped. */
 int build_flush_disks(struct emu *m, struct err *e);
 void build_done(struct emu *m);
+
+/* --- nic.c: network cards --- */
+/* Opens their ports into b->nic, which the board's build takes. */
+int nic_open_all(struct emu *m, struct board_config *b, struct err *e);
+void nic_close_all(struct board_config *b);
+void nic_built(struct emu *m); /* the board is there: cables as the configuration says */
 
 /* --- control.c --- */
 int control_start(struct emu *m, struct err *e);

@@ -23,6 +23,7 @@ enum opt {
     OPT_STATS_FD,
     OPT_LOCK_FD,
     OPT_FILE,
+    OPT_NIC,
     OPT_BACKING,
     OPT_DATA,
     OPT_CONSOLE,
@@ -50,6 +51,7 @@ static const struct option long_options[] = {
     { "stats-fd", required_argument, NULL, OPT_STATS_FD },
     { "lock-fd", required_argument, NULL, OPT_LOCK_FD },
     { "file", required_argument, NULL, OPT_FILE },
+    { "nic", required_argument, NULL, OPT_NIC },
     { "backing", required_argument, NULL, OPT_BACKING },
     { "data", required_argument, NULL, OPT_DATA },
     { "console", required_argument, NULL, OPT_CONSOLE },
@@ -96,6 +98,7 @@ static const char help[] =
     "form\n"
     "  --config-fd, --control-fd, --console-fd, --console-log-fd, --stats-fd, --lock-fd N\n"
     "  --file PATH=FD        a file of the configuration, already open\n"
+    "  --nic NAME=FD         the connected socket of a network card\n"
     "  --backing FORMAT:PATH=FD, --data PATH=FD  what the image before it names: its backing "
     "file,\n"
     "                        its external data file\n"
@@ -153,6 +156,24 @@ static int parse_file(struct emu_options *o, enum emu_role role, const char *tex
         .role = role,
         .format = path > text ? xstrndup(text, (size_t)(path - text - 1)) : NULL,
     };
+    return 0;
+}
+
+static int parse_nic(struct emu_options *o, const char *text, struct err *e)
+{
+    const char *eq = strrchr(text, '=');
+    int fd = -1, rc;
+
+    if (!eq || eq == text) {
+        return err_set(e, -EINVAL, "--nic %s: expected NAME=FD", text);
+    }
+    rc = parse_fd(eq + 1, "--nic", &fd, e);
+    if (rc != 0) {
+        return rc;
+    }
+    o->nics = xrealloc_n(o->nics, o->n_nics + 1, sizeof(*o->nics));
+    o->nics[o->n_nics++] =
+        (struct emu_file){ .path = xstrndup(text, (size_t)(eq - text)), .fd = fd };
     return 0;
 }
 
@@ -221,6 +242,8 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
         return parse_fd(arg, "--lock-fd", &o->lock_fd, e);
     case OPT_FILE:
         return parse_file(o, EMU_FILE, arg, e);
+    case OPT_NIC:
+        return parse_nic(o, arg, e);
     case OPT_BACKING:
         return parse_file(o, EMU_BACKING, arg, e);
     case OPT_DATA:
@@ -322,6 +345,10 @@ void options_done(struct emu_options *o)
         free(o->files[i].format);
     }
     free(o->files);
+    for (unsigned i = 0; i < o->n_nics; i++) {
+        free(o->nics[i].path);
+    }
+    free(o->nics);
     free(o->sets);
     free(o->plugins);
 }

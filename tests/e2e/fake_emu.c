@@ -281,6 +281,24 @@ void api_handle_emu_file_drop(struct api_call *call, struct api_emu_file_drop_in
     api_reply_emu_file_drop(call);
 }
 
+void api_handle_emu_dump(struct api_call *call, struct api_emu_dump_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no memory");
+}
+
+void api_handle_emu_dump_status(struct api_call *call, struct api_emu_dump_status_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no memory");
+}
+
+void api_handle_emu_dump_cancel(struct api_call *call, struct api_emu_dump_cancel_in *in)
+{
+    (void)in;
+    api_reply_emu_dump_cancel(call);
+}
+
 /* Answers that make no sense where the daemon has to look twice. */
 void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
 {

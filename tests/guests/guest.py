@@ -95,6 +95,14 @@ def qemu_command(emulator, config):
         command += ["-drive", f"if=none,id={disk['name']},file={disk['file']},"
                     f"format={disk.get('format', 'raw')}{readonly}",
                     "-device", f"virtio-blk-device,drive={disk['name']}"]
+    for nic in config.get("nics", []):
+        name = nic.get("name", "nic0")
+        forward = "".join(f",hostfwd={text}" for text in nic.get("forward", []))
+        device = "virtio-net-pci" if nic.get("bus") == "virtio-pci" else "virtio-net-device"
+        mac = f",mac={nic['mac']}" if "mac" in nic else ""
+        backend = f"stream,id={name},addr.type=unix,addr.path={nic['path']}" \
+            if nic.get("type") == "stream" else f"user,id={name}{forward}"
+        command += ["-netdev", backend, "-device", f"{device},netdev={name}{mac}"]
     if config.get("rng"):
         command += ["-device", "virtio-rng-device"]
     return command

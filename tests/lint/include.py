@@ -41,6 +41,7 @@ TESTS_SEE = {
     "tests/isa": {"engine/base", "engine/core", "engine/arch", "engine/tcg"},
     "tests/tcg": {"engine/base", "engine/core", "engine/arch", "engine/tcg"},
     "tests/block": {"engine/base", "storage"},
+    "tests/network": {"engine/base", "network"},
     "tests/device": {"engine/base", "engine/core", "engine/arch", "devices", "storage", "network"},
 }
 TESTS_ELSE = {"engine/base", "api-schema", "daemon", "cli"} | BELOW_EMU | {"engine/emu"}
@@ -53,7 +54,8 @@ LIBRARIES = [
     (re.compile(r"liburing"), {"storage"}),
     (re.compile(r"libnbd"), {"storage"}),
     (re.compile(r"libxml/"), {"daemon"}),
-    (re.compile(r"seccomp\.h$"), {"engine/emu", "daemon"}),
+    (re.compile(r"seccomp\.h$"), {"engine/emu", "daemon", "network"}),
+    (re.compile(r"slirp/"), {"network"}),
     (re.compile(r"check\.h$"), set()),
 ]
 ARCH = re.compile(r"engine/arch/([a-z0-9]+)/")

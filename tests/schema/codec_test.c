@@ -59,9 +59,10 @@ static const char full_config[] =
     "\"disks\":[{\"name\":\"root\",\"file\":\"/d/"
     "\xc3\xa4.raw\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":true},"
     "{\"file\":\"/"
-    "e\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":false}],\"rng\":false,"
+    "e\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":false}],\"nics\":[],\"rng\":"
+    "false,"
     "\"console\":\"virtio\","
-    "\"flash\":[],\"root_ports\":0,"
+    "\"flash\":[],\"panic\":false,\"root_ports\":0,"
     "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\",\"tier2\":\"auto\",\"coverage\":"
     "false,"
     "\"plugins\":[]},\"project\":\"default\"}";

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What of a network card's definition its process vmd-net is told, and what a card is when the definition leaves it open.
+ * Pure functions, any thread.
+ */
+#ifndef VMD_API_NET_NICARGS_H
+#define VMD_API_NET_NICARGS_H
+
+#include "api-schema/gen/types.h"
+#include "engine/base/err.h"
+
+/* The arguments of vmd-net behind the program's name, ended by NULL; each and the list to be freed (nic_args_free). */
+char **nic_args(const struct api_nic *n);
+void nic_args_free(char **args);
+/* The MTU that the guest's driver is told; 0: none. */
+unsigned nic_mtu(const struct api_nic *n);
+/* The address of the i-th card of a VM: the definition's, or one made from the UUID (or name). out holds 18. */
+void nic_mac(const struct api_vm_config *c, size_t i, char out[18]);
+/* Whether the members fit the type. `e` names the member and the remedy. */
+int nic_check(const struct api_nic *n, struct err *e);
+
+#endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Network cards of definitions. Loop thread.
+ */
+#ifndef VMD_DAEMON_NICS_H
+#define VMD_DAEMON_NICS_H
+
+#include "api-schema/gen/types.h"
+#include "api-schema/json/error.h"
+
+struct json_object;
+
+/* Gives each card a name and checks its members. 0 or -1 with x. */
+int nics_check(struct api_vm_config *c, struct api_error *x);
+/* What vmd-spawn is asked for (spawn/proto.h); the caller's. */
+struct json_object *nics_request(const struct api_vm_config *c);
+
+#endif
