@@ -63,6 +63,7 @@ int img_open(struct cli *c, const struct img_source *s, struct blk_node **out)
                              .unlocked = s->shared,
                              .unsafe = s->unsafe,
                              .direct = s->direct,
+                             .durable = s->durable,
                              .follow = true };
 
     o.protocol = nbd_is_uri(s->path) ? &blk_nbd_driver : NULL;
@@ -93,6 +94,7 @@ int img_cache(struct cli *c, const char *mode, struct img_source *s)
     for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
         if (strcmp(modes[i], mode) == 0) {
             s->direct = i == 0 || i == 3;
+            s->durable = i == 2 || i == 3;
             s->unsafe = i == 4;
             return CLI_OK;
         }

@@ -12,7 +12,7 @@
 
 struct img_source {
     const char *path, *format; /* format NULL: probed */
-    bool write, for_check, no_backing, shared, unsafe, direct;
+    bool write, for_check, no_backing, shared, unsafe, direct, durable;
     struct blk_pool *pool; /* NULL: synchronous calls only */
 };
 

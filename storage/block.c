@@ -72,6 +72,7 @@ void blk_submit(struct blk_node *n, struct blk_req *r)
     r->node = r->via = n;
     r->from = NULL;
     r->at = r->offset;
+    r->flags &= ~(unsigned)BLK_FLUSHED;
     if (n->drained) {
         list_append(&n->held, &r->link);
     } else {
@@ -200,6 +201,9 @@ int blk_run(struct blk_node *n, struct blk_req *r)
     atomic_fetch_add(&n->in_flight, 1);
     rc = n->driver->run(n, r);
     blk_changed(r);
+    if (rc == 0 && blk_must_flush(r)) {
+        rc = n->driver->run(n, &(struct blk_req){ .op = BLK_FLUSH, .node = n, .via = n });
+    }
     blk_account(n, r, rc);
     sync_settle(n);
     return rc;
@@ -321,6 +325,11 @@ int blk_resize(struct blk_node *n, uint64_t size, struct err *e)
 }
 
 /* --- counters --- */
+
+bool blk_must_flush(const struct blk_req *r)
+{
+    return r->node->durable && r->op != BLK_READ && r->op != BLK_FLUSH;
+}
 
 void blk_changed(const struct blk_req *r)
 {

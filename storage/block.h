@@ -49,6 +49,7 @@ enum {
     BLK_COMPRESS =
         2,           /* a write of exactly one cluster (or of what the disk's end leaves of it):
                        * stored compressed where the format can; -ENOTSUP where not */
+    BLK_FLUSHED = 8, /* the node's: a durable change is made, its flush is under way */
     BLK_PAST_END = 4 /* a read may end behind the node's end, which reads as zeroes (drivers) */
 };
 
@@ -96,11 +97,13 @@ struct blk_options {
     const char *name;   /* of the disk, for messages and the graph */
     const char *driver; /* format driver: "raw", "qcow2", ... */
     const char *path;   /* names the image in messages; opened when fd is -1 */
-    const struct blk_driver *protocol; /* reaches it (nbd.h); NULL: the path is a file's. Images that this one
+    const struct blk_driver
+        *protocol; /* reaches it (nbd.h); NULL: the path is a file's. Images that this one
                                         * names are always files */
-    int fd;             /* already open, or -1; taken by blk_open when it succeeds */
+    int fd;        /* already open, or -1; taken by blk_open when it succeeds */
     bool readonly;
     bool direct;    /* O_DIRECT: past the host's page cache */
+    bool durable;   /* a write, zeroes or a discard is on the disk when it completes */
     bool unsafe;    /* flushes do nothing: for new images, whose loss in a crash is no loss */
     bool unlocked;  /* takes no image lock and so may read while another writes (info) */
     bool for_check; /* opens what is marked dirty or corrupt, repairs nothing by itself */

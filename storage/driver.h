@@ -51,6 +51,7 @@ struct blk_node {
     char *name, *path;
     uint64_t size;
     bool readonly;
+    bool durable;                        /* see struct blk_options */
     struct blk_dirty_set *_Atomic dirty; /* bitmaps (bitmap.h); NULL: there never was one */
     struct list in_pool;                 /* of top nodes */
     struct list claims;                  /* struct blk_claim.link */
@@ -104,6 +105,8 @@ int blk_create_file(const char *path, int *fd, struct err *e);
 int blk_preallocate(int fd, uint64_t offset, uint64_t length, bool write, const char *path,
                     struct err *e);
 
+/* Must a flush of its node follow r, which went well, before it completes? */
+bool blk_must_flush(const struct blk_req *r);
 /* The driver of r->via is done with r: before anybody hears of it. Any thread. */
 void blk_changed(const struct blk_req *r);
 /* A request of node n is through. Any thread. */

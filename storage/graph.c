@@ -206,6 +206,7 @@ struct blk_node *blk_node_new(const struct blk_driver *d, struct blk_pool *pool,
     n->name = xstrdup(o->name);
     n->path = xstrdup(o->path ? o->path : o->name);
     n->readonly = o->readonly;
+    n->durable = o->durable;
     list_init(&n->in_pool);
     list_init(&n->claims);
     list_init(&n->held);

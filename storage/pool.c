@@ -45,6 +45,13 @@ struct blk_pool {
 static void pool_deliver(void *arg);
 
 /* Mutex held. */
+static void pool_queue_locked(struct blk_pool *p, struct blk_req *r)
+{
+    list_append(&p->todo, &r->link);
+    pthread_cond_signal(&p->work);
+}
+
+/* Mutex held. */
 static void pool_finish_locked(struct blk_pool *p, struct blk_req *r, int result)
 {
     if (r->from && r->from->driver->settled) {
@@ -54,6 +61,13 @@ static void pool_finish_locked(struct blk_pool *p, struct blk_req *r, int result
         r->node->driver->settled(r->node, r);
     }
     blk_changed(r);
+    if (result == 0 && blk_must_flush(r) && !(r->flags & BLK_FLUSHED)) {
+        r->flags |= BLK_FLUSHED;
+        r->via = r->node;
+        r->from = NULL;
+        pool_queue_locked(p, r);
+        return;
+    }
     blk_account(r->node, r, result);
     r->result = result;
     list_append(&p->done, &r->link);
@@ -83,6 +97,14 @@ static void pool_deliver(void *arg)
     pthread_mutex_unlock(&p->mutex);
 }
 
+static int pool_run(struct blk_req *r)
+{
+    struct blk_req flush = { .op = BLK_FLUSH, .node = r->node, .via = r->node };
+
+    return r->flags & BLK_FLUSHED ? r->node->driver->run(r->node, &flush)
+                                  : r->via->driver->run(r->via, r);
+}
+
 static void *pool_thread(void *arg)
 {
     struct blk_pool *p = arg;
@@ -103,18 +125,12 @@ static void *pool_thread(void *arg)
 
         list_remove(&r->link);
         pthread_mutex_unlock(&p->mutex);
-        rc = r->via->driver->run(r->via, r);
+        rc = pool_run(r);
         pthread_mutex_lock(&p->mutex);
         pool_finish_locked(p, r, rc);
     }
     pthread_mutex_unlock(&p->mutex);
     return NULL;
-}
-
-static void pool_queue_locked(struct blk_pool *p, struct blk_req *r)
-{
-    list_append(&p->todo, &r->link);
-    pthread_cond_signal(&p->work);
 }
 
 void blk_pool_submit(struct blk_pool *p, struct blk_req *r)
@@ -137,7 +153,7 @@ bool blk_pool_cancel(struct blk_pool *p, struct blk_req *r)
 
     pthread_mutex_lock(&p->mutex);
     list_for_each (it, &p->todo) {
-        found |= it == &r->link;
+        found |= it == &r->link && !(r->flags & BLK_FLUSHED);
     }
     list_for_each (it, &p->staged) {
         found |= it == &r->link;

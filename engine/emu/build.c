@@ -184,6 +184,10 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
         .path = d->file,
         .fd = -1,
         .readonly = d->readonly || d->cdrom,
+        .direct = d->cache == API_DISK_CACHE_NONE || d->cache == API_DISK_CACHE_DIRECTSYNC,
+        .durable = d->cache == API_DISK_CACHE_WRITETHROUGH ||
+                   d->cache == API_DISK_CACHE_DIRECTSYNC,
+        .unsafe = d->cache == API_DISK_CACHE_UNSAFE,
         .follow = m->opt.config_fd < 0, /* a daemon's emulator opens nothing by path */
     };
     int rc = 0;

@@ -362,6 +362,82 @@ START_TEST(lock_names_its_holder_and_dies_with_it)
 }
 END_TEST
 
+static void count_flushes(void *arg, const struct blk_req *r)
+{
+    *(unsigned *)arg += r->op == BLK_FLUSH;
+}
+
+START_TEST(durable_writes_are_flushed_before_they_complete)
+{
+    static const enum blk_op changes[] = { BLK_WRITE, BLK_ZERO, BLK_DISCARD };
+    struct fixture f;
+    unsigned flushes = 0;
+    struct blk_tap tap = { .event = count_flushes, .arg = &flushes };
+    struct blk_options o = {
+        .name = "root", .driver = "raw", .fd = -1, .durable = true, .tap = &tap
+    };
+    struct blk_node *n = NULL;
+    char data[4096] = "durable";
+    struct err e = ERR_INIT;
+
+    set_up(&f);
+    o.path = f.path;
+    ck_assert_msg(blk_open(f.pool, &o, &n, &e) == 0, "%s", e.msg);
+    for (unsigned i = 0; i < ARRAY_LEN(changes); i++) {
+        ck_assert_int_eq(transfer(&f, n, changes[i], 0, data, sizeof(data)), 0);
+        ck_assert_uint_eq(flushes, i + 1);
+    }
+    ck_assert_int_eq(transfer(&f, n, BLK_READ, 0, data, sizeof(data)), 0);
+    ck_assert_uint_eq(flushes, 3);
+    ck_assert_int_eq(blk_pwrite(n, 512, data, 512), 0);
+    ck_assert_uint_eq(flushes, 4);
+    blk_close(n);
+    tear_down(&f);
+}
+END_TEST
+
+START_TEST(staged_requests_do_not_need_the_loop)
+{
+    struct fixture f;
+    struct wait w[8] = { 0 };
+    struct blk_req r[8];
+    char data[8][512];
+    struct iovec iov[8];
+    struct blk_node *n;
+    bool taken;
+
+    set_up(&f);
+    n = must_open(&f, false);
+    for (unsigned i = 0; i < 8; i++) {
+        memset(data[i], 'a' + (int)i, 512);
+        iov[i] = (struct iovec){ .iov_base = data[i], .iov_len = 512 };
+        r[i] = (struct blk_req){ .op = BLK_WRITE,
+                                 .offset = i * 512,
+                                 .length = 512,
+                                 .iov = &iov[i],
+                                 .n_iov = 1,
+                                 .done = on_done,
+                                 .arg = &w[i] };
+        blk_submit(n, &r[i]);
+    }
+    taken = blk_cancel(&r[3]); /* without a ring a thread may have begun it */
+    blk_wait_idle(n);          /* no turn of the loop in between */
+    ck_assert(!w[0].done);
+    while (!w[7].done || !w[3].done) {
+        ck_assert_int_eq(loop_run_once(f.loop, -1, NULL), 0);
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        char back[512];
+
+        ck_assert(w[i].done && w[i].result == (i == 3 && taken ? -ECANCELED : 0));
+        ck_assert_int_eq(blk_pread(n, i * 512, back, 512), 0);
+        ck_assert_int_eq(back[0], i == 3 && taken ? 0 : 'a' + (int)i);
+    }
+    blk_close(n);
+    tear_down(&f);
+}
+END_TEST
+
 static Suite *suite_block(void)
 {
     Suite *s = suite_create("block");
@@ -373,6 +449,8 @@ static Suite *suite_block(void)
     tcase_add_test(t, file_that_shrank_gives_an_error_not_zeroes);
     tcase_add_test(t, close_and_wait_idle_leave_nothing_in_flight);
     tcase_add_test(t, bad_images_are_refused_by_name);
+    tcase_add_test(t, durable_writes_are_flushed_before_they_complete);
+    tcase_add_test(t, staged_requests_do_not_need_the_loop);
     tcase_add_test(t, writer_locks_out_all_and_readers_share);
     tcase_add_test(t, lock_names_its_holder_and_dies_with_it);
     suite_add_tcase(s, t);

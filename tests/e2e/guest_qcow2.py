@@ -68,6 +68,39 @@ def guest_writes_and_qemu_img_finds_them():
             tap.check(file.read(1 << 16).rstrip(b"\0") == b"first line of the base\n", "the base was written")
 
 
+def direct_io(folder):
+    """Does its file system take O_DIRECT?"""
+    path = os.path.join(folder, "probe")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_DIRECT))
+        return True
+    except OSError:
+        return False
+
+
+def all_cache_modes_hold_what_the_guest_writes():
+    with tempfile.TemporaryDirectory() as folder:
+        disks = []
+        for number, mode in enumerate(("writeback", "none", "writethrough", "directsync", "unsafe")):
+            kind = "raw" if number % 2 else "qcow2"
+            if direct_io(folder) or mode not in ("none", "directsync"):
+                path = os.path.join(folder, f"{mode}.{kind}")
+                qemu_img("create", "-q", "-f", kind, path, "16M")
+                disks.append({"name": mode, "file": path, "format": kind, "cache": mode})
+        config = linux("shell", {})
+        config["disks"] = disks
+        job = ("for d in /dev/vd?; do dd if=/dev/urandom of=$d bs=512 seek=77 count=300 2>/dev/null; "
+               "dd if=/dev/urandom of=$d bs=1M seek=9 count=3 2>/dev/null; done; sync; echo 3 >/proc/sys/vm/drop_caches; "
+               "sha256sum /dev/vd?; poweroff\n")
+        with guest.Guest(config, "vmd", ["--sandbox", "on"]) as vm:
+            vm.expect(r"guest# ", TIMEOUT)
+            vm.send(job)
+            seen = sorted(vm.expect(r"^([0-9a-f]{64})  /dev/vd", TIMEOUT).group(1).decode() for _ in disks)
+            status = vm.wait(TIMEOUT)
+            tap.check(status == 0, f"status {status}: {vm.errors[-500:]!r}")
+        tap.check(seen == sorted(digest(disk["file"])[0] for disk in disks), "a disk holds something else")
+
+
 def daemon_gives_a_vm_its_qcow2_disk():
     with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
         path = os.path.join(daemon.dir, "a.qcow2")
@@ -108,7 +141,8 @@ def main():
     except guest.Unavailable as problem:
         print(f"skipped: {problem}")
         sys.exit(77)
-    sys.exit(tap.run_cases((guest_writes_and_qemu_img_finds_them, daemon_gives_a_vm_its_qcow2_disk,
+    sys.exit(tap.run_cases((guest_writes_and_qemu_img_finds_them, all_cache_modes_hold_what_the_guest_writes,
+                            daemon_gives_a_vm_its_qcow2_disk,
                             daemon_refuses_what_is_no_qcow2_image)))
 
 
