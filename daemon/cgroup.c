@@ -22,7 +22,7 @@
 
 #define MOUNT "/sys/fs/cgroup"
 #define PERIOD_US 100000
-#define REMOVE_TRIES 20 /* of a millisecond each, when something lingers in the group */
+#define REMOVE_TRIES 5 /* of a millisecond each, when something lingers in the group */
 #define STR_(x) #x
 #define STR(x) STR_(x)
 
@@ -182,16 +182,17 @@ bool cgroup_kill(const struct cgroup *g, int64_t vm)
     return g->usable && access(file, F_OK) == 0 && put(path, "cgroup.kill", "1", NULL) == 0;
 }
 
-void cgroup_remove(const struct cgroup *g, int64_t vm)
+bool cgroup_remove(const struct cgroup *g, int64_t vm)
 {
     AUTO_FREE char *path = vm_dir(g, vm);
     /* The emulator has ended. What else is in its group must not outlive it, and dies within moments. */
     for (unsigned i = 0; g->usable && i < REMOVE_TRIES; i++) {
         if (rmdir(path) == 0 || errno != EBUSY || !cgroup_kill(g, vm)) {
-            return;
+            return true;
         }
         usleep(1000);
     }
+    return !g->usable;
 }
 
 int cgroup_join(const char *dir, pid_t pid, struct err *e)

@@ -35,8 +35,8 @@ int cgroup_make(struct cgroup *g, int64_t vm, const struct api_limits *l, char *
 int cgroup_limit(const struct cgroup *g, int64_t vm, const struct api_limits *l, struct err *e);
 /* Ends every process in the VM's group; false when there is none. */
 bool cgroup_kill(const struct cgroup *g, int64_t vm);
-/* Removes the group, once it is empty. */
-void cgroup_remove(const struct cgroup *g, int64_t vm);
+/* Removes the group and ends what is in it. False: what is in it has not ended yet, call again later. */
+bool cgroup_remove(const struct cgroup *g, int64_t vm);
 /* vmd-spawn: puts a process into a group. */
 int cgroup_join(const char *dir, pid_t pid, struct err *e);
 

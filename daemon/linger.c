@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Killed emulators that wait in the kernel. Owns their pidfds (struct vmd, list `lingering`). Loop thread.
+ * Killed emulators that wait in the kernel, and control groups whose last processes have not ended yet. Owns their pidfds and
+ * timers (struct vmd, list `lingering`). Loop thread.
  */
 #include "daemon/linger.h"
 
@@ -22,9 +23,14 @@ struct linger {
     struct list link;
     struct vmd *d;
     int64_t vm;
-    int pidfd;
+    int pidfd; /* -1: a control group */
     struct loop_fd *watch;
+    struct loop_timer *again;
+    unsigned tries;
 };
+
+#define AGAIN_NS INT64_C(50000000)
+#define TRIES 1200 /* a minute of them */
 
 /* State letter of /proc/PID/task/TID/stat, behind the name, which may hold anything; 0: gone. */
 static char thread_state(const char *dir, const char *tid)
@@ -60,6 +66,7 @@ static void linger_free(struct linger *l)
 {
     list_remove(&l->link);
     loop_fd_free(l->watch);
+    loop_timer_free(l->again);
     fd_autoclose(&l->pidfd);
     free(l);
 }
@@ -73,8 +80,32 @@ static void on_end(void *arg, int fd, unsigned events)
              (long long)l->vm);
     if (!vm || !vm->run) {
         runfs_clean(&l->d->opt, l->vm);
+        linger_group(l->d, l->vm);
     }
     linger_free(l);
+}
+
+static void on_again(void *arg)
+{
+    struct linger *l = arg;
+    struct vm *vm = vm_by_id(l->d, l->vm);
+    if ((vm && vm->run) || l->tries++ == TRIES || cgroup_remove(&l->d->cgroup, l->vm)) {
+        linger_free(l); /* gone, in use again, or given up */
+    } else {
+        loop_timer_arm(l->again, AGAIN_NS);
+    }
+}
+
+void linger_group(struct vmd *d, int64_t vm)
+{
+    if (cgroup_remove(&d->cgroup, vm)) {
+        return;
+    }
+    struct linger *l = xnew(struct linger);
+    *l = (struct linger){ .d = d, .vm = vm, .pidfd = -1 };
+    list_append(&d->lingering, &l->link);
+    l->again = loop_timer_new(d->loop, on_again, l);
+    loop_timer_arm(l->again, AGAIN_NS);
 }
 
 void linger_watch(struct vmd *d, int64_t vm, int take_pidfd)

@@ -17,6 +17,8 @@ struct vmd;
 bool linger_stuck(pid_t pid);
 /* Takes the pidfd; cleans the run folder up when the process is gone and the VM has no other. */
 void linger_watch(struct vmd *d, int64_t vm, int take_pidfd);
+/* Removes the control group of a VM that has ended: now, or when the last process in it has died. */
+void linger_group(struct vmd *d, int64_t vm);
 /* The daemon ends; the folders are swept by the next one. */
 void lingers_free(struct vmd *d);
 

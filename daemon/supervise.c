@@ -658,7 +658,7 @@ void run_finish(struct run *run)
     } else if (failed) {
         runfs_last_words(&run->d->opt, vm->id, words, sizeof(words));
     }
-    cgroup_remove(&run->d->cgroup, vm->id);
+    linger_group(run->d, vm->id);
     set_exit(vm, reason, &x, words);
     struct change *c = change_new(run->d);
     store_tx_exit_put(change_tx(c), &(struct store_exit){ .vm = vm->id,

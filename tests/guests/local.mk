@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/guests: tests, helper programs and EXTRA_DIST of this folder.
-EXTRA_DIST += tests/guests/crash_check.py tests/guests/esp.py tests/guests/fetch tests/guests/guest.py tests/guests/init tests/guests/newc.py \
+EXTRA_DIST += tests/guests/cgroup_check.py tests/guests/crash_check.py tests/guests/esp.py tests/guests/fetch tests/guests/guest.py tests/guests/init tests/guests/newc.py \
 	tests/guests/rootfs tests/guests/rootfs-init tests/guests/rootfs-second-stage \
 	tests/guests/rootfs_check.py $(guest_project)
 guest_project = tests/guests/project/Makefile tests/guests/project/project.h \
@@ -20,3 +20,10 @@ rootfs-check: all
 crash-check: all
 	VMD_SRCDIR=$(abs_top_srcdir) VMD_BUILDDIR=$(abs_top_builddir) \
 		$(PY) -B $(srcdir)/tests/guests/crash_check.py $(CRASH_ARGS)
+
+# Limits of VMs in a kernel that has the controllers, whatever the host's has: some minutes.
+TESTS += tests/guests/cgroup_check.py
+.PHONY: cgroup-check
+cgroup-check: all
+	VMD_SRCDIR=$(abs_top_srcdir) VMD_BUILDDIR=$(abs_top_builddir) VMD_TEST_CGROUP=1 \
+		$(PY) -B $(srcdir)/tests/guests/cgroup_check.py
