@@ -41,6 +41,16 @@ static inline void handle_start(struct api_call *call, void *in)
     };
 
     t.started++;
+    if (strcmp(p->vm, "big") == 0) { /* 700,000 bytes with its quotes */
+        AUTO_FREE char *text = xalloc(700000 - 1);
+        memset(text, 'b', 700000 - 2);
+        text[700000 - 2] = 0;
+        api_reply_json(call, json_object_new_string(text));
+        return;
+    }
+    if (strcmp(p->vm, "slow") == 0) { /* longer than a batch may have a turn */
+        usleep(3000);
+    }
     if (strcmp(p->vm, "none") == 0) {
         api_fail(call, API_E_NOT_FOUND, "VM none", "see 'vmctl list'", "no VM '%s'", p->vm);
         return;

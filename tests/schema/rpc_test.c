@@ -169,6 +169,82 @@ START_TEST(rpc_connections_that_hold_the_most_go_when_all_hold_too_much)
 }
 END_TEST
 
+/* A batch of n calls that start a VM. */
+static char *batch_of(unsigned n, const char *vm)
+{
+    AUTO_BUF b = BUF_INIT;
+
+    buf_add_char(&b, '[');
+    for (unsigned i = 0; i < n; i++) {
+        buf_printf(&b,
+                   "%s{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"vm.start\",\"params\":{"
+                   "\"vm\":\"%s\"}}",
+                   i ? "," : "", i, vm);
+    }
+    buf_add_str(&b, "]\n");
+    return buf_take(&b);
+}
+
+START_TEST(rpc_replies_of_a_batch_are_bounded_and_the_rest_is_told_so)
+{
+    enum { CALLS = 14, FIT = (8 << 20) / 700100 };
+    struct peer p = greeted(API_ROLE_ADMIN);
+    AUTO_FREE char *batch = batch_of(CALLS, "big");
+
+    say(&p, batch);
+    AUTO_FREE char *text = line(&p);
+    ck_assert_ptr_nonnull(text);
+    AUTO_JSON all = json_tokener_parse(text);
+    ck_assert_uint_eq(json_object_array_length(all), CALLS);
+    for (unsigned i = 0; i < CALLS; i++) {
+        struct json_object *one = json_object_array_get_idx(all, i);
+        ck_assert_int_eq(api_json_get_int(one, "id", -1), i);
+        ck_assert_msg((api_json_get(one, "result") != NULL) == (i < FIT), "reply %u", i);
+        if (i >= FIT) {
+            struct json_object *error = api_json_get(one, "error");
+            ck_assert_int_eq(api_json_get_int(error, "code", 0), API_E_OVERLOAD);
+            ck_assert_str_eq(api_json_get_str(error, "message"),
+                             "the replies of this batch exceed 8388608 bytes");
+        }
+    }
+    ck_assert_uint_eq(t.started, CALLS); /* what was asked for was done */
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"api.ping\"}\n");
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":9,\"result\":{}}");
+    hang_up(&p);
+}
+END_TEST
+
+START_TEST(rpc_batch_lets_others_have_their_turn)
+{
+    enum { CALLS = 20 };
+    struct peer p = greeted(API_ROLE_ADMIN), other = greeted(API_ROLE_ADMIN);
+    AUTO_FREE char *batch = batch_of(CALLS, "slow");
+
+    say(&p, batch);
+    say(&p, "{\"jsonrpc\":\"2.0\",\"id\":\"behind\",\"method\":\"api.ping\"}\n");
+    spin(1);
+    say(&other, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"api.ping\"}\n");
+    expect(&other, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
+    ck_assert_uint_ge(t.started, 1);
+    ck_assert_uint_lt(t.started, CALLS); /* and it is not through yet */
+    receive(&p);
+    ck_assert_uint_eq(p.in.len, 0);
+    expect_part(&p, "\"id\":19,");
+    ck_assert_uint_eq(t.started, CALLS);
+    expect(&p, "{\"jsonrpc\":\"2.0\",\"id\":\"behind\",\"result\":{}}");
+
+    say(&p, batch);
+    spin(1);
+    ck_assert_uint_lt(t.started, 2 * CALLS);
+    hang_up(&p);
+    for (unsigned i = 0; i < 1000 && t.closed == 0; i++) {
+        loop_run_once(t.loop, 10000000, NULL);
+    }
+    ck_assert_uint_eq(t.closed, 1); /* whatever of it was begun */
+    hang_up(&other);
+}
+END_TEST
+
 START_TEST(rpc_refuses_a_batch_that_is_too_long)
 {
     struct peer p = greeted(API_ROLE_ADMIN);
@@ -614,6 +690,8 @@ static void add_requests(TCase *c)
     tcase_add_test(c, rpc_notifications_are_run_and_not_answered);
     tcase_add_test(c, rpc_batches_are_answered_together_when_all_are_done);
     tcase_add_test(c, rpc_connections_that_hold_the_most_go_when_all_hold_too_much);
+    tcase_add_test(c, rpc_replies_of_a_batch_are_bounded_and_the_rest_is_told_so);
+    tcase_add_test(c, rpc_batch_lets_others_have_their_turn);
     tcase_add_test(c, rpc_refuses_a_batch_that_is_too_long);
     tcase_add_test(c, rpc_deadline_ends_the_wait_and_not_the_work);
     tcase_add_loop_test(c, rpc_deadline_must_be_a_time, 0, 7);
