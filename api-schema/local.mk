@@ -51,6 +51,7 @@ api_schema = \
 	api-schema/schema/image.json \
 	api-schema/schema/job.json \
 	api-schema/schema/profile.json \
+	api-schema/schema/disk.json \
 	api-schema/schema/quota.json \
 	api-schema/schema/token.json \
 	api-schema/schema/types.json \

@@ -84,6 +84,7 @@ struct vmd {
     struct supply *supply;
     struct cgroup cgroup;
     struct list dumps;     /* dump.c */
+    struct list bjobs;     /* blockjobs.c */
     struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;
     struct rpc_server *server;

@@ -40,6 +40,8 @@ libdaemon_a_SOURCES = \
 	daemon/calls.c \
 	daemon/calls.h \
 	daemon/daemon.h \
+	daemon/blockjobs.c \
+	daemon/blockjobs.h \
 	daemon/dump.c \
 	daemon/dump.h \
 	daemon/events.c \

@@ -10,6 +10,7 @@
 #include "daemon/auth/access.h"
 #include "daemon/auth/images.h"
 #include "daemon/auth/listen.h"
+#include "daemon/blockjobs.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/dump.h"
@@ -139,6 +140,9 @@ static void settle_job(void *arg, struct job *job)
         return;
     }
     if (job->info.kind && strcmp(job->info.kind, "vm.dump") == 0 && dump_follow(d, job)) {
+        return;
+    }
+    if (blockjob_follow(d, job)) {
         return;
     }
     struct vm *vm = job->info.vm ? vm_find(d, job->info.vm, false) : NULL;
@@ -408,6 +412,7 @@ static void tear_down(struct start *st)
     }
     backup_end(d);
     dumps_end(d);
+    blockjobs_end(d);
     metrics_free(d->metrics);
     loop_timer_free(st->alive);
     doors_drain(d->doors);
@@ -527,6 +532,7 @@ int main(int argc, char **argv)
     struct vmd d = { .started_ns = time_real_ns() };
     list_init(&d.lingering);
     list_init(&d.dumps);
+    list_init(&d.bjobs);
     struct start st = { .d = &d };
     struct err e = ERR_INIT;
     int rc = options_parse(&d.opt, argc, argv);

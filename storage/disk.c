@@ -179,6 +179,7 @@ struct blk_node *blk_disk_new(struct blk_pool *pool, struct blk_node *take_image
     list_remove(&take_image->in_pool);
     n->kid[BLK_FILE] = take_image;
     n->size = take_image->size;
+    n->durable = take_image->durable;
     blk_pool_add(pool, n);
     return n;
 }

@@ -101,6 +101,8 @@ char *blk_relative(const char *image, const char *named);
 /* --- image.c, for format drivers --- */
 /* A new, empty file that nobody else uses, held against others while it is open. */
 int blk_create_file(const char *path, int *fd, struct err *e);
+/* The same for the image that c describes: its path, or the descriptor that was given. */
+int blk_create_image_file(const struct blk_create *c, int *fd, struct err *e);
 /* Space for a range: reserved, or (write) written with zeroes. */
 int blk_preallocate(int fd, uint64_t offset, uint64_t length, bool write, const char *path,
                     struct err *e);

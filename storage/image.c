@@ -74,16 +74,16 @@ int blk_create_known(const struct blk_create *c, const char *const *keys, struct
     return 0;
 }
 
-int blk_create_file(const char *path, int *out, struct err *e)
+static int create_in(int take_fd_in, const char *path, bool mark, int *out, struct err *e)
 {
-    AUTO_FD fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    AUTO_FD fd = take_fd_in;
     struct stat st;
     int rc;
 
     if (fd < 0 || fstat(fd, &st) != 0) {
         return err_errno(e, errno, "cannot make %s", path);
     }
-    rc = blk_lock(fd, BLK_PERM_WRITE | BLK_PERM_RESIZE, 0, path, true, e);
+    rc = blk_lock(fd, BLK_PERM_WRITE | BLK_PERM_RESIZE, 0, path, mark, e);
     if (rc == 0 && S_ISREG(st.st_mode) && ftruncate(fd, 0) != 0) {
         rc = err_errno(e, errno, "cannot empty %s", path);
     }
@@ -91,6 +91,17 @@ int blk_create_file(const char *path, int *out, struct err *e)
         *out = take_fd(&fd);
     }
     return rc;
+}
+
+int blk_create_image_file(const struct blk_create *c, int *out, struct err *e)
+{
+    return c->given ? create_in(c->fd, c->path, false, out, e)
+                    : blk_create_file(c->path, out, e);
+}
+
+int blk_create_file(const char *path, int *out, struct err *e)
+{
+    return create_in(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644), path, true, out, e);
 }
 
 int blk_preallocate(int fd, uint64_t offset, uint64_t length, bool write, const char *path,

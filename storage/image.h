@@ -24,6 +24,8 @@ struct blk_create {
     uint64_t size; /* bytes, a multiple of 512 */
     const struct blk_option *option;
     size_t n_options;
+    bool given; /* into this descriptor, which is closed; the path is for messages */
+    int fd;
 };
 /* Makes the file anew (its old contents are gone) and the image in it. -EINVAL names an option that
  * the format does not know. A file in use by another process is refused. */

@@ -366,7 +366,7 @@ int q2_create(const struct blk_create *c, struct err *e)
     int rc = new_parse(c, &n, e);
 
     rc = rc ? rc : new_layout(&n, c->path, e);
-    rc = rc ? rc : blk_create_file(c->path, &fd, e);
+    rc = rc ? rc : blk_create_image_file(c, &fd, e);
     if (rc == 0 && ftruncate(fd, (off_t)(n.total * n.cluster)) != 0) {
         rc = err_errno(e, errno, "cannot make %s", c->path);
     }

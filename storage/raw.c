@@ -84,7 +84,7 @@ static int raw_create(const struct blk_create *c, struct err *e)
         return err_set(e, -EINVAL,
                        "preallocation of a raw image is off, falloc or full, not '%s'", pre);
     }
-    rc = blk_create_file(c->path, &fd, e);
+    rc = blk_create_image_file(c, &fd, e);
     if (rc == 0 && ftruncate(fd, (off_t)c->size) != 0) {
         rc = err_errno(e, errno, "cannot make %s as large as %llu bytes", c->path,
                        (unsigned long long)c->size);

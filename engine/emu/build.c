@@ -11,6 +11,7 @@
 #include "engine/emu/console.h"
 #include "engine/emu/emu.h"
 #include "storage/block.h"
+#include "storage/disk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -209,6 +210,7 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
     }
     chain_done(&chain, rc);
     if (rc == 0) {
+        b->disk[i].node = blk_disk_new(m->pool, b->disk[i].node);
         b->disk[i].name = blk_name(b->disk[i].node);
         b->disk[i].bus = disk_buses[d->bus];
         b->disk[i].serial = d->serial;
@@ -256,6 +258,7 @@ static int open_disks(struct emu *m, struct board_config *b, struct err *e)
         return 0;
     }
     rc = blk_pool_new(m->loop, &po, &m->pool, e);
+    rc = rc != 0 || m->config.n_disks == 0 ? rc : jobs_start(m, e);
     for (unsigned i = 0; i < m->config.n_disks && rc == 0; i++) {
         AUTO_FREE char *name = NULL;
 
@@ -398,6 +401,7 @@ int build_flush_disks(struct emu *m, struct err *e)
 {
     int rc = 0;
 
+    jobs_stop(m);
     for (unsigned i = 0; i < m->n_disks; i++) {
         struct flush f = { .req = { .op = BLK_FLUSH, .done = on_flushed } };
 
@@ -418,6 +422,7 @@ int build_flush_disks(struct emu *m, struct err *e)
 
 void build_done(struct emu *m)
 {
+    jobs_done(m);
     vm_free(m->vm); /* and the disks, with their devices */
     m->vm = NULL;
     m->n_disks = 0;

@@ -147,8 +147,8 @@ static const int vcpu_calls[] = {
     SCMP_SYS(getrandom),
 };
 static const int io_calls[] = {
-    SCMP_SYS(preadv),    SCMP_SYS(pwritev),   SCMP_SYS(pwrite64),
-    SCMP_SYS(fdatasync), SCMP_SYS(fallocate), SCMP_SYS(mremap),
+    SCMP_SYS(preadv),    SCMP_SYS(pwritev), SCMP_SYS(pwrite64), SCMP_SYS(fdatasync),
+    SCMP_SYS(fallocate), SCMP_SYS(mremap),  SCMP_SYS(lseek), /* block jobs ask where data lies */
 };
 static const int main_calls[] = {
     /* the loop */
@@ -208,8 +208,10 @@ static int allow_if(scmp_filter_ctx ctx, int call, unsigned arg, uint64_t mask, 
 static int allow_conditional(scmp_filter_ctx ctx, enum confine_kind kind, unsigned *count)
 {
     /* The last four: locks of images that are opened while the VM runs. */
-    static const unsigned fcntls[] = { F_GETFL,     F_SETFL,     F_GETFD, F_SETFD,
-                                       F_OFD_SETLK, F_OFD_GETLK, F_SETLK, F_GETLK };
+    static const unsigned fcntls[] = {
+        F_GETFL,     F_SETFL, F_GETFD, F_SETFD,        F_OFD_SETLK,
+        F_OFD_GETLK, F_SETLK, F_GETLK, F_DUPFD_CLOEXEC /* new images in files that were passed */
+    };
     int rc = allow_if(ctx, SCMP_SYS(mmap), 2, PROT_EXEC, 0);
 
     if (rc == 0) {

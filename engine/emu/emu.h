@@ -17,6 +17,7 @@
 #include <stdbool.h>
 
 struct blk_node;
+struct blk_jobs;
 struct blk_pool;
 struct console;
 struct api_call;
@@ -24,6 +25,7 @@ struct emu_control;
 struct emu_dump;
 struct emu_observe;
 struct rpc_server;
+struct workers;
 
 enum emu_exit {
     EMU_EXIT_OK = 0,      /* guest power-off, or told to quit */
@@ -89,6 +91,8 @@ struct emu {
     struct board *board;
     struct tcg_config tcg;
     struct blk_pool *pool;
+    struct workers *workers; /* of block jobs */
+    struct blk_jobs *jobs;   /* NULL: the VM has no disks */
     struct blk_node *disk[BOARD_MAX_DISKS]; /* the devices' own; for flushing and statistics */
     unsigned n_disks;
     struct board_config disks; /* how they are attached; nothing else in it is set */
@@ -145,6 +149,11 @@ void build_done(struct emu *m);
 int nic_open_all(struct emu *m, struct board_config *b, struct err *e);
 void nic_close_all(struct board_config *b);
 void nic_built(struct emu *m); /* the board is there: cables as the configuration says */
+
+/* --- jobs.c --- */
+int jobs_start(struct emu *m, struct err *e); /* before the sandbox closes */
+void jobs_stop(struct emu *m);                /* all of them end; runs the loop */
+void jobs_done(struct emu *m);
 
 /* --- control.c --- */
 int control_start(struct emu *m, struct err *e);

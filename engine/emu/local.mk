@@ -15,6 +15,7 @@ libemu_a_SOURCES = \
 	engine/emu/files.c \
 	engine/emu/inspect.c \
 	engine/emu/nic.c \
+	engine/emu/jobs.c \
 	engine/emu/observe.c \
 	engine/emu/options.c \
 	engine/emu/stats.c

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Block jobs by the daemon: copies, backups, pulls and commits of disks of running VMs, compared by qemu-img; jobs go
+on when the daemon is killed."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+for folder in (".", "../lib"):
+    sys.path.insert(0, os.path.join(HERE, folder))
+import daemon_lib as lib  # noqa: E402
+import tap  # noqa: E402
+
+TIMEOUT = 240.0
+MIB = 1 << 20
+
+
+def qemu_img(*words, status=0):
+    got = subprocess.run(["qemu-img", *words], capture_output=True, text=True, timeout=120, check=False)
+    tap.check(got.returncode == status, f"qemu-img {' '.join(words)}: {got.stdout}{got.stderr}")
+    return got.stdout
+
+
+def image(path, size, backing=None, pieces=()):
+    """A qcow2 image with random pieces, (offset, length)."""
+    more = ["-b", backing, "-F", "qcow2"] if backing else []
+    qemu_img("create", "-q", "-f", "qcow2", *more, path, str(size))
+    for at, length in pieces:
+        with open(path + ".piece", "wb") as f:
+            f.write(os.urandom(length))
+        subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -q -s {path}.piece {at} {length}", path], check=True,
+                       timeout=120, stdout=subprocess.DEVNULL)
+        os.unlink(path + ".piece")
+
+
+def flat(path):
+    qemu_img("convert", "-O", "raw", path, path + ".flat")
+    return path + ".flat"
+
+
+def chain(daemon):
+    """Three images; their paths from the lowest to the disk's, and what they read as."""
+    paths = [os.path.join(daemon.dir, f"{n}.qcow2") for n in ("base", "mid", "top")]
+    image(paths[0], 16 * MIB, None, ((0, MIB), (5 * MIB, 2 * MIB)))
+    image(paths[1], 16 * MIB, paths[0], ((MIB // 2, MIB), (9 * MIB, 65536)))
+    image(paths[2], 16 * MIB, paths[1], ((MIB, 65536), (12 * MIB, MIB)))
+    return paths, flat(paths[2])
+
+
+def running(daemon, client, path):
+    client.call("vm.define", config=daemon.config("a", disks=[{"file": path, "format": "qcow2"}]))
+    client.call("vm.start", vm="a")
+
+
+def wait(client, job, state=None):
+    """Until the job has ended, or is in that state."""
+    if state is None:
+        return client.call("job.wait", job=job, timeout_ms=int(TIMEOUT * 1000))
+
+    def there():
+        seen = client.call("job.get", job=job)
+        tap.check(seen["state"] in ("running", "queued"), f"it ended: {seen}")
+        return seen["result"].get("state") == state
+    lib.wait_for(there, TIMEOUT, f"a job that is {state}")
+    return None
+
+
+def done(client, job):
+    ended = wait(client, job)
+    tap.check(ended["state"] == "done", f"{ended}")
+
+
+def same(daemon, client, want, path):
+    client.call("vm.stop", vm="a", force=False)
+    qemu_img("check", "-q", path)
+    qemu_img("compare", "-f", "raw", "-F", "qcow2", want, path)
+
+
+def disk_of(client):
+    return client.call("vm.get", vm="a")["config"]["disks"][0]
+
+
+def a_mirror_takes_the_disks_place():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, want = chain(daemon)
+        copy = os.path.join(daemon.dir, "copy.qcow2")
+        running(daemon, client, paths[2])
+        job = client.call("disk.mirror", vm="a", disk="disk0", file=copy, image_format="qcow2")["job"]
+        wait(client, job, "ready")
+        client.fails("bad-state", "disk.job", vm="a", disk="disk0", act="dismiss")
+        client.call("disk.job", vm="a", disk="disk0", act="complete")
+        done(client, job)
+        tap.check(disk_of(client)["file"] == copy, f"{disk_of(client)}")
+        client.fails("not-found", "disk.job", vm="a", disk="disk0", act="pause")
+        same(daemon, client, want, copy)
+        client.call("vm.start", vm="a")  # from its new image
+
+
+def a_backup_is_what_the_disk_reads_as():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, want = chain(daemon)
+        copy = os.path.join(daemon.dir, "copy.raw")
+        running(daemon, client, paths[2])
+        done(client, client.call("disk.backup", vm="a", disk="disk0", file=copy)["job"])
+        qemu_img("compare", "-f", "raw", "-F", "raw", want, copy)
+        again = wait(client, client.call("disk.backup", vm="a", disk="disk0", file=copy)["job"])
+        tap.check(again["state"] == "failed" and again["error"]["error"] == "exists", f"{again}")
+        done(client, client.call("disk.backup", vm="a", disk="disk0", file=copy, reuse=True)["job"])
+        small = os.path.join(daemon.dir, "small.raw")
+        with open(small, "wb") as f:
+            f.truncate(MIB)
+        bad = wait(client, client.call("disk.backup", vm="a", disk="disk0", file=small, reuse=True)["job"])
+        tap.check("smaller" in bad["error"]["message"], f"{bad}")
+        same(daemon, client, want, paths[2])
+
+
+def a_pull_makes_the_disk_stand_alone():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, want = chain(daemon)
+        running(daemon, client, paths[2])
+        done(client, client.call("disk.stream", vm="a", disk="disk0")["job"])
+        client.call("vm.stop", vm="a", force=False)
+        os.unlink(paths[0])
+        os.unlink(paths[1])
+        tap.check("backing file" not in qemu_img("info", paths[2]), "it still names a backing file")
+        qemu_img("compare", "-f", "raw", "-F", "qcow2", want, paths[2])
+
+
+def a_commit_goes_on_with_the_base():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, want = chain(daemon)
+        running(daemon, client, paths[2])
+        done(client, client.call("disk.commit", vm="a", disk="disk0", base=paths[1], pivot=True)["job"])
+        tap.check(disk_of(client)["file"] == paths[1], f"{disk_of(client)}")
+        os.unlink(paths[2])
+        same(daemon, client, want, paths[1])
+
+
+def a_commit_below_the_disk_shortens_the_chain():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, want = chain(daemon)
+        running(daemon, client, paths[2])
+        done(client, client.call("disk.commit", vm="a", disk="disk0", base=paths[0], top=paths[1])["job"])
+        client.call("vm.stop", vm="a", force=False)
+        os.unlink(paths[1])
+        qemu_img("check", "-q", paths[2])
+        qemu_img("compare", "-f", "raw", "-F", "qcow2", want, paths[2])
+
+
+def a_job_goes_on_when_the_daemon_is_killed():
+    with lib.Daemon() as daemon:
+        paths, want = chain(daemon)
+        copy = os.path.join(daemon.dir, "copy.qcow2")
+        with daemon.client(TIMEOUT) as client:
+            running(daemon, client, paths[2])
+            job = client.call("disk.mirror", vm="a", disk="disk0", file=copy, image_format="qcow2", pivot=True,
+                              speed=64 * 1024)["job"]
+            wait(client, job, "running")
+            client.call("disk.job", vm="a", disk="disk0", act="pause")
+            wait(client, job, "paused")
+        daemon.kill()
+        daemon.start()
+        with daemon.client(TIMEOUT) as client:
+            wait(client, job, "paused")
+            client.call("disk.job", vm="a", disk="disk0", act="resume", speed=0)
+            done(client, job)
+            tap.check(disk_of(client)["file"] == copy, f"{disk_of(client)}")
+            job = client.call("disk.mirror", vm="a", disk="disk0", file=copy + "2", speed=4096)["job"]
+            wait(client, job, "running")
+            client.call("job.cancel", job=job)
+            tap.check(wait(client, job)["state"] == "cancelled", "it was not cancelled")
+            same(daemon, client, want, copy)
+
+
+CASES = [a_mirror_takes_the_disks_place, a_backup_is_what_the_disk_reads_as, a_pull_makes_the_disk_stand_alone,
+         a_commit_goes_on_with_the_base, a_commit_below_the_disk_shortens_the_chain,
+         a_job_goes_on_when_the_daemon_is_killed]
+
+if __name__ == "__main__":
+    if not shutil.which("qemu-img"):
+        print("skipped: qemu-img was not found (Debian: qemu-utils)")
+        sys.exit(77)
+    sys.exit(tap.run_cases(CASES))
