@@ -467,15 +467,19 @@ static unsigned victim(struct tcg_vm *t)
     return best;
 }
 
+#define WARM_STEP (16u << 20)
+#define WARM_STEPS 3u
+
 /* How often compact code runs before it is compiled for speed, which takes four times as much room: config.warm times while the first quarter of
- * the regions is filled, four times as often in the second, and so on. The counters of what has begun go up by as much. */
+ * the regions, or the first 16 MiB, are filled, four times as often in the second, and so on. The counters of what has begun go up by as much. */
 static void warm_up(struct tcg_vm *t)
 {
     unsigned used = 0, was = atomic_load(&t->warm_from);
     for (unsigned i = 0; i < t->n_regions; i++) {
         used += t->regions[i].newest != 0 && i != t->region;
     }
-    uint64_t level = (uint64_t)t->config.warm << 2 * (4 * used / t->n_regions);
+    size_t quarters = 4 * used / t->n_regions, steps = (size_t)used * t->region_size / WARM_STEP;
+    uint64_t level = (uint64_t)t->config.warm << 2 * at_most(WARM_STEPS, at_least(quarters, steps));
     unsigned from = level < UINT16_MAX ? (unsigned)level : UINT16_MAX;
     atomic_store(&t->warm_from, (uint16_t)from);
     for (unsigned i = 0; from > was && i < TCG_WARM; i++) {
