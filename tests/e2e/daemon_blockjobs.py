@@ -175,7 +175,24 @@ def a_job_goes_on_when_the_daemon_is_killed():
             same(daemon, client, want, copy)
 
 
-CASES = [a_mirror_takes_the_disks_place, a_backup_is_what_the_disk_reads_as, a_pull_makes_the_disk_stand_alone,
+def an_emulator_refuses_jobs_that_make_no_sense():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, want = chain(daemon)
+        running(daemon, client, paths[2])
+        with lib.Client(os.path.join(daemon.dir, "run", "vm", "1", "control")) as emulator:
+            tap.check(emulator.call("emu.jobs")["jobs"] == [], "it has jobs")
+            emulator.fails("not-found", "emu.job_set", id="x", act="pause")
+            emulator.fails("not-found", "emu.job_start", id="x", kind="stream", disk="nodisk")
+            emulator.fails("not-found", "emu.job_start", id="x", kind="stream", disk="disk0", base="/no/image")
+            emulator.fails("invalid-params", "emu.job_start", id="x", kind="mirror", disk="disk0")
+            emulator.fails("not-found", "emu.job_start", id="x", kind="mirror", disk="disk0", target="/not/given",
+                           format="raw")
+            tap.check(emulator.call("emu.jobs")["jobs"] == [], "it has jobs")
+        same(daemon, client, want, paths[2])
+
+
+CASES = [an_emulator_refuses_jobs_that_make_no_sense, a_mirror_takes_the_disks_place,
+         a_backup_is_what_the_disk_reads_as, a_pull_makes_the_disk_stand_alone,
          a_commit_goes_on_with_the_base, a_commit_below_the_disk_shortens_the_chain,
          a_job_goes_on_when_the_daemon_is_killed]
 
