@@ -158,7 +158,7 @@ class DiskBoot(linux.Boot):
 
     def __init__(self, rows, folder):
         files = guest.fetched("riscv64-disk")
-        super().__init__(rows, files, False, None, folder)
+        super().__init__(rows, files, False, rows[0].tools, None, folder)
         self.folder = folder
         self.master = os.path.join(folder, "master")
         rng = random.Random(5)
