@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Handlers of vm.* that look into the execution engine of a running VM. Each is an operation that asks the emulator and
+ * Handlers of vm.* that look into the execution engine of a running VM, or change one of its disks. Each is an operation that asks the emulator and
  * passes its answer on. Loop thread.
  */
 #include "api-schema/gen/methods.h"
@@ -50,6 +50,7 @@ static void ask_as(struct op *op, const char *method, const struct api_type *in_
         }                                                                                      \
     }
 
+FORWARD(disk_resize, true)
 FORWARD(trace_start, true)
 FORWARD(trace_read, false)
 FORWARD(trace_stop, true)

@@ -44,7 +44,7 @@ static struct json_object *node_info(const struct api_disk *disk, int64_t size)
     set_zeros(o, limits, ARRAY_LEN(limits));
     api_json_set_str(o, "detect_zeroes", "off");
     api_json_set(o, "image", image_info(disk, size));
-    api_json_set_bool(o, "ro", disk->readonly);
+    api_json_set_bool(o, "ro", disk->readonly || disk->cdrom);
     api_json_set_str(o, "node-name", disk->name);
     api_json_set_int(o, "backing_file_depth", 0);
     api_json_set_str(o, "drv", api_disk_format_name(disk->format));
@@ -106,7 +106,10 @@ static void with_blocks(struct qmp_cmd *c, struct json_object *result)
         api_json_set_str(o, "io-status", "ok");
         api_json_set_str(o, "device", disk->name);
         api_json_set_bool(o, "locked", false);
-        api_json_set_bool(o, "removable", false);
+        api_json_set_bool(o, "removable", disk->cdrom || disk->removable);
+        if (disk->cdrom) {
+            api_json_set_bool(o, "tray_open", false);
+        }
         api_json_set(o, "inserted", node_info(disk, size_of(blocks, disk->name)));
         api_json_set_str(o, "qdev", device);
         api_json_set_str(o, "type", "unknown");
@@ -118,6 +121,27 @@ static void with_blocks(struct qmp_cmd *c, struct json_object *result)
 void qmp_do_query_block(struct qmp_cmd *c)
 {
     qmp_ask(c, "emu.blocks", NULL, with_blocks);
+}
+
+static void resized(struct qmp_cmd *c, struct json_object *result)
+{
+    (void)result;
+    qmp_return_nothing(c);
+}
+
+void qmp_do_block_resize(struct qmp_cmd *c)
+{
+    const char *device = qmp_arg(c, "device"), *node = qmp_arg(c, "node-name");
+    struct json_object *params;
+
+    if (!device == !node) {
+        qmp_error(c, "GenericError", "one of device and node-name is needed, not both");
+        return;
+    }
+    params = json_object_new_object();
+    api_json_set_str(params, "disk", device ? device : node);
+    api_json_set_int(params, "size", api_json_get_int(c->args, "size", 0));
+    qmp_ask(c, "emu.disk_resize", params, resized);
 }
 
 /* --- counters ----------------------------------------------------------------------------------------------- */

@@ -36,6 +36,41 @@ void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
         call, &(struct api_emu_blocks_out){ .blocks = blocks, .n_blocks = m->n_disks });
 }
 
+static struct blk_node *find_disk(struct emu *m, const char *name)
+{
+    for (unsigned i = 0; i < m->n_disks; i++) {
+        if (strcmp(blk_name(m->disk[i]), name) == 0) {
+            return m->disk[i];
+        }
+    }
+    return NULL;
+}
+
+void api_handle_emu_disk_resize(struct api_call *call, struct api_emu_disk_resize_in *in)
+{
+    struct emu *m = control_emu(call);
+    struct blk_node *n = find_disk(m, in->disk);
+    struct err e = ERR_INIT;
+
+    if (!n) {
+        api_fail(call, API_E_NOT_FOUND, in->disk, NULL, "there is no disk '%s'", in->disk);
+    } else if ((uint64_t)in->size < blk_size(n)) {
+        api_fail(call, API_E_INVALID_PARAMS, "size",
+                 "stop the VM and use 'vmctl image resize --shrink'",
+                 "disk '%s' has %llu bytes, and a guest may use them all", in->disk,
+                 (unsigned long long)blk_size(n));
+    } else if (blk_readonly(n)) {
+        api_fail(call, API_E_INVALID_PARAMS, in->disk, NULL, "disk '%s' is read-only",
+                 in->disk);
+    } else if ((uint64_t)in->size > blk_size(n) && blk_resize(n, (uint64_t)in->size, &e) < 0) {
+        api_fail(call, API_E_FILE_ERROR, in->disk, NULL, "%s", e.msg);
+    } else {
+        dev_backend_changed(m->vm, n);
+        api_reply_emu_disk_resize(
+            call, &(struct api_emu_disk_resize_out){ .size = (int64_t)blk_size(n) });
+    }
+}
+
 /* --- registers and memory --------------------------------------------------------------------- */
 
 struct look {

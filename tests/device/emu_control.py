@@ -474,6 +474,9 @@ def devices_registers_and_memory_can_be_looked_at():
             c = Client(emu)
             blocks = c.ok("emu.blocks")["blocks"]
             tap.check(blocks == [{"name": "root", "device": "disk0", "size": 1 << 20}], f"{blocks}")
+            tap.check(c.ok("emu.disk_resize", disk="root", size=2 << 20) == {"size": 2 << 20}, "resize")
+            tap.check(os.path.getsize(image) == 2 << 20, "the image has the new size")
+            tap.check("error" in c.call("emu.disk_resize", disk="root", size=1 << 20), "a disk is not made smaller")
             text = c.ok("emu.registers")["text"]
             tap.check("\npc = 0x" in text and "x[31] = " in text, text)
             tap.check("error" in c.call("emu.registers", vcpu=511), "a vCPU that is not there")

@@ -204,6 +204,11 @@ void api_handle_emu_set_action(struct api_call *call, struct api_emu_set_action_
     api_reply_emu_set_action(call);
 }
 
+void api_handle_emu_disk_resize(struct api_call *call, struct api_emu_disk_resize_in *in)
+{
+    api_reply_emu_disk_resize(call, &(struct api_emu_disk_resize_out){ .size = in->size });
+}
+
 void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in *in)
 {
     struct fake *f = api_call_app(call);

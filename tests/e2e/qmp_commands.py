@@ -225,6 +225,12 @@ def tells_what_a_vm_is():
         block, = q.execute("query-block")
         assert block["device"] == "disk0" and block["inserted"]["image"]["virtual-size"] == MIB, block
         assert block["inserted"]["file"] == v.disk
+        q.execute("block_resize", device="disk0", size=2 * MIB)
+        block, = q.execute("query-block")
+        assert block["inserted"]["image"]["virtual-size"] == 2 * MIB == os.path.getsize(v.disk), block
+        assert v.d.call("vm.disk_resize", vm="a", disk="disk0", size=3 * MIB) == {"size": 3 * MIB}
+        assert "may use them all" in q.fails("GenericError", "block_resize", node_name="disk0", size=MIB)
+        q.fails("DeviceNotFound", "block_resize", device="nope", size=4 * MIB)
         assert q.execute("query-named-block-nodes")[0]["node-name"] == "disk0"
         assert q.execute("query-blockstats")[0]["stats"]["rd_operations"] == 0
         assert {c["label"] for c in q.execute("query-chardev")} == {"compat_monitor0", "serial0"}
