@@ -17,7 +17,7 @@
 #define NO_ACPI "the board describes itself by a device tree; it has no ACPI or SMBIOS tables"
 #define NO_BUS "the board has neither PCI nor USB, its devices are virtio-mmio"
 #define NO_DISPLAY "vmd has no displays, keyboards or sound yet"
-#define NO_NET "vmd has no networks yet"
+#define NO_NET "vmd has network cards in user mode, so far"
 #define NO_DISK "vmd's disks are image files, so far"
 #define NO_TUNE "vmd does not set this; see limits of the definition for what it does"
 #define NO_BOARD "the board has no such device"
@@ -202,6 +202,56 @@ static bool dev_put(const struct xml_row *row, struct json_object *v, struct xml
 
 static const struct xml_conv as_dev = { dev_get, dev_put,
                                         "a name; of virtio disks `vda` and so on" };
+
+/* ---- network cards ---- */
+
+static int link_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                    struct json_object **out, struct err *e)
+{
+    (void)row;
+    (void)n;
+    if (strcmp(text, "up") != 0 && strcmp(text, "down") != 0) {
+        return err_set(e, -EINVAL, "not supported: '%.20s' is neither up nor down", text);
+    }
+    *out = json_object_new_boolean(strcmp(text, "up") == 0);
+    return 0;
+}
+
+static bool link_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                     struct buf *text)
+{
+    (void)row;
+    (void)n;
+    buf_add_str(text, json_object_get_boolean(v) ? "up" : "down");
+    return true;
+}
+
+/* The other ways a card is connected are none of libvirt's: they stand in <metadata>, over this word. */
+static int card_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                    struct json_object **out, struct err *e)
+{
+    (void)row;
+    (void)n;
+    if (strcmp(text, "user") != 0) {
+        return err_set(e, -EINVAL,
+                       "not supported: how the card is connected; vmd knows 'user' here");
+    }
+    *out = json_object_new_string(text);
+    return 0;
+}
+
+static bool card_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                     struct buf *text)
+{
+    (void)row;
+    (void)v;
+    (void)n;
+    buf_add_str(text, "user");
+    return true;
+}
+
+static const struct xml_conv as_card = { card_get, card_put, "`user`" };
+static const struct xml_conv as_link = { link_get, link_put, "`up`, `down`" };
 
 /* ---- the table ---- */
 
@@ -503,7 +553,42 @@ static const struct xml_row rows[] = {
        NO_DISPLAY),
     NO("devices/audio/input|output", NO_DISPLAY),
     NO("devices/graphics|input|sound", NO_DISPLAY),
-    NO("devices/interface|vsock", NO_NET),
+    LIST("devices/interface", "nics", NULL),
+    { "devices/interface@type", XML_VALUE, XML_NEEDED, "type", &as_card, NULL, NULL },
+    NO("devices/interface@managed|trustGuestRxFilters", NO_NET),
+    GROUP("devices/interface/mac", 0),
+    VALUE("devices/interface/mac@address", "mac", xml_as_word, NULL),
+    NO("devices/interface/mac@type|check|currentAddress", NO_NET),
+    SAYS("devices/interface/model@type", XML_PRINT, "virtio", "the board's cards are virtio"),
+    GROUP("devices/interface/model", XML_PRINT),
+    GROUP("devices/interface/mtu", 0),
+    VALUE("devices/interface/mtu@size", "mtu", xml_as_int, NULL),
+    GROUP("devices/interface/link", 0),
+    { "devices/interface/link@state", XML_VALUE, 0, "link", &as_link, NULL, NULL },
+    GROUP("devices/interface/driver", 0),
+    SAYS("devices/interface/driver@name", 0, "qemu", "the word libvirt uses for its own"),
+    VALUE("devices/interface/driver@queues", "queues", xml_as_int, NULL),
+    GROUP("devices/interface/target", 0),
+    LEFT("devices/interface/target@dev", "a card in user mode has no device on the host"),
+    GROUP("devices/interface/address", 0),
+    SAYS("devices/interface/address@type", XML_NEEDED, "virtio-mmio", NO_BUS),
+    NO("devices/interface/"
+       "acpi|backend|backenddomain|bandwidth|boot|coalesce|downscript|filterref|guest|ip|port|"
+       "portForward|rom|route|script|source|teaming|tune|virtualport|vlan",
+       NO_NET),
+    NO("devices/interface/address/zpci", NO_BUS),
+    NO("devices/interface/"
+       "address@base|bus|controller|cssid|devno|domain|function|iobase|irq|multifunction|port|"
+       "reg|slot|ssid|target|unit",
+       NO_BUS),
+    NO("devices/interface/driver/guest|host", NO_TUNE),
+    NO("devices/interface/"
+       "driver@ats|event_idx|ioeventfd|iommu|packed|page_per_vq|rss|rss_hash_report|rx_queue_"
+       "size|tx_queue_size|txmode",
+       NO_TUNE),
+    NO("devices/interface/target@managed", NO_NET),
+    LEFT("devices/interface/alias", ALIAS),
+    NO("devices/vsock", NO_NET),
     NO("devices/filesystem", "directories of the host cannot be shared with guests yet"),
     NO("devices/channel|parallel",
        "the board has one UART and one virtio console; guest agents are not there yet"),
