@@ -304,6 +304,24 @@ void api_handle_emu_dump_cancel(struct api_call *call, struct api_emu_dump_cance
     api_reply_emu_dump_cancel(call);
 }
 
+void api_handle_emu_job_start(struct api_call *call, struct api_emu_job_start_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
+void api_handle_emu_job_set(struct api_call *call, struct api_emu_job_set_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
+void api_handle_emu_jobs(struct api_call *call, struct api_emu_jobs_in *in)
+{
+    (void)in;
+    api_reply_json(call, json_object_new_array());
+}
+
 /* Answers that make no sense where the daemon has to look twice. */
 void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
 {
