@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fuzz target: what a guest does to devices. A whole board with disks on every bus, console, random numbers; the input is a list of
- * reads and writes of device registers and of memory, among them queues set up properly and then spoiled. The engine runs
+ * Fuzz target: what a guest does to devices. A whole board with disks on every bus, network cards, console, random
+ * numbers; the input is a list of reads and writes of device registers and of memory, among them queues set up properly and then spoiled. The engine runs
  * nothing. After each input the board is reset.
  */
 #include "devices/board/board.h"
@@ -13,11 +13,13 @@
 #include "engine/base/mem.h"
 #include "engine/core/bus.h"
 #include "engine/core/vm.h"
+#include "network/stream.h"
 #include "storage/block.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 const char fuzz_name[] = "fuzz_devices";
@@ -28,7 +30,7 @@ static struct loop *loop;
 static struct vm *vm;
 static struct board *board;
 static struct blk_pool *pool;
-static int firmware_fd;
+static int firmware_fd, peer[2];
 
 /* ---- an engine that runs nothing ---- */
 
@@ -97,6 +99,37 @@ static void add_disk(struct board_config *cfg, const char *name, enum board_disk
     d->cdrom = strcmp(name + strlen(name) - 2, "cd") == 0;
 }
 
+/* A card whose peer sends back what it gets, as far as there is room. */
+static void add_nic(struct board_config *cfg, enum board_nic_bus bus)
+{
+    static unsigned n;
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) < 0) {
+        FUZZ_FAIL("no socket pair");
+    }
+    peer[n++] = pair[1];
+    cfg->nic[cfg->n_nics++] =
+        (struct board_nic){ .mac = "52:54:00:12:34:56",
+                            .bus = bus,
+                            .mtu = 1500,
+                            .queues = 2,
+                            .port = net_stream_new(loop, pair[0], "nic", bus == BOARD_NIC_VIRTIO_MMIO) };
+}
+
+static void echo_frames(void)
+{
+    static uint8_t bytes[1 << 16];
+
+    for (unsigned i = 0; i < 2; i++) {
+        ssize_t n = recv(peer[i], bytes, sizeof(bytes), 0);
+
+        if (n > 0) {
+            (void)!send(peer[i], bytes, (size_t)n, MSG_NOSIGNAL);
+        }
+    }
+}
+
 void fuzz_setup(void)
 {
     struct err e = ERR_INIT;
@@ -126,6 +159,8 @@ void fuzz_setup(void)
     add_disk(&cfg, "mmio-cd", BOARD_SCSI_MMIO);
     add_disk(&cfg, "sata", BOARD_SATA);
     add_disk(&cfg, "sata-cd", BOARD_SATA);
+    add_nic(&cfg, BOARD_NIC_VIRTIO_MMIO);
+    add_nic(&cfg, BOARD_NIC_VIRTIO_PCI);
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
     }
@@ -137,6 +172,8 @@ void fuzz_finish(void)
     vm_free(vm);
     rv_virt_board.free(board);
     blk_pool_free(pool);
+    close(peer[0]);
+    close(peer[1]);
     close(firmware_fd);
     loop_free(loop);
 }
@@ -174,8 +211,8 @@ static uint64_t somewhere(struct fuzz_in *in)
     }
 }
 
-/* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI; where BARs are put, by slot and number. */
-#define PCI_SLOTS 6
+/* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI, network card; where BARs are put, by slot and number. */
+#define PCI_SLOTS 7
 #define PCI_BAR(slot, n) (RV_PCI_MMIO + 0x100000u * (slot) + 0x10000u * (n))
 
 static uint64_t pci_config(unsigned slot, unsigned offset)
@@ -192,7 +229,7 @@ static void pci_setup(struct fuzz_in *in)
                 fuzz_rarely(in, 32) ? fuzz_64(in) : PCI_BAR(slot, n), 4);
         }
         /* The upper halves of 64-bit BARs. */
-        set(pci_config(slot, slot == 2 || slot == 4 ? 0x24 : 0x14), 0, 4);
+        set(pci_config(slot, slot % 2 == 0 ? 0x24 : 0x14), 0, 4);
         set(pci_config(slot, 4), fuzz_rarely(in, 16) ? fuzz_64(in) : 6, 2);
     }
 }
@@ -495,6 +532,7 @@ void fuzz_one(const uint8_t *data, size_t size)
     }
     for (i = 0; i < 4; i++) {
         loop_run_once(loop, 0, NULL);
+        echo_frames();
     }
     atomic_store(&vm->requests, 0);
     vm_reset(vm);
