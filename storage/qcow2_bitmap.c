@@ -489,7 +489,8 @@ int q2_bitmaps_save(struct qcow2 *q)
 {
     struct save s = { .q = q, .dir = BUF_INIT };
     const struct q2_ext *x = extension(q);
-    uint64_t old = x ? get(x->data + 16, 8) : 0, old_bytes = x ? get(x->data + 8, 8) : 0;
+    bool had = x && x->length == EXT_BYTES; /* unchecked when opening failed */
+    uint64_t old = had ? get(x->data + 16, 8) : 0, old_bytes = had ? get(x->data + 8, 8) : 0;
     struct blk_dirty *d = NULL;
     bool any = q->n_bm_old > 0;
     int rc;
