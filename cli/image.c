@@ -7,13 +7,16 @@
 
 #include "api-schema/json/json.h"
 #include "engine/base/buf.h"
+#include "engine/base/fd.h"
 #include "storage/nbd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+enum { MAX_SECRET = 65536 };
 enum { CHECK_FAILED = 1, CHECK_CORRUPT = 2, CHECK_LEAKS = 3, CHECK_NONE = 63 };
 
 /* --- shared --- */
@@ -50,9 +53,36 @@ static int probe_remote(struct blk_options *o, struct err *e)
     return rc;
 }
 
+int img_secret(struct cli *c, const char *path, struct blk_secret *out)
+{
+    AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *mem = xalloc(MAX_SECRET + 1);
+    ssize_t n = fd < 0 ? -1 : read(fd, mem, MAX_SECRET + 1);
+
+    if (n <= 0 || n > MAX_SECRET) {
+        free(mem);
+        return cli_fail(c, CLI_FAILED, NULL, "secret %s: %s", path,
+                        n < 0    ? strerror(errno)
+                        : n == 0 ? "the file is empty"
+                                 : "longer than 64 KiB");
+    }
+    *out = (struct blk_secret){ .by = &blk_luks, .data = mem, .n = (size_t)n };
+    return CLI_OK;
+}
+
+void img_secret_done(struct blk_secret *s)
+{
+    if (s->data) {
+        explicit_bzero((void *)(uintptr_t)s->data, s->n);
+        free((void *)(uintptr_t)s->data);
+        s->data = NULL;
+    }
+}
+
 int img_open(struct cli *c, const struct img_source *s, struct blk_node **out)
 {
     struct err e = ERR_INIT;
+    struct blk_secret secret = { 0 };
     struct blk_options o = { .name = s->path,
                              .path = s->path,
                              .driver = s->format,
@@ -65,12 +95,19 @@ int img_open(struct cli *c, const struct img_source *s, struct blk_node **out)
                              .direct = s->direct,
                              .durable = s->durable,
                              .follow = true };
+    int rc;
 
     o.protocol = nbd_is_uri(s->path) ? &blk_nbd_driver : NULL;
     if (!o.driver && (o.protocol ? probe_remote(&o, &e) : blk_probe(s->path, &o.driver, &e))) {
         return img_error(c, &e);
     }
-    return blk_open(s->pool, &o, out, &e) == 0 ? CLI_OK : img_error(c, &e);
+    if (s->secret && img_secret(c, s->secret, &secret) != CLI_OK) {
+        return CLI_FAILED;
+    }
+    o.secret = secret.data ? &secret : NULL;
+    rc = blk_open(s->pool, &o, out, &e);
+    img_secret_done(&secret);
+    return rc == 0 ? CLI_OK : img_error(c, &e);
 }
 
 int img_close(struct cli *c, struct blk_node *n, int status)
@@ -205,6 +242,33 @@ void img_progress_end(struct img_progress *p)
 
 /* --- create --- */
 
+const char *img_key_file(const struct blk_create *n, const char *secret)
+{
+    const char *v = blk_create_option(n, "encrypt.key-file");
+
+    v = v ? v : strcmp(n->driver, "luks") == 0 ? blk_create_option(n, "key-file") : NULL;
+    return v ? v : secret;
+}
+
+int img_create(struct cli *c, struct blk_create *n, const char *secret)
+{
+    const char *path = img_key_file(n, secret);
+    struct blk_secret s = { 0 };
+    struct err e = ERR_INIT;
+    int status = path ? img_secret(c, path, &s) : CLI_OK;
+
+    if (status != CLI_OK) {
+        return status;
+    }
+    n->secret = s.data ? &s : NULL;
+    if (blk_create(n, &e) != 0) {
+        status = img_error(c, &e);
+    }
+    n->secret = NULL;
+    img_secret_done(&s);
+    return status;
+}
+
 /* The size of a new overlay is that of its backing file. */
 static int backing_size(struct cli *c, const char *image, const char *backing,
                         const char *format, uint64_t *size)
@@ -213,7 +277,9 @@ static int backing_size(struct cli *c, const char *image, const char *backing,
     AUTO_FREE char *path = backing[0] == '/' || !slash
                                ? xstrdup(backing)
                                : xasprintf("%.*s/%s", (int)(slash - image), image, backing);
-    struct img_source s = { .path = path, .format = format };
+    struct img_source s = {
+        .path = path, .format = format, .for_check = true, .no_backing = true
+    };
     struct blk_node *n;
     int status = img_open(c, &s, &n);
 
@@ -230,7 +296,6 @@ int cli_verb_image_create(struct cli *c, struct cli_input *in)
     struct blk_create n = { .path = img_arg(in, "FILE"),
                             .driver = cli_own(in, "image-format") };
     struct img_options o;
-    struct err e = ERR_INIT;
     int status = img_options(c, in, &o);
 
     n.driver = n.driver ? n.driver : "raw";
@@ -253,8 +318,8 @@ int cli_verb_image_create(struct cli *c, struct cli_input *in)
         status = cli_fail(c, CLI_USAGE, NULL, "a new image needs a size");
     }
     n.size = (n.size + BLK_SECTOR - 1) / BLK_SECTOR * BLK_SECTOR;
-    if (status == CLI_OK && blk_create(&n, &e) != 0) {
-        status = img_error(c, &e);
+    if (status == CLI_OK) {
+        status = img_create(c, &n, cli_own(in, "secret"));
     }
     if (status == CLI_OK && c->json) {
         AUTO_JSON out = json_object_new_object();
@@ -329,6 +394,9 @@ static struct json_object *info_json(const char *path, const struct blk_image_in
     api_json_set_int(o, "virtual-size", (int64_t)i->size);
     api_json_set_int(o, "actual-size", (int64_t)i->disk_size);
     api_json_set_bool(o, "dirty-flag", i->dirty);
+    if (i->encrypted) {
+        api_json_set_bool(o, "encrypted", true);
+    }
     if (i->cluster_size) {
         api_json_set_int(o, "cluster-size", (int64_t)i->cluster_size);
     }
@@ -389,6 +457,9 @@ static void print_info(const char *path, const struct blk_image_info *i)
     printf("image: %s\nfile format: %s\n", path, i->driver);
     print_size("virtual size", i->size);
     print_size("disk size", i->disk_size);
+    if (i->encrypted) {
+        printf("encrypted: yes\n");
+    }
     if (i->cluster_size) {
         printf("cluster_size: %llu\n", (unsigned long long)i->cluster_size);
     }
@@ -447,6 +518,7 @@ static int info_one(struct cli *c, struct cli_input *in, const char *path, const
 {
     struct img_source s = { .path = path,
                             .format = format,
+                            .secret = cli_own(in, "secret"),
                             .no_backing = true,
                             .for_check = true,
                             .shared = img_flag(in, "force-share") };
@@ -572,6 +644,7 @@ int cli_verb_image_check(struct cli *c, struct cli_input *in)
     const char *repair = cli_own(in, "repair");
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret"),
                             .for_check = true,
                             .no_backing = true,
                             .shared = img_flag(in, "force-share"),
@@ -609,6 +682,7 @@ int cli_verb_image_resize(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret"),
                             .write = true };
     const char *text = img_arg(in, "SIZE");
     uint64_t size, was;
@@ -670,6 +744,7 @@ int cli_verb_image_snapshot(struct cli *c, struct cli_input *in)
     static const char *const verbs[] = { "create", "apply", "delete" };
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret"),
                             .no_backing = true,
                             .shared = img_flag(in, "force-share") };
     struct err e = ERR_INIT;
@@ -743,6 +818,7 @@ int cli_verb_image_map(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret"),
                             .shared = img_flag(in, "force-share") };
     AUTO_JSON list = wants_json(c, in) ? json_object_new_array() : NULL;
     const char *names[BLK_MAX_DEPTH + 2];
@@ -814,7 +890,8 @@ static int data_bytes(struct blk_node *n, uint64_t cluster, uint64_t *out, struc
 int cli_verb_image_measure(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = img_arg(in, "FILE"),
-                            .format = cli_own(in, "image-format") };
+                            .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret") };
     struct blk_create n = { .driver = cli_own(in, "output-format") };
     uint64_t data = 0, required, full, cluster = 65536;
     struct img_options o;

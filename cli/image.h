@@ -12,12 +12,16 @@
 
 struct img_source {
     const char *path, *format; /* format NULL: probed */
+    const char *secret;        /* a file with the passphrase; NULL: none */
     bool write, for_check, no_backing, shared, unsafe, direct, durable;
     struct blk_pool *pool; /* NULL: synchronous calls only */
 };
 
 /* Opens an image, a path or a URI of NBD, with its chain. CLI_OK, or prints and returns the exit status. */
 int img_open(struct cli *c, const struct img_source *s, struct blk_node **out);
+/* The bytes of a file with a passphrase. The caller calls img_secret_done(). */
+int img_secret(struct cli *c, const char *path, struct blk_secret *out);
+void img_secret_done(struct blk_secret *s);
 /* Closes; a failure to write back is printed. */
 int img_close(struct cli *c, struct blk_node *n, int status);
 int img_error(struct cli *c, const struct err *e);
@@ -35,6 +39,9 @@ struct img_options {
 int img_options(struct cli *c, struct cli_input *in, struct img_options *o);
 void img_option_add(struct img_options *o, const char *key, const char *value);
 void img_options_done(struct img_options *o);
+/* Makes an image, with the secret that its options name, or else with this file's. */
+int img_create(struct cli *c, struct blk_create *n, const char *secret);
+const char *img_key_file(const struct blk_create *n, const char *secret);
 int img_size(struct cli *c, const char *text, uint64_t *out);
 struct json_object *img_bitmap_json(const struct blk_bitmap *b);
 

@@ -48,6 +48,7 @@ static int do_merge(struct cli *c, struct cli_input *in, struct blk_node *n,
     struct json_object *v = api_json_get(in->own, "merge");
     struct img_source s = { .path = cli_own(in, "source"),
                             .format = cli_own(in, "source-format"),
+                            .secret = cli_own(in, "secret"),
                             .no_backing = true };
     struct blk_node *other = NULL;
     int status = s.path ? img_open(c, &s, &other) : CLI_OK;
@@ -137,6 +138,7 @@ int cli_verb_image_bitmap(struct cli *c, struct cli_input *in)
     const char *name = img_arg(in, "BITMAP");
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret"),
                             .no_backing = true };
     struct blk_node *n;
     int status;

@@ -16,6 +16,12 @@
 
 enum { COMPARE_DIFFERS = 1, COMPARE_FAILED = 2, STEP = 2 << 20 };
 
+/* What nobody wrote in a new image of this format: zeroes, but for what decrypts them. */
+static bool img_new_is_zero(const struct blk_node *n)
+{
+    return strcmp(blk_driver_name(n), "luks") != 0;
+}
+
 /* --- convert --- */
 
 struct target {
@@ -27,9 +33,11 @@ struct target {
 static int open_target(struct cli *c, struct cli_input *in, const struct target *t,
                        struct blk_node **out)
 {
-    struct img_source s = {
-        .path = t->path, .format = t->create.driver, .write = true, .unsafe = t->fresh
-    };
+    struct img_source s = { .path = t->path,
+                            .format = t->create.driver,
+                            .secret = img_key_file(&t->create, cli_own(in, "secret")),
+                            .write = true,
+                            .unsafe = t->fresh };
     int status = img_cache(c, cli_own(in, "cache"), &s);
 
     return status != CLI_OK ? status : img_open(c, &s, out);
@@ -38,15 +46,13 @@ static int open_target(struct cli *c, struct cli_input *in, const struct target 
 static int make_target(struct cli *c, struct cli_input *in, struct target *t, uint64_t size,
                        struct blk_node **out)
 {
-    struct err e = ERR_INIT;
+    int status;
 
     t->fresh = !img_flag(in, "no-create") &&
                !nbd_is_uri(t->path); /* exports are there already */
     t->create.size = size;
-    if (t->fresh && blk_create(&t->create, &e) != 0) {
-        return img_error(c, &e);
-    }
-    return open_target(c, in, t, out);
+    status = t->fresh ? img_create(c, &t->create, cli_own(in, "secret")) : CLI_OK;
+    return status != CLI_OK ? status : open_target(c, in, t, out);
 }
 
 static int convert_run(struct cli *c, struct cli_input *in, struct blk_node *from,
@@ -74,7 +80,8 @@ static int convert_run(struct cli *c, struct cli_input *in, struct blk_node *fro
         return img_close(c, to, status);
     }
     k.to = to;
-    k.to_is_zero = (t->fresh && !backing) || img_flag(in, "target-is-zero");
+    k.to_is_zero = (t->fresh && !backing && img_new_is_zero(to)) ||
+                   img_flag(in, "target-is-zero");
     img_progress_begin(&p, c, in);
     if (img_copy(&k, &e) != 0) {
         status = img_error(c, &e);
@@ -87,6 +94,7 @@ int cli_verb_image_convert(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = img_arg(in, "SOURCE"),
                             .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret"),
                             .shared = img_flag(in, "force-share") };
     struct target t = { .path = img_arg(in, "TARGET") };
     struct img_options o;
@@ -145,13 +153,14 @@ static int dd_copy(struct cli *c, struct blk_node *from, struct blk_node *to, ui
                    uint64_t length)
 {
     char *mem = xalloc(STEP);
+    bool zeroed = img_new_is_zero(to);
     int rc = 0;
 
     for (uint64_t at = 0; at < length && rc == 0; at += STEP) {
         size_t n = length - at < STEP ? (size_t)(length - at) : STEP;
 
         rc = blk_pread(from, skip + at, mem, n);
-        if (rc == 0 && !img_is_zero(mem, n)) {
+        if (rc == 0 && (!zeroed || !img_is_zero(mem, n))) {
             rc = blk_pwrite(to, at, mem, n);
         }
     }
@@ -161,7 +170,9 @@ static int dd_copy(struct cli *c, struct blk_node *from, struct blk_node *to, ui
 
 int cli_verb_image_dd(struct cli *c, struct cli_input *in)
 {
-    struct img_source s = { .path = dd_word(in, "if"), .format = cli_own(in, "image-format") };
+    struct img_source s = { .path = dd_word(in, "if"),
+                            .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret") };
     const char *format = cli_own(in, "output-format"), *out = dd_word(in, "of");
     struct target t = { .path = out,
                         .create = { .path = out, .driver = format ? format : "raw" } };
@@ -271,8 +282,13 @@ static int compare_run(struct cli *c, struct compare *k, struct img_progress *p)
 int cli_verb_image_compare(struct cli *c, struct cli_input *in)
 {
     struct img_source s[2] = {
-        { .path = img_arg(in, "FILE1"), .format = cli_own(in, "image-format") },
-        { .path = img_arg(in, "FILE2"), .format = cli_own(in, "second-format") },
+        { .path = img_arg(in, "FILE1"),
+          .format = cli_own(in, "image-format"),
+          .secret = cli_own(in, "secret") },
+        { .path = img_arg(in, "FILE2"),
+          .format = cli_own(in, "second-format"),
+          .secret = cli_own(in, "second-secret") ? cli_own(in, "second-secret")
+                                                 : cli_own(in, "secret") },
     };
     struct compare k = { .at = 0 };
     struct img_progress p;
@@ -343,9 +359,10 @@ int cli_verb_image_commit(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret"),
                             .write = true,
                             .no_backing = true };
-    struct img_source base = { .write = true };
+    struct img_source base = { .secret = cli_own(in, "secret"), .write = true };
     struct blk_image_info i;
     struct err e = ERR_INIT;
     struct blk_node *top;
@@ -431,7 +448,7 @@ static int rebase_safely(struct cli *c, struct cli_input *in, struct blk_node *t
                          const char *backing, const char *format)
 {
     AUTO_FREE char *path = backing ? beside(blk_path(top), backing) : NULL;
-    struct img_source s = { .path = path, .format = format };
+    struct img_source s = { .path = path, .format = format, .secret = cli_own(in, "secret") };
     struct blk_node *base = NULL;
     struct img_progress p;
     struct err e = ERR_INIT;
@@ -457,6 +474,7 @@ int cli_verb_image_rebase(struct cli *c, struct cli_input *in)
     bool unsafe = img_flag(in, "unsafe");
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret"),
                             .write = true,
                             .no_backing = unsafe };
     struct err e = ERR_INIT;
@@ -539,6 +557,7 @@ int cli_verb_image_bench(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
+                            .secret = cli_own(in, "secret"),
                             .write = img_flag(in, "write") };
     uint64_t count = 75000, depth = 64, size = 4096, step = 0, at = 0;
     struct bench b = { .write = s.write };

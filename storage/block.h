@@ -93,6 +93,15 @@ struct blk_tap {
     void *arg;
 };
 
+/* What opens an encrypted image. */
+struct blk_cipher;
+extern const struct blk_cipher blk_luks; /* needs openssl */
+struct blk_secret {
+    const struct blk_cipher *by; /* &blk_luks */
+    const void *data;            /* the passphrase, all bytes of it */
+    size_t n;
+};
+
 struct blk_options {
     const char *name;   /* of the disk, for messages and the graph */
     const char *driver; /* format driver: "raw", "qcow2", ... */
@@ -113,8 +122,9 @@ struct blk_options {
     bool no_backing; /* leaves the backing file closed: what is not allocated reads as zeroes */
     const struct blk_tap *tap; /* NULL: nobody looks; of the image's own file alone */
     const struct blk_options *backing,
-        *data;      /* these instead of what the image names; borrowed */
-    unsigned depth; /* of the chain above */
+        *data;                       /* these instead of what the image names; borrowed */
+    const struct blk_secret *secret; /* of it and of all images below; NULL: none. Borrowed */
+    unsigned depth;                  /* of the chain above */
 };
 
 /* Opens the format node for an image with all nodes below it, claims what its user needs (read,

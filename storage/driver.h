@@ -73,7 +73,7 @@ struct blk_claim {
 
 /* --- drivers (graph.c lists them) --- */
 extern const struct blk_driver blk_file_driver, blk_raw_driver, blk_qcow2_driver,
-    blk_vdi_driver, blk_vhd_driver, blk_vhdx_driver, blk_vmdk_driver;
+    blk_luks_driver, blk_vdi_driver, blk_vhd_driver, blk_vhdx_driver, blk_vmdk_driver;
 const struct blk_driver *blk_driver_find(const char *name);
 
 /* --- graph.c, for format drivers --- */

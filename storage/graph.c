@@ -17,6 +17,7 @@
 static const struct blk_driver *const drivers[] = {
     &blk_raw_driver,
     &blk_qcow2_driver,
+    &blk_luks_driver,
     &blk_vdi_driver,
     &blk_vhd_driver,
     &blk_vhdx_driver,

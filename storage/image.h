@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 struct blk_node;
+struct blk_secret;
 
 /* Options of a new image are texts, key and value, as -o writes them; each format knows its own. */
 struct blk_option {
@@ -26,6 +27,7 @@ struct blk_create {
     size_t n_options;
     bool given; /* into this descriptor, which is closed; the path is for messages */
     int fd;
+    const struct blk_secret *secret; /* of an encrypted image; NULL: none */
 };
 /* Makes the file anew (its old contents are gone) and the image in it. -EINVAL names an option that
  * the format does not know. A file in use by another process is refused. */

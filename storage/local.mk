@@ -23,6 +23,9 @@ libstorage_a_SOURCES = \
 	storage/job_copy.c \
 	storage/job_int.h \
 	storage/lock.c \
+	storage/luks.c \
+	storage/luks.h \
+	storage/luks_image.c \
 	storage/nbd.h \
 	storage/nbd_client.c \
 	storage/nbd_options.c \
@@ -37,6 +40,7 @@ libstorage_a_SOURCES = \
 	storage/qcow2_cache.c \
 	storage/qcow2_check.c \
 	storage/qcow2_create.c \
+	storage/qcow2_crypt.c \
 	storage/qcow2_io.c \
 	storage/qcow2_map.c \
 	storage/qcow2_refcount.c \
@@ -70,7 +74,8 @@ tests_block_job_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/block/qcow2_test
 TESTS += tests/block/qcow2_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py \
-	tests/block/image_foreign.py
+	tests/block/image_foreign.py tests/block/image_luks.py
 tests_block_qcow2_test_SOURCES = tests/block/qcow2_test.c
 tests_block_qcow2_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
-EXTRA_DIST += tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py tests/block/image_foreign.py
+EXTRA_DIST += tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py tests/block/image_foreign.py \
+	tests/block/image_luks.py

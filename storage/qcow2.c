@@ -262,11 +262,6 @@ static int check_features(struct qcow2 *q, bool for_check, struct err *e)
         return err_set(e, -ENOTSUP, "disk '%s': %s needs feature bit %d, which we do not know",
                        q->node.name, q->node.path, __builtin_ctzll(unknown));
     }
-    if (h->crypt) {
-        return err_set(e, -ENOTSUP,
-                       "disk '%s': %s is encrypted; decrypt it with qemu-img convert first",
-                       q->node.name, q->node.path);
-    }
     if (h->compression > 1 || (h->compression && !(h->incompatible & Q2_I_COMPRESSION))) {
         return bad(q, e, "unknown compression type");
     }
@@ -436,6 +431,7 @@ static int open_kid(struct qcow2 *q, const struct blk_options *o, enum blk_role 
                              .unsafe = o->unsafe,
                              .unlocked = o->unlocked,
                              .follow = true,
+                             .secret = o->secret,
                              .depth = o->depth + 1 };
     struct blk_node *kid;
     int rc;
@@ -544,6 +540,7 @@ static int q2_open(struct blk_node *n, const struct blk_options *o, struct err *
     rc = check_header(q, e);
     rc = rc ? rc : check_features(q, o->for_check, e);
     rc = rc ? rc : read_names(q, e);
+    rc = rc ? rc : q2_crypt_open(q, o, e);
     rc = rc ? rc : read_tables(q, e);
     rc = rc ? rc : q2_snaps_load(q, e);
     rc = rc ? rc : open_kids(q, o, e);
@@ -576,6 +573,7 @@ static int q2_close(struct blk_node *n)
         rc = rc ? rc : q2_barrier(q);
         pthread_mutex_unlock(&q->lock);
     }
+    q2_crypt_close(q);
     q2_zip_done(q);
     q2_cache_done(q);
     q2_snaps_done(q);
@@ -615,7 +613,7 @@ static int q2_map(struct blk_node *n, uint64_t offset, struct blk_extent *out, s
                                 .zero = run.type == Q2_T_ZERO,
                                 .present = run.type != Q2_T_NONE,
                                 .compressed = run.type == Q2_T_ZIP,
-                                .has_host = run.type == Q2_T_DATA,
+                                .has_host = run.type == Q2_T_DATA && !q->h.crypt,
                                 .host = run.host };
     return 0;
 }
@@ -797,6 +795,7 @@ static int q2_info(struct blk_node *n, struct blk_image_info *out, struct err *e
     out->extended_l2 = q2_ext_l2(q);
     out->dirty = q->h.incompatible & Q2_I_DIRTY;
     out->corrupt = q->h.incompatible & Q2_I_CORRUPT;
+    out->encrypted = q->h.crypt != 0;
     out->snapshot = xnew_n(struct blk_snapshot, q->n_snaps + 1);
     out->n_snapshots = q->n_snaps;
     for (size_t i = 0; i < q->n_snaps; i++) {

@@ -5,6 +5,7 @@
  *
  *   qcow2.c          open, close, header, info, resize
  *   qcow2_create.c   new images
+ *   qcow2_crypt.c    encryption
  *   qcow2_cache.c    slices of L2 tables and refcount blocks in memory; the commit of what changed
  *   qcow2_refcount.c refcounts, allocation, release
  *   qcow2_map.c      guest offset to host cluster: L1, L2, subclusters
@@ -135,6 +136,9 @@ struct qcow2 {
     size_t n_ext;
     struct q2_snapshot *snap;
     size_t n_snaps;
+    struct luks *luks;               /* encrypted, and open; sectors are numbered by host offset */
+    const struct blk_cipher *cipher; /* its functions */
+    bool locked;                     /* encrypted, and no secret: tables only */
     struct q2_bm_old *bm_old; /* tables of dirty bitmaps that the header leads to */
     size_t n_bm_old;
     bool bm_loaded;               /* the bitmaps in memory are to be kept at closing */
@@ -268,6 +272,15 @@ int q2_snapshot(struct blk_node *n, enum blk_snapshot_verb verb, const char *nam
 int q2_snapshot_load(struct blk_node *n, const char *name, struct err *e);
 int q2_l1_read(struct qcow2 *q, uint64_t offset, uint32_t entries, uint64_t **out,
                const char *of, struct err *e);
+
+/* --- qcow2_crypt.c --- */
+int q2_crypt_open(struct qcow2 *q, const struct blk_options *o, struct err *e);
+void q2_crypt_close(struct qcow2 *q);
+/* Guest data at host offset `at` of the data file. */
+int q2_data_read(struct qcow2 *q, uint64_t at, uint64_t length, const struct iovec *iov,
+                 unsigned n);
+int q2_data_write(struct qcow2 *q, uint64_t at, uint64_t length, const struct iovec *iov,
+                  unsigned n);
 
 /* --- qcow2_bitmap.c --- */
 /* Reads them; in an image open for writing marks them as in use. */

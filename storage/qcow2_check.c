@@ -367,6 +367,23 @@ static void check_bitmaps(struct walk *w)
     }
 }
 
+/* The clusters of a LUKS header. */
+static void check_crypto(struct walk *w)
+{
+    for (size_t i = 0; i < w->q->n_ext; i++) {
+        const struct q2_ext *x = &w->q->ext[i];
+        uint64_t place[2];
+
+        if (x->type == Q2_X_CRYPTO && x->length == sizeof(place)) {
+            memcpy(place, x->data, sizeof(place));
+            if (!count_area(w, be64toh(place[0]), be64toh(place[1]))) {
+                say(w, "ERROR: the LUKS header lies outside the file");
+                corrupt(w, false);
+            }
+        }
+    }
+}
+
 /* Everything but the refcount structures. */
 static int count_tables(struct walk *w)
 {
@@ -385,6 +402,7 @@ static int count_tables(struct walk *w)
     w->active = false;
     rc = rc ? rc : check_snapshots(w);
     if (rc == 0) {
+        check_crypto(w);
         check_bitmaps(w);
     }
     return rc;

@@ -3,6 +3,7 @@
  * qcow2: new images, preallocation, and how large an image becomes. A new image is header, refcount table,
  * refcount blocks and an empty L1 table, in this order. The caller's thread.
  */
+#include "storage/luks.h"
 #include "storage/qcow2.h"
 
 #include "engine/base/buf.h"
@@ -19,7 +20,8 @@ enum prealloc { PRE_OFF, PRE_METADATA, PRE_FALLOC, PRE_FULL };
 struct q2_new {
     uint64_t size, cluster, rt_clusters, blocks, l1_entries, l1_clusters, total;
     unsigned version, refcount_order, l2_bits;
-    bool lazy, extended, zstd, data_raw;
+    uint64_t luks_clusters;
+    bool lazy, extended, zstd, data_raw, luks;
     const char *backing, *backing_format, *data_file;
     enum prealloc prealloc;
 };
@@ -92,17 +94,53 @@ static int parse_words(const struct blk_create *c, struct q2_new *n, struct err 
     return 0;
 }
 
+static int parse_encryption(const struct blk_create *c, struct q2_new *n, struct err *e)
+{
+    const char *v = blk_create_option(c, "encrypt.format");
+
+    for (size_t i = 0; i < c->n_options && !v; i++) {
+        if (strncmp(c->option[i].key, "encrypt.", 8) == 0) {
+            return err_set(e, -EINVAL, "%s goes with encrypt.format=luks", c->option[i].key);
+        }
+    }
+    if (v && strcmp(v, "luks") != 0) {
+        return err_set(e, -EINVAL, "encrypt.format is luks, not '%s'", v);
+    }
+    n->luks = v != NULL;
+    if (n->luks && n->prealloc != PRE_OFF) {
+        return err_set(e, -EINVAL, "preallocation does not go with encryption");
+    }
+    return 0;
+}
+
 static int new_parse(const struct blk_create *c, struct q2_new *n, struct err *e)
 {
-    static const char *const keys[] = { "cluster_size",  "compat",           "backing_file",
-                                        "backing_fmt",   "preallocation",    "lazy_refcounts",
-                                        "refcount_bits", "compression_type", "extended_l2",
-                                        "data_file",     "data_file_raw",    NULL };
+    static const char *const keys[] = { "cluster_size",
+                                        "compat",
+                                        "backing_file",
+                                        "backing_fmt",
+                                        "preallocation",
+                                        "lazy_refcounts",
+                                        "refcount_bits",
+                                        "compression_type",
+                                        "extended_l2",
+                                        "data_file",
+                                        "data_file_raw",
+                                        "encrypt.format",
+                                        "encrypt.key-file",
+                                        "encrypt.cipher-alg",
+                                        "encrypt.cipher-mode",
+                                        "encrypt.ivgen-alg",
+                                        "encrypt.ivgen-hash-alg",
+                                        "encrypt.hash-alg",
+                                        "encrypt.iter-time",
+                                        NULL };
     int rc = blk_create_known(c, keys, e);
 
     *n = (struct q2_new){ .size = c->size };
     rc = rc ? rc : parse_numbers(c, n, e);
     rc = rc ? rc : parse_words(c, n, e);
+    rc = rc ? rc : parse_encryption(c, n, e);
     rc = rc ? rc : parse_bool(c, "lazy_refcounts", &n->lazy, e);
     rc = rc ? rc : parse_bool(c, "extended_l2", &n->extended, e);
     rc = rc ? rc : parse_bool(c, "data_file_raw", &n->data_raw, e);
@@ -161,9 +199,10 @@ static int new_layout(struct q2_new *n, const char *path, struct err *e)
                        "%s: %llu bytes are too many for clusters of %llu; raise cluster_size",
                        path, (unsigned long long)n->size, (unsigned long long)n->cluster);
     }
-    refcounts_for(1 + n->l1_clusters, n->cluster, n->refcount_order, &n->blocks,
-                  &n->rt_clusters);
-    n->total = 1 + n->rt_clusters + n->blocks + n->l1_clusters;
+    n->luks_clusters = n->luks ? up(LUKS_HEADER_BYTES, n->cluster) : 0;
+    refcounts_for(1 + n->l1_clusters + n->luks_clusters, n->cluster, n->refcount_order,
+                  &n->blocks, &n->rt_clusters);
+    n->total = 1 + n->rt_clusters + n->blocks + n->l1_clusters + n->luks_clusters;
     return 0;
 }
 
@@ -208,6 +247,7 @@ static struct q2_header new_header(const struct q2_new *n)
         .version = n->version,
         .cluster_bits = (uint32_t)__builtin_ctzll(n->cluster),
         .size = n->size,
+        .crypt = n->luks ? 2 : 0,
         .l1_size = (uint32_t)n->l1_entries,
         .l1_offset = (1 + n->rt_clusters + n->blocks) * n->cluster,
         .rt_offset = n->cluster,
@@ -260,7 +300,15 @@ static int write_header(const struct q2_new *n, const struct blk_create *c, int 
     q.file = q.data = file;
     q.backing_name = (char *)n->backing;
     q.backing_format = (char *)n->backing_format;
-    q.ext = xnew_n(struct q2_ext, 2);
+    q.ext = xnew_n(struct q2_ext, 3);
+    if (n->luks) {
+        uint64_t place[2] = { htobe64((n->total - n->luks_clusters) * n->cluster),
+                              htobe64(LUKS_HEADER_BYTES) };
+
+        q.ext[q.n_ext++] = (struct q2_ext){ .type = Q2_X_CRYPTO,
+                                            .length = sizeof(place),
+                                            .data = xmemdup(place, sizeof(place)) };
+    }
     if (n->version >= 3 && n->cluster > 1024) {
         q.ext[q.n_ext++] = feature_names();
     }
@@ -347,6 +395,13 @@ static int preallocate(const struct q2_new *n, const struct blk_create *c, struc
     return blk_close_flush(node, e);
 }
 
+static int write_luks(const struct q2_new *n, const struct blk_create *c, const uint8_t *head,
+                      int fd, struct err *e)
+{
+    return put_at(fd, head, LUKS_HEADER_BYTES, (n->total - n->luks_clusters) * n->cluster,
+                  c->path, e);
+}
+
 static int create_data_file(const struct q2_new *n, const char *image, struct err *e)
 {
     AUTO_FREE char *path = blk_relative(image, n->data_file);
@@ -362,15 +417,23 @@ static int create_data_file(const struct q2_new *n, const char *image, struct er
 int q2_create(const struct blk_create *c, struct err *e)
 {
     struct q2_new n;
+    AUTO_FREE uint8_t *luks = NULL;
     AUTO_FD fd = -1;
     int rc = new_parse(c, &n, e);
 
     rc = rc ? rc : new_layout(&n, c->path, e);
+    if (rc == 0 && n.luks) {
+        rc = c->secret ? c->secret->by->create(c, "encrypt.", &luks, e)
+                       : err_set(e, -EINVAL,
+                                 "an encrypted image needs a secret: encrypt.key-file=FILE or "
+                                 "--secret FILE");
+    }
     rc = rc ? rc : blk_create_image_file(c, &fd, e);
     if (rc == 0 && ftruncate(fd, (off_t)(n.total * n.cluster)) != 0) {
         rc = err_errno(e, errno, "cannot make %s", c->path);
     }
     rc = rc ? rc : write_counts(&n, fd, c->path, e);
+    rc = rc || !luks ? rc : write_luks(&n, c, luks, fd, e);
     rc = rc ? rc : write_header(&n, c, fd, e);
     if (rc == 0 && n.data_file) {
         rc = create_data_file(&n, c->path, e);
@@ -395,7 +458,7 @@ int q2_measure(const struct blk_create *c, uint64_t data_bytes, uint64_t *requir
     }
     clusters = up(n.size, n.cluster);
     l2 = up(clusters, 1ull << n.l2_bits);
-    fixed = 1 + n.l1_clusters + l2;
+    fixed = 1 + n.l1_clusters + l2 + n.luks_clusters;
     refcounts_for(fixed + clusters, n.cluster, n.refcount_order, &blocks, &table);
     fixed += blocks + table;
     *full = (fixed + clusters) * n.cluster;

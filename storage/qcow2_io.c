@@ -99,7 +99,7 @@ int q2_read(struct qcow2 *q, uint64_t offset, uint64_t length, const struct iove
         if (rc == 0) {
             k = blk_iov_slice(iov, n_iov, done, run.length, part);
             if (run.type == Q2_T_DATA) {
-                rc = blk_kid_run(q->data, BLK_READ, 0, run.host, run.length, part, k);
+                rc = q2_data_read(q, run.host, run.length, part, k);
             } else if (run.type == Q2_T_ZIP) {
                 rc = read_zip(q, run.entry, (offset + done) & (q->cluster - 1), part, k);
             } else if (run.type == Q2_T_ZERO) {
@@ -220,7 +220,8 @@ static int write_place(struct qcow2 *q, struct q2_write *w, const struct q2_run 
             if (rc != 0) {
                 return rc;
             }
-            w->virgin = blk_file_grows_zero(q->file) && w->host >> q->cluster_bits >= virgin;
+            w->virgin = !q->luks && blk_file_grows_zero(q->file) &&
+                        w->host >> q->cluster_bits >= virgin;
         }
     }
     end = (first + n) << q->cluster_bits;
@@ -303,7 +304,7 @@ static int write_data(struct qcow2 *q, struct q2_write *w, const struct iovec *i
         total += w->to - end;
     }
     start = w->alloc.first << q->cluster_bits;
-    return blk_kid_run(q->data, BLK_WRITE, 0, w->host + (at - start), total, part, n);
+    return q2_data_write(q, w->host + (at - start), total, part, n);
 }
 
 /* Bits of the subclusters of one cluster that [from, to) covers. */
@@ -380,8 +381,8 @@ static int q2_write(struct qcow2 *q, uint64_t offset, uint64_t length, const str
             unsigned epoch = q2_io_begin(q);
 
             pthread_mutex_unlock(&q->lock);
-            rc = blk_kid_run(q->data, BLK_WRITE, 0, run.host, run.length, part,
-                             blk_iov_slice(iov, n_iov, done, run.length, part));
+            rc = q2_data_write(q, run.host, run.length, part,
+                               blk_iov_slice(iov, n_iov, done, run.length, part));
             q2_io_end(q, epoch);
             done += run.length;
             continue;
@@ -559,7 +560,7 @@ void q2_submit(struct blk_node *n, struct blk_req *r)
 
     if ((r->op == BLK_READ || (r->op == BLK_WRITE && !(r->flags & BLK_COMPRESS))) &&
         r->length > 0 && pthread_mutex_trylock(&q->lock) == 0) {
-        pass = !q->broken && lookup_ready(q, r->at) &&
+        pass = !q->broken && !q->luks && !q->locked && lookup_ready(q, r->at) &&
                q2_lookup(q, r->at, r->length, &run) == 0 && run.type == Q2_T_DATA &&
                run.length == r->length && (r->op == BLK_READ || run.copied);
         if (pass) {

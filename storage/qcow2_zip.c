@@ -303,7 +303,7 @@ int q2_zip_write(struct qcow2 *q, struct blk_req *r)
     size_t n = 0;
     int rc;
 
-    if (q->data != q->file) {
+    if (q->data != q->file || q->h.crypt) {
         return -ENOTSUP;
     }
     if (r->at & (q->cluster - 1) || r->length > q->cluster ||

@@ -36,8 +36,10 @@ static unsigned below(unsigned n)
 struct config {
     const char *cluster, *bits, *lazy, *compat, *ext, *zip;
     uint64_t size;
-    bool compress;
+    bool compress, luks;
 };
+
+static const struct blk_secret secret = { .by = &blk_luks, .data = "secret", .n = 6 };
 
 static struct config random_config(void)
 {
@@ -65,17 +67,27 @@ static struct config random_config(void)
 
 static void make(const char *path, const struct config *c, const char *backing)
 {
-    struct blk_option o[] = { { "cluster_size", c->cluster }, { "refcount_bits", c->bits },
-                              { "lazy_refcounts", c->lazy },  { "compat", c->compat },
-                              { "extended_l2", c->ext },      { "compression_type", c->zip },
-                              { "backing_file", backing },    { "backing_fmt", "raw" } };
+    struct blk_option o[12] = {
+        { "cluster_size", c->cluster }, { "refcount_bits", c->bits },
+        { "lazy_refcounts", c->lazy },  { "compat", c->compat },
+        { "extended_l2", c->ext },      { "compression_type", c->zip }
+    };
     struct blk_create n = { .path = path,
                             .driver = "qcow2",
                             .size = c->size,
                             .option = o,
-                            .n_options = backing ? 8 : 6 };
+                            .n_options = 6,
+                            .secret = c->luks ? &secret : NULL };
     struct err e = ERR_INIT;
 
+    if (backing) {
+        o[n.n_options++] = (struct blk_option){ "backing_file", backing };
+        o[n.n_options++] = (struct blk_option){ "backing_fmt", "raw" };
+    }
+    if (c->luks) {
+        o[n.n_options++] = (struct blk_option){ "encrypt.format", "luks" };
+        o[n.n_options++] = (struct blk_option){ "encrypt.iter-time", "1" };
+    }
     ck_assert_msg(blk_create(&n, &e) == 0, "%s", e.msg);
 }
 
@@ -91,6 +103,7 @@ static struct blk_node *open_image(const char *path, bool readonly, const struct
                              .unsafe = true, /* no crash of the host is tested */
                              .for_check = check,
                              .unlocked = readonly,
+                             .secret = &secret, /* asked for by encrypted ones alone */
                              .tap = tap };
     struct err e = ERR_INIT;
     struct blk_node *n = NULL;
@@ -186,6 +199,10 @@ static void model_compress(struct model *m)
     fill(m->mem, n);
     r.offset = at;
     r.length = iov.iov_len = n;
+    if (m->c.luks) {
+        ck_assert_int_eq(blk_run(m->n, &r), -ENOTSUP);
+        return;
+    }
     ck_assert_int_eq(blk_run(m->n, &r), 0);
     memcpy(m->flat + at, m->mem, n);
 }
@@ -349,6 +366,7 @@ static void model_run(unsigned round, uint64_t ops, bool qemu)
     struct model m = { .c = random_config() };
     bool backed = below(3) == 0;
 
+    m.c.luks = below(5) == 0;
     m.path = xasprintf("qcow2-model-%d.qcow2", (int)getpid());
     m.base = xasprintf("qcow2-model-%d.raw", (int)getpid());
     m.flat = xalloc(MAX_DISK);
@@ -356,9 +374,9 @@ static void model_run(unsigned round, uint64_t ops, bool qemu)
     if (backed) {
         model_base(&m);
     }
-    printf("# round %u: cluster %s, refcounts %s, lazy %s, compat %s, extended %s, %s%s\n",
+    printf("# round %u: cluster %s, refcounts %s, lazy %s, compat %s, extended %s, %s%s%s\n",
            round, m.c.cluster, m.c.bits, m.c.lazy, m.c.compat, m.c.ext, m.c.zip,
-           backed ? ", backed" : "");
+           backed ? ", backed" : "", m.c.luks ? ", encrypted" : "");
     fflush(stdout);
     make(m.path, &m.c, backed ? m.base : NULL);
     m.n = open_image(m.path, false, NULL, false);
@@ -370,7 +388,13 @@ static void model_run(unsigned round, uint64_t ops, bool qemu)
     model_compare(&m);
     blk_close(m.n);
     if (qemu) {
-        AUTO_FREE char *cmd = xasprintf("qemu-img check -q %s >/dev/null 2>&1", m.path);
+        AUTO_FREE char *cmd =
+            m.c.luks
+                ? xasprintf("qemu-img check -q --object secret,id=s,data=secret --image-opts "
+                            "driver=qcow2,file.filename=%s,encrypt.key-secret=s "
+                            ">/dev/null 2>&1",
+                            m.path)
+                : xasprintf("qemu-img check -q %s >/dev/null 2>&1", m.path);
 
         ck_assert_int_eq(system(cmd), 0);
     }
