@@ -92,7 +92,7 @@ int cache_init(struct tcg_vm *t, struct err *e)
     } else {
         t->reserved = 64; /* offset 0 means none */
     }
-    while (t->hash_bits < 20 && (size_t)1024 << t->hash_bits < t->config.cache_size) {
+    while (t->hash_bits < 20 && (size_t)512 << t->hash_bits < t->config.cache_size) {
         t->hash_bits++;
     }
     t->hash = mem_map_huge(sizeof(t->hash[0]) << t->hash_bits);

@@ -627,9 +627,18 @@ static inline unsigned jc_index(uint64_t pc)
 {
     return (unsigned)((pc ^ pc >> 11) >> 1) & (JC_SIZE - 1);
 }
+/* What is remembered of a pc: at its index or beside it. NULL: nothing. */
+static inline struct tcg_jump *jc_find(struct tcg_space *s, uint64_t pc)
+{
+    unsigned i = jc_index(pc);
+    return s->jc[i].pc == pc ? &s->jc[i] : s->jc[i ^ 1].pc == pc ? &s->jc[i ^ 1] : NULL;
+}
 static inline void space_remember(struct tcg_space *s, uint64_t pc, const void *code)
 {
     unsigned i = jc_index(pc), w = i / JC_WINDOW;
+    if (s->jc[i].pc != pc) { /* whose place it is moves over; nothing stands there twice */
+        s->jc[i ^ 1] = s->jc[i].pc != 1 || s->jc[i ^ 1].pc == pc ? s->jc[i] : s->jc[i ^ 1];
+    }
     s->jc[i] = (struct tcg_jump){ pc, code };
     s->jc_used[w / 64] |= 1ull << w % 64;
     atomic_store_explicit(&s->clean, false, memory_order_relaxed);

@@ -360,8 +360,8 @@ static void stale_entry(struct tcg_vcpu *v)
     uint64_t evictions = t->stats.evictions;
     uint64_t pc = v->pc_page + (old->gpa & 4095);
     *tcg_pc(v) = pc;
-    struct tcg_jump *j = &v->space->jc[jc_index(pc)];
-    if (j->pc == pc) {
+    struct tcg_jump *j = jc_find(v->space, pc);
+    if (j) {
         j->pc = 1;
     }
     bool cacheable;
@@ -397,9 +397,9 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
 {
     struct tcg_vm *t = v->tcg;
     uint64_t pc = *tcg_pc(v);
-    struct tcg_jump *j = &v->space->jc[jc_index(pc)];
-    const void *code = j->code;
-    if (j->pc != pc || (t->config.backend == TCG_INTERP && ((const struct tcg_block *)code)->invalid) ||
+    const struct tcg_jump *j = jc_find(v->space, pc);
+    const void *code = j ? j->code : NULL;
+    if (!j || (t->config.backend == TCG_INTERP && ((const struct tcg_block *)code)->invalid) ||
         (from && (from->stub || from->guard))) {
         uint64_t evictions = t->stats.evictions;
         bool cacheable = false;

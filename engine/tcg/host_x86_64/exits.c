@@ -53,7 +53,10 @@ void gen_brcond(struct ra *r, const struct ir_op *op)
     exit_fixup(r, (unsigned)op->imm, at);
 }
 
-/* To the block for the virtual address in `pc` by the jump cache; a thunk, since nearly every block ends like this. */
+/*
+ * To the block for the virtual address in `pc` by the jump cache. Compact code asks a thunk, since nearly every block ends like
+ * this; code that runs often has the whole of it, because the host predicts a jump by the place where it stands.
+ */
 static void jump_cache(struct ra *r, unsigned pc)
 {
     if (pc != RCX) {
@@ -62,7 +65,7 @@ static void jump_cache(struct ra *r, unsigned pc)
     if (r->lean) {
         x_near(&r->a, 4, NEAR_JUMP);
     } else {
-        x_jmp(&r->a, r->th->jump);
+        x86_jump_by_cache(&r->a, r->th, !r->v->tcg->config.icount);
     }
 }
 

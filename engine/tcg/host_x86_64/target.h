@@ -42,7 +42,7 @@ _Static_assert(N_NEAR == TCG_HOST_THUNKS && ENV_OFF(host_thunk) >= -128, "reache
 struct thunks {
     uint32_t enter, leave, lookup, stale;
     uint32_t leave_here;            /* called: the exit is known by the return address */
-    uint32_t jump, jump_now;        /* by the jump cache */
+    uint32_t jump, jump_now, jump_beside, jump_leave; /* by the jump cache */
     uint32_t full, reads, clean;    /* call rax: see thunks.c */
     uint32_t load, store;
     uint32_t clean_x, load_x, store_x; /* the same, keeping xmm3 to xmm15; first tier only */
@@ -219,6 +219,10 @@ uint8_t ra_live_mask(struct ra *r);           /* scratch registers whose content
 int32_t ra_global_off(const struct ra *r, unsigned g);
 void x_load(struct asm_buf *a, unsigned w, unsigned reg, struct opnd o);   /* mov reg, opnd */
 void x_alu(struct asm_buf *a, unsigned n, unsigned w, unsigned reg, struct opnd o);
+
+/* thunks.c: to the block for the virtual address in rcx if the jump cache knows it and, with `poll`, nothing is asked of the vCPU;
+ * else leaves. Clobbers rax and rdx. */
+void x86_jump_by_cache(struct asm_buf *a, const struct thunks *th, bool poll);
 
 /* lean.c */
 void lean_thunks(struct asm_buf *a, struct thunks *th, uint32_t slow_load, uint32_t slow_store);

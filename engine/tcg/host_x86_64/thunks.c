@@ -161,39 +161,49 @@ void x86_call_thunks(struct asm_buf *a, const struct tcg_guest *g, const int8_t 
     lean_thunks(a, th, slow_load, slow_store);
 }
 
-/* jump: to the block for the virtual address in rcx if the jump cache knows it; else stores it and leaves. Clobbers rax and rdx.
- * jump_now: the same after a helper that may have changed pc, mode, space and interrupts. */
-static void jump_thunks(struct asm_buf *a, const struct tcg_guest *g, bool icount, struct thunks *th)
+/* Compares rcx with the entry of index rax / 2 and goes there; else to `miss`. Clobbers rdx. */
+static void jump_entry(struct asm_buf *a, uint32_t miss)
 {
     const int32_t jc = (int32_t)offsetof(struct tcg_space, jc);
-    th->jump_now = a->at;
-    x_alu_mem_imm(a, 7, 0, ENV, ENV_OFF(exit_req), 0);
-    x_jcc(a, CC_NE, th->lookup);
-    x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
-    x_rm(a, 0x8b | X_W, RCX, ENV, (int32_t)g->pc_offset);
-    th->jump = a->at;
-    x_alu_mem_imm(a, 7, 0, ENV, ENV_OFF(exit_req), 0); /* the poll before a jump to an unknown place */
-    uint32_t asked = x_jcc(a, CC_NE, a->at);
-    if (icount) { /* a budget ends runs there */
-        a->at = th->jump;
+    x_rmx(a, 0x3b | X_W, RCX, SPACE, RAX, 3, jc);
+    x_jcc(a, CC_NE, miss);
+    x_rr(a, 0x8b | X_W, RDX, RCX);
+    x_alu_imm(a, 4, X_W, RDX, -4096);
+    x_rm(a, 0x89 | X_W, RDX, ENV, ENV_OFF(pc_page));
+    x_rmx(a, 0xff, 4, SPACE, RAX, 3, jc + 8);
+}
+
+void x86_jump_by_cache(struct asm_buf *a, const struct thunks *th, bool poll)
+{
+    if (poll) {
+        x_alu_mem_imm(a, 7, 0, ENV, ENV_OFF(exit_req), 0);
+        x_jcc(a, CC_NE, th->jump_leave);
     }
     x_rr(a, 0x8b, RAX, RCX);
     x_rr(a, 0xc1, 5, RAX);
     x_8(a, 11);
     x_rr(a, 0x33, RAX, RCX);
     x_alu_imm(a, 4, 0, RAX, (int32_t)(JC_SIZE - 1) << 1);
-    x_rmx(a, 0x3b | X_W, RCX, SPACE, RAX, 3, jc);
-    uint32_t miss = x_jcc(a, CC_NE, a->at);
-    x_rr(a, 0x8b | X_W, RDX, RCX);
-    x_alu_imm(a, 4, X_W, RDX, -4096);
-    x_rm(a, 0x89 | X_W, RDX, ENV, ENV_OFF(pc_page));
-    x_rmx(a, 0xff, 4, SPACE, RAX, 3, jc + 8);
-    x_here(a, miss);
-    if (!icount) {
-        x_here(a, asked);
-    }
+    jump_entry(a, th->jump_beside);
+}
+
+/* jump: that, for compact code. jump_now: the same after a helper that may have changed pc, mode, space and interrupts.
+ * jump_beside: it is not at its index. jump_leave: stores the address and leaves. */
+static void jump_thunks(struct asm_buf *a, const struct tcg_guest *g, bool icount, struct thunks *th)
+{
+    th->jump_leave = a->at;
     x_rm(a, 0x89 | X_W, RCX, ENV, (int32_t)g->pc_offset);
     x_jmp(a, th->lookup);
+    th->jump_beside = a->at;
+    x_alu_imm(a, 6, 0, RAX, 2);
+    jump_entry(a, th->jump_leave);
+    th->jump_now = a->at;
+    x_alu_mem_imm(a, 7, 0, ENV, ENV_OFF(exit_req), 0);
+    x_jcc(a, CC_NE, th->lookup);
+    x_rm(a, 0x8b | X_W, SPACE, ENV, ENV_OFF(space));
+    x_rm(a, 0x8b | X_W, RCX, ENV, (int32_t)g->pc_offset);
+    th->jump = a->at;
+    x86_jump_by_cache(a, th, !icount); /* a budget ends runs there */
 }
 
 /* Pushes or pops what the caller of enter() wants to keep. */
