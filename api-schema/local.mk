@@ -47,6 +47,7 @@ api_schema = \
 	api-schema/schema/emu.json \
 	api-schema/schema/errors.json \
 	api-schema/schema/event.json \
+	api-schema/schema/fault.json \
 	api-schema/schema/host.json \
 	api-schema/schema/image.json \
 	api-schema/schema/job.json \

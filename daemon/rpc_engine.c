@@ -55,3 +55,23 @@ FORWARD(trace_start, true)
 FORWARD(trace_read, false)
 FORWARD(trace_stop, true)
 FORWARD(coverage, false)
+
+/* ---- faults on purpose ---- */
+
+#define FORWARD_FAULT(name, changes)                                                           \
+    static void fault_##name##_begin(struct op *op)                                            \
+    {                                                                                          \
+        ask_as(op, "emu.fault_" #name, &api_type_fault_##name##_in,                            \
+               &api_type_fault_##name##_out);                                                  \
+    }                                                                                          \
+    void api_handle_fault_##name(struct api_call *call, struct api_fault_##name##_in *in)      \
+    {                                                                                          \
+        struct vm *vm = call_vm(call, in->vm);                                                 \
+        if (vm) {                                                                              \
+            op_queue(vm, call, NULL, in, fault_##name##_begin, changes);                       \
+        }                                                                                      \
+    }
+
+FORWARD_FAULT(add, true)
+FORWARD_FAULT(list, false)
+FORWARD_FAULT(remove, true)

@@ -53,6 +53,8 @@ struct run {
     int fail_code;
     int64_t resets_ns; /* window of the rate limit on reset events */
     unsigned resets;
+    int64_t errors_ns; /* the same for errors of disks */
+    unsigned errors;
     run_started_fn *started;
     void *started_arg;
     struct list enders;

@@ -31,6 +31,8 @@
 #define PING_NS (2500 * MS)
 #define RECORD_NS (2000 * MS) /* how long a monitor may take for its record */
 #define RESETS_PER_S 10
+#define ERRORS_PER_S 20
+#define STOPS_PER_S 1000
 
 static void say_hello(struct run *run);
 
@@ -196,6 +198,43 @@ static void on_panic(struct run *run, const char *what)
     }
 }
 
+/* A disk's request failed; the state that follows from it is told by itself. */
+static void on_io_error(struct run *run, struct json_object *params)
+{
+    const char *action = api_json_get_str(params, "action");
+    int64_t now = time_mono_ns();
+    if (!run->up || run->ended || !action) {
+        return;
+    }
+    if (now - run->errors_ns > 1000 * MS) {
+        run->errors_ns = now;
+        run->errors = 0;
+    }
+    /* A pause takes somebody who resumes: he is told of each. */
+    bool stop = strcmp(action, "stop") == 0;
+    if (run->errors++ >= (stop ? STOPS_PER_S : ERRORS_PER_S)) {
+        return;
+    }
+    static const char *const members[] = { "disk", "operation", "error" };
+    struct json_object *detail = json_object_new_object();
+    for (unsigned i = 0; i < ARRAY_LEN(members); i++) {
+        const char *text = api_json_get_str(params, members[i]);
+        if (text) {
+            api_json_set_str(detail, members[i], text);
+        }
+    }
+    api_json_set_bool(detail, "nospace", api_json_get_bool(params, "nospace", false));
+    struct change *c = change_new(run->d);
+    change_must_tell(c);
+    vm_event(run->vm, c, API_EVENT_TYPE_VM_IO_ERROR,
+             stop     ? "stop"
+             : strcmp(action, "ignore") == 0 ? "ignore"
+                                             : "report",
+             detail);
+    change_commit(c, NULL, NULL);
+    json_object_put(detail);
+}
+
 static void on_notify(void *arg, const char *method, struct json_object *params)
 {
     struct run *run = arg;
@@ -209,6 +248,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
         on_reset(run, reason);
     } else if (type && strcmp(type, "panic") == 0) {
         on_panic(run, reason);
+    } else if (type && strcmp(type, "io-error") == 0) {
+        on_io_error(run, params);
     } else if (type && strcmp(type, "state") == 0 && word) {
         int state = api_enum_value(&api_type_emu_state, word);
         if (state >= 0) {
@@ -327,7 +368,8 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
             str_copy(run->said, sizeof(run->said), plain(out.reason));
         }
         if (first) {
-            bool say = run->started || run_is_kept(vm_state_of(out.state), plain(out.reason));
+            bool say = run->started || run_is_kept(vm_state_of(out.state), plain(out.reason)) ||
+                       (out.reason && strcmp(out.reason, "io-error") == 0);
             run_is_up(run, vm_state_of(out.state), say ? plain(out.reason) : "adopted");
         } else if (run->vm->state == API_VM_STATE_UNRESPONSIVE) {
             vm_tell_state(run->vm, vm_state_of(out.state), "answers again");

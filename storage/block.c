@@ -73,6 +73,7 @@ void blk_submit(struct blk_node *n, struct blk_req *r)
     r->from = NULL;
     r->at = r->offset;
     r->flags &= ~(unsigned)BLK_FLUSHED;
+    r->passed = NULL;
     if (n->drained) {
         list_append(&n->held, &r->link);
     } else {
@@ -84,6 +85,9 @@ bool blk_cancel(struct blk_req *r)
 {
     struct blk_node *n = r->node;
 
+    if (blk_gate_cancel(r)) {
+        return true;
+    }
     list_for_each (it, &n->held) {
         if (it == &r->link) {
             list_remove(it);
@@ -196,6 +200,7 @@ int blk_run(struct blk_node *n, struct blk_req *r)
         return rc;
     }
     r->node = r->via = n;
+    r->passed = NULL;
     r->from = NULL;
     r->at = r->offset;
     atomic_fetch_add(&n->in_flight, 1);

@@ -50,7 +50,8 @@ enum {
         2,           /* a write of exactly one cluster (or of what the disk's end leaves of it):
                        * stored compressed where the format can; -ENOTSUP where not */
     BLK_FLUSHED = 8, /* the node's: a durable change is made, its flush is under way */
-    BLK_PAST_END = 4 /* a read may end behind the node's end, which reads as zeroes (drivers) */
+    BLK_PAST_END = 4, /* a read may end behind the node's end, which reads as zeroes (drivers) */
+    BLK_REPORT = 256 /* its error is told, whatever the policy of the node */
 };
 
 /* Memory of the submitter, as the pages that iov points to; both stay untouched by it until
@@ -70,6 +71,7 @@ struct blk_req {
     struct blk_node *node; /* where it was submitted */
     struct blk_node *via;  /* which node's driver executes it now */
     struct blk_node *from; /* which node forwarded it there; NULL: none */
+    const struct blk_node *passed; /* which node's faults it has passed */
     uint64_t at;           /* the offset there */
     int result, ticket;
 };
@@ -164,6 +166,26 @@ void blk_wait_idle(struct blk_node *n);
 /* After begin nothing is in flight and what is submitted waits until end. Nests. Loop thread. */
 void blk_drain_begin(struct blk_node *n);
 void blk_drain_end(struct blk_node *n);
+
+/* --- what becomes of requests that fail --- */
+/* Of requests that blk_submit() brought, when neither their range nor the node's being read-only nor a cancellation is the
+ * reason. ENOSPC: stop when there is no space (or quota), else report. */
+enum blk_on_error { BLK_ON_REPORT, BLK_ON_IGNORE, BLK_ON_STOP, BLK_ON_ENOSPC };
+struct blk_policy {
+    enum blk_on_error read, write; /* write: all that is no read */
+    /* On the loop, before the request goes on: `did` is REPORT, IGNORE (it completes as done) or STOP (it is kept until
+     * blk_retry()). It may not touch the node; it posts what it wants done. May be NULL. */
+    void (*failed)(void *arg, struct blk_node *n, enum blk_op op, int error,
+                   enum blk_on_error did);
+    void *arg;
+};
+void blk_set_policy(struct blk_node *n, const struct blk_policy *p); /* copied */
+unsigned blk_kept(const struct blk_node *n);                         /* requests */
+/* What was kept is submitted again, in the order in which it failed. */
+void blk_retry(struct blk_node *n);
+/* For a reset of the device: what was kept completes with its error, what failed already is not kept, and nothing
+ * touches the submitter's memory any more. */
+void blk_abandon(struct blk_node *n);
 
 /* --- at once, in the caller's thread: 0 or a negative errno --- */
 int blk_run(struct blk_node *n, struct blk_req *r); /* done and arg are not used */

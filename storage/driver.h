@@ -54,6 +54,10 @@ struct blk_node {
     bool durable;                        /* see struct blk_options */
     struct blk_dirty_set *_Atomic dirty; /* bitmaps (bitmap.h); NULL: there never was one */
     struct list in_pool;                 /* of top nodes */
+    struct blk_faults *faults;           /* faulty.c; NULL: never had any */
+    struct blk_policy *policy;           /* gate.c; NULL: errors are told */
+    struct list kept;                    /* requests that failed and wait for blk_retry() */
+    unsigned n_kept;
     struct list claims;                  /* struct blk_claim.link */
     unsigned drained;
     struct list held;           /* requests that wait for the end of the drain */
@@ -75,6 +79,13 @@ struct blk_claim {
 extern const struct blk_driver blk_file_driver, blk_raw_driver, blk_qcow2_driver,
     blk_luks_driver, blk_vdi_driver, blk_vhd_driver, blk_vhdx_driver, blk_vmdk_driver;
 const struct blk_driver *blk_driver_find(const char *name);
+
+/* --- gate.c; loop thread --- */
+/* r failed, and its node has a policy: true when it is kept; r->result may have changed. */
+bool blk_gate_failed(struct blk_req *r);
+bool blk_gate_cancel(struct blk_req *r);
+void blk_gate_done(struct blk_node *n);
+void blk_faults_done(struct blk_node *n); /* faulty.c; nothing is in flight */
 
 /* --- graph.c, for format drivers --- */
 /* A node and all below it, without a claim of a user. */
@@ -135,6 +146,8 @@ void blk_pool_submit_fd(struct blk_pool *p, struct blk_req *r, int slot);
 /* A slot of the ring's table of files, -1 when there is no ring. */
 int blk_pool_register(struct blk_pool *p, int fd);
 void blk_pool_unregister(struct blk_pool *p, int slot);
+/* Completions of node n that were not delivered yet tell their errors, whatever its policy. Loop thread. */
+void blk_pool_report(struct blk_pool *p, struct blk_node *n);
 bool blk_pool_cancel(struct blk_pool *p, struct blk_req *r);
 /* Any thread: returns when node n has no request in flight. */
 void blk_pool_wait_idle(struct blk_pool *p, struct blk_node *n);

@@ -174,6 +174,8 @@ static int node_close(struct blk_node *n)
         return 0;
     }
     blk_wait_idle(n);
+    blk_gate_done(n);
+    blk_faults_done(n);
     rc = n->driver->close(n);
     blk_dirty_done(n);
     if (n->pool) {
@@ -211,6 +213,7 @@ struct blk_node *blk_node_new(const struct blk_driver *d, struct blk_pool *pool,
     list_init(&n->in_pool);
     list_init(&n->claims);
     list_init(&n->held);
+    list_init(&n->kept);
     return n;
 }
 

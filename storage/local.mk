@@ -11,9 +11,12 @@ libstorage_a_SOURCES = \
 	storage/disk.c \
 	storage/disk.h \
 	storage/driver.h \
+	storage/faulty.c \
+	storage/faulty.h \
 	storage/file.c \
 	storage/foreign.c \
 	storage/foreign.h \
+	storage/gate.c \
 	storage/graph.c \
 	storage/image.c \
 	storage/image.h \

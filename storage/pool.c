@@ -91,7 +91,9 @@ static void pool_deliver(void *arg)
 
         list_remove(&r->link);
         pthread_mutex_unlock(&p->mutex);
-        r->done(r, r->result);
+        if (r->result == 0 || !r->node->policy || !blk_gate_failed(r)) {
+            r->done(r, r->result);
+        }
         pthread_mutex_lock(&p->mutex);
     }
     pthread_mutex_unlock(&p->mutex);
@@ -307,6 +309,17 @@ void blk_pool_forget(struct blk_pool *p, struct blk_node *n)
         if (list_entry(it, struct blk_req, link)->node == n) {
             list_remove(it);
         }
+    }
+    pthread_mutex_unlock(&p->mutex);
+}
+
+void blk_pool_report(struct blk_pool *p, struct blk_node *n)
+{
+    pthread_mutex_lock(&p->mutex);
+    list_for_each (it, &p->done) {
+        struct blk_req *r = list_entry(it, struct blk_req, link);
+
+        r->flags |= r->node == n ? BLK_REPORT : 0;
     }
     pthread_mutex_unlock(&p->mutex);
 }

@@ -51,7 +51,11 @@ int q2_barrier(struct qcow2 *q)
 {
     int rc = q->data != q->file ? blk_kid_run(q->data, BLK_FLUSH, 0, 0, 0, NULL, 0) : 0;
 
-    return rc ? rc : blk_kid_run(q->file, BLK_FLUSH, 0, 0, 0, NULL, 0);
+    rc = rc ? rc : blk_kid_run(q->file, BLK_FLUSH, 0, 0, 0, NULL, 0);
+    if (rc != 0) {
+        atomic_store(&q->flush_failed, true);
+    }
+    return rc;
 }
 
 int q2_corrupt(struct qcow2 *q, const char *fmt, ...)

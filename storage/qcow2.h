@@ -173,6 +173,7 @@ struct qcow2 {
                      * metadata only the header waits for what it names */
     bool lazy;     /* refcounts are written at the end only; the dirty bit tells */
     bool broken; /* metadata could not be written or makes no sense: no more writes */
+    _Atomic bool flush_failed; /* once, for ever */
     int broken_errno;
 };
 

@@ -301,8 +301,10 @@ int q2_commit(struct qcow2 *q)
         rc = q2_barrier(q);
         rc = rc ? rc : q2_release_apply(q);
     }
-    if (rc != 0 && rc != -ENOSPC) {
-        q->broken = true; /* what is on disk is consistent; nothing may be built on it */
+    /* What could not be written is dirty still, and what is on disk is consistent: a later commit tries
+     * again. After a flush that failed nobody knows what is on disk: nothing may be built on it. */
+    if (rc != 0 && rc != -ENOSPC && q->flush_failed) {
+        q->broken = true;
         q->broken_errno = rc;
     }
     return rc;

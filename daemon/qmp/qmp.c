@@ -149,6 +149,28 @@ static void on_job(struct qmp *q, struct vm *vm, const struct api_event *e)
     }
 }
 
+static void on_io_error(struct qmp *q, struct vm *vm, const struct api_event *e)
+{
+    struct json_object *o = json_object_new_object();
+    const char *disk = api_json_get_str(e->detail, "disk"), *op, *error;
+
+    op = api_json_get_str(e->detail, "operation");
+    error = api_json_get_str(e->detail, "error");
+    for (size_t i = 0; disk && i < vm->config.n_disks; i++) {
+        if (strcmp(vm->config.disks[i].name, disk) == 0) {
+            AUTO_FREE char *path = xasprintf("/machine/peripheral/disk%zu", i);
+            api_json_set_str(o, "qom-path", path);
+        }
+    }
+    api_json_set_str(o, "device", disk ? disk : "");
+    api_json_set_str(o, "node-name", disk ? disk : "");
+    api_json_set_str(o, "operation", op ? op : "write");
+    api_json_set_str(o, "action", e->reason);
+    api_json_set_bool(o, "nospace", api_json_get_bool(e->detail, "nospace", false));
+    api_json_set_str(o, "reason", error ? error : "");
+    tell(q, vm, e, "BLOCK_IO_ERROR", o);
+}
+
 static void on_event(void *arg, const struct api_event *e)
 {
     struct qmp *q = arg;
@@ -163,6 +185,8 @@ static void on_event(void *arg, const struct api_event *e)
         on_job(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_PANIC) {
         tell(q, vm, e, "GUEST_PANICKED", panic_action(e->reason));
+    } else if (e->type == API_EVENT_TYPE_VM_IO_ERROR) {
+        on_io_error(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_RESET) {
         bool guest = e->reason && strcmp(e->reason, "guest-reset") == 0;
         tell(q, vm, e, "RESET", cause(guest, guest ? "guest-reset" : "host-qmp-system-reset"));

@@ -135,7 +135,7 @@ void ahci_port_stop(struct ahci_port *p)
         list_entry(it, struct ahci_req, node)->scsi.aborted = true;
     }
     if (p->unit.node) {
-        blk_wait_idle(p->unit.node);
+        blk_abandon(p->unit.node);
     }
     p->generation++;
     while (!list_empty(&p->finished)) {

@@ -266,7 +266,7 @@ void nvme_log_error(struct nvme *n, const struct nvme_req *r)
 static void controller_reset(struct nvme *n)
 {
     for (unsigned i = 0; i < n->namespaces->n; i++) {
-        blk_wait_idle(n->namespaces->node[i]);
+        blk_abandon(n->namespaces->node[i]);
     }
     n->generation++;
     n->bounces = 0;
@@ -518,7 +518,7 @@ static void nvme_quiesce(struct device *d)
 
     while (!list_empty(&n->in_flight)) {
         for (unsigned i = 0; i < n->namespaces->n; i++) {
-            blk_wait_idle(n->namespaces->node[i]);
+            blk_abandon(n->namespaces->node[i]);
         }
         loop_run_once(d->vm->loop, 0, &e);
     }

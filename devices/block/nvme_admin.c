@@ -100,7 +100,7 @@ static uint16_t delete_sq(struct nvme *n, const struct nvme_cmd *c)
     }
     if (n->sq[id].in_flight) {
         for (unsigned i = 0; i < n->namespaces->n; i++) {
-            blk_wait_idle(n->namespaces->node[i]);
+            blk_abandon(n->namespaces->node[i]);
         }
         n->cq[n->sq[id].cq].reserved -= n->sq[id].in_flight;
     }

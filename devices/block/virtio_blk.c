@@ -352,7 +352,7 @@ static void vblk_drop(struct virtio *v)
 {
     struct vblk *b = (struct vblk *)v;
 
-    blk_wait_idle(b->node);
+    blk_abandon(b->node);
     while (!list_empty(&b->finished)) {
         struct vblk_req *r = list_entry(b->finished.next, struct vblk_req, node);
 
@@ -399,7 +399,7 @@ static void vblk_quiesce(struct device *d)
     struct err e = ERR_INIT;
 
     while (!list_empty(&b->in_flight) || !list_empty(&b->through)) {
-        blk_wait_idle(b->node);
+        blk_abandon(b->node);
         loop_run_once(d->vm->loop, 0, &e);
     }
     bus_lock(b->v.lock);

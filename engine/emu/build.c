@@ -223,6 +223,7 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
         b->disk[i].unit = d->has_unit ? (uint32_t)d->unit : BOARD_ANY;
         b->disk[i].lun = (unsigned)d->lun;
         m->disk[i] = b->disk[i].node;
+        disks_set_policy(m, i);
     }
     return rc;
 }
@@ -403,7 +404,8 @@ int build_flush_disks(struct emu *m, struct err *e)
 
     jobs_stop(m);
     for (unsigned i = 0; i < m->n_disks; i++) {
-        struct flush f = { .req = { .op = BLK_FLUSH, .done = on_flushed } };
+        struct flush f = { .req = {
+                               .op = BLK_FLUSH, .flags = BLK_REPORT, .done = on_flushed } };
 
         f.req.arg = &f;
         blk_wait_idle(m->disk[i]); /* what the guest had under way reaches the image too */

@@ -447,6 +447,26 @@ void control_event(struct emu *m, const char *type, const char *reason)
     json_object_put(params);
 }
 
+void control_io_error(struct emu *m, const char *disk, const char *operation,
+                      const char *action, int error)
+{
+    struct json_object *p;
+
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    p = json_object_new_object();
+    json_object_object_add(p, "type", json_object_new_string("io-error"));
+    json_object_object_add(p, "disk", json_object_new_string(disk));
+    json_object_object_add(p, "operation", json_object_new_string(operation));
+    json_object_object_add(p, "action", json_object_new_string(action));
+    json_object_object_add(p, "error", json_object_new_string(strerror(-error)));
+    json_object_object_add(p, "nospace",
+                           json_object_new_boolean(error == -ENOSPC || error == -EDQUOT));
+    rpc_server_notify_all(m->control->server, "event", p);
+    json_object_put(p);
+}
+
 static bool queued(const struct emu_control *c)
 {
     for (unsigned i = 0; i < c->n_sessions; i++) {

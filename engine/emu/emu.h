@@ -110,6 +110,10 @@ struct emu {
     struct confine_report confine;
     _Atomic int filter[3]; /* by enum confine_kind: system calls allowed, -1: failed, 0: none */
     char reason[64];       /* why it is in its state */
+    const char *pausing_why; /* reason of a pause under way; NULL: "pause" */
+    bool io_pausing;         /* a pause after a disk's error is posted */
+    int64_t told_ns;         /* window of the rate limit on events of disks */
+    unsigned told;
 };
 
 /* --- main.c --- */
@@ -149,6 +153,9 @@ void build_done(struct emu *m);
 int nic_open_all(struct emu *m, struct board_config *b, struct err *e);
 void nic_close_all(struct board_config *b);
 void nic_built(struct emu *m); /* the board is there: cables as the configuration says */
+/* --- disks.c --- */
+void disks_set_policy(struct emu *m, unsigned i); /* after disk i was opened */
+void disks_resumed(struct emu *m);                /* what failed and was kept is tried again */
 
 /* --- jobs.c --- */
 int jobs_start(struct emu *m, struct err *e); /* before the sandbox closes */
@@ -156,6 +163,9 @@ void jobs_stop(struct emu *m);                /* all of them end; runs the loop 
 void jobs_done(struct emu *m);
 
 /* --- control.c --- */
+/* To every client: a request of a disk failed. */
+void control_io_error(struct emu *m, const char *disk, const char *operation, const char *action,
+                      int error);
 int control_start(struct emu *m, struct err *e);
 /* To every client: our state, or a reset, and why. */
 void control_event(struct emu *m, const char *type, const char *reason);

@@ -11,6 +11,7 @@ libemu_a_SOURCES = \
 	engine/emu/console.h \
 	engine/emu/control.c \
 	engine/emu/dump.c \
+	engine/emu/disks.c \
 	engine/emu/emu.h \
 	engine/emu/files.c \
 	engine/emu/inspect.c \

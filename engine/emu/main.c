@@ -25,6 +25,10 @@
 static void on_state(void *arg, enum vm_state state, const char *reason)
 {
     struct emu *m = arg;
+
+    if (state == VM_PAUSED && m->pausing_why && strcmp(reason, "pause") == 0) {
+        reason = m->pausing_why;
+    }
     bool reset = strcmp(reason, "guest-reset") == 0 && state != VM_STOPPED && !m->vm->ended;
 
     if (!reset) { /* which changes no state: the reason for that stays */
@@ -35,6 +39,9 @@ static void on_state(void *arg, enum vm_state state, const char *reason)
     gdb_vm_state(m->gdb);
     control_event(m, reset ? "reset" : "state", reason);
     stats_publish(m);
+    if (state == VM_RUNNING) {
+        disks_resumed(m);
+    }
     if (state == VM_STOPPED) {
         loop_quit(m->loop);
     }

@@ -440,6 +440,13 @@ def disks_come_as_descriptors_and_are_locked():
         disk = {"disks": [{"name": "root", "file": image}]}
         with Emu(config=disk, files={image: os.O_RDWR}) as emu:
             read_until(emu.connect(emu.console), b"READY\n")
+            c = Client(emu)
+            rule = c.ok("emu.fault_add", disk="root", op="flush", layer="format")["id"]
+            found = c.ok("emu.fault_list")["faults"]
+            tap.check([(f["id"], f["disk"], f["op"], f["layer"]) for f in found] == [(rule, "root", "flush", "format")],
+                      f"{found}")
+            c.ok("emu.fault_remove", id=rule)
+            tap.check("error" in c.call("emu.fault_remove", id=rule), "removed twice")
             with Emu(config={**disk, "name": "t2"}, files={image: os.O_RDWR}) as second:
                 code, errors = second.wait()
                 tap.check(code == 1 and "disk 'root' is locked by VM 't1'" in errors and

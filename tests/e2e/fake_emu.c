@@ -286,6 +286,24 @@ void api_handle_emu_file_drop(struct api_call *call, struct api_emu_file_drop_in
     api_reply_emu_file_drop(call);
 }
 
+void api_handle_emu_fault_add(struct api_call *call, struct api_emu_fault_add_in *in)
+{
+    (void)in;
+    api_reply_emu_fault_add(call, &(struct api_emu_fault_add_out){ .id = 1 });
+}
+
+void api_handle_emu_fault_list(struct api_call *call, struct api_emu_fault_list_in *in)
+{
+    (void)in;
+    api_reply_json(call, json_tokener_parse("{\"faults\":[3,{\"id\":null}]}"));
+}
+
+void api_handle_emu_fault_remove(struct api_call *call, struct api_emu_fault_remove_in *in)
+{
+    (void)in;
+    api_reply_emu_fault_remove(call);
+}
+
 void api_handle_emu_dump(struct api_call *call, struct api_emu_dump_in *in)
 {
     (void)in;

@@ -3,8 +3,8 @@
 
 # Real guests and bad ones, under vmd-emu by itself.
 TESTS += tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py tests/e2e/guest_console.py tests/e2e/guest_vector.py \
-	tests/e2e/guest_button.py tests/e2e/guest_stuck.py tests/e2e/guest_disks.py tests/e2e/guest_net.py tests/e2e/guest_qcow2.py tests/e2e/daemon_chain.py tests/e2e/daemon_blockjobs.py
-EXTRA_DIST += tests/e2e/daemon_blockjobs.py tests/e2e/daemon_chain.py tests/e2e/guest_net.py tests/e2e/guest_qcow2.py tests/e2e/guest_disks.py tests/e2e/guest_button.py tests/e2e/guest_stuck.py tests/e2e/fuse_disk.py tests/e2e/guest_vector.py tests/e2e/vector_switch.c tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py tests/e2e/guest_console.py
+	tests/e2e/guest_button.py tests/e2e/guest_stuck.py tests/e2e/guest_disks.py tests/e2e/guest_net.py tests/e2e/guest_qcow2.py tests/e2e/daemon_chain.py tests/e2e/daemon_blockjobs.py tests/e2e/daemon_faults.py
+EXTRA_DIST += tests/e2e/daemon_faults.py tests/e2e/daemon_blockjobs.py tests/e2e/daemon_chain.py tests/e2e/guest_net.py tests/e2e/guest_qcow2.py tests/e2e/guest_disks.py tests/e2e/guest_button.py tests/e2e/guest_stuck.py tests/e2e/fuse_disk.py tests/e2e/guest_vector.py tests/e2e/vector_switch.c tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py tests/e2e/guest_console.py
 
 # The suite over TLS by itself: make check-remote REMOTE_ARGS='daemon_survive.py'
 check-remote: all $(check_PROGRAMS)
