@@ -184,7 +184,7 @@ unsigned blk_kept(const struct blk_node *n);                         /* requests
 /* What was kept is submitted again, in the order in which it failed. */
 void blk_retry(struct blk_node *n);
 /* For a reset of the device: what was kept completes with its error, what failed already is not kept, and nothing
- * touches the submitter's memory any more. */
+ * touches the submitter's memory any more. Any thread, while nobody submits. */
 void blk_abandon(struct blk_node *n);
 
 /* --- at once, in the caller's thread: 0 or a negative errno --- */

@@ -81,11 +81,15 @@ extern const struct blk_driver blk_file_driver, blk_raw_driver, blk_qcow2_driver
 const struct blk_driver *blk_driver_find(const char *name);
 
 /* --- gate.c; loop thread --- */
-/* r failed, and its node has a policy: true when it is kept; r->result may have changed. */
-bool blk_gate_failed(struct blk_req *r);
+/* r failed, and its node has a policy: true when that says what becomes of it: *did. It is kept when that is STOP; r->result
+ * may have changed. The pool's mutex is held. */
+bool blk_gate_judge(struct blk_req *r, enum blk_on_error *did);
+void blk_gate_tell(struct blk_node *n, enum blk_op op, int error, enum blk_on_error did);
 bool blk_gate_cancel(struct blk_req *r);
 void blk_gate_done(struct blk_node *n);
 void blk_faults_done(struct blk_node *n); /* faulty.c; nothing is in flight */
+/* Whose memory the node's is, also when faults are put over it; faulty.c. Any thread. */
+const struct blk_driver *blk_own_driver(const struct blk_node *n);
 
 /* --- graph.c, for format drivers --- */
 /* A node and all below it, without a claim of a user. */
@@ -146,8 +150,13 @@ void blk_pool_submit_fd(struct blk_pool *p, struct blk_req *r, int slot);
 /* A slot of the ring's table of files, -1 when there is no ring. */
 int blk_pool_register(struct blk_pool *p, int fd);
 void blk_pool_unregister(struct blk_pool *p, int slot);
-/* Completions of node n that were not delivered yet tell their errors, whatever its policy. Loop thread. */
-void blk_pool_report(struct blk_pool *p, struct blk_node *n);
+/* What was kept (gate.c) is guarded by the same mutex as what is on its way. Any thread. */
+void blk_pool_lock(struct blk_pool *p);
+void blk_pool_unlock(struct blk_pool *p);
+/* Completions of node n that were not delivered yet tell their errors, whatever its policy. */
+void blk_pool_report_locked(struct blk_pool *p, struct blk_node *n);
+/* A request that had settled before goes to its submitter. */
+void blk_pool_return_locked(struct blk_pool *p, struct blk_req *r, int result);
 bool blk_pool_cancel(struct blk_pool *p, struct blk_req *r);
 /* Any thread: returns when node n has no request in flight. */
 void blk_pool_wait_idle(struct blk_pool *p, struct blk_node *n);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Driver "faulty": stands in for a node's own driver while there are rules, and hands on what no rule hits. Owns the rules.
+ * Stands in for a node's own driver, under its name, once there were rules, and hands on what no rule hits. Owns the rules.
  * Rules change on the loop; requests come on any thread, and those under way when the first rule comes stay with the
  * node's own driver.
  */
@@ -14,10 +14,10 @@
 #include <time.h>
 
 struct blk_faults {
+    struct blk_driver driver;     /* what the node has meanwhile; first: see blk_own_driver() */
     pthread_mutex_t mutex;        /* guards `rule` */
     pthread_cond_t never;         /* what a delay waits for */
     const struct blk_driver *own; /* of the node */
-    struct blk_driver driver;     /* what it has meanwhile */
     struct blk_fault rule[BLK_FAULTS_MAX];
     unsigned n, last_id;
 };
@@ -162,12 +162,17 @@ static void put_over(struct blk_node *n)
     pthread_cond_init(&x->never, NULL);
     x->own = n->driver;
     x->driver = *n->driver;
-    x->driver.name = "faulty";
-    x->driver.doc = "fails, delays, tears or shortens chosen requests";
     x->driver.run = faulty_run;
     x->driver.submit = faulty_submit;
     n->faults = x;
-    n->driver = &x->driver;
+    __atomic_store_n(&n->driver, &x->driver, __ATOMIC_RELEASE); /* threads look at it */
+}
+
+const struct blk_driver *blk_own_driver(const struct blk_node *n)
+{
+    const struct blk_driver *d = n->driver;
+
+    return d->run == faulty_run ? ((const struct blk_faults *)d)->own : d;
 }
 
 void blk_faults_done(struct blk_node *n)

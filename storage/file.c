@@ -125,7 +125,7 @@ void blk_file_release(struct blk_node *n)
 
 int blk_file_fd(const struct blk_node *n)
 {
-    return n->driver == &blk_file_driver ? ((const struct blk_file *)n)->fd : -1;
+    return blk_own_driver(n) == &blk_file_driver ? ((const struct blk_file *)n)->fd : -1;
 }
 
 void blk_file_will_read(struct blk_node *n, uint64_t offset, uint64_t length)
@@ -133,14 +133,14 @@ void blk_file_will_read(struct blk_node *n, uint64_t offset, uint64_t length)
     struct blk_file *f = (struct blk_file *)n;
 
     /* a confined emulator, whose nodes have a pool, may not call this */
-    if (n->driver == &blk_file_driver && !n->pool && !f->direct) {
+    if (blk_own_driver(n) == &blk_file_driver && !n->pool && !f->direct) {
         (void)posix_fadvise(f->fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
     }
 }
 
 bool blk_file_grows_zero(const struct blk_node *n)
 {
-    return n->driver == &blk_file_driver && ((const struct blk_file *)n)->regular;
+    return blk_own_driver(n) == &blk_file_driver && ((const struct blk_file *)n)->regular;
 }
 
 uint64_t blk_file_length(struct blk_node *n)
@@ -148,7 +148,7 @@ uint64_t blk_file_length(struct blk_node *n)
     struct blk_file *f = (struct blk_file *)n;
     struct stat st;
 
-    return n->driver == &blk_file_driver && f->regular && fstat(f->fd, &st) == 0
+    return blk_own_driver(n) == &blk_file_driver && f->regular && fstat(f->fd, &st) == 0
                ? (uint64_t)st.st_size
                : n->size;
 }

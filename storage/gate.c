@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What stands between a user of a node and the node: what becomes of requests that fail (blk_set_policy). Owns the requests
- * that are kept; they are on no other list. Loop thread.
+ * that are kept; they are on no other list, and the pool's mutex guards them, since a vCPU that resets a device gives them
+ * up (blk_abandon). Otherwise loop thread.
  */
 #include "engine/base/mem.h"
 #include "storage/driver.h"
@@ -28,7 +29,7 @@ static bool of_the_asker(int error)
     return error == -ECANCELED || error == -EINVAL || error == -EROFS || error == -ENOTSUP;
 }
 
-bool blk_gate_failed(struct blk_req *r)
+bool blk_gate_judge(struct blk_req *r, enum blk_on_error *did)
 {
     struct blk_node *n = r->node;
     const struct blk_policy *p = n->policy;
@@ -45,13 +46,18 @@ bool blk_gate_failed(struct blk_req *r)
         list_append(&n->kept, &r->link);
         n->n_kept++;
     }
-    if (p->failed) {
-        p->failed(p->arg, n, r->op, r->result, what);
-    }
     if (what == BLK_ON_IGNORE) {
         r->result = 0;
     }
-    return what == BLK_ON_STOP;
+    *did = what;
+    return true;
+}
+
+void blk_gate_tell(struct blk_node *n, enum blk_op op, int error, enum blk_on_error did)
+{
+    if (n->policy->failed) {
+        n->policy->failed(n->policy->arg, n, op, error, did);
+    }
 }
 
 unsigned blk_kept(const struct blk_node *n)
@@ -59,7 +65,7 @@ unsigned blk_kept(const struct blk_node *n)
     return n->n_kept;
 }
 
-/* The oldest of those that are kept, or NULL. */
+/* The oldest of those that are kept, or NULL. The pool's mutex is held. */
 static struct blk_req *take_kept(struct blk_node *n)
 {
     if (list_empty(&n->kept)) {
@@ -72,13 +78,29 @@ static struct blk_req *take_kept(struct blk_node *n)
     return r;
 }
 
+/* As take_kept(), and the node is not idle from then on. */
+static struct blk_req *take_to_submit(struct blk_node *n)
+{
+    blk_pool_lock(n->pool);
+    struct blk_req *r = take_kept(n);
+
+    if (r) {
+        atomic_fetch_add(&n->in_flight, 1);
+    }
+    blk_pool_unlock(n->pool);
+    return r;
+}
+
 void blk_retry(struct blk_node *n)
 {
     struct blk_req *r;
     unsigned turns = n->n_kept; /* what fails again comes later, from the loop */
 
-    while (turns-- > 0 && (r = take_kept(n))) {
+    while (turns-- > 0 && (r = take_to_submit(n))) {
         blk_submit(n, r);
+        if (atomic_fetch_sub(&n->in_flight, 1) == 1) {
+            blk_pool_wake(n->pool);
+        }
     }
 }
 
@@ -86,38 +108,44 @@ void blk_abandon(struct blk_node *n)
 {
     struct blk_req *r;
 
-    while ((r = take_kept(n))) {
-        r->flags |= BLK_REPORT;
-        r->node = n;
-        atomic_fetch_add(&n->in_flight, 1);
-        blk_pool_complete(n->pool, r, r->result);
-    }
     blk_wait_idle(n);
-    if (n->pool) {
-        blk_pool_report(n->pool, n);
+    if (!n->pool) {
+        return;
     }
+    blk_pool_lock(n->pool);
+    while ((r = take_kept(n))) {
+        blk_pool_return_locked(n->pool, r, r->result);
+    }
+    blk_pool_report_locked(n->pool, n);
+    blk_pool_unlock(n->pool);
 }
 
 bool blk_gate_cancel(struct blk_req *r)
 {
     struct blk_node *n = r->node;
+    bool found = false;
 
+    if (!n->policy) {
+        return false;
+    }
+    blk_pool_lock(n->pool);
     list_for_each (it, &n->kept) {
         if (it == &r->link) {
             list_remove(it);
             n->n_kept--;
-            atomic_fetch_add(&n->in_flight, 1);
-            blk_pool_complete(n->pool, r, -ECANCELED);
-            return true;
+            blk_pool_return_locked(n->pool, r, -ECANCELED);
+            found = true;
+            break;
         }
     }
-    return false;
+    blk_pool_unlock(n->pool);
+    return found;
 }
 
 void blk_gate_done(struct blk_node *n)
 {
-    while (take_kept(n)) { /* their submitter closes the node: it waits for nothing */
-    }
+    list_init(&n->kept); /* their submitter closes the node: it waits for nothing */
+    n->n_kept = 0;
     free(n->policy);
     n->policy = NULL;
 }

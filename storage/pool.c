@@ -52,6 +52,16 @@ static void pool_queue_locked(struct blk_pool *p, struct blk_req *r)
 }
 
 /* Mutex held. */
+static void pool_hand_over_locked(struct blk_pool *p, struct blk_req *r)
+{
+    list_append(&p->done, &r->link);
+    if (!p->delivering && !p->direct) {
+        p->delivering = true;
+        loop_post(p->loop, pool_deliver, p);
+    }
+}
+
+/* Mutex held. */
 static void pool_finish_locked(struct blk_pool *p, struct blk_req *r, int result)
 {
     if (r->from && r->from->driver->settled) {
@@ -70,14 +80,10 @@ static void pool_finish_locked(struct blk_pool *p, struct blk_req *r, int result
     }
     blk_account(r->node, r, result);
     r->result = result;
-    list_append(&p->done, &r->link);
     if (atomic_fetch_sub(&r->node->in_flight, 1) == 1) {
         pthread_cond_broadcast(&p->idle);
     }
-    if (!p->delivering && !p->direct) {
-        p->delivering = true;
-        loop_post(p->loop, pool_deliver, p);
-    }
+    pool_hand_over_locked(p, r);
 }
 
 static void pool_deliver(void *arg)
@@ -89,9 +95,18 @@ static void pool_deliver(void *arg)
     while (!list_empty(&p->done)) {
         struct blk_req *r = list_entry(p->done.next, struct blk_req, link);
 
+        struct blk_node *n = r->node;
+        enum blk_on_error did = BLK_ON_REPORT;
+        enum blk_op op = r->op;
+        int error = r->result;
+
         list_remove(&r->link);
+        bool judged = error != 0 && n->policy && blk_gate_judge(r, &did);
         pthread_mutex_unlock(&p->mutex);
-        if (r->result == 0 || !r->node->policy || !blk_gate_failed(r)) {
+        if (judged) { /* of what is kept nothing but this is known any more */
+            blk_gate_tell(n, op, error, did);
+        }
+        if (!judged || did != BLK_ON_STOP) {
             r->done(r, r->result);
         }
         pthread_mutex_lock(&p->mutex);
@@ -147,6 +162,22 @@ void blk_pool_complete(struct blk_pool *p, struct blk_req *r, int result)
     pthread_mutex_lock(&p->mutex);
     pool_finish_locked(p, r, result);
     pthread_mutex_unlock(&p->mutex);
+}
+
+void blk_pool_lock(struct blk_pool *p)
+{
+    pthread_mutex_lock(&p->mutex);
+}
+
+void blk_pool_unlock(struct blk_pool *p)
+{
+    pthread_mutex_unlock(&p->mutex);
+}
+
+void blk_pool_return_locked(struct blk_pool *p, struct blk_req *r, int result)
+{
+    r->result = result;
+    pool_hand_over_locked(p, r);
 }
 
 bool blk_pool_cancel(struct blk_pool *p, struct blk_req *r)
@@ -313,15 +344,13 @@ void blk_pool_forget(struct blk_pool *p, struct blk_node *n)
     pthread_mutex_unlock(&p->mutex);
 }
 
-void blk_pool_report(struct blk_pool *p, struct blk_node *n)
+void blk_pool_report_locked(struct blk_pool *p, struct blk_node *n)
 {
-    pthread_mutex_lock(&p->mutex);
     list_for_each (it, &p->done) {
         struct blk_req *r = list_entry(it, struct blk_req, link);
 
         r->flags |= r->node == n ? BLK_REPORT : 0;
     }
-    pthread_mutex_unlock(&p->mutex);
 }
 
 void blk_pool_add(struct blk_pool *p, struct blk_node *n)

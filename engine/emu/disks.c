@@ -9,6 +9,7 @@
 #include "engine/base/str.h"
 #include "engine/emu/emu.h"
 #include "storage/block.h"
+#include "storage/disk.h"
 #include "storage/faulty.h"
 
 #include <errno.h>
@@ -121,9 +122,16 @@ static const enum blk_fault_action actions_of[] = {
 
 static struct blk_node *layer_node(struct emu *m, unsigned disk, enum api_fault_layer layer)
 {
-    struct blk_node *n = m->disk[disk], *file = blk_child(n, BLK_FILE);
+    struct blk_node *n = blk_disk_image(m->disk[disk]), *file = blk_child(n, BLK_FILE);
 
     return layer == API_FAULT_LAYER_FILE && file ? file : n;
+}
+
+/* An image that is its own file has one layer. */
+static enum api_fault_layer last_layer(struct emu *m, unsigned disk)
+{
+    return blk_child(blk_disk_image(m->disk[disk]), BLK_FILE) ? API_FAULT_LAYER_FORMAT
+                                                              : API_FAULT_LAYER_FILE;
 }
 
 static int find_disk(const struct emu *m, const char *name)
@@ -155,6 +163,9 @@ void api_handle_emu_fault_add(struct api_call *call, struct api_emu_fault_add_in
         api_fail(call, API_E_NOT_FOUND, in->disk, "see 'vmctl show' for the names of disks",
                  "VM '%s' has no disk '%s'", m->vm->name, in->disk);
         return;
+    }
+    if (in->layer > last_layer(m, (unsigned)disk)) {
+        in->layer = last_layer(m, (unsigned)disk);
     }
     for (unsigned i = 0; i < ARRAY_LEN(errors); i++) {
         f.error = errors[i].is == in->error ? errors[i].error : f.error;
@@ -207,7 +218,7 @@ void api_handle_emu_fault_list(struct api_call *call, struct api_emu_fault_list_
 
     (void)in;
     for (unsigned i = 0; i < m->n_disks; i++) {
-        for (enum api_fault_layer l = API_FAULT_LAYER_FILE; l <= API_FAULT_LAYER_FORMAT; l++) {
+        for (enum api_fault_layer l = API_FAULT_LAYER_FILE; l <= last_layer(m, i); l++) {
             size_t n = blk_fault_list(layer_node(m, i, l), rules, BLK_FAULTS_MAX);
 
             for (size_t k = 0; k < n; k++) {
@@ -225,7 +236,7 @@ void api_handle_emu_fault_remove(struct api_call *call, struct api_emu_fault_rem
     bool found = !in->has_id;
 
     for (unsigned i = 0; i < m->n_disks; i++) {
-        for (enum api_fault_layer l = API_FAULT_LAYER_FILE; l <= API_FAULT_LAYER_FORMAT; l++) {
+        for (enum api_fault_layer l = API_FAULT_LAYER_FILE; l <= last_layer(m, i); l++) {
             unsigned id = in->has_id ? (unsigned)((in->id - 1) / 256) : 0;
 
             if (!in->has_id) {
