@@ -64,6 +64,11 @@ TESTS += tests/block/file_test
 tests_block_file_test_SOURCES = tests/block/file_test.c
 tests_block_file_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 
+check_PROGRAMS += tests/block/gate_test
+TESTS += tests/block/gate_test
+tests_block_gate_test_SOURCES = tests/block/gate_test.c
+tests_block_gate_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
+
 check_PROGRAMS += tests/block/bitmap_test
 TESTS += tests/block/bitmap_test tests/block/image_bitmap.py
 tests_block_bitmap_test_SOURCES = tests/block/bitmap_test.c
