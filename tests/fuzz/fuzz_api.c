@@ -54,7 +54,6 @@ static void decode(const struct api_type *t, const struct json_object *o, unsign
 void fuzz_one(const uint8_t *data, size_t size)
 {
     AUTO_JSON o = NULL;
-    AUTO_JSON params = NULL;
     struct err e = ERR_INIT;
     struct json_object *p;
     size_t i;
