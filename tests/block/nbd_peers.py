@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def run(*words, ok=0, text=True):
-    got = subprocess.run(words, capture_output=True, text=text, check=False, timeout=120)
+    got = subprocess.run(words, capture_output=True, text=text, errors="replace" if text else None, check=False, timeout=120)
     if got.returncode != ok:
         raise AssertionError(f"{' '.join(words)}: status {got.returncode}: {(got.stderr or got.stdout).strip()[:400]}")
     return got.stdout
