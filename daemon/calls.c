@@ -10,7 +10,7 @@
 #include "daemon/auth/listen.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 #include "daemon/registry.h"
 #include "engine/base/hash.h"
 #include "engine/base/list.h"

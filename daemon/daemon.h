@@ -6,7 +6,7 @@
 #ifndef VMD_DAEMON_DAEMON_H
 #define VMD_DAEMON_DAEMON_H
 
-#include "daemon/cgroup.h"
+#include "daemon/run/cgroup.h"
 #include "engine/base/err.h"
 #include "engine/base/list.h"
 
@@ -37,7 +37,7 @@ struct vmd_options {
     char *socket, *store; /* files */
     char *socket_ro;      /* second, read-only socket; NULL: none */
     char *emulator, *spawn;
-    char *image_dir[16];       /* folders where images may name others; NULL behind the last */
+    char *image_dir[16]; /* folders where images may name others; NULL behind the last */
     unsigned n_image_dir;
     char *plugin_dir;          /* folder of the plugins that VMs may load; NULL: none may */
     char *log;                 /* file; NULL: standard error */
@@ -84,7 +84,7 @@ struct vmd {
     struct supply *supply;
     struct cgroup cgroup;
     struct list dumps;     /* dump.c */
-    struct list bjobs;     /* blockjobs.c */
+    struct list bjobs;     /* vm/blockjobs.c */
     struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;
     struct rpc_server *server;

@@ -13,7 +13,7 @@
 #include "api-schema/rpc/server.h"
 #include "daemon/auth/access.h"
 #include "daemon/daemon.h"
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 #include "daemon/registry.h"
 #include "engine/base/buf.h"
 #include "engine/base/list.h"

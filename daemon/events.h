@@ -10,7 +10,7 @@
 #define VMD_DAEMON_EVENTS_H
 
 #include "api-schema/gen/types.h"
-#include "daemon/store.h"
+#include "daemon/store/store.h"
 #include "engine/base/err.h"
 
 #include <stdbool.h>

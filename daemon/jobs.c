@@ -7,7 +7,7 @@
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"

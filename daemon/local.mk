@@ -20,7 +20,7 @@ xml_sources = \
 	daemon/xml/xml.h
 noinst_LIBRARIES += libdaemon.a
 libdaemon_a_SOURCES = \
-	daemon/adopt.c \
+	daemon/run/adopt.c \
 	daemon/auth/access.c \
 	daemon/auth/access.h \
 	daemon/auth/ca.c \
@@ -40,41 +40,41 @@ libdaemon_a_SOURCES = \
 	daemon/calls.c \
 	daemon/calls.h \
 	daemon/daemon.h \
-	daemon/blockjobs.c \
-	daemon/blockjobs.h \
-	daemon/dump.c \
-	daemon/dump.h \
+	daemon/vm/blockjobs.c \
+	daemon/vm/blockjobs.h \
+	daemon/vm/dump.c \
+	daemon/vm/dump.h \
 	daemon/events.c \
 	daemon/events.h \
-	daemon/filecheck.c \
-	daemon/filecheck.h \
-	daemon/cgroup.c \
-	daemon/cgroup.h \
-	daemon/give.c \
-	daemon/give.h \
-	daemon/hostinfo.c \
-	daemon/hostinfo.h \
+	daemon/host/filecheck.c \
+	daemon/host/filecheck.h \
+	daemon/run/cgroup.c \
+	daemon/run/cgroup.h \
+	daemon/run/give.c \
+	daemon/run/give.h \
+	daemon/host/hostinfo.c \
+	daemon/host/hostinfo.h \
 	daemon/jobs.c \
 	daemon/jobs.h \
-	daemon/linger.c \
-	daemon/linger.h \
-	daemon/lockfile.c \
-	daemon/lockfile.h \
-	daemon/metrics.c \
-	daemon/metrics.h \
-	daemon/nics.c \
-	daemon/nics.h \
+	daemon/run/linger.c \
+	daemon/run/linger.h \
+	daemon/host/lockfile.c \
+	daemon/host/lockfile.h \
+	daemon/host/metrics.c \
+	daemon/host/metrics.h \
+	daemon/vm/nics.c \
+	daemon/vm/nics.h \
 	daemon/ops.c \
 	daemon/ops.h \
 	daemon/options.c \
-	daemon/policy.c \
-	daemon/policy.h \
-	daemon/policy_in.h \
-	daemon/policy_shutdown.c \
-	daemon/preflight.c \
-	daemon/preflight.h \
-	daemon/proc.c \
-	daemon/proc.h \
+	daemon/vm/policy.c \
+	daemon/vm/policy.h \
+	daemon/vm/policy_in.h \
+	daemon/vm/policy_shutdown.c \
+	daemon/vm/preflight.c \
+	daemon/vm/preflight.h \
+	daemon/run/proc.c \
+	daemon/run/proc.h \
 	daemon/qmp/block.c \
 	daemon/qmp/cmd.c \
 	daemon/qmp/cmd.h \
@@ -89,38 +89,38 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/session.h \
 	daemon/registry.c \
 	daemon/registry.h \
-	daemon/rpc_engine.c \
+	daemon/vm/rpc_engine.c \
 	daemon/rpc_misc.c \
-	daemon/rpc_store.c \
-	daemon/rpc_vm.c \
-	daemon/run.h \
-	daemon/runfs.c \
-	daemon/runfs.h \
+	daemon/store/rpc_store.c \
+	daemon/vm/rpc_vm.c \
+	daemon/run/run.h \
+	daemon/run/runfs.c \
+	daemon/run/runfs.h \
 	daemon/spawn/proto.h \
-	daemon/spawner.c \
-	daemon/spawner.h \
-	daemon/stats.c \
-	daemon/stats.h \
-	daemon/store.c \
-	daemon/store.h \
-	daemon/store_backup.c \
-	daemon/store_backup.h \
-	daemon/store_load.c \
-	daemon/store_migrate.c \
-	daemon/store_sql.c \
-	daemon/store_sql.h \
-	daemon/supervise.c \
-	daemon/supply.c \
-	daemon/supply.h \
-	daemon/supervise.h \
-	daemon/systemd.c \
-	daemon/systemd.h \
-	daemon/vmdefine.h \
-	daemon/vmops.c \
-	daemon/vmops.h \
+	daemon/run/spawner.c \
+	daemon/run/spawner.h \
+	daemon/run/stats.c \
+	daemon/run/stats.h \
+	daemon/store/store.c \
+	daemon/store/store.h \
+	daemon/store/backup.c \
+	daemon/store/backup.h \
+	daemon/store/load.c \
+	daemon/store/migrate.c \
+	daemon/store/sql.c \
+	daemon/store/sql.h \
+	daemon/run/supervise.c \
+	daemon/vm/supply.c \
+	daemon/vm/supply.h \
+	daemon/run/supervise.h \
+	daemon/host/systemd.c \
+	daemon/host/systemd.h \
+	daemon/vm/vmdefine.h \
+	daemon/vm/vmops.c \
+	daemon/vm/vmops.h \
 	daemon/waits.c \
 	daemon/waits.h \
-	daemon/watch.c \
+	daemon/run/watch.c \
 	daemon/rpc_xml.c \
 	$(xml_sources)
 
@@ -131,9 +131,9 @@ vmd_LDADD = $(LINK_DAEMON)
 # No store, no loop, no thread: it links the JSON of api-schema and the base alone.
 pkglibexec_PROGRAMS += vmd-spawn
 vmd_spawn_SOURCES = \
-	daemon/cgroup.c \
-	daemon/filecheck.c \
-	daemon/proc.c \
+	daemon/run/cgroup.c \
+	daemon/host/filecheck.c \
+	daemon/run/proc.c \
 	daemon/spawn/chain.c \
 	daemon/spawn/files.c \
 	daemon/spawn/header.c \

@@ -10,26 +10,26 @@
 #include "daemon/auth/access.h"
 #include "daemon/auth/images.h"
 #include "daemon/auth/listen.h"
-#include "daemon/blockjobs.h"
+#include "daemon/vm/blockjobs.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
-#include "daemon/dump.h"
+#include "daemon/vm/dump.h"
 #include "daemon/events.h"
 #include "daemon/jobs.h"
-#include "daemon/linger.h"
-#include "daemon/lockfile.h"
-#include "daemon/metrics.h"
+#include "daemon/run/linger.h"
+#include "daemon/host/lockfile.h"
+#include "daemon/host/metrics.h"
 #include "daemon/ops.h"
-#include "daemon/policy.h"
-#include "daemon/proc.h"
+#include "daemon/vm/policy.h"
+#include "daemon/run/proc.h"
 #include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
-#include "daemon/run.h"
-#include "daemon/spawner.h"
-#include "daemon/store.h"
-#include "daemon/store_backup.h"
-#include "daemon/supply.h"
-#include "daemon/systemd.h"
+#include "daemon/run/run.h"
+#include "daemon/run/spawner.h"
+#include "daemon/store/store.h"
+#include "daemon/store/backup.h"
+#include "daemon/vm/supply.h"
+#include "daemon/host/systemd.h"
 #include "daemon/waits.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -148,7 +148,8 @@ static void settle_job(void *arg, struct job *job)
     struct vm *vm = job->info.vm ? vm_find(d, job->info.vm, false) : NULL;
     struct api_error x = API_ERROR_INIT;
     struct change *c = change_new(d);
-    bool runs = vm && vm->run && run_pid(vm->run) > 0 && strcmp(job->info.kind, "vm.create") == 0;
+    bool runs = vm && vm->run && run_pid(vm->run) > 0 &&
+                strcmp(job->info.kind, "vm.create") == 0;
     if (!runs) {
         api_error_set(&x, API_E_CANCELLED, job->info.name, "begin it again",
                       "vmd ended while the job was at work");

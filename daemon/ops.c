@@ -8,7 +8,7 @@
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/registry.h"
-#include "daemon/supervise.h"
+#include "daemon/run/supervise.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
 

@@ -11,7 +11,7 @@
 #define VMD_DAEMON_REGISTRY_H
 
 #include "api-schema/gen/types.h"
-#include "daemon/dump.h"
+#include "daemon/vm/dump.h"
 #include "engine/base/err.h"
 #include "engine/base/list.h"
 
@@ -46,14 +46,14 @@ struct vm {
     bool end_decided;         /* of the last run: policy_ending() was there */
     bool restart_row;         /* the store has a row of it */
     struct loop_timer *restart_timer;
-    struct run *run;         /* while there is, or is about to be, an emulator; supervise.c */
-    struct op *op;           /* what works on it; ops.c */
-    struct list ops;         /* what waits to */
-    struct kept *kept;       /* what is told of it while it does not run; registry.c */
-    struct dump_seen dump;   /* its last dump; dump.c */
-    int dump_fd;             /* given to the next one by the caller; -1: none */
-    struct qmp_vm *qmp;      /* its QMP socket; qmp/qmp.c */
-    struct list waiters;     /* vm.wait calls; rpc_vm.c */
+    struct run *run;       /* while there is, or is about to be, an emulator; supervise.c */
+    struct op *op;         /* what works on it; ops.c */
+    struct list ops;       /* what waits to */
+    struct kept *kept;     /* what is told of it while it does not run; registry.c */
+    struct dump_seen dump; /* its last dump; dump.c */
+    int dump_fd;           /* given to the next one by the caller; -1: none */
+    struct qmp_vm *qmp;    /* its QMP socket; qmp/qmp.c */
+    struct list waiters;   /* vm.wait calls; rpc_vm.c */
 };
 
 struct registry *registry_new(struct vmd *d);

@@ -7,7 +7,7 @@
 #include "api-schema/json/json.h"
 #include "daemon/calls.h"
 #include "daemon/registry.h"
-#include "daemon/vmdefine.h"
+#include "daemon/vm/vmdefine.h"
 #include "daemon/xml/xml.h"
 #include "engine/base/mem.h"
 

@@ -11,7 +11,7 @@
 #include "daemon/daemon.h"
 #include "daemon/jobs.h"
 #include "daemon/registry.h"
-#include "daemon/supervise.h"
+#include "daemon/run/supervise.h"
 #include "engine/base/list.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"

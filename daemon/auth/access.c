@@ -14,9 +14,9 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/jobs.h"
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 #include "daemon/registry.h"
-#include "daemon/store.h"
+#include "daemon/store/store.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -584,9 +584,8 @@ int access_config(struct api_call *call, const struct api_vm_config *k, enum api
             x, API_E_DENIED, k->project, "ask an administrator: 'vmctl user set' gives roles",
             "user '%s' is no %s in project '%s'", p->user, api_role_names[need], k->project);
     }
-    return check_paths(
-        &(struct path_check){ .p = p, .d = d, .project = k->project, .x = x },
-        &api_type_vm_config, k, "config");
+    return check_paths(&(struct path_check){ .p = p, .d = d, .project = k->project, .x = x },
+                       &api_type_vm_config, k, "config");
 }
 
 int access_file(struct api_call *call, const char *project, const char *where, const char *path,

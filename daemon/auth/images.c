@@ -17,7 +17,7 @@
 #include "daemon/auth/image_files.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 #include "daemon/registry.h"
 #include "engine/base/list.h"
 #include "engine/base/log.h"

@@ -13,7 +13,7 @@
 #include "daemon/auth/access.h"
 #include "daemon/auth/stream.h"
 #include "daemon/daemon.h"
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 #include "engine/base/fd.h"
 #include "engine/base/list.h"
 #include "engine/base/log.h"

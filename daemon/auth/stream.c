@@ -9,7 +9,7 @@
 #include "daemon/auth/access.h"
 #include "daemon/auth/listen.h"
 #include "daemon/daemon.h"
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"

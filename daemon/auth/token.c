@@ -5,7 +5,7 @@
  */
 #include "api-schema/tls/tls.h"
 #include "daemon/auth/access.h"
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 
 #include <openssl/crypto.h>
 #include <string.h>

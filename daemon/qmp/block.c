@@ -6,7 +6,7 @@
 #include "daemon/qmp/cmd.h"
 
 #include "api-schema/gen/types.h"
-#include "daemon/supervise.h"
+#include "daemon/run/supervise.h"
 #include "engine/base/mem.h"
 
 #include <stdio.h>

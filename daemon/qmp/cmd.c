@@ -8,7 +8,7 @@
 #include "daemon/auth/access.h"
 #include "daemon/calls.h"
 #include "daemon/qmp/qmp.h"
-#include "daemon/supervise.h"
+#include "daemon/run/supervise.h"
 #include "engine/base/mem.h"
 
 #include <stdarg.h>

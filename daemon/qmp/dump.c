@@ -4,7 +4,7 @@
  * lists as jobs. What changes something is the method of the API that does the same. Loop thread.
  */
 #include "api-schema/rpc/call.h"
-#include "daemon/dump.h"
+#include "daemon/vm/dump.h"
 #include "daemon/jobs.h"
 #include "daemon/qmp/cmd.h"
 #include "daemon/qmp/session.h"

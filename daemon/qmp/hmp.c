@@ -7,7 +7,7 @@
 
 #include "api-schema/gen/types.h"
 #include "daemon/qmp/session.h"
-#include "daemon/runfs.h"
+#include "daemon/run/runfs.h"
 #include "daemon/spawn/proto.h"
 #include "engine/base/base64.h"
 #include "engine/base/buf.h"

@@ -7,9 +7,9 @@
 
 #include "api-schema/gen/types.h"
 #include "daemon/qmp/session.h"
-#include "daemon/runfs.h"
+#include "daemon/run/runfs.h"
 #include "daemon/spawn/proto.h"
-#include "daemon/supervise.h"
+#include "daemon/run/supervise.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"

@@ -7,7 +7,7 @@
 
 #include "api-schema/gen/methods.h"
 #include "api-schema/rpc/call.h"
-#include "daemon/supervise.h"
+#include "daemon/run/supervise.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 

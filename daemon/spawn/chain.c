@@ -5,7 +5,7 @@
  * administrator allows, so that an image somebody brought along reads no other file of the host. vmd-spawn's one thread.
  */
 #include "api-schema/json/json.h"
-#include "daemon/filecheck.h"
+#include "daemon/host/filecheck.h"
 #include "daemon/spawn/header.h"
 #include "daemon/spawn/spawn.h"
 #include "engine/base/fd.h"

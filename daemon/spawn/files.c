@@ -5,7 +5,7 @@
  * vmd-spawn's one thread.
  */
 #include "api-schema/json/json.h"
-#include "daemon/filecheck.h"
+#include "daemon/host/filecheck.h"
 #include "daemon/spawn/spawn.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"

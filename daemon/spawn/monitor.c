@@ -9,7 +9,7 @@
  * it does not need, waits.
  */
 #include "api-schema/json/json.h"
-#include "daemon/cgroup.h"
+#include "daemon/run/cgroup.h"
 #include "daemon/spawn/spawn.h"
 #include "engine/base/buf.h"
 #include "engine/base/fd.h"
@@ -69,7 +69,8 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
 
 static char **build_argv(const struct start *st)
 {
-    char **argv = xnew_n(char *, 24 + 2 * (SPAWN_NICS_MAX + SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
+    char **argv = xnew_n(char *,
+                         24 + 2 * (SPAWN_NICS_MAX + SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
     add_fd_arg(argv, &n, "--config-fd", st->config_fd);

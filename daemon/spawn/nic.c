@@ -4,7 +4,7 @@
  * else, or a socket that somebody listens at. The emulator gets one end of a socket pair, or the connected socket. Runs in the
  * monitor, whose children those processes are; they end with it at the latest.
  */
-#include "daemon/cgroup.h"
+#include "daemon/run/cgroup.h"
 #include "daemon/spawn/spawn.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"

@@ -5,7 +5,7 @@
 #ifndef VMD_DAEMON_SPAWN_SPAWN_H
 #define VMD_DAEMON_SPAWN_SPAWN_H
 
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 #include "daemon/spawn/proto.h"
 #include "engine/base/err.h"
 
@@ -38,7 +38,7 @@ struct spawner {
     const char *run; /* RUN/vm */
     const char *emulator;
     int emulator_fd; /* what is executed, also when the path is hidden by the jail; -1: not found */
-    bool tried;      /* the emulator runs, and the layers are known; else every start tries again */
+    bool tried; /* the emulator runs, and the layers are known; else every start tries again */
     bool root;
     char boot_id[37];
     struct layer_state layer[LAYER_COUNT];

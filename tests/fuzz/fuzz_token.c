@@ -6,7 +6,7 @@
  */
 #include "api-schema/tls/tls.h"
 #include "daemon/auth/access.h"
-#include "daemon/proc.h"
+#include "daemon/run/proc.h"
 #include "engine/base/mem.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -64,7 +64,8 @@ static void try_address(const char *text)
         return;
     }
     n_addresses++;
-    if (!host || !host[0] || strlen(host) > 253 || port < 1 || port > 65535 || !strstr(text, host)) {
+    if (!host || !host[0] || strlen(host) > 253 || port < 1 || port > 65535 ||
+        !strstr(text, host)) {
         FUZZ_FAIL("'%s' is host '%s', port %d", text, host ? host : "", port);
     }
 }
@@ -90,7 +91,8 @@ static void try_token(const char *text)
     }
     if (t) {
         n_let_in++;
-        if (!parsed || t != &all.tokens[VALID] || memcmp(secret, all.secrets[VALID], sizeof(secret)) != 0) {
+        if (!parsed || t != &all.tokens[VALID] ||
+            memcmp(secret, all.secrets[VALID], sizeof(secret)) != 0) {
             FUZZ_FAIL("'%s' is let in", text);
         }
     } else if (parsed && memcmp(secret, all.secrets[VALID], sizeof(secret)) == 0) {

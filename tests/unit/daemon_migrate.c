@@ -4,7 +4,7 @@
  * day it was released. Every row must be there after the migration, the schema must be that of a
  * new file, and a migration that fails anywhere leaves the old version or the new one, whole.
  */
-#include "daemon/store.h"
+#include "daemon/store/store.h"
 #include "engine/base/mem.h"
 #include "tests/lib/testing.h"
 #include "tests/unit/daemon_faultvfs.h"

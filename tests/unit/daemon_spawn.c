@@ -5,10 +5,10 @@
  */
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
-#include "daemon/proc.h"
-#include "daemon/runfs.h"
+#include "daemon/run/proc.h"
+#include "daemon/run/runfs.h"
 #include "daemon/spawn/proto.h"
-#include "daemon/spawner.h"
+#include "daemon/run/spawner.h"
 #include "engine/base/fd.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"

@@ -3,7 +3,7 @@
  * The store: durability, group commit, migration, and every write and sync of each mutating
  * transaction failing once and for ever, and every allocation of SQLite.
  */
-#include "daemon/store.h"
+#include "daemon/store/store.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "tests/lib/testing.h"

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Network cards of definitions: names, checks, and what vmd-spawn is asked for. Owns nothing. Loop thread.
+ */
+#include "daemon/vm/nics.h"
+
+#include "api-schema/gen/errors.h"
+#include "api-schema/json/json.h"
+#include "api-schema/net/nicargs.h"
+#include "engine/base/mem.h"
+
+#include <string.h>
+
+static int bad(struct api_error *x, size_t i, const char *vm, const struct err *e)
+{
+    AUTO_FREE char *member = xasprintf("config.nics[%zu]", i);
+    return api_error_set(x, API_E_INVALID_PARAMS, member, "see 'vmctl help create'",
+                         "network card %zu of VM '%s': %s", i, vm, e->msg);
+}
+
+int nics_check(struct api_vm_config *c, struct api_error *x)
+{
+    for (size_t i = 0; i < c->n_nics; i++) {
+        struct api_nic *n = &c->nics[i];
+        struct err e = ERR_INIT;
+        if (!n->name || !n->name[0]) {
+            free(n->name);
+            n->name = xasprintf("nic%zu", i);
+        }
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(n->name, c->nics[k].name) == 0) {
+                err_set(&e, -1, "card %zu is named '%s', too; give each a name of its own", k,
+                        n->name);
+                return bad(x, i, c->name, &e);
+            }
+        }
+        if (nic_check(n, &e) < 0) {
+            return bad(x, i, c->name, &e);
+        }
+    }
+    return 0;
+}
+
+struct json_object *nics_request(const struct api_vm_config *c)
+{
+    struct json_object *list = json_object_new_array();
+    for (size_t i = 0; i < c->n_nics; i++) {
+        const struct api_nic *n = &c->nics[i];
+        if (n->type == API_NIC_TYPE_NONE) {
+            continue;
+        }
+        struct json_object *o = json_object_new_object();
+        api_json_set_str(o, "name", n->name);
+        if (n->type == API_NIC_TYPE_USER) {
+            struct json_object *args = json_object_new_array();
+            char **texts = nic_args(n);
+            for (size_t k = 0; texts[k]; k++) {
+                json_object_array_add(args, json_object_new_string(texts[k]));
+            }
+            nic_args_free(texts);
+            api_json_set(o, "args", args);
+            if (n->tftp) {
+                api_json_set_str(o, "tftp", n->tftp);
+            }
+        } else {
+            api_json_set_str(o, "path", n->path);
+            api_json_set_bool(o, "dgram", n->type == API_NIC_TYPE_DGRAM);
+        }
+        json_object_array_add(list, o);
+    }
+    return list;
+}
