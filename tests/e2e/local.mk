@@ -1,10 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/e2e: tests, helper programs and EXTRA_DIST of this folder.
 
-# Real guests and bad ones, under vmd-emu by itself.
-TESTS += tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py tests/e2e/guest_console.py tests/e2e/guest_vector.py \
-	tests/e2e/guest_button.py tests/e2e/guest_stuck.py tests/e2e/guest_disks.py tests/e2e/guest_net.py tests/e2e/guest_qcow2.py tests/e2e/daemon_chain.py tests/e2e/daemon_blockjobs.py tests/e2e/daemon_faults.py
-EXTRA_DIST += tests/e2e/daemon_faults.py tests/e2e/daemon_blockjobs.py tests/e2e/daemon_chain.py tests/e2e/guest_net.py tests/e2e/guest_qcow2.py tests/e2e/guest_disks.py tests/e2e/guest_button.py tests/e2e/guest_stuck.py tests/e2e/fuse_disk.py tests/e2e/guest_vector.py tests/e2e/vector_switch.c tests/e2e/guest_boot.py tests/e2e/guest_bad_input.py tests/e2e/guest_console.py
+# Real guests and bad ones under vmd-emu by itself (guest_*), and the daemon with its disks (daemon_*).
+e2e_tests = \
+	tests/e2e/guest_bad_input.py \
+	tests/e2e/guest_boot.py \
+	tests/e2e/guest_button.py \
+	tests/e2e/guest_console.py \
+	tests/e2e/guest_disks.py \
+	tests/e2e/guest_net.py \
+	tests/e2e/guest_qcow2.py \
+	tests/e2e/guest_stuck.py \
+	tests/e2e/guest_vector.py \
+	tests/e2e/daemon_blockjobs.py \
+	tests/e2e/daemon_chain.py \
+	tests/e2e/daemon_faults.py
+TESTS += $(e2e_tests)
+EXTRA_DIST += $(e2e_tests) tests/e2e/fuse_disk.py tests/e2e/vector_switch.c
 
 # The suite over TLS by itself: make check-remote REMOTE_ARGS='daemon_survive.py'
 check-remote: all $(check_PROGRAMS)
