@@ -80,10 +80,13 @@ TESTS += tests/block/job_test
 tests_block_job_test_SOURCES = tests/block/job_test.c
 tests_block_job_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 
-check_PROGRAMS += tests/block/qcow2_test
-TESTS += tests/block/qcow2_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py \
+qcow2_rig = tests/block/qcow2_rig.c tests/block/qcow2_rig.h
+check_PROGRAMS += tests/block/qcow2_test tests/block/crash_test
+TESTS += tests/block/qcow2_test tests/block/crash_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py \
 	tests/block/image_foreign.py tests/block/image_luks.py
-tests_block_qcow2_test_SOURCES = tests/block/qcow2_test.c
+tests_block_qcow2_test_SOURCES = tests/block/qcow2_test.c $(qcow2_rig)
 tests_block_qcow2_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
+tests_block_crash_test_SOURCES = tests/block/crash_test.c $(qcow2_rig)
+tests_block_crash_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 EXTRA_DIST += tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py tests/block/image_foreign.py \
 	tests/block/image_luks.py

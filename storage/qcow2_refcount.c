@@ -135,42 +135,101 @@ int q2_refcount_span(struct qcow2 *q, uint64_t cluster, uint64_t most, uint64_t 
 
 static int ref_fill(struct qcow2 *q, uint64_t cluster, uint64_t n, uint64_t value);
 
-/* A larger refcount table behind everything. The clusters it takes are counted by blocks that it
- * names itself; the old table goes when the header names the new one. */
-static int rt_grow(struct qcow2 *q, uint64_t need)
+/* Ranges that `n` clusters from `at` on touch and that have no block. */
+static uint64_t ranges_without(const struct qcow2 *q, uint64_t at, uint64_t n)
 {
-    uint64_t bytes = (need + need / 2) * 8, old = q->h.rt_offset,
-             clusters = q2_clusters(q, bytes);
-    uint64_t entries = clusters * q->cluster / 8, old_clusters = q->h.rt_clusters, at = q->end;
-    uint64_t *table;
+    uint64_t count = 0;
+
+    for (uint64_t t = at >> q->ref_bits; t <= (at + n - 1) >> q->ref_bits; t++) {
+        count += t >= q->rt_entries || !q->rt[t];
+    }
+    return count;
+}
+
+/* An empty block at a cluster that nothing refers to yet. */
+static int ref_block_clear(struct qcow2 *q, uint64_t cluster)
+{
+    uint64_t at = cluster << q->cluster_bits;
     int rc = 0;
 
-    /* The table's own clusters may need one block more than was asked for. */
-    if (entries > Q2_MAX_RT / 8) {
-        clusters = Q2_MAX_RT / q->cluster;
-        clusters = clusters ? clusters : 1;
-        entries = clusters * q->cluster / 8;
-    }
-    if (entries <= need + 1) {
-        return -EFBIG;
-    }
-    table = xnew_n(uint64_t, entries);
-    memcpy(table, q->rt, q->rt_entries * 8);
-    free(q->rt);
-    q->rt = table;
-    q->rt_entries = entries;
-    if ((at & ((1ull << q->ref_bits) - 1)) == 0) {
-        at++; /* the first cluster of a range without a block becomes its block */
-    }
-    q->end = at + clusters;
-    q->h.rt_offset = at << q->cluster_bits;
-    q->h.rt_clusters = (uint32_t)clusters;
-    q->rt_dirty = q->rt_moved = true;
-    rc = ref_fill(q, at, clusters, 1);
-    if (rc == 0) {
-        q2_release(q, old, old_clusters, false);
+    for (uint64_t i = 0; i < q->cluster && rc == 0; i += q->cache.size) {
+        struct q2_slice *s;
+
+        rc = q2_slice_get(q, Q2_REF, at + i, true, &s);
+        if (rc == 0) {
+            memset(s->data, 0, q->cache.size);
+            q2_slice_dirty(q, s);
+            q2_slice_put(s);
+        }
     }
     return rc;
+}
+
+struct rt_plan {
+    uint64_t at, clusters, blocks, entries; /* of the new table; the blocks lie behind it */
+};
+
+/* How large the table has to be to name the blocks that count it, too. */
+static int rt_plan(const struct qcow2 *q, uint64_t need, struct rt_plan *p)
+{
+    uint64_t want = need + need / 2, last, n;
+
+    *p = (struct rt_plan){ .at = q->end };
+    want = want > Q2_MAX_RT / 8 && need <= Q2_MAX_RT / 8 ? Q2_MAX_RT / 8 : want;
+    for (;; want = last + 2) {
+        p->clusters = q2_clusters(q, want * 8);
+        p->entries = p->clusters * q->cluster / 8;
+        while ((n = ranges_without(q, p->at, p->clusters + p->blocks)) > p->blocks) {
+            p->blocks = n;
+        }
+        last = (p->at + p->clusters + p->blocks - 1) >> q->ref_bits;
+        if (p->entries > last && p->entries >= need) {
+            break;
+        }
+    }
+    return p->clusters * q->cluster > Q2_MAX_RT ? -EFBIG : 0;
+}
+
+/* A larger refcount table behind everything, and behind it the blocks that count both: their ranges may
+ * have none, and a range's first cluster may lie within the table. The old table goes when the header names the
+ * new one. What was changed before goes to the disk first, so that no commit comes in between. */
+static int rt_grow(struct qcow2 *q, uint64_t need)
+{
+    uint64_t old = q->h.rt_offset, old_clusters = q->h.rt_clusters, old_entries = q->rt_entries;
+    uint64_t *table, *was = q->rt;
+    struct rt_plan p;
+    int rc = q2_commit(q);
+
+    rc = rc ? rc : rt_plan(q, need, &p);
+    if (rc != 0) {
+        return rc;
+    }
+    for (uint64_t i = 0; i < p.blocks && rc == 0; i++) {
+        rc = ref_block_clear(q, p.at + p.clusters + i);
+    }
+    table = xnew_n(uint64_t, p.entries);
+    memcpy(table, was, old_entries * 8);
+    for (uint64_t t = p.at >> q->ref_bits, i = 0; i < p.blocks; t++) {
+        if (!table[t]) {
+            table[t] = (p.at + p.clusters + i++) << q->cluster_bits;
+        }
+    }
+    q->rt = table;
+    q->rt_entries = p.entries;
+    rc = rc ? rc : ref_fill(q, p.at, p.clusters + p.blocks, 1);
+    if (rc != 0) { /* nothing refers to them, and somebody else may come to lie there */
+        q2_cache_drop(q, (p.at + p.clusters) << q->cluster_bits, p.blocks << q->cluster_bits);
+        q->rt = was;
+        q->rt_entries = old_entries;
+        free(table);
+        return rc;
+    }
+    free(was);
+    q->h.rt_offset = p.at << q->cluster_bits;
+    q->h.rt_clusters = (uint32_t)p.clusters;
+    q->rt_dirty = q->rt_moved = true;
+    q2_release(q, old, old_clusters, false);
+    return 0;
 }
 
 /* A new block for a range whose clusters are all free: the range's first cluster. */
@@ -188,23 +247,11 @@ static int ref_block_new(struct qcow2 *q, uint64_t t)
             return rc;
         }
     }
-    for (uint64_t i = 0; i < q->cluster && rc == 0; i += q->cache.size) {
-        struct q2_slice *s;
-
-        rc = q2_slice_get(q, Q2_REF, at + i, true, &s);
-        if (rc == 0) {
-            memset(s->data, 0, q->cache.size);
-            if (i == 0) {
-                q2_ref_write(s->data, q->h.refcount_order, 0, 1);
-            }
-            q2_slice_dirty(q, s);
-            q2_slice_put(s);
-        }
-    }
+    rc = ref_block_clear(q, cluster);
     if (rc == 0) {
         q->rt[t] = at;
         rt_touch(q, t);
-        q->end = q->end > cluster + 1 ? q->end : cluster + 1;
+        rc = ref_fill(q, cluster, 1, 1);
     }
     return rc;
 }
