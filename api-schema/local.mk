@@ -16,6 +16,8 @@ libapi_a_SOURCES = \
 	api-schema/json/text.h \
 	api-schema/net/nicargs.c \
 	api-schema/net/nicargs.h \
+	api-schema/net/tapdev.c \
+	api-schema/net/tapdev.h \
 	api-schema/qmp/qmp.c \
 	api-schema/qmp/qmp.h \
 	api-schema/rpc/call.c \

@@ -10,7 +10,9 @@ libnetwork_a_SOURCES = \
 	network/port.c \
 	network/port.h \
 	network/stream.c \
-	network/stream.h
+	network/stream.h \
+	network/tap.c \
+	network/tap.h
 
 # The process that has the sockets of user-mode networking.
 pkglibexec_PROGRAMS += vmd-net

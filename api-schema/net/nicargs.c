@@ -114,10 +114,28 @@ static int check_mac(const char *mac, struct err *e)
     return 0;
 }
 
+/* As the kernel has them; '%' would make it choose a number. */
+static bool ifname_ok(const char *s)
+{
+    size_t n = strlen(s);
+
+    return n > 0 && n < 16 && strcspn(s, "/:% \t\n\r\v\f") == n && strcmp(s, ".") != 0 &&
+           strcmp(s, "..") != 0;
+}
+
+struct tap_wish nic_tap(const struct api_nic *n)
+{
+    return (struct tap_wish){ .ifname = n->ifname,
+                              .bridge = n->bridge,
+                              .mtu = n->has_mtu ? (unsigned)n->mtu : 0,
+                              .vlan = n->has_vlan ? (unsigned)n->vlan : 0 };
+}
+
 int nic_check(const struct api_nic *n, struct err *e)
 {
     bool user = n->type == API_NIC_TYPE_USER;
     bool socket = n->type == API_NIC_TYPE_STREAM || n->type == API_NIC_TYPE_DGRAM;
+    bool bridge = n->type == API_NIC_TYPE_BRIDGE;
     const struct {
         const char *name;
         bool set;
@@ -147,6 +165,22 @@ int nic_check(const struct api_nic *n, struct err *e)
         return err_set(e, -EINVAL,
                        socket ? "path: name the socket"
                               : "path: only stream and dgram have it");
+    }
+    if (n->ifname && !bridge && n->type != API_NIC_TYPE_TAP) {
+        return err_set(e, -EINVAL, "ifname: only tap and bridge have it");
+    }
+    if (bridge != (n->bridge != NULL)) {
+        return err_set(e, -EINVAL,
+                       bridge ? "bridge: name the bridge"
+                              : "bridge: only a card of that type has it");
+    }
+    if (n->has_vlan && !bridge) {
+        return err_set(e, -EINVAL, "vlan: only a card in a bridge has it");
+    }
+    if ((n->ifname && !ifname_ok(n->ifname)) || (n->bridge && !ifname_ok(n->bridge))) {
+        return err_set(e, -EINVAL, "%s: '%s' is no name of an interface",
+                       n->ifname && !ifname_ok(n->ifname) ? "ifname" : "bridge",
+                       n->ifname && !ifname_ok(n->ifname) ? n->ifname : n->bridge);
     }
     if (user && n->has_mtu && n->mtu > 65521) {
         return err_set(e, -EINVAL, "mtu: at most 65521 for a card of type user");

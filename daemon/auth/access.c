@@ -584,6 +584,13 @@ int access_config(struct api_call *call, const struct api_vm_config *k, enum api
             x, API_E_DENIED, k->project, "ask an administrator: 'vmctl user set' gives roles",
             "user '%s' is no %s in project '%s'", p->user, api_role_names[need], k->project);
     }
+    for (size_t i = 0; i < k->n_nics; i++) {
+        if (k->nics[i].type == API_NIC_TYPE_TAP || k->nics[i].type == API_NIC_TYPE_BRIDGE) {
+            return api_error_set(x, API_E_DENIED, "config.nics",
+                                 "use a card of type user, or ask an administrator of the host",
+                                 "user '%s' may not use interfaces of the host", p->user);
+        }
+    }
     return check_paths(&(struct path_check){ .p = p, .d = d, .project = k->project, .x = x },
                        &api_type_vm_config, k, "config");
 }

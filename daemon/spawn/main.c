@@ -149,10 +149,16 @@ static int read_nic(struct start *st, const struct json_object *o, struct err *e
     nic->path = api_json_get_str(o, "path");
     nic->dgram = api_json_get_bool(o, "dgram", false);
     nic->tftp = api_json_get_str(o, "tftp");
-    if (!nic->name || (!nic->path && !json_object_is_type(args, json_type_array))) {
+    nic->is_tap = api_json_get_bool(o, "tap", false);
+    nic->tap = (struct tap_wish){ .ifname = api_json_get_str(o, "ifname"),
+                                  .bridge = api_json_get_str(o, "bridge"),
+                                  .mtu = (unsigned)api_json_get_int(o, "mtu", 0),
+                                  .vlan = (unsigned)api_json_get_int(o, "vlan", 0) };
+    if (!nic->name ||
+        (!nic->path && !nic->is_tap && !json_object_is_type(args, json_type_array))) {
         return err_set(e, -EPROTO, "a network card of VM '%s' is incomplete", st->name);
     }
-    nic->n_args = nic->path ? 0 : (unsigned)json_object_array_length(args);
+    nic->n_args = nic->path || nic->is_tap ? 0 : (unsigned)json_object_array_length(args);
     nic->args = xnew_n(const char *, nic->n_args + 1);
     for (unsigned i = 0; i < nic->n_args; i++) {
         const char *text = json_object_get_string(json_object_array_get_idx(args, i));
@@ -166,8 +172,8 @@ static int read_nics(struct start *st, const struct json_object *list, struct er
     size_t n = list ? json_object_array_length(list) : 0;
     int rc = 0;
     if (n > SPAWN_NICS_MAX) {
-        return err_set(e, -E2BIG, "VM '%s' has %zu network cards, at most %d are possible", st->name,
-                       n, SPAWN_NICS_MAX);
+        return err_set(e, -E2BIG, "VM '%s' has %zu network cards, at most %d are possible",
+                       st->name, n, SPAWN_NICS_MAX);
     }
     for (size_t i = 0; i < n && rc == 0; i++) {
         rc = read_nic(st, json_object_array_get_idx(list, i), e);

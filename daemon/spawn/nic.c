@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The other end of each network card: a process vmd-net in a jail of its own, which has the host's network and little
- * else, or a socket that somebody listens at. The emulator gets one end of a socket pair, or the connected socket. Runs in the
+ * else, a socket that somebody listens at, or a tap interface. The emulator gets one end of a socket pair, or the connected socket, or the tap. Runs in the
  * monitor, whose children those processes are; they end with it at the latest.
  */
 #include "daemon/run/cgroup.h"
@@ -203,10 +203,12 @@ int nics_start(struct start *st, struct err *e)
     for (unsigned i = 0; i < st->n_nics; i++) {
         struct spawn_nic *nic = &st->nics[i];
         int rc = 0;
-        if (!nic->path) {
+        if (!nic->path && !nic->is_tap) {
             rc = start_net(st, nic, e);
         } else {
-            nic->fd = nic->dgram ? connect_dgram(nic->path, e) : unix_connect(nic->path, e);
+            nic->fd = nic->is_tap  ? tap_open(&nic->tap, e)
+                      : nic->dgram ? connect_dgram(nic->path, e)
+                                   : unix_connect(nic->path, e);
             rc = nic->fd < 0 ? nic->fd : 0;
             if (rc < 0) {
                 err_prefix(e, "network card '%s'", nic->name);

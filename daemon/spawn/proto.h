@@ -6,8 +6,9 @@
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
  *    "paused":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool,"format":..}],"folders":[..]}   folders: where images may name others, besides their own
- *    and in it "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool}]: a process vmd-net with
- *    these arguments, or a socket to connect to
+ *    and in it "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool}, {"name":..,"tap":true,
+ *    "ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a socket to connect to, or a
+ *    tap interface
  *   {"op":"check","id":N,"files":[...],"folders":[..]}  would they open? Asked before anything is changed; here, so
  *                                       that a filesystem that hangs does not hang vmd
  *   {"op":"open","id":N,"files":[...],"folders":[..]}   opens them, for an emulator that runs

@@ -5,6 +5,7 @@
 #ifndef VMD_DAEMON_SPAWN_SPAWN_H
 #define VMD_DAEMON_SPAWN_SPAWN_H
 
+#include "api-schema/net/tapdev.h"
 #include "daemon/run/proc.h"
 #include "daemon/spawn/proto.h"
 #include "engine/base/err.h"
@@ -69,6 +70,8 @@ struct spawn_nic {
     const char *name;
     const char *path; /* socket to connect to; NULL: a process vmd-net with these arguments */
     bool dgram;
+    bool is_tap; /* a tap interface, as `tap` says */
+    struct tap_wish tap;
     const char **args;
     unsigned n_args;
     const char *tftp; /* folder that it serves, or NULL */

@@ -62,6 +62,17 @@ struct json_object *nics_request(const struct api_vm_config *c)
             if (n->tftp) {
                 api_json_set_str(o, "tftp", n->tftp);
             }
+        } else if (n->type == API_NIC_TYPE_TAP || n->type == API_NIC_TYPE_BRIDGE) {
+            struct tap_wish w = nic_tap(n);
+            api_json_set_bool(o, "tap", true);
+            if (w.ifname) {
+                api_json_set_str(o, "ifname", w.ifname);
+            }
+            if (w.bridge) {
+                api_json_set_str(o, "bridge", w.bridge);
+            }
+            api_json_set_int(o, "mtu", w.mtu);
+            api_json_set_int(o, "vlan", w.vlan);
         } else {
             api_json_set_str(o, "path", n->path);
             api_json_set_bool(o, "dgram", n->type == API_NIC_TYPE_DGRAM);

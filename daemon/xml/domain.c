@@ -17,7 +17,7 @@
 #define NO_ACPI "the board describes itself by a device tree; it has no ACPI or SMBIOS tables"
 #define NO_BUS "the board has neither PCI nor USB, its devices are virtio-mmio"
 #define NO_DISPLAY "vmd has no displays, keyboards or sound yet"
-#define NO_NET "vmd has network cards in user mode, so far"
+#define NO_NET "no part of vmd does that to a network card"
 #define NO_DISK "vmd's disks are image files, so far"
 #define NO_TUNE "vmd does not set this; see limits of the definition for what it does"
 #define NO_BOARD "the board has no such device"
@@ -227,30 +227,63 @@ static bool link_put(const struct xml_row *row, struct json_object *v, struct xm
 }
 
 /* The other ways a card is connected are none of libvirt's: they stand in <metadata>, over this word. */
+static const char *const cards[][2] = { { "user", "user" },
+                                        { "bridge", "bridge" },
+                                        { "ethernet", "tap" } };
+
 static int card_get(const struct xml_row *row, const struct xml_node *n, const char *text,
                     struct json_object **out, struct err *e)
 {
     (void)row;
     (void)n;
-    if (strcmp(text, "user") != 0) {
-        return err_set(e, -EINVAL,
-                       "not supported: how the card is connected; vmd knows 'user' here");
+    for (size_t i = 0; i < ARRAY_LEN(cards); i++) {
+        if (strcmp(text, cards[i][0]) == 0) {
+            *out = json_object_new_string(cards[i][1]);
+            return 0;
+        }
     }
-    *out = json_object_new_string(text);
-    return 0;
+    return err_set(e, -EINVAL,
+                   "not supported: how the card is connected; vmd knows 'user', 'bridge' and "
+                   "'ethernet' here");
 }
 
 static bool card_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
                      struct buf *text)
 {
+    const char *type = json_object_get_string(v), *word = "user";
     (void)row;
-    (void)v;
     (void)n;
-    buf_add_str(text, "user");
+    for (size_t i = 0; i < ARRAY_LEN(cards); i++) {
+        word = strcmp(type, cards[i][1]) == 0 ? cards[i][0] : word;
+    }
+    buf_add_str(text, word);
     return true;
 }
 
-static const struct xml_conv as_card = { card_get, card_put, "`user`" };
+/* A card in user mode has no device on the host, though libvirt gives it a name. */
+static int target_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                      struct json_object **out, struct err *e)
+{
+    const char *type = n->parent ? xml_get_attr(n->parent, "type") : NULL;
+    (void)row;
+    (void)e;
+    *out = type && strcmp(type, "user") != 0 ? json_object_new_string(text) : NULL;
+    return 0;
+}
+
+static bool target_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                       struct buf *text)
+{
+    (void)row;
+    (void)n;
+    buf_add_str(text, json_object_get_string(v));
+    return true;
+}
+
+static const struct xml_conv as_target = {
+    target_get, target_put, "name of an interface; a card in user mode has none"
+};
+static const struct xml_conv as_card = { card_get, card_put, "`user`, `bridge`, `ethernet`" };
 static const struct xml_conv as_link = { link_get, link_put, "`up`, `down`" };
 
 /* ---- the table ---- */
@@ -559,6 +592,19 @@ static const struct xml_row rows[] = {
     GROUP("devices/interface/mac", 0),
     VALUE("devices/interface/mac@address", "mac", xml_as_word, NULL),
     NO("devices/interface/mac@type|check|currentAddress", NO_NET),
+    GROUP("devices/interface/source", 0),
+    VALUE("devices/interface/source@bridge", "bridge", xml_as_text, NULL),
+    NO("devices/interface/"
+       "source@address|client|connectionid|dev|macTableManager|managed|missing|mode|name|"
+       "network|"
+       "path|port|portgroup|portgroupid|portid|reconnect|switchid|type|uuid",
+       NO_NET),
+    NO("devices/interface/source/address|ip|local|product|reconnect|route|vendor", NO_NET),
+    GROUP("devices/interface/vlan", 0),
+    NO("devices/interface/vlan@trunk", NO_NET),
+    GROUP("devices/interface/vlan/tag", 0),
+    VALUE("devices/interface/vlan/tag@id", "vlan", xml_as_int, NULL),
+    NO("devices/interface/vlan/tag@nativeMode", NO_NET),
     SAYS("devices/interface/model@type", XML_PRINT, "virtio", "the board's cards are virtio"),
     GROUP("devices/interface/model", XML_PRINT),
     GROUP("devices/interface/mtu", 0),
@@ -569,12 +615,12 @@ static const struct xml_row rows[] = {
     SAYS("devices/interface/driver@name", 0, "qemu", "the word libvirt uses for its own"),
     VALUE("devices/interface/driver@queues", "queues", xml_as_int, NULL),
     GROUP("devices/interface/target", 0),
-    LEFT("devices/interface/target@dev", "a card in user mode has no device on the host"),
+    VALUE("devices/interface/target@dev", "ifname", as_target, NULL),
     GROUP("devices/interface/address", 0),
     SAYS("devices/interface/address@type", XML_NEEDED, "virtio-mmio", NO_BUS),
     NO("devices/interface/"
        "acpi|backend|backenddomain|bandwidth|boot|coalesce|downscript|filterref|guest|ip|port|"
-       "portForward|rom|route|script|source|teaming|tune|virtualport|vlan",
+       "portForward|rom|route|script|teaming|tune|virtualport",
        NO_NET),
     NO("devices/interface/address/zpci", NO_BUS),
     NO("devices/interface/"

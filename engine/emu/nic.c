@@ -11,6 +11,7 @@
 #include "engine/base/str.h"
 #include "engine/emu/emu.h"
 #include "network/stream.h"
+#include "network/tap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -152,6 +153,21 @@ static int connect_dgram(const char *path, struct err *e)
     return take_fd(&fd);
 }
 
+static bool is_tap(const struct api_nic *n)
+{
+    return n->type == API_NIC_TYPE_TAP || n->type == API_NIC_TYPE_BRIDGE;
+}
+
+static struct net_port *card_port(struct emu *m, const struct api_nic *n, int fd)
+{
+    if (is_tap(n)) {
+        return net_tap_new(m->loop, fd, n->name);
+    }
+    return n->type == API_NIC_TYPE_DGRAM
+               ? net_dgram_new(m->loop, fd, n->name, false)
+               : net_stream_new(m->loop, fd, n->name, n->type == API_NIC_TYPE_USER);
+}
+
 /* A socket for the card: the one that was passed, or our own. -1: it needs none. */
 static int card_socket(struct emu *m, const struct api_nic *n, int *out, struct err *e)
 {
@@ -171,7 +187,14 @@ static int card_socket(struct emu *m, const struct api_nic *n, int *out, struct 
     if (n->type == API_NIC_TYPE_USER) {
         return start_helper(n, out, e);
     }
-    *out = n->type == API_NIC_TYPE_DGRAM ? connect_dgram(n->path, e) : unix_connect(n->path, e);
+    if (is_tap(n)) {
+        struct tap_wish w = nic_tap(n);
+
+        *out = tap_open(&w, e);
+    } else {
+        *out = n->type == API_NIC_TYPE_DGRAM ? connect_dgram(n->path, e)
+                                             : unix_connect(n->path, e);
+    }
     if (*out < 0) {
         err_prefix(e, "network card '%s'", n->name);
         return e->code;
@@ -209,9 +232,7 @@ static int open_card(struct emu *m, size_t i, struct board_config *b, struct err
                                 .mtu = nic_mtu(n),
                                 .queues = (unsigned)n->queues };
     if (fd >= 0) {
-        card->port = n->type == API_NIC_TYPE_DGRAM
-                         ? net_dgram_new(m->loop, fd, n->name, false)
-                         : net_stream_new(m->loop, fd, n->name, n->type == API_NIC_TYPE_USER);
+        card->port = card_port(m, n, fd);
     }
     return 0;
 }
