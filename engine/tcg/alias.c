@@ -20,9 +20,10 @@
 #define WINDOW_BITS 32
 #define WINDOW_SIZE (1ull << WINDOW_BITS)
 #define RESET_NS 50000000u      /* at least from one reset to the next */
-#define GUESSES 128             /* wrong ones between two looks at them */
+#define STABLE_NS 1000000000u   /* without a reset: who guesses wrong now may wait for one again */
+#define GUESSES 128             /* wrong ones from one look at them to the next */
 #define SELDOM_NS 16000u        /* in which that many do not matter: with 32 good ones each, of 4 ns */
-#define HOPELESS 32             /* looks that found nothing to do */
+#define HOPELESS 32             /* looks in a row that found nothing to do */
 
 static uint64_t now(void)
 {
@@ -60,32 +61,34 @@ static void want_reset(struct tcg_vcpu *v, uint64_t at)
     }
 }
 
-/* Shows the page of va, which the TLB has, in its window. False when it cannot be, or is there already. */
-static bool show(struct tcg_vcpu *v, uint64_t va, uint64_t at)
+enum look { SHOWN, THERE /* already */, TAKEN /* its place, by another page */, CANNOT };
+
+/* Shows the page of va, which the TLB has, in its window. */
+static enum look show(struct tcg_vcpu *v, uint64_t va, uint64_t at)
 {
     struct tlb_entry *e = &v->space->tlb[tlb_index(va)];
     uint64_t tag = atomic_load_explicit(&e->tag[TCG_READ], memory_order_relaxed);
     if (tag != va || !e->range->host) {
-        return false;
+        return CANNOT;
     }
     uint64_t host = tlb_host(v, e, va);
     struct tcg_alias_page *p = &v->alias.page[tcg_alias_index(va)];
     if (p->at && (p->va != va || p->host != host)) {
         want_reset(v, at);
-        return false;
+        return TAKEN;
     }
     if (p->at && e->addend == p->at - va) {
-        return false;
+        return THERE;
     }
     if (!p->at) {
         uint8_t *window = window_of(&v->alias, va);
         uint64_t gpa = e->range->base + (host - (uint64_t)(uintptr_t)e->range->host);
         if (!window) {
             want_reset(v, at);
-            return false;
+            return TAKEN;
         }
         if (!mem_range_show(e->range, gpa, window + (va & (WINDOW_SIZE - 1)))) {
-            return false;
+            return CANNOT;
         }
         p->va = va;
         p->host = host;
@@ -93,6 +96,20 @@ static bool show(struct tcg_vcpu *v, uint64_t va, uint64_t at)
         v->n_alias++;
     }
     __atomic_store_n(&e->addend, p->at - va, __ATOMIC_RELEASE);
+    return SHOWN;
+}
+
+/* Nothing more can be done for the region that guesses wrong, unless others' pages are in the way: then the windows go first, once. */
+static bool hopeless(struct tcg_alias *a, enum look found)
+{
+    if (++a->bad < HOPELESS) {
+        return false;
+    }
+    if (found == TAKEN && a->waits == 0) {
+        a->bad = HOPELESS; /* until they are gone */
+        return false;
+    }
+    a->bad = a->waits = 0;
     return true;
 }
 
@@ -100,21 +117,34 @@ void alias_guessed(struct tcg_vcpu *v, uint64_t va)
 {
     struct tcg_alias *a = &v->alias;
     uint64_t at = now(), passed = at - a->looked_at;
-    v->guess_left = GUESSES;
+    unsigned since = a->next ? a->next : 1;
     a->looked_at = at;
-    v->n_guess += GUESSES;
-    if (passed > SELDOM_NS) {
-        a->bad -= a->bad > 0;
-    } else if (!show(v, va & ~(uint64_t)(MEM_PAGE_SIZE - 1), at) && ++a->bad >= HOPELESS) {
-        a->bad = 0;
-        tier2_plain(v);
+    a->next = GUESSES;
+    if (at - a->reset_at > STABLE_NS) {
+        a->waits = 0;
     }
+    v->n_guess += since;
+    if (since == GUESSES && passed > SELDOM_NS) {
+        a->bad -= a->bad > 0;
+    } else {
+        enum look found = show(v, va & ~(uint64_t)(MEM_PAGE_SIZE - 1), at);
+        if (found == SHOWN) {
+            a->bad = 0;
+        } else if (found == THERE && since == GUESSES) {
+            a->next = 1; /* the page before was not: look where the next wrong guess leads */
+        } else if (hopeless(a, found)) {
+            tier2_plain(v);
+        }
+    }
+    v->guess_left = (int32_t)a->next - 1;
 }
 
 void alias_reset(struct tcg_vcpu *v)
 {
     struct tcg_alias *a = &v->alias;
     a->reset = false;
+    a->waits += a->bad >= HOPELESS;
+    a->bad = 0;
     tlb_flush_vcpu(v);
     for (unsigned i = 0; i < TCG_ALIASES; i++) {
         __atomic_store_n(&a->page[i].at, 0, __ATOMIC_RELAXED);

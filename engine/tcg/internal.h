@@ -62,7 +62,9 @@ struct tcg_alias {
     struct tcg_alias_page page[TCG_ALIASES];
     struct tcg_window window[TCG_WINDOWS];
     uint64_t reset_at, looked_at; /* when it was asked for last; when wrong guesses were looked at last */
-    unsigned bad;                 /* looks that found nothing to do */
+    unsigned bad;                 /* looks in a row that found nothing to do */
+    unsigned waits;               /* resets that a region which guesses wrong was waiting for */
+    unsigned next;                /* wrong guesses from the last look to the next; 0: none yet */
     bool reset;                   /* asked for */
 };
 static inline unsigned tcg_alias_index(uint64_t va)

@@ -63,7 +63,7 @@ static const struct row cpu_rows[] = {
     { "fill_write", CPU(n_fill[TCG_WRITE]), "... for a store or an atomic" },
     { "fill_fetch", CPU(n_fill[TCG_FETCH]), "fetch TLB entries filled" },
     { "tlb2_hits", CPU(n_tlb2_hit), "soft TLB misses that the second level answered without a page walk" },
-    { "guessed_wrong", CPU(n_guess), "addends that regions guessed wrong, in steps of 128" },
+    { "guessed_wrong", CPU(n_guess), "addends that regions guessed wrong, counted when C code looks at them" },
     { "aliases", CPU(n_alias), "pages of RAM shown in windows, in the guest's order" },
     { "slow", CPU(n_slow), "loads and stores that took the slow path" },
     { "slow_load", CPU(n_load), "... loads" },

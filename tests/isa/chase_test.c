@@ -194,13 +194,13 @@ static void scatter(unsigned pages)
 }
 
 /* A ring through nodes at random places: some lie in two pages. */
-static void make_list(unsigned per_page)
+static void make_list_of(unsigned per_page, bool straddling)
 {
     n_nodes = 0;
     for (unsigned p = 0; p < n_pages; p++) {
         for (unsigned i = 0; i < per_page; i++) {
             uint64_t off = i * (PAGE / per_page) + rnd(PAGE / per_page - 48) / 8 * 8;
-            bool both = i == per_page - 1 && p + 1 < n_pages && rnd(8) == 0;
+            bool both = straddling && i == per_page - 1 && p + 1 < n_pages && rnd(8) == 0;
             node[n_nodes++] = LIST_VA + p * PAGE + (both ? PAGE - 8 - rnd(2) * 8 : off + 24);
         }
     }
@@ -214,6 +214,11 @@ static void make_list(unsigned per_page)
         set(node[i], node[(i + 1) % n_nodes]);
         set(node[i] + 8, rnd(1u << 30));
     }
+}
+
+static void make_list(unsigned per_page)
+{
+    make_list_of(per_page, true);
 }
 
 /* Some hops by the hart, from where it stands, against the model: which goes first, for both store the same. */
@@ -319,6 +324,36 @@ START_TEST(too_many_pages_end_the_guessing)
 }
 END_TEST
 
+/* Walks until few guesses are wrong: one in 32 is not looked at any more. */
+static void walk_until_right(void)
+{
+    uint64_t wrong = UINT64_MAX;
+    for (unsigned round = 0; round < 4000 && wrong > 2000; round++) {
+        uint64_t before = vcpu()->n_guess;
+        hop(20000);
+        wrong = vcpu()->n_guess - before;
+    }
+    ck_assert_uint_le(wrong, 2000);
+}
+
+/* With random elements, half of the wrong guesses lead to pages that are shown already; what other lists had is in the way. */
+START_TEST(lists_over_as_many_pages_as_can_be_shown_come_to_be_guessed_right)
+{
+    rng = test_seed();
+    begin(TCG_JIT);
+    for (unsigned round = 0; round < 2 && have_regions() && can_show(); round++) {
+        scatter(200);
+        make_list_of(4, false);
+        run(CODE_VA + FENCE);
+        cpu->x[10] = node[0];
+        walk_until_right();
+        ck_assert_uint_eq(plain(), 0);
+        ck_assert_uint_ge(vcpu()->n_alias, (round + 1) * 150);
+    }
+    end();
+}
+END_TEST
+
 /* A page with two sets of elements. */
 START_TEST(a_page_exchanged_between_two_elements_is_not_remembered)
 {
@@ -395,6 +430,7 @@ static Suite *suite_chase(void)
     tcase_set_timeout(c, 120);
     tcase_add_loop_test(c, lists_over_scattered_pages_are_walked_as_they_are, 0, 2);
     tcase_add_test(c, too_many_pages_end_the_guessing);
+    tcase_add_test(c, lists_over_as_many_pages_as_can_be_shown_come_to_be_guessed_right);
     tcase_add_loop_test(c, a_page_exchanged_between_two_elements_is_not_remembered, 0, 2);
     tcase_add_test(c, a_store_through_a_window_ends_code);
     suite_add_tcase(s, c);
