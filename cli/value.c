@@ -160,6 +160,31 @@ static bool is_bool(const struct api_type *t, const char *name)
     return m && m->kind == API_BOOL;
 }
 
+/* Of "throttle.group_name": goes into the struct that the first word is, and says the rest. */
+static char *inner(const struct api_type **t, char *item, struct json_object **o)
+{
+    char *dot;
+
+    while ((dot = strchr(item, '.'))) {
+        AUTO_FREE char *name = xstrndup(item, (size_t)(dot - item));
+        const struct api_member *m = api_member_find(*t, name);
+        struct json_object *sub;
+
+        if (!m || m->kind != API_STRUCT || m->flags & API_F_LIST) {
+            break;
+        }
+        sub = api_json_get(*o, name);
+        if (!sub) {
+            sub = json_object_new_object();
+            api_json_set(*o, name, sub);
+        }
+        *t = m->type;
+        *o = sub;
+        item = dot + 1;
+    }
+    return item;
+}
+
 /* One "key=value", "flag" or bare value into o. */
 static int struct_item(const struct api_type *t, char *item, struct json_object *o,
                        struct err *e)
@@ -174,6 +199,7 @@ static int struct_item(const struct api_type *t, char *item, struct json_object 
     if (equals) {
         *equals = 0;
         value = equals + 1;
+        item = inner(&t, item, &o);
         m = api_member_find(t, item);
     } else if (is_bool(t, item)) {
         value = "yes";

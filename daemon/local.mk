@@ -112,6 +112,7 @@ libdaemon_a_SOURCES = \
 	daemon/run/supervise.c \
 	daemon/vm/supply.c \
 	daemon/vm/supply.h \
+	daemon/vm/throttle.c \
 	daemon/run/supervise.h \
 	daemon/host/systemd.c \
 	daemon/host/systemd.h \

@@ -53,7 +53,7 @@ static int blk_check_req(const struct blk_node *n, const struct blk_req *r)
     return r->offset <= n->size && r->length <= n->size - r->offset ? 0 : -EINVAL;
 }
 
-static void start(struct blk_node *n, struct blk_req *r)
+void blk_start(struct blk_node *n, struct blk_req *r)
 {
     int rc = blk_check_req(n, r);
 
@@ -76,8 +76,8 @@ void blk_submit(struct blk_node *n, struct blk_req *r)
     r->passed = NULL;
     if (n->drained) {
         list_append(&n->held, &r->link);
-    } else {
-        start(n, r);
+    } else if (!n->limited || !blk_throttle_keep(n, r)) {
+        blk_start(n, r);
     }
 }
 
@@ -85,7 +85,7 @@ bool blk_cancel(struct blk_req *r)
 {
     struct blk_node *n = r->node;
 
-    if (blk_gate_cancel(r)) {
+    if (blk_gate_cancel(r) || blk_throttle_cancel(n, r)) {
         return true;
     }
     list_for_each (it, &n->held) {
@@ -114,14 +114,16 @@ void blk_forward(struct blk_node *from, struct blk_node *kid, struct blk_req *r,
 void blk_wait_idle(struct blk_node *n)
 {
     if (n->pool) {
+        blk_throttle_release(n);
         blk_pool_wait_idle(n->pool, n);
     }
 }
 
+/* What limits hold back is not in flight, and waits on. */
 void blk_drain_begin(struct blk_node *n)
 {
-    if (n->drained++ == 0) {
-        blk_wait_idle(n);
+    if (n->drained++ == 0 && n->pool) {
+        blk_pool_wait_idle(n->pool, n);
     }
 }
 
@@ -132,8 +134,11 @@ void blk_drain_end(struct blk_node *n)
             struct blk_req *r = list_entry(n->held.next, struct blk_req, link);
 
             list_remove(&r->link);
-            start(n, r);
+            if (!n->limited || !blk_throttle_keep(n, r)) {
+                blk_start(n, r);
+            }
         }
+        blk_throttle_undrained(n);
     }
 }
 

@@ -50,8 +50,11 @@ enum {
         2,           /* a write of exactly one cluster (or of what the disk's end leaves of it):
                        * stored compressed where the format can; -ENOTSUP where not */
     BLK_FLUSHED = 8, /* the node's: a durable change is made, its flush is under way */
-    BLK_PAST_END = 4, /* a read may end behind the node's end, which reads as zeroes (drivers) */
-    BLK_REPORT = 256 /* its error is told, whatever the policy of the node */
+    BLK_PAST_END =
+        4, /* a read may end behind the node's end, which reads as zeroes (drivers) */
+    BLK_REPORT = 256, /* its error is told, whatever the policy of the node */
+    BLK_UNLIMITED =
+        512 /* not the guest's: the limits of the node (throttle.h) are not for it */
 };
 
 /* Memory of the submitter, as the pages that iov points to; both stay untouched by it until
@@ -68,11 +71,11 @@ struct blk_req {
 
     /* The node's, while it is submitted. */
     struct list link;
-    struct blk_node *node; /* where it was submitted */
-    struct blk_node *via;  /* which node's driver executes it now */
-    struct blk_node *from; /* which node forwarded it there; NULL: none */
+    struct blk_node *node;         /* where it was submitted */
+    struct blk_node *via;          /* which node's driver executes it now */
+    struct blk_node *from;         /* which node forwarded it there; NULL: none */
     const struct blk_node *passed; /* which node's faults it has passed */
-    uint64_t at;           /* the offset there */
+    uint64_t at;                   /* the offset there */
     int result, ticket;
 };
 
@@ -183,9 +186,12 @@ void blk_set_policy(struct blk_node *n, const struct blk_policy *p); /* copied *
 unsigned blk_kept(const struct blk_node *n);                         /* requests */
 /* What was kept is submitted again, in the order in which it failed. */
 void blk_retry(struct blk_node *n);
-/* For a reset of the device: what was kept completes with its error, what failed already is not kept, and nothing
- * touches the submitter's memory any more. Any thread, while nobody submits. */
+/* For a reset of the device: what was kept completes with its error, what failed already is not kept, what limits held
+ * back completes with -ECANCELED, and nothing touches the submitter's memory any more. Any thread, while nobody
+ * submits. */
 void blk_abandon(struct blk_node *n);
+/* The same before a snapshot: what limits held back is done. Loop thread. */
+void blk_settle(struct blk_node *n);
 
 /* --- at once, in the caller's thread: 0 or a negative errno --- */
 int blk_run(struct blk_node *n, struct blk_req *r); /* done and arg are not used */
@@ -221,6 +227,8 @@ struct blk_pool_options {
         void *arg); /* on each new thread, before it does anything; may be NULL (sandbox) */
     void *arg;
     bool no_uring; /* threads only */
+    int64_t (*clock)(
+        void); /* ns, for limits, without timers: see blk_throttle_poll(); NULL: the host's */
 };
 int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk_pool **out,
                  struct err *e);

@@ -58,7 +58,8 @@ struct blk_node {
     struct blk_policy *policy;           /* gate.c; NULL: errors are told */
     struct list kept;                    /* requests that failed and wait for blk_retry() */
     unsigned n_kept;
-    struct list claims;                  /* struct blk_claim.link */
+    struct list claims;                 /* struct blk_claim.link */
+    struct blk_member *_Atomic limited; /* throttle.c; NULL: never had limits */
     unsigned drained;
     struct list held;           /* requests that wait for the end of the drain */
     _Atomic uint64_t changes;   /* requests that changed it and are through */
@@ -87,6 +88,18 @@ bool blk_gate_judge(struct blk_req *r, enum blk_on_error *did);
 void blk_gate_tell(struct blk_node *n, enum blk_op op, int error, enum blk_on_error did);
 bool blk_gate_cancel(struct blk_req *r);
 void blk_gate_done(struct blk_node *n);
+
+/* --- throttle.c --- */
+/* A request of a node that has n->limited, which waits from now on: true. Loop thread. */
+bool blk_throttle_keep(struct blk_node *n, struct blk_req *r);
+void blk_throttle_undrained(struct blk_node *n); /* its drain has ended */
+/* What waits goes now, and is made up for later; nothing when called by another thread than the loop's. */
+void blk_throttle_release(struct blk_node *n);
+/* What waits (NULL: all of it) completes with -ECANCELED; false: there was nothing. Any thread. */
+bool blk_throttle_cancel(struct blk_node *n, const struct blk_req *which);
+void blk_throttle_done(struct blk_node *n); /* nothing is in flight */
+/* A request that passed limits and drains; block.c. */
+void blk_start(struct blk_node *n, struct blk_req *r);
 void blk_faults_done(struct blk_node *n); /* faulty.c; nothing is in flight */
 /* Whose memory the node's is, also when faults are put over it; faulty.c. Any thread. */
 const struct blk_driver *blk_own_driver(const struct blk_node *n);
@@ -178,6 +191,10 @@ int blk_file_fd(const struct blk_node *n);
 void blk_file_will_read(struct blk_node *n, uint64_t offset, uint64_t length);
 uint64_t blk_file_length(struct blk_node *n);     /* as it is now */
 bool blk_pool_confined(const struct blk_pool *p); /* NULL: no */
+struct list *blk_pool_groups(struct blk_pool *p); /* throttle.c's; loop thread */
+struct loop *blk_pool_loop(const struct blk_pool *p);
+int64_t blk_pool_now(const struct blk_pool *p); /* ns */
+bool blk_pool_has_clock(const struct blk_pool *p);
 /* Locks on an open file description after the claims on its node. -EBUSY names the holder (which opens a file in /proc)
  * where `look` allows that. */
 int blk_lock(int fd, unsigned need, unsigned share, const char *disk, bool look, struct err *e);

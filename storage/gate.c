@@ -104,20 +104,33 @@ void blk_retry(struct blk_node *n)
     }
 }
 
-void blk_abandon(struct blk_node *n)
+static void give_up_kept(struct blk_node *n)
 {
     struct blk_req *r;
 
-    blk_wait_idle(n);
-    if (!n->pool) {
-        return;
-    }
     blk_pool_lock(n->pool);
     while ((r = take_kept(n))) {
         blk_pool_return_locked(n->pool, r, r->result);
     }
     blk_pool_report_locked(n->pool, n);
     blk_pool_unlock(n->pool);
+}
+
+void blk_abandon(struct blk_node *n)
+{
+    if (n->pool) {
+        (void)blk_throttle_cancel(n, NULL);
+        blk_pool_wait_idle(n->pool, n);
+        give_up_kept(n);
+    }
+}
+
+void blk_settle(struct blk_node *n)
+{
+    blk_wait_idle(n);
+    if (n->pool) {
+        give_up_kept(n);
+    }
 }
 
 bool blk_gate_cancel(struct blk_req *r)

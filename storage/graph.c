@@ -174,6 +174,7 @@ static int node_close(struct blk_node *n)
         return 0;
     }
     blk_wait_idle(n);
+    blk_throttle_done(n);
     blk_gate_done(n);
     blk_faults_done(n);
     rc = n->driver->close(n);

@@ -50,6 +50,8 @@ libstorage_a_SOURCES = \
 	storage/qcow2_snap.c \
 	storage/qcow2_zip.c \
 	storage/raw.c \
+	storage/throttle.c \
+	storage/throttle.h \
 	storage/uring.c \
 	storage/uring.h \
 	storage/vdi.c \
@@ -63,6 +65,11 @@ check_PROGRAMS += tests/block/file_test
 TESTS += tests/block/file_test
 tests_block_file_test_SOURCES = tests/block/file_test.c
 tests_block_file_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/block/throttle_test
+TESTS += tests/block/throttle_test
+tests_block_throttle_test_SOURCES = tests/block/throttle_test.c
+tests_block_throttle_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/block/gate_test
 TESTS += tests/block/gate_test

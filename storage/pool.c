@@ -34,6 +34,7 @@ struct blk_pool {
     bool kicking;          /* loop thread: what done() submits waits for the next turn */
     bool direct;           /* who reaps delivers, too */
     struct list nodes;     /* struct blk_node.in_pool; loop thread */
+    struct list groups;    /* of limits, throttle.c; loop thread */
     bool stop, delivering; /* a delivery is posted */
     bool confined;
     unsigned n_threads;
@@ -405,6 +406,7 @@ int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk
     list_init(&p->done);
     list_init(&p->staged);
     list_init(&p->nodes);
+    list_init(&p->groups);
     loop_task_init(&p->kick, pool_kick, p);
     p->threads = xnew_n(pthread_t, p->options.threads);
     p->ring = o->no_uring ? NULL : uring_new();
@@ -454,4 +456,30 @@ void blk_pool_confine(struct blk_pool *p)
 bool blk_pool_confined(const struct blk_pool *p)
 {
     return p && p->confined;
+}
+
+struct list *blk_pool_groups(struct blk_pool *p)
+{
+    return &p->groups;
+}
+
+struct loop *blk_pool_loop(const struct blk_pool *p)
+{
+    return p->loop;
+}
+
+bool blk_pool_has_clock(const struct blk_pool *p)
+{
+    return p->options.clock != NULL;
+}
+
+int64_t blk_pool_now(const struct blk_pool *p)
+{
+    struct timespec t;
+
+    if (p->options.clock) {
+        return p->options.clock();
+    }
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }

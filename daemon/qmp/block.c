@@ -5,7 +5,9 @@
  */
 #include "daemon/qmp/cmd.h"
 
+#include "api-schema/disk/limits.h"
 #include "api-schema/gen/types.h"
+#include "api-schema/json/codec.h"
 #include "daemon/run/supervise.h"
 #include "engine/base/mem.h"
 
@@ -35,15 +37,54 @@ static struct json_object *image_info(const struct api_disk *disk, int64_t size)
     return o;
 }
 
-static struct json_object *node_info(const struct api_disk *disk, int64_t size)
+/* A disk in the emulator's list; NULL when it is not in it. */
+static struct json_object *block_of(struct json_object *blocks, const char *name)
 {
-    static const char *const limits[] = { "iops_rd", "iops_wr", "iops",           "bps_rd",
-                                          "bps_wr",  "bps",     "write_threshold" };
+    for (size_t i = 0; blocks && i < json_object_array_length(blocks); i++) {
+        struct json_object *o = json_object_array_get_idx(blocks, i);
+        const char *is = api_json_get_str(o, "name");
+        if (is && strcmp(is, name) == 0) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+/* Averages always; the rest, as QEMU does, where there is one. */
+static void add_limits(struct json_object *o, struct json_object *block)
+{
+    struct json_object *says = api_json_get(block, "throttle");
+    struct api_disk_throttle t;
+    struct limits l = { 0 };
+
+    if (says && api_decode(&api_type_disk_throttle, says, API_LENIENT, "", &t, NULL) == 0) {
+        disk_limits(&t, &l);
+        api_json_set_str(o, "group",
+                         t.group_name ? t.group_name : api_json_get_str(block, "name"));
+        api_release(&api_type_disk_throttle, &t);
+    }
+    for (unsigned i = 0; i < LIMIT_KINDS; i++) {
+        const struct disk_limit_words *w = &disk_limit_words[i];
+
+        api_json_set_int(o, w->rate, (int64_t)l.at[i].rate);
+        if (l.at[i].burst) {
+            api_json_set_int(o, w->burst, (int64_t)l.at[i].burst);
+            api_json_set_int(o, w->length, l.at[i].length ? (int64_t)l.at[i].length : 1);
+        }
+    }
+    if (l.op_size) {
+        api_json_set_int(o, "iops_size", (int64_t)l.op_size);
+    }
+}
+
+static struct json_object *node_info(const struct api_disk *disk, struct json_object *block)
+{
     struct json_object *o = json_object_new_object(), *cache = json_object_new_object();
 
-    set_zeros(o, limits, ARRAY_LEN(limits));
+    add_limits(o, block);
+    api_json_set_int(o, "write_threshold", 0);
     api_json_set_str(o, "detect_zeroes", "off");
-    api_json_set(o, "image", image_info(disk, size));
+    api_json_set(o, "image", image_info(disk, block ? api_json_get_int(block, "size", 0) : 0));
     api_json_set_bool(o, "ro", disk->readonly || disk->cdrom);
     api_json_set_str(o, "node-name", disk->name);
     api_json_set_int(o, "backing_file_depth", 0);
@@ -55,19 +96,6 @@ static struct json_object *node_info(const struct api_disk *disk, int64_t size)
     api_json_set(o, "cache", cache);
     api_json_set_str(o, "file", disk->file);
     return o;
-}
-
-/* Size of a disk in the emulator's list, 0 when it is not in it. */
-static int64_t size_of(struct json_object *blocks, const char *name)
-{
-    for (size_t i = 0; blocks && i < json_object_array_length(blocks); i++) {
-        struct json_object *o = json_object_array_get_idx(blocks, i);
-        const char *is = api_json_get_str(o, "name");
-        if (is && strcmp(is, name) == 0) {
-            return api_json_get_int(o, "size", 0);
-        }
-    }
-    return 0;
 }
 
 static struct json_object *blocks_of(struct json_object *result)
@@ -83,7 +111,7 @@ static void with_nodes(struct qmp_cmd *c, struct json_object *result)
 
     for (size_t i = 0; i < c->vm->config.n_disks; i++) {
         const struct api_disk *disk = &c->vm->config.disks[i];
-        json_object_array_add(list, node_info(disk, size_of(blocks, disk->name)));
+        json_object_array_add(list, node_info(disk, block_of(blocks, disk->name)));
     }
     qmp_return(c, list);
 }
@@ -110,7 +138,7 @@ static void with_blocks(struct qmp_cmd *c, struct json_object *result)
         if (disk->cdrom) {
             api_json_set_bool(o, "tray_open", false);
         }
-        api_json_set(o, "inserted", node_info(disk, size_of(blocks, disk->name)));
+        api_json_set(o, "inserted", node_info(disk, block_of(blocks, disk->name)));
         api_json_set_str(o, "qdev", device);
         api_json_set_str(o, "type", "unknown");
         json_object_array_add(list, o);
@@ -142,6 +170,83 @@ void qmp_do_block_resize(struct qmp_cmd *c)
     api_json_set_str(params, "disk", device ? device : node);
     api_json_set_int(params, "size", api_json_get_int(c->args, "size", 0));
     qmp_ask(c, "emu.disk_resize", params, resized);
+}
+
+/* --- limits --- */
+
+/* The disk that a command means by its own name, the device that it is, or that device's path; NULL: none is. */
+static const struct api_disk *disk_meant(struct qmp_cmd *c, const char *name)
+{
+    const struct api_vm_config *config = &c->vm->config;
+
+    for (size_t i = 0; name && i < config->n_disks; i++) {
+        if (strcmp(config->disks[i].name, name) == 0) {
+            return &config->disks[i];
+        }
+    }
+    for (size_t i = 0; name && i < config->n_disks; i++) {
+        char device[24];
+
+        qmp_disk_device((unsigned)i, device);
+        if (strcmp(device, name) == 0) {
+            return &config->disks[i];
+        }
+    }
+    return NULL;
+}
+
+static void nothing_to_say(struct qmp_cmd *c, struct json_object *result)
+{
+    (void)result;
+    qmp_return_nothing(c);
+}
+
+static bool limit_arg(struct qmp_cmd *c, const char *name, uint64_t *out)
+{
+    int64_t v = api_json_get_int(c->args, name, 0);
+
+    if (v < 0 || v > (int64_t)LIMIT_MAX) {
+        qmp_error(c, "GenericError", "%s must be within the range 0..%lld", name,
+                  (long long)LIMIT_MAX);
+        return false;
+    }
+    *out = (uint64_t)v;
+    return true;
+}
+
+void qmp_do_block_set_io_throttle(struct qmp_cmd *c)
+{
+    const char *device = qmp_arg(c, "device"), *id = qmp_arg(c, "id");
+    const struct api_disk *disk = disk_meant(c, device ? device : id);
+    struct api_disk_throttle t = { .group_name = (char *)qmp_arg(c, "group") };
+    struct err e = ERR_INIT;
+    struct json_object *p;
+    struct limits l;
+
+    if (!disk) {
+        qmp_error(c, "DeviceNotFound", "Device '%s' not found", device ? device : id ? id : "");
+        return;
+    }
+    for (unsigned i = 0; i < LIMIT_KINDS; i++) {
+        const struct disk_limit_words *w = &disk_limit_words[i];
+        struct limit one = { 0 };
+
+        if (!limit_arg(c, w->rate, &one.rate) || !limit_arg(c, w->burst, &one.burst) ||
+            !limit_arg(c, w->length, &one.length)) {
+            return;
+        }
+        disk_limit_put(&t, i, &one);
+    }
+    t.size_iops_sec = api_json_get_int(c->args, "iops_size", 0);
+    disk_limits(&t, &l);
+    if (t.size_iops_sec < 0 || limits_check(&l, &e) != 0) {
+        qmp_error(c, "GenericError", "%s", e.code ? e.msg : "iops_size is negative");
+        return;
+    }
+    p = json_object_new_object();
+    api_json_set_str(p, "disk", disk->name);
+    api_json_set(p, "throttle", api_encode(&api_type_disk_throttle, &t));
+    qmp_ask(c, "emu.disk_throttle", p, nothing_to_say);
 }
 
 /* --- counters ----------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  */
 #include "daemon/vm/preflight.h"
 
+#include "api-schema/disk/limits.h"
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
 #include "daemon/vm/nics.h"
@@ -121,6 +122,19 @@ static int check_members(const struct api_vm_config *c, struct api_error *x)
     return check_cpu(c, x);
 }
 
+static int limits_ok(const struct api_vm_config *c, size_t i, struct api_error *x)
+{
+    AUTO_FREE char *member = xasprintf("config.disks[%zu].throttle", i);
+    struct err e = ERR_INIT;
+    struct limits l;
+
+    disk_limits(c->disks[i].throttle, &l);
+    return limits_check(&l, &e) == 0
+               ? 0
+               : api_error_set(x, API_E_INVALID_PARAMS, member, NULL,
+                               "disk '%s' of VM '%s': %s", c->disks[i].name, c->name, e.msg);
+}
+
 /* Disks without a name get disk0, disk1, ...; names and files must differ. */
 static int name_disks(struct api_vm_config *c, struct api_error *x)
 {
@@ -129,6 +143,9 @@ static int name_disks(struct api_vm_config *c, struct api_error *x)
         if (!k->name || !k->name[0]) {
             free(k->name);
             k->name = xasprintf("disk%zu", i);
+        }
+        if (limits_ok(c, i, x) < 0) {
+            return -1;
         }
         for (size_t j = 0; j < i; j++) {
             const char *same = strcmp(k->name, c->disks[j].name) == 0 ? "name" : NULL;

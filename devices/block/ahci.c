@@ -385,7 +385,7 @@ static void ahci_quiesce(struct device *d)
     while (busy(h)) {
         for (unsigned i = 0; i < AHCI_PORTS; i++) {
             if (h->port[i].unit.node) {
-                blk_abandon(h->port[i].unit.node);
+                blk_settle(h->port[i].unit.node);
             }
         }
         loop_run_once(d->vm->loop, 0, &e);

@@ -518,7 +518,7 @@ static void nvme_quiesce(struct device *d)
 
     while (!list_empty(&n->in_flight)) {
         for (unsigned i = 0; i < n->namespaces->n; i++) {
-            blk_abandon(n->namespaces->node[i]);
+            blk_settle(n->namespaces->node[i]);
         }
         loop_run_once(d->vm->loop, 0, &e);
     }

@@ -399,7 +399,7 @@ static void vblk_quiesce(struct device *d)
     struct err e = ERR_INIT;
 
     while (!list_empty(&b->in_flight) || !list_empty(&b->through)) {
-        blk_abandon(b->node);
+        blk_settle(b->node);
         loop_run_once(d->vm->loop, 0, &e);
     }
     bus_lock(b->v.lock);

@@ -534,7 +534,7 @@ static void vscsi_quiesce(struct device *d)
     while (!list_empty(&s->in_flight)) {
         for (unsigned i = 0; i < s->bus.n; i++) {
             if (s->bus.unit[i].node) {
-                blk_abandon(s->bus.unit[i].node);
+                blk_settle(s->bus.unit[i].node);
             }
         }
         loop_run_once(d->vm->loop, 0, &e);

@@ -13,6 +13,8 @@ libbase_a_SOURCES = \
 	engine/base/fd.h \
 	engine/base/hash.c \
 	engine/base/hash.h \
+	engine/base/limits.c \
+	engine/base/limits.h \
 	engine/base/list.h \
 	engine/base/log.c \
 	engine/base/log.h \

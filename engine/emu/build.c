@@ -224,6 +224,7 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
         b->disk[i].lun = (unsigned)d->lun;
         m->disk[i] = b->disk[i].node;
         disks_set_policy(m, i);
+        rc = disks_set_limits(m, i, e);
     }
     return rc;
 }

@@ -2,6 +2,7 @@
 /*
  * Disks while the VM runs: what becomes of requests that fail, faults on purpose. Main thread.
  */
+#include "api-schema/disk/limits.h"
 #include "api-schema/json/json.h"
 #include "api-schema/rpc/call.h"
 #include "engine/base/log.h"
@@ -11,6 +12,7 @@
 #include "storage/block.h"
 #include "storage/disk.h"
 #include "storage/faulty.h"
+#include "storage/throttle.h"
 
 #include <errno.h>
 #include <string.h>
@@ -143,6 +145,58 @@ static int find_disk(const struct emu *m, const char *name)
     }
     return -1;
 }
+
+/* --- limits --- */
+
+static int set_limits(struct emu *m, unsigned i, const struct api_disk_throttle *t,
+                      struct err *e)
+{
+    struct limits l;
+
+    disk_limits(t, &l);
+    return blk_throttle_set(m->disk[i], t ? t->group_name : NULL, &l, e);
+}
+
+int disks_set_limits(struct emu *m, unsigned i, struct err *e)
+{
+    const struct api_disk_throttle *t = m->config.disks[i].throttle;
+
+    return t ? set_limits(m, i, t, e) : 0;
+}
+
+bool disks_get_limits(const struct emu *m, unsigned i, struct api_disk_throttle *out)
+{
+    struct limits l;
+    const char *group;
+
+    if (!blk_throttle_get(m->disk[i], &l, &group)) {
+        return false;
+    }
+    *out = (struct api_disk_throttle){ .size_iops_sec = (int64_t)l.op_size,
+                                       .group_name = (char *)group };
+    for (unsigned k = 0; k < LIMIT_KINDS; k++) {
+        disk_limit_put(out, k, &l.at[k]);
+    }
+    return true;
+}
+
+void api_handle_emu_disk_throttle(struct api_call *call, struct api_emu_disk_throttle_in *in)
+{
+    struct emu *m = control_emu(call);
+    int disk = find_disk(m, in->disk);
+    struct err e = ERR_INIT;
+
+    if (disk < 0) {
+        api_fail(call, API_E_NOT_FOUND, in->disk, "see 'vmctl show' for the names of disks",
+                 "VM '%s' has no disk '%s'", m->vm->name, in->disk);
+    } else if (set_limits(m, (unsigned)disk, in->throttle, &e) != 0) {
+        api_fail_err(call, API_E_INVALID_PARAMS, in->disk, NULL, &e);
+    } else {
+        api_reply_emu_disk_throttle(call);
+    }
+}
+
+/* --- */
 
 void api_handle_emu_fault_add(struct api_call *call, struct api_emu_fault_add_in *in)
 {

@@ -155,6 +155,9 @@ void nic_close_all(struct board_config *b);
 void nic_built(struct emu *m); /* the board is there: cables as the configuration says */
 /* --- disks.c --- */
 void disks_set_policy(struct emu *m, unsigned i); /* after disk i was opened */
+int disks_set_limits(struct emu *m, unsigned i, struct err *e); /* likewise */
+/* What limits disk i has now; false: none. The name in it is borrowed. */
+bool disks_get_limits(const struct emu *m, unsigned i, struct api_disk_throttle *out);
 void disks_resumed(struct emu *m);                /* what failed and was kept is tried again */
 
 /* --- jobs.c --- */

@@ -24,12 +24,16 @@ void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
     struct emu *m = control_emu(call);
     struct api_emu_block blocks[BOARD_MAX_DISKS];
     char device[BOARD_MAX_DISKS][24];
+    struct api_disk_throttle limits[BOARD_MAX_DISKS];
 
     (void)in;
     for (unsigned i = 0; i < m->n_disks; i++) {
+        bool limited = disks_get_limits(m, i, &limits[i]);
+
         board_disk_device(&m->disks, i, device[i]);
         blocks[i] = (struct api_emu_block){ .name = (char *)blk_name(m->disk[i]),
                                             .device = device[i],
+                                            .throttle = limited ? &limits[i] : NULL,
                                             .size = (int64_t)blk_size(m->disk[i]) };
     }
     api_reply_emu_blocks(
