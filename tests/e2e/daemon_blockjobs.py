@@ -187,6 +187,12 @@ def an_emulator_refuses_jobs_that_make_no_sense():
             emulator.fails("invalid-params", "emu.job_start", id="x", kind="mirror", disk="disk0")
             emulator.fails("not-found", "emu.job_start", id="x", kind="mirror", disk="disk0", target="/not/given",
                            format="raw")
+            emulator.fails("not-found", "emu.disk_throttle", disk="nodisk")
+            emulator.fails("invalid-params", "emu.disk_throttle", disk="disk0",
+                           throttle={"total_iops_sec": 5, "read_iops_sec": 5})
+            emulator.call("emu.disk_throttle", disk="disk0", throttle={"total_iops_sec": 5, "group_name": "g"})
+            seen = emulator.call("emu.blocks")["blocks"][0]["throttle"]
+            tap.check(seen["total_iops_sec"] == 5 and seen["group_name"] == "g", f"{seen}")
             tap.check(emulator.call("emu.jobs")["jobs"] == [], "it has jobs")
         same(daemon, client, want, paths[2])
 
