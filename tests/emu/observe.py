@@ -56,7 +56,7 @@ def counters_tell_what_the_engine_does():
         vm, cpus = counters(c)
         tap.check(vm["blocks"] > 0 and vm["translations"] >= vm["blocks"], str(vm))
         tap.check(vm["insns"] > vm["blocks"] and vm["code_bytes"] > 0 and vm["table_bytes"] > 0, str(vm))
-        tap.check(vm["cache_size"] == 256 << 20, str(vm))
+        tap.check(vm["cache_size"] == 64 << 20, str(vm))
         tap.check(len(cpus) == 2 and cpus[0]["translated"] > 0, str(cpus))
         c.ok("emu.pause")
         one = counters(c)[1][0]

@@ -43,7 +43,7 @@ START_TEST(codec_fills_defaults)
     ck_assert_uint_eq(c.n_disks, 0);
     ck_assert(c.rng);
     ck_assert_ptr_nonnull(c.tcg);
-    ck_assert_int_eq(c.tcg->cache_size, 268435456);
+    ck_assert_int_eq(c.tcg->cache_size, 67108864);
     ck_assert_int_eq(c.tcg->backend, API_TCG_BACKEND_JIT);
     api_vm_config_release(&c);
     ck_assert_ptr_null(c.name);
