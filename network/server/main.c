@@ -14,6 +14,7 @@
 #include "engine/base/str.h"
 #include "network/server/confine.h"
 #include "network/server/join.h"
+#include "network/server/lan.h"
 #include "network/server/user.h"
 #include "network/stream.h"
 
@@ -27,7 +28,8 @@
 
 struct options {
     struct user_options user;
-    int fd, status_fd;
+    int fd, status_fd, ports_fd, control_fd;
+    const char *network; /* a named network, as lan.h says; NULL: user mode of one card */
     bool sandbox;
 };
 
@@ -54,6 +56,9 @@ enum {
     O_FORWARD,
     O_GUEST_FORWARD,
     O_MTU,
+    O_NETWORK,
+    O_PORTS,
+    O_CONTROL,
     O_NO_SANDBOX,
     O_VERSION,
     O_HELP
@@ -82,6 +87,9 @@ static const struct option long_options[] = {
     { "forward", required_argument, NULL, O_FORWARD },
     { "guest-forward", required_argument, NULL, O_GUEST_FORWARD },
     { "mtu", required_argument, NULL, O_MTU },
+    { "network", required_argument, NULL, O_NETWORK },
+    { "ports-fd", required_argument, NULL, O_PORTS },
+    { "control-fd", required_argument, NULL, O_CONTROL },
     { "no-sandbox", no_argument, NULL, O_NO_SANDBOX },
     { "version", no_argument, NULL, O_VERSION },
     { "help", no_argument, NULL, O_HELP },
@@ -105,6 +113,8 @@ static const char help[] =
     "udp)\n"
     "  --guest-forward tcp:ADDRESS:PORT-ADDRESS:PORT     from the guest to the host\n"
     "  --mtu N                                           largest packet, 1500 by default\n"
+    "  --network JSON --ports-fd N --control-fd N        a named network: a switch with a "
+    "gateway\n"
     "  --status-fd N                                     where a failure to start is told\n"
     "  --no-sandbox                                      no filter of system calls\n"
     "  --version, --help\n";
@@ -154,25 +164,43 @@ static const char **text_of(struct user_options *u, int opt)
     }
 }
 
+/* Options that are the number of a descriptor. */
+static int *fd_of(struct options *o, int opt)
+{
+    switch (opt) {
+    case O_FD:
+        return &o->fd;
+    case O_STATUS:
+        return &o->status_fd;
+    case O_PORTS:
+        return &o->ports_fd;
+    case O_CONTROL:
+        return &o->control_fd;
+    default:
+        return NULL;
+    }
+}
+
 static int parse_one(struct options *o, int opt, const char *arg, struct err *e)
 {
     const char **text = text_of(&o->user, opt);
     uint64_t n = 0;
-    int rc = 0;
+    int rc = 0, *fd;
 
     if (text) {
         *text = arg;
         return 0;
     }
+    fd = fd_of(o, opt);
+    if (fd) {
+        rc = str_to_u64(arg, 0, 1 << 20, "descriptor", &n, e);
+        *fd = (int)n;
+        return rc;
+    }
     switch (opt) {
-    case O_FD:
-        rc = str_to_u64(arg, 0, 1 << 20, "--socket-fd", &n, e);
-        o->fd = (int)n;
-        return rc;
-    case O_STATUS:
-        rc = str_to_u64(arg, 0, 1 << 20, "--status-fd", &n, e);
-        o->status_fd = (int)n;
-        return rc;
+    case O_NETWORK:
+        o->network = arg;
+        return 0;
     case O_MTU:
         rc = str_to_u64(arg, 576, 65521, "--mtu", &n, e);
         o->user.mtu = (unsigned)n;
@@ -239,11 +267,41 @@ static int serve(struct options *o, struct err *e)
     return rc;
 }
 
+static int serve_network(struct options *o, struct err *e)
+{
+    struct loop *l = loop_new(e);
+    struct lan *n = NULL;
+    int rc = l ? 0 : -ENOMEM;
+
+    if (rc == 0) {
+        (void)fcntl(o->ports_fd, F_SETFD, FD_CLOEXEC);
+        (void)fcntl(o->control_fd, F_SETFD, FD_CLOEXEC);
+        n = lan_new(l, o->network, o->ports_fd, o->control_fd, e);
+        rc = n ? 0 : e->code;
+    }
+    if (rc == 0 && o->sandbox) {
+        rc = confine_net(e);
+    }
+    if (rc == 0) {
+        if (o->status_fd >= 0) {
+            close(o->status_fd);
+            o->status_fd = -1;
+        }
+        rc = loop_run(l, e);
+    }
+    lan_free(n);
+    loop_free(l);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
-    struct options o = {
-        .fd = -1, .status_fd = -1, .sandbox = true, .user = { .name = "nic" }
-    };
+    struct options o = { .fd = -1,
+                         .status_fd = -1,
+                         .ports_fd = -1,
+                         .control_fd = -1,
+                         .sandbox = true,
+                         .user = { .name = "nic" } };
     struct err e = ERR_INIT;
     int opt, rc = 0;
 
@@ -263,12 +321,12 @@ int main(int argc, char **argv)
             rc = parse_one(&o, opt, optarg, &e);
         }
     }
-    if (rc == 0 && o.fd < 0) {
+    if (rc == 0 && (o.network ? o.ports_fd < 0 || o.control_fd < 0 : o.fd < 0)) {
         rc = err_set(&e, -EINVAL, "vmd-net is started by vmd and vmd-emu; see vmd-net --help");
     }
     if (rc == 0) {
         (void)fcntl(o.fd, F_SETFD, FD_CLOEXEC);
-        rc = serve(&o, &e);
+        rc = o.network ? serve_network(&o, &e) : serve(&o, &e);
     }
     if (rc != 0) {
         dprintf(o.status_fd >= 0 ? o.status_fd : STDERR_FILENO, "%s%s",

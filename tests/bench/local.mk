@@ -2,7 +2,7 @@
 # tests/bench: tests, helper programs and EXTRA_DIST of this folder.
 TESTS += tests/bench/harness.py
 EXTRA_DIST += tests/bench/harness.py
-EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/libvirt_peer.py tests/bench/linux.py tests/bench/memory.py tests/bench/report.py \
+EXTRA_DIST += tests/bench/build.py tests/bench/control.py tests/bench/libvirt_peer.py tests/bench/linux.py tests/bench/memory.py tests/bench/network.py tests/bench/report.py \
 	tests/bench/rows.py tests/bench/run tests/bench/storage.py
 EXTRA_DIST += tests/bench/guest/bc.sh tests/bench/guest/jq.sh tests/bench/guest/lua.sh \
 	tests/bench/guest/node.sh tests/bench/guest/pack.sh tests/bench/guest/perl.sh \
@@ -11,7 +11,7 @@ EXTRA_DIST += tests/bench/guest/bench.h tests/bench/guest/chase.c tests/bench/gu
 	tests/bench/guest/fault.c tests/bench/guest/fft.c tests/bench/guest/futex.c \
 	tests/bench/guest/hash.c tests/bench/guest/interp.c tests/bench/guest/ipi.c \
 	tests/bench/guest/linpack.c tests/bench/guest/lz.c tests/bench/guest/mandel.c \
-	tests/bench/guest/nbody.c tests/bench/guest/parallel.c tests/bench/guest/signal.c \
+	tests/bench/guest/nbody.c tests/bench/guest/net.c tests/bench/guest/parallel.c tests/bench/guest/signal.c \
 	tests/bench/guest/sort.c tests/bench/guest/spectral.c tests/bench/guest/switch.c \
 	tests/bench/guest/syscall.c tests/bench/guest/timed.c \
 	tests/bench/guest/vaes.c tests/bench/guest/vcrypto.h tests/bench/guest/vgemm.c \

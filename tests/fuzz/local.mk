@@ -6,7 +6,8 @@
 check_LIBRARIES += tests/fuzz/libsanitized.a
 tests_fuzz_libsanitized_a_SOURCES = tests/fuzz/fuzz.h tests/fuzz/input.c \
 	$(libbase_a_SOURCES) $(libcore_a_SOURCES) $(libarch_a_SOURCES) $(libtcg_a_SOURCES) \
-	$(libdevices_a_SOURCES) $(libnetwork_a_SOURCES) $(libstorage_a_SOURCES) $(libapi_a_SOURCES) $(xml_sources) daemon/auth/ca.c daemon/auth/token.c daemon/run/proc.c
+	$(libdevices_a_SOURCES) $(libnetwork_a_SOURCES) $(libstorage_a_SOURCES) $(libapi_a_SOURCES) $(xml_sources) daemon/auth/ca.c daemon/auth/token.c daemon/run/proc.c \
+	$(lan_sources)
 nodist_tests_fuzz_libsanitized_a_SOURCES = $(nodist_libtcg_a_SOURCES) $(nodist_libapi_a_SOURCES)
 fuzz_flags = -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer $(FUZZER_CFLAGS)
@@ -14,7 +15,7 @@ fuzz_flags = -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=undefine
 tests_fuzz_libsanitized_a_CFLAGS = $(AM_CFLAGS) $(fuzz_flags) -w
 tests_fuzz_libsanitized_a_CPPFLAGS = $(AM_CPPFLAGS) -U_FORTIFY_SOURCE
 fuzz_link = tests/fuzz/libsanitized.a tests/fuzz/libsanitized.a $(EVENT_LIBS) $(JSON_LIBS) \
-	$(FDT_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS) $(URING_LIBS) $(XML_LIBS) $(CRYPTO_LIBS) $(NBD_LIBS) -lm
+	$(FDT_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS) $(URING_LIBS) $(XML_LIBS) $(CRYPTO_LIBS) $(NBD_LIBS) $(SLIRP_LIBS) -lm
 
 # A target is tests/fuzz/fuzz_NAME.c and a line here.
 fuzz_names = \
@@ -23,6 +24,7 @@ fuzz_names = \
 	devices \
 	gdb \
 	json \
+	lan \
 	loader \
 	nbd \
 	qcow2 \

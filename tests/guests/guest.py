@@ -102,6 +102,8 @@ def qemu_command(emulator, config):
         mac = f",mac={nic['mac']}" if "mac" in nic else ""
         backend = f"stream,id={name},addr.type=unix,addr.path={nic['path']}" \
             if nic.get("type") == "stream" else f"user,id={name}{forward}"
+        if nic.get("type") == "tap":
+            backend = f"tap,id={name},ifname={nic['ifname']},script=no,downscript=no"
         command += ["-netdev", backend, "-device", f"{device},netdev={name}{mac}"]
     if config.get("rng"):
         command += ["-device", "virtio-rng-device"]
