@@ -55,6 +55,7 @@ api_schema = \
 	api-schema/schema/host.json \
 	api-schema/schema/image.json \
 	api-schema/schema/job.json \
+	api-schema/schema/pool.json \
 	api-schema/schema/profile.json \
 	api-schema/schema/disk.json \
 	api-schema/schema/quota.json \
@@ -62,6 +63,7 @@ api_schema = \
 	api-schema/schema/types.json \
 	api-schema/schema/user.json \
 	api-schema/schema/vm.json \
+	api-schema/schema/volume.json \
 	api-schema/schema/xml.json
 api_generator = \
 	api-schema/gen/apigen.py \

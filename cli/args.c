@@ -69,7 +69,8 @@ const struct cli_verb *cli_verb_find(const char *name)
 {
     for (size_t i = 0; i < cli_n_verbs; i++) {
         if (strcmp(cli_verbs[i].name, name) == 0 ||
-            (cli_verbs[i].alias && strcmp(cli_verbs[i].alias, name) == 0)) {
+            (cli_verbs[i].alias && strcmp(cli_verbs[i].alias, name) == 0) ||
+            (cli_verbs[i].alias2 && strcmp(cli_verbs[i].alias2, name) == 0)) {
             return &cli_verbs[i];
         }
     }

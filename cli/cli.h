@@ -51,8 +51,8 @@ struct cli_input {
     char **targets; /* of the repeated argument; borrowed from argv */
     size_t n_targets;
     const char *target_path; /* where one of them goes; NULL: there is no repeated argument */
-    char *xml;               /* text of the file that -f named, while it is not yet a definition */
-    const char *xml_file;    /* its name */
+    char *xml;            /* text of the file that -f named, while it is not yet a definition */
+    const char *xml_file; /* its name */
 };
 
 /* --- args.c: the command line --- */
@@ -79,7 +79,8 @@ int cli_read_text(struct cli *c, const char *path, char **text);
 bool cli_is_xml(const char *text);
 /* Asks the daemon what XML of a domain means: *config is the caller's. What is left out is told on standard error, what
  * is refused too, each on a line that begins with the file's name; then the exit status is CLI_USAGE. */
-int cli_xml_config(struct cli *c, const char *file, const char *text, struct json_object **config);
+int cli_xml_config(struct cli *c, const char *kind, const char *file, const char *text,
+                   struct json_object **config);
 /* When -f named an XML file: puts its definition under what the options said. */
 int cli_resolve_xml(struct cli *c, struct cli_input *in);
 

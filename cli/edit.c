@@ -205,7 +205,7 @@ static int apply(struct edit *k)
         return rc;
     }
     if (cli_is_xml(text)) {
-        rc = cli_xml_config(k->c, k->path, text, &o);
+        rc = cli_xml_config(k->c, "domain", k->path, text, &o);
     } else if (api_json_parse(text, strlen(text), &o, &e) < 0) {
         rc = cli_fail(k->c, CLI_USAGE, NULL, "%s: %s", k->path, e.msg);
     }

@@ -37,6 +37,7 @@ libcli_a_SOURCES = \
 	cli/trace.c \
 	cli/value.c \
 	cli/verbs.h \
+	cli/volume.c \
 	cli/xml.c
 nodist_libcli_a_SOURCES = cli/verbs_table.c
 

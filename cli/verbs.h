@@ -39,7 +39,7 @@ struct cli_example {
 };
 
 struct cli_verb {
-    const char *name, *alias, *group, *summary, *doc, *usage;
+    const char *name, *alias, *alias2, *group, *summary, *doc, *usage;
     const struct api_method *method;                 /* NULL: no single one */
     int (*run)(struct cli *c, struct cli_input *in); /* returns the exit status */
     const struct cli_option *options;
@@ -95,6 +95,9 @@ int cli_verb_api(struct cli *c, struct cli_input *in);
 int cli_verb_qmp(struct cli *c, struct cli_input *in);
 int cli_verb_cert_issue(struct cli *c, struct cli_input *in);
 int cli_verb_cert_renew(struct cli *c, struct cli_input *in);
+int cli_verb_volume_upload(struct cli *c, struct cli_input *in);
+int cli_verb_volume_download(struct cli *c, struct cli_input *in);
+int cli_verb_xml_text(struct cli *c, struct cli_input *in);
 int cli_verb_image_push(struct cli *c, struct cli_input *in);
 int cli_verb_image_pull(struct cli *c, struct cli_input *in);
 int cli_verb_image_create(struct cli *c, struct cli_input *in);

@@ -4,6 +4,7 @@
  */
 #include "cli/cli.h"
 
+#include "api-schema/gen/methods.h"
 #include "api-schema/json/json.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
@@ -69,11 +70,11 @@ static int check(struct cli *c, const char *kind, const char *text, struct json_
     return cli_call(c, "xml.check", params, result);
 }
 
-int cli_xml_config(struct cli *c, const char *file, const char *text,
+int cli_xml_config(struct cli *c, const char *kind, const char *file, const char *text,
                    struct json_object **config)
 {
     AUTO_JSON result = NULL;
-    int rc = check(c, "domain", text, &result);
+    int rc = check(c, kind, text, &result);
 
     if (rc != CLI_OK) {
         return rc;
@@ -90,6 +91,17 @@ int cli_xml_config(struct cli *c, const char *file, const char *text,
     return CLI_OK;
 }
 
+/* The kind of XML that a verb's file is, by the type of the member that it fills. */
+static const char *kind_of(const struct cli_verb *v)
+{
+    const struct api_member *m = v->method ? cli_member(v->method->in, v->file) : NULL;
+    const struct api_type *t = m ? m->type : NULL;
+
+    return t == &api_type_pool_config     ? "pool"
+           : t == &api_type_volume_config ? "volume"
+                                          : "domain";
+}
+
 int cli_resolve_xml(struct cli *c, struct cli_input *in)
 {
     struct json_object *given, *base = NULL;
@@ -98,7 +110,7 @@ int cli_resolve_xml(struct cli *c, struct cli_input *in)
     if (!in->xml) {
         return CLI_OK;
     }
-    rc = cli_xml_config(c, in->xml_file, in->xml, &base);
+    rc = cli_xml_config(c, kind_of(in->verb), in->xml_file, in->xml, &base);
     if (rc != CLI_OK) {
         return rc;
     }
@@ -188,6 +200,21 @@ static int define_one(struct cli *c, struct cli_input *in, const char *file)
 int cli_verb_xml_define(struct cli *c, struct cli_input *in)
 {
     return each_file(c, in, define_one);
+}
+
+/* ---- pool xml, volume xml ---- */
+
+int cli_verb_xml_text(struct cli *c, struct cli_input *in)
+{
+    AUTO_JSON result = NULL;
+    int rc = cli_call(c, in->verb->method->name, json_object_get(in->params), &result);
+
+    if (rc == CLI_OK && c->json) {
+        cli_print_json(result);
+    } else if (rc == CLI_OK) {
+        printf("%s", api_json_get_str(result, "xml") ?: "");
+    }
+    return rc;
 }
 
 /* ---- show ---- */

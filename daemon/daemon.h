@@ -26,6 +26,7 @@ struct loop_timer;
 struct qmp;
 struct registry;
 struct policy;
+struct pools;
 struct rpc_server;
 struct spawner_client;
 struct store;
@@ -37,6 +38,7 @@ struct vmd_options {
     char *socket, *store; /* files */
     char *socket_ro;      /* second, read-only socket; NULL: none */
     char *emulator, *spawn;
+    char *image, *vmctl; /* programs that work on images */
     char *image_dir[16]; /* folders where images may name others; NULL behind the last */
     unsigned n_image_dir;
     char *plugin_dir;          /* folder of the plugins that VMs may load; NULL: none may */
@@ -92,6 +94,7 @@ struct vmd {
     struct access *access;
     struct doors *doors;
     struct images *images;
+    struct pools *pools;
     struct stream_ticket tickets[STREAM_TICKETS];
     char boot_id[37];
     int64_t started_ns; /* CLOCK_REALTIME */

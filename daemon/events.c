@@ -23,6 +23,7 @@
 #include "engine/base/str.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define SUBS_PER_SESSION 16
@@ -165,11 +166,21 @@ static bool may_see(const struct events *ev, const struct event_filter *f,
                     const struct entry *en)
 {
     struct rpc_peer p = { .uid = (uid_t)-1 };
-    if (!f->user[0] || !en->vm[0]) {
+    bool pool = en->type == API_EVENT_TYPE_POOL || en->type == API_EVENT_TYPE_VOLUME;
+    if (!f->user[0] || (!en->vm[0] && !pool)) {
         return true;
     }
-    struct vm *vm = vm_find(ev->d, en->vm, false);
     str_copy(p.user, sizeof(p.user), f->user);
+    if (pool) { /* the text is our own, and a project's name has no quotes */
+        char project[64] = ACCESS_HOST;
+        const char *at = strstr(en->text, "\"detail\":{\"project\":\"");
+        if (at) {
+            at += strlen("\"detail\":{\"project\":\"");
+            snprintf(project, sizeof(project), "%.*s", (int)strcspn(at, "\""), at);
+        }
+        return access_peer_sees(ev->d, &p, project);
+    }
+    struct vm *vm = vm_find(ev->d, en->vm, false);
     return access_peer_sees(ev->d, &p, vm ? vm->config.project : ACCESS_HOST);
 }
 

@@ -99,6 +99,16 @@ libdaemon_a_SOURCES = \
 	daemon/spawn/proto.h \
 	daemon/run/spawner.c \
 	daemon/run/spawner.h \
+	daemon/storage/files.c \
+	daemon/storage/files.h \
+	daemon/storage/pools.c \
+	daemon/storage/pools.h \
+	daemon/storage/rpc_pool.c \
+	daemon/storage/rpc_volume.c \
+	daemon/storage/volume_work.c \
+	daemon/storage/volume_work.h \
+	daemon/storage/work.c \
+	daemon/storage/work.h \
 	daemon/run/stats.c \
 	daemon/run/stats.h \
 	daemon/store/store.c \
@@ -146,6 +156,10 @@ vmd_spawn_SOURCES = \
 	daemon/spawn/proto.h \
 	daemon/spawn/spawn.h
 vmd_spawn_LDADD = $(LINK_API)
+
+# Confines itself, then becomes `vmctl image`: what the daemon has done with images.
+pkglibexec_PROGRAMS += vmd-image
+vmd_image_SOURCES = daemon/storage/worker.c
 
 # A stand-in for vmd-emu, for tests of the daemon that need an emulator that misbehaves.
 check_PROGRAMS += tests/e2e/fake_emu

@@ -26,6 +26,7 @@
 #include "daemon/registry.h"
 #include "daemon/run/run.h"
 #include "daemon/run/spawner.h"
+#include "daemon/storage/pools.h"
 #include "daemon/store/store.h"
 #include "daemon/store/backup.h"
 #include "daemon/vm/supply.h"
@@ -191,6 +192,7 @@ static void on_adopted(void *arg)
     struct vmd *d = st->d;
     struct err e = ERR_INIT;
     jobs_each(d, settle_job, d);
+    pools_begin(d);
     policy_begin(d);
     tell_daemon(d, st->recovered ? "recovered" : "started");
     if (listen_all(st, &e) < 0) {
@@ -314,9 +316,9 @@ static void load_object(void *arg, const struct store_object *row)
         const char *kind;
         void (*load)(struct vmd *d, const struct store_object *row);
     } kinds[] = {
-        { "restart", policy_load },
-        { "profile", supply_load_profile },
-        { "quota", supply_load_quota },
+        { "restart", policy_load },      { "profile", supply_load_profile },
+        { "quota", supply_load_quota },  { "pool", pools_load_pool },
+        { "volume", pools_load_volume },
     };
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
         if (strcmp(row->kind, kinds[i].kind) == 0) {
@@ -348,6 +350,7 @@ static int open_store(struct start *st, struct err *e)
     d->vms = registry_new(d);
     d->access = access_new(d);
     d->images = images_new(d);
+    d->pools = pools_new(d);
     d->policy = policy_new(d);
     d->supply = supply_new(d);
     int rc = events_load(d->events, info.unclean, e);
@@ -419,6 +422,7 @@ static void tear_down(struct start *st)
     doors_drain(d->doors);
     images_free(d->images);
     d->images = NULL;
+    pools_end(d);
     if (d->store) {
         spawner_fail_checks(d->spawner);
         store_sync(d->store);
@@ -439,6 +443,7 @@ static void tear_down(struct start *st)
     spawner_free(d->spawner);
     lingers_free(d);
     registry_free(d->vms);
+    pools_free(d->pools);
     policy_free(d->policy);
     supply_free(d->supply);
     access_free(d->access);

@@ -54,7 +54,8 @@ static const struct setting settings[] = {
       "VMs may load plugins of this folder (tcg.plugins); below\n/usr/lib, so that confined "
       "emulators see it" },
     { "image-dir", "DIR", IMAGE_DIR, AT(image_dir), 0, 0,
-      "images may have their backing and data files there, besides\nthe folder of the disk's own image; may stand "
+      "images may have their backing and data files there, besides\nthe folder of the disk's "
+      "own image; may stand "
       "several times" },
     { "require-sandbox", NULL, SWITCH, AT(require_sandbox), 0, 0,
       "refuse to start VMs where a layer of confinement is missing" },
@@ -138,7 +139,7 @@ static void set(char **at, char *take)
 }
 
 /* Beside this program (a build folder) or where `make install` puts it. */
-static char *find_helper(const char *name)
+static char *find_helper(const char *name, const char *folder)
 {
     char exe[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
@@ -149,7 +150,7 @@ static char *find_helper(const char *name)
             return take_ptr(beside);
         }
     }
-    return xasprintf("%s/%s", VMD_PKGLIBEXECDIR, name);
+    return xasprintf("%s/%s", folder, name);
 }
 
 static int fill_user(struct vmd_options *o)
@@ -198,8 +199,11 @@ static int fill(struct vmd_options *o, const char *dir)
     AUTO_FREE char *copy = xstrdup(o->store);
     set(&o->lib, xstrdup(dirname(copy)));
     set(&o->socket, o->socket ? take_ptr(o->socket) : xasprintf("%s/vmd.sock", o->run));
-    set(&o->emulator, o->emulator ? take_ptr(o->emulator) : find_helper("vmd-emu"));
-    set(&o->spawn, find_helper("vmd-spawn"));
+    set(&o->emulator,
+        o->emulator ? take_ptr(o->emulator) : find_helper("vmd-emu", VMD_PKGLIBEXECDIR));
+    set(&o->spawn, find_helper("vmd-spawn", VMD_PKGLIBEXECDIR));
+    set(&o->image, find_helper("vmd-image", VMD_PKGLIBEXECDIR));
+    set(&o->vmctl, find_helper("vmctl", VMD_BINDIR));
     return 0;
 }
 
@@ -539,5 +543,7 @@ void options_done(struct vmd_options *o)
     set(&o->run, NULL);
     set(&o->lib, NULL);
     set(&o->spawn, NULL);
+    set(&o->image, NULL);
+    set(&o->vmctl, NULL);
     set(&o->restore, NULL);
 }

@@ -23,7 +23,9 @@
 #include <unistd.h>
 
 #define MARK_BYTE ((1ll << 62) + 64) /* the holder's mark */
-enum { NEED_BASE = 100, KEEP_BASE = 200, TRIES = 4, GHOST_TRIES = 250, TRY_NS = 2000000 };
+enum { NEED_BASE = 100, KEEP_BASE = 200, TRIES = 4, TRY_NS = 2000000 };
+/* About 1.5 s; for emulators, whose own dead predecessor it often is, 5 s. */
+enum { GHOST_TRIES = 250, GHOST_TRIES_EMU = 900 };
 static const struct {
     unsigned perm;
     int bit;
@@ -140,6 +142,7 @@ int blk_lock(int fd, unsigned need, unsigned share, const char *disk, bool look,
         .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = MARK_BYTE, .l_len = 1
     };
     const unsigned all = BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE;
+    const int tries = look ? GHOST_TRIES : GHOST_TRIES_EMU;
 
     for (int try = 1;; try++) {
         int rc = lock_bytes(fd, need, share, false);
@@ -153,7 +156,7 @@ int blk_lock(int fd, unsigned need, unsigned share, const char *disk, bool look,
             break;
         }
         /* The ring of a process that died holds its files a moment longer than the process lived. */
-        if (try == GHOST_TRIES || (try >= TRIES && lock_holder(fd))) {
+        if (try == tries || (try >= TRIES && lock_holder(fd))) {
             (void)lock_bytes(fd, 0, all, true);
             return lock_busy(fd, disk, look, e);
         }

@@ -146,7 +146,7 @@ def verb_c(v):
     method = "&api_method_" + v.method.c.replace("api_", "", 1) if v.method else "NULL"
     raw = v.raw
     line = (raw.get("line") or [None, None])[:2]
-    row = (f"    {{ .name = {cstr(v.name)}, .alias = {cstr((v.aliases or [None])[0])}, "
+    row = (f"    {{ .name = {cstr(v.name)}, .alias = {cstr((v.aliases or [None])[0])}, .alias2 = {cstr((v.aliases + [None, None])[1])}, "
            f".group = {cstr(v.group)},\n      .summary = {cstr(v.summary)},\n"
            f"      .doc = {cstr(v.doc)},\n      .usage = {cstr(v.usage())},\n"
            f"      .method = {method}, .run = cli_verb_{v.handler},\n"

@@ -16,6 +16,7 @@
 #include "daemon/jobs.h"
 #include "daemon/run/proc.h"
 #include "daemon/registry.h"
+#include "daemon/storage/pools.h"
 #include "daemon/store/store.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -508,12 +509,13 @@ struct path_check {
 
 static int check_path(const struct path_check *k, const char *where, const char *path)
 {
-    if (!path || path[0] != '/' || images_may_use(k->d, k->project, path)) {
+    if (!path || path[0] != '/' || images_may_use(k->d, k->project, path) ||
+        pools_may_use(k->d, k->project, path)) {
         return 0;
     }
     return api_error_set(
         k->x, API_E_DENIED, path,
-        "use an image of the project ('vmctl image list' shows their files), or "
+        "use an image of the project ('vmctl image list' shows their files) or a volume, or "
         "ask an administrator of the host",
         "%s: user '%s' may only use images of project '%s', not '%s'", where, k->p->user,
         k->project, path);

@@ -11,6 +11,7 @@
 #include "daemon/registry.h"
 #include "daemon/run/spawner.h"
 #include "daemon/run/supervise.h"
+#include "daemon/storage/pools.h"
 #include "daemon/vm/supply.h"
 #include "engine/base/buf.h"
 #include "engine/base/mem.h"
@@ -196,10 +197,11 @@ static int check_policy(const struct api_vm_config *c, struct api_error *x)
     return 0;
 }
 
-int preflight_change(const struct vmd *d, struct api_vm_config *c, struct api_error *x)
+int preflight_change(struct vmd *d, struct api_vm_config *c, struct api_error *x)
 {
-    return check_policy(c, x) < 0 || check_plugins(d, c, x) < 0 || check_host(c, x) < 0 ||
-                   check_members(c, x) < 0 || name_disks(c, x) < 0 || nics_check(c, x) < 0
+    return pools_resolve(d, c, x) < 0 || check_policy(c, x) < 0 || check_plugins(d, c, x) < 0 ||
+                   check_host(c, x) < 0 || check_members(c, x) < 0 || name_disks(c, x) < 0 ||
+                   nics_check(c, x) < 0
                ? -1
                : 0;
 }
@@ -388,7 +390,7 @@ void preflight_start(struct vm *vm, preflight_fn *fn, void *arg)
 {
     struct api_error x = API_ERROR_INIT;
     if (preflight_host(&vm->config, &x) < 0 || check_plugins(vm->d, &vm->config, &x) < 0 ||
-        supply_place(vm->d, &vm->config, &x) < 0) {
+        supply_place(vm->d, &vm->config, &x) < 0 || pools_ready(vm->d, &vm->config, &x) < 0) {
         fn(arg, &x, NULL);
         return;
     }

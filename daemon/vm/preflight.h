@@ -23,7 +23,7 @@ struct vmd;
  * moment: the host's size, members that need one another. 0, or -1 and *x. */
 int preflight_define(struct vmd *d, struct api_vm_config *config, struct api_error *x);
 /* The part of it that holds for a changed definition, too. */
-int preflight_change(const struct vmd *d, struct api_vm_config *config, struct api_error *x);
+int preflight_change(struct vmd *d, struct api_vm_config *config, struct api_error *x);
 /* Checks what a start needs: something to run, the host's size; then, in vmd-spawn (which will open them,
  * and which may hang where vmd must not), the files; then that no other VM has the disks. fn runs
  * once, perhaps before this returns: x NULL and the disks, or x. The VM must live until then. */

@@ -197,6 +197,9 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
         *name = xasprintf("disk%u", i);
     }
     o.name = d->name ? d->name : *name;
+    if (!d->file) {
+        return err_set(e, -EINVAL, "disk '%s' has no file", o.name);
+    }
     for (unsigned j = 0; j < i; j++) {
         if (strcmp(b->disk[j].name, o.name) == 0) {
             return err_set(e, -EEXIST, "two disks are named '%s'", o.name);

@@ -15,7 +15,8 @@ e2e_tests = \
 	tests/e2e/guest_vector.py \
 	tests/e2e/daemon_blockjobs.py \
 	tests/e2e/daemon_chain.py \
-	tests/e2e/daemon_faults.py
+	tests/e2e/daemon_faults.py \
+	tests/e2e/daemon_pools.py
 TESTS += $(e2e_tests)
 EXTRA_DIST += $(e2e_tests) tests/e2e/fuse_disk.py tests/e2e/vector_switch.c
 

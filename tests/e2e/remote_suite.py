@@ -30,6 +30,7 @@ FILES = [("daemon_policy.py",), ("daemon_survive.py",), ("qmp_commands.py",), ("
 NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself", "far_lib.py": "what this stands on",
        "qmp_clients.py": "go-qemu and ganeti dial unix sockets only",
        "daemon_faults.py": "requests fail in the emulator, and one case has its console outlive the daemon",
+       "daemon_pools.py": "vmctl at the unix socket, and kills at random moments; remote_roles.py calls each method",
        "daemon_hostile.py": "floods of the unix socket; remote_tls.py floods the listener",
        "daemon_clock.py": "the clock jumps by years: certificates end, which remote_tls.py tests"}
 WORKERS = 2

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Threads for work on the files of pools, and the confined process that such work gives images to: the daemon itself
+ * parses none. A piece of work is filled on the loop's thread, run by one thread, and ended on the loop's thread.
+ */
+#ifndef VMD_DAEMON_STORAGE_WORK_H
+#define VMD_DAEMON_STORAGE_WORK_H
+
+#include "engine/base/buf.h"
+#include "engine/base/err.h"
+#include "engine/base/list.h"
+
+#include <stdbool.h>
+
+struct loop;
+struct works;
+
+struct work {
+    struct list link;
+    void (*run)(struct work *w); /* a thread of works: sets failed and e, or what came of it */
+    void (*ended)(struct work *w); /* loop */
+    bool failed;
+    struct err e;
+};
+
+struct works *works_new(struct loop *loop, const char *program, const char *vmctl);
+/* Processes under way are killed; work that has no thread yet is not run: it failed with -ESHUTDOWN. `ended` is called
+ * for all of it. */
+void works_free(struct works *s);
+/* False when there is too much under way, or no thread to be had: nothing was taken. */
+bool works_start(struct works *s, struct work *w);
+
+/* Runs `vmctl image ARGS...` in a process that reaches the files below `dir` and no others (NULL-terminated args, at
+ * most 60). Any thread of works. out (may be NULL) gets what it prints. -EBUSY, -ENOSPC, -ESHUTDOWN or -EIO with its words. */
+int works_image(struct works *s, const char *dir, const char *const *args, struct buf *out,
+                struct err *e);
+
+#endif
