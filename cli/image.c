@@ -685,11 +685,16 @@ int cli_verb_image_resize(struct cli *c, struct cli_input *in)
                             .secret = cli_own(in, "secret"),
                             .write = true };
     const char *text = img_arg(in, "SIZE");
+    const char *pre = cli_own(in, "preallocation");
+    enum blk_prealloc mode = BLK_PRE_OFF;
     uint64_t size, was;
     struct err e = ERR_INIT;
     struct blk_node *n;
     int status = img_size(c, text + (*text == '+' || *text == '-'), &size);
 
+    if (pre && blk_parse_prealloc(pre, &mode, &e) != 0) {
+        return img_error(c, &e);
+    }
     status = status != CLI_OK ? status : img_open(c, &s, &n);
     if (status != CLI_OK) {
         return status;
@@ -706,8 +711,14 @@ int cli_verb_image_resize(struct cli *c, struct cli_input *in)
                           "%s would shrink from %llu to %llu bytes and lose what lies behind",
                           s.path, (unsigned long long)was, (unsigned long long)size);
     }
+    if (status == CLI_OK && size < was && mode != BLK_PRE_OFF) {
+        status = cli_fail(c, CLI_FAILED, NULL, "--preallocation goes with a larger size");
+    }
     if (status == CLI_OK && blk_resize(n, size, &e) != 0) {
         status = img_error(c, &e);
+    } else if (status == CLI_OK && blk_grow_prealloc(n, was, mode, &e) != 0) {
+        status = img_error(c, &e);
+        (void)blk_resize(n, was, NULL);
     }
     status = img_close(c, n, status);
     if (status == CLI_OK && !c->quiet && !c->json) {

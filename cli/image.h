@@ -43,6 +43,10 @@ void img_options_done(struct img_options *o);
 int img_create(struct cli *c, struct blk_create *n, const char *secret);
 const char *img_key_file(const struct blk_create *n, const char *secret);
 int img_size(struct cli *c, const char *text, uint64_t *out);
+/* The dirty bitmaps that an image keeps, for another one with the same contents: before the copy, are all of them sound;
+ * after it, their bits. */
+int img_bitmaps_check(struct cli *c, struct blk_node *from, bool skip_broken);
+int img_bitmaps_copy(struct cli *c, struct blk_node *from, struct blk_node *to);
 struct json_object *img_bitmap_json(const struct blk_bitmap *b);
 
 struct img_progress {

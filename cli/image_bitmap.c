@@ -93,6 +93,55 @@ static int change(struct cli *c, struct cli_input *in, struct blk_node *n, const
     return rc == 0 ? CLI_OK : img_error(c, &e);
 }
 
+static int copy_one(struct cli *c, const struct blk_dirty *from, struct blk_node *to)
+{
+    struct blk_dirty_info i;
+    struct blk_dirty_options o;
+    struct blk_dirty *d;
+    struct err e = ERR_INIT;
+    int rc;
+
+    blk_dirty_get(from, &i);
+    o = (struct blk_dirty_options){
+        .name = i.name, .granularity = i.granularity, .disabled = true, .persistent = true
+    };
+    rc = blk_dirty_new(to, &o, &d, &e);
+    rc = rc ? rc : blk_dirty_merge(d, from, &e);
+    rc = rc || !i.enabled ? rc : blk_dirty_enable(d, true, &e);
+    return rc == 0 ? CLI_OK : img_error(c, &e);
+}
+
+int img_bitmaps_check(struct cli *c, struct blk_node *from, bool skip_broken)
+{
+    for (struct blk_dirty *d = blk_dirty_each(from, NULL); d; d = blk_dirty_each(from, d)) {
+        struct blk_dirty_info i;
+
+        blk_dirty_get(d, &i);
+        if (i.inconsistent && !skip_broken) {
+            return cli_fail(c, CLI_FAILED,
+                            "leave such out with --skip-broken-bitmaps, or remove it with "
+                            "'vmctl image bitmap --remove'",
+                            "bitmap '%s' of %s is inconsistent: its bits say nothing", i.name,
+                            blk_path(from));
+        }
+    }
+    return CLI_OK;
+}
+
+int img_bitmaps_copy(struct cli *c, struct blk_node *from, struct blk_node *to)
+{
+    int status = CLI_OK;
+
+    for (struct blk_dirty *d = blk_dirty_each(from, NULL); d && status == CLI_OK;
+         d = blk_dirty_each(from, d)) {
+        struct blk_dirty_info i;
+
+        blk_dirty_get(d, &i);
+        status = i.persistent && !i.inconsistent ? copy_one(c, d, to) : CLI_OK;
+    }
+    return status;
+}
+
 static void print_list(struct cli *c, const struct blk_image_info *i)
 {
     if (c->json) {

@@ -87,7 +87,27 @@ static int convert_run(struct cli *c, struct cli_input *in, struct blk_node *fro
         status = img_error(c, &e);
     }
     img_progress_end(&p);
+    if (status == CLI_OK && img_flag(in, "bitmaps")) {
+        status = img_bitmaps_copy(c, from, to);
+    }
     return img_close(c, to, status);
+}
+
+/* What is asked for besides contents is refused before anything is written. */
+static int convert_check(struct cli *c, struct cli_input *in, struct blk_node *from,
+                         const struct target *t)
+{
+    if (img_flag(in, "skip-broken-bitmaps") && !img_flag(in, "bitmaps")) {
+        return cli_fail(c, CLI_USAGE, NULL, "--skip-broken-bitmaps goes with --bitmaps");
+    }
+    if (!img_flag(in, "bitmaps")) {
+        return CLI_OK;
+    }
+    if (strcmp(t->create.driver, "qcow2") != 0) {
+        return cli_fail(c, CLI_FAILED, "convert with -O qcow2",
+                        "images of format %s keep no bitmaps", t->create.driver);
+    }
+    return img_bitmaps_check(c, from, img_flag(in, "skip-broken-bitmaps"));
 }
 
 int cli_verb_image_convert(struct cli *c, struct cli_input *in)
@@ -120,7 +140,8 @@ int cli_verb_image_convert(struct cli *c, struct cli_input *in)
             blk_snapshot_load(from, cli_own(in, "snapshot"), &e) != 0) {
             status = img_error(c, &e);
         } else {
-            status = convert_run(c, in, from, &t);
+            status = convert_check(c, in, from, &t);
+            status = status != CLI_OK ? status : convert_run(c, in, from, &t);
         }
         blk_close(from);
     }

@@ -302,3 +302,34 @@ int blk_measure(const struct blk_create *c, uint64_t data_bytes, uint64_t *requi
     *required = *full = c->size;
     return 0;
 }
+
+int blk_parse_prealloc(const char *text, enum blk_prealloc *out, struct err *e)
+{
+    static const char *const modes[] = { "off", "metadata", "falloc", "full" };
+
+    for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
+        if (strcmp(modes[i], text) == 0) {
+            *out = (enum blk_prealloc)i;
+            return 0;
+        }
+    }
+    return err_set(e, -EINVAL, "preallocation is off, metadata, falloc or full, not '%s'",
+                   text);
+}
+
+int blk_grow_prealloc(struct blk_node *n, uint64_t from, enum blk_prealloc mode, struct err *e)
+{
+    int rc;
+
+    if (mode == BLK_PRE_OFF || from >= n->size) {
+        return 0;
+    }
+    if (!n->driver->image || !n->driver->image->preallocate) {
+        return err_set(e, -ENOTSUP, "disk '%s': format %s has no preallocation", n->name,
+                       n->driver->name);
+    }
+    blk_drain_begin(n);
+    rc = n->driver->image->preallocate(n, from, mode, e);
+    blk_drain_end(n);
+    return rc;
+}

@@ -101,6 +101,12 @@ int blk_set_backing(struct blk_node *n, const char *backing, const char *format,
 /* Drops all contents of this layer (after a commit). */
 int blk_make_empty(struct blk_node *n, struct err *e);
 
+/* How much is done beforehand for what nobody wrote yet: nothing, tables, space of the file system too, zeroes written. */
+enum blk_prealloc { BLK_PRE_OFF, BLK_PRE_METADATA, BLK_PRE_FALLOC, BLK_PRE_FULL };
+int blk_parse_prealloc(const char *text, enum blk_prealloc *out, struct err *e);
+/* Of what lies from `from` on, as after growing; what it reads as stays. -ENOTSUP where the format knows no such mode. */
+int blk_grow_prealloc(struct blk_node *n, uint64_t from, enum blk_prealloc mode, struct err *e);
+
 /* Bytes that a new image with so much data would take, and when all of it is written. */
 int blk_measure(const struct blk_create *c, uint64_t data_bytes, uint64_t *required,
                 uint64_t *full, struct err *e);
@@ -118,6 +124,8 @@ struct blk_image_ops {
     /* Bytes that an image with so much data would take: *required, and *full when all is written. */
     int (*measure)(const struct blk_create *c, uint64_t data_bytes, uint64_t *required,
                    uint64_t *full, struct err *e);
+    int (*preallocate)(struct blk_node *n, uint64_t from, enum blk_prealloc mode,
+                       struct err *e);
 };
 
 #endif

@@ -8,17 +8,21 @@
  * last copy of the descriptor, however the process dies.
  *
  * OFD locks do not tell who holds them, so each holder also keeps a classic lock on one byte
- * far behind any data, which F_GETLK answers with the pid. That one is information only.
+ * far behind any data, which F_GETLK answers with the pid. That one is information only. Who leaves no such
+ * mark is looked for in /proc.
  */
 #include "engine/base/buf.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "storage/driver.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -60,11 +64,67 @@ static pid_t lock_holder(int fd)
     return fcntl(fd, F_GETLK, &mark) != 0 || mark.l_type == F_UNLCK ? 0 : mark.l_pid;
 }
 
+/* Does the process have our file open under this number, with such a lock? */
+static bool fd_locks(const char *pid, const char *number, int fd, const struct stat *ours)
+{
+    AUTO_BUF b = BUF_INIT;
+    char path[64];
+    struct stat st;
+
+    if (strtol(pid, NULL, 10) == getpid() && strtol(number, NULL, 10) == fd) {
+        return false;
+    }
+    snprintf(path, sizeof(path), "/proc/%.10s/fd/%.10s", pid, number);
+    if (stat(path, &st) != 0 || st.st_dev != ours->st_dev || st.st_ino != ours->st_ino) {
+        return false;
+    }
+    snprintf(path, sizeof(path), "/proc/%.10s/fdinfo/%.10s", pid, number);
+    return file_slurp(path, &b, 4096, NULL) == 0 && b.data && strstr(b.data, "OFDLCK");
+}
+
+static bool process_locks(const char *pid, int fd, const struct stat *ours)
+{
+    struct dirent *d;
+    bool found = false;
+    char path[64];
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%.10s/fd", pid);
+    dir = opendir(path);
+    while (dir && !found && (d = readdir(dir))) {
+        found = d->d_name[0] != '.' && fd_locks(pid, d->d_name, fd, ours);
+    }
+    if (dir) {
+        closedir(dir);
+    }
+    return found;
+}
+
+/* A program that leaves no mark, as QEMU: the first process that we may look at with such a lock; 0: none. */
+static pid_t lock_found(int fd)
+{
+    struct stat ours;
+    struct dirent *d;
+    pid_t pid = 0;
+    DIR *proc = fstat(fd, &ours) == 0 ? opendir("/proc") : NULL;
+
+    while (proc && pid == 0 && (d = readdir(proc))) {
+        if (d->d_name[0] >= '1' && d->d_name[0] <= '9' && process_locks(d->d_name, fd, &ours)) {
+            pid = (pid_t)strtol(d->d_name, NULL, 10);
+        }
+    }
+    if (proc) {
+        closedir(proc);
+    }
+    return pid;
+}
+
 static int lock_busy(int fd, const char *disk, bool look, struct err *e)
 {
     pid_t pid = look ? lock_holder(fd) : 0;
     char who[64];
 
+    pid = look && pid <= 0 ? lock_found(fd) : pid;
     if (pid <= 0) {
         return err_set(e, -EBUSY, "disk '%s' is locked by another program; stop it first",
                        disk);

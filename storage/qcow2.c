@@ -826,6 +826,7 @@ static const struct blk_image_ops q2_image = {
     .set_backing = q2_set_backing,
     .make_empty = q2_make_empty,
     .measure = q2_measure,
+    .preallocate = q2_preallocate,
 };
 
 const struct blk_driver blk_qcow2_driver = {

@@ -136,10 +136,10 @@ struct qcow2 {
     size_t n_ext;
     struct q2_snapshot *snap;
     size_t n_snaps;
-    struct luks *luks;               /* encrypted, and open; sectors are numbered by host offset */
+    struct luks *luks; /* encrypted, and open; sectors are numbered by host offset */
     const struct blk_cipher *cipher; /* its functions */
     bool locked;                     /* encrypted, and no secret: tables only */
-    struct q2_bm_old *bm_old; /* tables of dirty bitmaps that the header leads to */
+    struct q2_bm_old *bm_old;        /* tables of dirty bitmaps that the header leads to */
     size_t n_bm_old;
     bool bm_loaded;               /* the bitmaps in memory are to be kept at closing */
     bool snapshot_loaded, opened; /* opened: there is something to write back at the end */
@@ -295,6 +295,7 @@ void q2_bitmaps_info(struct blk_node *n, struct blk_image_info *out);
 /* --- qcow2_check.c, qcow2_create.c --- */
 int q2_check(struct blk_node *n, unsigned repair, struct blk_check *c, struct err *e);
 int q2_create(const struct blk_create *c, struct err *e);
+int q2_preallocate(struct blk_node *n, uint64_t from, enum blk_prealloc mode, struct err *e);
 int q2_measure(const struct blk_create *c, uint64_t data_bytes, uint64_t *required,
                uint64_t *full, struct err *e);
 

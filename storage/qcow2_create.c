@@ -15,15 +15,13 @@
 #include <string.h>
 #include <unistd.h>
 
-enum prealloc { PRE_OFF, PRE_METADATA, PRE_FALLOC, PRE_FULL };
-
 struct q2_new {
     uint64_t size, cluster, rt_clusters, blocks, l1_entries, l1_clusters, total;
     unsigned version, refcount_order, l2_bits;
     uint64_t luks_clusters;
     bool lazy, extended, zstd, data_raw, luks;
     const char *backing, *backing_format, *data_file;
-    enum prealloc prealloc;
+    enum blk_prealloc prealloc;
 };
 
 static int parse_bool(const struct blk_create *c, const char *key, bool *out, struct err *e)
@@ -68,7 +66,6 @@ static int parse_numbers(const struct blk_create *c, struct q2_new *n, struct er
 
 static int parse_words(const struct blk_create *c, struct q2_new *n, struct err *e)
 {
-    static const char *const modes[] = { "off", "metadata", "falloc", "full" };
     const char *v = blk_create_option(c, "compression_type");
 
     if (v && strcmp(v, "zlib") && strcmp(v, "zstd")) {
@@ -76,17 +73,8 @@ static int parse_words(const struct blk_create *c, struct q2_new *n, struct err 
     }
     n->zstd = v && strcmp(v, "zstd") == 0;
     v = blk_create_option(c, "preallocation");
-    if (v) {
-        unsigned i = 0;
-
-        while (i < ARRAY_LEN(modes) && strcmp(modes[i], v)) {
-            i++;
-        }
-        if (i == ARRAY_LEN(modes)) {
-            return err_set(e, -EINVAL,
-                           "preallocation is off, metadata, falloc or full, not '%s'", v);
-        }
-        n->prealloc = (enum prealloc)i;
+    if (v && blk_parse_prealloc(v, &n->prealloc, e) != 0) {
+        return e->code;
     }
     n->backing = blk_create_option(c, "backing_file");
     n->backing_format = blk_create_option(c, "backing_fmt");
@@ -107,7 +95,7 @@ static int parse_encryption(const struct blk_create *c, struct q2_new *n, struct
         return err_set(e, -EINVAL, "encrypt.format is luks, not '%s'", v);
     }
     n->luks = v != NULL;
-    if (n->luks && n->prealloc != PRE_OFF) {
+    if (n->luks && n->prealloc != BLK_PRE_OFF) {
         return err_set(e, -EINVAL, "preallocation does not go with encryption");
     }
     return 0;
@@ -161,7 +149,7 @@ static int new_parse(const struct blk_create *c, struct q2_new *n, struct err *e
         return err_set(e, -EINVAL,
                        "data_file_raw goes with data_file, and without a backing file");
     }
-    if (n->prealloc != PRE_OFF && n->backing && !n->extended) {
+    if (n->prealloc != BLK_PRE_OFF && n->backing && !n->extended) {
         return err_set(e, -EINVAL, "preallocation would hide the backing file");
     }
     if (n->backing && (strlen(n->backing) > 1023 || strlen(n->backing) + 256 > n->cluster)) {
@@ -329,28 +317,85 @@ static int write_header(const struct q2_new *n, const struct blk_create *c, int 
 
 /* --- preallocation --- */
 
-static int link_run(struct qcow2 *q, uint64_t guest, uint64_t host, uint64_t clusters)
+/* New clusters for guest clusters that have none. `zero`: they read as zeroes whatever lies there. */
+static int link_run(struct qcow2 *q, uint64_t guest, uint64_t host, uint64_t clusters,
+                    bool zero)
 {
     int rc = 0;
 
     for (uint64_t i = 0; i < clusters && rc == 0; i++) {
+        uint64_t at = host + (i << q->cluster_bits), *entry, old;
         struct q2_slice *s;
-        uint64_t *entry;
 
         rc = q2_entry(q, guest + (i << q->cluster_bits), &s, &entry);
-        if (rc == 0) {
-            entry[0] = htobe64((host + (i << q->cluster_bits)) | Q2_COPIED);
+        if (rc != 0) {
+            break;
+        }
+        old = be64toh(entry[0]);
+        if (old & (Q2_OFFSET | Q2_COMPRESSED)) { /* has one */
+            if (q->data == q->file) {
+                q2_release(q, at, 1, false);
+            }
+        } else {
+            entry[0] = htobe64(at | Q2_COPIED | (zero && !q2_ext_l2(q) ? Q2_ZERO : 0));
             if (q2_ext_l2(q)) { /* a place, and nothing in it yet: the backing file shows */
-                entry[1] = q->backing_name ? 0 : htobe64(0xffffffffull);
+                entry[1] = zero              ? htobe64(0xffffffffull << 32)
+                           : q->backing_name ? 0
+                                             : htobe64(0xffffffffull);
             }
             q2_slice_dirty(q, s);
-            q2_slice_put(s);
         }
+        q2_slice_put(s);
     }
     return rc;
 }
 
-static int preallocate(const struct q2_new *n, const struct blk_create *c, struct err *e)
+/* Guest bytes from `at` on, a whole cluster's beginning; the lock is held. `anew`: nothing was ever written, so that
+ * the file's new space reads as zeroes. */
+static int preallocate(struct qcow2 *q, uint64_t at, enum blk_prealloc mode, bool anew,
+                       struct err *e)
+{
+    uint64_t end = q2_clusters(q, q->node.size) << q->cluster_bits, host = at, got;
+    bool full = mode == BLK_PRE_FULL, v2 = q->h.version < 3, zero = !anew && !full && !v2;
+    int rc = 0, sys = 0;
+
+    for (; at < end && rc == 0 && sys == 0; at += got << q->cluster_bits) {
+        got = (end - at) >> q->cluster_bits;
+        got = got < 1 << 16 ? got : 1 << 16;
+        host = at;
+        sys = q->data != q->file ? 0 : q2_alloc(q, got, &host, &got);
+        if (sys == 0 && !anew && v2 && !full) {
+            sys = blk_kid_run(q->data, BLK_ZERO, 0, host, got << q->cluster_bits, NULL, 0);
+        }
+        if (sys == 0 && mode >= BLK_PRE_FALLOC) {
+            rc = blk_preallocate(blk_file_fd(q->data), host, got << q->cluster_bits, full,
+                                 q->node.path, e);
+        }
+        sys = sys || rc ? sys : link_run(q, at, host, got, zero);
+    }
+    if (rc == 0 && sys == 0 && q->file->size < q->end << q->cluster_bits) {
+        rc = q->file->driver->resize(q->file, q->end << q->cluster_bits, e);
+    }
+    return sys ? err_errno(e, -sys, "cannot preallocate %s", q->node.path) : rc;
+}
+
+int q2_preallocate(struct blk_node *n, uint64_t from, enum blk_prealloc mode, struct err *e)
+{
+    struct qcow2 *q = q2_of(n);
+    int rc, sys;
+
+    if (q->h.crypt) {
+        return err_set(e, -ENOTSUP, "disk '%s': preallocation does not go with encryption",
+                       n->name);
+    }
+    pthread_mutex_lock(&q->lock);
+    rc = preallocate(q, q2_clusters(q, from) << q->cluster_bits, mode, false, e);
+    sys = q2_commit_all(q);
+    pthread_mutex_unlock(&q->lock);
+    return rc || !sys ? rc : err_errno(e, -sys, "disk '%s': cannot preallocate", n->name);
+}
+
+static int preallocate_new(const struct q2_new *n, const struct blk_create *c, struct err *e)
 {
     struct blk_options o = { .name = c->path,
                              .path = c->path,
@@ -359,35 +404,14 @@ static int preallocate(const struct q2_new *n, const struct blk_create *c, struc
                              .follow = true,
                              .no_backing = true };
     struct blk_node *node;
-    struct qcow2 *q;
-    uint64_t left;
-    int rc = blk_open(NULL, &o, &node, e), sys = 0;
+    int rc = blk_open(NULL, &o, &node, e);
 
     if (rc != 0) {
         return rc;
     }
-    q = q2_of(node);
-    left = q2_clusters(q, n->size);
-    pthread_mutex_lock(&q->lock);
-    for (uint64_t at = 0; left > 0 && rc == 0 && sys == 0;) {
-        uint64_t host = at, got = left < 1 << 16 ? left : 1 << 16;
-
-        sys = q->data != q->file ? 0 : q2_alloc(q, got, &host, &got);
-        sys = sys ? sys : link_run(q, at, host, got);
-        if (sys == 0 && n->prealloc >= PRE_FALLOC) {
-            rc = blk_preallocate(blk_file_fd(q->data), host, got << q->cluster_bits,
-                                 n->prealloc == PRE_FULL, c->path, e);
-        }
-        at += got << q->cluster_bits;
-        left -= got;
-    }
-    if (rc == 0 && sys == 0 && q->file->size < q->end << q->cluster_bits) {
-        rc = q->file->driver->resize(q->file, q->end << q->cluster_bits, e);
-    }
-    pthread_mutex_unlock(&q->lock);
-    if (sys != 0) {
-        rc = err_errno(e, -sys, "cannot preallocate %s", c->path);
-    }
+    pthread_mutex_lock(&q2_of(node)->lock);
+    rc = preallocate(q2_of(node), 0, n->prealloc, true, e);
+    pthread_mutex_unlock(&q2_of(node)->lock);
     if (rc != 0) {
         blk_close(node);
         return rc;
@@ -438,9 +462,9 @@ int q2_create(const struct blk_create *c, struct err *e)
     if (rc == 0 && n.data_file) {
         rc = create_data_file(&n, c->path, e);
     }
-    if (rc == 0 && n.prealloc != PRE_OFF) {
+    if (rc == 0 && n.prealloc != BLK_PRE_OFF) {
         close(take_fd(&fd)); /* and with it our lock */
-        rc = preallocate(&n, c, e);
+        rc = preallocate_new(&n, c, e);
     }
     return rc;
 }

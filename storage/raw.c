@@ -70,6 +70,20 @@ static int raw_resize(struct blk_node *n, uint64_t size, struct err *e)
     return rc;
 }
 
+static int raw_preallocate(struct blk_node *n, uint64_t from, enum blk_prealloc mode,
+                           struct err *e)
+{
+    if (mode == BLK_PRE_METADATA || blk_file_fd(n->kid[BLK_FILE]) < 0) {
+        return err_set(
+            e, -ENOTSUP,
+            "disk '%s': preallocation of a raw image is off, falloc or full, and of a "
+            "file",
+            n->name);
+    }
+    return blk_preallocate(blk_file_fd(n->kid[BLK_FILE]), from, n->size - from,
+                           mode == BLK_PRE_FULL, n->path, e);
+}
+
 static int raw_create(const struct blk_create *c, struct err *e)
 {
     static const char *const keys[] = { "preallocation", NULL };
@@ -101,6 +115,8 @@ static int raw_close(struct blk_node *n)
     return 0;
 }
 
+static const struct blk_image_ops raw_image = { .preallocate = raw_preallocate };
+
 const struct blk_driver blk_raw_driver = {
     .name = "raw",
     .doc = "the file is the disk, byte for byte",
@@ -112,5 +128,6 @@ const struct blk_driver blk_raw_driver = {
     .map = raw_map,
     .resize = raw_resize,
     .create = raw_create,
+    .image = &raw_image,
     .close = raw_close,
 };

@@ -8,6 +8,8 @@ the ratio with both bound to one processor, the share that threads do not explai
 Guest rows: seconds of the guest's own clock for a number of requests past the guest's page cache (guest/disk.c), the same
 kernel under vmd's translator and QEMU's, virtio-blk on virtio-mmio, cache mode writeback, image in the page cache.
 
+Rows "bad-time" and "bad-memory": see badimages.py.
+
 "by CPU" compares user and system seconds of the processes.
 """
 
@@ -19,6 +21,7 @@ import subprocess
 import tempfile
 import time
 
+import badimages
 import build
 import guest
 import linux
@@ -43,6 +46,7 @@ IMAGE_ROWS = (
     ("snapshot-delete", "snapshot delete, 10 GiB", ["snapshot", "-d", "x", "%s.full.qcow2"]),
 )
 READS = ("src.raw", "plain.qcow2", "zstd.qcow2", "zlib.qcow2", "big.qcow2", "ours.full.qcow2", "peer.full.qcow2")
+BAD_ROWS = ("bad-time", "bad-memory")
 RAW, QCOW2 = 512, 640  # MiB; the guest's program knows its disk by the size
 
 
@@ -218,9 +222,13 @@ def bench(args):
                 table += bench_images(args, images)
                 for name in os.listdir(folder):
                     os.unlink(name)
+            if not args.rows or set(BAD_ROWS) & set(args.rows):
+                measured, failures = badimages.bench(OURS)
+                table += [row for row in measured if not args.rows or row["name"] in args.rows]
             if guests:
-                measured, failures = bench_guests(args, guests, folder)
+                measured, wrong = bench_guests(args, guests, folder)
                 table += measured
+                failures += wrong
         finally:
             os.chdir(back)
     return table, failures

@@ -127,6 +127,43 @@ def bitmaps_of_another_image_are_merged():
     run(["qemu-img", "check", "-q", "a"])
 
 
+def converting_takes_bitmaps_along():
+    rng = random.Random(SEED)
+    run(VMCTL + ["create", "-q", "-f", "qcow2", "a", str(SIZE)])
+    run(VMCTL + ["bitmap", "--add", "-g", "4096", "a", "x"])
+    run(VMCTL + ["bitmap", "--add", "-g", "65536", "a", "off"])
+    want = set()
+    for _ in range(20):
+        at = rng.randrange(SIZE // 4096)
+        run(["qemu-io", "-c", f"write {at * 4096} 4096", "a"])
+        want.add(at)
+    run(VMCTL + ["bitmap", "--disable", "a", "off"])
+    for tool in (VMCTL, ["qemu-img"]):
+        run(tool + ["convert", "--bitmaps", "-O", "qcow2", "-o", "cluster_size=4096", "a", "b"])
+        run(["qemu-img", "check", "-q", "b"])
+        run(["qemu-img", "compare", "-q", "a", "b"])
+        tap.check(bits("b", "x", 4096, SIZE) == want, f"{tool[0]}: bits of x")
+        tap.check(info("b") == info("a"), f"{tool[0]}: {info('b')}")
+        run(VMCTL + ["bitmap", "--enable", "b", "off"])
+        tap.check(bits("b", "off", 65536, SIZE) == {g // 16 for g in want}, f"{tool[0]}: bits of off")
+        os.unlink("b")
+    got = subprocess.run(VMCTL + ["convert", "--bitmaps", "-O", "raw", "a", "r"], capture_output=True, text=True,
+                         check=False)
+    tap.check(got.returncode == 1 and "keep no bitmaps" in got.stderr and not os.path.exists("r"), got.stderr)
+    with open("a", "r+b") as f:  # as after a crash: in use
+        data = bytearray(f.read())
+        at = data.index((0x23852875).to_bytes(4, "big")) + 24  # its directory's offset
+        place = int.from_bytes(data[at:at + 8], "big")
+        data[place + 15] |= 1
+        f.seek(0)
+        f.write(data)
+    got = subprocess.run(VMCTL + ["convert", "--bitmaps", "-O", "qcow2", "a", "b"], capture_output=True, text=True,
+                         check=False)
+    tap.check(got.returncode == 1 and "is inconsistent" in got.stderr and not os.path.exists("b"), got.stderr)
+    run(VMCTL + ["convert", "--bitmaps", "--skip-broken-bitmaps", "-O", "qcow2", "a", "b"])
+    tap.check(len(info("b")) == 1, f"{info('b')}")
+
+
 def main():
     for tool in ("qemu-img", "qemu-io", "qemu-nbd"):
         if not shutil.which(tool):
@@ -134,7 +171,8 @@ def main():
             sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        status = tap.run_cases((bitmaps_agree_with_qemu, bitmaps_of_another_image_are_merged))
+        status = tap.run_cases((bitmaps_agree_with_qemu, bitmaps_of_another_image_are_merged,
+                                converting_takes_bitmaps_along))
         os.chdir("/")
     sys.exit(status)
 

@@ -181,12 +181,28 @@ def an_image_in_use_is_refused_and_the_holder_named():
             holder.kill()
 
 
+def an_image_that_qemu_uses_is_refused_and_its_process_named():
+    if not shutil.which("qemu-io"):
+        raise tap.Skip("qemu-io (Debian: qemu-utils)")
+    good_image()
+    with subprocess.Popen(["qemu-io", "good.qcow2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        holder.stdin.write("read 0 512\n")
+        holder.stdin.flush()
+        line = ""
+        while "bytes" not in line:  # it has opened the image
+            line = holder.stdout.readline()
+        got = run(["resize", "good.qcow2", "+1M"])
+        holder.stdin.close()
+        tap.check(got.returncode == 1 and f"is locked by qemu-io (pid {holder.pid})" in got.stderr, got.stderr)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         status = tap.run_cases((broken_images_get_their_exact_errors_and_stay_as_they_are,
                                 loops_of_backing_files_are_found, repair_makes_broken_images_sound,
-                                an_image_in_use_is_refused_and_the_holder_named))
+                                an_image_in_use_is_refused_and_the_holder_named,
+                                an_image_that_qemu_uses_is_refused_and_its_process_named))
         os.chdir("/")
     sys.exit(status)
 

@@ -100,7 +100,8 @@ def chain_case(rng):
             run(tool + ["snapshot", "-c", f"s{step}", "a.qcow2"])
             names.append(f"s{step}")
         elif what == "resize" and "compat" not in o and not names:
-            run(tool + ["resize", "-q", "a.qcow2", "+1M"])
+            mode = rng.choice(("off", "metadata", "falloc", "full"))
+            run(tool + ["resize", "-q", "--preallocation", mode, "a.qcow2", "+1M"])
         elif what in ("apply", "delete") and "s0" in names:
             run(tool + ["snapshot", "-a" if what == "apply" else "-d", "s0", "a.qcow2"])
             if what == "delete":

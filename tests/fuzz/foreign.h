@@ -23,8 +23,20 @@ enum { IMAGE = 16 << 20, PIECE = 65536, READS = 48 };
 
 static uint8_t piece[PIECE];
 static uint64_t n_opened;
+/* What lies in the image before the input does, and what opens it; NULL: nothing. */
+static const uint8_t *foreign_base;
+static size_t foreign_base_size;
+static const struct blk_secret *foreign_secret;
 
+#ifndef FOREIGN_OWN_SETUP
+static void foreign_setup(void);
 void fuzz_setup(void)
+{
+    foreign_setup();
+}
+#endif
+
+static void foreign_setup(void)
 {
     log_init(fuzz_name, LOG_ERROR, open("/dev/null", O_WRONLY | O_CLOEXEC));
 }
@@ -44,9 +56,9 @@ static void must(bool ok)
 static int unpack(const uint8_t *data, size_t size)
 {
     int fd = memfd_create("image", MFD_CLOEXEC);
-    size_t end = 0;
+    size_t end = foreign_base_size;
 
-    must(fd >= 0);
+    must(fd >= 0 && (end == 0 || pwrite(fd, foreign_base, end, 0) == (ssize_t)end));
     while (size >= 4) {
         size_t at = ((size_t)data[0] << 16 | data[1] << 8 | data[2]) * 8 % IMAGE;
         size_t n = ((size_t)data[3] + 1) * 8;
@@ -100,7 +112,8 @@ static void fuzz_foreign(const char *driver, const uint8_t *data, size_t size,
                              .path = "image",
                              .fd = unpack(data, size),
                              .readonly = true,
-                             .unlocked = true };
+                             .unlocked = true,
+                             .secret = foreign_secret };
     struct err e = ERR_INIT;
     struct blk_node *n = NULL;
     struct fuzz_in in;

@@ -7,7 +7,7 @@ check_LIBRARIES += tests/fuzz/libsanitized.a
 tests_fuzz_libsanitized_a_SOURCES = tests/fuzz/fuzz.h tests/fuzz/input.c \
 	$(libbase_a_SOURCES) $(libcore_a_SOURCES) $(libarch_a_SOURCES) $(libtcg_a_SOURCES) \
 	$(libdevices_a_SOURCES) $(libnetwork_a_SOURCES) $(libstorage_a_SOURCES) $(libapi_a_SOURCES) $(xml_sources) daemon/auth/ca.c daemon/auth/token.c daemon/run/proc.c \
-	$(lan_sources)
+	$(lan_sources) daemon/spawn/header.c
 nodist_tests_fuzz_libsanitized_a_SOURCES = $(nodist_libtcg_a_SOURCES) $(nodist_libapi_a_SOURCES)
 fuzz_flags = -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer $(FUZZER_CFLAGS)
@@ -19,22 +19,29 @@ fuzz_link = tests/fuzz/libsanitized.a tests/fuzz/libsanitized.a $(EVENT_LIBS) $(
 
 # A target is tests/fuzz/fuzz_NAME.c and a line here.
 fuzz_names = \
+	ahci \
 	api \
 	cert \
 	devices \
 	gdb \
+	header \
 	json \
 	lan \
 	loader \
+	luks \
 	nbd \
+	nvme \
+	probe \
 	qcow2 \
 	rpc \
+	scsi \
 	tcg \
 	tls \
 	token \
 	vdi \
 	vhd \
 	vhdx \
+	virtio_blk \
 	vmdk \
 	xml
 fuzz_targets = $(fuzz_names:%=tests/fuzz/fuzz_%)
@@ -55,7 +62,7 @@ $(fuzz_targets): %: %.$(OBJEXT) $(fuzz_main).$(OBJEXT) tests/fuzz/libsanitized.a
 check_DATA = $(fuzz_targets)
 MOSTLYCLEANFILES += $(fuzz_objects)
 CLEANFILES += $(fuzz_targets) $(fuzz_targets:=.out)
-EXTRA_DIST += $(fuzz_targets:=.c) tests/fuzz/foreign.h tests/fuzz/driver.c tests/fuzz/libfuzzer.c tests/fuzz/run_fuzz.sh tests/fuzz/campaign \
+EXTRA_DIST += $(fuzz_targets:=.c) tests/fuzz/devices.h tests/fuzz/foreign.h tests/fuzz/driver.c tests/fuzz/libfuzzer.c tests/fuzz/run_fuzz.sh tests/fuzz/campaign \
 	tests/fuzz/corpus
 
 # An hour, or a slice: make fuzz FUZZ_ARGS='--seed 7 --from 0 --count 100000'

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Fuzz target: commands of a guest to an NVMe controller (devices.h).
+ */
+#include "tests/fuzz/fuzz.h"
+
+const char fuzz_name[] = "fuzz_nvme";
+
+#include "tests/fuzz/devices.h"
+
+static void fuzz_act(struct fuzz_in *in)
+{
+    uint64_t at = PCI_BAR(3, 0) + (fuzz_rarely(in, 2) ? 0x1000u : 0) + fuzz_below(in, 0x60);
+
+    switch (fuzz_below(in, 8)) {
+    case 0:
+        set(at & ~3ull, fuzz_64(in), fuzz_rarely(in, 4) ? 8 : 4);
+        break;
+    case 1:
+        get(at, 4);
+        break;
+    case 2:
+        poke(somewhere(in), fuzz_64(in), 8);
+        break;
+    case 3:
+        loop_run_once(loop, 0, NULL);
+        break;
+    default:
+        pci_setup(in);
+        nvme(in);
+        break;
+    }
+}
