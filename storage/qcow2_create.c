@@ -332,7 +332,8 @@ static int link_run(struct qcow2 *q, uint64_t guest, uint64_t host, uint64_t clu
             break;
         }
         old = be64toh(entry[0]);
-        if (old & (Q2_OFFSET | Q2_COMPRESSED)) { /* has one */
+        if (old & (Q2_OFFSET | Q2_COMPRESSED) ||
+            (q->data != q->file && old & Q2_COPIED)) { /* has one */
             if (q->data == q->file) {
                 q2_release(q, at, 1, false);
             }

@@ -43,6 +43,12 @@ bool q2_zip_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint6
     return *offset != 0;
 }
 
+/* Offset 0 is a data cluster only in an external file, where it must be marked. */
+static uint64_t host_of(const struct qcow2 *q, uint64_t e)
+{
+    return e & Q2_OFFSET || (q->data != q->file && e & Q2_COPIED) ? e & Q2_OFFSET : Q2_NONE;
+}
+
 /* State of subcluster `sub` of an entry. */
 static enum q2_type sub_type(const struct qcow2 *q, uint64_t e, uint64_t bitmap, unsigned sub)
 {
@@ -53,18 +59,12 @@ static enum q2_type sub_type(const struct qcow2 *q, uint64_t e, uint64_t bitmap,
         if (bitmap >> (32 + sub) & 1) {
             return Q2_T_ZERO;
         }
-        return bitmap >> sub & 1 && e & Q2_OFFSET ? Q2_T_DATA : Q2_T_NONE;
+        return bitmap >> sub & 1 && host_of(q, e) != Q2_NONE ? Q2_T_DATA : Q2_T_NONE;
     }
     if (q->h.version >= 3 && e & Q2_ZERO) {
         return Q2_T_ZERO;
     }
-    /* Offset 0 is a data cluster only in an external file, where it must be marked. */
-    return e & Q2_OFFSET || (q->data != q->file && e & Q2_COPIED) ? Q2_T_DATA : Q2_T_NONE;
-}
-
-static uint64_t host_of(const struct qcow2 *q, uint64_t e)
-{
-    return e & Q2_OFFSET || (q->data != q->file && e & Q2_COPIED) ? e & Q2_OFFSET : Q2_NONE;
+    return host_of(q, e) != Q2_NONE ? Q2_T_DATA : Q2_T_NONE;
 }
 
 /* Does the next subcluster go on where the run ends? */

@@ -590,6 +590,18 @@ static void crash_free(struct crash *k)
     free(k->now);
 }
 
+/* Without any crash. */
+static void check_now(const struct crash *k)
+{
+    static uint8_t mem[MAX_DISK];
+
+    ck_assert_int_eq(blk_pread(k->n, 0, mem, k->c.size), 0);
+    for (uint64_t s = 0; s < k->c.size / SECTOR; s++) {
+        ck_assert_msg(memcmp(mem + s * SECTOR, &k->now[s], 8) == 0, "sector %llu differs",
+                      (unsigned long long)s);
+    }
+}
+
 static void crash_round(uint64_t round, unsigned states, bool qemu)
 {
     struct crash k = { 0 };
@@ -610,6 +622,7 @@ static void crash_round(uint64_t round, unsigned states, bool qemu)
     add_size(&k, k.c.size);
     k.n = crash_open(&k, k.path, true, false);
     crash_ops(&k, 60);
+    check_now(&k);
     blk_close(k.n);
     for (unsigned i = 0; i < states; i++) {
         /* A data file's name in the image is not that of the state. */

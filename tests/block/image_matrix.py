@@ -72,7 +72,10 @@ def convert_case(rng):
     size = rng.choice((MIB, 3 * MIB + 512 * 7, 4 * MIB))
     contents(rng, "src.raw", size)
     o = options(rng, False)
-    zipped = ["-c"] if rng.random() < 0.4 and "preallocation" not in o else []
+    if "compat" not in o and rng.random() < 0.2:
+        o["data_file"] = "data"
+        o["data_file_raw"] = rng.choice(("on", "off"))
+    zipped = ["-c"] if rng.random() < 0.4 and not {"preallocation", "data_file"} & set(o) else []
     run(make + ["convert", "-f", "raw", "-O", "qcow2", "-o", text(o)] + zipped + ["src.raw", "a.qcow2"])
     sound(rng)
     run(other + ["convert", "-f", "qcow2", "-O", "raw", "a.qcow2", "b.raw"])

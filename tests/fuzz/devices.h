@@ -26,7 +26,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void fuzz_act(struct fuzz_in *in);
+void fuzz_act(struct fuzz_in *in); /* the target's */
 
 #define MEMORY (UINT64_C(4) << 20)
 #define QUEUES (RV_RAM + 0x10000)

@@ -8,7 +8,7 @@ const char fuzz_name[] = "fuzz_ahci";
 
 #include "tests/fuzz/devices.h"
 
-static void fuzz_act(struct fuzz_in *in)
+void fuzz_act(struct fuzz_in *in)
 {
     uint64_t at = PCI_BAR(5, 5) + fuzz_below(in, 0x300);
 

@@ -8,7 +8,7 @@ const char fuzz_name[] = "fuzz_devices";
 
 #include "tests/fuzz/devices.h"
 
-static void fuzz_act(struct fuzz_in *in)
+void fuzz_act(struct fuzz_in *in)
 {
     any_device(in);
 }

@@ -8,7 +8,7 @@ const char fuzz_name[] = "fuzz_nvme";
 
 #include "tests/fuzz/devices.h"
 
-static void fuzz_act(struct fuzz_in *in)
+void fuzz_act(struct fuzz_in *in)
 {
     uint64_t at = PCI_BAR(3, 0) + (fuzz_rarely(in, 2) ? 0x1000u : 0) + fuzz_below(in, 0x60);
 

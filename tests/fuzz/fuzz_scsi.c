@@ -8,7 +8,7 @@ const char fuzz_name[] = "fuzz_scsi";
 
 #include "tests/fuzz/devices.h"
 
-static void fuzz_act(struct fuzz_in *in)
+void fuzz_act(struct fuzz_in *in)
 {
     uint64_t at = RV_VIRTIO + RV_VIRTIO_STEP;
 

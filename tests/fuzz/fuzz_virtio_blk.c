@@ -121,7 +121,7 @@ static void blk(struct fuzz_in *in)
     loop_run_once(loop, 0, NULL);
 }
 
-static void fuzz_act(struct fuzz_in *in)
+void fuzz_act(struct fuzz_in *in)
 {
     switch (fuzz_below(in, 8)) {
     case 0:
