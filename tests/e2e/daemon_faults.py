@@ -2,7 +2,8 @@
 """Disks that fail: what the guest sees of it by each policy, that nothing is lost where the VM is paused, and each kind of
 fault on purpose. Images are judged by qemu-img.
 
-daemon_faults.py [CASE...]; VMD_FAULT_WRITES=2000: so many writes of the workload fail, each once (200 otherwise).
+daemon_faults.py [CASE...]; VMD_FAULT_WRITES=2000: so many writes of the workload fail, each once (200 otherwise), by turns
+with ENOSPC and EIO; VMD_FAULT_FIRST=1: EIO is the first.
 """
 
 import os
@@ -23,6 +24,7 @@ import tap  # noqa: E402
 
 TIMEOUT = 100.0  # of each single wait
 WRITES = int(os.environ.get("VMD_FAULT_WRITES", "200"))
+FIRST = int(os.environ.get("VMD_FAULT_FIRST", "0"))
 
 
 def qemu_img(*words):
@@ -138,11 +140,11 @@ def each_write_fails_once_and_the_guest_sees_no_error(m):
                     "seek=$((i++ % 40 * 97)) conv=fsync 2>/dev/null || break; done; [ -f /tmp/stop ]; "
                     "echo $? >/tmp/result) & true") == 0, "begun")
     for n in range(WRITES):
-        m.fault(op="write", error=("ENOSPC", "EIO")[n % 2], count=1)
+        m.fault(op="write", error=("ENOSPC", "EIO")[(n + FIRST) % 2], count=1)
         m.paused()
         event = m.event()
         tap.check((event["reason"], event["detail"]["disk"], event["detail"]["nospace"]) ==
-                  ("stop", "vda", n % 2 == 0), f"{event}")
+                  ("stop", "vda", (n + FIRST) % 2 == 0), f"{event}")
         tap.check(m.faults()[-1]["hits"] == 1, "not hit")
         m.clean()
         m.client.call("vm.resume", vm="a")
