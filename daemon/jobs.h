@@ -23,6 +23,7 @@ struct job {
     void (*on_cancel)(void *arg); /* while it can be cancelled */
     void *arg;
     struct list waiters; /* job.wait calls; rpc_job.c */
+    char told[12], name[128]; /* its status and name as QMP told them last; qmp/blockjob.c */
 };
 
 struct jobs *jobs_new(struct vmd *d);

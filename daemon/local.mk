@@ -76,6 +76,7 @@ libdaemon_a_SOURCES = \
 	daemon/run/proc.c \
 	daemon/run/proc.h \
 	daemon/qmp/block.c \
+	daemon/qmp/blockjob.c \
 	daemon/qmp/cmd.c \
 	daemon/qmp/cmd.h \
 	daemon/qmp/dump.c \

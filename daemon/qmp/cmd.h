@@ -42,6 +42,11 @@ const char *qmp_arg(const struct qmp_cmd *c, const char *name);
 
 /* Data of the event DUMP_COMPLETED; the caller's. */
 struct json_object *qmp_dump_completed(const struct vm *vm, const struct api_job *job);
+/* What QMP tells of a change of a job, if that is a block job; tell() takes the data. */
+void qmp_blockjob_event(struct vmd *d, const struct api_job *job,
+                        void (*tell)(void *arg, const char *event,
+                                     struct json_object *take_data),
+                        void *arg);
 /* Where it stands, for query-status. */
 const char *qmp_run_state(const struct vm *vm);
 /* An entry of a list; the caller's. */

@@ -138,6 +138,19 @@ static struct json_object *panic_action(const char *what)
     return o;
 }
 
+struct job_event {
+    struct qmp *q;
+    const struct vm *vm;
+    const struct api_event *from;
+};
+
+static void tell_job(void *arg, const char *event, struct json_object *take_data)
+{
+    const struct job_event *j = arg;
+
+    tell(j->q, j->vm, j->from, event, take_data);
+}
+
 static void on_job(struct qmp *q, struct vm *vm, const struct api_event *e)
 {
     const struct api_job *job = e->job;
@@ -146,6 +159,9 @@ static void on_job(struct qmp *q, struct vm *vm, const struct api_event *e)
 
     if (over && strcmp(job->kind, "vm.dump") == 0) {
         tell(q, vm, e, "DUMP_COMPLETED", qmp_dump_completed(vm, job));
+    } else if (job) {
+        struct job_event j = { q, vm, e };
+        qmp_blockjob_event(q->d, job, tell_job, &j);
     }
 }
 

@@ -345,8 +345,6 @@ void qmp_do_query_chardev(struct qmp_cmd *c)
 EMPTY(query_memory_devices)
 EMPTY(query_iothreads)
 EMPTY(query_pci)
-EMPTY(query_jobs)
-EMPTY(query_block_jobs)
 EMPTY(query_fdsets)
 
 /* --- what VMs do not have ---------------------------------------------------------------------------------- */
@@ -361,16 +359,7 @@ REFUSED(query_hotpluggable_cpus, "GenericError",
         "The feature 'query-hotpluggable-cpus' is not enabled")
 REFUSED(query_balloon, "DeviceNotActive", "No balloon device has been activated")
 REFUSED(balloon, "DeviceNotActive", "No balloon device has been activated")
-REFUSED(job_cancel, "GenericError", "Job not found")
-REFUSED(job_complete, "GenericError", "Job not found")
-REFUSED(job_dismiss, "GenericError", "Job not found")
-REFUSED(job_finalize, "GenericError", "Job not found")
 REFUSED(screendump, "GenericError", "There is no console to take a screendump from")
-
-void qmp_do_block_job_cancel(struct qmp_cmd *c)
-{
-    qmp_error(c, "DeviceNotActive", "Block job '%s' not found", qmp_arg(c, "device"));
-}
 
 void qmp_do_set_link(struct qmp_cmd *c)
 {

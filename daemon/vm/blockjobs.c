@@ -188,6 +188,7 @@ static void take_seen(struct bjob *k, struct api_block_job *now)
         job->info.total = k->seen.total;
         api_json_set_str(job->info.result, "state",
                          api_enum_name(&api_type_block_job_state, (int)k->seen.state));
+        api_json_set_int(job->info.result, "speed", k->seen.speed);
         job_progress(job, c, k->seen.done);
         change_commit(c, NULL, NULL);
     }
@@ -196,6 +197,9 @@ static void take_seen(struct bjob *k, struct api_block_job *now)
     }
     (void)tell_emulator(k, "dismiss", -1, on_dismissed, NULL);
     if (k->seen.cancelled) {
+        if (job) {
+            job->cancel = true;
+        }
         fail(k, API_E_CANCELLED, NULL, "the job was cancelled");
     } else if (k->seen.error) {
         fail(k, API_E_FILE_ERROR, NULL, "%s", k->seen.error);
@@ -437,7 +441,7 @@ static void accepted(void *arg, const struct err *e)
 
 /* What a method says, for all kinds; `request` is taken. */
 struct ask {
-    const char *method, *kind, *vm, *disk, *file;
+    const char *method, *kind, *vm, *disk, *file, *id;
     bool create;
     struct json_object *request;
 };
@@ -481,6 +485,9 @@ static void begin(struct api_call *call, struct ask *a)
     if (k->file) {
         api_json_set_str(job->info.result, "file", k->file);
     }
+    if (a->id) {
+        api_json_set_str(job->info.result, "id", a->id);
+    }
     k->create = a->create;
     k->request = a->request;
     api_json_set_str(k->request, "id", k->id);
@@ -506,7 +513,7 @@ static void set_target(struct ask *a, const char *file, enum api_disk_format for
 void api_handle_disk_mirror(struct api_call *call, struct api_disk_mirror_in *in)
 {
     struct ask a = {
-        .method = "disk.mirror", .kind = "mirror", .vm = in->vm, .disk = in->disk
+        .method = "disk.mirror", .kind = "mirror", .vm = in->vm, .disk = in->disk, .id = in->id
     };
 
     set_target(&a, in->file, in->image_format, in->reuse, in->sync, in->speed);
@@ -517,7 +524,7 @@ void api_handle_disk_mirror(struct api_call *call, struct api_disk_mirror_in *in
 void api_handle_disk_backup(struct api_call *call, struct api_disk_backup_in *in)
 {
     struct ask a = {
-        .method = "disk.backup", .kind = "backup", .vm = in->vm, .disk = in->disk
+        .method = "disk.backup", .kind = "backup", .vm = in->vm, .disk = in->disk, .id = in->id
     };
 
     set_target(&a, in->file, in->image_format, in->reuse, in->sync, in->speed);
@@ -530,7 +537,7 @@ void api_handle_disk_backup(struct api_call *call, struct api_disk_backup_in *in
 void api_handle_disk_stream(struct api_call *call, struct api_disk_stream_in *in)
 {
     struct ask a = {
-        .method = "disk.stream", .kind = "stream", .vm = in->vm, .disk = in->disk
+        .method = "disk.stream", .kind = "stream", .vm = in->vm, .disk = in->disk, .id = in->id
     };
 
     a.request = json_object_new_object();
@@ -544,7 +551,7 @@ void api_handle_disk_stream(struct api_call *call, struct api_disk_stream_in *in
 void api_handle_disk_commit(struct api_call *call, struct api_disk_commit_in *in)
 {
     struct ask a = {
-        .method = "disk.commit", .kind = "commit", .vm = in->vm, .disk = in->disk
+        .method = "disk.commit", .kind = "commit", .vm = in->vm, .disk = in->disk, .id = in->id
     };
 
     a.file = in->base;

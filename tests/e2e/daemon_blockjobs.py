@@ -197,7 +197,60 @@ def an_emulator_refuses_jobs_that_make_no_sense():
         same(daemon, client, want, paths[2])
 
 
-CASES = [an_emulator_refuses_jobs_that_make_no_sense, a_mirror_takes_the_disks_place,
+def until(q, name):
+    """Events up to that one, with their names and states, none twice."""
+    out = []
+    while True:
+        for event in q.events:
+            tap.check(event["data"].get("id", event["data"].get("device")) in ("b", "m", "disk0"), f"{event}")
+            out.append(event["data"]["status"] if event["event"] == "JOB_STATUS_CHANGE" else event["event"])
+            if event["event"] == name or event["event"] == "JOB_STATUS_CHANGE" and event["data"]["status"] == name:
+                q.events.clear()
+                return out
+        q.events.clear()
+        q.events.append(q.read())
+
+
+def qmp_begins_and_ends_block_jobs_as_qemu_does():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, want = chain(daemon)
+        copy = os.path.join(daemon.dir, "copy.qcow2")
+        running(daemon, client, paths[2])
+        with daemon.qmp("a", timeout=TIMEOUT) as q:
+            q.execute("drive-backup", job_id="b", device="disk0", target=copy + ".raw", sync="full", format="raw")
+            order = until(q, "null")
+            tap.check(order[-5:] == ["waiting", "pending", "BLOCK_JOB_COMPLETED", "concluded", "null"], f"{order}")
+            qemu_img("compare", "-f", "raw", "-F", "raw", want, copy + ".raw")
+            q.execute("drive-backup", device="disk0", target=copy + ".raw", sync="full", format="raw")
+            order = until(q, "null")  # the file is there
+            tap.check(order[-4:] == ["aborting", "BLOCK_JOB_COMPLETED", "concluded", "null"], f"{order}")
+            q.execute("drive-mirror", job_id="m", device="disk0", target=copy, sync="full", format="qcow2", speed=4096)
+            q.fails("GenericError", "drive-mirror", job_id="m", device="disk0", target=copy, sync="full")
+            until(q, "running")
+            job, = q.execute("query-block-jobs")
+            tap.check((job["device"], job["type"], job["ready"]) == ("m", "mirror", False), f"{job}")
+            tap.check(q.execute("query-jobs")[0]["id"] == "m", "it is not listed")
+            q.execute("block-job-pause", device="m")
+            until(q, "paused")
+            q.execute("job-resume", id="m")
+            until(q, "running")
+            q.execute("block-job-set-speed", device="m", speed=0)
+            order = until(q, "BLOCK_JOB_READY")
+            tap.check(order[-2:] == ["ready", "BLOCK_JOB_READY"], f"{order}")
+            q.execute("block-job-complete", device="m")
+            order = until(q, "null")
+            tap.check(order[-5:] == ["waiting", "pending", "BLOCK_JOB_COMPLETED", "concluded", "null"], f"{order}")
+            tap.check(q.execute("query-block")[0]["inserted"]["file"] == copy, "it goes on with the old image")
+            q.execute("drive-mirror", device="disk0", target=copy + "2", sync="full", speed=4096)
+            until(q, "running")
+            q.execute("block-job-cancel", device="disk0", force=True)
+            order = until(q, "null")
+            tap.check(order[-4:] == ["aborting", "BLOCK_JOB_CANCELLED", "concluded", "null"], f"{order}")
+            tap.check(q.execute("query-block-jobs") == [], "a job is left")
+        same(daemon, client, want, copy)
+
+
+CASES = [qmp_begins_and_ends_block_jobs_as_qemu_does, an_emulator_refuses_jobs_that_make_no_sense, a_mirror_takes_the_disks_place,
          a_backup_is_what_the_disk_reads_as, a_pull_makes_the_disk_stand_alone,
          a_commit_goes_on_with_the_base, a_commit_below_the_disk_shortens_the_chain,
          a_job_goes_on_when_the_daemon_is_killed]

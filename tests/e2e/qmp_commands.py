@@ -503,6 +503,15 @@ SCRIPT = [
     ("block_set_io_throttle", NONE | {"device": "disk0", "bps": 5, "iops_size": 4}),
     ("block_set_io_throttle", NONE | {"device": "disk0", "bps": 9, "bps_max": 10, "iops_rd": 7, "iops_wr": 8, "iops_size": 512}),
     ("query-block", {}), ("block_set_io_throttle", NONE | {"device": "disk0"}), ("query-block", {}),
+    ("block-job-pause", {"device": "x"}), ("block-job-resume", {"device": "x"}), ("block-job-complete", {"device": "x"}),
+    ("block-job-set-speed", {"device": "x", "speed": 1}), ("job-pause", {"id": "x"}), ("job-resume", {"id": "x"}),
+    ("drive-mirror", {"device": "x", "target": "/nowhere/x", "sync": "full"}),
+    ("drive-mirror", {"device": "disk0", "target": "/nowhere/x", "sync": "nope"}),
+    ("drive-mirror", {"device": "disk0", "sync": "full"}), ("drive-backup", {"device": "disk0", "sync": "full"}),
+    ("drive-backup", {"device": "x", "target": "/nowhere/x", "sync": "full"}), ("block-stream", {}),
+    ("drive-backup", {"device": "disk0", "target": "/nowhere/x", "sync": "incremental"}),
+    ("block-stream", {"device": "x"}),
+    ("block-commit", {"device": "x", "base": "/nowhere/x"}), ("query-block-jobs", {}), ("query-jobs", {}),
 ]
 # Errors of the form of a message, word by word.
 FORMS = [
@@ -552,7 +561,7 @@ def order_of_end(q):
 
 
 # Whose errors say it in words of our own.
-OWN_WORDS = {"block_set_io_throttle"}
+OWN_WORDS = {"block_set_io_throttle", "drive-mirror", "drive-backup", "block-stream", "block-commit"}
 EXACT = {"qom-list": False, "query-version": False, "query-uuid": True, "query-name": True, "query-status": True}
 
 
