@@ -211,6 +211,7 @@ def until(q, name):
         q.events.append(q.read())
 
 
+@tap.local("a VM's own QMP socket")
 def qmp_begins_and_ends_block_jobs_as_qemu_does():
     with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
         paths, want = chain(daemon)
