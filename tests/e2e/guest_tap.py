@@ -160,6 +160,8 @@ def cards_that_make_no_sense_are_refused():
 
 def boot_script(machine, server, initrd):
     """At U-Boot's prompt: an address by DHCP, kernel and initramfs by TFTP, and boots them."""
+    machine.expect(r"U-Boot 20\d\d", TIMEOUT)
+    machine.send("\n")  # waits in the UART: the countdown is over when a busy host gets to see it
     machine.expect(r"Hit any key to stop autoboot", TIMEOUT)
     machine.send("\n")
     machine.expect(r"=> ", TIMEOUT)
