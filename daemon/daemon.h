@@ -86,6 +86,7 @@ struct vmd {
     struct supply *supply;
     struct cgroup cgroup;
     struct list dumps;     /* dump.c */
+    struct list saves;     /* vm/save.c */
     struct list bjobs;     /* vm/blockjobs.c */
     struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;

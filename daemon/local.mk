@@ -43,6 +43,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/blockjobs.c \
 	daemon/vm/blockjobs.h \
 	daemon/vm/dump.c \
+	daemon/vm/save.c \
+	daemon/vm/save.h \
 	daemon/vm/dump.h \
 	daemon/events.c \
 	daemon/events.h \
@@ -203,6 +205,7 @@ TESTS += \
 	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_policy.py \
+	tests/e2e/daemon_save.py \
 	tests/e2e/daemon_store.py \
 	tests/e2e/daemon_dump.py \
 	tests/e2e/daemon_supply.py \
@@ -235,6 +238,7 @@ EXTRA_DIST += \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_lib.py \
 	tests/e2e/daemon_policy.py \
+	tests/e2e/daemon_save.py \
 	tests/e2e/daemon_store.py \
 	tests/e2e/daemon_dump.py \
 	tests/e2e/daemon_supply.py \

@@ -14,6 +14,7 @@
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/vm/dump.h"
+#include "daemon/vm/save.h"
 #include "daemon/events.h"
 #include "daemon/jobs.h"
 #include "daemon/run/linger.h"
@@ -416,6 +417,7 @@ static void tear_down(struct start *st)
     }
     backup_end(d);
     dumps_end(d);
+    saves_end(d);
     blockjobs_end(d);
     metrics_free(d->metrics);
     loop_timer_free(st->alive);
@@ -500,6 +502,7 @@ static int run(struct start *st, struct err *e)
         rc = set_up(st, spawner, &spawner_sock, e);
     }
     if (rc == 0) {
+        saves_load(d);
         runs_adopt(d, on_adopted, st);
         rc = loop_run(d->loop, e);
     }
@@ -538,6 +541,7 @@ int main(int argc, char **argv)
     struct vmd d = { .started_ns = time_real_ns() };
     list_init(&d.lingering);
     list_init(&d.dumps);
+    list_init(&d.saves);
     list_init(&d.bjobs);
     struct start st = { .d = &d };
     struct err e = ERR_INIT;

@@ -372,6 +372,7 @@ static void show(struct vm *vm, bool config, bool stats, struct shown *s)
         .has_restart_due_ms = due_ms != 0,
         .qmp = qmp_vm_path(vm),
         .transient = vm->transient,
+        .saved = vm->saved,
         .project = vm->config.project,
         .exit = live ? NULL : vm->exit,
         .config = config ? &vm->config : NULL,
@@ -411,9 +412,9 @@ static bool still_so(const struct kept *k, const struct api_vm_info *now)
     return k->of.state == now->state && k->of.since_ms == now->since_ms &&
            k->of.arch == now->arch && k->of.cpus == now->cpus && k->of.memory == now->memory &&
            k->of.restarts == now->restarts && k->of.restart_due_ms == now->restart_due_ms &&
-           k->of.transient == now->transient && same_text(k->of.name, now->name) &&
-           same_text(k->of.reason, now->reason) && same_text(k->of.project, now->project) &&
-           same_exit(k, now->exit);
+           k->of.transient == now->transient && k->of.saved == now->saved &&
+           same_text(k->of.name, now->name) && same_text(k->of.reason, now->reason) &&
+           same_text(k->of.project, now->project) && same_exit(k, now->exit);
 }
 
 static void forget(struct vm *vm)

@@ -76,7 +76,7 @@ void run_finish(struct run *run);
 void run_abort_start(struct run *run, int code, const struct err *e);
 /* The row as it is now. */
 void run_row(const struct run *run, struct store_run *row);
-/* First hello: state as the emulator said. watch.c calls it. */
-void run_is_up(struct run *run, enum api_vm_state state, const char *reason);
+/* First hello: state as the emulator said, what to say of it, and its own word. watch.c calls it. */
+void run_is_up(struct run *run, enum api_vm_state state, const char *reason, const char *raw);
 
 #endif

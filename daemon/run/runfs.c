@@ -67,7 +67,7 @@ void runfs_clean(const struct vmd_options *o, int64_t vm)
 
 void runfs_clean_lib(const struct vmd_options *o, int64_t vm)
 {
-    static const char *const names[] = { "console.log", "console.log.1" };
+    static const char *const names[] = { "console.log", "console.log.1", VM_STATE, VM_STATE_NEW };
     AUTO_FREE char *dir = xasprintf("%s/%s/%lld", o->lib, SPAWN_VM_DIR, (long long)vm);
     clean(dir, names, ARRAY_LEN(names));
 }

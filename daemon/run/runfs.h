@@ -17,6 +17,9 @@ struct vmd_options;
 
 /* QMP socket, the daemon's own, beside those of spawn/proto.h. */
 #define VM_QMP "qmp.sock"
+/* In LIB/vm/ID: the state of a saved VM, and one that is not whole yet. */
+#define VM_STATE "state"
+#define VM_STATE_NEW VM_STATE ".new"
 char *runfs_path(const struct vmd_options *o, int64_t vm, const char *name); /* the caller's */
 char *runfs_log(const struct vmd_options *o, int64_t vm);                    /* the caller's */
 /* Makes LIB/vm/ID. */

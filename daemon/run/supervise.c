@@ -14,6 +14,7 @@
 #include "daemon/ops.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
+#include "daemon/vm/save.h"
 #include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
 #include "daemon/run/run.h"
@@ -452,13 +453,16 @@ static void on_up(void *arg, const struct err *e)
     start_answer(run, NULL);
 }
 
-void run_is_up(struct run *run, enum api_vm_state state, const char *reason)
+void run_is_up(struct run *run, enum api_vm_state state, const char *reason, const char *raw)
 {
     struct store_run row;
     struct change *c = change_new(run->d);
     loop_timer_free(run->grace);
     run->grace = NULL;
     run->up = true;
+    if (!run->started) { /* taken up */
+        save_adopted(run->vm, state == API_VM_STATE_PAUSED, raw);
+    }
     if (!run->stored) {
         run_row(run, &row);
         store_tx_run_put(change_tx(c), &row);

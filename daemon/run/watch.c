@@ -370,7 +370,7 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
         if (first) {
             bool say = run->started || run_is_kept(vm_state_of(out.state), plain(out.reason)) ||
                        (out.reason && strcmp(out.reason, "io-error") == 0);
-            run_is_up(run, vm_state_of(out.state), say ? plain(out.reason) : "adopted");
+            run_is_up(run, vm_state_of(out.state), say ? plain(out.reason) : "adopted", out.reason);
         } else if (run->vm->state == API_VM_STATE_UNRESPONSIVE) {
             vm_tell_state(run->vm, vm_state_of(out.state), "answers again");
         } else {

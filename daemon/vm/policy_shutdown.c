@@ -10,6 +10,7 @@
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
 #include "daemon/vm/policy_in.h"
+#include "daemon/vm/save.h"
 #include "daemon/registry.h"
 #include "daemon/run/run.h"
 #include "engine/base/log.h"
@@ -134,13 +135,10 @@ static void on_asked(void *arg, struct json_object *result, const struct api_err
     }
 }
 
-static void ask(struct ending *k, struct vm *vm)
+static void ask_guest(struct ending *k, struct vm *vm)
 {
     const struct api_host_shutdown *h = vm->config.host_shutdown;
     int64_t ms = h ? h->timeout_ms : DEFAULT_MS;
-    k->stage = ASKED;
-    k->timer = loop_timer_new(vm->d->loop, on_time, k);
-    run_on_end(vm->run, on_end, k);
     run_asked(vm->run);
     if (vm->state == API_VM_STATE_PAUSED) {
         run_call(vm->run, "emu.resume", ASK_NS, on_answer, NULL); /* else it cannot react */
@@ -148,6 +146,31 @@ static void ask(struct ending *k, struct vm *vm)
     bool asked = ms > 0 && run_call(vm->run, "emu.powerdown", ms < 10000 ? ms * MS : ASK_NS,
                                     on_asked, vm);
     loop_timer_arm(k->timer, asked ? ms * MS : 0);
+}
+
+/* A VM that could not be saved. */
+static void not_saved(struct vm *vm)
+{
+    struct shutdown *s = vm->d->policy->shutdown;
+    for (size_t i = 0; s && i < s->n; i++) {
+        if (s->all[i].id == vm->id && s->all[i].stage == ASKED) {
+            ask_guest(&s->all[i], vm);
+        }
+    }
+}
+
+static void ask(struct ending *k, struct vm *vm)
+{
+    const struct api_host_shutdown *h = vm->config.host_shutdown;
+    bool live = vm->state == API_VM_STATE_RUNNING || vm->state == API_VM_STATE_PAUSED;
+    k->stage = ASKED;
+    k->timer = loop_timer_new(vm->d->loop, on_time, k);
+    run_on_end(vm->run, on_end, k);
+    if (h && h->mode == API_HOST_SHUTDOWN_MODE_SAVE && live && !vm->op && !vm->transient) {
+        save_quietly(vm, not_saved); /* has the time that it takes */
+    } else {
+        ask_guest(k, vm);
+    }
 }
 
 /* Must k wait for a VM that comes after it? */

@@ -184,24 +184,10 @@ static int check_plugins(const struct vmd *d, const struct api_vm_config *c,
     return 0;
 }
 
-/* What the schema has a word for and no part of vmd can do yet. */
-static int check_policy(const struct api_vm_config *c, struct api_error *x)
-{
-    if (c->host_shutdown && c->host_shutdown->mode == API_HOST_SHUTDOWN_MODE_SAVE) {
-        return api_error_set(
-            x, API_E_UNSUPPORTED, "config.host_shutdown.mode", "use 'stop' or 'leave'",
-            "VM '%s' is to be saved at host shutdown, but states cannot be saved "
-            "by this vmd",
-            c->name);
-    }
-    return 0;
-}
-
 int preflight_change(struct vmd *d, struct api_vm_config *c, struct api_error *x)
 {
-    return pools_resolve(d, c, x) < 0 || check_policy(c, x) < 0 || check_plugins(d, c, x) < 0 ||
-                   check_host(c, x) < 0 || check_members(c, x) < 0 || name_disks(c, x) < 0 ||
-                   nics_check(c, x) < 0
+    return pools_resolve(d, c, x) < 0 || check_plugins(d, c, x) < 0 || check_host(c, x) < 0 ||
+                   check_members(c, x) < 0 || name_disks(c, x) < 0 || nics_check(c, x) < 0
                ? -1
                : 0;
 }

@@ -317,7 +317,11 @@ static void delete_after_end(void *arg, struct vm *vm, bool gone)
 static void delete_begin(struct op *op)
 {
     struct vm *vm = op->vm;
-    if (!vm->run) {
+    if (vm->saved && !op->flag) {
+        op_failf(op, API_E_BAD_STATE,
+                 "start it, forget its state ('vmctl start --fresh'), or use --force",
+                 "VM '%s' has a saved state, which would be lost", vm->config.name);
+    } else if (!vm->run) {
         delete_commit(op);
     } else if (!op->flag) {
         op_failf(op, API_E_BAD_STATE, "stop it first, or use --force", "VM '%s' is %s",

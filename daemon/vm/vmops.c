@@ -15,6 +15,7 @@
 #include "daemon/ops.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
+#include "daemon/vm/save.h"
 #include "daemon/registry.h"
 #include "daemon/run/runfs.h"
 #include "daemon/run/supervise.h"
@@ -117,6 +118,17 @@ static void cancel_start(void *arg)
     }
 }
 
+/* Its emulator stands still before the first instruction. */
+static void on_restorable(void *arg, const struct api_error *x)
+{
+    struct op *op = arg;
+    if (x) {
+        on_started(op, x);
+    } else {
+        save_restore(op->vm, op->flag, on_started, op);
+    }
+}
+
 static void on_preflight(void *arg, const struct api_error *x, const struct run_disks *disks)
 {
     struct op *op = arg;
@@ -142,7 +154,17 @@ static void on_preflight(void *arg, const struct api_error *x, const struct run_
         op->job->on_cancel = cancel_start;
         op->job->arg = vm;
     }
-    run_start(vm, op->flag, disks, on_started, op);
+    run_start(vm, op->flag || vm->saved, disks, vm->saved ? on_restorable : on_started, op);
+}
+
+static void start_after_end(void *arg, struct vm *vm, bool gone)
+{
+    struct op *op = arg;
+    (void)vm;
+    op->held = false;
+    if (!gone) { /* else the op goes with the VM */
+        vmop_start(op);
+    }
 }
 
 void vmop_start(struct op *op)
@@ -153,6 +175,11 @@ void vmop_start(struct op *op)
         api_error_set(&x, API_E_BAD_STATE, vm->config.name, "start it when the host is back",
                       "VM '%s' is not started: the host is being shut down", vm->config.name);
         on_started(op, &x);
+        return;
+    }
+    if (vm->run && run_has_ended(vm->run)) { /* its end is on its way to the disk */
+        op->held = true;
+        run_on_end(vm->run, start_after_end, op);
         return;
     }
     if (vm->run) {
@@ -167,11 +194,22 @@ void vmop_start(struct op *op)
     preflight_start(vm, on_preflight, op);
 }
 
+static void start_begin(struct op *op)
+{
+    const struct api_vm_start_in *in = op->in;
+    struct err e = ERR_INIT;
+    if (in->fresh && !op->vm->run && save_drop(op->vm, &e) < 0) {
+        op_failf(op, API_E_FILE_ERROR, NULL, "%s", e.msg);
+        return;
+    }
+    vmop_start(op);
+}
+
 void api_handle_vm_start(struct api_call *call, struct api_vm_start_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);
     if (vm) {
-        op_queue(vm, call, NULL, in, vmop_start, in->paused);
+        op_queue(vm, call, NULL, in, start_begin, in->paused);
     }
 }
 

@@ -377,26 +377,20 @@ static bool busy(const struct ahci *h)
     return false;
 }
 
-static void ahci_quiesce(struct device *d)
+static bool ahci_quiesce(struct device *d)
 {
     struct ahci *h = ahci_of(d);
-    struct err e = ERR_INIT;
+    bool quiet;
 
-    while (busy(h)) {
-        for (unsigned i = 0; i < AHCI_PORTS; i++) {
-            if (h->port[i].unit.node) {
-                blk_settle(h->port[i].unit.node);
-            }
-        }
-        loop_run_once(d->vm->loop, 0, &e);
-    }
     bus_lock(&d->lock);
-    for (unsigned i = 0; i < AHCI_PORTS; i++) {
+    quiet = !busy(h);
+    for (unsigned i = 0; i < AHCI_PORTS && quiet; i++) {
         while (!list_empty(&h->port[i].finished)) {
             ahci_request_end(list_entry(h->port[i].finished.next, struct ahci_req, node));
         }
     }
     bus_unlock(&d->lock);
+    return quiet;
 }
 
 static void ahci_resumed(struct device *d)

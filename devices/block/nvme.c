@@ -510,23 +510,18 @@ static void nvme_reset(struct device *d)
     pci_fn_reset(&n->pci);
 }
 
-/* Before a snapshot: everything under way completes and is shown. */
-static void nvme_quiesce(struct device *d)
+static bool nvme_quiesce(struct device *d)
 {
     struct nvme *n = nvme_of(d);
-    struct err e = ERR_INIT;
+    bool quiet;
 
-    while (!list_empty(&n->in_flight)) {
-        for (unsigned i = 0; i < n->namespaces->n; i++) {
-            blk_settle(n->namespaces->node[i]);
-        }
-        loop_run_once(d->vm->loop, 0, &e);
-    }
     bus_lock(&d->lock);
-    while (!list_empty(&n->finished)) {
+    quiet = list_empty(&n->in_flight);
+    while (quiet && !list_empty(&n->finished)) {
         nvme_req_end(list_entry(n->finished.next, struct nvme_req, node));
     }
     bus_unlock(&d->lock);
+    return quiet;
 }
 
 static void nvme_resumed(struct device *d)

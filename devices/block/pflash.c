@@ -360,16 +360,12 @@ static void pflash_reset(struct device *d)
     bus_unlock(&d->lock);
 }
 
-static void pflash_quiesce(struct device *d)
+static bool pflash_quiesce(struct device *d)
 {
     struct pflash *f = pflash_of(d);
-    struct err e = ERR_INIT;
 
     write_back(f);
-    while (f->busy) {
-        blk_wait_idle(f->node);
-        loop_run_once(d->vm->loop, 0, &e);
-    }
+    return !f->busy;
 }
 
 static void pflash_destroy(struct device *d)

@@ -392,19 +392,18 @@ static int vblk_realize(struct device *d, struct err *e)
     return 0;
 }
 
-/* Before a snapshot: what is in flight completes and its results reach the guest's memory. */
-static void vblk_quiesce(struct device *d)
+static bool vblk_quiesce(struct device *d)
 {
     struct vblk *b = (struct vblk *)d;
-    struct err e = ERR_INIT;
+    bool quiet;
 
-    while (!list_empty(&b->in_flight) || !list_empty(&b->through)) {
-        blk_settle(b->node);
-        loop_run_once(d->vm->loop, 0, &e);
-    }
     bus_lock(b->v.lock);
-    vblk_finish_all(b);
+    quiet = list_empty(&b->in_flight) && list_empty(&b->through);
+    if (quiet) {
+        vblk_finish_all(b);
+    }
     bus_unlock(b->v.lock);
+    return quiet;
 }
 
 static void vblk_free_list(struct list *l)

@@ -526,22 +526,18 @@ static int vscsi_realize(struct device *d, struct err *e)
     return rc;
 }
 
-static void vscsi_quiesce(struct device *d)
+static bool vscsi_quiesce(struct device *d)
 {
     struct vscsi *s = (struct vscsi *)d;
-    struct err e = ERR_INIT;
+    bool quiet;
 
-    while (!list_empty(&s->in_flight)) {
-        for (unsigned i = 0; i < s->bus.n; i++) {
-            if (s->bus.unit[i].node) {
-                blk_settle(s->bus.unit[i].node);
-            }
-        }
-        loop_run_once(d->vm->loop, 0, &e);
-    }
     bus_lock(s->v.lock);
-    vscsi_finish_all(s);
+    quiet = list_empty(&s->in_flight);
+    if (quiet) {
+        vscsi_finish_all(s);
+    }
     bus_unlock(s->v.lock);
+    return quiet;
 }
 
 static void free_requests(struct list *l)

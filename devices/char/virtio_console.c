@@ -176,7 +176,7 @@ static int vcon_realize(struct device *d, struct err *e)
 
 /* Buffers that wait go back to their rings; tx_skip remembers how much of the next output
  * was taken. */
-static void vcon_quiesce(struct device *d)
+static bool vcon_quiesce(struct device *d)
 {
     struct vcon *c = (struct vcon *)d;
 
@@ -189,6 +189,7 @@ static void vcon_quiesce(struct device *d)
     }
     c->rx = c->tx = NULL;
     bus_unlock(c->v.lock);
+    return true;
 }
 
 static void vcon_destroy(struct device *d)

@@ -745,7 +745,7 @@ static int vnet_realize(struct device *d, struct err *e)
 }
 
 /* Before a snapshot: a frame that waits goes back to its ring. */
-static void vnet_quiesce(struct device *d)
+static bool vnet_quiesce(struct device *d)
 {
     struct vnet *n = (struct vnet *)d;
 
@@ -757,6 +757,7 @@ static void vnet_quiesce(struct device *d)
         }
     }
     bus_unlock(n->v.lock);
+    return true;
 }
 
 static void vnet_destroy(struct device *d)

@@ -84,7 +84,9 @@ struct device_class {
     int (*realize)(struct device *d, struct err *e);
     /* after the table's reset values were set; the lock is not held */
     void (*reset)(struct device *d);
-    void (*quiesce)(struct device *d); /* before a snapshot: finish what is in flight */
+    /* Before a snapshot, the VM paused: true when nothing is in flight any more and its results are in the guest's
+     * memory; false: to be asked again when the loop has turned. NULL: nothing ever is. */
+    bool (*quiesce)(struct device *d);
     /* the VM runs again: take up what was put off while paused; or NULL */
     void (*resumed)(struct device *d);
     /* a backend object, perhaps one of its own, is not what it was (a disk has another size);

@@ -35,6 +35,8 @@ libcore_a_SOURCES = \
 	engine/core/vcpu.c \
 	engine/core/vcpu.h \
 	engine/core/vm.c \
+	engine/core/vmstate.c \
+	engine/core/vmstate.h \
 	engine/core/vm.h
 
 core_tests = tests/core/bus_test \

@@ -56,6 +56,13 @@ uint64_t mem_region_size(const struct mem_region *r);
 const char *mem_region_name(const struct mem_region *r);
 enum mem_kind mem_region_kind(const struct mem_region *r);
 
+/* Calls fn for every leaf of RAM or ROM in the tree, seen by the guest at the moment or not, once each. Main thread. */
+void mem_each_ram(struct mem_space *s, void (*fn)(void *arg, struct mem_region *r), void *arg);
+/* Does the region hold anything at `offset` but zeroes that nobody has touched? *length as in mem_range_holds(). Any thread. */
+bool mem_region_holds(const struct mem_region *r, uint64_t offset, uint64_t *length);
+/* Makes a part zero and gives its memory back to the host where that goes. The caller tells the engine. Any thread. */
+void mem_region_clear(struct mem_region *r, uint64_t offset, uint64_t n);
+
 /* Places child at offset `at` of a container; among overlapping children the higher priority
  * wins, then the later. Takes effect at mem_commit(). */
 int mem_map(struct mem_region *parent, uint64_t at, int priority, struct mem_region *child,

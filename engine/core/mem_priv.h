@@ -32,6 +32,8 @@ struct mem_region {
     _Atomic uint64_t *huge; /* shared: bit per huge page that was asked for */
     uint64_t ram_page; /* RAM: number of the first page, given at its first commit */
     bool ram_numbered;
+    bool listed;      /* while mem_each_ram() is at work, in its list */
+    struct list seen;
 
     const struct mem_io_ops *ops; /* I/O */
     void *opaque;

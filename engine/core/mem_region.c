@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -51,14 +52,16 @@ static bool collapse(uint8_t *at)
 static void *map_shared(struct mem_region *r, size_t size)
 {
     AUTO_FD fd = memfd_create("vmd-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0 || ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
         return NULL;
     }
     void *host = mem_map_huge(size); /* room that is aligned */
     if (!host) {
         return NULL;
     }
-    if (mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED ||
+    if (mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd,
+             0) == MAP_FAILED ||
         !collapse(host)) {
         mem_unmap_huge(host, size);
         return NULL;
@@ -71,13 +74,15 @@ static void *map_shared(struct mem_region *r, size_t size)
 void mem_range_settle(const struct mem_range *range, uint64_t gpa)
 {
     const struct mem_region *r = range->region;
-    uint64_t at = range->offset + (gpa - range->base), chunk = at >> CHUNK_BITS, bit = 1ull << chunk % 64;
+    uint64_t at = range->offset + (gpa - range->base), chunk = at >> CHUNK_BITS,
+             bit = 1ull << chunk % 64;
     if (!r->huge || ((chunk + 1) << CHUNK_BITS) > r->host_size ||
         (atomic_load_explicit(&r->huge[chunk / 64], memory_order_relaxed) & bit) ||
         (atomic_fetch_or(&r->huge[chunk / 64], bit) & bit)) {
         return;
     }
-    (void)collapse(r->host + (chunk << CHUNK_BITS)); /* a host without a free one leaves small pages */
+    (void)collapse(r->host +
+                   (chunk << CHUNK_BITS)); /* a host without a free one leaves small pages */
 }
 
 bool mem_range_show(const struct mem_range *range, uint64_t gpa, void *at)
@@ -85,15 +90,14 @@ bool mem_range_show(const struct mem_range *range, uint64_t gpa, void *at)
     const struct mem_region *r = range->region;
     uint64_t from = range->offset + (gpa - range->base);
     return range->kind == MEM_RAM && r->fd >= 0 && from % MEM_PAGE_SIZE == 0 &&
-           mmap(at, MEM_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, r->fd,
-                (off_t)from) != MAP_FAILED &&
+           mmap(at, MEM_PAGE_SIZE, PROT_READ | PROT_WRITE,
+                MAP_SHARED | MAP_FIXED | MAP_POPULATE, r->fd, (off_t)from) != MAP_FAILED &&
            madvise(at, MEM_PAGE_SIZE, MADV_DONTDUMP) == 0;
 }
 
-bool mem_range_holds(const struct mem_range *range, uint64_t gpa, uint64_t *length)
+bool mem_region_holds(const struct mem_region *r, uint64_t from, uint64_t *length)
 {
-    const struct mem_region *r = range->region;
-    uint64_t from = range->offset + (gpa - range->base), rest = range->size - (gpa - range->base);
+    uint64_t rest = r->size - from;
     off_t data = r->fd >= 0 ? lseek(r->fd, (off_t)from, SEEK_DATA) : (off_t)from, hole;
 
     *length = rest;
@@ -109,6 +113,58 @@ bool mem_range_holds(const struct mem_range *range, uint64_t gpa, uint64_t *leng
         *length = (uint64_t)(hole - data);
     }
     return true;
+}
+
+bool mem_range_holds(const struct mem_range *range, uint64_t gpa, uint64_t *length)
+{
+    uint64_t rest = range->size - (gpa - range->base);
+    bool holds = mem_region_holds(range->region, range->offset + (gpa - range->base), length);
+
+    *length = *length < rest ? *length : rest;
+    return holds;
+}
+
+void mem_region_clear(struct mem_region *r, uint64_t offset, uint64_t n)
+{
+    uint64_t first = (offset + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    uint64_t end = (offset + n) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+
+    if (first < end &&
+        madvise(r->host + first, end - first, r->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED) == 0) {
+        memset(r->host + offset, 0, first - offset);
+        memset(r->host + end, 0, offset + n - end);
+    } else {
+        memset(r->host + offset, 0, n);
+    }
+}
+
+static void each_ram(struct mem_region *r, void (*fn)(void *arg, struct mem_region *r),
+                     void *arg, struct list *seen)
+{
+    if (r->kind == MEM_ALIAS) {
+        each_ram(r->of, fn, arg, seen);
+    } else if (r->host && !r->listed) {
+        r->listed = true;
+        list_append(seen, &r->seen);
+        fn(arg, r);
+    }
+    list_for_each (it, &r->children) {
+        each_ram(list_entry(it, struct mem_region, node), fn, arg, seen);
+    }
+}
+
+void mem_each_ram(struct mem_space *s, void (*fn)(void *arg, struct mem_region *r), void *arg)
+{
+    struct list seen;
+
+    list_init(&seen);
+    each_ram(s->root, fn, arg, &seen);
+    while (!list_empty(&seen)) {
+        struct mem_region *r = list_entry(seen.next, struct mem_region, seen);
+
+        list_remove(&r->seen);
+        r->listed = false;
+    }
 }
 
 static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct mem_region **out,

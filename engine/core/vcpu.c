@@ -231,3 +231,10 @@ void vcpu_cleared(struct vcpu *c)
     c->parked = false;
     pthread_mutex_unlock(&c->lock);
 }
+
+void vcpu_set_halted(struct vcpu *c, bool on)
+{
+    pthread_mutex_lock(&c->lock);
+    c->halted = on;
+    pthread_mutex_unlock(&c->lock);
+}

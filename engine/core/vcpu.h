@@ -58,6 +58,7 @@ void vcpu_pause_ask(struct vcpu *c);
 void vcpu_pause_wait(struct vcpu *c);
 void vcpu_unpause(struct vcpu *c);
 void vcpu_cleared(struct vcpu *c); /* reset: no longer halted or parked */
+void vcpu_set_halted(struct vcpu *c, bool on); /* a state was loaded; at the barrier */
 /* Main thread, at the barrier: a held vCPU runs nothing when the VM runs again. */
 void vcpu_hold(struct vcpu *c, bool on);
 /* Owner thread: runs no more guest code after the access it is in, till vcpu_cleared() or

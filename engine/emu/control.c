@@ -109,11 +109,21 @@ static bool wrong_state(struct api_call *call, const struct emu *m, enum vm_stat
 }
 
 /* Answers for the call while the guest must stand still. */
-static bool is_dumped(struct api_call *call, const struct emu *m)
+static bool is_held(struct api_call *call, const struct emu *m)
 {
     if (dump_at_work(m)) {
         api_fail(call, API_E_BAD_STATE, m->vm->name, "wait for it, or cancel it: 'vmctl jobs'",
                  "its memory is being dumped");
+        return true;
+    }
+    if (state_at_work(m)) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, "wait for it, or cancel it: 'vmctl jobs'",
+                 "its state is being saved or loaded");
+        return true;
+    }
+    if (m->unfit) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, "stop it, and start it again",
+                 "a state was loaded in part only");
         return true;
     }
     return false;
@@ -135,7 +145,7 @@ void api_handle_emu_resume(struct api_call *call, struct api_emu_resume_in *in)
     struct emu *m = control_emu(call);
 
     (void)in;
-    if (wrong_state(call, m, VM_PAUSED, "paused") || is_dumped(call, m)) {
+    if (wrong_state(call, m, VM_PAUSED, "paused") || is_held(call, m)) {
         return;
     }
     if (m->vm->ended) {
@@ -156,7 +166,7 @@ void api_handle_emu_reset(struct api_call *call, struct api_emu_reset_in *in)
         wrong_state(call, m, VM_RUNNING, "running");
         return;
     }
-    if (is_dumped(call, m)) {
+    if (is_held(call, m)) {
         return;
     }
     if (m->vm->reset_ends && !m->vm->ended) { /* once it was answered */

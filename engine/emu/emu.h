@@ -23,6 +23,7 @@ struct console;
 struct api_call;
 struct emu_control;
 struct emu_dump;
+struct emu_state;
 struct emu_observe;
 struct rpc_server;
 struct workers;
@@ -103,6 +104,8 @@ struct emu {
     struct console *console;
     struct emu_control *control;
     struct emu_dump *dump; /* NULL: none was asked for yet */
+    struct emu_state *state; /* the same of saving and loading; state/ */
+    bool unfit;              /* a state was loaded in part only: it must not run */
     struct gdb *gdb;
     struct emu_stats *stats;
     struct emu_observe *observe; /* NULL: the engine has no translated code */
@@ -186,6 +189,11 @@ bool dump_at_work(const struct emu *m);
 /* The VM's state changed: a dump at work whose guest does not stand still any more fails. */
 void dump_state_changed(struct emu *m);
 void dump_free(struct emu *m);
+
+/* --- state/ --- */
+/* The machine's state is being saved or loaded: it must stand still, and may only end. */
+bool state_at_work(const struct emu *m);
+void state_free(struct emu *m); /* the threads are gone */
 
 /* --- observe.c --- */
 /* After build_vm(), before the sandbox closes: perf map, coverage, plugins. */

@@ -19,6 +19,14 @@ libemu_a_SOURCES = \
 	engine/emu/jobs.c \
 	engine/emu/observe.c \
 	engine/emu/options.c \
+	engine/emu/state/chunk.c \
+	engine/emu/state/chunk.h \
+	engine/emu/state/file.c \
+	engine/emu/state/file.h \
+	engine/emu/state/load.c \
+	engine/emu/state/save.c \
+	engine/emu/state/state.c \
+	engine/emu/state/state.h \
 	engine/emu/stats.c
 
 pkglibexec_PROGRAMS += vmd-emu
@@ -27,8 +35,8 @@ vmd_emu_LDADD = $(LINK_EMU)
 
 TESTS += tests/device/emu_control.py
 EXTRA_DIST += tests/device/emu_control.py
-TESTS += tests/emu/observe.py tests/emu/icount.py tests/emu/memory.py
-EXTRA_DIST += tests/emu/icount.py tests/emu/memory.py tests/emu/observe.py tests/emu/emu_lib.py
+TESTS += tests/emu/observe.py tests/emu/icount.py tests/emu/memory.py tests/emu/state.py
+EXTRA_DIST += tests/emu/icount.py tests/emu/memory.py tests/emu/observe.py tests/emu/state.py tests/emu/emu_lib.py
 check_PROGRAMS += tests/emu/confine_test
 TESTS += tests/emu/confine_test
 tests_emu_confine_test_SOURCES = tests/emu/confine_test.c

@@ -183,8 +183,8 @@ static void save_and_load_all(struct rv *v)
     list_for_each (it, &v->r.vm->devices) {
         struct device *d = list_entry(it, struct device, node);
 
-        if (d->cls->quiesce) {
-            d->cls->quiesce(d);
+        while (d->cls->quiesce && !d->cls->quiesce(d)) {
+            ck_assert_int_eq(loop_run_once(v->r.loop, 1000000, NULL), 0);
         }
     }
     list_for_each (it, &v->r.vm->devices) {

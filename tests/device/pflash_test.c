@@ -97,7 +97,9 @@ START_TEST(programs_clear_bits_and_erasing_sets_them)
     wr32(f.r, AT + SECTOR + 8, 0xff00ff00);
     wr32(f.r, AT, BOTH(0xff));
     ck_assert_uint_eq(rd32(f.r, AT + SECTOR + 8), 0x12345678 & 0xff00ff00);
-    f.d->cls->quiesce(f.d);
+    while (!f.d->cls->quiesce(f.d)) {
+        ck_assert_int_eq(loop_run_once(f.r->loop, 1000000, NULL), 0);
+    }
     ck_assert_int_eq(pread(f.fd, &byte, 1, SECTOR + 9), 1);
     ck_assert_uint_eq(byte, 0x56);
     ck_assert_int_eq(pread(f.fd, &byte, 1, SECTOR), 1);

@@ -261,13 +261,6 @@ def host_shutdown_ends_each_vm_as_it_says_and_those_that_come_after_first():
         tap.check(state(daemon, "stays") == "running", "not taken up again")
 
 
-def settings_that_no_part_can_do_yet_are_refused_by_name():
-    with fake() as daemon, daemon.client() as client:
-        error = client.fails("unsupported", "vm.define", config=daemon.config(
-            "a", host_shutdown={"mode": "save"}))
-        tap.check(error.object == "config.host_shutdown.mode", error.object)
-
-
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         vms_are_started_once_after_a_boot_in_order_of_after_priority_and_name,
@@ -279,5 +272,4 @@ if __name__ == "__main__":
         restart_that_is_due_outlives_the_daemon,
         watchdog_acts_on_an_emulator_that_shows_no_life,
         host_shutdown_ends_each_vm_as_it_says_and_those_that_come_after_first,
-        settings_that_no_part_can_do_yet_are_refused_by_name,
     ]))

@@ -328,6 +328,30 @@ void api_handle_emu_dump_cancel(struct api_call *call, struct api_emu_dump_cance
     api_reply_emu_dump_cancel(call);
 }
 
+void api_handle_emu_save(struct api_call *call, struct api_emu_save_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no state");
+}
+
+void api_handle_emu_load(struct api_call *call, struct api_emu_load_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no state");
+}
+
+void api_handle_emu_state_status(struct api_call *call, struct api_emu_state_status_in *in)
+{
+    (void)in;
+    api_reply_emu_state_status(call, &(struct api_emu_state_status_out){ .active = false });
+}
+
+void api_handle_emu_state_cancel(struct api_call *call, struct api_emu_state_cancel_in *in)
+{
+    (void)in;
+    api_reply_emu_state_cancel(call);
+}
+
 void api_handle_emu_job_start(struct api_call *call, struct api_emu_job_start_in *in)
 {
     (void)in;

@@ -61,8 +61,10 @@ static size_t make(const struct shape *s, uint8_t *f, struct net_hdr *h, unsigne
     memcpy(f + ip - 2, s->v6 ? "\x86\xdd" : "\x08\x00", 2);
     f[ip] = s->v6 ? 0x60 : 0x45;
     f[ip + (s->v6 ? 6 : 9)] = s->tcp ? 6 : 17;
-    f[l4 + 12] = s->tcp ? (uint8_t)((20 + s->options) / 4 << 4) : f[l4 + 12];
-    f[l4 + 13] = s->tcp ? 0x80 | 0x10 | 8 | 1 : f[l4 + 13]; /* CWR ACK PSH FIN */
+    if (s->tcp) {
+        f[l4 + 12] = (uint8_t)((20 + s->options) / 4 << 4);
+        f[l4 + 13] = 0x80 | 0x10 | 8 | 1; /* CWR ACK PSH FIN */
+    }
     for (size_t i = 0; i < s->payload; i++) {
         f[headers(s) + i] = (uint8_t)(i * 7 + i / 251);
     }

@@ -398,8 +398,12 @@ START_TEST(what_is_told_of_a_vm_follows_every_change_of_it)
     char *name = vm->config.name;
 
     ck_assert_uint_eq(api_type_vm_info.n_members,
-                      17); /* a new one: compare it in registry.c, too */
+                      18); /* a new one: compare it in registry.c, too */
     check_told(vm, "defined");
+    vm->saved = true;
+    check_told(vm, "saved");
+    vm->saved = false;
+    check_told(vm, "forgotten");
     check_told(vm, "again");
     vm->state = API_VM_STATE_CRASHED;
     check_told(vm, "state");

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Chunks of memory to bytes and back.
+ */
+#include "engine/emu/state/chunk.h"
+
+#include <errno.h>
+#include <string.h>
+#include <zstd.h>
+
+#define HEAD 40u /* bytes before the pages */
+#define LEVEL 1  /* of zstd: as fast as the copy to the page cache */
+
+static uint64_t pages_of(const struct mem_region *r, uint64_t page)
+{
+    uint64_t all = (mem_region_size(r) + MEM_PAGE_SIZE - 1) / MEM_PAGE_SIZE;
+
+    return all - page < CHUNK_PAGES ? all - page : CHUNK_PAGES;
+}
+
+/* Bytes of a page: the last one may be short. */
+static size_t page_bytes(const struct mem_region *r, uint64_t page)
+{
+    uint64_t left = mem_region_size(r) - page * MEM_PAGE_SIZE;
+
+    return left < MEM_PAGE_SIZE ? (size_t)left : MEM_PAGE_SIZE;
+}
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+    return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
+}
+
+/* Gathers the pages that are not zero; a short last one is filled up. */
+static void gather(struct chunk_codec *c, struct mem_region *r, uint64_t page)
+{
+    const uint8_t *host = mem_ram_host(r);
+    uint8_t *bits = (uint8_t *)c->bytes.data + 8;
+    uint64_t n = pages_of(r, page), length = 0, i = 0;
+    static const uint8_t zero[MEM_PAGE_SIZE];
+
+    while (i < n) {
+        uint64_t at = (page + i) * MEM_PAGE_SIZE;
+        bool holds = mem_region_holds(r, at, &length);
+        uint64_t end = at + length >= mem_region_size(r) ? n
+                                                         : (at + length) / MEM_PAGE_SIZE - page;
+
+        end = end > n ? n : end <= i ? i + 1 : end;
+        for (; holds && i < end; i++) {
+            const uint8_t *p = host + (page + i) * MEM_PAGE_SIZE;
+            size_t size = page_bytes(r, page + i);
+
+            if (!is_zero(p, size)) {
+                bits[i / 8] |= (uint8_t)(1u << i % 8);
+                buf_add(&c->pages, p, size);
+                buf_add(&c->pages, zero, MEM_PAGE_SIZE - size);
+            }
+        }
+        i = end;
+    }
+}
+
+bool chunk_pack(struct chunk_codec *c, struct mem_region *r, uint64_t page)
+{
+    static const uint8_t head[HEAD];
+
+    c->bytes.len = c->pages.len = 0;
+    buf_add(&c->bytes, head, sizeof(head));
+    buf_reserve(&c->pages, CHUNK_BYTES);
+    gather(c, r, page);
+    if (c->pages.len == 0) {
+        return false;
+    }
+    size_t room = ZSTD_compressBound(c->pages.len), n;
+    c->pack = c->pack ? c->pack : ZSTD_createCCtx();
+    buf_reserve(&c->bytes, room);
+    n = c->pack ? ZSTD_compressCCtx(c->pack, c->bytes.data + HEAD, room, c->pages.data,
+                                    c->pages.len, LEVEL)
+                : 0;
+    if (c->pack && !ZSTD_isError(n) && n < c->pages.len) {
+        c->bytes.data[0] = 1;
+        c->bytes.len = HEAD + n;
+    } else {
+        buf_add(&c->bytes, c->pages.data, c->pages.len);
+    }
+    return true;
+}
+
+static int expand(struct chunk_codec *c, size_t want, struct err *e)
+{
+    const uint8_t *from = (const uint8_t *)c->bytes.data + HEAD;
+    size_t n = c->bytes.len - HEAD;
+
+    c->pages.len = 0;
+    buf_reserve(&c->pages, want + 1);
+    if (c->bytes.data[0] == 1) {
+        c->unpack = c->unpack ? c->unpack : ZSTD_createDCtx();
+        if (!c->unpack) {
+            return err_set(e, -ENOMEM, "no memory to unpack a piece of the state");
+        }
+        n = ZSTD_decompressDCtx(c->unpack, c->pages.data, want, from, n);
+    } else if (c->bytes.data[0] == 0 && n == want) {
+        memcpy(c->pages.data, from, n);
+    } else {
+        n = SIZE_MAX;
+    }
+    if (n != want) { /* an error code is none of these numbers */
+        return err_set(e, -EBADMSG, "a piece of memory in the state cannot be unpacked");
+    }
+    c->pages.len = want;
+    return 0;
+}
+
+int chunk_unpack(struct chunk_codec *c, struct mem_region *r, uint64_t page, struct err *e)
+{
+    uint64_t n = pages_of(r, page);
+    uint8_t *host = mem_ram_host(r), bits[CHUNK_PAGES / 8];
+    size_t some = 0;
+    int rc;
+
+    if (c->bytes.len < HEAD) {
+        return err_set(e, -EBADMSG, "a piece of memory in the state is too short");
+    }
+    memcpy(bits, c->bytes.data + 8, sizeof(bits));
+    for (uint64_t i = 0; i < CHUNK_PAGES; i++) {
+        bool is = bits[i / 8] & (1u << i % 8);
+
+        if (is && i >= n) {
+            return err_set(e, -EBADMSG,
+                           "a piece of memory in the state goes beyond its region");
+        }
+        some += is;
+    }
+    rc = expand(c, some * MEM_PAGE_SIZE, e);
+    for (uint64_t i = 0, at = 0; i < n && rc == 0; i++) {
+        if (bits[i / 8] & (1u << i % 8)) {
+            memcpy(host + (page + i) * MEM_PAGE_SIZE, c->pages.data + at,
+                   page_bytes(r, page + i));
+            at += MEM_PAGE_SIZE;
+        } else {
+            uint64_t from = (page + i) * MEM_PAGE_SIZE, length;
+
+            if (mem_region_holds(r, from, &length)) {
+                mem_region_clear(r, from, page_bytes(r, page + i));
+            }
+        }
+    }
+    return rc;
+}
+
+void chunk_done(struct chunk_codec *c)
+{
+    ZSTD_freeCCtx(c->pack);
+    ZSTD_freeDCtx(c->unpack);
+    buf_done(&c->bytes);
+    buf_done(&c->pages);
+    *c = (struct chunk_codec){ .pack = NULL };
+}

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * State files: bytes and digests. Numbers are little-endian. Owns the entries it reads or writes.
+ */
+#include "engine/emu/state/file.h"
+
+#include "engine/base/str.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define FORMAT 1
+#define HEAD_LEN 64
+#define ENTRY_LEN 64
+#define TRAILER_LEN 64
+#define TRAILER_SAID 32 /* its bytes before the HMAC */
+#define HMAC_BLOCK 64
+#define ENTRIES_MAX (1u << 24) /* 16 TiB of memory */
+
+static const char head_magic[8] = "VMDSTATE", tail_magic[8] = "VMDSTEND";
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    v = htole32(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static void put64(uint8_t *p, uint64_t v)
+{
+    v = htole64(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return le32toh(v);
+}
+
+static uint64_t get64(const uint8_t *p)
+{
+    uint64_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return le64toh(v);
+}
+
+/* ---- digests ---- */
+
+/* Over the parts, one after the other. It fails for want of memory only. */
+static int digest(const struct iovec *part, unsigned n, uint8_t out[STATE_DIGEST_LEN])
+{
+    /* A confined process can read no configuration. */
+    bool ok = OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) == 1;
+    EVP_MD *sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    EVP_MD_CTX *x = EVP_MD_CTX_new();
+
+    ok = ok && x && sha256 && EVP_DigestInit_ex(x, sha256, NULL) == 1;
+    for (unsigned i = 0; i < n && ok; i++) {
+        ok = EVP_DigestUpdate(x, part[i].iov_base, part[i].iov_len) == 1;
+    }
+    ok = ok && EVP_DigestFinal_ex(x, out, NULL) == 1;
+    EVP_MD_CTX_free(x);
+    EVP_MD_free(sha256);
+    return ok ? 0 : -ENOMEM;
+}
+
+/* RFC 2104 with SHA-256, of the concatenation of two texts. */
+static int hmac(const uint8_t key[STATE_KEY_LEN], const struct iovec text[3],
+                uint8_t out[STATE_DIGEST_LEN])
+{
+    uint8_t inner[HMAC_BLOCK], outer[HMAC_BLOCK], d[STATE_DIGEST_LEN];
+
+    memset(inner, 0x36, sizeof(inner));
+    memset(outer, 0x5c, sizeof(outer));
+    for (unsigned i = 0; i < STATE_KEY_LEN; i++) {
+        inner[i] ^= key[i];
+        outer[i] ^= key[i];
+    }
+    const struct iovec first[] = { { inner, sizeof(inner) }, text[0], text[1], text[2] };
+    const struct iovec second[] = { { outer, sizeof(outer) }, { d, sizeof(d) } };
+    int rc = digest(first, 4, d);
+
+    return rc == 0 ? digest(second, 2, out) : rc;
+}
+
+/* What a section's digest covers beside its bytes: where they belong. */
+static void section_head(const struct state_entry *en, uint8_t out[24])
+{
+    put32(out, en->type);
+    put32(out + 4, en->region);
+    put64(out + 8, en->page);
+    put64(out + 16, en->length);
+}
+
+static int section_digest(const struct state_entry *en, const void *p,
+                          uint8_t out[STATE_DIGEST_LEN])
+{
+    uint8_t head[24];
+    const struct iovec part[] = { { head, sizeof(head) },
+                                  { (void *)(uintptr_t)p, en->length } };
+
+    section_head(en, head);
+    return digest(part, 2, out);
+}
+
+/* ---- writing ---- */
+
+static int write_at(int fd, const void *from, size_t n, uint64_t at, struct err *e)
+{
+    const char *p = from;
+
+    while (n > 0) {
+        ssize_t some = pwrite(fd, p, n, (off_t)at);
+
+        if (some < 0 && errno == EINTR) {
+            continue;
+        }
+        if (some <= 0) {
+            return err_errno(e, some < 0 ? errno : ENOSPC, "the state cannot be written");
+        }
+        p += some;
+        n -= (size_t)some;
+        at += (uint64_t)some;
+    }
+    return 0;
+}
+
+int state_out_begin(struct state_out *s, int fd, const char *uuid, struct err *e)
+{
+    *s = (struct state_out){ .fd = fd };
+    pthread_mutex_init(&s->lock, NULL);
+    atomic_init(&s->at, HEAD_LEN);
+    memcpy(s->head, head_magic, sizeof(head_magic));
+    put32(s->head + 8, FORMAT);
+    put32(s->head + 12, HEAD_LEN);
+    memcpy(s->head + 16, uuid, strnlen(uuid, 40));
+    if (ftruncate(fd, 0) != 0) {
+        return err_errno(e, errno, "the state cannot be written");
+    }
+    return write_at(fd, s->head, sizeof(s->head), 0, e);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const struct state_entry *x = a, *y = b;
+
+    if (x->type != y->type) {
+        return x->type < y->type ? -1 : 1;
+    }
+    if (x->region != y->region) {
+        return x->region < y->region ? -1 : 1;
+    }
+    return x->page < y->page ? -1 : x->page > y->page;
+}
+
+int state_out_put(struct state_out *s, enum state_section type, uint32_t region, uint64_t page,
+                  const void *p, size_t n, struct err *e)
+{
+    struct state_entry en = { .type = type, .region = region, .page = page, .length = n };
+    int rc = section_digest(&en, p, en.digest);
+
+    if (rc != 0) {
+        return err_set(e, rc, "the digest of a section cannot be computed");
+    }
+    en.at = atomic_fetch_add(&s->at, n);
+    rc = write_at(s->fd, p, n, en.at, e);
+    if (rc != 0) {
+        return rc;
+    }
+    pthread_mutex_lock(&s->lock);
+    if (s->n == s->room) {
+        s->room = s->room ? s->room * 2 : 256;
+        s->entry = xrealloc_n(s->entry, s->room, sizeof(*s->entry));
+    }
+    /* Kept in order: they come nearly so. (qsort asks the kernel for its memory, which a confined process may not.) */
+    size_t i = s->n++;
+    for (; i > 0 && compare(&s->entry[i - 1], &en) > 0; i--) {
+        s->entry[i] = s->entry[i - 1];
+    }
+    s->entry[i] = en;
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
+int state_out_end(struct state_out *s, const uint8_t key[STATE_KEY_LEN], uint64_t *size,
+                  struct err *e)
+{
+    uint64_t at = atomic_load(&s->at);
+    size_t len = s->n * ENTRY_LEN;
+    AUTO_FREE uint8_t *index = xalloc(len + TRAILER_LEN);
+    uint8_t *tail = index + len;
+
+    for (size_t i = 0; i < s->n; i++) {
+        uint8_t *p = index + i * ENTRY_LEN;
+
+        put32(p, s->entry[i].type);
+        put32(p + 4, s->entry[i].region);
+        put64(p + 8, s->entry[i].page);
+        put64(p + 16, s->entry[i].at);
+        put64(p + 24, s->entry[i].length);
+        memcpy(p + 32, s->entry[i].digest, STATE_DIGEST_LEN);
+    }
+    memcpy(tail, tail_magic, sizeof(tail_magic));
+    put32(tail + 8, FORMAT);
+    put32(tail + 12, TRAILER_LEN);
+    put64(tail + 16, at);
+    put64(tail + 24, len);
+    const struct iovec said[] = { { s->head, HEAD_LEN },
+                                  { index, len },
+                                  { tail, TRAILER_SAID } };
+    if (hmac(key, said, tail + TRAILER_SAID) != 0) {
+        return err_set(e, -ENOMEM, "the digest of the index cannot be computed");
+    }
+    *size = at + len + TRAILER_LEN;
+    return write_at(s->fd, index, len + TRAILER_LEN, at, e);
+}
+
+void state_out_done(struct state_out *s)
+{
+    free(s->entry);
+    pthread_mutex_destroy(&s->lock);
+    *s = (struct state_out){ .fd = -1 };
+}
+
+/* ---- reading ---- */
+
+static int read_at(int fd, void *to, size_t n, uint64_t at, struct err *e)
+{
+    char *p = to;
+
+    while (n > 0) {
+        struct iovec part = { p, n };
+        ssize_t some = preadv(fd, &part, 1, (off_t)at); /* which every thread may */
+
+        if (some < 0 && errno == EINTR) {
+            continue;
+        }
+        if (some <= 0) {
+            return some < 0 ? err_errno(e, errno, "the state cannot be read")
+                            : err_set(e, -EBADMSG, "the state ends too early");
+        }
+        p += some;
+        n -= (size_t)some;
+        at += (uint64_t)some;
+    }
+    return 0;
+}
+
+static int check_entries(const struct state_in *s, uint64_t index_at, struct err *e)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        const struct state_entry *en = &s->entry[i];
+
+        if (en->at < HEAD_LEN || en->at > index_at || en->length > index_at - en->at ||
+            en->length > STATE_SECTION_MAX) {
+            return err_set(e, -EBADMSG, "section %zu of the state lies outside of the file", i);
+        }
+        if (i > 0 && compare(en - 1, en) >= 0) {
+            return err_set(e, -EBADMSG,
+                           "section %zu of the state is there twice, or not in order", i);
+        }
+    }
+    return 0;
+}
+
+static int read_index(struct state_in *s, const uint8_t *head, const uint8_t *tail,
+                      const uint8_t key[STATE_KEY_LEN], struct err *e)
+{
+    uint64_t at = get64(tail + 16), len = get64(tail + 24);
+    uint8_t mac[STATE_DIGEST_LEN];
+
+    if (at < HEAD_LEN || len % ENTRY_LEN != 0 || len / ENTRY_LEN > ENTRIES_MAX ||
+        len > s->size - TRAILER_LEN || at != s->size - TRAILER_LEN - len) {
+        return err_set(e, -EBADMSG, "the index of the state is not where the file says");
+    }
+    AUTO_FREE uint8_t *index = xalloc(len + 1);
+    int rc = read_at(s->fd, index, len, at, e);
+    const struct iovec said[] = { { (void *)(uintptr_t)head, HEAD_LEN },
+                                  { index, len },
+                                  { (void *)(uintptr_t)tail, TRAILER_SAID } };
+
+    if (rc == 0 && hmac(key, said, mac) != 0) {
+        rc = err_set(e, -ENOMEM, "the digest of the index cannot be computed");
+    }
+    if (rc == 0 && CRYPTO_memcmp(mac, tail + TRAILER_SAID, sizeof(mac)) != 0) {
+        rc = err_set(
+            e, -EBADMSG,
+            "the state is damaged, or not of this VM on this host: its seal does not match");
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    s->n = len / ENTRY_LEN;
+    s->entry = xnew_n(struct state_entry, s->n + 1);
+    for (size_t i = 0; i < s->n; i++) {
+        const uint8_t *p = index + i * ENTRY_LEN;
+
+        s->entry[i] = (struct state_entry){ .type = get32(p),
+                                            .region = get32(p + 4),
+                                            .page = get64(p + 8),
+                                            .at = get64(p + 16),
+                                            .length = get64(p + 24) };
+        memcpy(s->entry[i].digest, p + 32, STATE_DIGEST_LEN);
+    }
+    return check_entries(s, at, e);
+}
+
+int state_in_open(struct state_in *s, int fd, const uint8_t key[STATE_KEY_LEN], struct err *e)
+{
+    uint8_t head[HEAD_LEN], tail[TRAILER_LEN];
+    struct stat st;
+    int rc;
+
+    *s = (struct state_in){ .fd = fd };
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        return err_set(e, -EBADMSG, "the state is no regular file");
+    }
+    s->size = (uint64_t)st.st_size;
+    if (s->size < HEAD_LEN + TRAILER_LEN) {
+        return err_set(e, -EBADMSG, "the file is too short for a state");
+    }
+    rc = read_at(fd, head, sizeof(head), 0, e);
+    if (rc == 0) {
+        rc = read_at(fd, tail, sizeof(tail), s->size - TRAILER_LEN, e);
+    }
+    if (rc == 0 && memcmp(head, head_magic, sizeof(head_magic)) != 0) {
+        rc = err_set(e, -EBADMSG, "the file holds no state of a VM");
+    }
+    if (rc == 0 && memcmp(tail, tail_magic, sizeof(tail_magic)) != 0) {
+        rc = err_set(e, -EBADMSG, "the state is cut off, or was never finished");
+    }
+    if (rc == 0 && (get32(head + 8) != FORMAT || get32(tail + 8) != FORMAT)) {
+        rc = err_set(e, -EBADMSG, "the state has format %u, this program reads format %u",
+                     get32(head + 8), FORMAT);
+    }
+    if (rc == 0) {
+        rc = read_index(s, head, tail, key, e);
+    }
+    if (rc != 0) {
+        state_in_done(s);
+    }
+    return rc;
+}
+
+int state_in_get(const struct state_in *s, const struct state_entry *en, struct buf *out,
+                 struct err *e)
+{
+    uint8_t is[STATE_DIGEST_LEN];
+    int rc;
+
+    out->len = 0;
+    buf_reserve(out, en->length + 1);
+    rc = read_at(s->fd, out->data, en->length, en->at, e);
+    if (rc == 0 && section_digest(en, out->data, is) != 0) {
+        rc = err_set(e, -ENOMEM, "the digest of a section cannot be computed");
+    }
+    if (rc == 0 && memcmp(is, en->digest, sizeof(is)) != 0) {
+        rc = err_set(e, -EBADMSG, "the state is damaged: type %u, region %u, page 0x%llx",
+                     en->type, en->region, (unsigned long long)en->page);
+    }
+    if (rc == 0) {
+        out->len = en->length;
+        out->data[out->len] = '\0';
+    }
+    return rc;
+}
+
+const struct state_entry *state_in_find(const struct state_in *s, enum state_section type,
+                                        uint32_t region, uint64_t page)
+{
+    const struct state_entry key = { .type = type, .region = region, .page = page };
+
+    return s->n ? bsearch(&key, s->entry, s->n, sizeof(key), compare) : NULL;
+}
+
+void state_in_done(struct state_in *s)
+{
+    free(s->entry);
+    *s = (struct state_in){ .fd = -1 };
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * emu.load: a machine that was started paused and has not run takes over a saved one's state and memory. Seal, kind of machine
+ * and every section are checked; when one is wrong the machine stays as unfit to run as it was, and says so.
+ */
+#include "engine/emu/state/state.h"
+
+#include "api-schema/gen/methods.h"
+#include "api-schema/json/json.h"
+#include "api-schema/json/text.h"
+#include "api-schema/rpc/call.h"
+#include "engine/base/str.h"
+#include "engine/core/vmstate.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+int load_piece(struct state_hand *h)
+{
+    struct emu_state *s = h->s;
+    struct state_region *r = &s->region[h->region];
+    const struct state_entry *en = state_in_find(&s->in, STATE_MEMORY, h->region, h->page);
+    uint64_t from = h->page * MEM_PAGE_SIZE, end = from + CHUNK_BYTES, length;
+    int rc;
+
+    if (en) {
+        rc = state_in_get(&s->in, en, &h->codec.bytes, &h->e);
+        return rc == 0 ? chunk_unpack(&h->codec, r->r, h->page, &h->e) : rc;
+    }
+    end = end < mem_region_size(r->r) ? end : mem_region_size(r->r);
+    for (; from < end; from += length) {
+        bool holds = mem_region_holds(r->r, from, &length);
+
+        length = length < end - from ? length : end - from;
+        if (holds) {
+            mem_region_clear(r->r, from, length);
+        }
+    }
+    return 0;
+}
+
+/* What is saved must be what is here. */
+static int check_info(struct emu_state *s, const struct buf *text)
+{
+    AUTO_BUF mine = BUF_INIT;
+    struct json_object *o = json_tokener_parse(text->data ? text->data : ""), *list = NULL;
+    const char *arch = o ? api_json_get_str(o, "arch") : NULL,
+               *machine = o ? api_json_get_str(o, "machine") : NULL;
+    int rc = 0;
+
+    if (!arch || !machine || !json_object_object_get_ex(o, "memory", &list) ||
+        !json_object_is_type(list, json_type_array)) {
+        rc = err_set(&s->e, -EBADMSG, "the state does not say whose it is");
+    } else if (strcmp(arch, s->m->vm->arch->name) != 0 ||
+               strcmp(machine, s->m->board_class->name) != 0) {
+        rc = err_set(&s->e, -EINVAL, "the state is of a %s (%s), this VM is a %s (%s)", machine,
+                     arch, s->m->board_class->name, s->m->vm->arch->name);
+    } else if (json_object_array_length(list) != s->n_regions) {
+        rc = err_set(&s->e, -EINVAL, "the saved VM has %zu regions of memory, this one has %u",
+                     json_object_array_length(list), s->n_regions);
+    }
+    for (unsigned i = 0; i < s->n_regions && rc == 0; i++) {
+        struct json_object *r = json_object_array_get_idx(list, i);
+        const char *name = api_json_get_str(r, "name");
+        int64_t size = api_json_get_int(r, "size", -1);
+
+        if (!name || strcmp(name, mem_region_name(s->region[i].r)) != 0 ||
+            (uint64_t)size != mem_region_size(s->region[i].r)) {
+            rc = err_set(&s->e, -EINVAL,
+                         "memory '%s' has %" PRIi64 " bytes in the saved VM, '%s' has %" PRIu64
+                         " here",
+                         name ? name : "?", size, mem_region_name(s->region[i].r),
+                         mem_region_size(s->region[i].r));
+        }
+    }
+    json_object_put(o);
+    return rc;
+}
+
+/* Every section of memory must have a place. */
+static int check_places(struct emu_state *s)
+{
+    for (size_t i = 0; i < s->in.n; i++) {
+        const struct state_entry *en = &s->in.entry[i];
+
+        if (en->type > STATE_MEMORY || en->type < STATE_INFO) {
+            return err_set(
+                &s->e, -EBADMSG,
+                "the state has a section of type %u, which this program does not know",
+                en->type);
+        }
+        if (en->type == STATE_MEMORY && (en->region >= s->n_regions || en->page % CHUNK_PAGES ||
+                                         en->page >= s->region[en->region].pages)) {
+            return err_set(
+                &s->e, -EBADMSG,
+                "the state has memory where this VM has none: region %u, page 0x%" PRIx64,
+                en->region, en->page);
+        }
+    }
+    return 0;
+}
+
+static int get_section(struct emu_state *s, enum state_section type, struct buf *out)
+{
+    const struct state_entry *en = state_in_find(&s->in, type, 0, 0);
+
+    return en ? state_in_get(&s->in, en, out, &s->e)
+              : err_set(&s->e, -EBADMSG, "the state lacks its section %d", (int)type);
+}
+
+static int open_state(struct emu_state *s)
+{
+    AUTO_BUF info = BUF_INIT;
+    int rc = state_in_open(&s->in, s->fd, s->key, &s->e);
+
+    if (rc == 0) {
+        state_list_memory(s);
+        rc = get_section(s, STATE_INFO, &info);
+    }
+    if (rc == 0) {
+        rc = check_info(s, &info);
+    }
+    return rc == 0 ? check_places(s) : rc;
+}
+
+void load_end(struct emu_state *s)
+{
+    AUTO_BUF machine = BUF_INIT;
+    struct emu *m = s->m;
+
+    if (s->e.code == 0 && m->vm->state != VM_PAUSED) {
+        err_set(&s->e, -EBUSY, "the VM ended before its state was loaded");
+    }
+    if (s->e.code == 0 && get_section(s, STATE_MACHINE, &machine) == 0) {
+        vmstate_load(m->vm, machine.data, machine.len, &s->e);
+    }
+    s->active = false;
+    if (s->e.code == 0) {
+        str_copy(m->reason, sizeof(m->reason), "restored");
+        control_event(m, "state", "restored");
+        if (s->resume) {
+            vm_resume(m->vm);
+        }
+    } else {
+        m->unfit = true;
+    }
+    state_over(s);
+}
+
+void api_handle_emu_load(struct api_call *call, struct api_emu_load_in *in)
+{
+    struct emu *m = control_emu(call);
+    struct emu_state *s = state_of_vm(m);
+
+    if (m->vm->state != VM_PAUSED || strcmp(m->reason, "start") != 0 || m->unfit) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, NULL,
+                 "only a VM that was started paused can take over a state");
+        return;
+    }
+    if (!state_take_args(s, call, in->key)) {
+        return;
+    }
+    s->loading = true;
+    s->ran = false;
+    s->resume = in->resume;
+    s->active = true;
+    if (open_state(s) != 0) {
+        s->active = false;
+        state_over(s); /* nothing has changed */
+    } else {
+        state_pieces(s);
+    }
+}

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What saving and loading share: the list of memory, handing out its pieces, ends, progress. Main thread, but for
+ * run_hand().
+ */
+#include "engine/emu/state/state.h"
+
+#include "api-schema/gen/methods.h"
+#include "api-schema/json/json.h"
+#include "api-schema/rpc/call.h"
+#include "engine/base/base64.h"
+#include "engine/base/fd.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+static void on_turn(void *arg);
+
+struct emu_state *state_of_vm(struct emu *m)
+{
+    if (!m->state) {
+        m->state = xnew(struct emu_state);
+        *m->state = (struct emu_state){
+            .m = m, .fd = -1, .in = { .fd = -1 }, .out = { .fd = -1 }
+        };
+        m->state->timer = loop_timer_new(m->loop, on_turn, m->state);
+    }
+    return m->state;
+}
+
+bool state_at_work(const struct emu *m)
+{
+    return m->state && m->state->active;
+}
+
+/* ---- memory ---- */
+
+static void add_region(void *arg, struct mem_region *r)
+{
+    struct emu_state *s = arg;
+    uint64_t pages = (mem_region_size(r) + MEM_PAGE_SIZE - 1) / MEM_PAGE_SIZE;
+
+    s->region = xrealloc_n(s->region, s->n_regions + 1, sizeof(*s->region));
+    s->region[s->n_regions++] = (struct state_region){ r, pages };
+    s->total += mem_region_size(r);
+}
+
+void state_list_memory(struct emu_state *s)
+{
+    s->n_regions = 0;
+    s->total = s->completed = 0;
+    mem_each_ram(s->m->vm->mem, add_region, s);
+}
+
+static void run_hand(struct work *w)
+{
+    struct state_hand *h = (struct state_hand *)w;
+
+    h->e = (struct err)ERR_INIT;
+    h->rc = h->s->loading ? load_piece(h) : save_piece(h);
+}
+
+static void done_hand(struct work *w)
+{
+    struct state_hand *h = (struct state_hand *)w;
+    struct emu_state *s = h->s;
+    uint64_t left = s->region[h->region].pages - h->page;
+
+    h->busy = false;
+    s->busy--;
+    s->completed += (left < CHUNK_PAGES ? left : CHUNK_PAGES) * MEM_PAGE_SIZE;
+    if (h->rc != 0 && s->e.code == 0) {
+        s->e = h->e;
+    }
+    loop_timer_arm(s->timer, 0);
+}
+
+/* The next piece for a hand; false: there is none. */
+static bool next_piece(struct emu_state *s, struct state_hand *h)
+{
+    while (s->at_region < s->n_regions && s->at_page >= s->region[s->at_region].pages) {
+        s->at_region++;
+        s->at_page = 0;
+    }
+    if (s->at_region == s->n_regions || s->e.code != 0) {
+        return false;
+    }
+    h->s = s;
+    h->region = s->at_region;
+    h->page = s->at_page;
+    h->work.run = run_hand;
+    h->work.done = done_hand;
+    s->at_page += CHUNK_PAGES;
+    return true;
+}
+
+/* Every hand that is free takes a piece. Without threads (a VM without disks has none) one piece a turn is done here. */
+static void on_turn(void *arg)
+{
+    struct emu_state *s = arg;
+
+    if (!s->active) {
+        return;
+    }
+    if (s->settling) {
+        save_settle(s);
+        return;
+    }
+    for (unsigned i = 0; i < STATE_HANDS; i++) {
+        struct state_hand *h = &s->hand[i];
+
+        if (h->busy || !next_piece(s, h)) {
+            continue;
+        }
+        h->busy = true;
+        s->busy++;
+        if (!s->m->workers) {
+            run_hand(&h->work);
+            done_hand(&h->work); /* arms the timer for the next turn */
+            return;
+        }
+        workers_queue(s->m->workers, &h->work);
+    }
+    if (s->busy == 0) {
+        if (s->loading) {
+            load_end(s);
+        } else {
+            save_end(s);
+        }
+    }
+}
+
+void state_pieces(struct emu_state *s)
+{
+    s->at_region = 0;
+    s->at_page = 0;
+    loop_timer_arm(s->timer, 0);
+}
+
+/* ---- calls ---- */
+
+static void on_gone(void *arg, struct api_call *call)
+{
+    struct emu_state *s = arg;
+
+    if (s->call == call) {
+        s->call = NULL; /* it goes on; emu.state_status tells of it */
+    }
+}
+
+bool state_take_args(struct emu_state *s, struct api_call *call, const char *key)
+{
+    AUTO_FD fd = control_passed_fd(call);
+    struct emu *m = s->m;
+    AUTO_BUF bytes = BUF_INIT;
+
+    if (s->active) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, "wait for it, or cancel it",
+                 "its state is being %s already", s->loading ? "loaded" : "saved");
+    } else if (dump_at_work(m)) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, "wait for it, or cancel it",
+                 "its memory is being dumped");
+    } else if (fd < 0) {
+        api_fail(call, API_E_INVALID_PARAMS, "fd", "pass the descriptor of a regular file",
+                 "no file came with the call");
+    } else if (!base64_take(&bytes, key) || bytes.len != STATE_KEY_LEN) {
+        api_fail(call, API_E_INVALID_PARAMS, "key", "pass 32 bytes as base64",
+                 "the key is not one");
+    } else {
+        memcpy(s->key, bytes.data, STATE_KEY_LEN);
+        explicit_bzero(bytes.data, bytes.len);
+        fd_autoclose(&s->fd);
+        s->fd = take_fd(&fd);
+        s->call = call;
+        s->e = (struct err)ERR_INIT;
+        api_call_on_gone(call, on_gone, s);
+        return true;
+    }
+    return false;
+}
+
+void state_info(const struct emu_state *s, struct buf *out)
+{
+    const struct emu *m = s->m;
+    struct json_object *o = json_object_new_object(), *list = json_object_new_array();
+
+    api_json_set_str(o, "program", "vmd " PACKAGE_VERSION);
+    api_json_set_str(o, "name", m->vm->name);
+    api_json_set_str(o, "uuid", m->vm->uuid);
+    api_json_set_str(o, "arch", m->vm->arch->name);
+    api_json_set_str(o, "machine", m->board_class->name);
+    for (unsigned i = 0; i < s->n_regions; i++) {
+        struct json_object *r = json_object_new_object();
+
+        api_json_set_str(r, "name", mem_region_name(s->region[i].r));
+        api_json_set_int(r, "size", (int64_t)mem_region_size(s->region[i].r));
+        json_object_array_add(list, r);
+    }
+    json_object_object_add(o, "memory", list);
+    buf_add_str(out, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+    json_object_put(o);
+}
+
+void state_over(struct emu_state *s)
+{
+    struct api_call *call = take_ptr(s->call);
+    struct vm *vm = s->m->vm;
+
+    s->active = s->settling = false;
+    loop_timer_disarm(s->timer);
+    state_in_done(&s->in);
+    if (s->out.fd >= 0) {
+        state_out_done(&s->out);
+    }
+    if (s->fd >= 0) {
+        close(take_fd(&s->fd));
+    }
+    explicit_bzero(s->key, sizeof(s->key));
+    for (unsigned i = 0; i < STATE_HANDS; i++) {
+        chunk_done(&s->hand[i].codec);
+    }
+    free(take_ptr(s->region));
+    s->n_regions = 0;
+    if (!call) {
+        return;
+    }
+    if (s->e.code != 0) {
+        int code = s->e.code == -ECANCELED                         ? API_E_CANCELLED
+                   : s->e.code == -EBUSY                           ? API_E_BAD_STATE
+                   : s->e.code == -EBADMSG || s->e.code == -EINVAL ? API_E_INVALID_PARAMS
+                                                                   : API_E_FILE_ERROR;
+        api_fail(call, code, vm->name, NULL, "%s", s->e.msg);
+    } else if (s->loading) {
+        api_reply_emu_load(call);
+    } else {
+        api_reply_emu_save(call, &(struct api_emu_save_out){ .bytes = (int64_t)s->size,
+                                                             .memory = (int64_t)s->total });
+    }
+}
+
+void api_handle_emu_state_status(struct api_call *call, struct api_emu_state_status_in *in)
+{
+    const struct emu_state *s = control_emu(call)->state;
+    struct api_emu_state_status_out out = { .active = s && s->active };
+
+    (void)in;
+    if (s) {
+        out.completed = (int64_t)(s->completed < s->total ? s->completed : s->total);
+        out.total = (int64_t)s->total;
+    }
+    api_reply_emu_state_status(call, &out);
+}
+
+void api_handle_emu_state_cancel(struct api_call *call, struct api_emu_state_cancel_in *in)
+{
+    struct emu *m = control_emu(call);
+
+    (void)in;
+    if (state_at_work(m) && m->state->e.code == 0) {
+        err_set(&m->state->e, -ECANCELED, "it was cancelled");
+        loop_timer_arm(m->state->timer, 0);
+    }
+    api_reply_emu_state_cancel(call);
+}
+
+/* The loop runs no more and the threads are gone. */
+void state_free(struct emu *m)
+{
+    struct emu_state *s = take_ptr(m->state);
+
+    if (s) {
+        s->call = NULL;
+        state_over(s);
+        loop_timer_free(s->timer);
+        free(s);
+    }
+}

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saving a machine's state and loading it: a guest goes on in another emulator, and damaged files are refused."""
+
+import base64
+import fcntl
+import os
+import random
+import re
+import socket
+import struct
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from emu_lib import Client, Emu, check_end, emu_control, read_until, ready, tap  # noqa: E402
+import guest  # noqa: E402
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+OTHER = base64.b64encode(bytes(32)).decode()
+F_ADD_SEALS, F_SEAL_GROW = 1033, 4
+MEMORY = 3  # type of a section
+
+
+def file_of(data=b""):
+    fd = os.memfd_create("state")
+    os.write(fd, data)
+    return fd
+
+
+def save(client, fd=None, **params):
+    """The state as bytes; the answer."""
+    fd = file_of() if fd is None else fd
+    answer = client.call_with(os.dup(fd), "emu.save", key=params.pop("key", KEY), **params)
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, size, 0)
+    os.close(fd)
+    return data, answer
+
+
+def load(client, data, key=KEY, **params):
+    return client.call_with(file_of(data), "emu.load", key=key, **params)
+
+
+def entries(data):
+    """The index: {(type, region, page): (offset, length, digest)}."""
+    at, length = struct.unpack_from("<QQ", data, len(data) - 48)
+    found = {}
+    for i in range(length // 64):
+        kind, region, page, where, size, digest = struct.unpack_from("<IIQQQ32s", data, at + 64 * i)
+        found[kind, region, page] = (where, size, digest)
+    return found
+
+
+def digests(data):
+    return {key: value[2] for key, value in entries(data).items()}
+
+
+def echo(console, letter):
+    console.sendall(letter)
+    read_until(console, letter)
+
+
+def a_guest_goes_on_in_another_emulator():
+    with Emu(config={"cpus": 2}) as emu:
+        console, c = ready(emu)
+        echo(console, b"a")
+        state, answer = save(c)
+        tap.check(answer["result"]["bytes"] == len(state), f"{answer}, {len(state)} bytes")
+        tap.check(c.ok("emu.status")["state"] == "paused", "it does not stand still")
+        again, _ = save(c)
+        tap.check(digests(state) == digests(again), "two states of a machine that stands still differ")
+    with Emu(config={"cpus": 2}, paused=True) as emu:
+        console, c = emu.connect(emu.console), Client(emu)
+        tap.check("result" in load(c, state), "not loaded")
+        tap.check(c.ok("emu.status") == {"state": "paused", "reason": "restored"}, str(c.ok("emu.status")))
+        again, _ = save(c)
+        tap.check(digests(state) == digests(again), "the machine is not what was saved")
+        c.ok("emu.resume")
+        echo(console, b"b")
+        console.sendall(b"q")
+        check_end(emu)
+
+
+def a_save_may_let_it_run_on():
+    with Emu() as emu:
+        console, c = ready(emu)
+        _, answer = save(c, resume=True)
+        tap.check("result" in answer, str(answer))
+        echo(console, b"c")
+        console.sendall(b"q")
+        check_end(emu)
+
+
+def a_file_that_cannot_grow_leaves_it_running():
+    with Emu() as emu:
+        console, c = ready(emu)
+        fd = os.memfd_create("full", os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_GROW)
+        _, answer = save(c, fd)
+        tap.check(answer["error"]["data"]["error"] == "file-error", str(answer))
+        echo(console, b"d")
+        console.sendall(b"q")
+        check_end(emu)
+
+
+def refused(c, data, key=KEY):
+    answer = load(c, data, key)
+    tap.check("error" in answer, f"taken: {answer}")
+    return answer["error"]["message"]
+
+
+def damage_of_every_kind_is_refused():
+    """Whatever bit is flipped and wherever the file ends, outside of memory: nothing changes. In memory: it is never run."""
+    seed = int(os.environ.get("VMD_SEED", random.randrange(1 << 30)))
+    print(f"# seed {seed}")
+    rng = random.Random(seed)
+    with Emu() as emu:
+        _, c = ready(emu)
+        state, _ = save(c)
+    index = entries(state)
+    memory = [(where, size) for (kind, _, _), (where, size, _) in index.items() if kind == MEMORY]
+    inside = lambda at: any(where <= at < where + size for where, size in memory)
+    with Emu(paused=True) as emu:
+        c = Client(emu)
+        before = digests(save(c)[0])
+        tap.check("seal" in refused(c, state, OTHER), "another key")
+        spots = [at for at in range(len(state)) if not inside(at)]
+        machine = next(v[:2] for k, v in index.items() if k[0] == 2)
+        spots = [at for at in spots if not machine[0] <= at < machine[0] + machine[1]]
+        for at in rng.sample(spots, min(300, len(spots))):
+            bad = bytearray(state)
+            bad[at] ^= 1 << rng.randrange(8)
+            refused(c, bytes(bad))
+        for _ in range(100):
+            refused(c, state[:rng.randrange(len(state))])
+        refused(c, b"")
+        refused(c, state + b"\0")
+        tap.check(digests(save(c)[0]) == before, "the machine has changed")
+        tap.check("result" in load(c, state), "the sound one is not taken")
+    for where, size in [machine, rng.choice(memory)]:
+        with Emu(paused=True) as emu:
+            c = Client(emu)
+            bad = bytearray(state)
+            bad[where + rng.randrange(size)] ^= 1
+            tap.check("damaged" in refused(c, bytes(bad)), "which damage is not said")
+            answer = c.call("emu.resume")
+            tap.check(answer.get("error", {}).get("data", {}).get("error") == "bad-state", f"it runs: {answer}")
+            c.ok("emu.quit")
+            check_end(emu)
+
+
+def a_state_of_another_machine_is_refused_by_name():
+    with Emu() as emu:
+        _, c = ready(emu)
+        state, _ = save(c)
+        tap.check("started paused" in refused(c, state), "loaded into a machine that has run")
+    for config, word in (({"memory": 128 << 20}, "'ram'"), ({"cpus": 2}, "vCPUs"), ({"rng": False}, "device:"),
+                         ({"arch": "riscv32"}, "riscv32")):
+        with Emu(config=config, paused=True) as emu:
+            text = refused(Client(emu), state)
+            tap.check(word in text, f"{config}: {text}")
+
+
+def linux(folder, files, cpus, paused, **tcg):
+    wanted = {path: os.O_RDONLY for path in (files["kernel"], files["initrd"], guest.OPENSBI)}
+    disk = os.path.join(folder, "disk.img")
+    wanted[disk] = os.O_RDWR
+    config = {"cpus": cpus, "memory": 256 << 20, "kernel": files["kernel"], "initrd": files["initrd"],
+              "firmware": guest.OPENSBI, "append": "console=ttyS0 quiet vmd.run=shell vmd.virtio", "tcg": tcg,
+              "disks": [{"file": disk, "name": "disk"}]}
+    return Emu(config=config, files=wanted, paused=paused)
+
+
+LOOP = (b"dd if=/dev/urandom of=/tmp/r bs=1M count=3 2>/dev/null; want=$(md5sum </tmp/r); i=0\n"
+        b"(while :; do dd if=/dev/vda of=/dev/null bs=64k iflag=direct 2>/dev/null; done) &\n"
+        b"while :; do is=$(md5sum </tmp/r); [ \"$is\" = \"$want\" ] || echo WRO''NG; i=$((i + 1)); echo N $i; done\n")
+
+
+def counted(text):
+    return [int(n) for n in re.findall(rb"\nN (\d+)\r", text)]
+
+
+def linux_goes_on_where_it_was(backends=("jit", "jit", "interp", "jit")):
+    """A checksum loop beside disk reads, moved from emulator to emulator, from one back end to another."""
+    try:
+        files = guest.fetched("riscv64")
+    except guest.Unavailable as missing:
+        raise tap.Skip(str(missing)) from None
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "disk.img"), "wb") as file:
+            file.truncate(16 << 20)
+        state, text = None, b""
+        for backend in backends:
+            with linux(folder, files, 2, state is not None, backend=backend) as emu:
+                console, c = emu.connect(emu.console), Client(emu)
+                if state is None:
+                    read_until(console, b"guest# ")
+                    console.sendall(LOOP)
+                else:
+                    tap.check("result" in load(c, state, resume=True), "not loaded")
+                goal = len(counted(text)) + (1 if backend == "interp" else 3)
+                text = read_until(console, b"\nN %d\r" % goal, text)
+                state, answer = save(c)
+                tap.check("result" in answer, str(answer))
+                console.settimeout(0.2)
+                try:
+                    while True:  # a line may be cut in two, its end comes from the next emulator
+                        text += console.recv(65536)
+                except TimeoutError:
+                    pass
+                numbers = counted(text)
+                tap.check(numbers == list(range(1, len(numbers) + 1)), f"{backend}: {numbers}")
+                tap.check(b"WRONG" not in text, text[-300:])
+
+
+def no_stream_is_lost_when_the_vm_ends_meanwhile():
+    with Emu() as emu:
+        _, c = ready(emu)
+        other = Client(emu)
+        c.number += 1
+        fd = file_of()
+        socket.send_fds(c.sock, [b'{"jsonrpc":"2.0","id":99,"method":"emu.save","params":{"key":"%s"}}\n' % KEY.encode()], [fd])
+        os.close(fd)
+        other.call("emu.quit")
+        check_end(emu)
+
+
+if __name__ == "__main__":
+    sys.exit(tap.run_cases([
+        a_guest_goes_on_in_another_emulator, a_save_may_let_it_run_on, a_file_that_cannot_grow_leaves_it_running,
+        damage_of_every_kind_is_refused, a_state_of_another_machine_is_refused_by_name, linux_goes_on_where_it_was,
+        no_stream_is_lost_when_the_vm_ends_meanwhile,
+    ], missing=(guest.Unavailable,)))
