@@ -9,6 +9,7 @@
 #include "api-schema/rpc/call.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
+#include "daemon/events.h"
 #include "daemon/jobs.h"
 #include "daemon/registry.h"
 #include "daemon/run/supervise.h"
@@ -125,12 +126,36 @@ void wait_job(struct api_call *call, struct job *job, int64_t timeout_ms)
     w->job = job;
 }
 
-void wait_job_ended(struct job *job)
+static void job_ended(struct job *job)
 {
     while (!list_empty(&job->waiters)) {
         struct wait *w = list_entry(job->waiters.next, struct wait, link);
         api_reply(wait_free(w), &job->info);
     }
+}
+
+struct job_end {
+    struct vmd *d;
+    int64_t job;
+};
+
+static void on_job_durable(void *arg, const struct err *e)
+{
+    struct job_end *n = arg;
+    struct job *job = job_find(n->d, n->job);
+    (void)e; /* it was told even so */
+    if (job) {
+        job_ended(job);
+    }
+    free(n);
+}
+
+void wait_job_end(struct vmd *d, int64_t job, struct change *c)
+{
+    struct job_end *n = xnew(struct job_end);
+    *n = (struct job_end){ .d = d, .job = job };
+    change_must_tell(c);
+    change_commit(c, on_job_durable, n);
 }
 
 static void end_list(struct list *l)

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct api_call;
+struct change;
 struct job;
 struct vm;
 struct vmd;
@@ -20,8 +21,8 @@ struct vmd;
 void wait_vm(struct api_call *call, struct vm *vm, const enum api_vm_state *states, size_t n,
              int64_t timeout_ms);
 void wait_job(struct api_call *call, struct job *job, int64_t timeout_ms);
-/* Answers those that wait for this job, which has ended. */
-void wait_job_ended(struct job *job);
+/* Commits the change in which a job ends (job_end()), then answers those that wait for it. */
+void wait_job_end(struct vmd *d, int64_t job, struct change *c);
 /* The daemon ends: everybody is told. */
 void waits_end(struct vmd *d);
 

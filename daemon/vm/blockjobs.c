@@ -68,23 +68,6 @@ static void bjob_free(struct bjob *k)
 
 /* ---- the end ---- */
 
-struct end {
-    struct vmd *d;
-    int64_t job;
-};
-
-static void on_durable(void *arg, const struct err *e)
-{
-    struct end *n = arg;
-    struct job *job = job_find(n->d, n->job);
-
-    (void)e;
-    if (job) {
-        wait_job_ended(job);
-    }
-    free(n);
-}
-
 /* The VM goes on with another image, and its definition says so in the same transaction. */
 static void redefine(struct bjob *k, struct change *c)
 {
@@ -110,13 +93,10 @@ static void over(struct bjob *k)
 {
     struct job *job = job_find(k->d, k->job);
     struct change *c = change_new(k->d);
-    struct end *n = xnew(struct end);
 
     if (k->made && k->x.code) {
         unlink(k->file);
     }
-    *n = (struct end){ .d = k->d, .job = k->job };
-    change_must_tell(c);
     redefine(k, c);
     if (job) {
         struct json_object *result = json_object_get(job->info.result);
@@ -129,7 +109,7 @@ static void over(struct bjob *k)
         }
         job_end(k->d, job, c, k->x.code ? &k->x : NULL, result);
     }
-    change_commit(c, on_durable, n);
+    wait_job_end(k->d, k->job, c);
     bjob_free(k);
 }
 

@@ -68,22 +68,6 @@ static void see(struct dump *k, enum api_emu_dump_state state, int64_t completed
 
 /* ---- the end ---- */
 
-struct end {
-    struct vmd *d;
-    int64_t job;
-};
-
-static void on_durable(void *arg, const struct err *e)
-{
-    struct end *n = arg;
-    struct job *job = job_find(n->d, n->job);
-    (void)e;
-    if (job) {
-        wait_job_ended(job);
-    }
-    free(n);
-}
-
 static void tell_end(struct dump *k)
 {
     struct job *job = job_find(k->d, k->job);
@@ -91,9 +75,7 @@ static void tell_end(struct dump *k)
         return;
     }
     struct change *c = change_new(k->d);
-    struct end *n = xnew(struct end);
     struct json_object *result = NULL;
-    *n = (struct end){ .d = k->d, .job = k->job };
     if (!k->x.code) {
         result = json_object_new_object();
         api_json_set_str(result, "file", k->file);
@@ -103,9 +85,8 @@ static void tell_end(struct dump *k)
     }
     json_object_put(job->info.result);
     job->info.result = NULL;
-    change_must_tell(c);
     job_end(k->d, job, c, k->x.code ? &k->x : NULL, result);
-    change_commit(c, on_durable, n);
+    wait_job_end(k->d, k->job, c);
 }
 
 static void dump_free(struct dump *k)

@@ -199,22 +199,6 @@ static void work(struct save *k, enum step step)
 
 /* ---- ends ---- */
 
-struct end {
-    struct vmd *d;
-    int64_t job;
-};
-
-static void on_durable(void *arg, const struct err *e)
-{
-    struct end *n = arg;
-    struct job *job = job_find(n->d, n->job);
-    (void)e;
-    if (job) {
-        wait_job_ended(job);
-    }
-    free(n);
-}
-
 static void tell_job(struct save *k)
 {
     struct job *job = job_find(k->d, k->job);
@@ -222,9 +206,7 @@ static void tell_job(struct save *k)
         return;
     }
     struct change *c = change_new(k->d);
-    struct end *n = xnew(struct end);
     struct json_object *result = NULL;
-    *n = (struct end){ .d = k->d, .job = k->job };
     if (!k->x.code) {
         result = json_object_new_object();
         api_json_set_int(result, "bytes", k->bytes);
@@ -232,9 +214,8 @@ static void tell_job(struct save *k)
         job->info.total = k->memory;
     }
     job->on_cancel = NULL;
-    change_must_tell(c);
     job_end(k->d, job, c, k->x.code ? &k->x : NULL, result);
-    change_commit(c, on_durable, n);
+    wait_job_end(k->d, k->job, c);
 }
 
 static void save_free(struct save *k)

@@ -35,31 +35,13 @@
 
 /* ---- start ---- */
 
-struct job_end {
-    struct vmd *d;
-    int64_t id;
-};
-
-static void job_ended(void *arg, const struct err *e)
-{
-    struct job_end *k = arg;
-    struct job *job = job_find(k->d, k->id);
-    (void)e;
-    if (job) {
-        wait_job_ended(job);
-    }
-    free(k);
-}
-
 static void job_finish(struct op *op, const struct api_error *x)
 {
     struct vmd *d = op->vm->d;
     struct change *c = change_new(d);
-    struct job_end *k = xnew(struct job_end);
-    *k = (struct job_end){ .d = d, .id = op->job->info.job };
-    change_must_tell(c);
+    int64_t id = op->job->info.job;
     job_end(d, op->job, c, x, x ? NULL : vm_info(op->vm, false, false));
-    change_commit(c, job_ended, k);
+    wait_job_end(d, id, c);
     op->job = NULL;
 }
 
