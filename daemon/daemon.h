@@ -88,6 +88,7 @@ struct vmd {
     struct list dumps;     /* dump.c */
     struct list saves;     /* vm/save.c */
     struct list bjobs;     /* vm/blockjobs.c */
+    struct list unplugs; /* calls that wait for guests to let go of devices; vm/hotplug.c */
     struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;
     struct rpc_server *server;

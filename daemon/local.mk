@@ -46,6 +46,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/save.c \
 	daemon/vm/save.h \
 	daemon/vm/dump.h \
+	daemon/vm/hotplug.c \
+	daemon/vm/hotplug.h \
 	daemon/events.c \
 	daemon/events.h \
 	daemon/host/filecheck.c \

@@ -543,6 +543,7 @@ int main(int argc, char **argv)
     list_init(&d.dumps);
     list_init(&d.saves);
     list_init(&d.bjobs);
+    list_init(&d.unplugs);
     struct start st = { .d = &d };
     struct err e = ERR_INIT;
     int rc = options_parse(&d.opt, argc, argv);

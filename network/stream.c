@@ -315,10 +315,17 @@ static const struct net_port_ops stream_ops = {
     .close = stream_close,
 };
 
+void net_stream_widen(int sock)
+{
+    int size = 1 << 20;
+
+    /* A frame of 64 KiB should not have to wait for its second half; smaller than wished is fine. */
+    (void)setsockopt(sock, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
 struct net_port *net_stream_new(struct loop *l, int take_sock, const char *name, bool vhdr)
 {
     struct stream *s = xnew(struct stream);
-    int size = 1 << 20;
 
     net_port_init(&s->port, &stream_ops, name, vhdr ? NET_OFF_ALL : 0);
     s->loop = l;
@@ -327,8 +334,6 @@ struct net_port *net_stream_new(struct loop *l, int take_sock, const char *name,
     s->in = xalloc(IN_SIZE);
     s->events = LOOP_READ;
     fd_set_nonblock(take_sock, true, NULL);
-    /* A frame of 64 KiB should not have to wait for its second half; smaller than wished is fine. */
-    (void)setsockopt(take_sock, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     loop_task_init(&s->again, on_again, s);
     s->watch = loop_fd_new(l, take_sock, LOOP_READ, on_ready, s);
     return &s->port;

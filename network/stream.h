@@ -9,6 +9,8 @@
 
 #include "network/port.h"
 
+/* Gives a socket that will be a port's a large buffer. Apart, since a confined process may not. */
+void net_stream_widen(int sock);
 /* Takes the descriptor, which is connected; it is made non-blocking. `vhdr`: frames carry their header. The peer's end
  * puts the link down and leaves the port there. */
 struct net_port *net_stream_new(struct loop *l, int take_sock, const char *name, bool vhdr);

@@ -187,6 +187,21 @@ static void on_io_error(struct qmp *q, struct vm *vm, const struct api_event *e)
     tell(q, vm, e, "BLOCK_IO_ERROR", o);
 }
 
+static void on_device(struct qmp *q, struct vm *vm, const struct api_event *e)
+{
+    bool refused = e->reason && strcmp(e->reason, "refused") == 0;
+    const char *name = api_json_get_str(e->detail, "name");
+
+    if (!name || (!refused && strcmp(e->reason, "detached") != 0)) {
+        return;
+    }
+    AUTO_FREE char *path = xasprintf("/machine/peripheral/%s", name);
+    struct json_object *o = json_object_new_object();
+    api_json_set_str(o, "device", name);
+    api_json_set_str(o, "path", path);
+    tell(q, vm, e, refused ? "DEVICE_UNPLUG_GUEST_ERROR" : "DEVICE_DELETED", o);
+}
+
 static void on_event(void *arg, const struct api_event *e)
 {
     struct qmp *q = arg;
@@ -203,6 +218,8 @@ static void on_event(void *arg, const struct api_event *e)
         tell(q, vm, e, "GUEST_PANICKED", panic_action(e->reason));
     } else if (e->type == API_EVENT_TYPE_VM_IO_ERROR) {
         on_io_error(q, vm, e);
+    } else if (e->type == API_EVENT_TYPE_VM_DEVICE) {
+        on_device(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_RESET) {
         bool guest = e->reason && strcmp(e->reason, "guest-reset") == 0;
         tell(q, vm, e, "RESET", cause(guest, guest ? "guest-reset" : "host-qmp-system-reset"));

@@ -352,13 +352,40 @@ void qmp_do_device_list_properties(struct qmp_cmd *c)
     qmp_ask(c, "emu.device_class", params, with_class);
 }
 
+static void with_asked(struct qmp_cmd *c, struct json_object *result)
+{
+    (void)result;
+    qmp_return_nothing(c); /* DEVICE_DELETED follows when the guest has let go of it */
+}
+
+static bool is_attached(struct vm *vm, const char *name)
+{
+    bool known = false;
+
+    for (size_t i = 0; i < vm->config.n_disks; i++) {
+        known |= strcmp(vm->config.disks[i].name, name) == 0;
+    }
+    for (size_t i = 0; i < vm->config.n_nics; i++) {
+        known |= strcmp(vm->config.nics[i].name, name) == 0;
+    }
+    return known;
+}
+
 static void with_device_del(struct qmp_cmd *c, struct json_object *result)
 {
-    if (device_at(result, 0)) {
-        qmp_error(c, "GenericError", "Device '%.64s' cannot be unplugged", qmp_arg(c, "id"));
-    } else {
-        not_found(c, qmp_arg(c, "id"));
+    const char *id = qmp_arg(c, "id");
+    struct json_object *o;
+
+    if (device_of(id)) {
+        id = device_of(id);
     }
+    if (!device_at(result, 0) && !is_attached(c->vm, id)) {
+        not_found(c, qmp_arg(c, "id"));
+        return;
+    }
+    o = json_object_new_object();
+    api_json_set_str(o, "name", id);
+    qmp_ask(c, "emu.detach", o, with_asked);
 }
 
 void qmp_do_device_del(struct qmp_cmd *c)

@@ -497,6 +497,18 @@ void spawner_open(struct spawner_client *s, const char *name, struct json_object
     watch_answers(s);
 }
 
+void spawner_open_nics(struct spawner_client *s, const char *name, struct json_object *take_nics,
+                       opened_fn *fn, void *arg)
+{
+    struct json_object *body = json_object_new_object();
+    api_json_set(body, "files", json_object_new_array());
+    api_json_set(body, "nics", take_nics);
+    api_json_set_str(body, "name", name);
+    request_new(s, body, "open", arg)->opened = fn;
+    send_waiting(s);
+    watch_answers(s);
+}
+
 void spawner_fail_checks(struct spawner_client *s)
 {
     struct err e = ERR_INIT;

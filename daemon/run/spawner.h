@@ -50,6 +50,9 @@ typedef void opened_fn(void *arg, struct json_object *images, int *take_fds, uns
                        const char *path, const struct err *e);
 void spawner_open(struct spawner_client *s, const char *name, struct json_object *take_files,
                   opened_fn *fn, void *arg);
+/* The same for sockets of network cards, which are connected (nics_request()). */
+void spawner_open_nics(struct spawner_client *s, const char *name, struct json_object *take_nics,
+                       opened_fn *fn, void *arg);
 /* The daemon ends: checks that were not answered fail. */
 void spawner_fail_checks(struct spawner_client *s);
 /* fn runs when the layers of confinement were tried and told, at once when they were. */

@@ -14,6 +14,7 @@
 #include "daemon/run/runfs.h"
 #include "daemon/spawn/proto.h"
 #include "daemon/run/stats.h"
+#include "daemon/vm/hotplug.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
@@ -235,6 +236,15 @@ static void on_io_error(struct run *run, struct json_object *params)
     json_object_put(detail);
 }
 
+/* A device has gone, or is kept. So often as somebody asked for one. */
+static void on_device(struct run *run, struct json_object *params, bool refused)
+{
+    const char *kind = api_json_get_str(params, "kind"), *name = api_json_get_str(params, "name");
+    if (run->up && !run->ended && kind && name && strlen(name) < 64) {
+        hotplug_told(run->vm, kind, name, refused);
+    }
+}
+
 static void on_notify(void *arg, const char *method, struct json_object *params)
 {
     struct run *run = arg;
@@ -250,6 +260,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
         on_panic(run, reason);
     } else if (type && strcmp(type, "io-error") == 0) {
         on_io_error(run, params);
+    } else if (type && str_starts(type, "device-")) {
+        on_device(run, params, strcmp(type, "device-refused") == 0);
     } else if (type && strcmp(type, "state") == 0 && word) {
         int state = api_enum_value(&api_type_emu_state, word);
         if (state >= 0) {

@@ -316,7 +316,31 @@ static struct json_object *list_opened(const struct start *st, int *fds)
             }
         }
     }
+    for (unsigned i = 0; i < st->n_nics; i++) {
+        fds[n++] = st->nics[i].fd;
+        add_opened(list, "nic", st->nics[i].name, "", st->nics[i].path);
+    }
     return list;
+}
+
+/* Sockets for cards of a VM that runs; a process for one could only be the monitor's. */
+static int connect_nics(struct start *st, const struct json_object *req, struct err *e)
+{
+    struct json_object *nics = api_json_get(req, "nics");
+    int rc = nics && json_object_is_type(nics, json_type_array) ? read_nics(st, nics, e) : 0;
+    for (unsigned i = 0; i < st->n_nics && rc == 0; i++) {
+        if (!st->nics[i].path) {
+            rc = err_set(e, -ENOTSUP, "network card '%s' has no socket", st->nics[i].name);
+        }
+    }
+    if (rc == 0 && st->n_nics > 0) {
+        rc = nics_start(st, e);
+    }
+    for (unsigned i = 0; i < st->n_nics && rc == 0; i++) {
+        int size = 1 << 20; /* the emulator is confined already, and may not */
+        (void)setsockopt(st->nics[i].fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    }
+    return rc;
 }
 
 static void handle_open(struct spawner *sp, const struct json_object *req)
@@ -324,12 +348,15 @@ static void handle_open(struct spawner *sp, const struct json_object *req)
     struct err e = ERR_INIT;
     struct start st = nothing_open;
     const char *bad = NULL;
-    int fds[SPAWN_OPEN_MAX];
+    int fds[SPAWN_OPEN_MAX + SPAWN_NICS_MAX];
     st.sp = sp;
     int64_t id = api_json_get_int(req, "id", 0);
     int rc = read_list(&st, req, &e);
     if (rc == 0) {
         rc = files_open(&st, &bad, &e);
+    }
+    if (rc == 0) {
+        rc = connect_nics(&st, req, &e);
     }
     if (rc == 0 && st.n_files + st.n_images > SPAWN_OPEN_MAX) {
         rc = err_set(&e, -E2BIG, "%u images at once, at most %d can be given to a VM that runs",
@@ -341,7 +368,10 @@ static void handle_open(struct spawner *sp, const struct json_object *req)
         AUTO_JSON o = json_object_new_object();
         api_json_set_int(o, "id", id);
         api_json_set(o, "images", list_opened(&st, fds));
-        send_list(sp, id, o, fds, st.n_files + st.n_images);
+        send_list(sp, id, o, fds, st.n_files + st.n_images + st.n_nics);
+    }
+    for (unsigned i = 0; i < st.n_nics; i++) {
+        fd_autoclose(&st.nics[i].fd);
     }
     start_done(&st, false);
 }

@@ -11,7 +11,8 @@
  *    tap interface
  *   {"op":"check","id":N,"files":[...],"folders":[..]}  would they open? Asked before anything is changed; here, so
  *                                       that a filesystem that hangs does not hang vmd
- *   {"op":"open","id":N,"files":[...],"folders":[..]}   opens them, for an emulator that runs
+ *   {"op":"open","id":N,"files":[...],"folders":[..]}   opens them, for an emulator that runs; also with
+ *                                       "nics" as above that have a path
  * vmd-spawn -> vmd
  *   {"ready":true}                      it alone speaks for the run folder (SPAWN_LOCK is held)
  *   {"failed":".."}                     it cannot begin, and ends; vmd tries again later
@@ -21,7 +22,8 @@
  *   {"id":N,"disks":[{"path","dev","ino","write"}]}                  they would: which files the disks are, and those
  *                                       that their images name
  *   {"id":N,"images":[{"role","key","format","path"}]}   opened, a descriptor each: role "file" (key from the request),
- *                                       then what its image names: "data", "backing", and so on down
+ *                                       then what its image names: "data", "backing", and so on down;
+ *                                       at last "nic" (key is its name)
  *   {"id":N,"error":{"code":-errno,"message":..,"path":..}}         nothing was left behind
  *
  * A VM's run folder, RUN/vm/ID, while its emulator lives:

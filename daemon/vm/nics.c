@@ -41,6 +41,13 @@ int nics_check(struct api_vm_config *c, struct api_error *x)
     return 0;
 }
 
+struct json_object *nics_request_one(const struct api_nic *n)
+{
+    const struct api_vm_config c = { .nics = (struct api_nic *)n, .n_nics = 1 };
+
+    return nics_request(&c);
+}
+
 struct json_object *nics_request(const struct api_vm_config *c)
 {
     struct json_object *list = json_object_new_array();

@@ -14,5 +14,6 @@ struct json_object;
 int nics_check(struct api_vm_config *c, struct api_error *x);
 /* What vmd-spawn is asked for (spawn/proto.h); the caller's. */
 struct json_object *nics_request(const struct api_vm_config *c);
+struct json_object *nics_request_one(const struct api_nic *n);
 
 #endif

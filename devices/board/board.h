@@ -21,6 +21,7 @@ struct vm;
 #define BOARD_MAX_DISKS 32
 #define BOARD_MAX_FLASH 2
 #define BOARD_MAX_NICS 8
+#define BOARD_MAX_PORTS 16
 
 /* How a disk is attached. */
 enum board_disk_bus {
@@ -57,8 +58,10 @@ struct board_config {
         const char *serial;        /* NULL: the name */
         unsigned queues;           /* 0: 1 */
         bool cdrom, removable;     /* scsi, sata */
+        bool hotplug;              /* virtio-pci, nvme: in the slot of a root port */
         uint32_t controller, unit; /* or BOARD_ANY */
         unsigned lun;
+        const char *id; /* of its device, for one that comes while the VM runs; NULL: by its place */
     } disk[BOARD_MAX_DISKS];
     unsigned n_disks;
     struct blk_node
@@ -68,6 +71,7 @@ struct board_config {
         struct net_port *port; /* taken by build, also when it fails; NULL: leads nowhere */
         enum board_nic_bus bus;
         unsigned mtu, queues; /* 0: the driver's choice; pairs */
+        bool hotplug;         /* virtio-pci: in the slot of a root port */
     } nic[BOARD_MAX_NICS];
     unsigned n_nics;
     struct chr *console;         /* may be NULL */
@@ -97,6 +101,8 @@ struct board_class {
     int (*powerdown)(struct board *b, struct err *e);
     /* The device of a network card, virtio-net; NULL: no such card. */
     struct device *(*nic)(struct board *b, unsigned i);
+    /* The i-th PCI Express root port (pci_root_port.h); NULL: there are no more. */
+    struct device *(*port)(struct board *b, unsigned i);
 };
 
 extern const struct board_class rv_virt_board;

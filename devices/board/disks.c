@@ -67,6 +67,10 @@ void board_disk_device(const struct board_config *c, unsigned i, char out[24])
     const struct kind *k = kind_of(c->disk[i].bus);
     unsigned first = leader(c, i), number = 0;
 
+    if (c->disk[first].id) {
+        snprintf(out, 24, "%s", c->disk[first].id);
+        return;
+    }
     if (!k) {
         snprintf(out, 24, "disk%u", i);
         return;
@@ -201,6 +205,13 @@ static int check(const struct board_config *c, unsigned i, struct err *e)
     }
     if (d->removable && !scsi && !d->cdrom) {
         return err_set(e, -EINVAL, "disk '%s': a removable medium needs the bus scsi", d->name);
+    }
+    if (d->hotplug && d->bus != BOARD_VIRTIO_PCI &&
+        (d->bus != BOARD_NVME || d->controller != BOARD_ANY)) {
+        return err_set(e, -EINVAL,
+                       "disk '%s': 'hotplug' needs the bus virtio-pci, or nvme with a controller "
+                       "of its own",
+                       d->name);
     }
     return 0;
 }

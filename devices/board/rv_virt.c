@@ -609,4 +609,5 @@ const struct board_class rv_virt_board = {
     .fdt = rv_virt_tree,
     .powerdown = rv_virt_powerdown,
     .nic = rv_virt_nic,
+    .port = rv_virt_port,
 };

@@ -54,7 +54,7 @@ struct board {
     struct board_config cfg;
     struct mem_region *ram, *rom;
     bool flash[BOARD_MAX_FLASH]; /* which banks there are */
-    struct device *fw_cfg, *button, *pci, *nic[BOARD_MAX_NICS];
+    struct device *fw_cfg, *button, *pci, *nic[BOARD_MAX_NICS], *port[BOARD_MAX_PORTS];
     uint64_t pci_mmio64; /* address of the window for 64-bit BARs, 0: none */
     struct loader_image firmware, kernel;
     uint64_t initrd_at, initrd_size;
@@ -68,6 +68,8 @@ struct board {
 
 /* The PCI host with its windows, and what the configuration puts on its bus. */
 int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e);
+
+struct device *rv_virt_port(struct board *b, unsigned i);
 
 /* Network cards (rv_virt_net.c): those in slots, in order; making the i-th, which then owns its port. */
 bool rv_virt_nic_on_pci(const struct board_nic *n);

@@ -6,11 +6,13 @@
 #include "devices/board/rv_virt.h"
 #include "devices/board/disks.h"
 #include "devices/bus/pci_host.h"
+#include "devices/bus/pci_root_port.h"
 #include "devices/irqchip/plic.h"
 #include "devices/registry.h"
 #include "engine/base/mem.h"
 #include "engine/core/vm.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 /* The window for 64-bit BARs: the next multiple of its size behind RAM. */
@@ -71,10 +73,23 @@ static int map_host(struct board *b, struct err *e)
     return rc;
 }
 
-/* Realizes a function on the root bus; frees it when that fails. */
-static int plug(struct board *b, struct device *d, struct err *e)
+/* The bus of a free slot that a card can be taken out of. */
+static struct pci_bus *slot_bus(struct board *b, const char *id, struct err *e)
 {
-    int rc = dev_set_ptr(d, "bus", pci_host_bus(b->pci), e);
+    for (unsigned i = 0; i < BOARD_MAX_PORTS && b->port[i]; i++) {
+        if (!pci_root_port_taken(b->port[i])) {
+            return pci_root_port_bus(b->port[i]);
+        }
+    }
+    err_set(e, -ENOSPC, "%s: no hot-plug slot is free; ask for more with 'root_ports'", id);
+    return NULL;
+}
+
+/* Realizes a function on the root bus or in a slot; frees it when that fails. */
+static int plug(struct board *b, struct device *d, bool hotplug, struct err *e)
+{
+    struct pci_bus *bus = hotplug ? slot_bus(b, d->id, e) : pci_host_bus(b->pci);
+    int rc = bus ? dev_set_ptr(d, "bus", bus, e) : -ENOSPC;
 
     if (rc == 0) {
         rc = dev_realize(d, e);
@@ -101,11 +116,20 @@ static int add_root_port(struct board *b, unsigned i, struct err *e)
         dev_free(d);
         return rc;
     }
-    return plug(b, d, e);
+    rc = plug(b, d, false, e);
+    if (rc == 0) {
+        b->port[i] = d;
+    }
+    return rc;
+}
+
+struct device *rv_virt_port(struct board *b, unsigned i)
+{
+    return i < BOARD_MAX_PORTS ? b->port[i] : NULL;
 }
 
 /* A virtio device behind a function of its own. */
-static int add_virtio(struct board *b, struct device *behind, struct err *e)
+static int add_virtio(struct board *b, struct device *behind, bool hotplug, struct err *e)
 {
     struct device *d;
     char id[64];
@@ -126,7 +150,7 @@ static int add_virtio(struct board *b, struct device *behind, struct err *e)
         dev_free(d);
         return rc;
     }
-    return plug(b, d, e);
+    return plug(b, d, hotplug, e);
 }
 
 /* The controller of disk i, when i is the first at it. */
@@ -144,7 +168,9 @@ static int add_disk(struct board *b, unsigned i, struct err *e)
         dev_free(d);
         return rc;
     }
-    return bus == BOARD_VIRTIO_PCI || bus == BOARD_SCSI ? add_virtio(b, d, e) : plug(b, d, e);
+    bool hotplug = b->cfg.disk[i].hotplug;
+    return bus == BOARD_VIRTIO_PCI || bus == BOARD_SCSI ? add_virtio(b, d, hotplug, e)
+                                                        : plug(b, d, hotplug, e);
 }
 
 static int add_panic(struct board *b, struct err *e)
@@ -152,7 +178,7 @@ static int add_panic(struct board *b, struct err *e)
     struct device *d;
     int rc = dev_new(b->vm, &pvpanic_pci_class, "panic0", &d, e);
 
-    return rc != 0 ? rc : plug(b, d, e);
+    return rc != 0 ? rc : plug(b, d, false, e);
 }
 
 static int add_nic(struct board *b, unsigned i, struct err *e)
@@ -168,7 +194,7 @@ static int add_nic(struct board *b, unsigned i, struct err *e)
         dev_free(d);
         return rc;
     }
-    return add_virtio(b, d, e);
+    return add_virtio(b, d, b->cfg.nic[i].hotplug, e);
 }
 
 int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
@@ -178,7 +204,7 @@ int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
     if (rc == 0) {
         rc = map_host(b, e);
     }
-    for (unsigned i = 0; i < b->cfg.root_ports && rc == 0; i++) {
+    for (unsigned i = 0; i < b->cfg.root_ports && i < BOARD_MAX_PORTS && rc == 0; i++) {
         rc = add_root_port(b, i, e);
     }
     for (unsigned i = 0; i < b->cfg.n_disks && rc == 0; i++) {

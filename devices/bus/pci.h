@@ -79,6 +79,7 @@ struct pci_bus {
     struct pci_host *host;
     struct pci_fn *bridge;  /* the port above it; NULL: the root bus */
     struct pci_fn *fn[256]; /* by slot << 3 | function */
+    bool off;               /* its slot has no power: nothing on it answers; the host's lock */
 };
 
 struct pci_bar {

@@ -63,6 +63,13 @@ void pci_host_bus_init(struct pci_bus *bus, struct pci_fn *bridge)
     pthread_mutex_unlock(&bus->host->lock);
 }
 
+void pci_host_power(struct pci_bus *bus, bool on)
+{
+    pthread_mutex_lock(&bus->host->lock);
+    bus->off = !on;
+    pthread_mutex_unlock(&bus->host->lock);
+}
+
 /* A root port has one slot below it. */
 static unsigned slots(const struct pci_bus *bus)
 {
@@ -157,7 +164,7 @@ static struct pci_fn *find(struct pci_host *h, unsigned number, unsigned devfn)
             return NULL;
         }
         if (next->bridge->secondary == number) {
-            return devfn < slots(next) * 8 ? next->fn[devfn] : NULL;
+            return devfn < slots(next) * 8 && !next->off ? next->fn[devfn] : NULL;
         }
         bus = next;
     }

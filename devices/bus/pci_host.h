@@ -27,6 +27,8 @@ void pci_host_update(struct pci_fn *f);
 void pci_host_wire(struct pci_fn *f, bool level);
 int pci_host_plug(struct pci_fn *f, struct err *e); /* onto f->bus at f->addr; sets devfn */
 void pci_host_unplug(struct pci_fn *f);
+/* Whether what is on a bus answers. Any thread; no lock of the host's is held. */
+void pci_host_power(struct pci_bus *bus, bool on);
 /* A bridge's secondary bus. */
 void pci_host_bus_init(struct pci_bus *bus, struct pci_fn *bridge);
 

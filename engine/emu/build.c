@@ -175,8 +175,8 @@ void chain_done(struct emu_chain *c, int rc)
     free(c->part);
 }
 
-static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
-                     struct err *e)
+int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
+                    struct err *e)
 {
     const struct api_disk *d = &m->config.disks[i];
     struct emu_chain chain = { .n = 0 };
@@ -220,6 +220,8 @@ static int open_disk(struct emu *m, unsigned i, struct board_config *b, char **n
         b->disk[i].queues = (unsigned)d->queues;
         b->disk[i].cdrom = d->cdrom;
         b->disk[i].removable = d->removable;
+        b->disk[i].hotplug = d->hotplug;
+        b->disk[i].id = NULL;
         b->disk[i].controller = d->has_controller             ? (uint32_t)d->controller
                                 : d->bus == API_DISK_BUS_NVME ? BOARD_ANY
                                                               : 0;
@@ -259,15 +261,16 @@ static int open_disks(struct emu *m, struct board_config *b, struct err *e)
     const struct blk_pool_options po = { .thread_start = confine_io_thread, .arg = m };
     int rc = 0;
 
-    if (m->config.n_disks + m->config.n_flash == 0) {
+    /* With a slot to plug one into, disks may come later, when no thread can be made any more. */
+    if (m->config.n_disks + m->config.n_flash == 0 && m->config.root_ports == 0) {
         return 0;
     }
     rc = blk_pool_new(m->loop, &po, &m->pool, e);
-    rc = rc != 0 || m->config.n_disks == 0 ? rc : jobs_start(m, e);
+    rc = rc != 0 || m->config.n_disks + (size_t)m->config.root_ports == 0 ? rc : jobs_start(m, e);
     for (unsigned i = 0; i < m->config.n_disks && rc == 0; i++) {
         AUTO_FREE char *name = NULL;
 
-        rc = open_disk(m, i, b, &name, e);
+        rc = build_open_disk(m, i, b, &name, e);
         b->n_disks += rc == 0;
     }
     for (unsigned i = 0; i < m->config.n_flash && rc == 0; i++) {
@@ -376,6 +379,7 @@ int build_vm(struct emu *m, struct err *e)
     }
     m->n_disks = m->disks.n_disks = b.n_disks;
     memcpy(m->disks.disk, b.disk, sizeof(b.disk));
+    hotplug_name_all(m);
     rc = m->board_class->build(m->vm, &b, &m->board, e);
     if (rc != 0) {
         m->n_disks = 0;
@@ -433,6 +437,7 @@ void build_done(struct emu *m)
     vm_free(m->vm); /* and the disks, with their devices */
     m->vm = NULL;
     m->n_disks = 0;
+    hotplug_done(m);
     if (m->board) {
         m->board_class->free(m->board);
         m->board = NULL;

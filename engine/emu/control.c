@@ -477,6 +477,21 @@ void control_io_error(struct emu *m, const char *disk, const char *operation,
     json_object_put(p);
 }
 
+void control_device(struct emu *m, const char *type, const char *kind, const char *name)
+{
+    struct json_object *p;
+
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    p = json_object_new_object();
+    json_object_object_add(p, "type", json_object_new_string(type));
+    json_object_object_add(p, "kind", json_object_new_string(kind));
+    json_object_object_add(p, "name", json_object_new_string(name));
+    rpc_server_notify_all(m->control->server, "event", p);
+    json_object_put(p);
+}
+
 static bool queued(const struct emu_control *c)
 {
     for (unsigned i = 0; i < c->n_sessions; i++) {

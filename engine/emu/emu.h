@@ -98,6 +98,8 @@ struct emu {
     unsigned n_disks;
     struct board_config disks; /* how they are attached; nothing else in it is set */
     char mac[BOARD_MAX_NICS][18]; /* of the network cards */
+    char *disk_id[BOARD_MAX_DISKS], *nic_id[BOARD_MAX_NICS]; /* their devices, as they were named first */
+    unsigned n_plugged; /* devices that came while the VM ran, for their names */
     struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
     unsigned n_opened;
 
@@ -147,6 +149,9 @@ struct emu_chain {
 struct emu_file *given_file(struct emu *m, const char *path);
 int chain_prepare(struct emu *m, struct emu_chain *c, struct blk_options *o, struct err *e);
 void chain_done(struct emu_chain *c, int rc);
+/* Opens disk i of the configuration into b->disk[i] and m->disk[i]; its name, when it had none, goes to *name. */
+int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
+                    struct err *e);
 /* Every disk's data reaches stable storage; runs the loop meanwhile. The VM has stopped. */
 int build_flush_disks(struct emu *m, struct err *e);
 void build_done(struct emu *m);
@@ -156,6 +161,13 @@ void build_done(struct emu *m);
 int nic_open_all(struct emu *m, struct board_config *b, struct err *e);
 void nic_close_all(struct board_config *b);
 void nic_built(struct emu *m); /* the board is there: cables as the configuration says */
+/* Card i of the configuration: checks it, opens its port into b->nic[i]. */
+int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e);
+
+/* --- hotplug.c: devices that come and go --- */
+void hotplug_name_all(struct emu *m); /* the disks and cards of the configuration are known */
+void hotplug_done(struct emu *m);
+
 /* --- disks.c --- */
 void disks_set_policy(struct emu *m, unsigned i); /* after disk i was opened */
 int disks_set_limits(struct emu *m, unsigned i, struct err *e); /* likewise */
@@ -173,6 +185,8 @@ void jobs_done(struct emu *m);
 void control_io_error(struct emu *m, const char *disk, const char *operation, const char *action,
                       int error);
 int control_start(struct emu *m, struct err *e);
+/* To every client: what became of a device ("device-deleted", "device-refused"). */
+void control_device(struct emu *m, const char *type, const char *kind, const char *name);
 /* To every client: our state, or a reset, and why. */
 void control_event(struct emu *m, const char *type, const char *reason);
 /* Gives what is queued for clients a moment to go out. */

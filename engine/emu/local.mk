@@ -14,6 +14,7 @@ libemu_a_SOURCES = \
 	engine/emu/disks.c \
 	engine/emu/emu.h \
 	engine/emu/files.c \
+	engine/emu/hotplug.c \
 	engine/emu/inspect.c \
 	engine/emu/nic.c \
 	engine/emu/jobs.c \

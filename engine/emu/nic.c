@@ -163,6 +163,9 @@ static struct net_port *card_port(struct emu *m, const struct api_nic *n, int fd
     if (is_tap(n)) {
         return net_tap_new(m->loop, fd, n->name);
     }
+    if (n->type != API_NIC_TYPE_DGRAM && !m->board) { /* later we are confined, and it was done */
+        net_stream_widen(fd);
+    }
     return n->type == API_NIC_TYPE_DGRAM
                ? net_dgram_new(m->loop, fd, n->name, false)
                : net_stream_new(m->loop, fd, n->name, n->type == API_NIC_TYPE_USER);
@@ -202,7 +205,7 @@ static int card_socket(struct emu *m, const struct api_nic *n, int *out, struct 
     return 0;
 }
 
-static int open_card(struct emu *m, size_t i, struct board_config *b, struct err *e)
+int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e)
 {
     struct api_nic *n = &m->config.nics[i];
     struct board_nic *card = &b->nic[i];
@@ -230,7 +233,13 @@ static int open_card(struct emu *m, size_t i, struct board_config *b, struct err
                                 .bus = n->bus == API_NIC_BUS_VIRTIO_PCI ? BOARD_NIC_VIRTIO_PCI
                                                                         : BOARD_NIC_VIRTIO_MMIO,
                                 .mtu = nic_mtu(n),
-                                .queues = (unsigned)n->queues };
+                                .queues = (unsigned)n->queues,
+                                .hotplug = n->hotplug };
+    if (card->hotplug && card->bus != BOARD_NIC_VIRTIO_PCI) {
+        fd_autoclose(&fd);
+        return err_set(e, -EINVAL, "network card '%s': 'hotplug' needs the bus virtio-pci",
+                       n->name);
+    }
     if (fd >= 0) {
         card->port = card_port(m, n, fd);
     }
@@ -242,7 +251,7 @@ int nic_open_all(struct emu *m, struct board_config *b, struct err *e)
     int rc = 0;
 
     for (size_t i = 0; i < m->config.n_nics && rc == 0; i++) {
-        rc = open_card(m, i, b, e);
+        rc = nic_open(m, i, b, e);
         b->n_nics += rc == 0;
     }
     if (rc != 0) {

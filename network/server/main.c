@@ -243,6 +243,7 @@ static int set_up(struct options *o, struct loop *l, struct net_join **out, stru
     if (!user) {
         return e->code;
     }
+    net_stream_widen(o->fd);
     link = net_stream_new(l, o->fd, o->user.name, true);
     net_stream_on_end(link, on_end, l);
     *out = net_join_new(link, user);

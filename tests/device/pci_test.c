@@ -261,6 +261,170 @@ START_TEST(slots_are_taken_once)
 }
 END_TEST
 
+/* --- hot-plug --- */
+
+enum { PORT = PCI_DEVFN(3, 0), CARD = 0x100, SLOT_CONTROL = 0x18, SLOT_STATUS = 0x1a };
+
+struct slot {
+    struct vp v;
+    struct device *port;
+    unsigned cap, answers;
+    enum pci_slot_event last;
+};
+
+static void slot_new(struct slot *s)
+{
+    memset(s, 0, sizeof(*s));
+    pci_rig_new(&s->v.p);
+    s->port = pci_rig_device(&s->v.p, &pcie_root_port_class);
+    ck_assert_int_eq(dev_set_u64(s->port, "slot", 7, NULL), 0);
+    pci_rig_plug(&s->v.p, s->port, NULL, PORT);
+    rig_start(s->v.p.r);
+    pci_host_assign(s->v.p.host);
+    s->cap = cfg_cap(&s->v.p, PORT, PCI_CAP_EXPRESS, 0);
+}
+
+static unsigned slot_get(struct slot *s, unsigned at)
+{
+    return cfg_read(&s->v.p, PORT, s->cap + at, 2);
+}
+
+static void slot_set(struct slot *s, unsigned at, unsigned value)
+{
+    cfg_write(&s->v.p, PORT, s->cap + at, value, 2);
+    rig_turn(s->v.p.r);
+}
+
+static void slot_card(struct slot *s)
+{
+    add_rng(&s->v, pci_root_port_bus(s->port), 0);
+    pci_root_port_plugged(s->port);
+}
+
+static void slot_answer(void *arg, struct device *port, enum pci_slot_event what)
+{
+    struct slot *s = arg;
+
+    ck_assert_ptr_eq(port, s->port);
+    s->answers++;
+    s->last = what;
+}
+
+static int slot_ask(struct slot *s)
+{
+    struct err e = ERR_INIT;
+    int rc = pci_root_port_ask(s->port, slot_answer, s, &e);
+
+    rig_turn(s->v.p.r);
+    return rc;
+}
+
+static void slot_take(struct slot *s)
+{
+    dev_free(s->v.fn);
+    dev_free(s->v.behind);
+    pci_root_port_emptied(s->port);
+}
+
+START_TEST(slot_tells_of_a_card_that_comes)
+{
+    struct slot s;
+
+    slot_new(&s);
+    ck_assert_uint_eq(cfg_read(&s.v.p, PORT, s.cap + 0x14, 4), 7u << 19 | 1u << 18 | 0x5b);
+    ck_assert_uint_eq(slot_get(&s, SLOT_STATUS), 0);
+    ck_assert_uint_eq(cfg_read(&s.v.p, CARD, 0, 4), 0xffffffff);
+    ck_assert(!pci_root_port_taken(s.port));
+    slot_set(&s, SLOT_CONTROL, 0x1029 | 0x300);
+    slot_card(&s);
+    ck_assert(pci_root_port_taken(s.port));
+    ck_assert_uint_eq(slot_get(&s, SLOT_STATUS), 0x148); /* present, changed, link changed */
+    ck_assert_uint_eq(slot_get(&s, 0x12), 0x2011);       /* link active */
+    ck_assert_uint_eq(s.v.p.wire[3].level, 1);
+    ck_assert_uint_eq(cfg_read(&s.v.p, CARD, 0, 4), 0x10441af4);
+    slot_set(&s, SLOT_STATUS, 0x08);
+    ck_assert_uint_eq(s.v.p.wire[3].level, 1); /* the link's event is left */
+    slot_set(&s, SLOT_STATUS, 0x100);
+    ck_assert_uint_eq(s.v.p.wire[3].level, 0);
+    ck_assert_uint_eq(slot_get(&s, SLOT_STATUS), 0x40);
+    rig_state_round_trip(s.port);
+    ck_assert_uint_eq(slot_get(&s, SLOT_STATUS), 0x40);
+    pci_rig_free(&s.v.p);
+}
+END_TEST
+
+START_TEST(slot_gives_its_card_back_when_switched_off)
+{
+    struct slot s;
+
+    slot_new(&s);
+    slot_set(&s, SLOT_CONTROL, 0x129);
+    ck_assert_int_eq(slot_ask(&s), -ENXIO);
+    slot_card(&s);
+    slot_set(&s, SLOT_STATUS, 0x11f);
+    cfg_write(&s.v.p, CARD, PCI_COMMAND, PCI_CMD_MASTER, 2);
+    ck_assert_int_eq(slot_ask(&s), 0);
+    ck_assert_int_eq(slot_ask(&s), -EALREADY);
+    ck_assert_uint_eq(slot_get(&s, SLOT_STATUS), 0x41); /* the button */
+    ck_assert_uint_eq(s.answers, 0);
+    slot_set(&s, SLOT_STATUS, 1);
+    slot_set(&s, SLOT_CONTROL, 0x229); /* thinking */
+    slot_set(&s, SLOT_CONTROL, 0x129); /* no */
+    ck_assert_uint_eq(s.answers, 1);
+    ck_assert_int_eq(s.last, PCI_SLOT_REFUSED);
+    ck_assert_int_eq(slot_ask(&s), 0);
+    slot_set(&s, SLOT_CONTROL, 0x229);
+    slot_set(&s, SLOT_CONTROL, 0x629); /* off */
+    ck_assert_uint_eq(s.answers, 2);
+    ck_assert_int_eq(s.last, PCI_SLOT_RELEASED);
+    ck_assert_uint_eq(cfg_read(&s.v.p, CARD, 0, 4), 0xffffffff);
+    slot_take(&s);
+    ck_assert_uint_eq(slot_get(&s, SLOT_STATUS) & 0x48, 0x08);
+    ck_assert_uint_eq(slot_get(&s, 0x12), 0);
+    /* One that comes now has to wait for power. */
+    slot_card(&s);
+    ck_assert_uint_eq(cfg_read(&s.v.p, CARD, 0, 4), 0xffffffff);
+    slot_set(&s, SLOT_CONTROL, 0x129);
+    ck_assert_uint_eq(cfg_read(&s.v.p, CARD, 0, 4), 0x10441af4);
+    ck_assert_uint_eq(slot_get(&s, 0x12), 0x2011);
+    /* Switched off without having been asked: the card stays, reset. */
+    cfg_write(&s.v.p, CARD, PCI_COMMAND, PCI_CMD_MASTER, 2);
+    slot_set(&s, SLOT_CONTROL, 0x729);
+    slot_set(&s, SLOT_CONTROL, 0x129);
+    ck_assert_uint_eq(cfg_read(&s.v.p, CARD, PCI_COMMAND, 2), 0);
+    ck_assert_uint_eq(s.answers, 2);
+    pci_rig_free(&s.v.p);
+}
+END_TEST
+
+START_TEST(slot_without_a_driver_gives_back_only_what_nobody_uses)
+{
+    struct slot s;
+
+    slot_new(&s);
+    slot_card(&s);
+    cfg_write(&s.v.p, CARD, PCI_COMMAND, PCI_CMD_MASTER, 2);
+    ck_assert_int_eq(slot_ask(&s), -ENODEV);
+    ck_assert_uint_eq(s.answers, 0);
+    cfg_write(&s.v.p, CARD, PCI_COMMAND, 0, 2);
+    ck_assert_int_eq(slot_ask(&s), 0);
+    ck_assert_uint_eq(s.answers, 1);
+    ck_assert_int_eq(s.last, PCI_SLOT_RELEASED);
+    slot_take(&s);
+    ck_assert(!pci_root_port_taken(s.port));
+    /* A reset gives back what a driver was asked for and had not answered about. */
+    slot_card(&s);
+    slot_set(&s, SLOT_CONTROL, 0x129);
+    ck_assert_int_eq(slot_ask(&s), 0);
+    ck_assert_uint_eq(s.answers, 1);
+    vm_reset(s.v.p.r->vm);
+    rig_turn(s.v.p.r);
+    ck_assert_uint_eq(s.answers, 2);
+    ck_assert_int_eq(s.last, PCI_SLOT_RELEASED);
+    pci_rig_free(&s.v.p);
+}
+END_TEST
+
 struct heard {
     struct vm *vm;
     enum vm_state state;
@@ -340,6 +504,9 @@ static Suite *suite_pci(void)
     tcase_add_test(t, msix_holds_back_what_is_masked);
     tcase_add_test(t, virtio_is_reached_by_bar_and_by_config_space);
     tcase_add_test(t, slots_are_taken_once);
+    tcase_add_test(t, slot_tells_of_a_card_that_comes);
+    tcase_add_test(t, slot_gives_its_card_back_when_switched_off);
+    tcase_add_test(t, slot_without_a_driver_gives_back_only_what_nobody_uses);
     tcase_add_test(t, panic_device_does_what_was_chosen);
     suite_add_tcase(s, t);
     return s;

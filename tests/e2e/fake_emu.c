@@ -286,6 +286,23 @@ void api_handle_emu_file_drop(struct api_call *call, struct api_emu_file_drop_in
     api_reply_emu_file_drop(call);
 }
 
+void api_handle_emu_attach_disk(struct api_call *call, struct api_emu_attach_disk_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_HOST_LIMIT, "fake", NULL, "there are no slots");
+}
+
+void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_HOST_LIMIT, "fake", NULL, "there are no slots");
+}
+
+void api_handle_emu_detach(struct api_call *call, struct api_emu_detach_in *in)
+{
+    api_fail(call, API_E_NOT_FOUND, in->name, NULL, "there is no such device");
+}
+
 void api_handle_emu_fault_add(struct api_call *call, struct api_emu_fault_add_in *in)
 {
     (void)in;

@@ -8,6 +8,7 @@ e2e_tests = \
 	tests/e2e/guest_button.py \
 	tests/e2e/guest_console.py \
 	tests/e2e/guest_disks.py \
+	tests/e2e/guest_hotplug.py \
 	tests/e2e/guest_net.py \
 	tests/e2e/guest_tap.py \
 	tests/e2e/guest_qcow2.py \
@@ -15,6 +16,7 @@ e2e_tests = \
 	tests/e2e/guest_vector.py \
 	tests/e2e/daemon_blockjobs.py \
 	tests/e2e/daemon_chain.py \
+	tests/e2e/daemon_hotplug.py \
 	tests/e2e/daemon_faults.py \
 	tests/e2e/daemon_pools.py
 TESTS += $(e2e_tests)

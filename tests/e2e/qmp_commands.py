@@ -253,7 +253,7 @@ def tells_what_a_vm_is():
         assert "serial" in names
         assert q.fails("DeviceNotFound", "device-list-properties", typename="nope")
         assert q.fails("DeviceNotFound", "device_del", id="nope") == "Device 'nope' not found"
-        assert "cannot be unplugged" in q.fails("GenericError", "device_del", id="disk0")
+        assert "no hot-plug slot" in q.fails("GenericError", "device_del", id="disk0")
         assert "does not listen to its power button" in q.fails("GenericError", "system_powerdown")
 
 

@@ -29,6 +29,7 @@ FILES = [("daemon_policy.py",), ("daemon_survive.py",), ("qmp_commands.py",), ("
 # Patterns of the files that are not repeated, and why.
 NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself", "far_lib.py": "what this stands on",
        "qmp_clients.py": "go-qemu and ganeti dial unix sockets only",
+       "daemon_hotplug.py": "looks at what the emulator has open, and vmctl and QMP come by their sockets",
        "daemon_faults.py": "requests fail in the emulator, and one case has its console outlive the daemon",
        "daemon_pools.py": "vmctl at the unix socket, and kills at random moments; remote_roles.py calls each method",
        "daemon_hostile.py": "floods of the unix socket; remote_tls.py floods the listener",

@@ -1,0 +1,685 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Handlers of vm.attach and vm.detach. Owns struct plug, one for each call at work, and struct unplug, one for each that
+ * waits for a guest. An attach holds the VM's turn (ops.h) until it is done; a detach only until the guest was asked, so
+ * that a guest that does not answer holds up nobody. Loop thread.
+ */
+#include "daemon/vm/hotplug.h"
+
+#include "api-schema/gen/methods.h"
+#include "api-schema/json/codec.h"
+#include "api-schema/json/json.h"
+#include "daemon/auth/access.h"
+#include "daemon/calls.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/ops.h"
+#include "daemon/registry.h"
+#include "daemon/run/give.h"
+#include "daemon/run/spawner.h"
+#include "daemon/run/supervise.h"
+#include "daemon/storage/pools.h"
+#include "daemon/vm/nics.h"
+#include "daemon/vm/preflight.h"
+#include "engine/base/loop.h"
+#include "engine/base/mem.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ASK_NS INT64_C(20000000000)
+#define MS_NS INT64_C(1000000)
+#define NAMES_MAX 64 /* that are tried for a device without one */
+
+struct plug {
+    struct vmd *d;
+    int64_t vm;
+    struct op *op;
+    bool nic, live, config, waits; /* waits: registered with the run */
+    char *name;
+    bool chosen; /* the name is ours */
+    unsigned tries;
+    struct api_vm_config made; /* the definition with it, or without it */
+    int64_t timeout_ms;
+};
+
+struct unplug {
+    struct list link; /* vmd.unplugs */
+    struct vm *vm;
+    struct api_call *call;
+    bool nic;
+    char *name;
+    int64_t ms;
+    struct loop_timer *timer;
+};
+
+/* ---- both ---- */
+
+/* The operation, unless it went with its VM. */
+static struct op *op_of(struct plug *k)
+{
+    struct vm *vm = vm_by_id(k->d, k->vm);
+
+    return vm && vm->op == k->op ? k->op : NULL;
+}
+
+static void plug_free(struct plug *k)
+{
+    api_release(&api_type_vm_config, &k->made);
+    free(k->name);
+    free(k);
+}
+
+static void fail(struct plug *k, const struct api_error *x)
+{
+    struct op *op = op_of(k);
+
+    plug_free(k);
+    if (op) {
+        op_fail(op, x);
+    }
+}
+
+static void failf(struct plug *k, int code, const char *remedy, const char *text)
+{
+    struct api_error x = API_ERROR_INIT;
+
+    api_error_set(&x, code, k->name ? k->name : "?", remedy, "VM '%s': %s",
+                  k->op->vm->config.name, text);
+    fail(k, &x);
+}
+
+/* What the emulator said, with the VM's name before it. */
+static void fail_as(struct plug *k, const struct api_error *x)
+{
+    bool known = x->code == API_E_EXISTS || x->code == API_E_HOST_LIMIT ||
+                 x->code == API_E_UNSUPPORTED || x->code == API_E_INVALID_PARAMS ||
+                 x->code == API_E_FILE_ERROR || x->code == API_E_NOT_FOUND ||
+                 x->code == API_E_BUSY || x->code == API_E_BAD_STATE;
+
+    failf(k, known ? x->code : API_E_UNRESPONSIVE, x->remedy[0] ? x->remedy : NULL, x->message);
+}
+
+static void vm_ended(void *arg, struct vm *vm, bool gone)
+{
+    struct plug *k = arg;
+
+    (void)vm;
+    (void)gone;
+    k->waits = false;
+    failf(k, API_E_BAD_STATE, NULL, "it ended meanwhile");
+}
+
+/* Asks the emulator; fn gets k. */
+static void ask(struct plug *k, const char *method, struct json_object *take_params, int owned_fd,
+                rpc_done_fn *fn)
+{
+    struct run *run = k->op->vm->run;
+
+    k->waits = true;
+    run_on_end(run, vm_ended, k);
+    if (!(owned_fd >= 0 ? run_call_fd(run, method, take_params, owned_fd, ASK_NS, fn, k)
+                        : run_call_with(run, method, take_params, ASK_NS, fn, k))) {
+        run_on_end_cancel(run, k);
+        k->waits = false;
+        failf(k, API_E_UNRESPONSIVE, "'vmctl stop --force' ends it whatever it does",
+              "its emulator does not answer");
+    }
+}
+
+static void answered(struct plug *k)
+{
+    run_on_end_cancel(k->op->vm->run, k);
+    k->waits = false;
+}
+
+static bool runs(const struct vm *vm)
+{
+    return vm->run && (vm->state == API_VM_STATE_RUNNING || vm->state == API_VM_STATE_PAUSED ||
+                       vm->state == API_VM_STATE_STOPPING);
+}
+
+/* Which of the two; false after the call was answered. */
+static bool choose(struct plug *k, bool live, bool config)
+{
+    struct vm *vm = k->op->vm;
+
+    k->live = live || (!config && runs(vm));
+    k->config = config || !k->live;
+    if (k->live && !runs(vm)) {
+        failf(k, API_E_BAD_STATE, "start it, or change its definition (config)",
+              "it does not run");
+        return false;
+    }
+    if (k->config && vm->transient) {
+        failf(k, API_E_BAD_STATE, "change the running VM (live)",
+              "its definition goes when it ends");
+        return false;
+    }
+    return true;
+}
+
+static struct json_object *device_detail(bool nic, const char *name)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_str(o, "kind", nic ? "nic" : "disk");
+    api_json_set_str(o, "name", name);
+    return o;
+}
+
+static void tell(struct vm *vm, struct change *c, const char *what, bool nic, const char *name)
+{
+    AUTO_JSON detail = device_detail(nic, name);
+
+    vm_event(vm, c, API_EVENT_TYPE_VM_DEVICE, what, detail);
+}
+
+/* The definition is durable, or not. */
+static void take_made(struct plug *k, const struct err *e)
+{
+    struct vm *vm = vm_by_id(k->d, k->vm);
+
+    if (!e && vm && k->config) {
+        struct api_vm_config was = vm->config;
+
+        vm->config = k->made;
+        k->made = was;
+        vm->restart_needed = vm->restart_needed || (vm->run && !k->live);
+    }
+}
+
+static void put_made(struct plug *k, struct change *c)
+{
+    struct vm *vm = k->op->vm;
+
+    if (k->config) {
+        vm_put_as(vm, &k->made, c);
+        vm_event(vm, c, API_EVENT_TYPE_VM_CHANGED, NULL, NULL);
+    }
+}
+
+/* ---- attach ---- */
+
+static void on_attach_durable(void *arg, const struct err *e)
+{
+    struct plug *k = arg;
+    struct op *op = op_of(k);
+
+    take_made(k, e);
+    plug_free(k);
+    if (op) {
+        op->call = NULL; /* answered right after this */
+        op_end(op);
+    }
+}
+
+static void attach_done(struct plug *k)
+{
+    struct vm *vm = k->op->vm;
+    struct change *c = change_new(k->d);
+    struct api_vm_attach_out out = { .kind = k->nic ? API_DEVICE_KIND_NIC : API_DEVICE_KIND_DISK,
+                                     .name = k->name,
+                                     .live = k->live,
+                                     .config = k->config };
+
+    put_made(k, c);
+    if (k->live) {
+        change_must_tell(c);
+        tell(vm, c, "attached", k->nic, k->name);
+    }
+    call_commit(k->d, k->op->call, c, vm->config.name,
+                api_encode(&api_type_vm_attach_out, &out), on_attach_durable, k);
+}
+
+static struct api_disk *the_disk(struct plug *k)
+{
+    return &k->made.disks[k->made.n_disks - 1];
+}
+
+static struct api_nic *the_nic(struct plug *k)
+{
+    return &k->made.nics[k->made.n_nics - 1];
+}
+
+static void plug_disk(struct plug *k);
+
+/* Nobody knows here what else was attached to a VM that runs: another name is tried. */
+static bool try_next_name(struct plug *k, const struct api_error *x)
+{
+    if (!k->chosen || x->code != API_E_EXISTS || k->tries++ >= NAMES_MAX) {
+        return false;
+    }
+    free(k->name);
+    k->name = xasprintf("disk%zu", k->made.n_disks - 1 + k->tries);
+    free(the_disk(k)->name);
+    the_disk(k)->name = xstrdup(k->name);
+    return true;
+}
+
+static void on_dropped(void *arg, struct json_object *result, const struct api_error *x)
+{
+    (void)arg;
+    (void)result;
+    (void)x;
+}
+
+static void on_plugged(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct plug *k = arg;
+
+    (void)result;
+    answered(k);
+    if (!x) {
+        attach_done(k);
+    } else if (!k->nic && try_next_name(k, x)) {
+        plug_disk(k);
+    } else {
+        if (!k->nic) { /* it would be in the way the next time */
+            struct json_object *in = json_object_new_object();
+
+            api_json_set_str(in, "path", the_disk(k)->file);
+            run_call_with(k->op->vm->run, "emu.file_drop", in, ASK_NS, on_dropped, NULL);
+        }
+        fail_as(k, x);
+    }
+}
+
+static void plug_disk(struct plug *k)
+{
+    struct json_object *in = json_object_new_object();
+
+    api_json_set(in, "disk", api_encode(&api_type_disk, the_disk(k)));
+    ask(k, "emu.attach_disk", in, -1, on_plugged);
+}
+
+static void on_given(void *arg, const struct api_error *x)
+{
+    struct plug *k = arg;
+
+    if (x) {
+        fail(k, x);
+    } else if (!op_of(k) || !runs(k->op->vm)) {
+        plug_free(k);
+    } else {
+        plug_disk(k);
+    }
+}
+
+static void on_socket(void *arg, struct json_object *images, int *take_fds, unsigned n,
+                      const char *path, const struct err *e)
+{
+    struct plug *k = arg;
+    int fd = n > 0 ? take_fds[0] : -1;
+
+    (void)images;
+    for (unsigned i = 1; i < n; i++) {
+        close(take_fds[i]);
+    }
+    if (!op_of(k)) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        plug_free(k);
+    } else if (e || !runs(k->op->vm)) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        failf(k, e && path[0] ? API_E_FILE_ERROR : e ? API_E_INTERNAL_ERROR : API_E_BAD_STATE,
+              NULL, e ? e->msg : "it ended meanwhile");
+    } else {
+        struct json_object *in = json_object_new_object();
+
+        api_json_set(in, "nic", api_encode(&api_type_nic, the_nic(k)));
+        ask(k, "emu.attach_nic", in, fd, on_plugged);
+    }
+}
+
+static void go_live(struct plug *k)
+{
+    struct vm *vm = k->op->vm;
+    const struct api_disk *disk;
+    struct json_object *list;
+
+    if (k->nic && the_nic(k)->type != API_NIC_TYPE_STREAM &&
+        the_nic(k)->type != API_NIC_TYPE_DGRAM && the_nic(k)->type != API_NIC_TYPE_NONE) {
+        failf(k, API_E_UNSUPPORTED,
+              "attach it to the definition (config), or use passt with the type stream",
+              "cards of the types stream, dgram and none can come while it runs");
+        return;
+    }
+    if (k->nic) {
+        list = json_object_new_array();
+        if (the_nic(k)->type != API_NIC_TYPE_NONE) {
+            list = (json_object_put(list), nics_request_one(the_nic(k)));
+        }
+        spawner_open_nics(k->d->spawner, vm->config.name, list, on_socket, k);
+        return;
+    }
+    disk = the_disk(k);
+    list = json_object_new_array();
+    json_object_array_add(list, give_file("disk", disk->file,
+                                          api_disk_format_name(disk->format),
+                                          !disk->readonly && !disk->cdrom));
+    give_files(vm->run, list, on_given, k);
+}
+
+/* Is there a slot for one more that can be taken out after the next start? */
+static bool has_slot(const struct api_vm_config *c)
+{
+    int64_t used = 0;
+
+    for (size_t i = 0; i < c->n_disks; i++) {
+        used += c->disks[i].hotplug;
+    }
+    for (size_t i = 0; i < c->n_nics; i++) {
+        used += c->nics[i].hotplug;
+    }
+    return used < c->root_ports;
+}
+
+static bool name_taken(const struct api_vm_config *c, bool nic, const char *name)
+{
+    for (size_t i = 0; i < (nic ? c->n_nics : c->n_disks); i++) {
+        if (strcmp(nic ? c->nics[i].name : c->disks[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static char *free_name(const struct api_vm_config *c, bool nic)
+{
+    size_t n = nic ? c->n_nics : c->n_disks;
+    char *name = xasprintf("%s%zu", nic ? "nic" : "disk", n);
+
+    while (name_taken(c, nic, name)) {
+        free(name);
+        name = xasprintf("%s%zu", nic ? "nic" : "disk", ++n);
+    }
+    return name;
+}
+
+/* What the caller left out of the bus is not the bus of disks at the start. */
+static bool bus_given(struct api_call *call, const char *what)
+{
+    struct json_object *o = api_json_get(api_call_params(call), what);
+
+    return o && api_json_get(o, "bus");
+}
+
+static void add_disk(struct plug *k, const struct api_disk *disk)
+{
+    struct api_vm_config *c = &k->made;
+    bool slot = has_slot(c);
+
+    c->disks = xrealloc_n(c->disks, c->n_disks + 1, sizeof(c->disks[0]));
+    api_copy(&api_type_disk, disk, &c->disks[c->n_disks++]);
+    struct api_disk *own = the_disk(k);
+    if (!bus_given(k->op->call, "disk")) {
+        own->bus = API_DISK_BUS_VIRTIO_PCI;
+    }
+    free(own->name);
+    own->name = xstrdup(k->name);
+    own->hotplug = own->hotplug ||
+                   (slot && (own->bus == API_DISK_BUS_VIRTIO_PCI ||
+                             (own->bus == API_DISK_BUS_NVME && !own->has_controller)));
+    own->has_hotplug = own->hotplug;
+}
+
+static void add_nic(struct plug *k, const struct api_nic *nic)
+{
+    struct api_vm_config *c = &k->made;
+    bool slot = has_slot(c);
+
+    c->nics = xrealloc_n(c->nics, c->n_nics + 1, sizeof(c->nics[0]));
+    api_copy(&api_type_nic, nic, &c->nics[c->n_nics++]);
+    struct api_nic *own = the_nic(k);
+    if (!bus_given(k->op->call, "nic")) {
+        own->bus = API_NIC_BUS_VIRTIO_PCI;
+    }
+    free(own->name);
+    own->name = xstrdup(k->name);
+    own->hotplug = own->hotplug || (slot && own->bus == API_NIC_BUS_VIRTIO_PCI);
+    own->has_hotplug = own->hotplug;
+}
+
+static void attach_begin(struct op *op)
+{
+    struct vm *vm = op->vm;
+    struct api_vm_attach_in *in = op->in;
+    struct plug *k = xnew(struct plug);
+    struct api_error x = API_ERROR_INIT;
+    const char *name;
+
+    *k = (struct plug){ .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL };
+    api_copy(&api_type_vm_config, &vm->config, &k->made);
+    if (!in->disk == !in->nic) {
+        failf(k, API_E_INVALID_PARAMS, "give 'disk' or 'nic'", "one device is attached at a time");
+        return;
+    }
+    name = in->nic ? in->nic->name : in->disk->name;
+    k->chosen = !name || !name[0];
+    k->name = k->chosen ? free_name(&k->made, k->nic) : xstrdup(name);
+    if (!choose(k, in->live, in->config)) {
+        return;
+    }
+    if (k->config && name_taken(&k->made, k->nic, k->name)) {
+        failf(k, API_E_EXISTS, "give it another name", "a device has that name already");
+        return;
+    }
+    if (k->nic) {
+        add_nic(k, in->nic);
+    } else {
+        add_disk(k, in->disk);
+    }
+    /* The definition with it must make sense, and its files be where the caller may point. */
+    if ((k->config ? preflight_change(vm->d, &k->made, &x)
+                   : pools_resolve(vm->d, &k->made, &x)) < 0 ||
+        access_config(op->call, &k->made, API_ROLE_OPERATOR, &x) < 0) {
+        fail(k, &x);
+        return;
+    }
+    if (k->live) {
+        go_live(k);
+    } else {
+        attach_done(k);
+    }
+}
+
+void api_handle_vm_attach(struct api_call *call, struct api_vm_attach_in *in)
+{
+    struct vm *vm = call_vm(call, in->vm);
+
+    if (vm) {
+        op_queue(vm, call, NULL, in, attach_begin, false);
+    }
+}
+
+/* ---- detach ---- */
+
+static void unplug_free(struct unplug *u)
+{
+    list_remove(&u->link);
+    loop_timer_free(u->timer);
+    free(u->name);
+    free(u);
+}
+
+static struct json_object *detached(bool nic, char *name)
+{
+    struct api_vm_detach_out out = { .kind = nic ? API_DEVICE_KIND_NIC : API_DEVICE_KIND_DISK,
+                                     .name = name };
+
+    return api_encode(&api_type_vm_detach_out, &out);
+}
+
+static void on_late(void *arg)
+{
+    struct unplug *u = arg;
+
+    run_on_end_cancel(u->vm->run, u);
+    api_fail(u->call, API_E_TIMEOUT, u->name,
+             "the request stays; the event vm-device tells when it has gone",
+             "the guest of VM '%s' has not let go of '%s' within %lld ms", u->vm->config.name,
+             u->name, (long long)u->ms);
+    unplug_free(u);
+}
+
+static void on_vm_end(void *arg, struct vm *vm, bool gone)
+{
+    struct unplug *u = arg;
+
+    (void)gone;
+    api_fail(u->call, API_E_BAD_STATE, u->name, NULL,
+             "VM '%s' ended before its guest had let go of '%s'", vm->config.name, u->name);
+    unplug_free(u);
+}
+
+void hotplug_told(struct vm *vm, const char *kind, const char *name, bool refused)
+{
+    bool nic = strcmp(kind, "nic") == 0;
+    struct change *c = change_new(vm->d);
+
+    change_must_tell(c);
+    tell(vm, c, refused ? "refused" : "detached", nic, name);
+    change_commit(c, NULL, NULL);
+    list_for_each_safe (n, &vm->d->unplugs) {
+        struct unplug *u = list_entry(n, struct unplug, link);
+
+        if (u->vm != vm || u->nic != nic || strcmp(u->name, name) != 0) {
+            continue;
+        }
+        run_on_end_cancel(vm->run, u);
+        if (refused) {
+            api_fail(u->call, API_E_BUSY, u->name, "free it in the guest, and try again",
+                     "the guest of VM '%s' keeps '%s'", vm->config.name, u->name);
+        } else {
+            call_finish(vm->d, u->call, vm->config.name, detached(nic, u->name));
+        }
+        unplug_free(u);
+    }
+}
+
+static void on_definition(void *arg, const struct err *e)
+{
+    struct plug *k = arg;
+
+    take_made(k, e);
+    plug_free(k);
+}
+
+/* The guest was asked: others get their turn, the call waits. */
+static void wait_for_guest(struct plug *k)
+{
+    struct vm *vm = k->op->vm;
+    struct unplug *u = xnew(struct unplug);
+    struct op *op = k->op;
+
+    *u = (struct unplug){ .vm = vm,
+                          .call = take_ptr(op->call),
+                          .nic = k->nic,
+                          .name = xstrdup(k->name),
+                          .ms = k->timeout_ms };
+    u->timer = loop_timer_new(vm->d->loop, on_late, u);
+    loop_timer_arm(u->timer, u->ms * MS_NS);
+    list_append(&vm->d->unplugs, &u->link);
+    run_on_end(vm->run, on_vm_end, u);
+    if (k->config) {
+        struct change *c = change_new(k->d);
+
+        put_made(k, c);
+        change_commit(c, on_definition, k);
+    } else {
+        plug_free(k);
+    }
+    op_end(op);
+}
+
+static void on_asked(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct plug *k = arg;
+
+    (void)result;
+    answered(k);
+    if (x) {
+        fail_as(k, x);
+    } else {
+        wait_for_guest(k);
+    }
+}
+
+static void drop_from(struct plug *k, size_t at)
+{
+    struct api_vm_config *c = &k->made;
+
+    if (k->nic) {
+        api_release(&api_type_nic, &c->nics[at]);
+        memmove(&c->nics[at], &c->nics[at + 1], (--c->n_nics - at) * sizeof(c->nics[0]));
+    } else {
+        api_release(&api_type_disk, &c->disks[at]);
+        memmove(&c->disks[at], &c->disks[at + 1], (--c->n_disks - at) * sizeof(c->disks[0]));
+    }
+}
+
+/* Takes it out of the definition; false: it is not in it. */
+static bool undefine(struct plug *k)
+{
+    size_t n = k->nic ? k->made.n_nics : k->made.n_disks;
+
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(k->nic ? k->made.nics[i].name : k->made.disks[i].name, k->name) == 0) {
+            drop_from(k, i);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void detach_begin(struct op *op)
+{
+    struct vm *vm = op->vm;
+    struct api_vm_detach_in *in = op->in;
+    struct plug *k = xnew(struct plug);
+    struct json_object *ask_for;
+
+    *k = (struct plug){ .d = vm->d,
+                        .vm = vm->id,
+                        .op = op,
+                        .nic = in->nic != NULL,
+                        .timeout_ms = in->timeout_ms };
+    api_copy(&api_type_vm_config, &vm->config, &k->made);
+    if (!in->disk == !in->nic) {
+        failf(k, API_E_INVALID_PARAMS, "give 'disk' or 'nic'", "one device is detached at a time");
+        return;
+    }
+    k->name = xstrdup(in->nic ? in->nic : in->disk);
+    if (!choose(k, in->live, in->config)) {
+        return;
+    }
+    if (k->config && !undefine(k)) {
+        failf(k, API_E_NOT_FOUND, "'vmctl show' tells what it has",
+              "its definition has no such device");
+        return;
+    }
+    if (k->live) {
+        ask_for = device_detail(k->nic, k->name);
+        ask(k, "emu.detach", ask_for, -1, on_asked);
+        return;
+    }
+    struct change *c = change_new(k->d);
+    put_made(k, c);
+    call_commit(k->d, op->call, c, vm->config.name, detached(k->nic, k->name),
+                on_attach_durable, k);
+}
+
+void api_handle_vm_detach(struct api_call *call, struct api_vm_detach_in *in)
+{
+    struct vm *vm = call_vm(call, in->vm);
+
+    if (vm) {
+        op_queue(vm, call, NULL, in, detach_begin, false);
+    }
+}
