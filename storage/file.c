@@ -12,11 +12,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <linux/fs.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,9 +50,13 @@ static int file_size(int fd, const char *disk, const char *path, uint64_t *size,
         return 0;
     }
     if (S_ISBLK(st.st_mode)) {
-        return ioctl(fd, BLKGETSIZE64, size) == 0
-                   ? 0
-                   : err_errno(e, errno, "disk '%s': size of %s", disk, path);
+        off_t end = lseek(fd, 0, SEEK_END); /* no ioctl: sandboxes let none through */
+
+        if (end < 0) {
+            return err_errno(e, errno, "disk '%s': size of %s", disk, path);
+        }
+        *size = (uint64_t)end;
+        return 0;
     }
     return err_set(e, -EINVAL, "disk '%s': %s is neither a file nor a block device", disk,
                    path);

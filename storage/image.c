@@ -118,7 +118,7 @@ int blk_preallocate(int fd, uint64_t offset, uint64_t length, bool write, const 
     zeroes = xalloc(1 << 20);
     while (length > 0) {
         size_t part = length < 1 << 20 ? (size_t)length : 1 << 20;
-        ssize_t n = pwrite(fd, zeroes, part, (off_t)offset);
+        ssize_t n = fd_pwrite(fd, zeroes, part, offset);
 
         if (n < 0 && errno != EINTR) {
             return err_errno(e, errno, "cannot write %s", path);
@@ -172,7 +172,7 @@ int blk_probe(const char *path, const char **driver, struct err *e)
     if (fd < 0 || fstat(fd, &st) != 0) {
         return err_errno(e, errno, "cannot open %s", path);
     }
-    n = pread(fd, head, HEAD, 0);
+    n = fd_pread(fd, head, HEAD, 0);
     if (n < 0) {
         return err_errno(e, errno, "cannot read %s", path);
     }

@@ -19,6 +19,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,16 +185,21 @@ static bool lock_conflicts(int fd, unsigned need, unsigned share)
     return false;
 }
 
+/* Sleeps on a condition that nobody signals: sandboxes allow that and no other sleep. */
 static void lock_nap(int try)
 {
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t never = PTHREAD_COND_INITIALIZER;
     struct timespec t;
 
     clock_gettime(CLOCK_MONOTONIC, &t);
-    t = (struct timespec)
-    {
-        .tv_nsec = TRY_NS + (t.tv_nsec ^ getpid() * 7919l) % TRY_NS * (try < TRIES ? try : 1)
-    };
-    nanosleep(&t, NULL);
+    t.tv_nsec += TRY_NS +
+                 (t.tv_nsec ^ (long)((uintptr_t)&t >> 4)) % TRY_NS * (try < TRIES ? try : 1);
+    t.tv_sec += t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&mutex);
+    (void)pthread_cond_clockwait(&never, &mutex, CLOCK_MONOTONIC, &t);
+    pthread_mutex_unlock(&mutex);
 }
 
 int blk_lock(int fd, unsigned need, unsigned share, const char *disk, bool look, struct err *e)

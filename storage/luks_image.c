@@ -144,7 +144,7 @@ static int luks_image_create(const struct blk_create *c, struct err *e)
     rc = rc ? rc : c->secret->by->create(c, "", &head, e);
     rc = rc ? rc : blk_create_image_file(c, &fd, e);
     if (rc == 0 &&
-        (ftruncate(fd, (off_t)(n + c->size)) != 0 || pwrite(fd, head, n, 0) != (ssize_t)n)) {
+        (ftruncate(fd, (off_t)(n + c->size)) != 0 || fd_pwrite(fd, head, n, 0) != (ssize_t)n)) {
         rc = err_errno(e, errno, "cannot write %s", c->path);
     }
     return rc;

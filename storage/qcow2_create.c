@@ -197,7 +197,7 @@ static int new_layout(struct q2_new *n, const char *path, struct err *e)
 static int put_at(int fd, const void *p, size_t n, uint64_t at, const char *path, struct err *e)
 {
     while (n > 0) {
-        ssize_t k = pwrite(fd, p, n, (off_t)at);
+        ssize_t k = fd_pwrite(fd, p, n, at);
 
         if (k < 0 && errno != EINTR) {
             return err_errno(e, errno, "cannot write %s", path);

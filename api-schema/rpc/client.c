@@ -219,6 +219,7 @@ struct rpc_client *rpc_client_new(struct loop *l, int owned_fd, const char *name
 {
     struct rpc_client *c = xnew(struct rpc_client);
 
+    rpc_ignore_sigpipe();
     c->conn = rpc_conn_new(l, owned_fd, &rpc_limits_client, &conn_ops, c, e);
     if (!c->conn) {
         free(c);

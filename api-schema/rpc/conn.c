@@ -518,8 +518,7 @@ static void on_watch(void *arg)
     }
 }
 
-/* A reader of our output that has gone must not end the process, whoever writes it. */
-static void ignore_sigpipe(void)
+void rpc_ignore_sigpipe(void)
 {
     struct sigaction now;
 
@@ -551,7 +550,6 @@ struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_lim
         return NULL;
     }
     c = xnew(struct rpc_conn);
-    ignore_sigpipe();
     c->loop = l;
     c->in = in;
     c->out = out;

@@ -77,8 +77,11 @@ struct rpc_conn_ops {
     void (*closed)(void *arg, struct rpc_conn *c, const struct err *why);
 };
 
-/* Takes the connected descriptor (closed also on failure). `limits` NULL: the default. From the
- * first connection on the process ignores SIGPIPE, unless it set a handler. */
+/* A reader of our output that has gone must not end the process, whoever writes it: from now on the process ignores SIGPIPE, unless
+ * it set a handler. */
+void rpc_ignore_sigpipe(void);
+/* Takes the connected descriptor (closed also on failure). `limits` NULL: the default. Who makes
+ * connections calls rpc_ignore_sigpipe() before, as servers and clients do when they are made. */
 struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_limits *limits,
                               const struct rpc_conn_ops *ops, void *arg, struct err *e);
 /* From now on values are told apart by themselves, without newlines (json/split.h); may be called

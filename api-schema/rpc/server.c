@@ -556,6 +556,7 @@ struct rpc_server *rpc_server_new(struct loop *l, const struct rpc_server_config
 {
     struct rpc_server *s = xnew(struct rpc_server);
 
+    rpc_ignore_sigpipe();
     s->loop = l;
     s->config = *config;
     s->config.max_clients = config->max_clients ? config->max_clients : MAX_CLIENTS;

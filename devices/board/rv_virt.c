@@ -19,6 +19,7 @@
 #include "devices/misc/fw_cfg.h"
 #include "devices/registry.h"
 #include "engine/arch/riscv/cpu.h"
+#include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/str.h"
 #include "engine/core/vm.h"
@@ -331,7 +332,7 @@ static int load_firmware(struct board *b, struct err *e)
 static bool places_itself(int fd)
 {
     uint8_t head[64];
-    ssize_t n = pread(fd, head, sizeof(head), 0);
+    ssize_t n = fd_pread(fd, head, sizeof(head), 0);
 
     return (n == sizeof(head) && memcmp(head + 0x38, "RSC\x05", 4) == 0) ||
            (n >= 2 && head[0] == 0x1f && head[1] == 0x8b);

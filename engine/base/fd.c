@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -87,6 +88,20 @@ int fd_read_all(int fd, void *p, size_t n, const char *what, struct err *e)
         got += (size_t)done;
     }
     return 0;
+}
+
+ssize_t fd_pread(int fd, void *p, size_t n, uint64_t at)
+{
+    const struct iovec iov = { .iov_base = p, .iov_len = n };
+
+    return preadv(fd, &iov, 1, (off_t)at);
+}
+
+ssize_t fd_pwrite(int fd, const void *p, size_t n, uint64_t at)
+{
+    const struct iovec iov = { .iov_base = (void *)(uintptr_t)p, .iov_len = n };
+
+    return pwritev(fd, &iov, 1, (off_t)at);
 }
 
 int fd_slurp(int fd, struct buf *b, size_t max, const char *what, struct err *e)

@@ -10,6 +10,7 @@
 #include "engine/base/err.h"
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 void fd_autoclose(int *fd);
@@ -21,6 +22,9 @@ int fd_set_cloexec(int fd, bool on, struct err *e);
 /* `what` names the object in errors (a path, "VM 'x' control socket"). Retry on EINTR. */
 int fd_write_all(int fd, const void *p, size_t n, const char *what, struct err *e);
 int fd_read_all(int fd, void *p, size_t n, const char *what, struct err *e); /* short: -ENODATA */
+/* pread(2) and pwrite(2) for what runs inside a sandbox, which allows preadv(2) and pwritev(2) alone. */
+ssize_t fd_pread(int fd, void *p, size_t n, uint64_t at);
+ssize_t fd_pwrite(int fd, const void *p, size_t n, uint64_t at);
 /* Whole file into b; -EFBIG beyond max bytes. */
 int fd_slurp(int fd, struct buf *b, size_t max, const char *what, struct err *e);
 int file_slurp(const char *path, struct buf *b, size_t max, struct err *e);

@@ -19,6 +19,7 @@ static struct {
     char ident[32];
     enum log_level level;
     int fd;
+    pid_t pid;       /* asked once: the sandbox has no call for it; 0 before log_init() */
     bool journal;    /* fd goes to systemd's journal: it adds the time, we the priority */
     uint64_t traced; /* one bit a letter, see trace_bit() */
 } sink = { .ident = "vmd", .level = LOG_INFO, .fd = STDERR_FILENO };
@@ -38,6 +39,7 @@ void log_init(const char *ident, enum log_level level, int fd)
     snprintf(sink.ident, sizeof(sink.ident), "%s", ident);
     sink.level = level;
     sink.fd = fd;
+    sink.pid = getpid();
     sink.journal = goes_to_journal(fd);
     tzset(); /* reads /etc/localtime now: later the sandbox may allow no file to be opened */
 }
@@ -89,7 +91,7 @@ static size_t put_head(char *line, size_t size, enum log_level level, const char
 {
     static const char *const names[] = { "error", "warning", "info", "debug" };
     static const int priorities[] = { 3, 4, 6, 7 }; /* sd-daemon(3) */
-    int n;
+    int n, pid = sink.pid ? (int)sink.pid : (int)getpid();
     if (sink.journal) {
         n = snprintf(line, size, "<%d>%.32s: ", priorities[level], room);
     } else {
@@ -98,8 +100,8 @@ static size_t put_head(char *line, size_t size, enum log_level level, const char
         clock_gettime(CLOCK_REALTIME, &ts);
         localtime_r(&ts.tv_sec, &tm);
         n = snprintf(line, size, "%02d:%02d:%02d.%03ld %s[%d] %s %.32s: ", tm.tm_hour,
-                     tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000000, sink.ident, (int)getpid(),
-                     names[level], room);
+                     tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000000, sink.ident, pid, names[level],
+                     room);
     }
     return n > 0 ? (size_t)n : 0;
 }

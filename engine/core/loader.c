@@ -7,6 +7,7 @@
  * before it is used.
  */
 #include "engine/core/loader_priv.h"
+#include "engine/base/fd.h"
 #include "engine/base/str.h"
 
 #include <errno.h>
@@ -49,7 +50,7 @@ int source_read(const struct source *src, uint64_t at, void *out, size_t n, stru
         return 0;
     }
     for (size_t done = 0; done < n;) {
-        ssize_t got = pread(src->fd, (char *)out + done, n - done, (off_t)(at + done));
+        ssize_t got = fd_pread(src->fd, (char *)out + done, n - done, at + done);
         if (got < 0 && errno == EINTR) {
             continue;
         }

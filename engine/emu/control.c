@@ -70,7 +70,7 @@ void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
 {
     struct emu *m = control_emu(call);
     struct api_emu_hello_out out = {
-        .pid = getpid(),
+        .pid = m->pid,
         .uuid = m->vm->uuid,
         .name = m->vm->name,
         .state = state_of(m),

@@ -75,7 +75,7 @@ static int write_at(int fd, const void *from, size_t n, uint64_t at)
     const char *p = from;
 
     while (n > 0) {
-        ssize_t some = pwrite(fd, p, n, (off_t)at);
+        ssize_t some = fd_pwrite(fd, p, n, at);
 
         if (some < 0 && errno == EINTR) {
             continue;

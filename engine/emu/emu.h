@@ -111,7 +111,9 @@ struct emu {
     struct gdb *gdb;
     struct emu_stats *stats;
     struct emu_observe *observe; /* NULL: the engine has no translated code */
-    struct loop_signal *sigint, *sigterm;
+    pid_t pid;
+    int signal_fd; /* signals of the process arrive here: no handler interrupts a thread */
+    struct loop_fd *signals;
     struct confine_report confine;
     _Atomic int filter[3]; /* by enum confine_kind: system calls allowed, -1: failed, 0: none */
     char reason[64];       /* why it is in its state */
@@ -227,10 +229,13 @@ int confine_process(struct emu *m, struct err *e);
 /* The calling thread, from now on. Kinds: */
 enum confine_kind { CONFINE_MAIN, CONFINE_IO, CONFINE_VCPU };
 int confine_thread(struct emu *m, enum confine_kind kind, struct err *e);
-void confine_io_thread(
-    void *emu); /* hooks of pool and VM: end the process when required and failing */
+/* Hooks of pool and VM: end the process when required and failing. */
+void confine_io_thread(void *emu);
 void confine_vcpu_thread(void *emu, struct vcpu *c);
 bool confine_wanted(const struct emu *m);
+/* Numbers of the system calls that such a thread may make, up to n of them; returns how many there are. `m` NULL: with every
+ * feature there is. */
+unsigned confine_calls(const struct emu *m, enum confine_kind kind, int *call, unsigned n);
 /* Lines for people, "layer: state", up to n; each to be freed. Returns how many. */
 unsigned confine_describe(const struct emu *m, char **lines, unsigned n);
 

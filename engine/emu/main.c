@@ -20,7 +20,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static void on_state(void *arg, enum vm_state state, const char *reason)
 {
@@ -49,12 +51,13 @@ static void on_state(void *arg, enum vm_state state, const char *reason)
 
 static void on_panic(void *arg, enum vm_panic what)
 {
-    static const char *const words[] = { [VM_PANIC_END] = "shutdown",
-                                         [VM_PANIC_PAUSE] = "pause",
-                                         [VM_PANIC_NONE] = "none" };
+    static const char *const words[] = {
+        [VM_PANIC_END] = "shutdown", [VM_PANIC_PAUSE] = "pause", [VM_PANIC_NONE] = "none"
+    };
     struct emu *m = arg;
 
-    control_event(m, "panic", what == VM_PANIC_END && m->vm->end_pauses ? "pause" : words[what]);
+    control_event(m, "panic",
+                  what == VM_PANIC_END && m->vm->end_pauses ? "pause" : words[what]);
 }
 
 void emu_quit(struct emu *m, const char *reason)
@@ -62,10 +65,34 @@ void emu_quit(struct emu *m, const char *reason)
     vm_stop(m->vm, reason);
 }
 
-static void on_signal(void *arg, int signo)
+static void on_signal(void *arg, int fd, unsigned events)
 {
-    (void)signo;
-    emu_quit(arg, "quit");
+    struct signalfd_siginfo what;
+
+    (void)events;
+    if (read(fd, &what, sizeof(what)) == (ssize_t)sizeof(what)) {
+        emu_quit(arg, "quit");
+    }
+}
+
+/* Before there are threads. Read and not handled, so that no thread is interrupted by them and the sandbox needs none of the
+ * calls that handlers need. */
+static int take_signals(struct emu *m, struct err *e)
+{
+    sigset_t quit;
+
+    sigemptyset(&quit);
+    sigaddset(&quit, SIGINT);
+    sigaddset(&quit, SIGTERM);
+    if (sigprocmask(SIG_BLOCK, &quit, NULL) != 0) {
+        return err_errno(e, errno, "cannot hold back signals");
+    }
+    m->signal_fd = signalfd(-1, &quit, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (m->signal_fd < 0) {
+        return err_errno(e, errno, "cannot read signals");
+    }
+    m->signals = loop_fd_new(m->loop, m->signal_fd, LOOP_READ, on_signal, m);
+    return 0;
 }
 
 static void on_escape(void *arg)
@@ -133,7 +160,8 @@ static int set_up(struct emu *m, struct err *e)
     }
     take_cookie(m);
     m->console = console_new(m->loop);
-    rc = build_vm(m, e);
+    rc = take_signals(m, e);
+    rc = rc == 0 ? build_vm(m, e) : rc;
     if (rc != 0) {
         return rc;
     }
@@ -147,8 +175,6 @@ static int set_up(struct emu *m, struct err *e)
     m->vm->on_panic = on_panic;
     m->vm->on_vcpu_thread = confine_vcpu_thread;
     m->vm->on_vcpu_thread_arg = m;
-    m->sigint = loop_signal_new(m->loop, SIGINT, on_signal, m);
-    m->sigterm = loop_signal_new(m->loop, SIGTERM, on_signal, m);
     rc = stats_start(m, e);
     if (rc == 0) {
         rc = open_console(m, e);
@@ -199,8 +225,8 @@ static void tear_down(struct emu *m)
     control_free(m);
     stats_free(m);
     console_free(m->console);
-    loop_signal_free(m->sigint);
-    loop_signal_free(m->sigterm);
+    loop_fd_free(m->signals);
+    fd_autoclose(&m->signal_fd);
     loop_free(m->loop);
     if (m->has_config) {
         api_vm_config_release(&m->config);
@@ -225,7 +251,7 @@ static enum emu_exit exit_status(const struct emu *m)
 
 int main(int argc, char **argv)
 {
-    struct emu m = { .cookie = "" };
+    struct emu m = { .cookie = "", .signal_fd = -1, .pid = getpid() };
     struct err e = ERR_INIT;
     enum emu_exit status = EMU_EXIT_CONFIG;
     int rc;

@@ -58,7 +58,11 @@ helper_main(const char *path, char **args, int sock, int status)
     char *argv[8 + 128] = { (char *)"vmd-net" };
     unsigned n = 1;
 
+    sigset_t none;
+
     setsid(); /* signals of a terminal are for the emulator */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL); /* which reads them; vmd-net ends by them */
     for (unsigned i = 0; args[i] && n < 120; i++) {
         argv[n++] = args[i];
     }

@@ -43,7 +43,7 @@ static uint64_t memory_rss(const struct emu_stats *s)
     char text[128] = { 0 };
     unsigned long long total, resident;
 
-    if (s->statm_fd < 0 || pread(s->statm_fd, text, sizeof(text) - 1, 0) <= 0 ||
+    if (s->statm_fd < 0 || fd_pread(s->statm_fd, text, sizeof(text) - 1, 0) <= 0 ||
         sscanf(text, "%llu %llu", &total, &resident) != 2) {
         return 0;
     }
@@ -77,7 +77,8 @@ static void take_counter(struct stats_page *p, const char *name, uint64_t value)
     }
     name = dot ? dot + 1 : name;
     if (strcmp(name, "instructions") == 0) {
-        p->instructions = p->instructions == STATS_NOT_COUNTED ? value : p->instructions + value;
+        p->instructions = p->instructions == STATS_NOT_COUNTED ? value
+                                                               : p->instructions + value;
         if (vcpu < STATS_MAX_VCPUS) {
             p->vcpu[vcpu].instructions = value;
         }
@@ -162,7 +163,7 @@ void stats_collect(struct emu *m, struct stats_page *p)
     p->published_ns = now_ns(CLOCK_BOOTTIME);
     p->started_ns = m->stats->started_ns;
     p->interval_ns = INTERVAL_NS;
-    p->pid = (uint32_t)getpid();
+    p->pid = (uint32_t)m->pid;
     p->state = states[m->vm->state];
     str_copy(p->reason, sizeof(p->reason), m->reason);
     p->guest_time_ns = clock_now(m->vm->clock);

@@ -5,6 +5,7 @@ lint_tests = \
 	tests/lint/dist.py \
 	tests/lint/format.py \
 	tests/lint/globals.py \
+	tests/lint/calls.py \
 	tests/lint/include.py \
 	tests/lint/reference.py \
 	tests/lint/selftest.py \
