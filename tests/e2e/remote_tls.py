@@ -350,9 +350,65 @@ def images_go_on_where_they_were_broken_off_and_keep_to_the_quota():
             client.call("image.begin", name="z", project="web", size=1 << 20)
 
 
+def vmctl_goes_on_with_a_push_or_pull_that_was_broken_off():
+    data = os.urandom(24 << 20)
+    with RemoteDaemon() as d:
+        d.init()
+        source, copy = os.path.join(d.dir, "source"), os.path.join(d.dir, "copy")
+        with open(source, "wb") as file:
+            file.write(data)
+        command = [os.path.join(BUILD, "vmctl"), "--dir", d.dir, "image"]
+
+        def broken_off(*args):
+            """Killed as soon as something has arrived, if it is not through by then."""
+            process = subprocess.Popen([*command, *args], env=d.env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            wait_for(lambda: process.poll() is not None or there(), 60, "something arrives")
+            process.kill()
+            process.wait()
+
+        def there():
+            if os.path.exists(copy + ".part"):
+                return os.path.getsize(copy + ".part") > 0
+            return any(i["size"] > 0 for i in d.call("image.list")["images"])
+        def pushed():
+            """What the killed one had sent may still be on its way to the disk; then it is refused, and told why."""
+            done = subprocess.run([*command, "push", source, "x", "--project", "web", "--replace"], env=d.env(),
+                                  capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            assert done.returncode == 0 or "being written just now" in done.stderr, done
+            return done.returncode == 0
+        broken_off("push", source, "x", "--project", "web")
+        wait_for(pushed, 60, "it goes on")
+        broken_off("pull", "x", copy, "--project", "web")
+        d.vmctl("image", "pull", "x", copy, "--project", "web")
+        with open(copy, "rb") as file:
+            assert file.read() == data
+
+        # What is there already is not sent again: told by pieces that do not belong.
+        with d.client() as client:
+            begun = client.call("image.begin", name="y", project="web", size=len(data))
+            client.call("image.write", upload=begun["upload"], offset=0, data=base64.b64encode(b"?" * (256 << 10)).decode())
+        said = d.vmctl("image", "push", source, "y", "--project", "web", status=1)
+        assert "digest" in said or "SHA-256" in said, said
+        d.vmctl("image", "push", source, "y", "--project", "web", "--restart")
+        os.unlink(copy)
+        with open(copy + ".part", "wb") as file:
+            file.write(b"?" * 1000)
+        d.vmctl("image", "pull", "y", copy, "--project", "web")
+        with open(copy, "rb") as file:
+            got = file.read()
+        assert got[:1000] == b"?" * 1000 and got[1000:] == data[1000:], "it went on behind what was there"
+        d.vmctl("image", "pull", "y", copy, "--project", "web", "--restart")
+        with open(copy, "rb") as file:
+            assert file.read() == data
+        with open(copy + ".part", "wb") as file:
+            file.write(data + b"!")
+        assert "longer than the image" in d.vmctl("image", "pull", "y", copy, "--project", "web", status=1)
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([certificates_are_refused_with_the_reason, old_protocols_and_garbage_are_refused,
                             tokens_work_once_and_bad_ones_never, tickets_are_for_their_user_and_once,
                             certificates_are_read_again_under_clients, a_flood_holds_up_nobody_inside,
                             vmctl_does_remotely_what_it_does_locally,
-                            images_go_on_where_they_were_broken_off_and_keep_to_the_quota]))
+                            images_go_on_where_they_were_broken_off_and_keep_to_the_quota,
+                            vmctl_goes_on_with_a_push_or_pull_that_was_broken_off]))
