@@ -157,10 +157,97 @@ static const struct xml_conv as_cpu = { cpu_get, cpu_put, "a CPU model and its f
 
 /* ---- disks ---- */
 
-/* Names of target@dev in libvirt's schema that a virtio disk may have. */
-static bool is_virtio_dev(const char *s)
+/* The bus of a disk: <target bus> and, for virtio, what kind of <address> it asks for. Both rows read it, in whichever order they
+ * come. NULL with e: vmd has no such thing. */
+static const char *disk_bus(const struct xml_node *disk, struct err *e)
 {
-    return str_starts(s, "vd") && s[2] &&
+    static const struct {
+        const char *bus, *address, *ours;
+    } kinds[] = {
+        { "virtio", "virtio-mmio", "virtio-mmio" },
+        { "virtio", "pci", "virtio-pci" },
+        { "scsi", "drive", "scsi" },
+        { "sata", "drive", "sata" },
+    };
+    const struct xml_node *target = xml_get_kid(disk, "target"),
+                          *address = xml_get_kid(disk, "address");
+    const char *bus = target ? xml_get_attr(target, "bus") : NULL,
+               *type = address ? xml_get_attr(address, "type") : NULL;
+    bool known = false;
+
+    bus = bus ? bus : "virtio";
+    for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (strcmp(bus, kinds[i].bus) == 0) {
+            known = true;
+            if (!type || strcmp(type, kinds[i].address) == 0) {
+                return kinds[i].ours;
+            }
+        }
+    }
+    if (known) {
+        err_set(e, -EINVAL,
+                "not supported: a disk at bus '%.20s' has no address of type '%.20s'", bus,
+                type);
+    } else {
+        err_set(e, -EINVAL, "not supported: vmd's buses of disks are virtio, scsi and sata");
+    }
+    return NULL;
+}
+
+static int bus_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                   struct json_object **out, struct err *e)
+{
+    const char *bus = disk_bus(n->parent, e);
+
+    (void)row;
+    (void)text;
+    if (bus) {
+        *out = json_object_new_string(bus);
+    }
+    return bus ? 0 : -1;
+}
+
+/* What libvirt has no word for stands in <metadata>, over this. */
+static const char *bus_word(struct json_object *v)
+{
+    const char *bus = json_object_get_string(v);
+
+    return str_starts(bus, "scsi") ? "scsi" : strcmp(bus, "sata") == 0 ? "sata" : "virtio";
+}
+
+static bool bus_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                    struct buf *text)
+{
+    (void)row;
+    (void)n;
+    buf_add_str(text, bus_word(v));
+    return true;
+}
+
+static bool address_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                        struct buf *text)
+{
+    const char *bus = json_object_get_string(v);
+
+    (void)row;
+    (void)n;
+    buf_add_str(text, strcmp(bus_word(v), "virtio") != 0 ? "drive"
+                      : strcmp(bus, "virtio-mmio") == 0  ? "virtio-mmio"
+                                                         : "pci");
+    return true;
+}
+
+/* Names of target@dev in libvirt's schema that a disk of a bus may have. */
+static const char *dev_prefix(const struct xml_node *target)
+{
+    const char *bus = xml_get_attr(target, "bus");
+
+    return bus && strcmp(bus, "virtio") != 0 ? "sd" : "vd";
+}
+
+static bool is_dev(const char *s, const char *prefix)
+{
+    return str_starts(s, prefix) && s[2] &&
            s[2 + strspn(s + 2, "abcdefghijklmnopqrstuvwxyz")] == 0;
 }
 
@@ -169,9 +256,9 @@ static int dev_get(const struct xml_row *row, const struct xml_node *n, const ch
 {
     (void)row;
     if (!xml_get_attr(n, "bus") && !str_starts(text, "vd")) {
-        return err_set(
-            e, -EINVAL,
-            "not supported: the name asks for another bus than virtio, the only one there is");
+        return err_set(e, -EINVAL,
+                       "not supported: the name asks for another bus than virtio, and no bus "
+                       "is named");
     }
     *out = json_object_new_string(text);
     return 0;
@@ -180,11 +267,11 @@ static int dev_get(const struct xml_row *row, const struct xml_node *n, const ch
 static bool dev_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
                     struct buf *text)
 {
-    const char *name = v ? json_object_get_string(v) : NULL;
+    const char *name = v ? json_object_get_string(v) : NULL, *prefix = dev_prefix(n);
     size_t i = 0;
 
     (void)row;
-    if (name && is_virtio_dev(name)) {
+    if (name && is_dev(name, prefix)) {
         buf_add_str(text, name);
         return true;
     }
@@ -196,12 +283,141 @@ static bool dev_put(const struct xml_row *row, struct json_object *v, struct xml
     for (size_t k = 0; k < i; k++) {
         at += strcmp(n->parent->parent->kids[k]->name, "disk") == 0;
     }
-    buf_printf(text, "vd%c", (char)('a' + at % 26));
+    buf_printf(text, "%s%c", prefix, (char)('a' + at % 26));
     return true;
 }
 
-static const struct xml_conv as_dev = { dev_get, dev_put,
-                                        "a name; of virtio disks `vda` and so on" };
+/* Places at a controller: a SCSI target and its logical unit, or the port of a SATA controller, which libvirt calls unit of target
+ * 0. */
+static int place_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    const char *bus = disk_bus(n->parent, NULL), *port = xml_get_attr(n, "unit");
+    bool sata = bus && strcmp(bus, "sata") == 0;
+
+    if (!sata) {
+        return xml_as_int.get(row, n, text, out, e);
+    }
+    if (strcmp(text, "0") != 0) {
+        return err_set(e, -EINVAL,
+                       "not supported: the ports of a SATA controller are units of target 0");
+    }
+    return port ? xml_as_int.get(row, n, port, out, e) : 0;
+}
+
+static bool place_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    const struct xml_node *target = xml_get_kid(n->parent, "target");
+    const char *bus = target ? xml_get_attr(target, "bus") : NULL;
+    AUTO_BUF port = BUF_INIT;
+
+    if (!bus || strcmp(bus, "sata") != 0) {
+        return xml_as_int.put(row, v, n, text);
+    }
+    if (xml_as_int.put(row, v, n, &port)) {
+        xml_set_attr(n, "unit", port.data);
+        buf_add_str(text, "0");
+    }
+    return port.len > 0;
+}
+
+static int unit_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                    struct json_object **out, struct err *e)
+{
+    const char *bus = disk_bus(n->parent, NULL);
+
+    if (!bus || strcmp(bus, "sata") != 0) {
+        return xml_as_int.get(row, n, text, out, e);
+    }
+    return xml_get_attr(n, "target") /* which takes it */
+               ? 0
+               : err_set(e, -EINVAL,
+                         "not supported: a port of a SATA controller without target='0'");
+}
+
+/* Of SATA disks the row of the target writes it. */
+static bool unit_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                     struct buf *text)
+{
+    const struct xml_node *target = xml_get_kid(n->parent, "target");
+    const char *bus = target ? xml_get_attr(target, "bus") : NULL;
+
+    return bus && strcmp(bus, "sata") != 0 && xml_as_int.put(row, v, n, text);
+}
+
+static int device_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                      struct json_object **out, struct err *e)
+{
+    const char *bus = disk_bus(n, NULL);
+
+    (void)row;
+    if (strcmp(text, "disk") == 0) {
+        return 0;
+    }
+    if (strcmp(text, "cdrom") != 0) {
+        return err_set(e, -EINVAL, "not supported: '%.20s'; vmd knows disk and cdrom", text);
+    }
+    if (bus && str_starts(bus, "virtio")) {
+        return err_set(e, -EINVAL, "not supported: a CD-ROM drive is at the bus scsi or sata");
+    }
+    *out = json_object_new_boolean(true);
+    return 0;
+}
+
+static bool device_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                       struct buf *text)
+{
+    (void)row;
+    (void)n;
+    buf_add_str(text, v && json_object_get_boolean(v) ? "cdrom" : "disk");
+    return true;
+}
+
+/* `default` is what is so when nothing is said. */
+static int cache_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    return strcmp(text, "default") == 0 ? 0 : xml_as_word.get(row, n, text, out, e);
+}
+
+static bool cache_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    return v && xml_as_word.put(row, v, n, text);
+}
+
+/* Only such characters may stand in libvirt's; other serial numbers stand in <metadata>. */
+static bool serial_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                       struct buf *text)
+{
+    static const char fine[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+- ";
+    const char *serial = json_object_get_string(v);
+
+    return serial[0] && !serial[strspn(serial, fine)] && xml_as_text.put(row, v, n, text);
+}
+
+static int serial_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                      struct json_object **out, struct err *e)
+{
+    return xml_as_text.get(row, n, text, out, e);
+}
+
+static const struct xml_conv as_serial = { serial_get, serial_put, "text" };
+static const struct xml_conv as_dev = {
+    dev_get, dev_put, "a name: `vda` and so on at the bus virtio, `sda` at the others"
+};
+static const struct xml_conv as_bus = { bus_get, bus_put, "`virtio`, `scsi`, `sata`" };
+static const struct xml_conv as_address = {
+    bus_get, address_put,
+    "`virtio-mmio` (also where none is given) or `pci` for virtio, `drive` for the others"
+};
+static const struct xml_conv as_place = { place_get, place_put, "a SCSI target; `0` for SATA" };
+static const struct xml_conv as_unit = { unit_get, unit_put,
+                                         "a logical unit of SCSI, a port of SATA" };
+static const struct xml_conv as_device = { device_get, device_put, "`disk`, `cdrom`" };
+static const struct xml_conv as_cache = { cache_get, cache_put, "how writes reach the medium" };
 
 /* ---- network cards ---- */
 
@@ -436,7 +652,7 @@ static const struct xml_row rows[] = {
 
     LIST("devices/disk", "disks", NULL),
     SAYS("devices/disk@type", XML_PRINT | XML_NEEDED, "file", NO_DISK),
-    SAYS("devices/disk@device", XML_PRINT, "disk", NO_DISK),
+    { "devices/disk@device", XML_VALUE, XML_ABSENT, "cdrom", &as_device, NULL, NULL },
     NO("devices/disk@model", "the board's disks are virtio, modern"),
     NO("devices/disk@rawio|sgio", NO_DISK),
     NO("devices/disk@snapshot", "snapshots are not there yet"),
@@ -444,14 +660,22 @@ static const struct xml_row rows[] = {
          "the word libvirt uses for image files"),
     WORD("devices/disk/driver@type", "format", "raw=raw qcow2=qcow2",
          "not supported: format of the image"),
-    SAYS("devices/disk/driver@cache", 0, "default writeback",
-         "vmd writes through the page cache and flushes when the guest asks"),
+    { "devices/disk/driver@cache", XML_VALUE, 0, "cache", &as_cache,
+      "writeback=writeback none=none writethrough=writethrough directsync=directsync "
+      "unsafe=unsafe",
+      "`default` is writeback" },
+    { "devices/disk/driver@error_policy", XML_VALUE, 0, "werror", &as_cache,
+      "stop=stop report=report ignore=ignore enospace=enospc",
+      "of writes; `default` is enospace" },
+    { "devices/disk/driver@rerror_policy", XML_VALUE, 0, "rerror", &as_cache,
+      "stop=stop report=report ignore=ignore", "of reads; `default` is report" },
+    VALUE("devices/disk/driver@queues", "queues", xml_as_int, "1 to 16"),
     SAYS("devices/disk/driver@discard", 0, "unmap",
          "vmd gives discarded blocks back to the filesystem"),
     GROUP("devices/disk/driver", 0),
     NO("devices/disk/"
-       "driver@io|ioeventfd|event_idx|copy_on_read|iothread|queues|queue_size|packed|ats|iommu|"
-       "page_per_vq|detect_zeroes|error_policy|rerror_policy|max_bytes",
+       "driver@io|ioeventfd|event_idx|copy_on_read|iothread|queue_size|packed|ats|iommu|"
+       "page_per_vq|detect_zeroes|max_bytes",
        NO_TUNE),
     NO("devices/disk/driver/metadata_cache|iothreads", NO_TUNE),
     GROUP("devices/disk/source", XML_NEEDED),
@@ -472,15 +696,17 @@ static const struct xml_row rows[] = {
     NO("devices/disk/backingStore@type|index", NO_DISK),
     NO("devices/disk/backingStore/source|format|backingStore", NO_DISK),
     GROUP("devices/disk/target", XML_NEEDED),
+    { "devices/disk/target@bus", XML_VALUE, 0, "bus", &as_bus, NULL, NULL },
     { "devices/disk/target@dev", XML_VALUE, XML_NEEDED | XML_ABSENT, "name", &as_dev, NULL,
       NULL },
-    SAYS("devices/disk/target@bus", XML_PRINT, "virtio", "the board's disks are virtio"),
-    NO("devices/disk/target@tray|removable|rotation_rate", NO_DISK),
+    { "devices/disk/target@removable", XML_VALUE, 0, "removable", &xml_as_yesno, "on", NULL },
+    NO("devices/disk/target@tray|rotation_rate", NO_DISK),
     { "devices/disk/readonly", XML_FLAG, 0, "readonly", NULL, NULL, NULL },
     NO("devices/disk/shareable", "an image that is written belongs to one VM at a time"),
     NO("devices/disk/transient", "writes go to the image"),
-    NO("devices/disk/serial|wwn|vendor|product|geometry|blockio",
-       "the disk tells the guest its name and the size of its image, no more"),
+    VALUE("devices/disk/serial", "serial", as_serial, "at most 36 characters"),
+    NO("devices/disk/wwn|vendor|product|geometry|blockio",
+       "the disk tells the guest its serial number and the size of its image, no more"),
     NO("devices/disk/boot", "the firmware looks through the disks in their order"),
     GROUP("devices/disk/iotune", 0),
     VALUE("devices/disk/iotune/total_bytes_sec", "throttle.total_bytes_sec", xml_as_int, NULL),
@@ -506,12 +732,15 @@ static const struct xml_row rows[] = {
     NO("devices/disk/encryption|auth|mirror|backenddomain|privateData|throttlefilters",
        NO_DISK),
     GROUP("devices/disk/address", 0),
-    SAYS("devices/disk/address@type", XML_NEEDED, "virtio-mmio", NO_BUS),
+    { "devices/disk/address@type", XML_VALUE, XML_NEEDED, "bus", &as_address, NULL, NULL },
+    VALUE("devices/disk/address@controller", "controller", xml_as_int, NULL),
+    { "devices/disk/address@target", XML_VALUE, 0, "unit", &as_place, NULL, NULL },
+    { "devices/disk/address@unit", XML_VALUE, 0, "lun", &as_unit, NULL, NULL },
+    SAYS("devices/disk/address@bus", 0, "0", "a controller has one bus"),
     NO("devices/disk/"
-       "address@base|bus|controller|cssid|devno|domain|function|iobase|irq|multifunction|port|"
-       "reg|slot|ssid|target|unit",
-       NO_BUS),
-    NO("devices/disk/address/zpci", NO_BUS),
+       "address@base|cssid|devno|domain|function|iobase|irq|multifunction|port|reg|slot|ssid",
+       ADDRESS),
+    NO("devices/disk/address/zpci", ADDRESS),
     NO("devices/disk/acpi", NO_ACPI),
     LEFT("devices/disk/alias", ALIAS),
 
