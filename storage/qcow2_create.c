@@ -352,7 +352,7 @@ static int link_run(struct qcow2 *q, uint64_t guest, uint64_t host, uint64_t clu
 }
 
 /* Guest bytes from `at` on, a whole cluster's beginning; the lock is held. `anew`: nothing was ever written, so that
- * the file's new space reads as zeroes. */
+ * the file's new space reads as zeroes; space that a table left behind does not. */
 static int preallocate(struct qcow2 *q, uint64_t at, enum blk_prealloc mode, bool anew,
                        struct err *e)
 {
@@ -361,11 +361,13 @@ static int preallocate(struct qcow2 *q, uint64_t at, enum blk_prealloc mode, boo
     int rc = 0, sys = 0;
 
     for (; at < end && rc == 0 && sys == 0; at += got << q->cluster_bits) {
+        uint64_t fresh = q->end << q->cluster_bits; /* what lies before it may have held tables */
+
         got = (end - at) >> q->cluster_bits;
         got = got < 1 << 16 ? got : 1 << 16;
         host = at;
         sys = q->data != q->file ? 0 : q2_alloc(q, got, &host, &got);
-        if (sys == 0 && !anew && v2 && !full) {
+        if (sys == 0 && !zero && !full && (!anew || (q->data == q->file && host < fresh))) {
             sys = blk_kid_run(q->data, BLK_ZERO, 0, host, got << q->cluster_bits, NULL, 0);
         }
         if (sys == 0 && mode >= BLK_PRE_FALLOC) {
