@@ -370,7 +370,7 @@ static void show(struct vm *vm, bool config, bool stats, struct shown *s)
         .restarts = vm->restarts,
         .restart_due_ms = due_ms,
         .has_restart_due_ms = due_ms != 0,
-        .qmp = qmp_vm_path(vm),
+        .qmp = vm->run && run_has_ended(vm->run) ? NULL : qmp_vm_path(vm),
         .transient = vm->transient,
         .saved = vm->saved,
         .project = vm->config.project,

@@ -118,7 +118,8 @@ int q2_snaps_load(struct qcow2 *q, struct err *e)
     if (q->h.n_snapshots == 0) {
         return 0;
     }
-    if (q->h.n_snapshots > Q2_MAX_SNAPSHOTS || at & (q->cluster - 1) || at >= q->file->size) {
+    if (q->h.n_snapshots > Q2_MAX_SNAPSHOTS || at < q->cluster || at & (q->cluster - 1) ||
+        at >= q->file->size) {
         return err_set(e, -EINVAL, "disk '%s': the table of snapshots of %s is not sound",
                        q->node.name, q->node.path);
     }

@@ -226,9 +226,36 @@ def no_stream_is_lost_when_the_vm_ends_meanwhile():
         check_end(emu)
 
 
+def a_save_is_told_of_and_cancelled():
+    with Emu(config={"memory": 1 << 30}) as emu:
+        console, c = ready(emu)
+        other = Client(emu)
+        tap.check(other.ok("emu.state_status")["active"] is False, "nothing was asked for")
+        c.number += 1
+        fd = file_of()
+        socket.send_fds(c.sock, [b'{"jsonrpc":"2.0","id":%d,"method":"emu.save","params":{"key":"%s"}}\n'
+                                 % (c.number, KEY.encode())], [fd])
+        os.close(fd)
+        status = other.ok("emu.state_status")
+        other.ok("emu.state_cancel")
+        while True:
+            answer = c.line()
+            if answer.get("id") == c.number:
+                break
+        # it may have been done before it could be cancelled
+        error = answer.get("error", {}).get("data", {}).get("error")
+        tap.check("result" in answer or error == "cancelled", f"{status}, {answer}")
+        if error:
+            echo(console, b"e")
+            console.sendall(b"q")
+        else:
+            c.call("emu.quit")
+        check_end(emu)
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         a_guest_goes_on_in_another_emulator, a_save_may_let_it_run_on, a_file_that_cannot_grow_leaves_it_running,
         damage_of_every_kind_is_refused, a_state_of_another_machine_is_refused_by_name, linux_goes_on_where_it_was,
-        no_stream_is_lost_when_the_vm_ends_meanwhile,
+        no_stream_is_lost_when_the_vm_ends_meanwhile, a_save_is_told_of_and_cancelled,
     ], missing=(guest.Unavailable,)))

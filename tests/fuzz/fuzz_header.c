@@ -51,7 +51,7 @@ void fuzz_finish(void)
            (unsigned long long)n_opened, (unsigned long long)n_changed);
 }
 
-static struct blk_node *image(int fd, bool readonly)
+static struct blk_node *image(int fd, bool readonly, struct err *e)
 {
     struct blk_options o = { .name = "disk",
                              .driver = "qcow2",
@@ -62,10 +62,9 @@ static struct blk_node *image(int fd, bool readonly)
                              .unlocked = true,
                              .unsafe = true,
                              .for_check = readonly };
-    struct err e = ERR_INIT;
     struct blk_node *n = NULL;
 
-    if (blk_open(NULL, &o, &n, &e) < 0) {
+    if (blk_open(NULL, &o, &n, e) < 0) {
         close(o.fd);
         return NULL;
     }
@@ -74,9 +73,9 @@ static struct blk_node *image(int fd, bool readonly)
 
 static bool says(int fd, const char *name)
 {
-    struct blk_node *n = image(fd, true);
-    struct blk_image_info info;
     struct err e = ERR_INIT;
+    struct blk_node *n = image(fd, true, &e);
+    struct blk_image_info info;
     bool same;
 
     if (!n || blk_info(n, &info, &e) != 0) {
@@ -92,8 +91,8 @@ static void change(int fd, struct fuzz_in *in)
 {
     static const char *const names[] = { "b", "base-of-a-longer-name.qcow2", NULL };
     const char *name = names[fuzz_below(in, 3)];
-    struct blk_node *n = image(fd, false);
     struct err e = ERR_INIT;
+    struct blk_node *n = image(fd, false, &e);
     int rc;
 
     if (!n) {
@@ -146,7 +145,7 @@ void fuzz_one(const uint8_t *data, size_t size)
         FUZZ_FAIL("cannot write the image");
     }
     spawn_sees(fd, NULL);
-    n = image(fd, true);
+    n = image(fd, true, &e);
     if (n) {
         n_opened++;
         if (blk_info(n, &info, &e) == 0) {

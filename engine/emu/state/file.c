@@ -4,6 +4,7 @@
  */
 #include "engine/emu/state/file.h"
 
+#include "engine/base/fd.h"
 #include "engine/base/str.h"
 
 #include <endian.h>
@@ -120,7 +121,7 @@ static int write_at(int fd, const void *from, size_t n, uint64_t at, struct err 
     const char *p = from;
 
     while (n > 0) {
-        ssize_t some = pwrite(fd, p, n, (off_t)at);
+        ssize_t some = fd_pwrite(fd, p, n, at);
 
         if (some < 0 && errno == EINTR) {
             continue;
@@ -239,8 +240,7 @@ static int read_at(int fd, void *to, size_t n, uint64_t at, struct err *e)
     char *p = to;
 
     while (n > 0) {
-        struct iovec part = { p, n };
-        ssize_t some = preadv(fd, &part, 1, (off_t)at); /* which every thread may */
+        ssize_t some = fd_pread(fd, p, n, at);
 
         if (some < 0 && errno == EINTR) {
             continue;
