@@ -31,6 +31,7 @@ libcli_a_SOURCES = \
 	cli/rates.h \
 	cli/qmp.c \
 	cli/run.c \
+	cli/screen.c \
 	cli/stats.c \
 	cli/template.c \
 	cli/top.c \

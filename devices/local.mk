@@ -27,6 +27,7 @@ libdevices_a_SOURCES = \
 	devices/board/rv_virt_fdt.c \
 	devices/board/rv_virt_net.c \
 	devices/board/rv_virt_pci.c \
+	devices/board/rv_virt_screen.c \
 	devices/bus/pci.c \
 	devices/bus/pci.h \
 	devices/bus/pci_host.c \
@@ -36,6 +37,18 @@ libdevices_a_SOURCES = \
 	devices/char/chr.h \
 	devices/char/ns16550a.c \
 	devices/char/virtio_console.c \
+	devices/display/bochs.c \
+	devices/display/display.c \
+	devices/display/display.h \
+	devices/display/edid.c \
+	devices/display/edid.h \
+	devices/display/png.c \
+	devices/display/png.h \
+	devices/display/virtio_gpu.c \
+	devices/display/virtio_gpu.h \
+	devices/display/virtio_gpu_res.c \
+	devices/input/keys.c \
+	devices/input/keys.h \
 	devices/input/virtio_input.c \
 	devices/input/virtio_input.h \
 	devices/irqchip/aclint.c \
@@ -100,3 +113,8 @@ check_PROGRAMS += tests/device/net_test
 TESTS += tests/device/net_test
 tests_device_net_test_SOURCES = tests/device/net_test.c $(device_rig)
 tests_device_net_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/screen_test
+TESTS += tests/device/screen_test
+tests_device_screen_test_SOURCES = tests/device/screen_test.c tests/device/pci_rig.c tests/device/pci_rig.h \
+	$(device_rig)
+tests_device_screen_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)

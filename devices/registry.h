@@ -29,6 +29,8 @@ extern const struct device_class cfi_flash_class;
 extern const struct device_class virtio_rng_class;
 extern const struct device_class virtio_console_class;
 extern const struct device_class virtio_input_class;
+extern const struct device_class virtio_gpu_class;
+extern const struct device_class bochs_display_class;
 
 /* Ended by NULL; in the order of the reference. */
 const struct device_class *const *device_classes(void);

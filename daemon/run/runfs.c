@@ -56,11 +56,17 @@ static void clean(const char *dir, const char *const *names, size_t n)
 
 void runfs_clean(const struct vmd_options *o, int64_t vm)
 {
-    static const char *const names[] = {
-        VM_CONTROL,         VM_CONSOLE, VM_QMP,    VM_EMU_LOG,
-        VM_PROCESS,         VM_EXIT,    VM_ENDING, "." VM_PROCESS ".tmp",
-        "." VM_EXIT ".tmp", VM_LOCK
-    };
+    static const char *const names[] = { VM_CONTROL,
+                                         VM_CONSOLE,
+                                         VM_VNC,
+                                         VM_QMP,
+                                         VM_EMU_LOG,
+                                         VM_PROCESS,
+                                         VM_EXIT,
+                                         VM_ENDING,
+                                         "." VM_PROCESS ".tmp",
+                                         "." VM_EXIT ".tmp",
+                                         VM_LOCK };
     AUTO_FREE char *dir = xasprintf("%s/%s/%lld", o->run, SPAWN_VM_DIR, (long long)vm);
     clean(dir, names, ARRAY_LEN(names));
 }

@@ -190,6 +190,9 @@ int start_prepare(struct start *st, struct err *e)
     if (rc == 0) {
         rc = bind_socket(st, VM_CONSOLE, &st->console_fd, e);
     }
+    if (rc == 0 && st->screen) {
+        rc = bind_socket(st, VM_VNC, &st->vnc_fd, e);
+    }
     if (rc == 0) {
         rc = sealed_memfd("vmd-stats", NULL, STATS_SIZE, fixed, &st->stats_fd, e);
     }
@@ -204,14 +207,15 @@ void start_done(struct start *st, bool undo)
 {
     bool ours = st->lock_fd >= 0 && undo;
     if (ours && st->dir_fd >= 0) {
-        static const char *const made[] = { VM_CONTROL, VM_CONSOLE, VM_PROCESS, VM_EXIT,
-                                            VM_EMU_LOG };
+        static const char *const made[] = { VM_CONTROL, VM_CONSOLE, VM_VNC,
+                                            VM_PROCESS, VM_EXIT,    VM_EMU_LOG };
         for (unsigned i = 0; i < ARRAY_LEN(made); i++) {
             unlinkat(st->dir_fd, made[i], 0);
         }
     }
-    int *fds[] = { &st->dir_fd,         &st->lock_fd,  &st->control_fd, &st->console_fd,
-                   &st->console_log_fd, &st->stats_fd, &st->config_fd,  &st->emu_log_fd };
+    int *fds[] = { &st->dir_fd,     &st->lock_fd,        &st->control_fd,
+                   &st->console_fd, &st->console_log_fd, &st->stats_fd,
+                   &st->config_fd,  &st->emu_log_fd,     &st->vnc_fd };
     for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
         fd_autoclose(fds[i]);
         *fds[i] = -1;

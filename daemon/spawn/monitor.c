@@ -70,13 +70,14 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
 static char **build_argv(const struct start *st)
 {
     char **argv = xnew_n(char *,
-                         24 + 2 * (SPAWN_NICS_MAX + SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
+                         26 + 2 * (SPAWN_NICS_MAX + SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
     add_fd_arg(argv, &n, "--config-fd", st->config_fd);
     add_fd_arg(argv, &n, "--control-fd", st->control_fd);
     add_fd_arg(argv, &n, "--console-fd", st->console_fd);
     add_fd_arg(argv, &n, "--console-log-fd", st->console_log_fd);
+    add_fd_arg(argv, &n, "--vnc-fd", st->vnc_fd);
     add_fd_arg(argv, &n, "--stats-fd", st->stats_fd);
     add_fd_arg(argv, &n, "--lock-fd", st->lock_fd);
     for (unsigned i = 0; i < st->n_files; i++) {

@@ -4,7 +4,7 @@
  *
  * vmd -> vmd-spawn
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
- *    "paused":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
+ *    "paused":bool,"screen":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool,"format":..}],"folders":[..]}   folders: where images may name others, besides their own
  *    and in it "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool}, {"name":..,"tap":true,
  *    "ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a socket to connect to, or a
@@ -28,7 +28,7 @@
  *
  * A VM's run folder, RUN/vm/ID, while its emulator lives:
  *   lock      OFD lock held by the emulator alone: no second start
- *   control, console   unix sockets, bound by vmd-spawn, listened to by the emulator
+ *   control, console, vnc   unix sockets, bound by vmd-spawn, listened to by the emulator
  *   emu.log   the emulator's standard error
  *   process   {"cookie","boot_id","pid","start_time","mon_pid","mon_start","disks"}, written by the monitor
  *             before the emulator's first instruction
@@ -55,6 +55,7 @@
 #define VM_LOCK "lock"
 #define VM_CONTROL "control"
 #define VM_CONSOLE "console"
+#define VM_VNC "vnc"
 #define VM_EMU_LOG "emu.log"
 #define VM_PROCESS "process"
 #define VM_ENDING "ending"

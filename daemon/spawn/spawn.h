@@ -84,10 +84,10 @@ struct start {
     int64_t vm;
     const char *name, *cookie, *config, *log; /* borrowed from the request */
     const char *cgroup;                       /* the same; NULL: none */
-    bool paused;
-    char dir[4096]; /* RUN/vm/ID */
+    bool paused, screen;                      /* it has a screen, to be served */
+    char dir[4096];                           /* RUN/vm/ID */
     int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd,
-        emu_log_fd;
+        emu_log_fd, vnc_fd;
     struct spawn_file files[SPAWN_FILES_MAX];
     unsigned n_files;
     struct spawn_nic nics[SPAWN_NICS_MAX];

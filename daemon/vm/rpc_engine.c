@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Handlers of vm.* that look into the execution engine of a running VM, or change one of its disks. Each is an operation that asks the emulator and
+ * Handlers of vm.* that look into the execution engine of a running VM, change one of its disks, look at
+ * its screen or type. Each is an operation that asks the emulator and
  * passes its answer on. Loop thread.
  */
 #include "api-schema/gen/methods.h"
@@ -55,6 +56,13 @@ FORWARD(trace_start, true)
 FORWARD(trace_read, false)
 FORWARD(trace_stop, true)
 FORWARD(coverage, false)
+
+/* ---- screen and keyboard ---- */
+
+FORWARD(screenshot, false)
+FORWARD(send_key, true)
+FORWARD(type_text, true)
+FORWARD(input, true)
 
 /* ---- faults on purpose ---- */
 

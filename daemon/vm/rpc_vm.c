@@ -29,6 +29,7 @@
 #include "engine/base/str.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define VMS_MAX 20000
 
@@ -257,6 +258,30 @@ void api_handle_vm_console(struct api_call *call, struct api_vm_console_in *in)
     AUTO_FREE char *ticket = stream_ticket(d, api_call_peer(call), path, vm->config.name);
     api_reply_vm_console(
         call, &(struct api_vm_console_out){ .path = path, .log = log, .ticket = ticket });
+}
+
+void api_handle_vm_vnc(struct api_call *call, struct api_vm_vnc_in *in)
+{
+    struct vmd *d = call_daemon(call);
+    struct vm *vm = call_vm(call, in->vm);
+    if (!vm) {
+        return;
+    }
+    if (!vm->run || run_pid(vm->run) == 0 || vm->state == API_VM_STATE_STARTING) {
+        api_fail(call, API_E_BAD_STATE, vm->config.name, "start it first: 'vmctl start'",
+                 "VM '%s' is %s, its screen is there while it runs", vm->config.name,
+                 api_vm_state_name(vm->state));
+        return;
+    }
+    AUTO_FREE char *path = runfs_path(&d->opt, vm->id, VM_VNC);
+    if (access(path, F_OK) != 0) {
+        api_fail(call, API_E_UNSUPPORTED, vm->config.name,
+                 "give it one: 'vmctl set VM --display virtio', then start it anew",
+                 "VM '%s' has no screen", vm->config.name);
+        return;
+    }
+    AUTO_FREE char *ticket = stream_ticket(d, api_call_peer(call), path, vm->config.name);
+    api_reply_vm_vnc(call, &(struct api_vm_vnc_out){ .path = path, .ticket = ticket });
 }
 
 /* ---- changing a definition ---- */

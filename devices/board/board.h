@@ -15,6 +15,7 @@ struct blk_node;
 struct board;
 struct chr;
 struct device;
+struct display;
 struct net_port;
 struct vm;
 
@@ -36,6 +37,11 @@ enum board_disk_bus {
 
 /* How a network card is attached. */
 enum board_nic_bus { BOARD_NIC_VIRTIO_MMIO, BOARD_NIC_VIRTIO_PCI };
+
+/* What draws the screen. */
+enum board_gpu { BOARD_GPU_NONE, BOARD_GPU_VIRTIO_PCI, BOARD_GPU_VIRTIO_MMIO, BOARD_GPU_BOCHS };
+/* What a person types and points with; there where there is a screen. */
+enum board_input { BOARD_KEYBOARD, BOARD_TABLET, BOARD_N_INPUTS };
 
 /* An open file that is read again at each reset; path names it in messages. NULL path: none. */
 struct board_file {
@@ -74,8 +80,14 @@ struct board_config {
         bool hotplug;         /* virtio-pci: in the slot of a root port */
     } nic[BOARD_MAX_NICS];
     unsigned n_nics;
-    struct chr *console;         /* may be NULL */
-    bool virtio_console;         /* the console is virtio, not the UART */
+    struct board_screen {
+        enum board_gpu gpu;
+        struct display *display; /* outlives the VM */
+        unsigned width, height;  /* at first */
+        bool input;              /* keyboard and tablet */
+    } screen;
+    struct chr *console; /* may be NULL */
+    bool virtio_console; /* the console is virtio, not the UART */
     bool rng;
     bool panic;          /* a device by which the guest tells of its panic */
     unsigned root_ports; /* PCI Express root ports, each with a free slot */
@@ -103,6 +115,8 @@ struct board_class {
     struct device *(*nic)(struct board *b, unsigned i);
     /* The i-th PCI Express root port (pci_root_port.h); NULL: there are no more. */
     struct device *(*port)(struct board *b, unsigned i);
+    /* The virtio-input device of a kind; NULL: has none. */
+    struct device *(*input)(struct board *b, enum board_input kind);
 };
 
 extern const struct board_class rv_virt_board;

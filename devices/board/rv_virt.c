@@ -104,11 +104,12 @@ static unsigned slot_disks(const struct board_config *c)
     return n;
 }
 
-/* What goes into the slots, in order: disks, entropy, console, network cards. */
+/* What goes into the slots, in order: disks, entropy, console, network cards, screen. */
 static int slot_device(struct board *b, unsigned slot, struct device **out, struct err *e)
 {
     const struct board_config *c = &b->cfg;
     unsigned disks = slot_disks(c), cards = disks + c->rng + c->virtio_console;
+    unsigned screen = cards + rv_virt_slot_nics(c);
     int rc;
 
     *out = NULL;
@@ -123,6 +124,8 @@ static int slot_device(struct board *b, unsigned slot, struct device **out, stru
         }
     } else if (slot >= cards && slot - cards < rv_virt_slot_nics(c)) {
         rc = rv_virt_new_net(b, rv_virt_slot_nic(c, slot - cards), out, e);
+    } else if (slot >= screen && slot - screen < rv_virt_slot_screens(c)) {
+        rc = rv_virt_new_screen(b, slot - screen, out, e);
     } else {
         return 0;
     }
@@ -522,13 +525,14 @@ static int check_config(const struct board_config *c, struct err *e)
     if (c->initrd.path && !c->kernel.path) {
         return err_set(e, -EINVAL, "an initrd needs a kernel");
     }
-    unsigned used = slot_disks(c) + c->rng + c->virtio_console + rv_virt_slot_nics(c);
+    unsigned used = slot_disks(c) + c->rng + c->virtio_console + rv_virt_slot_nics(c) +
+                    rv_virt_slot_screens(c);
 
     if (used > RV_SLOTS) {
-        return err_set(
-            e, -EINVAL,
-            "%u virtio-mmio devices: the board has %d slots; put disks or network cards on another bus",
-            used, RV_SLOTS);
+        return err_set(e, -EINVAL,
+                       "%u virtio-mmio devices: the board has %d slots; put disks, network "
+                       "cards or the screen on another bus",
+                       used, RV_SLOTS);
     }
     return 0;
 }
@@ -611,4 +615,5 @@ const struct board_class rv_virt_board = {
     .powerdown = rv_virt_powerdown,
     .nic = rv_virt_nic,
     .port = rv_virt_port,
+    .input = rv_virt_input,
 };

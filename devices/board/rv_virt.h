@@ -54,7 +54,7 @@ struct board {
     struct board_config cfg;
     struct mem_region *ram, *rom;
     bool flash[BOARD_MAX_FLASH]; /* which banks there are */
-    struct device *fw_cfg, *button, *pci, *nic[BOARD_MAX_NICS], *port[BOARD_MAX_PORTS];
+    struct device *fw_cfg, *button, *pci, *nic[BOARD_MAX_NICS], *port[BOARD_MAX_PORTS], *input[BOARD_N_INPUTS];
     uint64_t pci_mmio64; /* address of the window for 64-bit BARs, 0: none */
     struct loader_image firmware, kernel;
     uint64_t initrd_at, initrd_size;
@@ -78,6 +78,15 @@ unsigned rv_virt_slot_nic(const struct board_config *c, unsigned slot);
 int rv_virt_new_net(struct board *b, unsigned i, struct device **out, struct err *e);
 struct device *rv_virt_nic(struct board *b, unsigned i);
 void rv_virt_close_nics(struct board *b);
+
+/* Screen, keyboard and tablet (rv_virt_screen.c): how many of them are in slots; making the i-th; those on PCI. */
+unsigned rv_virt_slot_screens(const struct board_config *c);
+int rv_virt_new_screen(struct board *b, unsigned i, struct device **out, struct err *e);
+int rv_virt_add_screen(struct board *b, struct err *e);
+struct device *rv_virt_input(struct board *b, enum board_input kind);
+/* On the root bus: a virtio device behind a function of its own; a function. Freed when that fails. */
+int rv_virt_add_virtio(struct board *b, struct device *behind, struct err *e);
+int rv_virt_plug(struct board *b, struct device *d, struct err *e);
 
 /* Builds the device tree into b->fdt; vCPUs exist, initrd is placed. */
 int rv_virt_fdt(struct board *b, struct err *e);

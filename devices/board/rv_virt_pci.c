@@ -153,6 +153,16 @@ static int add_virtio(struct board *b, struct device *behind, bool hotplug, stru
     return plug(b, d, hotplug, e);
 }
 
+int rv_virt_plug(struct board *b, struct device *d, struct err *e)
+{
+    return plug(b, d, false, e);
+}
+
+int rv_virt_add_virtio(struct board *b, struct device *behind, struct err *e)
+{
+    return add_virtio(b, behind, false, e);
+}
+
 /* The controller of disk i, when i is the first at it. */
 static int add_disk(struct board *b, unsigned i, struct err *e)
 {
@@ -216,5 +226,5 @@ int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
     for (unsigned i = 0; i < b->cfg.n_nics && rc == 0; i++) {
         rc = add_nic(b, i, e);
     }
-    return rc;
+    return rc != 0 ? rc : rv_virt_add_screen(b, e);
 }

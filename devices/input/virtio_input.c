@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-input: keys for a guest (virtio 1.2 §5.8). What it is follows from its kind, a row of the table below; so far a
- * power button. Queue 0 carries events to the guest, queue 1 what the guest sets (lights), which nothing here shows.
+ * virtio-input: keys and pointers for a guest (virtio 1.2 §5.8). What it is follows from its kind, a row of the table
+ * below: a power button, a keyboard, a mouse, a tablet. Queue 0 carries events to the guest, queue 1 what the guest sets (lights), which nothing here shows.
  * Owns the events that no buffer was there for yet. Main loop, transport's lock.
  */
 #include "devices/input/virtio_input.h"
@@ -26,17 +26,44 @@ enum {
     CFG_ID_SERIAL = 2,
     CFG_ID_DEVIDS = 3,
     CFG_EV_BITS = 0x11,
+    CFG_ABS_INFO = 0x12,
 };
-enum { EV_SYN = 0, EV_KEY = 1, BUS_VIRTUAL = 6 };
+enum { BUS_VIRTUAL = 6 };
 
 struct input_kind {
     const char *name, *title;
-    uint16_t key[4]; /* 0 ends it */
     uint16_t product;
+    struct {
+        uint16_t first, last;
+    } key[2];          /* ranges; 0 ends them */
+    uint16_t rel, abs; /* axes, a bit each; all of them below 16 */
+    bool repeats;      /* the guest's driver repeats a key that is held */
 };
 
+#define AXIS(n) (1u << (n))
 static const struct input_kind kinds[] = {
-    { "power-button", "Power Button", { INPUT_KEY_POWER }, 1 },
+    { "power-button",
+      "Power Button",
+      1,
+      { { INPUT_KEY_POWER, INPUT_KEY_POWER } },
+      0,
+      0,
+      false },
+    { "keyboard", "vmd Keyboard", 2, { { 1, INPUT_KEY_LAST } }, 0, 0, true },
+    { "mouse",
+      "vmd Mouse",
+      3,
+      { { INPUT_BTN_LEFT, INPUT_BTN_EXTRA } },
+      AXIS(INPUT_REL_X) | AXIS(INPUT_REL_Y) | AXIS(INPUT_REL_WHEEL) | AXIS(INPUT_REL_HWHEEL),
+      0,
+      false },
+    { "tablet",
+      "vmd Tablet",
+      4,
+      { { INPUT_BTN_LEFT, INPUT_BTN_EXTRA } },
+      AXIS(INPUT_REL_WHEEL) | AXIS(INPUT_REL_HWHEEL),
+      AXIS(INPUT_ABS_X) | AXIS(INPUT_ABS_Y),
+      false },
 };
 
 struct input_event { /* on the wire, little-endian */
@@ -59,17 +86,44 @@ static struct vinput *input_of(struct virtio *v)
 
 /* --- configuration space ---------------------------------------------------------------------- */
 
-static unsigned key_bits(const struct input_kind *kind, uint8_t *out)
+static unsigned set_bit(uint8_t *out, unsigned bit, unsigned size)
 {
-    unsigned size = 0;
+    out[bit / 8] |= (uint8_t)(1u << (bit % 8));
+    return bit / 8 + 1 > size ? bit / 8 + 1 : size;
+}
 
-    for (unsigned i = 0; i < ARRAY_LEN(kind->key) && kind->key[i]; i++) {
-        unsigned byte = kind->key[i] / 8;
+/* Which codes of an event type it sends; returns bytes of the bitmap. */
+static unsigned event_bits(const struct input_kind *kind, uint8_t type, uint8_t *out)
+{
+    unsigned size = 0, axes = type == INPUT_EV_REL   ? kind->rel
+                              : type == INPUT_EV_ABS ? kind->abs
+                                                     : 0;
 
-        out[byte] |= (uint8_t)(1u << (kind->key[i] % 8));
-        size = byte + 1 > size ? byte + 1 : size;
+    for (unsigned i = 0; type == INPUT_EV_KEY && i < ARRAY_LEN(kind->key) && kind->key[i].first;
+         i++) {
+        for (unsigned k = kind->key[i].first; k <= kind->key[i].last; k++) {
+            size = set_bit(out, k, size);
+        }
+    }
+    for (unsigned i = 0; i < 16; i++) {
+        size = axes >> i & 1 ? set_bit(out, i, size) : size;
+    }
+    if (type == INPUT_EV_REP && kind->repeats) {
+        size = set_bit(out, 1, set_bit(out, 0, size)); /* delay, period */
     }
     return size;
+}
+
+static unsigned abs_info(const struct input_kind *kind, uint8_t axis, uint8_t *out)
+{
+    const uint32_t info[5] = { 0, htole32(INPUT_ABS_MAX), 0, 0,
+                               0 }; /* fuzz, flat, resolution */
+
+    if (axis >= 16 || !(kind->abs >> axis & 1)) {
+        return 0;
+    }
+    memcpy(out, info, sizeof(info));
+    return sizeof(info);
 }
 
 /* The selected piece; returns its size, 0 when there is none. */
@@ -88,7 +142,9 @@ static unsigned fill_config(const struct vinput *n, uint8_t *out)
         memcpy(out, ids, sizeof(ids));
         return sizeof(ids);
     case CFG_EV_BITS:
-        return n->subsel == EV_KEY ? key_bits(n->kind, out) : 0;
+        return event_bits(n->kind, n->subsel, out);
+    case CFG_ABS_INFO:
+        return abs_info(n->kind, n->subsel, out);
     default:
         return 0;
     }
@@ -193,34 +249,71 @@ static void add_event(struct vinput *n, uint16_t type, uint16_t code, uint32_t v
     n->event[n->n_events++] = type | (uint64_t)code << 16 | (uint64_t)value << 32;
 }
 
-static bool has_key(const struct input_kind *kind, uint16_t key)
+static bool sends(const struct input_kind *kind, const struct input_step *step)
 {
-    for (unsigned i = 0; i < ARRAY_LEN(kind->key) && kind->key[i]; i++) {
-        if (kind->key[i] == key) {
+    if (step->type != INPUT_EV_KEY) {
+        unsigned axes = step->type == INPUT_EV_REL   ? kind->rel
+                        : step->type == INPUT_EV_ABS ? kind->abs
+                                                     : 0;
+
+        return step->code < 16 && (axes >> step->code & 1);
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(kind->key) && kind->key[i].first; i++) {
+        if (step->code >= kind->key[i].first && step->code <= kind->key[i].last) {
             return true;
         }
     }
     return false;
 }
 
-static int tap_locked(struct vinput *n, uint16_t key, struct err *e)
+static int send_locked(struct vinput *n, const struct input_step *step, unsigned count,
+                       struct err *e)
 {
-    if (!has_key(n->kind, key)) {
-        return err_set(e, -EINVAL, "%s has no key %u", n->v.dev.id, key);
+    unsigned events = count + 1; /* and what ends the report */
+
+    for (unsigned i = 0; i < count; i++) {
+        if (!sends(n->kind, &step[i])) {
+            return err_set(e, -EINVAL, "%s has no %s %u", n->v.dev.id,
+                           step[i].type == INPUT_EV_KEY ? "key" : "axis", step[i].code);
+        }
     }
     if (!virtio_working(&n->v) || !n->v.queue[Q_EVENT].ready) {
         return err_set(e, -ENODEV, "no driver of the guest listens to %s", n->v.dev.id);
     }
-    if (n->n_events + 4 > EVENTS_MAX) {
+    if (n->n_events + events > EVENTS_MAX) {
         return err_set(e, -ENOSPC, "the guest has not looked at what %s told it before",
                        n->v.dev.id);
     }
-    for (unsigned i = 0; i < 2; i++) {
-        add_event(n, EV_KEY, key, i == 0 ? 1 : 0); /* down, up */
-        add_event(n, EV_SYN, 0, 0);
+    for (unsigned i = 0; i < count; i++) {
+        add_event(n, step[i].type, step[i].code, (uint32_t)step[i].value);
     }
+    add_event(n, INPUT_EV_SYN, 0, 0);
     virtio_ring(&n->v, Q_EVENT);
     return 0;
+}
+
+int virtio_input_send(struct device *d, const struct input_step *step, unsigned n,
+                      struct err *e)
+{
+    struct vinput *v = (struct vinput *)d;
+    int rc;
+
+    bus_lock(v->v.lock);
+    rc = send_locked(v, step, n, e);
+    bus_unlock(v->v.lock);
+    return rc;
+}
+
+static int tap_locked(struct vinput *n, uint16_t key, struct err *e)
+{
+    const struct input_step down = { INPUT_EV_KEY, key, 1 }, up = { INPUT_EV_KEY, key, 0 };
+
+    if (n->n_events + 4 > EVENTS_MAX && sends(n->kind, &down) && virtio_working(&n->v)) {
+        return err_set(e, -ENOSPC, "the guest has not looked at what %s told it before",
+                       n->v.dev.id);
+    }
+    int rc = send_locked(n, &down, 1, e);
+    return rc != 0 ? rc : send_locked(n, &up, 1, e);
 }
 
 int virtio_input_tap(struct device *d, uint16_t key, struct err *e)
@@ -300,13 +393,13 @@ static const struct dev_prop vinput_props[] = {
     { .name = "kind",
       .kind = PROP_STR,
       .offset = offsetof(struct vinput, kind_name),
-      .doc = "what it is: power-button" },
+      .doc = "what it is: power-button, keyboard, mouse or tablet" },
     { .name = NULL },
 };
 
 const struct device_class virtio_input_class = {
     .name = "virtio-input",
-    .doc = "virtio input device: a power button",
+    .doc = "virtio input device: a power button, keyboard, mouse or tablet",
     .size = sizeof(struct vinput),
     .props = vinput_props,
     .state = &vinput_state,

@@ -10,6 +10,7 @@
 #include "engine/base/str.h"
 #include "engine/emu/console.h"
 #include "engine/emu/emu.h"
+#include "engine/emu/screen.h"
 #include "storage/block.h"
 #include "storage/disk.h"
 
@@ -361,6 +362,7 @@ int build_vm(struct emu *m, struct err *e)
     };
     int rc = check_memory(c, e);
 
+    screen_new(m, &b);
     if (rc == 0) {
         rc = new_vm(m, &b, e);
     }

@@ -25,6 +25,7 @@ struct emu_control;
 struct emu_dump;
 struct emu_state;
 struct emu_observe;
+struct emu_screen;
 struct rpc_server;
 struct workers;
 
@@ -50,8 +51,8 @@ struct emu_file {
 
 struct emu_options {
     const char *config_path;
-    int config_fd, control_fd, console_fd, console_log_fd, stats_fd,
-        lock_fd;          /* -1: not given */
+    int config_fd, control_fd, console_fd, console_log_fd, stats_fd, lock_fd,
+        vnc_fd;           /* -1: not given */
     int gdb_fd;           /* bound socket for a debugger, or -1 */
     const char *gdb_path; /* where to make one, or NULL */
     enum console_mode console;
@@ -92,11 +93,11 @@ struct emu {
     struct board *board;
     struct tcg_config tcg;
     struct blk_pool *pool;
-    struct workers *workers; /* of block jobs */
-    struct blk_jobs *jobs;   /* NULL: the VM has no disks */
+    struct workers *workers;                /* of block jobs */
+    struct blk_jobs *jobs;                  /* NULL: the VM has no disks */
     struct blk_node *disk[BOARD_MAX_DISKS]; /* the devices' own; for flushing and statistics */
     unsigned n_disks;
-    struct board_config disks; /* how they are attached; nothing else in it is set */
+    struct board_config disks;    /* how they are attached; nothing else in it is set */
     char mac[BOARD_MAX_NICS][18]; /* of the network cards */
     char *disk_id[BOARD_MAX_DISKS], *nic_id[BOARD_MAX_NICS]; /* their devices, as they were named first */
     unsigned n_plugged; /* devices that came while the VM ran, for their names */
@@ -108,6 +109,7 @@ struct emu {
     struct emu_dump *dump; /* NULL: none was asked for yet */
     struct emu_state *state; /* the same of saving and loading; state/ */
     bool unfit;              /* a state was loaded in part only: it must not run */
+    struct emu_screen *screen; /* NULL: the VM has none */
     struct gdb *gdb;
     struct emu_stats *stats;
     struct emu_observe *observe; /* NULL: the engine has no translated code */
@@ -184,8 +186,8 @@ void jobs_done(struct emu *m);
 
 /* --- control.c --- */
 /* To every client: a request of a disk failed. */
-void control_io_error(struct emu *m, const char *disk, const char *operation, const char *action,
-                      int error);
+void control_io_error(struct emu *m, const char *disk, const char *operation,
+                      const char *action, int error);
 int control_start(struct emu *m, struct err *e);
 /* To every client: what became of a device ("device-deleted", "device-refused"). */
 void control_device(struct emu *m, const char *type, const char *kind, const char *name);

@@ -28,6 +28,13 @@ libemu_a_SOURCES = \
 	engine/emu/state/save.c \
 	engine/emu/state/state.c \
 	engine/emu/state/state.h \
+	engine/emu/screen.c \
+	engine/emu/screen.h \
+	engine/emu/vnc.c \
+	engine/emu/vnc.h \
+	engine/emu/vnc_encode.c \
+	engine/emu/vnc_int.h \
+	engine/emu/vnc_update.c \
 	engine/emu/stats.c
 
 pkglibexec_PROGRAMS += vmd-emu

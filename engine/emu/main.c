@@ -13,6 +13,7 @@
 #include "engine/core/gdb.h"
 #include "engine/emu/console.h"
 #include "engine/emu/emu.h"
+#include "engine/emu/screen.h"
 #include "storage/block.h"
 
 #include <errno.h>
@@ -179,6 +180,9 @@ static int set_up(struct emu *m, struct err *e)
     if (rc == 0) {
         rc = open_console(m, e);
     }
+    if (rc == 0 && m->screen && m->opt.vnc_fd >= 0) {
+        rc = screen_listen(m, take_fd(&m->opt.vnc_fd), e);
+    }
     if (rc == 0) {
         rc = open_gdb(m, e);
     }
@@ -222,6 +226,7 @@ static void tear_down(struct emu *m)
     observe_free(m);
     dump_free(m);
     build_done(m);
+    screen_free(m);
     control_free(m);
     stats_free(m);
     console_free(m->console);

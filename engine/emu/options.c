@@ -19,6 +19,7 @@ enum opt {
     OPT_CONFIG_FD,
     OPT_CONTROL_FD,
     OPT_CONSOLE_FD,
+    OPT_VNC_FD,
     OPT_CONSOLE_LOG_FD,
     OPT_STATS_FD,
     OPT_LOCK_FD,
@@ -47,6 +48,7 @@ static const struct option long_options[] = {
     { "config-fd", required_argument, NULL, OPT_CONFIG_FD },
     { "control-fd", required_argument, NULL, OPT_CONTROL_FD },
     { "console-fd", required_argument, NULL, OPT_CONSOLE_FD },
+    { "vnc-fd", required_argument, NULL, OPT_VNC_FD },
     { "console-log-fd", required_argument, NULL, OPT_CONSOLE_LOG_FD },
     { "stats-fd", required_argument, NULL, OPT_STATS_FD },
     { "lock-fd", required_argument, NULL, OPT_LOCK_FD },
@@ -96,7 +98,8 @@ static const char help[] =
     "  --gdb-fd N            the same on a bound socket\n"
     "  --sandbox MODE        off, on, or require (fails without); default: on in the second "
     "form\n"
-    "  --config-fd, --control-fd, --console-fd, --console-log-fd, --stats-fd, --lock-fd N\n"
+    "  --config-fd, --control-fd, --console-fd, --console-log-fd, --vnc-fd, --stats-fd,\n"
+    "  --lock-fd N\n"
     "  --file PATH=FD        a file of the configuration, already open\n"
     "  --nic NAME=FD         the connected socket of a network card\n"
     "  --backing FORMAT:PATH=FD, --data PATH=FD  what the image before it names: its backing "
@@ -172,8 +175,8 @@ static int parse_nic(struct emu_options *o, const char *text, struct err *e)
         return rc;
     }
     o->nics = xrealloc_n(o->nics, o->n_nics + 1, sizeof(*o->nics));
-    o->nics[o->n_nics++] =
-        (struct emu_file){ .path = xstrndup(text, (size_t)(eq - text)), .fd = fd };
+    o->nics[o->n_nics++] = (struct emu_file){ .path = xstrndup(text, (size_t)(eq - text)),
+                                              .fd = fd };
     return 0;
 }
 
@@ -234,6 +237,8 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
         return parse_fd(arg, "--control-fd", &o->control_fd, e);
     case OPT_CONSOLE_FD:
         return parse_fd(arg, "--console-fd", &o->console_fd, e);
+    case OPT_VNC_FD:
+        return parse_fd(arg, "--vnc-fd", &o->vnc_fd, e);
     case OPT_CONSOLE_LOG_FD:
         return parse_fd(arg, "--console-log-fd", &o->console_log_fd, e);
     case OPT_STATS_FD:
@@ -300,6 +305,7 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
     *o = (struct emu_options){ .config_fd = -1,
                                .control_fd = -1,
                                .console_fd = -1,
+                               .vnc_fd = -1,
                                .console_log_fd = -1,
                                .stats_fd = -1,
                                .lock_fd = -1,

@@ -589,6 +589,31 @@ def files_are_taken_while_the_vm_runs_and_dropped_again():
         check_end(emu)
 
 
+def screen_is_looked_at_and_typed_at():
+    calls = [("emu.send_key", {"keys": ["ctrl", "a"]}), ("emu.type_text", {"text": "Hello\n"}),
+             ("emu.input", {"events": [{"key": "btn-left"}, {"axis": "x", "value": 7}]})]
+    with Emu(config={"display": {"device": "bochs", "width": 640, "height": 480}}) as emu:
+        c = Client(emu)
+        shot = c.ok("emu.screenshot")
+        data = base64.b64decode(shot["data"])
+        tap.check((shot["width"], shot["height"], shot["size"]) == (640, 480, len(data)), f"{shot['size']}")
+        tap.check(data[:8] == b"\x89PNG\r\n\x1a\n" and "next" not in shot, "a PNG in one piece")
+        tap.check("error" in c.call("emu.screenshot", picture=99), "a picture that was never taken")
+        for method, params in calls:  # the guest has no driver: what is typed is dropped
+            c.ok(method, **params)
+        tap.check("error" in c.call("emu.send_key", keys=["nope"]), "a key that is not there")
+        tap.check("error" in c.call("emu.input", events=[{"axis": "x", "value": -1}]), "a place left of the screen")
+        c.ok("emu.quit")
+        check_end(emu)
+    with Emu() as emu:
+        c = Client(emu)
+        for method, params in [("emu.screenshot", {}), *calls]:
+            answer = c.call(method, **params)
+            tap.check("no screen" in answer.get("error", {}).get("message", ""), f"{method}: {answer}")
+        c.ok("emu.quit")
+        check_end(emu)
+
+
 CASES = [
     emulator_says_who_it_is,
     pause_resume_and_reset_answer_and_notify_all_clients,
@@ -606,6 +631,7 @@ CASES = [
     files_are_taken_while_the_vm_runs_and_dropped_again,
     devices_registers_and_memory_can_be_looked_at,
     memory_is_dumped_into_a_descriptor,
+    screen_is_looked_at_and_typed_at,
     no_descriptor_is_left_over,
 ]
 

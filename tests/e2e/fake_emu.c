@@ -388,6 +388,30 @@ void api_handle_emu_jobs(struct api_call *call, struct api_emu_jobs_in *in)
 }
 
 /* Answers that make no sense where the daemon has to look twice. */
+void api_handle_emu_screenshot(struct api_call *call, struct api_emu_screenshot_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no screen");
+}
+
+void api_handle_emu_send_key(struct api_call *call, struct api_emu_send_key_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no keyboard");
+}
+
+void api_handle_emu_type_text(struct api_call *call, struct api_emu_type_text_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no keyboard");
+}
+
+void api_handle_emu_input(struct api_call *call, struct api_emu_input_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no keyboard");
+}
+
 void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
 {
     (void)in;

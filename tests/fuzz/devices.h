@@ -11,6 +11,7 @@
 #include "devices/board/board.h"
 #include "devices/board/rv_virt.h"
 #include "devices/char/chr.h"
+#include "devices/display/display.h"
 #include "engine/arch/riscv/cpu.h"
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
@@ -36,6 +37,7 @@ static struct vm *vm;
 static struct board *board;
 static struct blk_pool *pool;
 static int firmware_fd, peer[2];
+static struct display *display;
 
 /* ---- an engine that runs nothing ---- */
 
@@ -167,6 +169,12 @@ void fuzz_setup(void)
     add_disk(&cfg, "sata-cd", BOARD_SATA);
     add_nic(&cfg, BOARD_NIC_VIRTIO_MMIO);
     add_nic(&cfg, BOARD_NIC_VIRTIO_PCI);
+    display = display_new(320, 200);
+    cfg.screen = (struct board_screen){ .gpu = BOARD_GPU_VIRTIO_MMIO,
+                                        .display = display,
+                                        .width = 320,
+                                        .height = 200,
+                                        .input = true };
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
     }
@@ -177,6 +185,7 @@ void fuzz_finish(void)
 {
     vm_free(vm);
     rv_virt_board.free(board);
+    display_free(display);
     blk_pool_free(pool);
     close(peer[0]);
     close(peer[1]);
@@ -282,7 +291,7 @@ static void poke(uint64_t gpa, uint64_t value, unsigned size)
 /* A queue as a driver makes it: reset, features, sizes, addresses, a chain of descriptors, a kick. */
 static inline void virtqueue(struct fuzz_in *in)
 {
-    uint64_t at = RV_VIRTIO + (uint64_t)fuzz_below(in, 4) * RV_VIRTIO_STEP;
+    uint64_t at = RV_VIRTIO + (uint64_t)fuzz_below(in, 7) * RV_VIRTIO_STEP;
     uint64_t base = QUEUES + (uint64_t)fuzz_below(in, 4) * 0x1000;
     unsigned queue = fuzz_below(in, 3), size = 1u << fuzz_below(in, 5),
              n = 1 + fuzz_below(in, 8), i;
@@ -440,6 +449,82 @@ static inline void scsi(struct fuzz_in *in)
     loop_run_once(loop, 0, NULL);
 }
 
+#define GPU_SLOT 4 /* behind two disks, random numbers and a network card */
+#define GPU_QUEUE (RV_RAM + 0x34000)
+#define GPU_COMMANDS 6
+
+/* The numbers behind the head of a command of virtio-gpu, most of them such that it can succeed. */
+static void gpu_words(struct fuzz_in *in, uint64_t to)
+{
+    for (unsigned i = 0; i < 10; i++) {
+        poke(to + 4 * i,
+             fuzz_rarely(in, 10) ? fuzz_64(in) : fuzz_below(in, fuzz_rarely(in, 3) ? 70 : 4),
+             4);
+    }
+}
+
+static void gpu_backing(struct fuzz_in *in, uint64_t to)
+{
+    uint64_t entry[2][2] = { { somewhere(in), fuzz_below(in, 9000) },
+                             { RV_RAM + 0x40000,
+                               fuzz_rarely(in, 4) ? fuzz_64(in) & UINT32_MAX : 40000 } };
+
+    poke(to, 1 + fuzz_below(in, 3), 4);
+    poke(to + 4, fuzz_rarely(in, 8) ? fuzz_64(in) : 1 + fuzz_below(in, 2), 4);
+    for (unsigned i = 0; i < 4; i++) {
+        poke(to + 8 + 8 * i, entry[i / 2][i % 2], 8);
+    }
+}
+
+/* Commands of virtio-gpu one behind the other: a driver that knows what it does, mostly. */
+static void gpu(struct fuzz_in *in)
+{
+    static const uint16_t types[] = { 0x100, 0x101, 0x101, 0x102, 0x103, 0x103, 0x104, 0x105,
+                                      0x105, 0x106, 0x106, 0x107, 0x10a, 0x300, 0x301 };
+    uint64_t at = RV_VIRTIO + (uint64_t)GPU_SLOT * RV_VIRTIO_STEP, q = GPU_QUEUE;
+    unsigned queue = fuzz_rarely(in, 8), n = 1 + fuzz_below(in, GPU_COMMANDS);
+
+    if (fuzz_rarely(in, 3)) {
+        set(at + 0x70, 0, 4);
+    }
+    set(at + 0x70, 3, 4);
+    set(at + 0x24, 0, 4);
+    set(at + 0x20, 2, 4); /* EDID */
+    set(at + 0x24, 1, 4);
+    set(at + 0x20, 1, 4);
+    set(at + 0x70, 11, 4);
+    set(at + 0x30, queue, 4);
+    set(at + 0x44, 0, 4);
+    set(at + 0x38, 16, 4);
+    for (unsigned i = 0; i < 3; i++) {
+        set(at + 0x80 + 0x10 * i, (q + 0x200 * i) & UINT32_MAX, 4);
+        set(at + 0x84 + 0x10 * i, q >> 32, 4);
+    }
+    poke(q + 0x202, 0, 2);
+    set(at + 0x44, 1, 4);
+    set(at + 0x70, 15, 4);
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t request = q + 0x800 + 0x100 * i;
+        uint16_t type = types[fuzz_below(in, sizeof(types) / sizeof(types[0]))];
+
+        poke(request, fuzz_rarely(in, 20) ? fuzz_64(in) : type, 4);
+        poke(request + 4, fuzz_8(in) & 1, 4);
+        if (type == 0x106) {
+            gpu_backing(in, request + 24);
+        } else {
+            gpu_words(in, request + 24);
+        }
+        poke(q + 32 * i, request, 8);
+        poke(q + 32 * i + 8, (2 * i + 1ull) << 48 | 1ull << 32 | 64, 8);
+        poke(q + 32 * i + 16, q + 0x1000, 8);
+        poke(q + 32 * i + 24, 2ull << 32 | 2000, 8);
+        poke(q + 0x204 + 2 * i, 2 * i, 2);
+    }
+    poke(q + 0x202, n, 2);
+    set(at + 0x50, queue, 4);
+    loop_run_once(loop, 0, NULL);
+}
+
 #define AHCI_LIST (RV_RAM + 0x38000)
 #define AHCI_TABLE (RV_RAM + 0x39000)
 
@@ -490,7 +575,10 @@ static inline void any_device(struct fuzz_in *in)
 {
     unsigned size = 1u << fuzz_below(in, 4);
 
-    switch (fuzz_below(in, 12)) {
+    switch (fuzz_below(in, 13)) {
+    case 12:
+        gpu(in);
+        break;
     case 10:
         scsi(in);
         break;

@@ -253,8 +253,8 @@ START_TEST(codec_patch_refuses_what_does_not_fit)
 {
     patch("{\"cpus\":0}", -1, "set.cpus: expected an integer from 1 to 512, got 0");
     patch("{\"name\":\"b\"}", -1, "set.name: no such member of VmPatch");
-    patch("{\"disks\":[{}]}", -1,
-          "set.disks[0].file: missing, expected an absolute path of at most 4095 bytes");
+    patch("{\"flash\":[{}]}", -1,
+          "set.flash[0].file: missing, expected an absolute path of at most 4095 bytes");
     patch("{\"tcg\":{\"cache_size\":1}}", -1,
           "set.tcg.cache_size: expected a number of bytes from 1048576 to 1073741824, got 1");
     patch("5", -1, "set: expected an object (VmPatch), got 5");
