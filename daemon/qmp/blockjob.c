@@ -270,11 +270,11 @@ static struct json_object *common(struct qmp_cmd *c, const char *class)
     const char *id = qmp_arg(c, "job-id");
     const struct api_disk *disk = understood(c) ? disk_of(c, class) : NULL;
     struct json_object *p;
-    int64_t speed = api_json_get_int(c->args, "speed", 0);
 
     if (!disk) {
-        return NULL;
+        return NULL; /* answered: the command has gone */
     }
+    int64_t speed = api_json_get_int(c->args, "speed", 0);
     if (find(c, id ? id : disk->name)) {
         qmp_error(c, "GenericError", "job '%s' is there already", id ? id : disk->name);
         return NULL;

@@ -730,10 +730,10 @@ void api_handle_volume_write(struct api_call *call, struct api_volume_write_in *
 {
     struct pool *p = call_pool(call, in->pool, API_ROLE_OPERATOR, true, again_write, in);
     struct volume *v = p ? call_volume(call, p, in->volume, true) : NULL;
-    size_t n = strlen(in->data);
     if (!v) {
-        return;
+        return; /* answered, and `in` has gone with the call */
     }
+    size_t n = strlen(in->data);
     struct vop *op = vop_new(call, p, v, v->name);
     op->data = xalloc(n / 4 * 3 + 4);
     int len = n % 4 == 0 ? EVP_DecodeBlock(op->data, (const unsigned char *)in->data, (int)n)

@@ -144,10 +144,10 @@ void state_pieces(struct emu_state *s)
 
 static void on_gone(void *arg, struct api_call *call)
 {
-    struct emu_state *s = arg;
+    struct emu *m = arg; /* outlives the calls, which the state does not */
 
-    if (s->call == call) {
-        s->call = NULL; /* it goes on; emu.state_status tells of it */
+    if (m->state && m->state->call == call) {
+        m->state->call = NULL; /* it goes on; emu.state_status tells of it */
     }
 }
 
@@ -176,7 +176,7 @@ bool state_take_args(struct emu_state *s, struct api_call *call, const char *key
         s->fd = take_fd(&fd);
         s->call = call;
         s->e = (struct err)ERR_INIT;
-        api_call_on_gone(call, on_gone, s);
+        api_call_on_gone(call, on_gone, m);
         return true;
     }
     return false;
