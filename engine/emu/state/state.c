@@ -272,8 +272,8 @@ void state_free(struct emu *m)
     struct emu_state *s = take_ptr(m->state);
 
     if (s) {
-        s->call = NULL;
-        state_over(s);
+        err_set(&s->e, -EBUSY, "the VM ended meanwhile");
+        state_over(s); /* who still waits is answered */
         loop_timer_free(s->timer);
         free(s);
     }
