@@ -280,6 +280,17 @@ int blk_set_backing(struct blk_node *n, const char *backing, const char *format,
     return n->driver->image->set_backing(n, backing, format, e);
 }
 
+int blk_seal(struct blk_node *n, struct err *e)
+{
+    int rc = blk_flush(n);
+
+    if (rc == 0 && !n->readonly && n->driver->image && n->driver->image->seal) {
+        rc = n->driver->image->seal(n);
+    }
+    n->readonly = true;
+    return rc == 0 ? 0 : err_errno(e, -rc, "disk '%s': closing %s", n->name, n->path);
+}
+
 int blk_make_empty(struct blk_node *n, struct err *e)
 {
     if (!n->driver->image || !n->driver->image->make_empty) {

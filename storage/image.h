@@ -101,6 +101,9 @@ int blk_set_backing(struct blk_node *n, const char *backing, const char *format,
 /* Drops all contents of this layer (after a commit). */
 int blk_make_empty(struct blk_node *n, struct err *e);
 
+/* Writes back all that closing would write; the node is read-only from then on. Drained. */
+int blk_seal(struct blk_node *n, struct err *e);
+
 /* How much is done beforehand for what nobody wrote yet: nothing, tables, space of the file system too, zeroes written. */
 enum blk_prealloc { BLK_PRE_OFF, BLK_PRE_METADATA, BLK_PRE_FALLOC, BLK_PRE_FULL };
 int blk_parse_prealloc(const char *text, enum blk_prealloc *out, struct err *e);
@@ -121,6 +124,7 @@ struct blk_image_ops {
     int (*set_backing)(struct blk_node *n, const char *backing, const char *format,
                        struct err *e);
     int (*make_empty)(struct blk_node *n, struct err *e);
+    int (*seal)(struct blk_node *n); /* NULL: a flush is enough */
     /* Bytes that an image with so much data would take: *required, and *full when all is written. */
     int (*measure)(const struct blk_create *c, uint64_t data_bytes, uint64_t *required,
                    uint64_t *full, struct err *e);

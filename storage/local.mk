@@ -50,6 +50,8 @@ libstorage_a_SOURCES = \
 	storage/qcow2_snap.c \
 	storage/qcow2_zip.c \
 	storage/raw.c \
+	storage/snap.c \
+	storage/snap.h \
 	storage/throttle.c \
 	storage/throttle.h \
 	storage/uring.c \
@@ -82,6 +84,10 @@ tests_block_bitmap_test_SOURCES = tests/block/bitmap_test.c
 tests_block_bitmap_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 EXTRA_DIST += tests/block/image_bitmap.py
 
+check_PROGRAMS += tests/block/snap_test
+TESTS += tests/block/snap_test
+tests_block_snap_test_SOURCES = tests/block/snap_test.c
+tests_block_snap_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 check_PROGRAMS += tests/block/job_test
 TESTS += tests/block/job_test
 tests_block_job_test_SOURCES = tests/block/job_test.c

@@ -559,24 +559,31 @@ static int q2_open(struct blk_node *n, const struct blk_options *o, struct err *
     return rc || (o->for_check && !n->readonly) ? rc : q2_bitmaps_load(q, e);
 }
 
+/* The last that is written to an image. */
+static int q2_seal(struct blk_node *n)
+{
+    struct qcow2 *q = q2_of(n);
+    int rc;
+
+    pthread_mutex_lock(&q->lock);
+    q->lazy = false;
+    rc = q2_commit_all(q);
+    rc = rc ? rc : q2_bitmaps_save(q);
+    if (rc == 0 && q->h.incompatible & Q2_I_DIRTY && !q->broken) {
+        rc = q2_barrier(q);
+        q->h.incompatible &= ~(uint64_t)Q2_I_DIRTY;
+        rc = rc ? rc : q2_header_write(q);
+    }
+    rc = rc ? rc : q2_barrier(q);
+    pthread_mutex_unlock(&q->lock);
+    return rc;
+}
+
 static int q2_close(struct blk_node *n)
 {
     struct qcow2 *q = q2_of(n);
-    int rc = 0;
+    int rc = q->opened && !n->readonly ? q2_seal(n) : 0;
 
-    if (q->opened && !n->readonly) {
-        pthread_mutex_lock(&q->lock);
-        q->lazy = false;
-        rc = q2_commit_all(q);
-        rc = rc ? rc : q2_bitmaps_save(q);
-        if (rc == 0 && q->h.incompatible & Q2_I_DIRTY && !q->broken) {
-            rc = q2_barrier(q);
-            q->h.incompatible &= ~(uint64_t)Q2_I_DIRTY;
-            rc = rc ? rc : q2_header_write(q);
-        }
-        rc = rc ? rc : q2_barrier(q);
-        pthread_mutex_unlock(&q->lock);
-    }
     q2_crypt_close(q);
     q2_zip_done(q);
     q2_cache_done(q);
@@ -825,6 +832,7 @@ static const struct blk_image_ops q2_image = {
     .bitmaps_kept = q2_bitmaps_kept,
     .set_backing = q2_set_backing,
     .make_empty = q2_make_empty,
+    .seal = q2_seal,
     .measure = q2_measure,
     .preallocate = q2_preallocate,
 };
