@@ -85,11 +85,13 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/cmd.h \
 	daemon/qmp/dump.c \
 	daemon/qmp/hmp.c \
+	daemon/qmp/pci.c \
 	daemon/qmp/query.c \
 	daemon/qmp/qmp.c \
 	daemon/qmp/qmp.h \
 	daemon/qmp/qom.c \
 	daemon/qmp/run.c \
+	daemon/qmp/screen.c \
 	daemon/qmp/session.c \
 	daemon/qmp/session.h \
 	daemon/registry.c \
@@ -216,6 +218,7 @@ TESTS += \
 	tests/e2e/qmp_clients.py \
 	tests/e2e/qmp_commands.py \
 	tests/e2e/qmp_input.py \
+	tests/e2e/qmp_screen.py \
 	tests/e2e/remote_netns.py \
 	tests/e2e/remote_pki.py \
 	tests/e2e/remote_roles.py \
@@ -250,4 +253,5 @@ EXTRA_DIST += \
 	tests/e2e/qmp_commands.py \
 	tests/e2e/qmp_go/main.go \
 	tests/e2e/qmp_input.py \
+	tests/e2e/qmp_screen.py \
 	tests/e2e/qmp_lib.py

@@ -42,6 +42,8 @@ const char *qmp_arg(const struct qmp_cmd *c, const char *name);
 
 /* Data of the event DUMP_COMPLETED; the caller's. */
 struct json_object *qmp_dump_completed(const struct vm *vm, const struct api_job *job);
+/* Data of the events about VNC clients; the caller's. */
+struct json_object *qmp_vnc_event(const struct vm *vm);
 /* What QMP tells of a change of a job, if that is a block job; tell() takes the data. */
 void qmp_blockjob_event(struct vmd *d, const struct api_job *job,
                         void (*tell)(void *arg, const char *event,

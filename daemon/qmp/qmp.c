@@ -202,6 +202,15 @@ static void on_device(struct qmp *q, struct vm *vm, const struct api_event *e)
     tell(q, vm, e, refused ? "DEVICE_UNPLUG_GUEST_ERROR" : "DEVICE_DELETED", o);
 }
 
+static void on_vnc(struct qmp *q, struct vm *vm, const struct api_event *e)
+{
+    tell(q, vm, e,
+         strcmp(e->reason, "connected") == 0     ? "VNC_CONNECTED"
+         : strcmp(e->reason, "initialized") == 0 ? "VNC_INITIALIZED"
+                                                 : "VNC_DISCONNECTED",
+         qmp_vnc_event(vm));
+}
+
 static void on_event(void *arg, const struct api_event *e)
 {
     struct qmp *q = arg;
@@ -218,6 +227,8 @@ static void on_event(void *arg, const struct api_event *e)
         tell(q, vm, e, "GUEST_PANICKED", panic_action(e->reason));
     } else if (e->type == API_EVENT_TYPE_VM_IO_ERROR) {
         on_io_error(q, vm, e);
+    } else if (e->type == API_EVENT_TYPE_VM_VNC) {
+        on_vnc(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_DEVICE) {
         on_device(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_RESET) {

@@ -344,7 +344,6 @@ void qmp_do_query_chardev(struct qmp_cmd *c)
 
 EMPTY(query_memory_devices)
 EMPTY(query_iothreads)
-EMPTY(query_pci)
 EMPTY(query_fdsets)
 
 /* --- what VMs do not have ---------------------------------------------------------------------------------- */
@@ -359,7 +358,6 @@ REFUSED(query_hotpluggable_cpus, "GenericError",
         "The feature 'query-hotpluggable-cpus' is not enabled")
 REFUSED(query_balloon, "DeviceNotActive", "No balloon device has been activated")
 REFUSED(balloon, "DeviceNotActive", "No balloon device has been activated")
-REFUSED(screendump, "GenericError", "There is no console to take a screendump from")
 
 void qmp_do_set_link(struct qmp_cmd *c)
 {
@@ -369,12 +367,4 @@ void qmp_do_set_link(struct qmp_cmd *c)
 void qmp_do_query_migrate(struct qmp_cmd *c)
 {
     qmp_return_nothing(c);
-}
-
-void qmp_do_query_vnc(struct qmp_cmd *c)
-{
-    struct json_object *o = json_object_new_object();
-
-    api_json_set_bool(o, "enabled", false);
-    qmp_return(c, o);
 }

@@ -199,6 +199,17 @@ static void on_panic(struct run *run, const char *what)
     }
 }
 
+/* Somebody looks at the screen, or no longer. */
+static void on_vnc(struct run *run, const char *what)
+{
+    static const char *const words[] = { "connected", "initialized", "disconnected" };
+    for (unsigned i = 0; what && i < ARRAY_LEN(words); i++) {
+        if (strcmp(words[i], what) == 0) {
+            tell_some(run, API_EVENT_TYPE_VM_VNC, words[i]);
+        }
+    }
+}
+
 /* A disk's request failed; the state that follows from it is told by itself. */
 static void on_io_error(struct run *run, struct json_object *params)
 {
@@ -239,7 +250,8 @@ static void on_io_error(struct run *run, struct json_object *params)
 /* A device has gone, or is kept. So often as somebody asked for one. */
 static void on_device(struct run *run, struct json_object *params, bool refused)
 {
-    const char *kind = api_json_get_str(params, "kind"), *name = api_json_get_str(params, "name");
+    const char *kind = api_json_get_str(params, "kind"),
+               *name = api_json_get_str(params, "name");
     if (run->up && !run->ended && kind && name && strlen(name) < 64) {
         hotplug_told(run->vm, kind, name, refused);
     }
@@ -256,6 +268,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
     const char *reason = api_json_get_str(params, "reason");
     if (type && strcmp(type, "reset") == 0) {
         on_reset(run, reason);
+    } else if (type && strcmp(type, "vnc") == 0) {
+        on_vnc(run, reason);
     } else if (type && strcmp(type, "panic") == 0) {
         on_panic(run, reason);
     } else if (type && strcmp(type, "io-error") == 0) {
@@ -382,7 +396,8 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
         if (first) {
             bool say = run->started || run_is_kept(vm_state_of(out.state), plain(out.reason)) ||
                        (out.reason && strcmp(out.reason, "io-error") == 0);
-            run_is_up(run, vm_state_of(out.state), say ? plain(out.reason) : "adopted", out.reason);
+            run_is_up(run, vm_state_of(out.state), say ? plain(out.reason) : "adopted",
+                      out.reason);
         } else if (run->vm->state == API_VM_STATE_UNRESPONSIVE) {
             vm_tell_state(run->vm, vm_state_of(out.state), "answers again");
         } else {

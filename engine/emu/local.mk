@@ -16,6 +16,7 @@ libemu_a_SOURCES = \
 	engine/emu/files.c \
 	engine/emu/hotplug.c \
 	engine/emu/inspect.c \
+	engine/emu/pci_list.c \
 	engine/emu/nic.c \
 	engine/emu/jobs.c \
 	engine/emu/observe.c \

@@ -15,6 +15,7 @@
 #include "engine/base/base64.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
+#include "engine/base/str.h"
 #include "engine/emu/emu.h"
 #include "engine/emu/vnc.h"
 
@@ -277,9 +278,38 @@ void api_handle_emu_screenshot(struct api_call *call, struct api_emu_screenshot_
     }
 }
 
+void screen_viewed(struct emu_screen *s, const char *what)
+{
+    control_event(s->m, "vnc", what);
+}
+
+void api_handle_emu_vnc(struct api_call *call, struct api_emu_vnc_in *in)
+{
+    const struct emu_screen *s = screen_of(call, false);
+
+    (void)in;
+    if (s) {
+        struct api_emu_vnc_out out = { .clients = vnc_clients(s->vnc) };
+        api_reply_emu_vnc(call, &out);
+    }
+}
+
+/* A name of QMP's, or # and a scan code; NULL: no such key. */
+static const struct key *key_of(const char *name)
+{
+    uint64_t scan;
+
+    if (name[0] != '#') {
+        return key_by_name(name);
+    }
+    return str_to_u64(name + 1, 1, 0xffff, "scan code", &scan, NULL) == 0
+               ? key_by_scan((uint32_t)scan)
+               : NULL;
+}
+
 static const struct key *named_key(struct api_call *call, const char *name)
 {
-    const struct key *k = key_by_name(name);
+    const struct key *k = key_of(name);
 
     if (!k) {
         api_fail(call, API_E_INVALID_PARAMS, name,
@@ -367,7 +397,7 @@ static const struct {
 /* The number of a key or, with btn- before its name, of a button; 0: there is none. */
 static uint16_t key_code(const char *name)
 {
-    const struct key *k = key_by_name(name);
+    const struct key *k = key_of(name);
 
     for (unsigned i = 0; i < ARRAY_LEN(pointer_parts) && strncmp(name, "btn-", 4) == 0; i++) {
         if (pointer_parts[i].type == INPUT_EV_KEY &&

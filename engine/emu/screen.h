@@ -30,4 +30,7 @@ void screen_key(struct emu_screen *s, uint16_t code, bool down);
  * extra, as RFB numbers them. */
 void screen_pointer(struct emu_screen *s, uint32_t x, uint32_t y, unsigned buttons);
 
+/* A VNC client is connected, initialized, disconnected: told to who controls the emulator. */
+void screen_viewed(struct emu_screen *s, const char *what);
+
 #endif

@@ -84,6 +84,7 @@ static void client_free(struct vnc_client *k)
     }
     list_remove(&k->node);
     k->owner->n_clients--;
+    screen_viewed(k->owner->screen, "disconnected");
     display_detach(vnc_display(k), &k->viewer);
     vnc_update_done(k);
     vnc_encode_done(k);
@@ -398,6 +399,7 @@ static size_t begin(struct vnc_client *k, const uint8_t *p, size_t n, const char
         say_init(k);
         k->state = S_RUNNING;
         k->running = true;
+        screen_viewed(k->owner->screen, "initialized");
         k->level = 2;
         mark_all(k);
         loop_timer_disarm(k->timer);
@@ -508,6 +510,7 @@ static void on_connect(void *arg, int fd, unsigned events)
     v->n_clients++;
     k->watch = loop_fd_new(v->loop, s, LOOP_READ, on_client, k);
     vnc_update_init(k);
+    screen_viewed(v->screen, "connected");
     buf_add_str(&k->out, "RFB 003.008\n");
     (void)vnc_flush(k);
 }
@@ -534,6 +537,11 @@ int vnc_new(struct loop *l, struct emu_screen *s, const char *name, int take_fd,
     v->listener = loop_fd_new(l, take_fd, LOOP_READ, on_connect, v);
     *out = v;
     return 0;
+}
+
+unsigned vnc_clients(const struct vnc *v)
+{
+    return v ? v->n_clients : 0;
 }
 
 void vnc_free(struct vnc *v)

@@ -16,5 +16,6 @@ struct vnc;
 int vnc_new(struct loop *l, struct emu_screen *s, const char *name, int take_fd,
             struct vnc **out, struct err *e);
 void vnc_free(struct vnc *v); /* NULL is fine */
+unsigned vnc_clients(const struct vnc *v); /* NULL: none */
 
 #endif

@@ -209,6 +209,18 @@ void api_handle_emu_disk_resize(struct api_call *call, struct api_emu_disk_resiz
     api_reply_emu_disk_resize(call, &(struct api_emu_disk_resize_out){ .size = in->size });
 }
 
+void api_handle_emu_pci(struct api_call *call, struct api_emu_pci_in *in)
+{
+    (void)in;
+    api_reply_emu_pci(call, &(struct api_emu_pci_out){ .n_functions = 0 });
+}
+
+void api_handle_emu_vnc(struct api_call *call, struct api_emu_vnc_in *in)
+{
+    (void)in;
+    api_reply_emu_vnc(call, &(struct api_emu_vnc_out){ .clients = 0 });
+}
+
 void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in *in)
 {
     struct fake *f = api_call_app(call);

@@ -120,14 +120,14 @@ class Qemu:
     def there(cls):
         return shutil.which(cls.program) is not None
 
-    def __init__(self, firmware, disk, name, uuid):
+    def __init__(self, firmware, disk, name, uuid, *more):
         self.dir = tempfile.mkdtemp(prefix="vmd-qmp-", dir="/tmp")
         self.path = os.path.join(self.dir, "qmp")
         self.process = subprocess.Popen(
             [self.program, "-M", "virt", "-m", "16M", "-smp", "2", "-bios", firmware, "-display", "none", "-serial",
              "null", "-monitor", "none", "-name", name, "-uuid", uuid, "-S",
              "-drive", f"if=none,id=disk0,file={disk},format=raw,file.locking=off",
-             "-device", "virtio-blk-device,drive=disk0,id=vd0", "-qmp", f"unix:{self.path},server=on,wait=off"],
+             "-device", "virtio-blk-device,drive=disk0,id=vd0", "-qmp", f"unix:{self.path},server=on,wait=off", *more],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def __enter__(self):

@@ -25,7 +25,8 @@ import far_lib  # noqa: E402
 FILES = [("daemon_policy.py",), ("daemon_survive.py",), ("qmp_commands.py",), ("daemon_input.py",),
          ("daemon_cycles.py", "--count", "60"), ("daemon_valgrind.py",), ("daemon_chaos.py",), ("daemon_supply.py",),
          ("daemon_store.py",), ("daemon_chain.py",), ("daemon_blockjobs.py",), ("daemon_dump.py",), ("daemon_save.py",),
-         ("daemon_emulator.py",), ("daemon_corpus.py",), ("qmp_input.py",)]
+         ("daemon_emulator.py",), ("daemon_corpus.py",), ("qmp_input.py",),
+         ("qmp_screen.py",)]
 # Patterns of the files that are not repeated, and why.
 NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself", "far_lib.py": "what this stands on",
        "qmp_clients.py": "go-qemu and ganeti dial unix sockets only",

@@ -42,6 +42,11 @@ void screen_key(struct emu_screen *s, uint16_t code, bool down)
     keys++;
 }
 
+void screen_viewed(struct emu_screen *s, const char *what)
+{
+    (void)s, (void)what;
+}
+
 void screen_pointer(struct emu_screen *s, uint32_t x, uint32_t y, unsigned buttons)
 {
     (void)s, (void)buttons;
