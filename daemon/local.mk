@@ -12,6 +12,8 @@ xml_sources = \
 	daemon/xml/emit.c \
 	daemon/xml/network.c \
 	daemon/xml/rows.h \
+	daemon/xml/screen.c \
+	daemon/xml/screen.h \
 	daemon/xml/snapshot.c \
 	daemon/xml/storage.c \
 	daemon/xml/table.h \

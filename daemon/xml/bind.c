@@ -269,6 +269,9 @@ static void bind_value(struct binder *b, const struct place *p, const struct xml
         return;
     }
     keep_origin(b, p, row, n, attr, path);
+    if (!v && (row->flags & XML_NOTED)) {
+        note(b, n, path, attr, row->doc);
+    }
     if (v && !xml_json_set(p->o, row->member, v)) {
         refuse(b, n, path, attr, "does not fit with what stands before it");
     }

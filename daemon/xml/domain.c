@@ -6,6 +6,7 @@
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
 #include "daemon/xml/rows.h"
+#include "daemon/xml/screen.h"
 #include "daemon/xml/tree.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -16,9 +17,10 @@
 /* Why something is refused. */
 #define NO_ACPI "the board describes itself by a device tree; it has no ACPI or SMBIOS tables"
 #define NO_BUS "the board has neither PCI nor USB, its devices are virtio-mmio"
-#define NO_DISPLAY "vmd has no displays, keyboards or sound yet"
+#define NO_SOUND "vmd has no sound, and a screen is seen by VNC only"
+#define NO_CARD_BUS "not supported: a card is at virtio-mmio (also where none is given) or at pci"
 #define NO_NET "no part of vmd does that to a network card"
-#define NO_DISK "vmd's disks are image files, so far"
+#define NO_DISK "vmd's disks are image files and volumes of pools"
 #define NO_TUNE "vmd does not set this; see limits of the definition for what it does"
 #define NO_BOARD "the board has no such device"
 #define NO_X86 "it belongs to PCs, and the board is none"
@@ -404,6 +406,20 @@ static int serial_get(const struct xml_row *row, const struct xml_node *n, const
     return xml_as_text.get(row, n, text, out, e);
 }
 
+/* 0 is no limit, which libvirt says by leaving the element out: it knows limits of both ways or of each, not all at once. */
+static bool limit_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    return json_object_get_int64(v) != 0 && xml_as_int.put(row, v, n, text);
+}
+
+static int limit_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    return xml_as_int.get(row, n, text, out, e);
+}
+
+static const struct xml_conv as_limit = { limit_get, limit_put, "a number" };
 static const struct xml_conv as_serial = { serial_get, serial_put, "text" };
 static const struct xml_conv as_dev = {
     dev_get, dev_put, "a name: `vda` and so on at the bus virtio, `sda` at the others"
@@ -554,18 +570,24 @@ static const struct xml_row rows[] = {
     NO("resource", "vmd places its control groups itself"),
 
     GROUP("os", XML_NEEDED),
-    NO("os@firmware", "the board is started by OpenSBI or a file, not by UEFI or BIOS"),
+    NO("os@firmware", "vmd chooses no firmware; name it: <loader type='pflash'>"),
     SAYS("os/type", XML_PRINT | XML_NEEDED, "hvm", "a whole machine is emulated"),
     { "os/type@arch", XML_VALUE, XML_NEEDED, "arch", &xml_as_word,
       "riscv64=riscv64 riscv32=riscv32", "not supported: architecture of the guest" },
     WORD("os/type@machine", "machine", "virt=rv-virt", "not supported: board of the guest"),
-    VALUE("os/loader", "firmware", xml_as_path,
-          "a file that starts in machine mode; absent: OpenSBI under a kernel"),
-    SAYS("os/loader@type", XML_PRINT, "rom",
-         "the board has no flash that firmware could run from"),
-    SAYS("os/loader@readonly", 0, "yes", "the file is only read"),
+    VALUE("os/loader", "firmware", xml_as_loader,
+          "a file that starts in machine mode (rom; absent: OpenSBI under a kernel), or "
+          "`flash[0]`, code in flash (pflash)"),
+    { "os/loader@type", XML_VALUE, XML_ABSENT, "flash", &xml_as_flash, NULL, NULL },
+    PART("os/loader@readonly", "`yes`; `no` is for flash"),
     SAYS("os/loader@secure", 0, "no", NO_X86),
-    NO("os/loader@stateless|format", "the board has no flash"),
+    SAYS("os/loader@format", 0, "raw", "images of flash are raw"),
+    NO("os/loader@stateless", "say so by the banks of flash"),
+    VALUE("os/nvram", "flash", xml_as_nvram, "`flash[1]`, variables in flash"),
+    NO("os/nvram@template", "make the file by copying the template"),
+    SAYS("os/nvram@type", 0, "file", "a bank of flash is an image file"),
+    SAYS("os/nvram@format", 0, "raw", "images of flash are raw"),
+    NO("os/nvram/source", "a bank of flash is an image file, named in the element's text"),
     VALUE("os/kernel", "kernel", xml_as_path, NULL),
     VALUE("os/initrd", "initrd", xml_as_path, NULL),
     VALUE("os/cmdline", "append", xml_as_text, NULL),
@@ -576,8 +598,8 @@ static const struct xml_row rows[] = {
     GROUP("os/bootmenu", 0),
     SAYS("os/bootmenu@enable", 0, "no", "the board has no boot menu"),
     NO("os/bootmenu@timeout", "the board has no boot menu"),
-    NO("os/firmware|nvram|bios",
-       "the board is started by OpenSBI or a file, not by UEFI or BIOS"),
+    NO("os/firmware|bios",
+       "vmd chooses no firmware; name it: <loader type='pflash'>"),
     NO("os/acpi|smbios", NO_ACPI),
     NO("os/dtb", "the board makes its device tree itself"),
     NO("os/init|initarg|initdir|initenv|inituser|initgroup|idmap", "it belongs to containers"),
@@ -651,7 +673,8 @@ static const struct xml_row rows[] = {
     LEFT("devices/emulator", "the program of another hypervisor; vmd starts its own"),
 
     LIST("devices/disk", "disks", NULL),
-    SAYS("devices/disk@type", XML_PRINT | XML_NEEDED, "file", NO_DISK),
+    { "devices/disk@type", XML_VALUE, XML_NEEDED | XML_ABSENT, "pool", &xml_as_disk_kind, NULL,
+      NULL },
     { "devices/disk@device", XML_VALUE, XML_ABSENT, "cdrom", &as_device, NULL, NULL },
     NO("devices/disk@model", "the board's disks are virtio, modern"),
     NO("devices/disk@rawio|sgio", NO_DISK),
@@ -679,9 +702,11 @@ static const struct xml_row rows[] = {
        NO_TUNE),
     NO("devices/disk/driver/metadata_cache|iothreads", NO_TUNE),
     GROUP("devices/disk/source", XML_NEEDED),
-    MUST("devices/disk/source@file", "file", xml_as_path, NULL),
+    VALUE("devices/disk/source@file", "file", xml_as_path, NULL),
+    VALUE("devices/disk/source@pool", "pool", xml_as_text, "of a volume"),
+    VALUE("devices/disk/source@volume", "volume", xml_as_text, NULL),
     NO("devices/disk/"
-       "source@dev|dir|pool|volume|mode|protocol|name|query|tls|tlsHostname|type|managed|"
+       "source@dev|dir|mode|protocol|name|query|tls|tlsHostname|type|managed|"
        "namespace|path|fdgroup",
        NO_DISK),
     LEFT("devices/disk/source@index", "libvirt numbers the images of running domains"),
@@ -709,25 +734,25 @@ static const struct xml_row rows[] = {
        "the disk tells the guest its serial number and the size of its image, no more"),
     NO("devices/disk/boot", "the firmware looks through the disks in their order"),
     GROUP("devices/disk/iotune", 0),
-    VALUE("devices/disk/iotune/total_bytes_sec", "throttle.total_bytes_sec", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/total_bytes_sec_max", "throttle.total_bytes_sec_max", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/total_bytes_sec_max_length", "throttle.total_bytes_sec_max_length", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/read_bytes_sec", "throttle.read_bytes_sec", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/read_bytes_sec_max", "throttle.read_bytes_sec_max", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/read_bytes_sec_max_length", "throttle.read_bytes_sec_max_length", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/write_bytes_sec", "throttle.write_bytes_sec", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/write_bytes_sec_max", "throttle.write_bytes_sec_max", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/write_bytes_sec_max_length", "throttle.write_bytes_sec_max_length", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/total_iops_sec", "throttle.total_iops_sec", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/total_iops_sec_max", "throttle.total_iops_sec_max", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/total_iops_sec_max_length", "throttle.total_iops_sec_max_length", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/read_iops_sec", "throttle.read_iops_sec", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/read_iops_sec_max", "throttle.read_iops_sec_max", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/read_iops_sec_max_length", "throttle.read_iops_sec_max_length", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/write_iops_sec", "throttle.write_iops_sec", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/write_iops_sec_max", "throttle.write_iops_sec_max", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/write_iops_sec_max_length", "throttle.write_iops_sec_max_length", xml_as_int, NULL),
-    VALUE("devices/disk/iotune/size_iops_sec", "throttle.size_iops_sec", xml_as_int, NULL),
+    VALUE("devices/disk/iotune/total_bytes_sec", "throttle.total_bytes_sec", as_limit, NULL),
+    VALUE("devices/disk/iotune/total_bytes_sec_max", "throttle.total_bytes_sec_max", as_limit, NULL),
+    VALUE("devices/disk/iotune/total_bytes_sec_max_length", "throttle.total_bytes_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/read_bytes_sec", "throttle.read_bytes_sec", as_limit, NULL),
+    VALUE("devices/disk/iotune/read_bytes_sec_max", "throttle.read_bytes_sec_max", as_limit, NULL),
+    VALUE("devices/disk/iotune/read_bytes_sec_max_length", "throttle.read_bytes_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/write_bytes_sec", "throttle.write_bytes_sec", as_limit, NULL),
+    VALUE("devices/disk/iotune/write_bytes_sec_max", "throttle.write_bytes_sec_max", as_limit, NULL),
+    VALUE("devices/disk/iotune/write_bytes_sec_max_length", "throttle.write_bytes_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/total_iops_sec", "throttle.total_iops_sec", as_limit, NULL),
+    VALUE("devices/disk/iotune/total_iops_sec_max", "throttle.total_iops_sec_max", as_limit, NULL),
+    VALUE("devices/disk/iotune/total_iops_sec_max_length", "throttle.total_iops_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/read_iops_sec", "throttle.read_iops_sec", as_limit, NULL),
+    VALUE("devices/disk/iotune/read_iops_sec_max", "throttle.read_iops_sec_max", as_limit, NULL),
+    VALUE("devices/disk/iotune/read_iops_sec_max_length", "throttle.read_iops_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/write_iops_sec", "throttle.write_iops_sec", as_limit, NULL),
+    VALUE("devices/disk/iotune/write_iops_sec_max", "throttle.write_iops_sec_max", as_limit, NULL),
+    VALUE("devices/disk/iotune/write_iops_sec_max_length", "throttle.write_iops_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/size_iops_sec", "throttle.size_iops_sec", as_limit, NULL),
     VALUE("devices/disk/iotune/group_name", "throttle.group_name", xml_as_text, NULL),
     NO("devices/disk/encryption|auth|mirror|backenddomain|privateData|throttlefilters",
        NO_DISK),
@@ -821,20 +846,64 @@ static const struct xml_row rows[] = {
     NO("devices/rng/acpi", NO_ACPI),
     LEFT("devices/rng/alias", ALIAS),
 
-    GROUP("devices/video", 0),
-    GROUP("devices/video/model", XML_NEEDED),
-    SAYS("devices/video/model@type", XML_NEEDED, "none", NO_DISPLAY),
-    NO("devices/video/model@heads|primary|ram|vgamem|vram|vram64|blob|edid", NO_DISPLAY),
-    NO("devices/video/model/acceleration|resolution", NO_DISPLAY),
-    NO("devices/video/acpi|address|alias|driver", NO_DISPLAY),
+    { "devices/input", XML_VALUE, XML_MANY, "display.input", &xml_as_input, NULL, NULL },
+    PART("devices/input@type", NULL),
+    PART("devices/input@bus", NULL),
+    NO("devices/input@model", "tablet and keyboard are virtio"),
+    NO("devices/input/acpi|address|driver|source", "tablet and keyboard have their places"),
+    LEFT("devices/input/alias", ALIAS),
+    { "devices/graphics", XML_GROUP, 0, NULL, NULL, NULL, NULL },
+    { "devices/graphics@type", XML_VALUE, XML_NEEDED, "display", &xml_as_graphics, NULL,
+      "a socket of vmd, which 'vmctl vnc' leads to, also through TLS" },
+    SAYS("devices/graphics@port", 0, "-1", "VNC is a socket of vmd: 'vmctl vnc'"),
+    SAYS("devices/graphics@autoport", 0, "yes", "VNC is a socket of vmd: 'vmctl vnc'"),
+    SAYS("devices/graphics@sharePolicy", 0, "ignore", "each client is let in beside the others"),
+    NO("devices/"
+       "graphics@address|p2p|listen|socket|websocket|tlsPort|passwd|passwdValidTo|connected|keymap|"
+       "powerControl|defaultMode|display|xauth|fullscreen|multiUser|replaceUser",
+       "VNC is a socket of vmd, whose permissions are who may come in: 'vmctl vnc'"),
+    PART("devices/graphics/listen", "where <graphics> is"),
+    SAYS("devices/graphics/listen@type", XML_NEEDED | XML_PRINT, "socket",
+         "VNC is a socket of vmd: 'vmctl vnc'"),
+    NO("devices/graphics/listen@address|network|socket|fromConfig",
+       "VNC is a socket of vmd: 'vmctl vnc'"),
+    NO("devices/"
+       "graphics/audio|channel|clipboard|filetransfer|gl|image|jpeg|mouse|playback|streaming|"
+       "zlib",
+       NO_SOUND),
+    { "devices/video", XML_VALUE, XML_NOTED, "display", &xml_as_video, NULL,
+      "a VM has no screen unless it is given one" },
+    PART("devices/video/model", "the screen"),
+    PART("devices/video/model@type", NULL),
+    SAYS("devices/video/model@heads", 0, "1", "a VM has one screen"),
+    SAYS("devices/video/model@primary", 0, "yes", "a VM has one screen"),
+    NO("devices/video/model@ram|vgamem|vram|vram64|blob|edid",
+       "a screen has the memory that its size takes"),
+    GROUP("devices/video/model/acceleration", 0),
+    SAYS("devices/video/model/acceleration@accel3d", 0, "no", "screens are drawn in software"),
+    SAYS("devices/video/model/acceleration@accel2d", 0, "no", "screens are drawn in software"),
+    NO("devices/video/model/acceleration@rendernode", "screens are drawn in software"),
+    PART("devices/video/model/resolution", "size at first"),
+    PART("devices/video/model/resolution@x", "`display.width`"),
+    PART("devices/video/model/resolution@y", "`display.height`"),
+    PART("devices/video/address", "where the screen is"),
+    PART("devices/video/address@type", "`pci`, `virtio-mmio`"),
+    NO("devices/video/"
+       "address@base|bus|controller|cssid|devno|domain|function|iobase|irq|multifunction|port|"
+       "reg|slot|ssid|target|unit",
+       ADDRESS),
+    NO("devices/video/address/zpci", ADDRESS),
+    NO("devices/video/acpi", NO_ACPI),
+    LEFT("devices/video/alias", ALIAS),
+    NO("devices/video/driver", NO_TUNE),
     GROUP("devices/audio", 0),
-    SAYS("devices/audio@type", XML_NEEDED, "none", NO_DISPLAY),
+    SAYS("devices/audio@type", XML_NEEDED, "none", NO_SOUND),
     LEFT("devices/audio@id", "libvirt numbers its audio devices"),
     NO("devices/"
        "audio@driver|dspPolicy|exclusive|path|serverName|timerPeriod|tryMMap|runtimeDir",
-       NO_DISPLAY),
-    NO("devices/audio/input|output", NO_DISPLAY),
-    NO("devices/graphics|input|sound", NO_DISPLAY),
+       NO_SOUND),
+    NO("devices/audio/input|output", NO_SOUND),
+    NO("devices/sound", NO_SOUND),
     LIST("devices/interface", "nics", NULL),
     { "devices/interface@type", XML_VALUE, XML_NEEDED, "type", &as_card, NULL, NULL },
     NO("devices/interface@managed|trustGuestRxFilters", NO_NET),
@@ -866,16 +935,17 @@ static const struct xml_row rows[] = {
     GROUP("devices/interface/target", 0),
     VALUE("devices/interface/target@dev", "ifname", as_target, NULL),
     GROUP("devices/interface/address", 0),
-    SAYS("devices/interface/address@type", XML_NEEDED, "virtio-mmio", NO_BUS),
+    { "devices/interface/address@type", XML_VALUE, XML_NEEDED, "bus", &xml_as_word,
+      "virtio-mmio=virtio-mmio pci=virtio-pci", NO_CARD_BUS },
     NO("devices/interface/"
        "acpi|backend|backenddomain|bandwidth|boot|coalesce|downscript|filterref|guest|ip|port|"
        "portForward|rom|route|script|teaming|tune|virtualport",
        NO_NET),
-    NO("devices/interface/address/zpci", NO_BUS),
+    NO("devices/interface/address/zpci", ADDRESS),
     NO("devices/interface/"
        "address@base|bus|controller|cssid|devno|domain|function|iobase|irq|multifunction|port|"
        "reg|slot|ssid|target|unit",
-       NO_BUS),
+       ADDRESS),
     NO("devices/interface/driver/guest|host", NO_TUNE),
     NO("devices/interface/"
        "driver@ats|event_idx|ioeventfd|iommu|packed|page_per_vq|rss|rss_hash_report|rx_queue_"

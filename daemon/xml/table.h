@@ -38,6 +38,7 @@ enum {
     XML_PRINT = 1,   /* SAYS (its first word), SAME, GROUP: written always */
     XML_NEEDED = 2,  /* refused when absent */
     XML_ABSENT = 32, /* VALUE: put is asked for an absent member, too */
+    XML_NOTED = 64,  /* VALUE: noted as left out when it leaves the member absent */
     XML_EMPTY = 16,  /* SAYS: or nothing at all */
     XML_MANY = 8,    /* may stand several times, though no list holds it */
     XML_CLEAR = 4,   /* FLAG: false when absent, whatever the default of `member` */

@@ -124,7 +124,34 @@ PCS = [
     f"{PC} --osinfo rhel8.5 --disk path=/srv/a.qcow2,size=1 --import --memballoon virtio,autodeflate=on",
     f"{PC} --osinfo debian11 --disk path=/srv/a.qcow2,size=1,discard=unmap,cache=none,io=io_uring --import",
 ]
-CASES = [f"{BOARD} {case}" for case in RISCV] + MORE_BOARD + PCS
+# The board again, with what VMs have by now: screens, cards, flash, volumes, limits of disks.
+SCREEN = f"--arch riscv64 --machine virt --osinfo generic --memory 512 --channel none {KERNEL}"
+KEYS = "--input tablet,bus=virtio --input keyboard,bus=virtio"
+FLASH = "--boot loader=/srv/code.fd,loader_type=pflash,loader_ro=yes"
+BOARD_NOW = [
+    f"{SCREEN} --disk none --network none --graphics vnc --video virtio {KEYS}",
+    f"{SCREEN} --disk none --network none --graphics vnc,listen=socket --video bochs {KEYS}",
+    f"{SCREEN} --disk none --network none --graphics vnc,port=-1 --video virtio,heads=1 {KEYS}",
+    f"{SCREEN} --disk none --network user --graphics vnc,listen=socket --video virtio {KEYS} --sound none",
+    f"{SCREEN} --disk none --network user,mac=52:54:00:12:34:56,model=virtio --graphics none",
+    f"{SCREEN} --disk none --network bridge=br0,model=virtio,mtu.size=9000 --graphics none",
+    f"{SCREEN} --disk none --network user,driver.queues=4 --network bridge=br0 --graphics none",
+    f"{SCREEN} --disk none --network user,link.state=down --graphics none",
+    f"{SCREEN} --disk path=/srv/a.raw,size=1,{VIRTIO},cache=directsync,serial=A1 --rng /dev/urandom --network user --graphics none",
+    f"{SCREEN} --disk path=/srv/a.qcow2,size=1,bus=scsi,format=qcow2 --controller scsi,model=virtio-scsi --network none --graphics none",
+    f"{SCREEN} --disk path=/srv/a.raw,size=1,bus=sata,format=raw --disk path=/srv/c.iso,size=1,device=cdrom,bus=sata --network none --graphics none",
+    f"{SCREEN} --disk path=/srv/a.raw,size=1,{VIRTIO},iotune.total_bytes_sec=1000000,iotune.total_iops_sec=200 --network none --graphics none",
+    f"{SCREEN} --disk path=/srv/a.raw,size=1,{VIRTIO},error_policy=stop,driver.cache=none --network none --graphics none",
+    f"{SCREEN} --disk path=/srv/a.raw,size=1,{VIRTIO},address.type=pci --network none --graphics none",
+    f"--arch riscv64 --machine virt --osinfo generic --memory 512 --channel none --import {FLASH} --disk path=/srv/a.raw,size=1,{VIRTIO} --network none --graphics none",
+    f"--arch riscv64 --machine virt --osinfo generic --memory 512 --channel none --import {FLASH},nvram=/srv/vars.fd "
+    f"--disk path=/srv/a.qcow2,size=1,bus=virtio,format=qcow2 --network user --graphics vnc --video virtio {KEYS}",
+    f"{SCREEN} --disk none --network none --graphics spice",
+    f"{SCREEN} --disk none --network none --graphics vnc,listen=0.0.0.0,port=5901 --video virtio",
+]
+CASES = [f"{BOARD} {case}" for case in RISCV] + MORE_BOARD + PCS + BOARD_NOW
+# Of a board that vmd has; the others are for PCs.
+FOR_US = {number for number, case in enumerate(CASES, 1) if "--arch riscv" in case}
 
 
 def available():

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Conversions of domain XML that take more than one element. See screen.h. */
+#include "daemon/xml/screen.h"
+
+#include "api-schema/json/json.h"
+#include "daemon/xml/tree.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the screen ---- */
+
+static const struct {
+    const char *model, *address, *ours;
+} screens[] = { { "virtio", "pci", "virtio" },
+                { "virtio", "virtio-mmio", "virtio-mmio" },
+                { "bochs", "pci", "bochs" } };
+
+static const struct xml_node *model_of(const struct xml_node *video)
+{
+    const struct xml_node *model = video ? xml_get_kid(video, "model") : NULL;
+
+    return model && xml_get_attr(model, "type") ? model : NULL;
+}
+
+/* The <video> of a domain's <devices> that shows something; NULL: none. */
+static const struct xml_node *video_of(const struct xml_node *devices)
+{
+    const struct xml_node *video = xml_get_kid(devices, "video"), *model = model_of(video);
+
+    return model && strcmp(xml_get_attr(model, "type"), "none") != 0 ? video : NULL;
+}
+
+static bool has_input(const struct xml_node *devices)
+{
+    return xml_get_kid(devices, "input") != NULL;
+}
+
+static int get_size(const struct xml_node *model, struct json_object *o, struct err *e)
+{
+    static const char *const names[][2] = { { "x", "width" }, { "y", "height" } };
+    const struct xml_node *size = xml_get_kid(model, "resolution");
+
+    for (unsigned i = 0; size && i < ARRAY_LEN(names); i++) {
+        const char *text = xml_get_attr(size, names[i][0]);
+        uint64_t value;
+        if (!text || str_to_u64(text, 1, 100000, "resolution", &value, e) < 0) {
+            return text ? -1 : err_set(e, -EINVAL, "a <resolution> has x and y");
+        }
+        api_json_set_int(o, names[i][1], (int64_t)value);
+    }
+    return 0;
+}
+
+static int video_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    const struct xml_node *model = model_of(n), *address = xml_get_kid(n, "address");
+    const char *type = model ? xml_get_attr(model, "type") : NULL,
+               *at = address ? xml_get_attr(address, "type") : NULL;
+    AUTO_JSON o = json_object_new_object();
+
+    (void)row;
+    (void)text;
+    if (!type) {
+        return err_set(e, -EINVAL, "<model type> is missing");
+    }
+    if (strcmp(type, "none") == 0) {
+        return 0;
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(screens); i++) {
+        if (strcmp(type, screens[i].model) == 0 &&
+            strcmp(at ? at : "pci", screens[i].address) == 0) {
+            api_json_set_str(o, "device", screens[i].ours);
+            api_json_set_bool(o, "input", has_input(n->parent));
+            if (get_size(model, o, e) < 0) {
+                return -1;
+            }
+            *out = json_object_get(o);
+            return 0;
+        }
+    }
+    return err_set(
+        e, -EINVAL,
+        "not supported: a screen '%.20s'%s%.20s%s; vmd's are virtio (at pci or virtio-mmio) "
+        "and bochs (at pci)",
+        type, at ? " at an address of type '" : "", at ? at : "", at ? "'" : "");
+}
+
+static bool video_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    const char *device = api_json_get_str(v, "device");
+    struct xml_node *k, *size;
+    char number[24];
+
+    (void)row;
+    (void)text;
+    for (unsigned i = 0; device && i < ARRAY_LEN(screens); i++) {
+        if (strcmp(device, screens[i].ours) != 0) {
+            continue;
+        }
+        k = xml_node_new(n, "model");
+        xml_set_attr(k, "type", screens[i].model);
+        size = xml_node_new(k, "resolution");
+        snprintf(number, sizeof(number), "%d", (int)api_json_get_int(v, "width", 0));
+        xml_set_attr(size, "x", number);
+        snprintf(number, sizeof(number), "%d", (int)api_json_get_int(v, "height", 0));
+        xml_set_attr(size, "y", number);
+        if (strcmp(screens[i].address, "pci") != 0) {
+            xml_set_attr(xml_node_new(n, "address"), "type", screens[i].address);
+        }
+        return true;
+    }
+    return false;
+}
+
+static int graphics_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                        struct json_object **out, struct err *e)
+{
+    (void)row;
+    if (strcmp(text, "vnc") != 0) {
+        return err_set(e, -EINVAL, "not supported: '%.20s'; a screen is seen by VNC", text);
+    }
+    if (xml_get_kid(n->parent, "video")) {
+        return video_of(n->parent)
+                   ? 0
+                   : err_set(e, -EINVAL, "there is no screen to look at: <video> is none");
+    }
+    *out = json_object_new_object();
+    api_json_set_bool(*out, "input", has_input(n->parent));
+    return 0;
+}
+
+static bool graphics_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                         struct buf *text)
+{
+    (void)row;
+    (void)v;
+    buf_add_str(text, "vnc");
+    xml_set_attr(xml_node_new(n, "listen"), "type", "socket");
+    return true;
+}
+
+static int input_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    const char *type = xml_get_attr(n, "type"), *bus = xml_get_attr(n, "bus");
+
+    (void)row;
+    (void)text;
+    if (!type || (strcmp(type, "tablet") != 0 && strcmp(type, "keyboard") != 0)) {
+        return err_set(e, -EINVAL,
+                       "not supported: a screen comes with a tablet and a keyboard");
+    }
+    if (bus && strcmp(bus, "virtio") != 0) {
+        return err_set(e, -EINVAL, "not supported: tablet and keyboard are virtio");
+    }
+    if (!video_of(n->parent) &&
+        (xml_get_kid(n->parent, "video") || !xml_get_kid(n->parent, "graphics"))) {
+        return err_set(e, -EINVAL, "not supported: tablet and keyboard come with a screen");
+    }
+    *out = json_object_new_boolean(true);
+    return 0;
+}
+
+static bool input_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    struct xml_node *other;
+
+    (void)row;
+    (void)text;
+    if (!json_object_get_boolean(v)) {
+        return false;
+    }
+    xml_set_attr(n, "type", "tablet");
+    xml_set_attr(n, "bus", "virtio");
+    other = xml_node_new(n->parent, "input");
+    xml_set_attr(other, "type", "keyboard");
+    xml_set_attr(other, "bus", "virtio");
+    return true;
+}
+
+/* ---- firmware in flash ---- */
+
+static bool in_flash(const struct xml_node *loader)
+{
+    const char *type = loader ? xml_get_attr(loader, "type") : NULL;
+
+    return type && strcmp(type, "pflash") == 0;
+}
+
+static bool says_yes(const struct xml_node *n, const char *attr, bool otherwise)
+{
+    const char *text = xml_get_attr(n, attr);
+
+    return text ? strcmp(text, "yes") == 0 : otherwise;
+}
+
+static int loader_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                      struct json_object **out, struct err *e)
+{
+    if (in_flash(n)) {
+        return 0; /* the row of its type takes it */
+    }
+    if (!says_yes(n, "readonly", true)) {
+        return err_set(e, -EINVAL, "not supported: firmware that is no flash is only read");
+    }
+    return xml_as_path.get(row, n, text, out, e);
+}
+
+static bool loader_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                       struct buf *text)
+{
+    return xml_as_path.put(row, v, n, text);
+}
+
+static int add_bank(struct json_object *list, const struct xml_row *row,
+                    const struct xml_node *n, bool readonly, struct err *e)
+{
+    AUTO_FREE char *text = xml_text(n);
+    struct json_object *file = NULL, *bank;
+
+    if (xml_as_path.get(row, n, text, &file, e) < 0 || !file) {
+        return -1;
+    }
+    bank = json_object_new_object();
+    api_json_set(bank, "file", file);
+    api_json_set_bool(bank, "readonly", readonly);
+    json_object_array_add(list, bank);
+    return 0;
+}
+
+static int flash_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    const struct xml_node *nvram = xml_get_kid(n->parent, "nvram");
+    AUTO_JSON list = json_object_new_array();
+
+    if (strcmp(text, "rom") == 0) {
+        return 0;
+    }
+    if (strcmp(text, "pflash") != 0) {
+        return err_set(e, -EINVAL, "not supported: '%.20s'; vmd knows rom and pflash", text);
+    }
+    if (add_bank(list, row, n, says_yes(n, "readonly", false), e) < 0 ||
+        (nvram && add_bank(list, row, nvram, false, e) < 0)) {
+        return -1;
+    }
+    *out = json_object_get(list);
+    return 0;
+}
+
+/* The text of the loader is written before its attributes; a file that runs in machine mode and flash together cannot be said. */
+static bool flash_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    AUTO_FREE char *firmware = xml_text(n);
+    size_t n_banks = json_object_is_type(v, json_type_array) ? json_object_array_length(v) : 0;
+    struct json_object *code = n_banks ? json_object_array_get_idx(v, 0) : NULL,
+                       *vars = n_banks > 1 ? json_object_array_get_idx(v, 1) : NULL;
+
+    (void)row;
+    if (firmware && firmware[0]) {
+        buf_add_str(text, "rom");
+        xml_set_attr(n, "readonly", "yes");
+        return true;
+    }
+    if (!code || !xml_can_say(api_json_get_str(code, "file"))) {
+        return false;
+    }
+    buf_add_str(text, "pflash");
+    xml_set_attr(n, "readonly", api_json_get_bool(code, "readonly", false) ? "yes" : "no");
+    xml_add_text(n, api_json_get_str(code, "file"));
+    if (vars && xml_can_say(api_json_get_str(vars, "file"))) {
+        xml_add_text(xml_node_new(n->parent, "nvram"), api_json_get_str(vars, "file"));
+    }
+    return true;
+}
+
+static int nvram_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    (void)row;
+    (void)text;
+    (void)out;
+    return in_flash(xml_get_kid(n->parent, "loader"))
+               ? 0
+               : err_set(e, -EINVAL,
+                         "not supported: variables without a <loader type='pflash'>");
+}
+
+static bool nvram_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    (void)row;
+    (void)v;
+    (void)n;
+    (void)text;
+    return false; /* the row of the loader's type does */
+}
+
+/* ---- disks ---- */
+
+static int kind_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                    struct json_object **out, struct err *e)
+{
+    const struct xml_node *source = xml_get_kid(n, "source");
+    bool volume = strcmp(text, "volume") == 0;
+    const char *pool = source ? xml_get_attr(source, "pool") : NULL,
+               *name = source ? xml_get_attr(source, "volume") : NULL,
+               *file = source ? xml_get_attr(source, "file") : NULL;
+
+    (void)row;
+    (void)out;
+    if (!volume && strcmp(text, "file") != 0) {
+        return err_set(e, -EINVAL,
+                       "not supported: '%.20s'; disks are image files and volumes of pools",
+                       text);
+    }
+    if (!source) {
+        return 0; /* which is refused by itself */
+    }
+    if (volume && (!pool || !name || file)) {
+        return err_set(e, -EINVAL, "a volume is named by <source pool='...' volume='...'/>");
+    }
+    return !volume && (!file || pool || name)
+               ? err_set(e, -EINVAL, "an image is named by <source file='...'/>")
+               : 0;
+}
+
+static bool kind_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                     struct buf *text)
+{
+    (void)row;
+    (void)n;
+    buf_add_str(text, v ? "volume" : "file");
+    return true;
+}
+
+const struct xml_conv xml_as_video = {
+    video_get, video_put, "model `virtio` (at `pci` or `virtio-mmio`), `bochs`, `none`"
+};
+const struct xml_conv xml_as_graphics = { graphics_get, graphics_put, "`vnc`" };
+const struct xml_conv xml_as_input = {
+    input_get, input_put, "`tablet` or `keyboard` at the bus `virtio`: one brings the other"
+};
+const struct xml_conv xml_as_loader = { loader_get, loader_put, "an absolute path" };
+const struct xml_conv xml_as_flash = { flash_get, flash_put, "`rom`, `pflash`" };
+const struct xml_conv xml_as_nvram = { nvram_get, nvram_put, "an absolute path" };
+const struct xml_conv xml_as_disk_kind = { kind_get, kind_put, "`file`, `volume`" };
