@@ -193,6 +193,9 @@ int start_prepare(struct start *st, struct err *e)
     if (rc == 0 && st->screen) {
         rc = bind_socket(st, VM_VNC, &st->vnc_fd, e);
     }
+    if (rc == 0) { /* a host without it saves less well; the emulator says so */
+        st->uffd_fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    }
     if (rc == 0) {
         rc = sealed_memfd("vmd-stats", NULL, STATS_SIZE, fixed, &st->stats_fd, e);
     }
@@ -215,7 +218,8 @@ void start_done(struct start *st, bool undo)
     }
     int *fds[] = { &st->dir_fd,     &st->lock_fd,        &st->control_fd,
                    &st->console_fd, &st->console_log_fd, &st->stats_fd,
-                   &st->config_fd,  &st->emu_log_fd,     &st->vnc_fd };
+                   &st->config_fd,  &st->emu_log_fd,     &st->vnc_fd,
+                   &st->uffd_fd };
     for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
         fd_autoclose(fds[i]);
         *fds[i] = -1;

@@ -215,7 +215,8 @@ static const struct start nothing_open = { .dir_fd = -1,
                                            .stats_fd = -1,
                                            .config_fd = -1,
                                            .emu_log_fd = -1,
-                                           .vnc_fd = -1 };
+                                           .vnc_fd = -1,
+                                           .uffd_fd = -1 };
 
 /* One that did not run when we started was perhaps installed meanwhile. */
 static int try_emulator(struct spawner *sp, struct err *e)

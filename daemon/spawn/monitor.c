@@ -70,7 +70,7 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
 static char **build_argv(const struct start *st)
 {
     char **argv = xnew_n(char *,
-                         26 + 2 * (SPAWN_NICS_MAX + SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
+                         28 + 2 * (SPAWN_NICS_MAX + SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
     add_fd_arg(argv, &n, "--config-fd", st->config_fd);
@@ -80,6 +80,7 @@ static char **build_argv(const struct start *st)
     add_fd_arg(argv, &n, "--vnc-fd", st->vnc_fd);
     add_fd_arg(argv, &n, "--stats-fd", st->stats_fd);
     add_fd_arg(argv, &n, "--lock-fd", st->lock_fd);
+    add_fd_arg(argv, &n, "--uffd-fd", st->uffd_fd);
     for (unsigned i = 0; i < st->n_files; i++) {
         fd_set_cloexec(st->files[i].fd, false, NULL);
         argv[n++] = xstrdup("--file");

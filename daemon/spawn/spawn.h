@@ -87,7 +87,7 @@ struct start {
     bool paused, screen;                      /* it has a screen, to be served */
     char dir[4096];                           /* RUN/vm/ID */
     int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd,
-        emu_log_fd, vnc_fd;
+        emu_log_fd, vnc_fd, uffd_fd; /* the last: /dev/userfaultfd, or -1 */
     struct spawn_file files[SPAWN_FILES_MAX];
     unsigned n_files;
     struct spawn_nic nics[SPAWN_NICS_MAX];

@@ -36,6 +36,8 @@ struct engine_ops {
     void (*mem_commit)(struct vm *vm, const struct mem_flat *flat);
     /* DMA wrote guest memory: drop translations of it. Any thread. */
     void (*mem_written)(struct vm *vm, uint64_t gpa, uint64_t n);
+    /* Forgets where else pages of memory are shown (mem_range_show); may be NULL. vCPUs paused or not started. */
+    void (*mem_unshow)(struct vm *vm);
     /* Runs guest code until there is a reason to stop. Owner thread of the vCPU. */
     enum vcpu_exit (*run)(struct vcpu *c);
     /* Makes run() return soon. Any thread. Sticky: a kick that arrives before run() begins

@@ -60,6 +60,8 @@ enum mem_kind mem_region_kind(const struct mem_region *r);
 void mem_each_ram(struct mem_space *s, void (*fn)(void *arg, struct mem_region *r), void *arg);
 /* Does the region hold anything at `offset` but zeroes that nobody has touched? *length as in mem_range_holds(). Any thread. */
 bool mem_region_holds(const struct mem_region *r, uint64_t offset, uint64_t *length);
+/* Is it a file of memory (which tells what was never touched), or only memory? */
+bool mem_region_is_shared(const struct mem_region *r);
 /* Makes a part zero and gives its memory back to the host where that goes. The caller tells the engine. Any thread. */
 void mem_region_clear(struct mem_region *r, uint64_t offset, uint64_t n);
 
@@ -115,6 +117,10 @@ bool mem_range_holds(const struct mem_range *r, uint64_t gpa, uint64_t *length);
 /* Maps the page at gpa of a range of RAM a second time, at `at`, readable and writable. False where the host does not do that, or the
  * page is not one of the host's. Any thread. */
 bool mem_range_show(const struct mem_range *r, uint64_t gpa, void *at);
+
+/* From now on no page of the region is shown a second time, until this is called with false: its pages are watched where
+ * they are. What was shown before is the engine's to take away (engine.h). Main thread, at the barrier. */
+void mem_region_hold(struct mem_region *r, bool on);
 
 struct mem_flat {
     unsigned n;

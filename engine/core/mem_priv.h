@@ -29,6 +29,7 @@ struct mem_region {
     uint8_t *host;     /* RAM, ROM */
     size_t host_size;  /* rounded up to host pages */
     int fd;            /* of the memory when it is shared, else -1 */
+    _Atomic bool held; /* shown nowhere else */
     _Atomic uint64_t *huge; /* shared: bit per huge page that was asked for */
     uint64_t ram_page; /* RAM: number of the first page, given at its first commit */
     bool ram_numbered;

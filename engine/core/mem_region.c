@@ -89,10 +89,20 @@ bool mem_range_show(const struct mem_range *range, uint64_t gpa, void *at)
 {
     const struct mem_region *r = range->region;
     uint64_t from = range->offset + (gpa - range->base);
-    return range->kind == MEM_RAM && r->fd >= 0 && from % MEM_PAGE_SIZE == 0 &&
+    return range->kind == MEM_RAM && r->fd >= 0 && !atomic_load(&r->held) && from % MEM_PAGE_SIZE == 0 &&
            mmap(at, MEM_PAGE_SIZE, PROT_READ | PROT_WRITE,
                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, r->fd, (off_t)from) != MAP_FAILED &&
            madvise(at, MEM_PAGE_SIZE, MADV_DONTDUMP) == 0;
+}
+
+bool mem_region_is_shared(const struct mem_region *r)
+{
+    return r->fd >= 0;
+}
+
+void mem_region_hold(struct mem_region *r, bool on)
+{
+    atomic_store(&r->held, on);
 }
 
 bool mem_region_holds(const struct mem_region *r, uint64_t from, uint64_t *length)

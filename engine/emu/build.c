@@ -435,6 +435,7 @@ int build_flush_disks(struct emu *m, struct err *e)
 void build_done(struct emu *m)
 {
     jobs_done(m);
+    pager_free(m);
     state_free(m);
     vm_free(m->vm); /* and the disks, with their devices */
     m->vm = NULL;

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <seccomp.h>
@@ -31,6 +32,7 @@ static const char *const kind_names[] = {
     [CONFINE_MAIN] = "seccomp-main",
     [CONFINE_IO] = "seccomp-io",
     [CONFINE_VCPU] = "seccomp-vcpu",
+    [CONFINE_PAGER] = "seccomp-pager",
 };
 
 static void report(struct emu *m, const char *layer, bool on, const char *fmt, ...)
@@ -120,8 +122,13 @@ int confine_process(struct emu *m, struct err *e)
 #define CALL_EPOLL SCMP_SYS(epoll_pwait)
 #endif
 
-enum { ON_MAIN = 1 << CONFINE_MAIN, ON_IO = 1 << CONFINE_IO, ON_VCPU = 1 << CONFINE_VCPU };
-enum { ON_ALL = ON_MAIN | ON_IO | ON_VCPU };
+enum {
+    ON_MAIN = 1 << CONFINE_MAIN,
+    ON_IO = 1 << CONFINE_IO,
+    ON_VCPU = 1 << CONFINE_VCPU,
+    ON_PAGER = 1 << CONFINE_PAGER
+};
+enum { ON_ALL = ON_MAIN | ON_IO | ON_VCPU | ON_PAGER };
 
 /* A call that one of the threads may make. One row is one call, which may be narrowed by rows of narrowed[]. */
 struct allowed {
@@ -130,7 +137,7 @@ struct allowed {
 };
 
 /* What every VM needs, hotplug included: a filter can never be widened again. The bounds are 35 calls for the main thread, 30 for
- * storage, 20 for a vCPU (tests/emu/confine_test.c). A call that only one place needs at run time is better replaced there by one
+ * storage, 20 for a vCPU and for the pager (tests/emu/confine_test.c). A call that only one place needs at run time is better replaced there by one
  * that is allowed anyway, or made before the filters close. Left out on purpose, with what is used in their place:
  *   pread64, pwrite64          fd_pread(), fd_pwrite(), by preadv and pwritev
  *   rt_sigaction, rt_sigreturn signals are read from a descriptor
@@ -149,16 +156,16 @@ static const struct allowed allowed[] = {
       ON_ALL }, /* clocks of processors, and hosts without a page for the others */
     { SCMP_SYS(restart_syscall), ON_ALL }, /* a wait that SIGSTOP interrupted */
     { SCMP_SYS(exit_group), ON_ALL },
-    { SCMP_SYS(exit), ON_IO | ON_VCPU },
-    { SCMP_SYS(rt_sigprocmask), ON_IO | ON_VCPU }, /* a thread's end */
+    { SCMP_SYS(exit), ON_IO | ON_VCPU | ON_PAGER },
+    { SCMP_SYS(rt_sigprocmask), ON_IO | ON_VCPU | ON_PAGER }, /* a thread's end */
     { SCMP_SYS(sched_yield), ON_VCPU },
     { SCMP_SYS(getrandom), ON_MAIN | ON_VCPU },
     /* the loop */
-    { SCMP_SYS(read), ON_MAIN },
+    { SCMP_SYS(read), ON_MAIN | ON_PAGER },
     { CALL_EPOLL, ON_MAIN },
     { SCMP_SYS(epoll_ctl), ON_MAIN },
     { SCMP_SYS(timerfd_settime), ON_MAIN },
-    { SCMP_SYS(poll), ON_MAIN },
+    { SCMP_SYS(poll), ON_MAIN | ON_PAGER },
     { SCMP_SYS(close), ON_MAIN },
     { SCMP_SYS(fcntl), ON_MAIN }, /* narrowed */
     /* sockets: control, consoles, network cards, exports; files that the daemon hands to a running VM */
@@ -170,15 +177,16 @@ static const struct allowed allowed[] = {
     { SCMP_SYS(writev), ON_MAIN },
     { SCMP_SYS(shutdown), ON_MAIN },
     /* images and logs; the main thread writes metadata when it closes an image */
-    { SCMP_SYS(preadv), ON_MAIN | ON_IO },
-    { SCMP_SYS(pwritev), ON_MAIN | ON_IO },
+    { SCMP_SYS(preadv), ON_MAIN | ON_IO | ON_PAGER },
+    { SCMP_SYS(pwritev), ON_MAIN | ON_IO | ON_PAGER },
     { SCMP_SYS(fdatasync), ON_MAIN | ON_IO },
     { SCMP_SYS(fallocate), ON_MAIN | ON_IO },
-    { SCMP_SYS(lseek), ON_MAIN | ON_IO }, /* block jobs ask where data lies */
+    { SCMP_SYS(lseek), ON_MAIN | ON_IO | ON_PAGER }, /* block jobs ask where data lies */
     { SCMP_SYS(ftruncate), ON_MAIN },
     { SCMP_SYS(newfstatat), ON_MAIN },        /* narrowed; fstat() of this C library */
     { SCMP_SYS(io_uring_enter), ON_MAIN },    /* the restricted ring of storage/uring.c */
     { SCMP_SYS(io_uring_register), ON_MAIN }, /* narrowed */
+    { SCMP_SYS(ioctl), ON_PAGER },            /* narrowed: userfaultfd */
 };
 
 /* What a feature alone needs: allowed where the VM is configured with it when it starts (a feature that can be added to a
@@ -269,6 +277,12 @@ static const struct {
       F_DUPFD_CLOEXEC }, /* new images in files that were passed */
     { SCMP_SYS(newfstatat), 3, UINT32_MAX, AT_EMPTY_PATH },
     { SCMP_SYS(io_uring_register), 1, UINT32_MAX, REGISTER_FILES_UPDATE },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_REGISTER },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_UNREGISTER },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_WAKE },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_COPY },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_ZEROPAGE },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_WRITEPROTECT },
     { SCMP_SYS(ioctl), 1, UINT32_MAX, TCSETS }, /* the terminal gets back what it had */
 };
 
@@ -388,4 +402,9 @@ void confine_vcpu_thread(void *emu, struct vcpu *c)
 {
     (void)c;
     confine_or_die(emu, CONFINE_VCPU);
+}
+
+void confine_pager_thread(struct emu *m)
+{
+    confine_or_die(m, CONFINE_PAGER);
 }

@@ -10,6 +10,7 @@
 #include "engine/base/str.h"
 #include "engine/core/core_image.h"
 #include "engine/emu/emu.h"
+#include "engine/emu/state/pager.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -188,6 +189,9 @@ static bool may_begin(struct api_call *call, const struct emu *m, int fd)
     } else if (dump_at_work(m)) {
         api_fail(call, API_E_BAD_STATE, m->vm->name, "wait for it, or cancel it",
                  "its memory is being dumped already");
+    } else if (pager_filling(m->pager)) {
+        api_fail(call, API_E_BUSY, m->vm->name, "try again in a moment",
+                 "its memory still comes from its saved state");
     } else if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         api_fail(call, API_E_INVALID_PARAMS, "fd", "pass the descriptor of a regular file",
                  "no regular file came with the call");

@@ -24,6 +24,7 @@ struct api_call;
 struct emu_control;
 struct emu_dump;
 struct emu_state;
+struct pager;
 struct emu_observe;
 struct emu_screen;
 struct rpc_server;
@@ -53,6 +54,7 @@ struct emu_options {
     const char *config_path;
     int config_fd, control_fd, console_fd, console_log_fd, stats_fd, lock_fd,
         vnc_fd;           /* -1: not given */
+    int uffd_fd;          /* /dev/userfaultfd, or -1 */
     int gdb_fd;           /* bound socket for a debugger, or -1 */
     const char *gdb_path; /* where to make one, or NULL */
     enum console_mode console;
@@ -108,6 +110,8 @@ struct emu {
     struct emu_control *control;
     struct emu_dump *dump; /* NULL: none was asked for yet */
     struct emu_state *state; /* the same of saving and loading; state/ */
+    struct pager *pager;     /* of state/: memory that is watched; NULL: there is none on this host */
+    char no_pager[128];      /* and why */
     bool unfit;              /* a state was loaded in part only: it must not run */
     struct emu_screen *screen; /* NULL: the VM has none */
     struct gdb *gdb;
@@ -117,7 +121,7 @@ struct emu {
     int signal_fd; /* signals of the process arrive here: no handler interrupts a thread */
     struct loop_fd *signals;
     struct confine_report confine;
-    _Atomic int filter[3]; /* by enum confine_kind: system calls allowed, -1: failed, 0: none */
+    _Atomic int filter[4]; /* by enum confine_kind: system calls allowed, -1: failed, 0: none */
     char reason[64];       /* why it is in its state */
     const char *pausing_why; /* reason of a pause under way; NULL: "pause" */
     bool io_pausing;         /* a pause after a disk's error is posted */
@@ -211,7 +215,11 @@ void dump_free(struct emu *m);
 /* --- state/ --- */
 /* The machine's state is being saved or loaded: it must stand still, and may only end. */
 bool state_at_work(const struct emu *m);
+/* It is being saved while it runs, or its memory is not all there yet; it may do all but be saved, moved or dumped. */
+bool state_behind(const struct emu *m);
 void state_free(struct emu *m); /* the threads are gone */
+void pager_start(struct emu *m); /* before the sandbox closes */
+void pager_free(struct emu *m);
 
 /* --- observe.c --- */
 /* After build_vm(), before the sandbox closes: perf map, coverage, plugins. */
@@ -229,11 +237,12 @@ void stats_free(struct emu *m);
 /* Before threads start: names the process, no_new_privs, not dumpable, limits. */
 int confine_process(struct emu *m, struct err *e);
 /* The calling thread, from now on. Kinds: */
-enum confine_kind { CONFINE_MAIN, CONFINE_IO, CONFINE_VCPU };
+enum confine_kind { CONFINE_MAIN, CONFINE_IO, CONFINE_VCPU, CONFINE_PAGER };
 int confine_thread(struct emu *m, enum confine_kind kind, struct err *e);
 /* Hooks of pool and VM: end the process when required and failing. */
 void confine_io_thread(void *emu);
 void confine_vcpu_thread(void *emu, struct vcpu *c);
+void confine_pager_thread(struct emu *m);
 bool confine_wanted(const struct emu *m);
 /* Numbers of the system calls that such a thread may make, up to n of them; returns how many there are. `m` NULL: with every
  * feature there is. */

@@ -26,6 +26,8 @@ libemu_a_SOURCES = \
 	engine/emu/state/file.c \
 	engine/emu/state/file.h \
 	engine/emu/state/load.c \
+	engine/emu/state/pager.c \
+	engine/emu/state/pager.h \
 	engine/emu/state/save.c \
 	engine/emu/state/state.c \
 	engine/emu/state/state.h \

@@ -186,6 +186,9 @@ static int set_up(struct emu *m, struct err *e)
     if (rc == 0) {
         rc = open_gdb(m, e);
     }
+    if (rc == 0) {
+        pager_start(m);
+    }
     if (rc == 0 && m->opt.control_fd >= 0) {
         rc = control_start(m, e);
     }

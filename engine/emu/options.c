@@ -23,6 +23,7 @@ enum opt {
     OPT_CONSOLE_LOG_FD,
     OPT_STATS_FD,
     OPT_LOCK_FD,
+    OPT_UFFD_FD,
     OPT_FILE,
     OPT_NIC,
     OPT_BACKING,
@@ -52,6 +53,7 @@ static const struct option long_options[] = {
     { "console-log-fd", required_argument, NULL, OPT_CONSOLE_LOG_FD },
     { "stats-fd", required_argument, NULL, OPT_STATS_FD },
     { "lock-fd", required_argument, NULL, OPT_LOCK_FD },
+    { "uffd-fd", required_argument, NULL, OPT_UFFD_FD },
     { "file", required_argument, NULL, OPT_FILE },
     { "nic", required_argument, NULL, OPT_NIC },
     { "backing", required_argument, NULL, OPT_BACKING },
@@ -99,7 +101,7 @@ static const char help[] =
     "  --sandbox MODE        off, on, or require (fails without); default: on in the second "
     "form\n"
     "  --config-fd, --control-fd, --console-fd, --console-log-fd, --vnc-fd, --stats-fd,\n"
-    "  --lock-fd N\n"
+    "  --lock-fd, --uffd-fd N  (the last: /dev/userfaultfd)\n"
     "  --file PATH=FD        a file of the configuration, already open\n"
     "  --nic NAME=FD         the connected socket of a network card\n"
     "  --backing FORMAT:PATH=FD, --data PATH=FD  what the image before it names: its backing "
@@ -245,6 +247,8 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
         return parse_fd(arg, "--stats-fd", &o->stats_fd, e);
     case OPT_LOCK_FD:
         return parse_fd(arg, "--lock-fd", &o->lock_fd, e);
+    case OPT_UFFD_FD:
+        return parse_fd(arg, "--uffd-fd", &o->uffd_fd, e);
     case OPT_FILE:
         return parse_file(o, EMU_FILE, arg, e);
     case OPT_NIC:
@@ -309,6 +313,7 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
                                .console_log_fd = -1,
                                .stats_fd = -1,
                                .lock_fd = -1,
+                               .uffd_fd = -1,
                                .gdb_fd = -1,
                                .perf_map_fd = -1,
                                .coverage_fd = -1 };

@@ -821,6 +821,14 @@ static void tcg_mem_commit(struct vm *vm, const struct mem_flat *flat)
     cache_pages_reset(t);
 }
 
+static void tcg_mem_unshow(struct vm *vm)
+{
+    struct tcg_vm *t = vm->engine_data;
+    for (unsigned i = 0; t && i < t->n_vcpus; i++) {
+        alias_reset(t->vcpus[i]);
+    }
+}
+
 static void tcg_mem_written(struct vm *vm, uint64_t gpa, uint64_t n)
 {
     struct tcg_vm *t = vm->engine_data;
@@ -869,6 +877,7 @@ const struct engine_ops tcg_engine_ops = {
     .vcpu_done = tcg_vcpu_done,
     .mem_commit = tcg_mem_commit,
     .mem_written = tcg_mem_written,
+    .mem_unshow = tcg_mem_unshow,
     .run = tcg_run,
     .kick = tcg_kick,
     .irq = tcg_irq,

@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import tempfile
+import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -253,9 +254,105 @@ def a_save_is_told_of_and_cancelled():
         check_end(emu)
 
 
+def sweeper(mib):
+    """A guest that writes 1, then 2 and so on into each page of the upper half of its memory, one after the other (RV64)."""
+    def word(*fields):
+        value = 0
+        for bits, shift in fields:
+            value |= bits << shift
+        return struct.pack("<I", value & 0xffffffff)
+    lui = lambda rd, imm: word((imm, 12), (rd, 7), (0x37, 0))
+    addi = lambda rd, rs, imm: word((imm & 0xfff, 20), (rs, 15), (rd, 7), (0x13, 0))
+    add = lambda rd, a, b: word((b, 20), (a, 15), (rd, 7), (0x33, 0))
+    slli = lambda rd, rs, by: word((by, 20), (rs, 15), (1, 12), (rd, 7), (0x13, 0))
+    return (addi(5, 0, 1) + slli(5, 5, 31) + lui(28, mib << 7) + lui(29, mib << 8) + add(6, 5, 29) + add(5, 5, 28) +
+            lui(29, 1) +
+            addi(7, 7, 1) + addi(30, 5, 0) +
+            word((7, 20), (30, 15), (3, 12), (0x23, 0)) +  # sd t2, 0(t5)
+            add(30, 30, 29) +
+            word((1, 31), (0x3f, 25), (6, 20), (30, 15), (6, 12), (0xc, 8), (1, 7), (0x63, 0)) +  # bltu t5, t1, -8
+            word((1, 31), (0x3f6, 21), (1, 20), (0xff, 12), (0x6f, 0)))  # j -20
+
+
+def swept(emu, c, mib):
+    """The number in each page."""
+    fd = file_of()
+    end = time.monotonic() + 60
+    while "error" in (answer := c.call_with(os.dup(fd), "emu.dump")) and time.monotonic() < end:
+        tap.check(answer["error"]["data"]["error"] == "busy", str(answer))
+    core = os.pread(fd, os.fstat(fd).st_size, 0)
+    os.close(fd)
+    at, count = struct.unpack_from("<Q", core, 32)[0], struct.unpack_from("<H", core, 56)[0]
+    for i in range(count):
+        kind, _, where, _, gpa, size, _, _ = struct.unpack_from("<IIQQQQQQ", core, at + 56 * i)
+        if kind == 1 and gpa <= 0x80000000 < gpa + size:
+            begin = where + 0x80000000 - gpa
+            return [struct.unpack_from("<Q", core, begin + page)[0] for page in range(mib << 19, mib << 20, 4096)]
+    raise AssertionError("no memory in the dump")
+
+
+def sweeps_on(c, mib, least=0):
+    """Waits until the last page has another number, above `least`."""
+    last = hex(0x80000000 + (mib << 20) - 4096)
+    number = lambda: struct.unpack("<Q", base64.b64decode(c.ok("emu.memory", address=last, size=8)["data"]))[0]
+    before, end = number(), time.monotonic() + 60
+    while (now := number()) == before or not least < now < 1 << 32:  # the board may put something there
+        tap.check(time.monotonic() < end, f"the guest does not run: {now}")
+        time.sleep(0.01)
+
+
+def one_instant(numbers):
+    """They are those of one moment: n up to some page, n - 1 from there on."""
+    steps = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1]]
+    return len(steps) <= 1 and numbers[0] - numbers[-1] in (0, 1)
+
+
+def live(c, **params):
+    data, answer = save(c, live=True, **params)
+    tap.check("result" in answer, str(answer))
+    if not answer["result"]["live"]:
+        raise tap.Skip(f"saving a guest that runs: {answer['result'].get('why_not_live')}")
+    return data, answer["result"]
+
+
+def a_guest_that_runs_is_saved_as_of_one_instant():
+    """A guest that never stops writing: what is saved is one moment of it, and it runs on."""
+    mib = 128
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(sweeper(mib))
+        file.flush()
+        config = {"firmware": file.name, "memory": mib << 20, "rng": False}
+        states = []
+        with Emu(config=config, files={file.name: os.O_RDONLY}) as emu:
+            c = Client(emu)
+            c.sock.settimeout(60)
+            for _ in range(4):
+                sweeps_on(c, mib, 1 if not states else 0)
+                states.append(live(c)[0])
+                tap.check(c.ok("emu.status")["state"] == "running", "it stands still")
+            c.ok("emu.pause")
+            tap.check(one_instant(numbers := swept(emu, c, mib)), f"the guest itself is wrong: {set(numbers)}")
+            last = numbers[0]
+        found = []
+        for number, state in enumerate(states):
+            with Emu(config=config, files={file.name: os.O_RDONLY}, paused=True) as emu:
+                c = Client(emu)
+                answer = load(c, state, lazy=number % 2 == 0)
+                tap.check(answer.get("result", {}).get("lazy") == (number % 2 == 0), str(answer))
+                numbers = swept(emu, c, mib)
+                tap.check(one_instant(numbers), f"a mixture: {sorted(set(numbers))}")
+                found.append(numbers[0])
+                # and it goes on from there
+                c.ok("emu.resume")
+                sweeps_on(c, mib)
+                c.ok("emu.pause")
+                tap.check(one_instant(numbers := swept(emu, c, mib)) and numbers[0] > found[-1], str(set(numbers)))
+        tap.check(found == sorted(found) and found[-1] <= last, f"{found}, {last}")
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         a_guest_goes_on_in_another_emulator, a_save_may_let_it_run_on, a_file_that_cannot_grow_leaves_it_running,
         damage_of_every_kind_is_refused, a_state_of_another_machine_is_refused_by_name, linux_goes_on_where_it_was,
-        no_stream_is_lost_when_the_vm_ends_meanwhile, a_save_is_told_of_and_cancelled,
+        a_guest_that_runs_is_saved_as_of_one_instant, no_stream_is_lost_when_the_vm_ends_meanwhile, a_save_is_told_of_and_cancelled,
     ], missing=(guest.Unavailable,)))

@@ -60,14 +60,17 @@ static void gather(struct chunk_codec *c, struct mem_region *r, uint64_t page)
     }
 }
 
-bool chunk_pack(struct chunk_codec *c, struct mem_region *r, uint64_t page)
+static void begin_pack(struct chunk_codec *c)
 {
     static const uint8_t head[HEAD];
 
     c->bytes.len = c->pages.len = 0;
     buf_add(&c->bytes, head, sizeof(head));
     buf_reserve(&c->pages, CHUNK_BYTES);
-    gather(c, r, page);
+}
+
+static bool end_pack(struct chunk_codec *c)
+{
     if (c->pages.len == 0) {
         return false;
     }
@@ -84,6 +87,32 @@ bool chunk_pack(struct chunk_codec *c, struct mem_region *r, uint64_t page)
         buf_add(&c->bytes, c->pages.data, c->pages.len);
     }
     return true;
+}
+
+bool chunk_pack(struct chunk_codec *c, struct mem_region *r, uint64_t page)
+{
+    begin_pack(c);
+    gather(c, r, page);
+    return end_pack(c);
+}
+
+bool chunk_pack_copy(struct chunk_codec *c, const uint8_t *from, size_t n)
+{
+    static const uint8_t zero[MEM_PAGE_SIZE];
+
+    begin_pack(c);
+    for (size_t i = 0; i * MEM_PAGE_SIZE < n; i++) {
+        const uint8_t *p = from + i * MEM_PAGE_SIZE;
+        size_t size = n - i * MEM_PAGE_SIZE;
+
+        size = size < MEM_PAGE_SIZE ? size : MEM_PAGE_SIZE;
+        if (!is_zero(p, size)) {
+            c->bytes.data[8 + i / 8] |= (char)(1u << i % 8);
+            buf_add(&c->pages, p, size);
+            buf_add(&c->pages, zero, MEM_PAGE_SIZE - size);
+        }
+    }
+    return end_pack(c);
 }
 
 static int expand(struct chunk_codec *c, size_t want, struct err *e)
@@ -111,17 +140,16 @@ static int expand(struct chunk_codec *c, size_t want, struct err *e)
     return 0;
 }
 
-int chunk_unpack(struct chunk_codec *c, struct mem_region *r, uint64_t page, struct err *e)
+/* Which of the chunk's n pages are there, unpacked into c->pages. */
+static int take_pages(struct chunk_codec *c, uint64_t n, uint8_t bits[CHUNK_PAGES / 8],
+                      struct err *e)
 {
-    uint64_t n = pages_of(r, page);
-    uint8_t *host = mem_ram_host(r), bits[CHUNK_PAGES / 8];
     size_t some = 0;
-    int rc;
 
     if (c->bytes.len < HEAD) {
         return err_set(e, -EBADMSG, "a piece of memory in the state is too short");
     }
-    memcpy(bits, c->bytes.data + 8, sizeof(bits));
+    memcpy(bits, c->bytes.data + 8, CHUNK_PAGES / 8);
     for (uint64_t i = 0; i < CHUNK_PAGES; i++) {
         bool is = bits[i / 8] & (1u << i % 8);
 
@@ -131,7 +159,15 @@ int chunk_unpack(struct chunk_codec *c, struct mem_region *r, uint64_t page, str
         }
         some += is;
     }
-    rc = expand(c, some * MEM_PAGE_SIZE, e);
+    return expand(c, some * MEM_PAGE_SIZE, e);
+}
+
+int chunk_unpack(struct chunk_codec *c, struct mem_region *r, uint64_t page, struct err *e)
+{
+    uint64_t n = pages_of(r, page);
+    uint8_t *host = mem_ram_host(r), bits[CHUNK_PAGES / 8];
+    int rc = take_pages(c, n, bits, e);
+
     for (uint64_t i = 0, at = 0; i < n && rc == 0; i++) {
         if (bits[i / 8] & (1u << i % 8)) {
             memcpy(host + (page + i) * MEM_PAGE_SIZE, c->pages.data + at,
@@ -143,6 +179,25 @@ int chunk_unpack(struct chunk_codec *c, struct mem_region *r, uint64_t page, str
             if (mem_region_holds(r, from, &length)) {
                 mem_region_clear(r, from, page_bytes(r, page + i));
             }
+        }
+    }
+    return rc;
+}
+
+int chunk_unpack_copy(struct chunk_codec *c, uint8_t *to, size_t n, struct err *e)
+{
+    uint8_t bits[CHUNK_PAGES / 8];
+    int rc = take_pages(c, (n + MEM_PAGE_SIZE - 1) / MEM_PAGE_SIZE, bits, e);
+
+    for (size_t i = 0, at = 0; i * MEM_PAGE_SIZE < n && rc == 0; i++) {
+        size_t size = n - i * MEM_PAGE_SIZE;
+
+        size = size < MEM_PAGE_SIZE ? size : MEM_PAGE_SIZE;
+        if (bits[i / 8] & (1u << i % 8)) {
+            memcpy(to + i * MEM_PAGE_SIZE, c->pages.data + at, size);
+            at += MEM_PAGE_SIZE;
+        } else {
+            memset(to + i * MEM_PAGE_SIZE, 0, size);
         }
     }
     return rc;

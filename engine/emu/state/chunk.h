@@ -27,6 +27,10 @@ struct chunk_codec {
 bool chunk_pack(struct chunk_codec *c, struct mem_region *r, uint64_t page);
 /* From c->bytes into memory, the pages that are not there as zeroes. -EBADMSG: it is no such thing. */
 int chunk_unpack(struct chunk_codec *c, struct mem_region *r, uint64_t page, struct err *e);
+/* The same of a copy of the chunk, n bytes (CHUNK_BYTES but for the last one of a region). */
+bool chunk_pack_copy(struct chunk_codec *c, const uint8_t *from, size_t n);
+/* From c->bytes into n bytes, all of which are written. */
+int chunk_unpack_copy(struct chunk_codec *c, uint8_t *to, size_t n, struct err *e);
 void chunk_done(struct chunk_codec *c);
 
 #endif

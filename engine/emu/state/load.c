@@ -9,17 +9,20 @@
 #include "api-schema/json/json.h"
 #include "api-schema/json/text.h"
 #include "api-schema/rpc/call.h"
+#include "engine/base/mem.h"
 #include "engine/base/str.h"
 #include "engine/core/vmstate.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int load_piece(struct state_hand *h)
 {
     struct emu_state *s = h->s;
-    struct state_region *r = &s->region[h->region];
+    const struct pager_region *r = &s->region[h->region];
     const struct state_entry *en = state_in_find(&s->in, STATE_MEMORY, h->region, h->page);
     uint64_t from = h->page * MEM_PAGE_SIZE, end = from + CHUNK_BYTES, length;
     int rc;
@@ -101,6 +104,12 @@ static int check_places(struct emu_state *s)
     return 0;
 }
 
+static const struct state_entry *state_find_memory(const struct state_in *in, unsigned region,
+                                                   uint64_t page)
+{
+    return state_in_find(in, STATE_MEMORY, region, page);
+}
+
 static int get_section(struct emu_state *s, enum state_section type, struct buf *out)
 {
     const struct state_entry *en = state_in_find(&s->in, type, 0, 0);
@@ -124,16 +133,90 @@ static int open_state(struct emu_state *s)
     return rc == 0 ? check_places(s) : rc;
 }
 
-void load_end(struct emu_state *s)
+/* ---- memory behind a guest that runs ---- */
+
+struct state_fill {
+    struct state_in in; /* of the load, as is fd */
+    int fd;
+};
+
+static bool fill_wanted(void *arg, unsigned region, uint64_t page)
 {
-    AUTO_BUF machine = BUF_INIT;
+    struct emu_state *s = arg;
+
+    return state_find_memory(&s->fill->in, region, page) != NULL;
+}
+
+static int fill_piece(void *arg, struct chunk_codec *c, unsigned region, uint64_t page,
+                      uint8_t *bytes, size_t n, struct err *e)
+{
+    struct emu_state *s = arg;
+    const struct state_entry *en = state_find_memory(&s->fill->in, region, page);
+    int rc = state_in_get(&s->fill->in, en, &c->bytes, e);
+
+    return rc == 0 ? chunk_unpack_copy(c, bytes, n, e) : rc;
+}
+
+void load_fill_done(struct emu_state *s)
+{
+    struct state_fill *f = take_ptr(s->fill);
+
+    if (f) {
+        state_in_done(&f->in);
+        close(f->fd);
+        free(f);
+    }
+}
+
+static void fill_over(void *arg, const struct err *e)
+{
+    (void)e; /* one that failed has ended the process */
+    load_fill_done(arg);
+}
+
+/* Memory comes behind from here on. Negative: this host, or this memory, cannot; nothing has begun, or s->e is set. */
+static int begin_lazy(struct emu_state *s)
+{
+    const struct pager_op op = { .region = s->region,
+                                 .n_regions = s->n_regions,
+                                 .fill = true,
+                                 .wanted = fill_wanted,
+                                 .piece = fill_piece,
+                                 .over = fill_over,
+                                 .arg = s };
+    struct err e = ERR_INIT;
+
+    if (!s->m->pager) {
+        return -ENOTSUP;
+    }
+    s->fill = xnew(struct state_fill);
+    s->fill->in = s->in;
+    s->fill->fd = s->fd;
+    int rc = pager_begin(s->m->pager, &op, &e);
+
+    if (rc == 0) {
+        s->in = (struct state_in){ .fd = -1 };
+        s->fd = -1;
+        return 0;
+    }
+    free(take_ptr(s->fill));
+    if (rc == -EBADMSG) {
+        s->e = e; /* the state is damaged */
+        s->m->unfit = true;
+    }
+    return rc;
+}
+
+/* Memory is there, or comes; the machine's own state was read. */
+static void load_machine(struct emu_state *s, const struct buf *machine)
+{
     struct emu *m = s->m;
 
     if (s->e.code == 0 && m->vm->state != VM_PAUSED) {
         err_set(&s->e, -EBUSY, "the VM ended before its state was loaded");
     }
-    if (s->e.code == 0 && get_section(s, STATE_MACHINE, &machine) == 0) {
-        vmstate_load(m->vm, machine.data, machine.len, &s->e);
+    if (s->e.code == 0) {
+        vmstate_load(m->vm, machine->data, machine->len, &s->e);
     }
     s->active = false;
     if (s->e.code == 0) {
@@ -146,6 +229,32 @@ void load_end(struct emu_state *s)
         m->unfit = true;
     }
     state_over(s);
+}
+
+void load_end(struct emu_state *s)
+{
+    AUTO_BUF machine = BUF_INIT;
+
+    if (s->e.code == 0) {
+        get_section(s, STATE_MACHINE, &machine);
+    }
+    load_machine(s, &machine);
+}
+
+/* False: all of memory has to come first. */
+static bool load_lazily(struct emu_state *s)
+{
+    AUTO_BUF machine = BUF_INIT;
+
+    if (!s->lazy || get_section(s, STATE_MACHINE, &machine) != 0) {
+        return s->e.code != 0 ? (load_machine(s, &machine), true) : false;
+    }
+    s->lazy = begin_lazy(s) == 0;
+    if (!s->lazy && s->e.code == 0) {
+        return false;
+    }
+    load_machine(s, &machine);
+    return true;
 }
 
 void api_handle_emu_load(struct api_call *call, struct api_emu_load_in *in)
@@ -164,11 +273,12 @@ void api_handle_emu_load(struct api_call *call, struct api_emu_load_in *in)
     s->loading = true;
     s->ran = false;
     s->resume = in->resume;
+    s->lazy = in->lazy;
     s->active = true;
     if (open_state(s) != 0) {
         s->active = false;
         state_over(s); /* nothing has changed */
-    } else {
+    } else if (!load_lazily(s)) {
         state_pieces(s);
     }
 }

@@ -1,20 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * emu.save: the machine stands still, its devices become quiet, its state and memory go to a file. When that fails it runs
- * on as if nothing had been.
+ * emu.save: the machine stands still, its devices become quiet, its state and memory go to a file; memory behind its back when
+ * it is to run on and the host can (pager.h). When that fails it runs on as if nothing had been.
  */
 #include "engine/emu/state/state.h"
 
 #include "api-schema/gen/methods.h"
 #include "api-schema/rpc/call.h"
+#include "engine/base/log.h"
 #include "engine/base/str.h"
 #include "engine/core/vmstate.h"
 #include "storage/block.h"
 
 #include <errno.h>
+#include <time.h>
 
 #define SETTLE_NS 200000  /* between two looks whether all is quiet */
 #define SETTLE_TURNS 5000 /* of them: a second */
+
+static int64_t now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
 
 int save_piece(struct state_hand *h)
 {
@@ -27,9 +37,10 @@ int save_piece(struct state_hand *h)
                          h->codec.bytes.len, &h->e);
 }
 
+/* While it still runs. */
 static int write_head(struct emu_state *s)
 {
-    AUTO_BUF info = BUF_INIT, machine = BUF_INIT;
+    AUTO_BUF info = BUF_INIT;
     int rc = state_out_begin(&s->out, s->fd, s->m->vm->uuid, &s->e);
 
     if (rc == 0) {
@@ -37,11 +48,12 @@ static int write_head(struct emu_state *s)
         state_info(s, &info);
         rc = state_out_put(&s->out, STATE_INFO, 0, 0, info.data, info.len, &s->e);
     }
-    if (rc == 0) {
-        vmstate_save(s->m->vm, &machine);
-        rc = state_out_put(&s->out, STATE_MACHINE, 0, 0, machine.data, machine.len, &s->e);
-    }
     return rc;
+}
+
+static int write_machine(struct emu_state *s, const struct buf *machine)
+{
+    return state_out_put(&s->out, STATE_MACHINE, 0, 0, machine->data, machine->len, &s->e);
 }
 
 /* Nothing that waits for a person may be under way. */
@@ -61,6 +73,78 @@ static bool disks_fit(struct emu_state *s)
     return true;
 }
 
+/* ---- behind a guest that runs ---- */
+
+static int live_piece(void *arg, struct chunk_codec *c, unsigned region, uint64_t page,
+                      uint8_t *bytes, size_t n, struct err *e)
+{
+    struct emu_state *s = arg;
+
+    return chunk_pack_copy(c, bytes, n)
+               ? state_out_put(&s->out, STATE_MEMORY, region, page, c->bytes.data,
+                               c->bytes.len, e)
+               : 0;
+}
+
+static void live_over(void *arg, const struct err *e)
+{
+    struct emu_state *s = arg;
+
+    if (e && s->e.code == 0) {
+        s->e = *e;
+    }
+    save_end(s);
+}
+
+static void ran_again(struct emu_state *s)
+{
+    if (s->paused_at) {
+        s->pause_ns = now() - s->paused_at;
+        s->paused_at = 0;
+    }
+}
+
+/* The instant is taken. Negative: this host, or this memory, cannot; nothing has begun. */
+static int begin_live(struct emu_state *s)
+{
+    const struct pager_op op = { .region = s->region,
+                                 .n_regions = s->n_regions,
+                                 .piece = live_piece,
+                                 .over = live_over,
+                                 .arg = s };
+    struct err e = ERR_INIT;
+    int rc = s->m->pager ? pager_begin(s->m->pager, &op, &e) : -ENOTSUP;
+
+    if (rc == 0) {
+        s->behind = true;
+        if (s->ran) {
+            vm_resume(s->m->vm);
+            ran_again(s);
+        }
+    } else if (s->m->pager) {
+        log_info("emu", "the VM stands still while it is saved: %s", e.msg);
+    }
+    return rc;
+}
+
+static void take_instant(struct emu_state *s)
+{
+    AUTO_BUF machine = BUF_INIT;
+
+    s->settling = false;
+    vmstate_save(s->m->vm, &machine);
+    s->live = s->live && begin_live(s) == 0;
+    if (write_machine(s, &machine) != 0) {
+        if (s->live) {
+            pager_cancel(s->m->pager);
+        } else {
+            save_end(s);
+        }
+    } else if (!s->live) {
+        state_pieces(s);
+    }
+}
+
 /* What is under way ends, with its results in the guest's memory; then the state is taken. */
 void save_settle(struct emu_state *s)
 {
@@ -77,12 +161,7 @@ void save_settle(struct emu_state *s)
         }
         loop_timer_arm(s->timer, SETTLE_NS);
     } else {
-        s->settling = false;
-        if (write_head(s) != 0) {
-            save_end(s);
-        } else {
-            state_pieces(s);
-        }
+        take_instant(s);
     }
 }
 
@@ -91,18 +170,37 @@ void save_end(struct emu_state *s)
     struct vm *vm = s->m->vm;
     bool runs;
 
-    if (s->e.code == 0 && vm->state != VM_PAUSED) {
+    if (s->e.code == 0 && vm->state != VM_PAUSED && !s->behind) { /* it was */
         err_set(&s->e, -EBUSY, "the VM ended before its state was whole");
     }
     if (s->e.code == 0) {
         state_out_end(&s->out, s->key, &s->size, &s->e);
     }
-    runs = s->e.code != 0 ? s->ran : s->resume;
+    runs = !s->behind && (s->e.code != 0 ? s->ran : s->resume);
     s->active = false;
     if (runs && vm->state == VM_PAUSED) {
         vm_resume(vm);
+        ran_again(s);
     }
     state_over(s);
+}
+
+void save_begin(struct emu_state *s)
+{
+    struct vm *vm = s->m->vm;
+
+    s->behind = false;
+    s->ran = vm->state == VM_RUNNING;
+    s->resume = s->resume && s->ran;
+    if (s->e.code != 0 || write_head(s) != 0) {
+        save_end(s);
+        return;
+    }
+    s->paused_at = s->ran ? now() : 0;
+    vm_pause(vm);
+    s->settling = true;
+    s->turns = 0;
+    save_settle(s);
 }
 
 void api_handle_emu_save(struct api_call *call, struct api_emu_save_in *in)
@@ -118,11 +216,14 @@ void api_handle_emu_save(struct api_call *call, struct api_emu_save_in *in)
         return;
     }
     s->loading = false;
-    s->ran = m->vm->state == VM_RUNNING;
-    s->resume = in->resume && s->ran;
+    s->resume = in->resume || in->live;
+    s->live = in->live;
+    s->pause_ns = s->paused_at = 0;
     s->active = true; /* nobody resumes it from here on */
-    vm_pause(m->vm);
-    s->settling = true;
-    s->turns = 0;
-    save_settle(s);
+    if (pager_filling(m->pager)) {
+        s->waiting = s->behind = true;
+        loop_timer_arm(s->timer, 0);
+    } else {
+        save_begin(s);
+    }
 }

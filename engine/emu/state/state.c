@@ -17,6 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define FILL_NS 2000000 /* between two looks whether memory is filled */
+
 static void on_turn(void *arg);
 
 struct emu_state *state_of_vm(struct emu *m)
@@ -33,7 +35,12 @@ struct emu_state *state_of_vm(struct emu *m)
 
 bool state_at_work(const struct emu *m)
 {
-    return m->state && m->state->active;
+    return m->state && m->state->active && !m->state->behind;
+}
+
+bool state_behind(const struct emu *m)
+{
+    return (m->state && m->state->active && m->state->behind) || pager_filling(m->pager);
 }
 
 /* ---- memory ---- */
@@ -44,7 +51,7 @@ static void add_region(void *arg, struct mem_region *r)
     uint64_t pages = (mem_region_size(r) + MEM_PAGE_SIZE - 1) / MEM_PAGE_SIZE;
 
     s->region = xrealloc_n(s->region, s->n_regions + 1, sizeof(*s->region));
-    s->region[s->n_regions++] = (struct state_region){ r, pages };
+    s->region[s->n_regions++] = (struct pager_region){ r, pages };
     s->total += mem_region_size(r);
 }
 
@@ -105,8 +112,20 @@ static void on_turn(void *arg)
     if (!s->active) {
         return;
     }
+    if (s->waiting) {
+        s->waiting = pager_filling(s->m->pager);
+        if (s->waiting && s->e.code == 0) {
+            loop_timer_arm(s->timer, FILL_NS);
+        } else {
+            save_begin(s);
+        }
+        return;
+    }
     if (s->settling) {
         save_settle(s);
+        return;
+    }
+    if (s->behind) {
         return;
     }
     for (unsigned i = 0; i < STATE_HANDS; i++) {
@@ -204,12 +223,36 @@ void state_info(const struct emu_state *s, struct buf *out)
     json_object_put(o);
 }
 
-void state_over(struct emu_state *s)
+void state_answer(struct emu_state *s)
 {
     struct api_call *call = take_ptr(s->call);
-    struct vm *vm = s->m->vm;
+    struct emu *m = s->m;
 
-    s->active = s->settling = false;
+    if (!call) {
+        return;
+    }
+    if (s->e.code != 0) {
+        int code = s->e.code == -ECANCELED                         ? API_E_CANCELLED
+                   : s->e.code == -EBUSY                           ? API_E_BAD_STATE
+                   : s->e.code == -EBADMSG || s->e.code == -EINVAL ? API_E_INVALID_PARAMS
+                                                                   : API_E_FILE_ERROR;
+        api_fail(call, code, m->vm->name, NULL, "%s", s->e.msg);
+    } else if (s->loading) {
+        api_reply_emu_load(call, &(struct api_emu_load_out){ .lazy = s->lazy });
+    } else {
+        struct api_emu_save_out out = { .bytes = (int64_t)s->size,
+                                        .memory = (int64_t)s->total,
+                                        .live = s->live,
+                                        .pause_us = s->pause_ns / 1000 };
+
+        out.why_not_live = !s->live && m->no_pager[0] ? m->no_pager : NULL;
+        api_reply_emu_save(call, &out);
+    }
+}
+
+void state_over(struct emu_state *s)
+{
+    s->active = s->settling = s->behind = s->waiting = false;
     loop_timer_disarm(s->timer);
     state_in_done(&s->in);
     if (s->out.fd >= 0) {
@@ -224,21 +267,7 @@ void state_over(struct emu_state *s)
     }
     free(take_ptr(s->region));
     s->n_regions = 0;
-    if (!call) {
-        return;
-    }
-    if (s->e.code != 0) {
-        int code = s->e.code == -ECANCELED                         ? API_E_CANCELLED
-                   : s->e.code == -EBUSY                           ? API_E_BAD_STATE
-                   : s->e.code == -EBADMSG || s->e.code == -EINVAL ? API_E_INVALID_PARAMS
-                                                                   : API_E_FILE_ERROR;
-        api_fail(call, code, vm->name, NULL, "%s", s->e.msg);
-    } else if (s->loading) {
-        api_reply_emu_load(call);
-    } else {
-        api_reply_emu_save(call, &(struct api_emu_save_out){ .bytes = (int64_t)s->size,
-                                                             .memory = (int64_t)s->total });
-    }
+    state_answer(s);
 }
 
 void api_handle_emu_state_status(struct api_call *call, struct api_emu_state_status_in *in)
@@ -248,7 +277,9 @@ void api_handle_emu_state_status(struct api_call *call, struct api_emu_state_sta
 
     (void)in;
     if (s) {
-        out.completed = (int64_t)(s->completed < s->total ? s->completed : s->total);
+        uint64_t done = s->behind ? pager_completed(control_emu(call)->pager) : s->completed;
+
+        out.completed = (int64_t)(done < s->total ? done : s->total);
         out.total = (int64_t)s->total;
     }
     api_reply_emu_state_status(call, &out);
@@ -259,9 +290,13 @@ void api_handle_emu_state_cancel(struct api_call *call, struct api_emu_state_can
     struct emu *m = control_emu(call);
 
     (void)in;
-    if (state_at_work(m) && m->state->e.code == 0) {
-        err_set(&m->state->e, -ECANCELED, "it was cancelled");
-        loop_timer_arm(m->state->timer, 0);
+    if (m->state && m->state->active && m->state->e.code == 0) {
+        if (m->state->behind && !m->state->waiting) {
+            pager_cancel(m->pager);
+        } else {
+            err_set(&m->state->e, -ECANCELED, "it was cancelled");
+            loop_timer_arm(m->state->timer, 0);
+        }
     }
     api_reply_emu_state_cancel(call);
 }
@@ -274,6 +309,7 @@ void state_free(struct emu *m)
     if (s) {
         err_set(&s->e, -EBUSY, "the VM ended meanwhile");
         state_over(s); /* who still waits is answered */
+        load_fill_done(s);
         loop_timer_free(s->timer);
         free(s);
     }

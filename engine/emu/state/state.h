@@ -9,6 +9,7 @@
 #include "engine/emu/emu.h"
 #include "engine/emu/state/chunk.h"
 #include "engine/emu/state/file.h"
+#include "engine/emu/state/pager.h"
 #include "storage/work.h"
 
 #define STATE_HANDS 8 /* pieces at work at a time */
@@ -26,16 +27,16 @@ struct state_hand {
     struct err e;
 };
 
-struct state_region {
-    struct mem_region *r;
-    uint64_t pages;
-};
-
 struct emu_state {
     struct emu *m;
     struct api_call *call; /* NULL once answered, or its client gone */
     struct loop_timer *timer;
     bool active, loading;
+    bool behind;    /* the pager is at it, behind a guest that may run */
+    bool live, lazy; /* wanted so; and then: is so */
+    struct state_fill *fill; /* memory that comes behind a load; load.c */
+    bool waiting;   /* a save waits for memory that is being filled */
+    int64_t paused_at, pause_ns;
     bool settling;  /* a save waits for what is in flight */
     unsigned turns; /* looks at it */
     bool ran;       /* it ran before a save: it runs on when that fails */
@@ -44,7 +45,7 @@ struct emu_state {
     uint8_t key[STATE_KEY_LEN];
     struct state_out out;
     struct state_in in;
-    struct state_region *region;
+    struct pager_region *region;
     unsigned n_regions;
     unsigned at_region; /* the next piece */
     uint64_t at_page;
@@ -62,7 +63,9 @@ struct emu_state *state_of_vm(struct emu *m);
 void state_list_memory(struct emu_state *s);
 /* Goes through all of memory with `run` on threads, then calls state_pieces_done() on the main thread. */
 void state_pieces(struct emu_state *s);
-/* Answers the call with the failure in s->e, or not. */
+/* Answers the call, if there is one, with the failure in s->e, or not. */
+void state_answer(struct emu_state *s);
+/* The same, and the end of it. */
 void state_over(struct emu_state *s);
 /* The JSON that says whose state it is. Text, appended. */
 void state_info(const struct emu_state *s, struct buf *out);
@@ -71,9 +74,11 @@ bool state_take_args(struct emu_state *s, struct api_call *call, const char *key
 
 /* ---- save.c, load.c ---- */
 int save_piece(struct state_hand *h);  /* on a thread */
+void save_begin(struct emu_state *s);  /* memory is all there */
 void save_settle(struct emu_state *s); /* the loop has turned */
 void save_end(struct emu_state *s);    /* all pieces are done, or one has failed */
 int load_piece(struct state_hand *h);
 void load_end(struct emu_state *s);
+void load_fill_done(struct emu_state *s);
 
 #endif
