@@ -67,7 +67,7 @@ struct pager {
     int fd, wake;
     bool all_memory; /* anonymous memory can be watched, too */
     pthread_t answerer, hand[HANDS];
-    unsigned n_hands;
+    unsigned n_hands, n_ready; /* threads that are confined */
     bool answers; /* the answerer was started */
     bool watching; /* the answerer's own: runs are registered */
     pthread_mutex_t lock;
@@ -412,13 +412,23 @@ static void answer_begin(struct pager *p)
 
 static void on_over(void *arg);
 
+/* No thread is there that is not confined when the VM begins to run. */
+static void confine_me(struct pager *p)
+{
+    confine_pager_thread(p->m);
+    pthread_mutex_lock(&p->lock);
+    p->n_ready++;
+    pthread_cond_broadcast(&p->change);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static void *answerer(void *arg)
 {
     struct pager *p = arg;
     struct chunk_codec codec = { .pack = NULL };
     uint8_t *bytes = NULL;
 
-    confine_pager_thread(p->m);
+    confine_me(p);
     for (;;) {
         struct pollfd on[] = { { .fd = p->wake, .events = POLLIN },
                                { .fd = p->fd, .events = POLLIN } };
@@ -510,7 +520,7 @@ static void *hand(void *arg)
     struct chunk_codec codec = { .pack = NULL };
     uint8_t *bytes = NULL;
 
-    confine_pager_thread(p->m);
+    confine_me(p);
     pthread_mutex_lock(&p->lock);
     while (!p->stop) {
         struct chunk *c = take_chunk(p);
@@ -824,6 +834,11 @@ static int start_threads(struct pager *p)
         rc = pthread_create(&p->hand[p->n_hands], NULL, hand, p);
     }
     pthread_sigmask(SIG_SETMASK, &was, NULL);
+    pthread_mutex_lock(&p->lock);
+    while (p->n_ready < p->n_hands + p->answers) {
+        pthread_cond_wait(&p->change, &p->lock);
+    }
+    pthread_mutex_unlock(&p->lock);
     return rc;
 }
 
@@ -840,6 +855,8 @@ void pager_start(struct emu *m)
     struct pager *p = xnew(struct pager);
 
     *p = (struct pager){ .m = m, .fd = fd, .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
+    fd_autoclose(&m->opt.uffd_fd);
+    m->opt.uffd_fd = -1;
     p->all_memory = features & UFFD_FEATURE_WP_UNPOPULATED;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->more, NULL);
