@@ -323,6 +323,9 @@ static bool ask(struct save *k, const char *method, enum step step, bool with_fi
         params = json_object_new_object();
         base64_add(&key, k->key, sizeof(k->key));
         api_json_set_str(params, "key", key.data);
+        if (step == READ) { /* it runs at once; its memory comes behind, from the file that is removed meanwhile */
+            api_json_set_bool(params, "lazy", true);
+        }
         OPENSSL_cleanse(key.data, key.len);
     }
     asked = vm && vm->run && k->watching;

@@ -190,7 +190,7 @@ static bool may_begin(struct api_call *call, const struct emu *m, int fd)
         api_fail(call, API_E_BAD_STATE, m->vm->name, "wait for it, or cancel it",
                  "its memory is being dumped already");
     } else if (pager_filling(m->pager)) {
-        api_fail(call, API_E_BUSY, m->vm->name, "try again in a moment",
+        api_fail(call, API_E_BAD_STATE, m->vm->name, "try again in a moment",
                  "its memory still comes from its saved state");
     } else if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         api_fail(call, API_E_INVALID_PARAMS, "fd", "pass the descriptor of a regular file",

@@ -279,7 +279,7 @@ def swept(emu, c, mib):
     fd = file_of()
     end = time.monotonic() + 60
     while "error" in (answer := c.call_with(os.dup(fd), "emu.dump")) and time.monotonic() < end:
-        tap.check(answer["error"]["data"]["error"] == "busy", str(answer))
+        tap.check(answer["error"]["data"]["error"] == "bad-state", str(answer))
     core = os.pread(fd, os.fstat(fd).st_size, 0)
     os.close(fd)
     at, count = struct.unpack_from("<Q", core, 32)[0], struct.unpack_from("<H", core, 56)[0]

@@ -68,8 +68,8 @@ struct pager {
     bool all_memory; /* anonymous memory can be watched, too */
     pthread_t answerer, hand[HANDS];
     unsigned n_hands, n_ready; /* threads that are confined */
-    bool answers; /* the answerer was started */
-    bool watching; /* the answerer's own: runs are registered */
+    bool answers;              /* the answerer was started */
+    bool watching;             /* the answerer's own: runs are registered */
     pthread_mutex_t lock;
     pthread_cond_t more, change; /* for hands; for everybody else */
 
@@ -108,7 +108,8 @@ static uint64_t chunk_span(const struct pager *p, const struct chunk *c)
 
 static void *new_copy(void)
 {
-    void *to = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *to = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                    0);
 
     return to == MAP_FAILED ? NULL : to;
 }
@@ -179,7 +180,8 @@ static int place(struct pager *p, uint8_t *to, const uint8_t *from, uint64_t n)
         if (ioctl(p->fd, UFFDIO_COPY, &k) == 0) {
             return 0;
         }
-        if (errno == EEXIST && k.copy <= 0) { /* it is there already: somebody asked for a zero page */
+        if (errno == EEXIST &&
+            k.copy <= 0) { /* it is there already: somebody asked for a zero page */
             k.copy = MEM_PAGE_SIZE;
         } else if (errno != EAGAIN && errno != EEXIST) {
             return errno;
@@ -809,11 +811,11 @@ static int open_uffd(struct emu *m, uint64_t *features, int *fd, struct err *e)
     made = m->opt.uffd_fd >= 0
                ? ioctl(m->opt.uffd_fd, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK)
                : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-    api = (struct uffdio_api){ .api = UFFD_API,
-                               .features = *features & (UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
-                                                        UFFD_FEATURE_WP_UNPOPULATED |
-                                                        UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-                                                        UFFD_FEATURE_MISSING_SHMEM) };
+    api = (struct uffdio_api){
+        .api = UFFD_API,
+        .features = *features & (UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED |
+                                 UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_SHMEM)
+    };
     if (made < 0 || ioctl(made, UFFDIO_API, &api) != 0) {
         return err_errno(e, errno, "no userfaultfd");
     }

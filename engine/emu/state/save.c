@@ -80,10 +80,9 @@ static int live_piece(void *arg, struct chunk_codec *c, unsigned region, uint64_
 {
     struct emu_state *s = arg;
 
-    return chunk_pack_copy(c, bytes, n)
-               ? state_out_put(&s->out, STATE_MEMORY, region, page, c->bytes.data,
-                               c->bytes.len, e)
-               : 0;
+    return chunk_pack_copy(c, bytes, n) ? state_out_put(&s->out, STATE_MEMORY, region, page,
+                                                        c->bytes.data, c->bytes.len, e)
+                                        : 0;
 }
 
 static void live_over(void *arg, const struct err *e)

@@ -32,10 +32,10 @@ struct emu_state {
     struct api_call *call; /* NULL once answered, or its client gone */
     struct loop_timer *timer;
     bool active, loading;
-    bool behind;    /* the pager is at it, behind a guest that may run */
-    bool live, lazy; /* wanted so; and then: is so */
+    bool behind;             /* the pager is at it, behind a guest that may run */
+    bool live, lazy;         /* wanted so; and then: is so */
     struct state_fill *fill; /* memory that comes behind a load; load.c */
-    bool waiting;   /* a save waits for memory that is being filled */
+    bool waiting;            /* a save waits for memory that is being filled */
     int64_t paused_at, pause_ns;
     bool settling;  /* a save waits for what is in flight */
     unsigned turns; /* looks at it */
