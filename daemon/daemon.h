@@ -88,6 +88,8 @@ struct vmd {
     struct list dumps;     /* dump.c */
     struct list saves;     /* vm/save.c */
     struct list bjobs;     /* vm/blockjobs.c */
+    struct list dacts;     /* vm/disk_actions.c */
+    struct list dexports;  /* vm/disk_export.c */
     struct list unplugs; /* calls that wait for guests to let go of devices; vm/hotplug.c */
     struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;

@@ -44,6 +44,9 @@ libdaemon_a_SOURCES = \
 	daemon/daemon.h \
 	daemon/vm/blockjobs.c \
 	daemon/vm/blockjobs.h \
+	daemon/vm/disk_actions.c \
+	daemon/vm/disk_actions.h \
+	daemon/vm/disk_export.c \
 	daemon/vm/dump.c \
 	daemon/vm/save.c \
 	daemon/vm/save.h \

@@ -11,6 +11,7 @@
 #include "daemon/auth/images.h"
 #include "daemon/auth/listen.h"
 #include "daemon/vm/blockjobs.h"
+#include "daemon/vm/disk_actions.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/vm/dump.h"
@@ -418,6 +419,8 @@ static void tear_down(struct start *st)
     backup_end(d);
     dumps_end(d);
     saves_end(d);
+    disk_actions_end(d);
+    disk_exports_end(d);
     blockjobs_end(d);
     metrics_free(d->metrics);
     loop_timer_free(st->alive);
@@ -543,6 +546,8 @@ int main(int argc, char **argv)
     list_init(&d.dumps);
     list_init(&d.saves);
     list_init(&d.bjobs);
+    list_init(&d.dacts);
+    list_init(&d.dexports);
     list_init(&d.unplugs);
     struct start st = { .d = &d };
     struct err e = ERR_INIT;

@@ -23,6 +23,8 @@ struct blk_disk {
     struct list guards;
     struct list flying; /* writes below, while there are guards */
     struct list kept;   /* struct blk_req.link */
+    pthread_rwlock_t
+        chain; /* who looks where data lie, beside requests, and who changes the images below */
 };
 
 static struct blk_disk *disk_of(struct blk_node *n)
@@ -118,7 +120,13 @@ static int disk_run(struct blk_node *n, struct blk_req *r)
 
 static int disk_map(struct blk_node *n, uint64_t offset, struct blk_extent *out, struct err *e)
 {
-    return blk_map(n->kid[BLK_FILE], offset, out, e);
+    struct blk_disk *d = disk_of(n);
+    int rc;
+
+    pthread_rwlock_rdlock(&d->chain);
+    rc = blk_map(n->kid[BLK_FILE], offset, out, e);
+    pthread_rwlock_unlock(&d->chain);
+    return rc;
 }
 
 static int disk_resize(struct blk_node *n, uint64_t size, struct err *e)
@@ -135,6 +143,7 @@ static int disk_close(struct blk_node *n)
 {
     struct blk_disk *d = disk_of(n);
 
+    pthread_rwlock_destroy(&d->chain);
     pthread_cond_destroy(&d->landed);
     pthread_mutex_destroy(&d->mutex);
     return 0;
@@ -148,6 +157,7 @@ static int disk_open(struct blk_node *n, const struct blk_options *o, struct err
     (void)e;
     pthread_mutex_init(&d->mutex, NULL);
     pthread_cond_init(&d->landed, NULL);
+    pthread_rwlock_init(&d->chain, NULL);
     list_init(&d->guards);
     list_init(&d->flying);
     list_init(&d->kept);
@@ -203,6 +213,18 @@ struct blk_node *blk_disk_swap(struct blk_node *disk, struct blk_node *take_imag
         blk_dirty_resized(disk, disk->size);
     }
     return was;
+}
+
+void blk_disk_change(struct blk_node *disk, bool begin)
+{
+    if (disk->driver != &disk_driver) {
+        return;
+    }
+    if (begin) {
+        pthread_rwlock_wrlock(&disk_of(disk)->chain);
+    } else {
+        pthread_rwlock_unlock(&disk_of(disk)->chain);
+    }
 }
 
 /* --- guards --- */

@@ -15,6 +15,10 @@ struct blk_node *blk_disk_image(struct blk_node *n);
 /* Another image from now on; the former one is the caller's. Drained, loop thread. */
 struct blk_node *blk_disk_swap(struct blk_node *disk, struct blk_node *take_image);
 
+/* Around any change of the images below: nobody asks where data lie meanwhile (blk_map() of the filter, any thread). Waits for
+ * who does. Drained, loop thread. */
+void blk_disk_change(struct blk_node *disk, bool begin);
+
 /* Sees writes, zeroes and discards. A request that must wait is kept until blk_guard_recheck() finds that no guard
  * asks for it any more. Guards are added while the disk is drained, so that each sees all that is in flight. */
 struct blk_guard {

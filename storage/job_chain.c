@@ -65,7 +65,9 @@ int blk_reopen_base(struct blk_node *disk, struct blk_node *base, int fd, struct
         return err_set(e, -EINVAL, "disk '%s' has no such image below its own", disk->name);
     }
     blk_drain_begin(disk);
+    blk_disk_change(disk, true);
     rc = blk_reopen_backing(parent, fd, e);
+    blk_disk_change(disk, false);
     blk_drain_end(disk);
     return rc;
 }
@@ -112,7 +114,7 @@ static int swap(struct blk_job *j, struct blk_node *to, bool below, struct err *
     return rc;
 }
 
-int job_finish_chain(struct blk_job *j, struct err *e)
+static int change_chain(struct blk_job *j, struct err *e)
 {
     switch (j->o.kind) {
     case BLK_JOB_MIRROR:
@@ -127,4 +129,14 @@ int job_finish_chain(struct blk_job *j, struct err *e)
     default:
         return 0;
     }
+}
+
+int job_finish_chain(struct blk_job *j, struct err *e)
+{
+    int rc;
+
+    blk_disk_change(j->o.disk, true);
+    rc = change_chain(j, e);
+    blk_disk_change(j->o.disk, false);
+    return rc;
 }

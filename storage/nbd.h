@@ -52,11 +52,14 @@ void nbd_server_stop(struct nbd_server *s);
 /* The same, and runs the loop until nothing is in flight: not from within a callback. The nodes may be closed
  * afterwards. NULL is fine. */
 void nbd_server_free(struct nbd_server *s);
-/* A listening socket; taken. */
+/* A listening socket; taken. One of TCP has TCP_NODELAY, which the connections have from it. */
 int nbd_server_listen(struct nbd_server *s, int take_fd, struct err *e);
 /* A connected one; taken. */
 void nbd_server_connect(struct nbd_server *s, int take_fd);
 unsigned nbd_server_clients(const struct nbd_server *s);
+/* Is a request for that node in flight, also one of a client that was sent away? NULL: is there a client at all? When not,
+ * nbd_server_free() of a server that was stopped returns at once and may be called from anywhere. */
+bool nbd_server_uses(const struct nbd_server *s, const struct blk_node *n);
 
 struct nbd_export_options {
     const char *name, *description; /* description may be NULL */
@@ -86,6 +89,13 @@ struct nbd_tls_files {
     bool verify; /* clients must have a certificate of that authority */
 };
 int nbd_tls_new(const struct nbd_tls_files *f, struct nbd_tls *out, struct err *e);
+/* The same from memory, opening nothing: PEM. */
+struct nbd_tls_text {
+    const char *certificate,
+        *key;              /* of the server, with what stands between it and its authority */
+    const char *authority; /* clients must have a certificate of that one; NULL: any client */
+};
+int nbd_tls_new_text(const struct nbd_tls_text *t, struct nbd_tls *out, struct err *e);
 void nbd_tls_free(struct nbd_tls *t);
 
 /* --- client: a protocol driver for the paths nbd://HOST[:PORT][/EXPORT], nbds://...,

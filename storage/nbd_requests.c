@@ -11,7 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EXTENTS = 4096 }; /* told at once, for each context */
+enum {
+    EXTENTS = 4096, /* told at once, for each context */
+    /* what fails is the client's to hear of, and no guest has to stop for it; its limits are not ours */
+    IO_FLAGS = BLK_REPORT | BLK_UNLIMITED
+};
 
 static uint32_t wire_error(int result)
 {
@@ -116,7 +120,7 @@ static void on_io(struct blk_req *io, int result)
 
     if (result == 0 && r->flags & NBD_FLAG_FUA && r->type != NBD_CMD_READ && !r->flushing) {
         r->flushing = true;
-        r->io = (struct blk_req){ .op = BLK_FLUSH, .done = on_io, .arg = r };
+        r->io = (struct blk_req){ .op = BLK_FLUSH, .flags = IO_FLAGS, .done = on_io, .arg = r };
         blk_submit(r->export->node, &r->io);
         return;
     }
@@ -135,14 +139,14 @@ static void begin_io(struct nbd_request *r)
         [NBD_CMD_TRIM] = BLK_DISCARD, [NBD_CMD_ZEROES] = BLK_ZERO,
     };
 
-    r->io = (struct blk_req){ .op = ops[r->type], .done = on_io, .arg = r };
+    r->io = (struct blk_req){ .op = ops[r->type], .flags = IO_FLAGS, .done = on_io, .arg = r };
     if (r->type != NBD_CMD_FLUSH) {
         r->io.offset = r->offset;
         r->io.length = r->length;
     }
     if (r->type == NBD_CMD_TRIM ||
         (r->type == NBD_CMD_ZEROES && !(r->flags & NBD_FLAG_NO_HOLE))) {
-        r->io.flags = BLK_UNMAP;
+        r->io.flags |= BLK_UNMAP;
     }
     if (r->data) {
         r->iov = (struct iovec){ .iov_base = r->data, .iov_len = r->length };

@@ -12,8 +12,6 @@
 #include "storage/driver.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -572,14 +570,12 @@ static void on_deadline(void *arg)
 void nbd_server_connect(struct nbd_server *s, int take_fd)
 {
     uint8_t hello[18];
-    const int one = 1;
     struct nbd_client *c;
 
     if (s->n_clients >= s->options.max_clients || fd_set_nonblock(take_fd, true, NULL) != 0) {
         close(take_fd);
         return;
     }
-    (void)setsockopt(take_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     c = xnew(struct nbd_client);
     c->server = s;
     c->fd = take_fd;
@@ -641,6 +637,18 @@ int nbd_server_listen(struct nbd_server *s, int take_fd, struct err *e)
 unsigned nbd_server_clients(const struct nbd_server *s)
 {
     return s->n_clients;
+}
+
+bool nbd_server_uses(const struct nbd_server *s, const struct blk_node *n)
+{
+    list_for_each (it, &s->clients) {
+        const struct nbd_client *c = list_entry(it, struct nbd_client, link);
+
+        if (!n || (c->in_flight > 0 && c->export && c->export->node == n)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 struct nbd_server *nbd_server_new(struct loop *loop, struct workers *workers,

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <stdlib.h>
 
@@ -103,17 +104,24 @@ static int load(SSL_CTX *x, const struct nbd_tls_files *f, struct err *e)
     return 0;
 }
 
-int nbd_tls_new(const struct nbd_tls_files *f, struct nbd_tls *out, struct err *e)
+static SSL_CTX *context(struct err *e)
 {
-    SSL_CTX *x = SSL_CTX_new(TLS_server_method());
-    int rc;
+    /* no configuration file: a sandboxed process may open none */
+    SSL_CTX *x = OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) == 1
+                     ? SSL_CTX_new(TLS_server_method())
+                     : NULL;
 
     if (!x) {
-        return err_set(e, -ENOMEM, "TLS: openssl cannot begin");
+        err_set(e, -ENOMEM, "TLS: openssl cannot begin");
+        return NULL;
     }
     SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
     SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
-    rc = load(x, f, e);
+    return x;
+}
+
+static int finish(SSL_CTX *x, int rc, struct nbd_tls *out)
+{
     if (rc != 0) {
         SSL_CTX_free(x);
         return rc;
@@ -125,6 +133,87 @@ int nbd_tls_new(const struct nbd_tls_files *f, struct nbd_tls *out, struct err *
                              .free = tls_free,
                              .arg = x };
     return 0;
+}
+
+int nbd_tls_new(const struct nbd_tls_files *f, struct nbd_tls *out, struct err *e)
+{
+    SSL_CTX *x = context(e);
+
+    return x ? finish(x, load(x, f, e), out) : -ENOMEM;
+}
+
+/* --- from memory --- */
+
+/* The next certificate; NULL: there is none. */
+static X509 *next_cert(BIO *b)
+{
+    X509 *c = PEM_read_bio_X509(b, NULL, NULL, NULL);
+
+    ERR_clear_error();
+    return c;
+}
+
+static bool take_chain(SSL_CTX *x, const char *pem)
+{
+    BIO *b = BIO_new_mem_buf(pem, -1);
+    X509 *c = b ? next_cert(b) : NULL;
+    bool ok = c && SSL_CTX_use_certificate(x, c) == 1;
+
+    X509_free(c);
+    while (ok && (c = next_cert(b))) {
+        ok = SSL_CTX_add1_chain_cert(x, c) == 1;
+        X509_free(c);
+    }
+    BIO_free(b);
+    return ok;
+}
+
+static bool take_key(SSL_CTX *x, const char *pem)
+{
+    BIO *b = BIO_new_mem_buf(pem, -1);
+    EVP_PKEY *k = b ? PEM_read_bio_PrivateKey(b, NULL, NULL, NULL) : NULL;
+    bool ok = k && SSL_CTX_use_PrivateKey(x, k) == 1 && SSL_CTX_check_private_key(x) == 1;
+
+    EVP_PKEY_free(k);
+    BIO_free(b);
+    return ok;
+}
+
+static bool take_authority(SSL_CTX *x, const char *pem)
+{
+    BIO *b = BIO_new_mem_buf(pem, -1);
+    unsigned n = 0;
+    X509 *c;
+
+    while (b && (c = next_cert(b))) {
+        n += X509_STORE_add_cert(SSL_CTX_get_cert_store(x), c) == 1;
+        X509_free(c);
+    }
+    BIO_free(b);
+    SSL_CTX_set_verify(x, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    return n > 0;
+}
+
+int nbd_tls_new_text(const struct nbd_tls_text *t, struct nbd_tls *out, struct err *e)
+{
+    SSL_CTX *x;
+    int rc = 0;
+
+    if (!t->certificate || !t->key) {
+        return err_set(e, -EINVAL, "TLS needs a certificate and its key");
+    }
+    x = context(e);
+    if (!x) {
+        return -ENOMEM;
+    }
+    if (!take_chain(x, t->certificate)) {
+        rc = tls_error(e, "of the server", "certificate");
+    } else if (!take_key(x, t->key)) {
+        rc = tls_error(e, "of the server", "key");
+    } else if (t->authority && !take_authority(x, t->authority)) {
+        rc = tls_error(e, "of clients", "authority");
+    }
+    return finish(x, rc, out);
 }
 
 void nbd_tls_free(struct nbd_tls *t)

@@ -60,7 +60,10 @@ static int check(struct blk_jobs *jobs, const struct blk_snap *s, unsigned at, s
     const char *name = blk_name(s[at].disk);
 
     for (unsigned i = 0; i < at; i++) {
-        if (s[i].disk == s[at].disk) {
+        bool both = s[i].overlay && s[at].overlay;
+        bool same = !s[i].overlay && !s[at].overlay && strcmp(s[i].name, s[at].name) == 0;
+
+        if (s[i].disk == s[at].disk && (both || same)) {
             return err_set(e, -EINVAL, "disk '%s' is named twice", name);
         }
     }
@@ -163,7 +166,9 @@ void blk_snap_finish(const struct blk_snap *s, unsigned n, bool keep)
     }
     for (unsigned i = 0; i < n; i++) {
         if (keep && s[i].overlay) {
+            blk_disk_change(s[i].disk, true);
             put_over(s[i].disk, s[i].overlay);
+            blk_disk_change(s[i].disk, false);
         }
     }
     for (unsigned i = 0; i < n; i++) {

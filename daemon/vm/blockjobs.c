@@ -68,6 +68,16 @@ static void bjob_free(struct bjob *k)
 
 /* ---- the end ---- */
 
+void disk_takes_file(struct api_disk *disk, const char *file, enum api_disk_format format)
+{
+    free(disk->file);
+    disk->file = xstrdup(file);
+    disk->format = format;
+    free(disk->pool); /* it is no volume any more */
+    free(disk->volume);
+    disk->pool = disk->volume = NULL;
+}
+
 /* The VM goes on with another image, and its definition says so in the same transaction. */
 static void redefine(struct bjob *k, struct change *c)
 {
@@ -80,9 +90,7 @@ static void redefine(struct bjob *k, struct change *c)
 
         snprintf(name, sizeof(name), "disk%zu", i);
         if (strcmp(disk->name ? disk->name : name, k->disk) == 0 && format >= 0) {
-            free(disk->file);
-            disk->file = xstrdup(k->seen.file);
-            disk->format = (enum api_disk_format)format;
+            disk_takes_file(disk, k->seen.file, (enum api_disk_format)format);
             vm_put(vm, c);
         }
     }
@@ -543,6 +551,50 @@ void api_handle_disk_commit(struct api_call *call, struct api_disk_commit_in *in
     api_json_set_bool(a.request, "finish", in->pivot);
     api_json_set_int(a.request, "speed", in->speed);
     begin(call, &a);
+}
+
+/* ---- those that begin with others ---- */
+
+int64_t blockjob_plan(struct vm *vm, struct change *c, const char *disk, const char *file,
+                      const char *id, int64_t owner)
+{
+    struct job *job = job_new(vm->d, c, "disk.backup", vm->config.uuid, vm->config.name, 0,
+                              "bytes", owner);
+    struct bjob *k = bjob_new(vm->d, vm, job, disk, file);
+
+    job->info.result = json_object_new_object();
+    api_json_set_str(job->info.result, "disk", disk);
+    api_json_set_str(job->info.result, "file", file);
+    if (id) {
+        api_json_set_str(job->info.result, "id", id);
+    }
+    return k->job;
+}
+
+void blockjob_planned(struct vmd *d, int64_t number, const struct api_error *x, bool forget)
+{
+    struct bjob *k = find_bjob(d, number);
+    struct job *job = job_find(d, number);
+
+    if (!k) {
+        return;
+    }
+    if (forget) {
+        if (job) {
+            job_forget(d, job);
+        }
+        bjob_free(k);
+    } else if (x) {
+        fail(k, x->code, x->remedy[0] ? x->remedy : NULL, "%s", x->message);
+    } else {
+        k->begun = true;
+        loop_timer_arm(k->tick, TICK_NS / 4);
+    }
+}
+
+bool blockjobs_full(struct vmd *d)
+{
+    return jobs_active(d) >= BJOBS_MAX;
 }
 
 /* ---- looking and telling ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Handlers of vm.* that look into the execution engine of a running VM, change one of its disks, look at
- * its screen or type. Each is an operation that asks the emulator and
+ * its screen or type, and of disk.* that look at disks or their exports. Each is an operation that asks the emulator and
  * passes its answer on. Loop thread.
  */
 #include "api-schema/gen/methods.h"
@@ -83,3 +83,26 @@ FORWARD(input, true)
 FORWARD_FAULT(add, true)
 FORWARD_FAULT(list, false)
 FORWARD_FAULT(remove, true)
+
+/* ---- disks: looking at them, exports ---- */
+
+#define FORWARD_DISK(name, ask, changes)                                                       \
+    static void disk_##name##_begin(struct op *op)                                             \
+    {                                                                                          \
+        ask_as(op, "emu." ask, &api_type_disk_##name##_in, &api_type_disk_##name##_out);       \
+    }                                                                                          \
+    void api_handle_disk_##name(struct api_call *call, struct api_disk_##name##_in *in)        \
+    {                                                                                          \
+        struct vm *vm = call_vm(call, in->vm);                                                 \
+        if (vm) {                                                                              \
+            op_queue(vm, call, NULL, in, disk_##name##_begin, changes);                        \
+        }                                                                                      \
+    }
+
+FORWARD_DISK(bitmaps, "disk_bitmaps", false)
+FORWARD_DISK(snapshots, "disk_snapshots", false)
+FORWARD_DISK(snapshot_delete, "disk_snapshot_delete", true)
+FORWARD_DISK(export_add, "export_add", true)
+FORWARD_DISK(export_remove, "export_remove", true)
+FORWARD_DISK(exports, "exports", false)
+FORWARD_DISK(export_stop, "export_stop", true)

@@ -208,7 +208,8 @@ static void ask_fail(struct op *op, const struct api_error *x)
                  (int)run_pid(op->vm->run));
     } else if (x->code == API_E_UNSUPPORTED || x->code == API_E_BAD_STATE ||
                x->code == API_E_INVALID_PARAMS || x->code == API_E_NOT_FOUND ||
-               x->code == API_E_HOST_LIMIT) {
+               x->code == API_E_HOST_LIMIT || x->code == API_E_EXISTS ||
+               x->code == API_E_BUSY || x->code == API_E_FILE_ERROR) {
         op_failf(op, x->code, x->remedy[0] ? x->remedy : NULL, "VM '%s': %s",
                  op->vm->config.name, x->message);
     } else {

@@ -291,6 +291,8 @@ static const struct {
     int call, error;
 } refused[] = {
     { SCMP_SYS(mremap), ENOMEM },
+    { SCMP_SYS(getpid), ENOSYS },  /* openssl, to notice a fork: there is none */
+    { SCMP_SYS(sysinfo), ENOSYS }, /* how much memory sorting may use */
 };
 
 /* Allows a call, whatever its arguments or as narrowed[] says. */

@@ -146,6 +146,13 @@ static int find_disk(const struct emu *m, const char *name)
     return -1;
 }
 
+struct blk_node *disks_find(const struct emu *m, const char *name)
+{
+    int i = find_disk(m, name);
+
+    return i < 0 ? NULL : m->disk[i];
+}
+
 /* --- limits --- */
 
 static int set_limits(struct emu *m, unsigned i, const struct api_disk_throttle *t,

@@ -27,6 +27,7 @@ struct emu_state;
 struct pager;
 struct emu_observe;
 struct emu_screen;
+struct emu_exports;
 struct rpc_server;
 struct workers;
 
@@ -97,6 +98,7 @@ struct emu {
     struct blk_pool *pool;
     struct workers *workers;                /* of block jobs */
     struct blk_jobs *jobs;                  /* NULL: the VM has no disks */
+    struct emu_exports *exports;            /* NULL: no NBD server */
     struct blk_node *disk[BOARD_MAX_DISKS]; /* the devices' own; for flushing and statistics */
     unsigned n_disks;
     struct board_config disks;    /* how they are attached; nothing else in it is set */
@@ -187,6 +189,38 @@ void disks_resumed(struct emu *m);                /* what failed and was kept is
 int jobs_start(struct emu *m, struct err *e); /* before the sandbox closes */
 void jobs_stop(struct emu *m);                /* all of them end; runs the loop */
 void jobs_done(struct emu *m);
+
+/* The disk of that name; NULL: there is none. */
+struct blk_node *disks_find(const struct emu *m, const char *name);
+/* An image in the file that was passed for a path, made anew where `make` (its options) is not NULL. */
+struct blk_create;
+int jobs_open_image(struct emu *m, const char *name, const char *path, const char *format,
+                    struct blk_create *make, bool no_backing, struct blk_node **out,
+                    struct err *e);
+int jobs_error_code(int rc); /* of the API */
+unsigned jobs_count(const struct emu *m);
+/* A job of the disk may give it another image. */
+bool jobs_swaps(const struct emu *m, const struct blk_node *disk);
+enum { JOBS_MAX = 64 };
+
+/* --- disk_actions.c --- */
+/* All writable disks at this instant, as snapshots of that name inside their images; all or none. For whom saves the machine's
+ * memory of the same instant: the vCPUs stand still. -ENOTSUP names the disk whose image keeps none. */
+int disks_snapshot(struct emu *m, const char *name, struct err *e);
+/* Takes them away again; a disk that has none is no error. */
+int disks_snapshot_delete(struct emu *m, const char *name, struct err *e);
+/* A dirty bitmap of a disk or of its image. */
+struct blk_dirty;
+int disks_find_bitmap(struct blk_node *disk, const char *name, struct blk_dirty **out,
+                      struct err *e);
+
+/* --- export.c --- */
+/* A bitmap of that disk; NULL: any of them. */
+bool export_uses_bitmap(const struct emu *m, const char *disk, const char *bitmap);
+/* The disk goes: no more exports of it. It may be closed when export_busy() says no. */
+void export_drop_disk(struct emu *m, const struct blk_node *disk);
+bool export_busy(const struct emu *m, const struct blk_node *disk);
+void export_stop(struct emu *m); /* runs the loop until nothing is in flight; before the disks go */
 
 /* --- control.c --- */
 /* To every client: a request of a disk failed. */

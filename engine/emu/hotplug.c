@@ -408,6 +408,7 @@ void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_
 struct leaving {
     struct emu *m;
     struct device *port, *fn, *behind;
+    struct blk_node *disk; /* NULL: a network card */
     bool nic;
     char name[64];
 };
@@ -429,6 +430,10 @@ static void let_go(void *arg)
 {
     struct leaving *l = arg;
 
+    if (l->disk && export_busy(l->m, l->disk)) {
+        loop_post(l->m->loop, let_go, l); /* what clients have in flight ends first */
+        return;
+    }
     dev_free(l->fn);
     dev_free(l->behind); /* and closes its disk or its port */
     control_device(l->m, "device-deleted", l->nic ? "nic" : "disk", l->name);
@@ -442,6 +447,7 @@ static bool identify(struct emu *m, struct leaving *l)
         if (function_of(m, m->disk_id[i]) == l->fn) {
             str_copy(l->name, sizeof(l->name), blk_name(m->disk[i]));
             l->behind = dev_find(m->vm, m->disk_id[i]);
+            l->disk = m->disk[i];
             return true;
         }
     }
@@ -480,6 +486,7 @@ static void on_answer(void *arg, struct device *port, enum pci_slot_event what)
     if (l->nic) {
         drop_nic(m, (size_t)find_nic(m, l->name));
     } else {
+        export_drop_disk(m, l->disk);
         drop_disk(m, (unsigned)find_disk(m, l->name));
     }
     loop_post(m->loop, let_go, l);

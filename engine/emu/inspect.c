@@ -40,20 +40,10 @@ void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
         call, &(struct api_emu_blocks_out){ .blocks = blocks, .n_blocks = m->n_disks });
 }
 
-static struct blk_node *find_disk(struct emu *m, const char *name)
-{
-    for (unsigned i = 0; i < m->n_disks; i++) {
-        if (strcmp(blk_name(m->disk[i]), name) == 0) {
-            return m->disk[i];
-        }
-    }
-    return NULL;
-}
-
 void api_handle_emu_disk_resize(struct api_call *call, struct api_emu_disk_resize_in *in)
 {
     struct emu *m = control_emu(call);
-    struct blk_node *n = find_disk(m, in->disk);
+    struct blk_node *n = disks_find(m, in->disk);
     struct err e = ERR_INIT;
 
     if (!n) {

@@ -20,8 +20,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define JOBS_MAX 64
-
 int jobs_start(struct emu *m, struct err *e)
 {
     const struct workers_options wo = { .threads = 2,
@@ -48,7 +46,7 @@ void jobs_done(struct emu *m)
     m->workers = NULL;
 }
 
-static int code_of(int rc)
+int jobs_error_code(int rc)
 {
     return rc == -EBUSY     ? API_E_BUSY
            : rc == -EEXIST  ? API_E_EXISTS
@@ -58,37 +56,28 @@ static int code_of(int rc)
                             : API_E_FILE_ERROR;
 }
 
-static struct blk_node *find_disk(struct emu *m, const char *name)
-{
-    for (unsigned i = 0; i < m->n_disks; i++) {
-        if (strcmp(blk_name(m->disk[i]), name) == 0) {
-            return m->disk[i];
-        }
-    }
-    return NULL;
-}
-
 /* --- beginning --- */
 
-/* An image in a file that was passed, made anew where that is asked for. */
-static int open_target(struct emu *m, const struct api_emu_job_start_in *in,
-                       const struct blk_node *disk, struct blk_node **out, struct err *e)
+int jobs_open_image(struct emu *m, const char *name, const char *path, const char *format,
+                    struct blk_create *make, bool no_backing, struct blk_node **out,
+                    struct err *e)
 {
-    AUTO_FREE char *name = xasprintf("%s/target", in->id);
-    struct emu_file *given = given_file(m, in->target);
+    struct emu_file *given = given_file(m, path);
     struct emu_chain chain = { .n = 0 };
-    struct blk_options o = { .name = name, .driver = in->format, .path = in->target, .fd = -1 };
-    struct blk_create c = {
-        .path = in->target, .driver = in->format, .size = blk_size(disk), .given = true
+    struct blk_options o = {
+        .name = name, .driver = format, .path = path, .fd = -1, .no_backing = no_backing
     };
     int rc = 0;
 
     if (!given) {
-        return err_set(e, -ENOENT, "the file %s was not passed", in->target);
+        return err_set(e, -ENOENT, "the file %s was not passed", path);
     }
-    if (in->create) {
-        c.fd = fcntl(given->fd, F_DUPFD_CLOEXEC, 3);
-        rc = c.fd < 0 ? err_errno(e, errno, "%s", in->target) : blk_create(&c, e);
+    if (make) {
+        make->path = path;
+        make->driver = format;
+        make->given = true;
+        make->fd = fcntl(given->fd, F_DUPFD_CLOEXEC, 3);
+        rc = make->fd < 0 ? err_errno(e, errno, "%s", path) : blk_create(make, e);
     }
     if (rc == 0) {
         rc = chain_prepare(m, &chain, &o, e);
@@ -98,6 +87,16 @@ static int open_target(struct emu *m, const struct api_emu_job_start_in *in,
         chain_done(&chain, rc);
     }
     return rc;
+}
+
+static int open_target(struct emu *m, const struct api_emu_job_start_in *in,
+                       const struct blk_node *disk, struct blk_node **out, struct err *e)
+{
+    AUTO_FREE char *name = xasprintf("%s/target", in->id);
+    struct blk_create c = { .size = blk_size(disk) };
+
+    return jobs_open_image(m, name, in->target, in->format, in->create ? &c : NULL, false, out,
+                           e);
 }
 
 /* The image of the disk's chain that lies at a path. */
@@ -168,16 +167,20 @@ static int job_options(struct emu *m, const struct api_emu_job_start_in *in,
     o->speed = (uint64_t)in->speed;
     o->finish = in->finish;
     o->on_target_error = BLK_JOB_ENOSPC;
-    o->disk = find_disk(m, in->disk);
+    o->disk = disks_find(m, in->disk);
     if (!o->disk) {
         return err_set(e, -ENOENT, "there is no disk '%s'", in->disk);
     }
     if (blk_job_of(m->jobs, o->disk)) {
         return err_set(e, -EBUSY, "disk '%s' has a job already", in->disk);
     }
+    if (o->kind != BLK_JOB_BACKUP && export_uses_bitmap(m, in->disk, NULL)) {
+        return err_set(e, -EBUSY, "disk '%s' has a bitmap that NBD clients are told of",
+                       in->disk);
+    }
     if (in->bitmap) {
         o->sync = BLK_SYNC_BITMAP;
-        rc = blk_dirty_find(blk_disk_image(o->disk), in->bitmap, &o->bitmap, e);
+        rc = disks_find_bitmap(o->disk, in->bitmap, &o->bitmap, e);
     }
     if (rc != 0) {
         return rc;
@@ -191,7 +194,18 @@ static int job_options(struct emu *m, const struct api_emu_job_start_in *in,
     return open_target(m, in, o->disk, &o->target, e);
 }
 
-static unsigned count(struct emu *m)
+bool jobs_swaps(const struct emu *m, const struct blk_node *disk)
+{
+    struct blk_job *j = m->jobs ? blk_job_of(m->jobs, disk) : NULL;
+    struct blk_job_info i = { .kind = BLK_JOB_BACKUP };
+
+    if (j) {
+        blk_job_get(j, &i);
+    }
+    return i.kind != BLK_JOB_BACKUP;
+}
+
+unsigned jobs_count(const struct emu *m)
 {
     unsigned n = 0;
 
@@ -214,7 +228,7 @@ void api_handle_emu_job_start(struct api_call *call, struct api_emu_job_start_in
         api_fail(call, API_E_NOT_FOUND, in->disk, NULL, "the VM has no disks");
         return;
     }
-    if (count(m) >= JOBS_MAX) {
+    if (jobs_count(m) >= JOBS_MAX) {
         api_fail(call, API_E_HOST_LIMIT, in->disk, NULL, "%d jobs are there already", JOBS_MAX);
         return;
     }
@@ -226,7 +240,7 @@ void api_handle_emu_job_start(struct api_call *call, struct api_emu_job_start_in
         }
     }
     if (rc != 0) {
-        api_fail(call, code_of(rc), in->disk, NULL, "%s", e.msg);
+        api_fail(call, jobs_error_code(rc), in->disk, NULL, "%s", e.msg);
         return;
     }
     api_reply_emu_job_start(call);

@@ -11,8 +11,10 @@ libemu_a_SOURCES = \
 	engine/emu/console.h \
 	engine/emu/control.c \
 	engine/emu/dump.c \
+	engine/emu/disk_actions.c \
 	engine/emu/disks.c \
 	engine/emu/emu.h \
+	engine/emu/export.c \
 	engine/emu/files.c \
 	engine/emu/hotplug.c \
 	engine/emu/inspect.c \

@@ -381,6 +381,60 @@ void api_handle_emu_state_cancel(struct api_call *call, struct api_emu_state_can
     api_reply_emu_state_cancel(call);
 }
 
+void api_handle_emu_disk_actions(struct api_call *call, struct api_emu_disk_actions_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
+void api_handle_emu_disk_snapshots(struct api_call *call, struct api_emu_disk_snapshots_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
+void api_handle_emu_disk_snapshot_delete(struct api_call *call, struct api_emu_disk_snapshot_delete_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
+void api_handle_emu_export_start(struct api_call *call, struct api_emu_export_start_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
+void api_handle_emu_export_add(struct api_call *call, struct api_emu_export_add_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
+void api_handle_emu_export_remove(struct api_call *call, struct api_emu_export_remove_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
+void api_handle_emu_disk_bitmaps(struct api_call *call, struct api_emu_disk_bitmaps_in *in)
+{
+    (void)in;
+    api_reply_emu_disk_bitmaps(call, &(struct api_emu_disk_bitmaps_out){ .n_bitmaps = 0 });
+}
+
+void api_handle_emu_exports(struct api_call *call, struct api_emu_exports_in *in)
+{
+    (void)in;
+    api_reply_emu_exports(call, &(struct api_emu_exports_out){ .serving = false });
+}
+
+void api_handle_emu_export_stop(struct api_call *call, struct api_emu_export_stop_in *in)
+{
+    (void)in;
+    api_reply_emu_export_stop(call);
+}
+
 void api_handle_emu_job_start(struct api_call *call, struct api_emu_job_start_in *in)
 {
     (void)in;
