@@ -350,9 +350,47 @@ def a_guest_that_runs_is_saved_as_of_one_instant():
         tap.check(found == sorted(found) and found[-1] <= last, f"{found}, {last}")
 
 
+def damage_that_is_found_behind_a_guest_ends_it():
+    with Emu() as emu:
+        _, c = ready(emu)
+        state, _ = live(c)
+    ended = 0
+    for where, size in [v[:2] for k, v in entries(state).items() if k[0] == MEMORY]:
+        bad = bytearray(state)
+        bad[where + size // 2] ^= 1
+        with Emu(paused=True) as emu:
+            c = Client(emu)
+            try:
+                answer = load(c, bytes(bad), lazy=True)
+            except AssertionError:
+                answer = {}  # it ended before it could answer
+            if "error" in answer:  # small regions come at once
+                tap.check("damaged" in answer["error"]["message"], str(answer))
+                continue
+            status, errors = emu.wait()
+            tap.check(status == 3 and "damaged" in errors, f"{status}: {errors}")
+            ended += 1
+    tap.check(ended, "all memory came at once")
+
+
+def a_live_save_into_a_full_file_leaves_it_running():
+    with Emu() as emu:
+        console, c = ready(emu)
+        fd = os.memfd_create("full", os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_GROW)
+        _, answer = save(c, fd, live=True)
+        tap.check(answer["error"]["data"]["error"] == "file-error", str(answer))
+        tap.check(c.ok("emu.status")["state"] == "running", "it stands still")
+        echo(console, b"d")
+        live(c)
+        console.sendall(b"q")
+        check_end(emu)
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         a_guest_goes_on_in_another_emulator, a_save_may_let_it_run_on, a_file_that_cannot_grow_leaves_it_running,
         damage_of_every_kind_is_refused, a_state_of_another_machine_is_refused_by_name, linux_goes_on_where_it_was,
-        a_guest_that_runs_is_saved_as_of_one_instant, no_stream_is_lost_when_the_vm_ends_meanwhile, a_save_is_told_of_and_cancelled,
+        a_guest_that_runs_is_saved_as_of_one_instant, damage_that_is_found_behind_a_guest_ends_it,
+        a_live_save_into_a_full_file_leaves_it_running, no_stream_is_lost_when_the_vm_ends_meanwhile, a_save_is_told_of_and_cancelled,
     ], missing=(guest.Unavailable,)))
