@@ -169,6 +169,14 @@ static void leave(struct pager *p)
     }
 }
 
+/* Ends an operation that failed, unless a hand will when it leaves; with the lock. */
+static void finish_failed(struct pager *p)
+{
+    if (p->working == 0 && p->todo == WORK) {
+        tell_answerer(p, FINISH);
+    }
+}
+
 /* ---- filling ---- */
 
 /* The kernel takes over n bytes for [to, to+n), which are not there. 0 or an errno. */
@@ -301,6 +309,7 @@ static void answer_write(struct pager *p, struct chunk *c)
             err_set(&e, -ENOMEM, "no memory to keep the guest's while it runs");
             set_failed(p, &e);
             c->state = TODO;
+            finish_failed(p);
         }
     }
     pthread_mutex_unlock(&p->lock);
@@ -754,9 +763,7 @@ void pager_cancel(struct pager *p)
     pthread_mutex_lock(&p->lock);
     if (p->busy && !p->op.fill && p->todo == WORK) {
         set_failed(p, &e);
-        if (p->working == 0) {
-            tell_answerer(p, FINISH);
-        }
+        finish_failed(p);
     }
     pthread_mutex_unlock(&p->lock);
 }
