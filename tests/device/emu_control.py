@@ -604,6 +604,10 @@ def screen_is_looked_at_and_typed_at():
             c.ok(method, **params)
         tap.check("error" in c.call("emu.send_key", keys=["nope"]), "a key that is not there")
         tap.check("error" in c.call("emu.input", events=[{"axis": "x", "value": -1}]), "a place left of the screen")
+        tap.check(c.ok("emu.vnc")["clients"] == 0, "nobody looks")
+        found = {f["id"]: f for f in c.ok("emu.pci")["functions"]}
+        card = [f for f in found.values() if (f["vendor"], f["device"]) == (0x1234, 0x1111)]
+        tap.check(len(card) == 1 and card[0]["bars"][0]["size"] == 16 << 20, f"{found}")
         c.ok("emu.quit")
         check_end(emu)
     with Emu() as emu:
