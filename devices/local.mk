@@ -37,6 +37,8 @@ libdevices_a_SOURCES = \
 	devices/char/chr.h \
 	devices/char/ns16550a.c \
 	devices/char/virtio_console.c \
+	devices/char/virtio_serial.c \
+	devices/char/virtio_serial.h \
 	devices/display/bochs.c \
 	devices/display/display.c \
 	devices/display/display.h \
@@ -118,3 +120,7 @@ TESTS += tests/device/screen_test
 tests_device_screen_test_SOURCES = tests/device/screen_test.c tests/device/pci_rig.c tests/device/pci_rig.h \
 	$(device_rig)
 tests_device_screen_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/serial_test
+TESTS += tests/device/serial_test
+tests_device_serial_test_SOURCES = tests/device/serial_test.c $(device_rig)
+tests_device_serial_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)

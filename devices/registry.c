@@ -7,12 +7,31 @@
 #include <string.h>
 
 static const struct device_class *const classes[] = {
-    &aclint_class,         &plic_class,        &ns16550a_class,      &goldfish_rtc_class,
-    &syscon_class,         &fw_cfg_class,      &pci_host_class,      &pci_host_bridge_class,
-    &pcie_root_port_class, &pvpanic_pci_class, &virtio_mmio_class,   &virtio_pci_class,
-    &virtio_blk_class,     &virtio_scsi_class, &virtio_net_class,    &nvme_class,
-    &ahci_class,           &cfi_flash_class,   &virtio_rng_class,    &virtio_console_class,
-    &virtio_input_class,   &virtio_gpu_class,  &bochs_display_class, NULL,
+    &aclint_class,
+    &plic_class,
+    &ns16550a_class,
+    &goldfish_rtc_class,
+    &syscon_class,
+    &fw_cfg_class,
+    &pci_host_class,
+    &pci_host_bridge_class,
+    &pcie_root_port_class,
+    &pvpanic_pci_class,
+    &virtio_mmio_class,
+    &virtio_pci_class,
+    &virtio_blk_class,
+    &virtio_scsi_class,
+    &virtio_net_class,
+    &nvme_class,
+    &ahci_class,
+    &cfi_flash_class,
+    &virtio_rng_class,
+    &virtio_console_class,
+    &virtio_serial_class,
+    &virtio_input_class,
+    &virtio_gpu_class,
+    &bochs_display_class,
+    NULL,
 };
 
 const struct device_class *const *device_classes(void)

@@ -10,6 +10,7 @@
 #ifndef VMD_DEVICES_CHAR_CHR_H
 #define VMD_DEVICES_CHAR_CHR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,7 @@ struct chr_front_ops {
     size_t (*room)(void *arg); /* bytes that receive() would take now */
     void (*receive)(void *arg, const uint8_t *p, size_t n); /* n <= room() */
     void (*writable)(void *arg); /* the back end takes output again */
+    void (*connected)(void *arg, bool yes); /* somebody is at the other end; may be NULL */
 };
 
 /* The carrier's side. Any thread, with the device's lock held; none of them blocks. */
@@ -27,6 +29,7 @@ struct chr_back_ops {
     size_t (*write)(struct chr *c, const uint8_t *p,
                     size_t n);     /* returns how many bytes it took */
     void (*accept)(struct chr *c); /* the front has room again: offer input soon */
+    void (*opened)(struct chr *c, bool yes); /* the guest uses it, or no more; may be NULL */
 };
 
 struct chr {
@@ -52,6 +55,18 @@ static inline void chr_accept(struct chr *c)
 {
     if (c) {
         c->back->accept(c);
+    }
+}
+static inline void chr_opened(struct chr *c, bool yes)
+{
+    if (c && c->back->opened) {
+        c->back->opened(c, yes);
+    }
+}
+static inline void chr_connected(struct chr *c, bool yes)
+{
+    if (c->front && c->front->connected) {
+        c->front->connected(c->front_arg, yes);
     }
 }
 

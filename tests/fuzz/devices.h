@@ -86,7 +86,7 @@ static void accepted(struct chr *c)
     (void)c;
 }
 
-static const struct chr_back_ops swallow_ops = { swallow, accepted };
+static const struct chr_back_ops swallow_ops = { .write = swallow, .accept = accepted };
 static struct chr console = { .back = &swallow_ops };
 
 static void add_disk(struct board_config *cfg, const char *name, enum board_disk_bus bus)
