@@ -202,6 +202,7 @@ START_TEST(a_snapshot_that_one_disk_cannot_take_is_taken_of_none)
     struct blk_snap bad[DISKS] = { { .disk = disk[0], .name = "t" },
                                    { .disk = disk[1], .overlay = small } };
     struct blk_image_info i;
+    char too_long[70000] = "";
     unsigned which = 9;
     struct err e = ERR_INIT;
 
@@ -209,6 +210,12 @@ START_TEST(a_snapshot_that_one_disk_cannot_take_is_taken_of_none)
     ck_assert_int_eq(blk_snap_all(NULL, s + 1, 1, &which, &e), 0);
     ck_assert_int_eq(blk_snap_all(NULL, s, DISKS, &which, &e), -EEXIST);
     ck_assert_uint_eq(which, 1);
+    e = (struct err)ERR_INIT;
+    ck_assert_int_eq(blk_snap_all(NULL, bad, DISKS, &which, &e), -EINVAL);
+    ck_assert_uint_eq(which, 1);
+    bad[1] = (struct blk_snap){ .disk = disk[1],
+                                .name = too_long }; /* that is found out late */
+    memset(too_long, 'x', sizeof(too_long) - 1);
     e = (struct err)ERR_INIT;
     ck_assert_int_eq(blk_snap_all(NULL, bad, DISKS, &which, &e), -EINVAL);
     ck_assert_uint_eq(which, 1);
