@@ -140,10 +140,13 @@ static bool other_screen(struct qmp_cmd *c)
 
     if (device) {
         qmp_error(c, "DeviceNotFound", "Device '%.200s' not found", device);
-    } else if (api_json_get_int(c->args, "head", 0) != 0) {
-        qmp_error(c, "GenericError", "'head' must be specified together with 'device'");
+        return true;
     }
-    return device || api_json_get_int(c->args, "head", 0) != 0;
+    if (api_json_get_int(c->args, "head", 0) != 0) {
+        qmp_error(c, "GenericError", "'head' must be specified together with 'device'");
+        return true;
+    }
+    return false;
 }
 
 void qmp_do_screendump(struct qmp_cmd *c)
