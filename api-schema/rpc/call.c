@@ -95,8 +95,13 @@ void rpc_maybe_finish(struct slot *s)
     }
 }
 
+/* What a handler was given stays until it has returned, whatever it answered before. */
 static void call_free(struct api_call *c)
 {
+    if (c->running) {
+        c->over = true;
+        return;
+    }
     api_release(c->method->in, c->in);
     free(c->in);
     json_object_put(c->id);
@@ -408,7 +413,12 @@ void rpc_call_run(struct api_call *c, const struct api_handler *h)
     } else if (api_decode(c->method->in, c->params, API_STRICT, "", c->in, &x) < 0) {
         api_reply_error(c, &x);
     } else if (!c->ops || !c->ops->before || !c->ops->before(c->app, c)) {
+        c->running = true;
         h->fn(c, c->in);
+        c->running = false;
+        if (c->over) {
+            call_free(c);
+        }
     }
 }
 

@@ -99,6 +99,7 @@ struct api_call {
     void (*gone)(void *arg, struct api_call *c);
     void *gone_arg;
     struct loop_timer *deadline;
+    bool running, over; /* its handler has not returned; it was answered meanwhile */
     rpc_local_fn *local; /* a call from within the process: gets the answer */
     void *local_arg;
 };

@@ -17,8 +17,13 @@
 
 #define ASK_NS INT64_C(5000000000)
 
+/* A command's arguments stay until it has begun, whatever it answered before. */
 static void cmd_free(struct qmp_cmd *c)
 {
+    if (c->beginning) {
+        c->over = true;
+        return;
+    }
     free(c->data);
     free(c);
 }
@@ -163,6 +168,11 @@ void api_handle_vm_qmp(struct api_call *call, struct api_vm_qmp_in *in)
         c->d = call_daemon(call);
         c->vm = vm;
         c->args = in->arguments;
+        c->beginning = true;
         row->run(c);
+        c->beginning = false;
+        if (c->over) {
+            cmd_free(c);
+        }
     }
 }

@@ -22,6 +22,7 @@ struct qmp_cmd {
     struct vmd *d;
     struct vm *vm;            /* valid until the command first waits; then as qmp_ask() says */
     struct json_object *args; /* checked against the table; NULL: none */
+    bool beginning, over;     /* its function has not returned; it was answered meanwhile */
     bool asking;              /* the emulator; registered with the run */
     void (*then)(struct qmp_cmd *c, struct json_object *result);
     void *data; /* the command's own, freed with it */
