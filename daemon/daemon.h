@@ -47,6 +47,7 @@ struct vmd_options {
     char *cgroup;              /* "auto", "off" or a folder; NULL: auto */
     bool require_sandbox;      /* no start where a layer of confinement is missing */
     int64_t memory_overcommit; /* percent of the host's memory; 0: no bound */
+    int64_t helper_timeout;    /* seconds */
     int64_t cpu_overcommit;    /* percent of the host's CPUs; 0: no bound */
     char *restore;             /* a backup to put in the store's place, then end; NULL: serve */
     /* TLS (auth/listen.h) */

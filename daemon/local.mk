@@ -193,15 +193,19 @@ tests_unit_daemon_test_LDADD = $(LINK_DAEMON) $(CHECK_LIBS)
 
 # --- service manager ------------------------------------------------------------------------------
 systemdsystemunit_DATA = \
+	daemon/systemd/vmd-guests.service \
 	daemon/systemd/vmd-ro.socket \
 	daemon/systemd/vmd.service \
 	daemon/systemd/vmd.socket
 EXTRA_DIST += \
+	daemon/systemd/vmd-guests.service.in \
 	daemon/systemd/vmd-ro.socket \
 	daemon/systemd/vmd.service.in \
 	daemon/systemd/vmd.socket
-CLEANFILES += daemon/systemd/vmd.service
+CLEANFILES += daemon/systemd/vmd.service daemon/systemd/vmd-guests.service
 daemon/systemd/vmd.service: daemon/systemd/vmd.service.in
+	$(AM_V_GEN)$(SUBST_PATHS) <$< >$@
+daemon/systemd/vmd-guests.service: daemon/systemd/vmd-guests.service.in
 	$(AM_V_GEN)$(SUBST_PATHS) <$< >$@
 
 # With the real emulator. Campaigns: daemon_chaos.py, daemon_cycles.py and daemon_hostile.py take --seed N --count N.

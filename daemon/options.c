@@ -85,6 +85,9 @@ static const struct setting settings[] = {
       "most TLS connections from one address (default: 128)" },
     { "image-quota", "SIZE", SIZE, AT(image_quota), 0, 0,
       "most bytes of images that a project may keep (default: as\nthe disk has room)" },
+    { "helper-timeout", "SECONDS", NUMBER, AT(helper_timeout), 1, 300,
+      "how long opening the files of a VM may take before the helper\nthat hangs at it is "
+      "replaced (default: 25)" },
     { "log", "FILE", TEXT, AT(log), 0, 0, "write the log there instead of standard error" },
 };
 
@@ -440,6 +443,7 @@ static int check_tls(struct vmd_options *o)
     }
     o->tls_builtin = !some;
     o->tls_max = o->tls_max ? o->tls_max : 256;
+    o->helper_timeout = o->helper_timeout ? o->helper_timeout : 25;
     o->tls_max_peer = o->tls_max_peer ? o->tls_max_peer : 128;
     if (!o->tls_dir) {
         o->tls_dir = xasprintf("%s/tls", o->lib);

@@ -7,6 +7,7 @@
 
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
+#include "daemon/run/proc.h"
 #include "daemon/spawn/proto.h"
 #include "engine/base/fd.h"
 #include "engine/base/list.h"
@@ -29,16 +30,18 @@
     INT64_C(200000000) /* between attempts when the helper dies; longer each time */
 #define RESTART_MOST_NS INT64_C(5000000000)
 #define GIVE_UP 3 /* dead so often before it was ready: requests fail instead of waiting */
-#define STUCK_NS INT64_C(30000000000) /* no answer for so long while a request waits: killed */
+#define SECOND_NS INT64_C(1000000000)
 #define CHILD_SOCK 3
 
 struct request {
     struct list link;
     int64_t id;
-    struct json_object *body; /* until sent */
-    spawned_fn *fn;           /* a start, or */
-    checked_fn *checked;      /* a check, or */
-    opened_fn *opened;        /* images that were opened */
+    struct json_object *body;
+    bool sent;
+    int64_t since_ns;    /* when it was sent */
+    spawned_fn *fn;      /* a start, or */
+    checked_fn *checked; /* a check, or */
+    opened_fn *opened;   /* images that were opened */
     void *arg;
 };
 struct ready_wait {
@@ -57,6 +60,7 @@ struct spawner_client {
     int64_t next_id;
     struct json_object *layers;
     char *packet;
+    int64_t answered_ns;
     unsigned failures; /* since one was last ready */
     char why[400];     /* what the last of them said */
 };
@@ -138,16 +142,21 @@ static void request_fail(struct request *r, const char *path, const struct err *
 
 static void run_waits(struct list *waits);
 
-/* `all`: also those that were not sent yet. */
-static void fail_requests(struct spawner_client *s, bool all, const struct err *e)
+/* `all`: also those that were not sent yet. Else the one that the helper was at, and starts, of which nobody knows how far they
+ * got; what only looked at files behind those is asked of the next helper. */
+static void fail_requests(struct spawner_client *s, bool all, bool served, const struct err *e)
 {
     struct list old;
+    bool first = true;
     list_init(&old);
     list_for_each_safe (n, &s->requests) {
-        if (all || !list_entry(n, struct request, link)->body) {
+        struct request *r = list_entry(n, struct request, link);
+        if (all || (r->sent && (first || r->fn || !served))) {
             list_remove(n);
             list_append(&old, n);
         }
+        first &= !r->sent;
+        r->sent = false;
     }
     while (!list_empty(&old)) {
         request_fail(list_entry(old.next, struct request, link), "", e);
@@ -163,7 +172,7 @@ static void again_later(struct spawner_client *s)
         struct err e = ERR_INIT;
         err_set(&e, -ENOEXEC, "the helper '%s' does not run: %s", s->d->opt.spawn,
                 s->why[0] ? s->why : "it ends at once; see the log of vmd");
-        fail_requests(s, true, &e);
+        fail_requests(s, true, false, &e);
         run_waits(&s->told);
     }
 }
@@ -178,10 +187,12 @@ static void lost(struct spawner_client *s)
     fd_autoclose(&s->sock);
     s->sock = -1;
     s->failures = s->ready ? 0 : s->failures + 1;
+    bool served = s->ready;
     s->ready = false;
+    loop_timer_disarm(s->stuck);
     waitpid(s->pid, NULL, WNOHANG);
     log_error("daemon", "vmd-spawn (pid %d) died; starting another", (int)s->pid);
-    fail_requests(s, false, &e);
+    fail_requests(s, false, served, &e);
     again_later(s);
 }
 
@@ -189,21 +200,29 @@ static void lost(struct spawner_client *s)
 static void on_stuck(void *arg)
 {
     struct spawner_client *s = arg;
+    int64_t limit = s->d->opt.helper_timeout;
     if (!list_empty(&s->requests) && s->sock >= 0) {
-        log_error("daemon", "vmd-spawn (pid %d) has not answered for 30 s; killing it",
-                  (int)s->pid);
+        log_error("daemon", "vmd-spawn (pid %d) has not answered for %d s; killing it",
+                  (int)s->pid, (int)limit);
         kill(s->pid, SIGKILL);
         lost(s);
     }
 }
 
+/* The helper works off one after the other: it has its time from the answer before, or from when the first was sent, whatever is
+ * asked meanwhile. */
 static void watch_answers(struct spawner_client *s)
 {
-    if (list_empty(&s->requests)) {
+    struct request *first = list_empty(&s->requests)
+                                ? NULL
+                                : list_entry(s->requests.next, struct request, link);
+    if (!first || !first->sent) {
         loop_timer_disarm(s->stuck);
-    } else {
-        loop_timer_arm(s->stuck, STUCK_NS);
+        return;
     }
+    int64_t from = first->since_ns > s->answered_ns ? first->since_ns : s->answered_ns;
+    int64_t left = from + s->d->opt.helper_timeout * SECOND_NS - time_mono_ns();
+    loop_timer_arm(s->stuck, left > 0 ? left : 0);
 }
 
 /* Sends what could not be sent yet: no helper, or its queue was full. */
@@ -212,7 +231,7 @@ static void send_waiting(struct spawner_client *s)
     struct err e = ERR_INIT;
     list_for_each_safe (n, &s->requests) {
         struct request *r = list_entry(n, struct request, link);
-        if (!r->body) {
+        if (r->sent) {
             continue;
         }
         const char *text = api_json_text(r->body);
@@ -224,8 +243,8 @@ static void send_waiting(struct spawner_client *s)
             request_fail(r, "", &e);
             return; /* the list may have changed; the next answer or request goes on */
         }
-        json_object_put(r->body);
-        r->body = NULL;
+        r->sent = true;
+        r->since_ns = time_mono_ns();
     }
 }
 
@@ -341,6 +360,7 @@ static void on_readable(void *arg, int fd, unsigned events)
         lost(s);
         return;
     }
+    s->answered_ns = time_mono_ns();
     on_packet(s, (size_t)n, fds, nfds);
     send_waiting(s);
     watch_answers(s);
@@ -497,8 +517,8 @@ void spawner_open(struct spawner_client *s, const char *name, struct json_object
     watch_answers(s);
 }
 
-void spawner_open_nics(struct spawner_client *s, const char *name, struct json_object *take_nics,
-                       opened_fn *fn, void *arg)
+void spawner_open_nics(struct spawner_client *s, const char *name,
+                       struct json_object *take_nics, opened_fn *fn, void *arg)
 {
     struct json_object *body = json_object_new_object();
     api_json_set(body, "files", json_object_new_array());

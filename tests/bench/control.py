@@ -18,7 +18,11 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import daemon_hostile  # noqa: E402
+sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "guests")]
 import daemon_lib as lib  # noqa: E402
+import guest  # noqa: E402
+import guest_stuck  # noqa: E402
+import tap  # noqa: E402
 import libvirt_peer  # noqa: E402
 
 MANY = 200
@@ -33,6 +37,7 @@ ROWS = {
     "start": ("define, then start until it runs", "ms", 50.0),
     "kill": ("forced stop of a wedged VM", "ms", 50.0),
     "kill-p99": ("the same, p99 of 100", "ms", 500.0),
+    "kill-fuse": ("forced stop, disk on a stopped FUSE filesystem", "ms", 500.0),
     "call": ("round trip of a call", "us", 75.0),
     "rss": (f"daemon, {DEFINED} defined, {MANY} running", "MiB", 64.0),
     "p99": ("slowest call's p99 there", "ms", 50.0),
@@ -201,6 +206,14 @@ def run_one(runs, rows, values):
             if "call" in rows:
                 trips = sorted(timed(client.call, "api.ping")[0] for _ in range(1000))
                 values["call"].append(trips[500] * 1000.0)
+
+
+def run_fuse(runs, values):
+    """Of several forced stops the slowest; needs root, /dev/fuse and the guest's image."""
+    try:
+        values["kill-fuse"] = [max(guest_stuck.forced_stops(4)) for _ in range(runs)]
+    except (tap.Skip, guest.Unavailable) as problem:
+        say(f"kill-fuse is left out: {problem}")
 
 
 def rss_mib(pid):
@@ -416,11 +429,12 @@ def bench(args):
     for name, run in (("readopt", lambda: run_readopt(args.runs, values)),
                       ("many", lambda: run_many(args.runs, rows, values)),
                       ("one", lambda: run_one(args.runs, rows, values)),
+                      ("fuse", lambda: run_fuse(args.runs, values)),
                       ("crowd", lambda: run_crowd(args.runs, values)),
                       ("hostile", lambda: run_hostile(args.runs, values))):
         wanted = {"readopt": {"readopt"}, "many": {"readopt-many", "define", "stats"},
                   "one": {"start", "kill", "kill-p99", "call"}, "crowd": {"rss", "p99"},
-                  "hostile": {"hostile", "hostile-mem"}}[name]
+                  "fuse": {"kill-fuse"}, "hostile": {"hostile", "hostile-mem"}}[name]
         if not wanted & set(rows):
             continue
         try:

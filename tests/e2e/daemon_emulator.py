@@ -3,8 +3,10 @@
 
 import os
 import shutil
+import signal
 import sys
 import threading
+import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -177,6 +179,30 @@ def helper_that_does_not_run_any_more_fails_starts_and_nothing_else():
             client.call("vm.stop", vm="b")
 
 
+def helper_that_hangs_is_replaced_however_often_it_is_asked():
+    daemon = lib.Daemon()
+    with open(os.path.join(daemon.dir, "vmd.conf"), "w", encoding="ascii") as file:
+        file.write("helper-timeout = 8\n")
+    with daemon, daemon.client(120) as client:
+        for n in range(9):
+            client.call("vm.define", config=daemon.config(f"a{n}"))
+        client.call("host.capabilities")  # the helper serves
+        hung = daemon.helper()
+        os.kill(hung, signal.SIGSTOP)
+        numbers = []
+        for n in range(9):  # the last ones come when its time is over
+            numbers.append(client.send("vm.start", vm=f"a{n}"))
+            time.sleep(1)
+        try:
+            client.answer(numbers[0])
+            raise AssertionError("started by a helper that stands still")
+        except lib.CallError as error:
+            tap.check(error.error == "start-failed" and "vmd-spawn" in error.message, f"{error}")
+        for number in numbers[1:]:  # they only waited behind it
+            tap.check(client.answer(number)["state"] == "running", "not started")
+        tap.check(not lib.alive(hung), "the one that hangs is still there")
+
+
 def starts_that_wait_in_a_row_are_all_answered():
     daemon = lib.Daemon()
     daemon.emulator = os.path.join(daemon.dir, "emu")
@@ -206,5 +232,6 @@ if __name__ == "__main__":
         emulator_that_ends_in_its_start_fails_the_start,
         start_is_answered_whenever_the_helper_is_killed,
         helper_that_does_not_run_any_more_fails_starts_and_nothing_else,
+        helper_that_hangs_is_replaced_however_often_it_is_asked,
         starts_that_wait_in_a_row_are_all_answered,
     ]))

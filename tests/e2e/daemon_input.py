@@ -525,6 +525,7 @@ def units_are_valid():
     source = os.path.join(os.environ.get("VMD_SRCDIR", os.path.join(HERE, "..", "..")),
                           "daemon", "systemd")
     made = os.path.join(lib.BUILD, "daemon", "systemd", "vmd.service")
+    guests = os.path.join(lib.BUILD, "daemon", "systemd", "vmd-guests.service")
     with lib.Daemon() as daemon:
         folder = os.path.join(daemon.dir, "units")
         os.mkdir(folder)
@@ -537,6 +538,12 @@ def units_are_valid():
                  else line for line in text.splitlines()]
         with open(os.path.join(folder, "vmd.service"), "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
+        with open(guests, encoding="utf-8") as file, open(os.path.join(folder, "vmd-guests.service"), "w",
+                                                          encoding="utf-8") as out:
+            text = file.read()
+            tap.check("@" not in text and "After=vmd.socket vmd.service" in text, text)
+            out.write("".join(f"ExecStop=-{lib.BUILD}/vmctl host shutdown\n" if line.startswith("ExecStop=") else line
+                              for line in text.splitlines(True)))
         for name in ("vmd.socket", "vmd-ro.socket"):
             shutil.copy(os.path.join(source, name), folder)
         run = subprocess.run([tool, "verify"] + [os.path.join(folder, n)
@@ -546,6 +553,31 @@ def units_are_valid():
         if "Failed to initialize manager" in run.stdout:
             raise tap.Skip(f"systemd-analyze verify works here ({run.stdout.strip()})")
         tap.check(run.returncode == 0 and not run.stdout.strip(), run.stdout)
+
+
+@tap.local("the command of a unit")
+def unit_that_ends_with_the_host_ends_the_vms_first():
+    with open(os.path.join(lib.BUILD, "daemon", "systemd", "vmd-guests.service"), encoding="utf-8") as file:
+        command, = [line.split("=-", 1)[1].split() for line in file if line.startswith("ExecStop=")]
+    tap.check(os.path.basename(command[0]) == "vmctl", f"{command}")
+    daemon = lib.Daemon(emulator=lib.FAKE)
+    with daemon:
+        with daemon.client() as client:
+            for name, words, mode in (("a", "button=50", "stop"), ("b", "", "stop"), ("c", "button=10", "leave")):
+                client.call("vm.define", config=daemon.config(name, kernel=daemon.guest(), append=words,
+                                                              host_shutdown={"mode": mode, "timeout_ms": 10000}))
+                client.call("vm.start", vm=name)
+            pids = {name: client.call("vm.get", vm=name)["pid"] for name in "abc"}
+        run = subprocess.run([os.path.join(lib.BUILD, "vmctl"), *command[1:]], text=True, timeout=60, check=False,
+                             env={**os.environ, "VMCTL_CONNECT": f"vmd+unix://{daemon.sock}"},
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        tap.check(run.returncode == 0, run.stdout)
+        tap.check(daemon.process.wait(60) == 0, "exit status")  # a service manager starts it no more
+        tap.check([n for n, pid in pids.items() if lib.alive(pid)] == ["c"], f"{run.stdout}")
+        daemon.start()
+        with daemon.client() as client:
+            reasons = {name: client.call("vm.get", vm=name).get("exit", {}).get("reason") for name in "abc"}
+        tap.check(reasons == {"a": "poweroff", "b": "quit", "c": None}, f"{reasons}")
 
 
 @tap.local("the command line, no call")
@@ -600,6 +632,7 @@ CASES = [
     ready_is_told_to_the_service_manager,
     socket_activation_serves_the_first_client,
     units_are_valid,
+    unit_that_ends_with_the_host_ends_the_vms_first,
     wrong_options_say_what_is_right,
     ordered_end_can_stop_the_vms,
 ]
