@@ -197,6 +197,24 @@ def an_emulator_refuses_jobs_that_make_no_sense():
         same(daemon, client, want, paths[2])
 
 
+def an_emulator_without_a_disk_of_that_name_says_so():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, want = chain(daemon)
+        running(daemon, client, paths[2])
+        with lib.Client(os.path.join(daemon.dir, "run", "vm", "1", "control")) as emulator:
+            action = {"act": "bitmap-add", "disk": "nodisk", "name": "b"}
+            emulator.fails("not-found", "emu.disk_actions", actions=[action])
+            tap.check(emulator.call("emu.disk_bitmaps")["bitmaps"] == [], "it has bitmaps")
+            tap.check(emulator.call("emu.disk_snapshots")["snapshots"] == [], "it has snapshots")
+            emulator.fails("not-found", "emu.disk_snapshot_delete", name="s")
+            tap.check(emulator.call("emu.exports") == {"serving": False, "exports": []}, "it exports something")
+            emulator.fails("bad-state", "emu.export_add", disk="disk0", name="e")
+            emulator.fails("bad-state", "emu.export_remove", name="e")
+            emulator.fails("invalid-params", "emu.export_start")
+            emulator.call("emu.export_stop")
+        same(daemon, client, want, paths[2])
+
+
 def until(q, name):
     """Events up to that one, with their names and states, none twice."""
     out = []
@@ -251,7 +269,8 @@ def qmp_begins_and_ends_block_jobs_as_qemu_does():
         same(daemon, client, want, copy)
 
 
-CASES = [qmp_begins_and_ends_block_jobs_as_qemu_does, an_emulator_refuses_jobs_that_make_no_sense, a_mirror_takes_the_disks_place,
+CASES = [qmp_begins_and_ends_block_jobs_as_qemu_does, an_emulator_refuses_jobs_that_make_no_sense,
+         an_emulator_without_a_disk_of_that_name_says_so, a_mirror_takes_the_disks_place,
          a_backup_is_what_the_disk_reads_as, a_pull_makes_the_disk_stand_alone,
          a_commit_goes_on_with_the_base, a_commit_below_the_disk_shortens_the_chain,
          a_job_goes_on_when_the_daemon_is_killed]
