@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks of running VMs: snapshots inside images and by overlays, transactions over several disks, dirty bitmaps and incremental
-backups, NBD exports by unix socket and TLS. Judged by qemu-img, qemu-io, nbdinfo and nbdcopy."""
+backups, NBD exports by unix socket and TLS. Judged by qemu-img, qemu-io, nbdinfo and nbdcopy.
+
+The emulator does it by emu.disk_actions, emu.disk_snapshots, emu.disk_snapshot_delete, emu.disk_bitmaps, emu.export_start, emu.export_add,
+emu.export_remove, emu.export_stop and emu.exports of its control socket."""
 
 import json
 import os
