@@ -55,6 +55,7 @@ api_schema = \
 	api-schema/schema/host.json \
 	api-schema/schema/image.json \
 	api-schema/schema/job.json \
+	api-schema/schema/network.json \
 	api-schema/schema/pool.json \
 	api-schema/schema/profile.json \
 	api-schema/schema/disk.json \

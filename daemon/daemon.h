@@ -21,6 +21,7 @@ struct idems;
 struct images;
 struct jobs;
 struct metrics;
+struct networks;
 struct loop;
 struct loop_timer;
 struct qmp;
@@ -100,6 +101,7 @@ struct vmd {
     struct doors *doors;
     struct images *images;
     struct pools *pools;
+    struct networks *networks;
     struct stream_ticket tickets[STREAM_TICKETS];
     char boot_id[37];
     int64_t started_ns; /* CLOCK_REALTIME */

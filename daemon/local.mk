@@ -52,6 +52,7 @@ libdaemon_a_SOURCES = \
 	daemon/vm/save.h \
 	daemon/vm/dump.h \
 	daemon/vm/hotplug.c \
+	daemon/vm/link.c \
 	daemon/vm/hotplug.h \
 	daemon/events.c \
 	daemon/events.h \
@@ -113,6 +114,13 @@ libdaemon_a_SOURCES = \
 	daemon/run/spawner.h \
 	daemon/storage/files.c \
 	daemon/storage/files.h \
+	daemon/network/check.c \
+	daemon/network/networks.c \
+	daemon/network/networks.h \
+	daemon/network/patch.c \
+	daemon/network/process.c \
+	daemon/network/rpc_network.c \
+	daemon/network/rpc_port.c \
 	daemon/storage/pools.c \
 	daemon/storage/pools.h \
 	daemon/storage/rpc_pool.c \
@@ -164,6 +172,7 @@ vmd_spawn_SOURCES = \
 	daemon/spawn/jail.c \
 	daemon/spawn/main.c \
 	daemon/spawn/monitor.c \
+	daemon/spawn/network.c \
 	daemon/spawn/nic.c \
 	daemon/spawn/proto.h \
 	daemon/spawn/spawn.h

@@ -28,6 +28,7 @@
 #include "daemon/registry.h"
 #include "daemon/run/run.h"
 #include "daemon/run/spawner.h"
+#include "daemon/network/networks.h"
 #include "daemon/storage/pools.h"
 #include "daemon/store/store.h"
 #include "daemon/store/backup.h"
@@ -195,6 +196,7 @@ static void on_adopted(void *arg)
     struct err e = ERR_INIT;
     jobs_each(d, settle_job, d);
     pools_begin(d);
+    networks_begin(d);
     policy_begin(d);
     tell_daemon(d, st->recovered ? "recovered" : "started");
     if (listen_all(st, &e) < 0) {
@@ -320,7 +322,7 @@ static void load_object(void *arg, const struct store_object *row)
     } kinds[] = {
         { "restart", policy_load },      { "profile", supply_load_profile },
         { "quota", supply_load_quota },  { "pool", pools_load_pool },
-        { "volume", pools_load_volume },
+        { "volume", pools_load_volume }, { "network", networks_load },
     };
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
         if (strcmp(row->kind, kinds[i].kind) == 0) {
@@ -353,6 +355,7 @@ static int open_store(struct start *st, struct err *e)
     d->access = access_new(d);
     d->images = images_new(d);
     d->pools = pools_new(d);
+    d->networks = networks_new(d);
     d->policy = policy_new(d);
     d->supply = supply_new(d);
     int rc = events_load(d->events, info.unclean, e);
@@ -428,6 +431,7 @@ static void tear_down(struct start *st)
     images_free(d->images);
     d->images = NULL;
     pools_end(d);
+    networks_end(d);
     if (d->store) {
         spawner_fail_checks(d->spawner);
         store_sync(d->store);
@@ -449,6 +453,7 @@ static void tear_down(struct start *st)
     lingers_free(d);
     registry_free(d->vms);
     pools_free(d->pools);
+    networks_free(d->networks);
     policy_free(d->policy);
     supply_free(d->supply);
     access_free(d->access);

@@ -135,7 +135,7 @@ int nic_check(const struct api_nic *n, struct err *e)
 {
     bool user = n->type == API_NIC_TYPE_USER;
     bool socket = n->type == API_NIC_TYPE_STREAM || n->type == API_NIC_TYPE_DGRAM;
-    bool bridge = n->type == API_NIC_TYPE_BRIDGE;
+    bool bridge = n->type == API_NIC_TYPE_BRIDGE, network = n->type == API_NIC_TYPE_NETWORK;
     const struct {
         const char *name;
         bool set;
@@ -174,8 +174,18 @@ int nic_check(const struct api_nic *n, struct err *e)
                        bridge ? "bridge: name the bridge"
                               : "bridge: only a card of that type has it");
     }
-    if (n->has_vlan && !bridge) {
-        return err_set(e, -EINVAL, "vlan: only a card in a bridge has it");
+    if (network != (n->network != NULL)) {
+        return err_set(e, -EINVAL,
+                       network ? "network: name the network"
+                               : "network: only a card of that type has it");
+    }
+    if (!network && (n->portgroup || n->has_trunk || n->inbound || n->outbound || n->filter)) {
+        return err_set(e, -EINVAL,
+                       "portgroup, trunk, inbound, outbound and filter: only a card of type "
+                       "network has them");
+    }
+    if (n->has_vlan && !bridge && !network) {
+        return err_set(e, -EINVAL, "vlan: only a card in a bridge or network has it");
     }
     if ((n->ifname && !ifname_ok(n->ifname)) || (n->bridge && !ifname_ok(n->bridge))) {
         return err_set(e, -EINVAL, "%s: '%s' is no name of an interface",

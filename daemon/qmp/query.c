@@ -359,9 +359,80 @@ REFUSED(query_hotpluggable_cpus, "GenericError",
 REFUSED(query_balloon, "DeviceNotActive", "No balloon device has been activated")
 REFUSED(balloon, "DeviceNotActive", "No balloon device has been activated")
 
+static void with_link(struct qmp_cmd *c, struct json_object *result)
+{
+    (void)result;
+    qmp_return_nothing(c);
+}
+
+static const struct api_nic *find_nic(const struct vm *vm, const char *name)
+{
+    for (size_t i = 0; i < vm->config.n_nics; i++) {
+        if (strcmp(vm->config.nics[i].name, name) == 0) {
+            return &vm->config.nics[i];
+        }
+    }
+    return NULL;
+}
+
+/* Cards that were attached to the running VM alone are known to nobody here: the emulator says whether there is one. */
 void qmp_do_set_link(struct qmp_cmd *c)
 {
-    qmp_error(c, "DeviceNotFound", "Device '%s' not found", qmp_arg(c, "name"));
+    const char *name = qmp_arg(c, "name");
+    struct json_object *o;
+
+    if (!c->vm->run && !find_nic(c->vm, name)) {
+        qmp_error(c, "DeviceNotFound", "Device '%s' not found", name);
+        return;
+    }
+    o = json_object_new_object();
+    api_json_set_str(o, "nic", name);
+    api_json_set_bool(o, "up", api_json_get_bool(c->args, "up", false));
+    qmp_ask(c, "emu.nic_link", o, with_link);
+}
+
+/* QEMU's words for what vm.nic_filter says. */
+static struct json_object *rx_filter(struct json_object *n)
+{
+    static const char *const same[][2] = { { "name", "name" },
+                                           { "main-mac", "mac" },
+                                           { "promiscuous", "promiscuous" },
+                                           { "broadcast-allowed", "broadcast" },
+                                           { "unicast", "unicast" },
+                                           { "multicast", "multicast" },
+                                           { "unicast-overflow", "unicast_overflow" },
+                                           { "multicast-overflow", "multicast_overflow" },
+                                           { "unicast-table", "unicast_table" },
+                                           { "multicast-table", "multicast_table" },
+                                           { "vlan-table", "vlans" } };
+    struct json_object *o = json_object_new_object();
+
+    for (unsigned i = 0; i < ARRAY_LEN(same); i++) {
+        api_json_set(o, same[i][0], json_object_get(api_json_get(n, same[i][1])));
+    }
+    api_json_set_str(o, "vlan", api_json_get_bool(n, "vlan_filter", false) ? "normal" : "all");
+    return o;
+}
+
+static void with_filters(struct qmp_cmd *c, struct json_object *result)
+{
+    struct json_object *list = json_object_new_array(), *nics = api_json_get(result, "nics");
+
+    for (size_t i = 0; nics && i < json_object_array_length(nics); i++) {
+        json_object_array_add(list, rx_filter(json_object_array_get_idx(nics, i)));
+    }
+    qmp_return(c, list);
+}
+
+void qmp_do_query_rx_filter(struct qmp_cmd *c)
+{
+    const char *name = qmp_arg(c, "name");
+    struct json_object *o = json_object_new_object();
+
+    if (name) {
+        api_json_set_str(o, "nic", name);
+    }
+    qmp_ask(c, "emu.nic_filter", o, with_filters);
 }
 
 void qmp_do_query_migrate(struct qmp_cmd *c)

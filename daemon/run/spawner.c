@@ -41,7 +41,8 @@ struct request {
     int64_t since_ns;    /* when it was sent */
     spawned_fn *fn;      /* a start, or */
     checked_fn *checked; /* a check, or */
-    opened_fn *opened;   /* images that were opened */
+    opened_fn *opened;   /* images that were opened, or */
+    netted_fn *netted;   /* the process of a network */
     void *arg;
 };
 struct ready_wait {
@@ -129,9 +130,12 @@ static void request_fail(struct request *r, const char *path, const struct err *
     spawned_fn *fn = r->fn;
     checked_fn *checked = r->checked;
     opened_fn *opened = r->opened;
+    netted_fn *netted = r->netted;
     void *arg = r->arg;
     request_free(r);
-    if (checked) {
+    if (netted) {
+        netted(arg, 0, 0, -1, e);
+    } else if (checked) {
         checked(arg, NULL, path, e);
     } else if (opened) {
         opened(arg, NULL, NULL, 0, path, e);
@@ -287,7 +291,7 @@ static void on_answer(struct spawner_client *s, struct json_object *o, int *fds,
     size_t most = images && json_object_is_type(images, json_type_array)
                       ? json_object_array_length(images)
                       : 0;
-    if (!r || (!x && nfds != (r->checked ? 0 : r->opened ? most : 3))) {
+    if (!r || (!x && nfds != (r->checked ? 0 : r->netted ? 1 : r->opened ? most : 3))) {
         log_error("daemon", "vmd-spawn sent an answer that was not asked for");
         for (unsigned i = 0; i < nfds; i++) {
             close(fds[i]);
@@ -304,8 +308,14 @@ static void on_answer(struct spawner_client *s, struct json_object *o, int *fds,
     spawned_fn *fn = r->fn;
     checked_fn *checked = r->checked;
     opened_fn *opened = r->opened;
+    netted_fn *netted = r->netted;
     void *arg = r->arg;
     request_free(r);
+    if (netted) {
+        netted(arg, (pid_t)api_json_get_int(o, "pid", 0),
+               (uint64_t)api_json_get_int(o, "start_time", 0), fds[0], NULL);
+        return;
+    }
     if (checked) {
         checked(arg, api_json_get(o, "disks"), "", NULL);
         return;
@@ -517,10 +527,19 @@ void spawner_open(struct spawner_client *s, const char *name, struct json_object
     watch_answers(s);
 }
 
-void spawner_open_nics(struct spawner_client *s, const char *name,
+void spawner_network(struct spawner_client *s, struct json_object *take_request, netted_fn *fn,
+                     void *arg)
+{
+    request_new(s, take_request, "network", arg)->netted = fn;
+    send_waiting(s);
+    watch_answers(s);
+}
+
+void spawner_open_nics(struct spawner_client *s, int64_t vm, const char *name,
                        struct json_object *take_nics, opened_fn *fn, void *arg)
 {
     struct json_object *body = json_object_new_object();
+    api_json_set_int(body, "vm", vm);
     api_json_set(body, "files", json_object_new_array());
     api_json_set(body, "nics", take_nics);
     api_json_set_str(body, "name", name);
@@ -536,7 +555,7 @@ void spawner_fail_checks(struct spawner_client *s)
     for (struct list *n = s->requests.next; n != &s->requests;) {
         struct request *r = list_entry(n, struct request, link);
         n = n->next;
-        if (r->checked || r->opened) {
+        if (r->checked || r->opened || r->netted) {
             request_fail(r, "", &e);
             n = s->requests.next; /* whatever the callback did to the list */
         }

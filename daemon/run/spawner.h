@@ -50,9 +50,14 @@ typedef void opened_fn(void *arg, struct json_object *images, int *take_fds, uns
                        const char *path, const struct err *e);
 void spawner_open(struct spawner_client *s, const char *name, struct json_object *take_files,
                   opened_fn *fn, void *arg);
-/* The same for sockets of network cards, which are connected (nics_request()). */
-void spawner_open_nics(struct spawner_client *s, const char *name, struct json_object *take_nics,
-                       opened_fn *fn, void *arg);
+/* The same for the other ends of network cards (nics_request()) of the VM with that number. */
+void spawner_open_nics(struct spawner_client *s, int64_t vm, const char *name,
+                       struct json_object *take_nics, opened_fn *fn, void *arg);
+/* Starts the process of a network, as proto.h has it: fn(arg, pid, start time, pidfd (taken by fn), NULL), or e. */
+typedef void netted_fn(void *arg, pid_t pid, uint64_t start_time, int take_pidfd,
+                       const struct err *e);
+void spawner_network(struct spawner_client *s, struct json_object *take_request, netted_fn *fn,
+                     void *arg);
 /* The daemon ends: checks that were not answered fail. */
 void spawner_fail_checks(struct spawner_client *s);
 /* fn runs when the layers of confinement were tried and told, at once when they were. */

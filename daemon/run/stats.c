@@ -111,6 +111,30 @@ static void fill_lists(const struct stats_page *p, struct api_vm_stats *out)
     }
 }
 
+static void fill_nics(const struct stats_page *p, struct api_vm_stats *out)
+{
+    out->n_nics = p->n_nics;
+    out->nics = xnew_n(struct api_nic_stats, p->n_nics ? p->n_nics : 1);
+    for (unsigned i = 0; i < p->n_nics; i++) {
+        const struct stats_nic *n = &p->nic[i];
+        char name[sizeof(n->name)];
+        for (unsigned k = 0; k < sizeof(name); k++) {
+            char ch = n->name[k];
+            name[k] = ch == 0 || (ch >= 0x20 && ch < 0x7f) ? ch : '?';
+        }
+        out->nics[i] = (struct api_nic_stats){ .name = xstrdup(name),
+                                               .link = p->links >> i & 1,
+                                               .rx_frames = num(n->rx_frames),
+                                               .rx_bytes = num(n->rx_bytes),
+                                               .rx_dropped = num(n->rx_dropped),
+                                               .rx_errors = num(n->rx_errors),
+                                               .tx_frames = num(n->tx_frames),
+                                               .tx_bytes = num(n->tx_bytes),
+                                               .tx_dropped = num(n->tx_dropped),
+                                               .tx_errors = num(n->tx_errors) };
+    }
+}
+
 int64_t stats_age_ms(struct stats_view *s)
 {
     s->has_last |= stats_page_read(s->page, &s->last);
@@ -147,5 +171,6 @@ bool stats_read(struct stats_view *s, struct api_vm_stats *out)
         .console_out = num(p->console_out),
     };
     fill_lists(p, out);
+    fill_nics(p, out);
     return true;
 }

@@ -8,6 +8,7 @@
 
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
+#include "daemon/network/networks.h"
 #include "daemon/vm/nics.h"
 #include "daemon/events.h"
 #include "daemon/run/linger.h"
@@ -358,6 +359,7 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     struct vm *vm = run->vm;
     struct json_object *o = json_object_new_object();
     AUTO_JSON config = preflight_emu_config(&vm->config);
+    networks_resolve(run->d, config);
     AUTO_FREE char *log = runfs_log(&run->d->opt, vm->id);
     api_json_set_int(o, "vm", vm->id);
     api_json_set_str(o, "name", vm->config.name);
@@ -367,7 +369,7 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     api_json_set_bool(o, "screen", run->vm->config.display != NULL);
     api_json_set_str(o, "log", log);
     api_json_set(o, "files", preflight_files(&vm->config));
-    api_json_set(o, "nics", nics_request(&vm->config));
+    api_json_set(o, "nics", nics_request(vm));
     if (cgroup) {
         api_json_set_str(o, "cgroup", cgroup);
     }

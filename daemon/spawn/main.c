@@ -147,6 +147,7 @@ static int read_nic(struct start *st, const struct json_object *o, struct err *e
     nic->fd = -1;
     nic->name = api_json_get_str(o, "name");
     nic->path = api_json_get_str(o, "path");
+    nic->hello = api_json_get_str(o, "hello");
     nic->dgram = api_json_get_bool(o, "dgram", false);
     nic->tftp = api_json_get_str(o, "tftp");
     nic->is_tap = api_json_get_bool(o, "tap", false);
@@ -321,23 +322,30 @@ static struct json_object *list_opened(const struct start *st, int *fds)
     }
     for (unsigned i = 0; i < st->n_nics; i++) {
         fds[n++] = st->nics[i].fd;
-        add_opened(list, "nic", st->nics[i].name, "", st->nics[i].path);
+        add_opened(list, "nic", st->nics[i].name, "", st->nics[i].path ? st->nics[i].path : "");
     }
     return list;
 }
 
-/* Sockets for cards of a VM that runs; a process for one could only be the monitor's. */
+/* Where the processes of cards say what they have to say: as those of the start. */
+static int open_emu_log(struct start *st, struct err *e)
+{
+    AUTO_FREE char *path = xasprintf("%s/%lld/%s", st->sp->run, (long long)st->vm, VM_EMU_LOG);
+    st->emu_log_fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+    return st->emu_log_fd < 0 ? err_errno(e, errno, "cannot open '%s'", path) : 0;
+}
+
+/* Sockets, taps and processes for cards of a VM that runs. The processes end when the emulator closes their sockets. */
 static int connect_nics(struct start *st, const struct json_object *req, struct err *e)
 {
     struct json_object *nics = api_json_get(req, "nics");
     int rc = nics && json_object_is_type(nics, json_type_array) ? read_nics(st, nics, e) : 0;
-    for (unsigned i = 0; i < st->n_nics && rc == 0; i++) {
-        if (!st->nics[i].path) {
-            rc = err_set(e, -ENOTSUP, "network card '%s' has no socket", st->nics[i].name);
-        }
+    st->vm = api_json_get_int(req, "vm", 0);
+    if (rc == 0 && st->n_nics > 0) {
+        rc = open_emu_log(st, e);
     }
     if (rc == 0 && st->n_nics > 0) {
-        rc = nics_start(st, e);
+        rc = nics_start(st, true, e);
     }
     for (unsigned i = 0; i < st->n_nics && rc == 0; i++) {
         int size = 1 << 20; /* the emulator is confined already, and may not */
@@ -377,6 +385,27 @@ static void handle_open(struct spawner *sp, const struct json_object *req)
         fd_autoclose(&st.nics[i].fd);
     }
     start_done(&st, false);
+}
+
+static void handle_network(struct spawner *sp, const struct json_object *req)
+{
+    struct err e = ERR_INIT;
+    struct net_started out = { .pidfd = -1 };
+    int64_t id = api_json_get_int(req, "id", 0);
+    int rc = try_emulator(sp, &e); /* which tells what layers of a jail there are */
+    if (rc == 0) {
+        rc = network_start(sp, req, &out, &e);
+    }
+    if (rc < 0) {
+        send_error(sp, id, NULL, &e);
+        return;
+    }
+    AUTO_JSON o = json_object_new_object();
+    api_json_set_int(o, "id", id);
+    api_json_set_int(o, "pid", out.pid);
+    api_json_set_int(o, "start_time", (int64_t)out.start_time);
+    send_json(sp, o, &out.pidfd, 1);
+    close(out.pidfd);
 }
 
 static void reap(void)
@@ -424,6 +453,8 @@ static int serve(struct spawner *sp)
             handle_check(sp, req);
         } else if (op && strcmp(op, "open") == 0) {
             handle_open(sp, req);
+        } else if (op && strcmp(op, "network") == 0) {
+            handle_network(sp, req);
         } else {
             handle_start(sp, req);
         }

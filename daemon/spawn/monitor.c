@@ -225,7 +225,7 @@ static int read_exec(int fd, struct err *e)
 static int launch(struct start *st, struct report *r, int *pidfd, struct err *e)
 {
     int gate[2], status[2];
-    int nics = nics_start(st, e);
+    int nics = nics_start(st, false, e);
     if (nics < 0) {
         return nics;
     }

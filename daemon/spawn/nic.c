@@ -10,6 +10,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -26,10 +27,9 @@
 #include <unistd.h>
 
 #define READY_MS 10000
-#define JAIL_TFTP "/tftp"
 
 /* Beside us. */
-static char *net_path(void)
+char *net_path(void)
 {
     char self[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
@@ -50,7 +50,7 @@ static char **net_argv(const struct spawn_nic *nic, bool jailed, int sock, int s
     argv[n++] = xstrdup("vmd-net");
     for (unsigned i = 0; i < nic->n_args; i++) {
         bool tftp = str_starts(nic->args[i], "--tftp=");
-        argv[n++] = xstrdup(tftp && jailed ? "--tftp=" JAIL_TFTP : nic->args[i]);
+        argv[n++] = xstrdup(tftp && jailed ? "--tftp=" NET_JAIL_TFTP : nic->args[i]);
     }
     argv[n++] = xasprintf("--socket-fd=%d", sock);
     argv[n++] = xasprintf("--status-fd=%d", status);
@@ -62,10 +62,10 @@ static char **net_argv(const struct spawn_nic *nic, bool jailed, int sock, int s
 /* The clone's side. Never returns; what it writes to `status` is why it failed. */
 static void __attribute__((noreturn))
 net_main(const struct start *st, const struct spawn_nic *nic, int exe, const char *path,
-         int gate, int sock, int status)
+         int gate, int sock, int status, bool apart)
 {
     struct err e = ERR_INIT;
-    struct jail_net extra = { .tftp = nic->tftp, .tftp_at = JAIL_TFTP };
+    struct jail_net extra = { .tftp = nic->tftp, .tftp_at = NET_JAIL_TFTP };
     char go;
     if (read(gate, &go, 1) != 1) {
         _exit(126);
@@ -85,8 +85,9 @@ net_main(const struct start *st, const struct spawn_nic *nic, int exe, const cha
     char **argv = net_argv(nic, jail_has_root(st->sp), sock, status);
     char *envp[] = { (char *)"LANG=C.UTF-8", NULL };
     if (jail_enter_net(st->sp, st->vm, &extra, &e) == 0) {
-        prctl(PR_SET_PDEATHSIG,
-              SIGKILL); /* after the last change of ids, which would clear it */
+        if (!apart) { /* after the last change of ids, which would clear it */
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+        }
         syscall(SYS_execveat, exe, "", argv, envp, AT_EMPTY_PATH);
         err_errno(&e, errno, "cannot execute '%s'", path);
     }
@@ -95,7 +96,7 @@ net_main(const struct start *st, const struct spawn_nic *nic, int exe, const cha
 }
 
 /* Nothing, when it serves, or why it does not. */
-static int net_ready(int fd, const char *name, struct err *e)
+int net_ready(int fd, const char *name, struct err *e)
 {
     char text[400];
     size_t got = 0;
@@ -104,12 +105,12 @@ static int net_ready(int fd, const char *name, struct err *e)
         struct pollfd p = { .fd = fd, .events = POLLIN };
         int rc = poll(&p, 1, READY_MS);
         if (rc == 0) {
-            return err_set(e, -ETIMEDOUT, "network card '%s': vmd-net was not ready after %d s",
-                           name, READY_MS / 1000);
+            return err_set(e, -ETIMEDOUT, "'%s': vmd-net was not ready after %d s", name,
+                           READY_MS / 1000);
         }
         n = rc < 0 ? -1 : read(fd, text + got, sizeof(text) - 1 - got);
         if (n < 0 && errno != EINTR) {
-            return err_errno(e, errno, "network card '%s'", name);
+            return err_errno(e, errno, "'%s'", name);
         }
         got += n > 0 ? (size_t)n : 0;
     }
@@ -118,10 +119,11 @@ static int net_ready(int fd, const char *name, struct err *e)
                : 0; /* a start that failed, no bad file */
 }
 
-static pid_t clone_net(const struct start *st)
+pid_t net_clone(const struct spawner *sp, bool isolated)
 {
     /* The host's network is what it is for. */
-    struct clone_args args = { .flags = jail_clone_flags(st->sp) & ~(uint64_t)CLONE_NEWNET,
+    struct clone_args args = { .flags = jail_clone_flags(sp) &
+                                        ~(isolated ? 0 : (uint64_t)CLONE_NEWNET),
                                .exit_signal = SIGCHLD };
     return args.flags ? (pid_t)syscall(SYS_clone3, &args, sizeof(args)) : fork();
 }
@@ -138,7 +140,7 @@ static int let_go(const struct start *st, pid_t pid, int gate, struct err *e)
     return rc;
 }
 
-static int start_net(const struct start *st, struct spawn_nic *nic, struct err *e)
+static int start_net(const struct start *st, struct spawn_nic *nic, bool apart, struct err *e)
 {
     AUTO_FREE char *path = net_path();
     AUTO_FD exe = open(path, O_PATH | O_CLOEXEC);
@@ -158,11 +160,11 @@ static int start_net(const struct start *st, struct spawn_nic *nic, struct err *
         return err_errno(e, errno, "cannot make a pipe");
     }
     AUTO_FD status_r = status[0], status_w = status[1];
-    pid_t pid = clone_net(st);
+    pid_t pid = net_clone(st->sp, false);
     if (pid == 0) {
         close(gate_w);
         close(status_r);
-        net_main(st, nic, exe, path, gate_r, theirs, status_w);
+        net_main(st, nic, exe, path, gate_r, theirs, status_w, apart);
     }
     if (pid < 0) {
         return err_errno(e, errno, "cannot make a process for network card '%s'", nic->name);
@@ -198,16 +200,28 @@ static int connect_dgram(const char *path, struct err *e)
     return take_fd(&fd);
 }
 
-int nics_start(struct start *st, struct err *e)
+/* A port of a named network: the first frame says whose it is. */
+static int connect_network(const struct spawn_nic *nic, struct err *e)
+{
+    AUTO_FD fd = unix_connect(nic->path, e);
+    uint32_t n = (uint32_t)strlen(nic->hello), length = htonl(n);
+    int rc = fd < 0 ? fd : fd_write_all(fd, &length, 4, nic->path, e);
+
+    rc = rc < 0 ? rc : fd_write_all(fd, nic->hello, n, nic->path, e);
+    return rc < 0 ? rc : take_fd(&fd);
+}
+
+int nics_start(struct start *st, bool apart, struct err *e)
 {
     for (unsigned i = 0; i < st->n_nics; i++) {
         struct spawn_nic *nic = &st->nics[i];
         int rc = 0;
         if (!nic->path && !nic->is_tap) {
-            rc = start_net(st, nic, e);
+            rc = start_net(st, nic, apart, e);
         } else {
             nic->fd = nic->is_tap  ? tap_open(&nic->tap, e)
                       : nic->dgram ? connect_dgram(nic->path, e)
+                      : nic->hello ? connect_network(nic, e)
                                    : unix_connect(nic->path, e);
             rc = nic->fd < 0 ? nic->fd : 0;
             if (rc < 0) {

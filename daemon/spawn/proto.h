@@ -7,12 +7,14 @@
  *    "paused":bool,"screen":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool,"format":..}],"folders":[..]}   folders: where images may name others, besides their own
  *    and in it "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool}, {"name":..,"tap":true,
- *    "ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a socket to connect to, or a
- *    tap interface
+ *    "ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a socket to connect to (and
+ *    "hello": what is said there first, a frame of JSON), or a tap interface
  *   {"op":"check","id":N,"files":[...],"folders":[..]}  would they open? Asked before anything is changed; here, so
  *                                       that a filesystem that hangs does not hang vmd
  *   {"op":"open","id":N,"files":[...],"folders":[..]}   opens them, for an emulator that runs; also with
- *                                       "nics" as above that have a path
+ *                                       "nics" as above; "vm" is whose
+ *   {"op":"network","id":N,"key":..,"name":..,"cookie":..,"config":"<JSON as network/server/lan.h has it>","tftp":..,
+ *    "isolated":bool}                   starts the process of a named network
  * vmd-spawn -> vmd
  *   {"ready":true}                      it alone speaks for the run folder (SPAWN_LOCK is held)
  *   {"failed":".."}                     it cannot begin, and ends; vmd tries again later
@@ -24,6 +26,7 @@
  *   {"id":N,"images":[{"role","key","format","path"}]}   opened, a descriptor each: role "file" (key from the request),
  *                                       then what its image names: "data", "backing", and so on down;
  *                                       at last "nic" (key is its name)
+ *   {"id":N,"pid":..,"start_time":..}   a network's process, with its pidfd
  *   {"id":N,"error":{"code":-errno,"message":..,"path":..}}         nothing was left behind
  *
  * A VM's run folder, RUN/vm/ID, while its emulator lives:
@@ -36,12 +39,16 @@
  *             a vmd that comes later
  *   exit      {"cookie","pid","status","signal","ended_ns","cpu_ns"}, written by the monitor when
  *             it has ended, SIGKILL included
+ *
+ * A network's run folder, RUN/net/KEY: lock, control, process (cookie, boot_id, pid, start_time) as above; ports, where
+ * cards connect; net.log, its standard error.
  */
 #ifndef VMD_DAEMON_SPAWN_PROTO_H
 #define VMD_DAEMON_SPAWN_PROTO_H
 
 #define SPAWN_LOCK "spawn.lock" /* in the run folder */
 #define SPAWN_VM_DIR "vm"
+#define SPAWN_NET_DIR "net"
 #define SPAWN_PACKET_MAX (256 * 1024)
 #define SPAWN_FILES_MAX 24
 #define SPAWN_IMAGES_MAX 256 /* that the disks of a VM name */
@@ -60,5 +67,8 @@
 #define VM_PROCESS "process"
 #define VM_ENDING "ending"
 #define VM_EXIT "exit"
+#define NET_PORTS "ports"
+#define NET_LOG "net.log"
+#define NET_KEY_LEN 16 /* hex digits of its UUID */
 
 #endif

@@ -68,7 +68,8 @@ struct spawn_image {
 /* One network card. Texts are borrowed from the request; the arguments' list is owned. */
 struct spawn_nic {
     const char *name;
-    const char *path; /* socket to connect to; NULL: a process vmd-net with these arguments */
+    const char *path;  /* socket to connect to; NULL: a process vmd-net with these arguments */
+    const char *hello; /* said first to who listens at the path; NULL: nothing */
     bool dgram;
     bool is_tap; /* a tap interface, as `tap` says */
     struct tap_wish tap;
@@ -118,8 +119,24 @@ void start_done(struct start *st, bool undo);
 /* monitor.c: forks the monitor, which forks the emulator. */
 int monitor_start(struct start *st, struct started *out, struct err *e);
 
-/* nic.c: in the monitor, before the emulator's process is made. What was started ends when the monitor does. */
-int nics_start(struct start *st, struct err *e);
+/* nic.c: in the monitor, before the emulator's process is made. What was started ends when the monitor does; `apart`: when
+ * its card is closed. */
+int nics_start(struct start *st, bool apart, struct err *e);
+#define NET_JAIL_TFTP "/tftp"
+char *net_path(void); /* vmd-net; the caller's */
+/* A process for vmd-net, with the host's network unless it is isolated; as fork(). */
+pid_t net_clone(const struct spawner *sp, bool isolated);
+/* Waits until it serves; what it said instead is the error. */
+int net_ready(int status_fd, const char *name, struct err *e);
+
+/* network.c: starts the process of a named network. */
+struct net_started {
+    pid_t pid;
+    uint64_t start_time;
+    int pidfd; /* the caller's */
+};
+int network_start(struct spawner *sp, const struct json_object *req, struct net_started *out,
+                  struct err *e);
 
 /* jail.c. */
 /* What the jail of vmd-net has beside the libraries: the resolver's configuration, and a folder at a fixed place. */

@@ -15,7 +15,9 @@
 #include "daemon/events.h"
 #include "daemon/ops.h"
 #include "daemon/registry.h"
+#include "daemon/network/networks.h"
 #include "daemon/run/give.h"
+#include "daemon/run/proc.h"
 #include "daemon/run/spawner.h"
 #include "daemon/run/supervise.h"
 #include "daemon/storage/pools.h"
@@ -113,8 +115,8 @@ static void vm_ended(void *arg, struct vm *vm, bool gone)
 }
 
 /* Asks the emulator; fn gets k. */
-static void ask(struct plug *k, const char *method, struct json_object *take_params, int owned_fd,
-                rpc_done_fn *fn)
+static void ask(struct plug *k, const char *method, struct json_object *take_params,
+                int owned_fd, rpc_done_fn *fn)
 {
     struct run *run = k->op->vm->run;
 
@@ -220,7 +222,8 @@ static void attach_done(struct plug *k)
 {
     struct vm *vm = k->op->vm;
     struct change *c = change_new(k->d);
-    struct api_vm_attach_out out = { .kind = k->nic ? API_DEVICE_KIND_NIC : API_DEVICE_KIND_DISK,
+    struct api_vm_attach_out out = { .kind = k->nic ? API_DEVICE_KIND_NIC
+                                                    : API_DEVICE_KIND_DISK,
                                      .name = k->name,
                                      .live = k->live,
                                      .config = k->config };
@@ -327,12 +330,20 @@ static void on_socket(void *arg, struct json_object *images, int *take_fds, unsi
         if (fd >= 0) {
             close(fd);
         }
-        failf(k, e && path[0] ? API_E_FILE_ERROR : e ? API_E_INTERNAL_ERROR : API_E_BAD_STATE,
+        failf(k,
+              e && path[0] ? API_E_FILE_ERROR
+              : e          ? API_E_INTERNAL_ERROR
+                           : API_E_BAD_STATE,
               NULL, e ? e->msg : "it ended meanwhile");
     } else {
         struct json_object *in = json_object_new_object();
 
-        api_json_set(in, "nic", api_encode(&api_type_nic, the_nic(k)));
+        api_json_set(in, "nics", json_object_new_array());
+        json_object_array_add(api_json_get(in, "nics"), api_encode(&api_type_nic, the_nic(k)));
+        networks_resolve(k->d, in);
+        api_json_set(in, "nic",
+                     json_object_get(json_object_array_get_idx(api_json_get(in, "nics"), 0)));
+        json_object_object_del(in, "nics");
         ask(k, "emu.attach_nic", in, fd, on_plugged);
     }
 }
@@ -343,26 +354,19 @@ static void go_live(struct plug *k)
     const struct api_disk *disk;
     struct json_object *list;
 
-    if (k->nic && the_nic(k)->type != API_NIC_TYPE_STREAM &&
-        the_nic(k)->type != API_NIC_TYPE_DGRAM && the_nic(k)->type != API_NIC_TYPE_NONE) {
-        failf(k, API_E_UNSUPPORTED,
-              "attach it to the definition (config), or use passt with the type stream",
-              "cards of the types stream, dgram and none can come while it runs");
-        return;
-    }
     if (k->nic) {
         list = json_object_new_array();
         if (the_nic(k)->type != API_NIC_TYPE_NONE) {
-            list = (json_object_put(list), nics_request_one(the_nic(k)));
+            list = (json_object_put(list), nics_request_one(k->d, vm, the_nic(k)));
         }
-        spawner_open_nics(k->d->spawner, vm->config.name, list, on_socket, k);
+        spawner_open_nics(k->d->spawner, vm->id, vm->config.name, list, on_socket, k);
         return;
     }
     disk = the_disk(k);
     list = json_object_new_array();
-    json_object_array_add(list, give_file("disk", disk->file,
-                                          api_disk_format_name(disk->format),
-                                          !disk->readonly && !disk->cdrom));
+    json_object_array_add(list,
+                          give_file("disk", disk->file, api_disk_format_name(disk->format),
+                                    !disk->readonly && !disk->cdrom));
     give_files(vm->run, list, on_given, k);
 }
 
@@ -429,6 +433,14 @@ static void add_disk(struct plug *k, const struct api_disk *disk)
     own->has_hotplug = own->hotplug;
 }
 
+static char *any_mac(void)
+{
+    char random[COOKIE_LEN + 1];
+
+    cookie_make(random);
+    return xasprintf("52:54:00:%.2s:%.2s:%.2s", random, random + 2, random + 4);
+}
+
 static void add_nic(struct plug *k, const struct api_nic *nic)
 {
     struct api_vm_config *c = &k->made;
@@ -442,6 +454,10 @@ static void add_nic(struct plug *k, const struct api_nic *nic)
     }
     free(own->name);
     own->name = xstrdup(k->name);
+    if (own->type == API_NIC_TYPE_NETWORK && !own->mac) {
+        own->mac =
+            any_mac(); /* the network has to know it, and its place is the emulator's choice */
+    }
     own->hotplug = own->hotplug || (slot && own->bus == API_NIC_BUS_VIRTIO_PCI);
     own->has_hotplug = own->hotplug;
 }
@@ -457,7 +473,8 @@ static void attach_begin(struct op *op)
     *k = (struct plug){ .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL };
     api_copy(&api_type_vm_config, &vm->config, &k->made);
     if (!in->disk == !in->nic) {
-        failf(k, API_E_INVALID_PARAMS, "give 'disk' or 'nic'", "one device is attached at a time");
+        failf(k, API_E_INVALID_PARAMS, "give 'disk' or 'nic'",
+              "one device is attached at a time");
         return;
     }
     name = in->nic ? in->nic->name : in->disk->name;
@@ -478,6 +495,8 @@ static void attach_begin(struct op *op)
     /* The definition with it must make sense, and its files be where the caller may point. */
     if ((k->config ? preflight_change(vm->d, &k->made, &x)
                    : pools_resolve(vm->d, &k->made, &x)) < 0 ||
+        (k->nic && (networks_check(vm->d, &k->made, &x) < 0 ||
+                    (k->live && networks_ready(vm->d, &k->made, &x) < 0))) ||
         access_config(op->call, &k->made, API_ROLE_OPERATOR, &x) < 0) {
         fail(k, &x);
         return;
@@ -645,14 +664,13 @@ static void detach_begin(struct op *op)
     struct plug *k = xnew(struct plug);
     struct json_object *ask_for;
 
-    *k = (struct plug){ .d = vm->d,
-                        .vm = vm->id,
-                        .op = op,
-                        .nic = in->nic != NULL,
-                        .timeout_ms = in->timeout_ms };
+    *k = (struct plug){
+        .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL, .timeout_ms = in->timeout_ms
+    };
     api_copy(&api_type_vm_config, &vm->config, &k->made);
     if (!in->disk == !in->nic) {
-        failf(k, API_E_INVALID_PARAMS, "give 'disk' or 'nic'", "one device is detached at a time");
+        failf(k, API_E_INVALID_PARAMS, "give 'disk' or 'nic'",
+              "one device is detached at a time");
         return;
     }
     k->name = xstrdup(in->nic ? in->nic : in->disk);

@@ -7,6 +7,8 @@
 #include "api-schema/gen/errors.h"
 #include "api-schema/json/json.h"
 #include "api-schema/net/nicargs.h"
+#include "daemon/network/networks.h"
+#include "daemon/registry.h"
 #include "engine/base/mem.h"
 
 #include <string.h>
@@ -41,50 +43,61 @@ int nics_check(struct api_vm_config *c, struct api_error *x)
     return 0;
 }
 
-struct json_object *nics_request_one(const struct api_nic *n)
+struct json_object *nics_request_one(struct vmd *d, const struct vm *vm,
+                                     const struct api_nic *n)
 {
-    const struct api_vm_config c = { .nics = (struct api_nic *)n, .n_nics = 1 };
+    struct json_object *list = json_object_new_array(), *o = json_object_new_object();
 
-    return nics_request(&c);
+    api_json_set_str(o, "name", n->name);
+    if (n->type == API_NIC_TYPE_NETWORK) {
+        json_object_put(o);
+        o = network_request(d, vm, n, n->mac);
+    } else if (n->type == API_NIC_TYPE_USER) {
+        struct json_object *args = json_object_new_array();
+        char **texts = nic_args(n);
+        for (size_t k = 0; texts[k]; k++) {
+            json_object_array_add(args, json_object_new_string(texts[k]));
+        }
+        nic_args_free(texts);
+        api_json_set(o, "args", args);
+        if (n->tftp) {
+            api_json_set_str(o, "tftp", n->tftp);
+        }
+    } else if (n->type == API_NIC_TYPE_TAP || n->type == API_NIC_TYPE_BRIDGE) {
+        struct tap_wish w = nic_tap(n);
+        api_json_set_bool(o, "tap", true);
+        if (w.ifname) {
+            api_json_set_str(o, "ifname", w.ifname);
+        }
+        if (w.bridge) {
+            api_json_set_str(o, "bridge", w.bridge);
+        }
+        api_json_set_int(o, "mtu", w.mtu);
+        api_json_set_int(o, "vlan", w.vlan);
+    } else {
+        api_json_set_str(o, "path", n->path);
+        api_json_set_bool(o, "dgram", n->type == API_NIC_TYPE_DGRAM);
+    }
+    json_object_array_add(list, o);
+    return list;
 }
 
-struct json_object *nics_request(const struct api_vm_config *c)
+struct json_object *nics_request(const struct vm *vm)
 {
+    const struct api_vm_config *c = &vm->config;
     struct json_object *list = json_object_new_array();
+
     for (size_t i = 0; i < c->n_nics; i++) {
-        const struct api_nic *n = &c->nics[i];
-        if (n->type == API_NIC_TYPE_NONE) {
+        struct api_nic nic = c->nics[i]; /* borrows */
+        char mac[18];
+
+        if (nic.type == API_NIC_TYPE_NONE) {
             continue;
         }
-        struct json_object *o = json_object_new_object();
-        api_json_set_str(o, "name", n->name);
-        if (n->type == API_NIC_TYPE_USER) {
-            struct json_object *args = json_object_new_array();
-            char **texts = nic_args(n);
-            for (size_t k = 0; texts[k]; k++) {
-                json_object_array_add(args, json_object_new_string(texts[k]));
-            }
-            nic_args_free(texts);
-            api_json_set(o, "args", args);
-            if (n->tftp) {
-                api_json_set_str(o, "tftp", n->tftp);
-            }
-        } else if (n->type == API_NIC_TYPE_TAP || n->type == API_NIC_TYPE_BRIDGE) {
-            struct tap_wish w = nic_tap(n);
-            api_json_set_bool(o, "tap", true);
-            if (w.ifname) {
-                api_json_set_str(o, "ifname", w.ifname);
-            }
-            if (w.bridge) {
-                api_json_set_str(o, "bridge", w.bridge);
-            }
-            api_json_set_int(o, "mtu", w.mtu);
-            api_json_set_int(o, "vlan", w.vlan);
-        } else {
-            api_json_set_str(o, "path", n->path);
-            api_json_set_bool(o, "dgram", n->type == API_NIC_TYPE_DGRAM);
-        }
-        json_object_array_add(list, o);
+        nic_mac(c, i, mac);
+        nic.mac = mac;
+        AUTO_JSON one = nics_request_one(vm->d, vm, &nic);
+        json_object_array_add(list, json_object_get(json_object_array_get_idx(one, 0)));
     }
     return list;
 }

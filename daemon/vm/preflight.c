@@ -7,6 +7,7 @@
 #include "api-schema/disk/limits.h"
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
+#include "daemon/network/networks.h"
 #include "daemon/vm/nics.h"
 #include "daemon/registry.h"
 #include "daemon/run/spawner.h"
@@ -187,7 +188,8 @@ static int check_plugins(const struct vmd *d, const struct api_vm_config *c,
 int preflight_change(struct vmd *d, struct api_vm_config *c, struct api_error *x)
 {
     return pools_resolve(d, c, x) < 0 || check_plugins(d, c, x) < 0 || check_host(c, x) < 0 ||
-                   check_members(c, x) < 0 || name_disks(c, x) < 0 || nics_check(c, x) < 0
+                   check_members(c, x) < 0 || name_disks(c, x) < 0 || nics_check(c, x) < 0 ||
+                   networks_check(d, c, x) < 0
                ? -1
                : 0;
 }
@@ -376,7 +378,8 @@ void preflight_start(struct vm *vm, preflight_fn *fn, void *arg)
 {
     struct api_error x = API_ERROR_INIT;
     if (preflight_host(&vm->config, &x) < 0 || check_plugins(vm->d, &vm->config, &x) < 0 ||
-        supply_place(vm->d, &vm->config, &x) < 0 || pools_ready(vm->d, &vm->config, &x) < 0) {
+        supply_place(vm->d, &vm->config, &x) < 0 || pools_ready(vm->d, &vm->config, &x) < 0 ||
+        networks_ready(vm->d, &vm->config, &x) < 0) {
         fn(arg, &x, NULL);
         return;
     }

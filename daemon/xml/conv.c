@@ -202,6 +202,39 @@ static bool int_put(const struct xml_row *row, struct json_object *v, struct xml
 
 const struct xml_conv xml_as_int = { int_get, int_put, "a number" };
 
+/* Bandwidth, which libvirt counts in KiB. */
+static int kib_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                   struct json_object **out, struct err *e)
+{
+    struct json_object *v = NULL;
+    int rc = int_get(row, n, text, &v, e);
+    if (rc == 0 && v) {
+        int64_t kib = json_object_get_int64(v);
+        if (kib < 0 || kib > INT64_C(1) << 30) {
+            json_object_put(v);
+            return err_set(e, -ERANGE, "a number of KiB up to 2^30");
+        }
+        *out = json_object_new_int64(kib * 1024);
+        json_object_put(v);
+    }
+    return rc;
+}
+
+static bool kib_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                    struct buf *text)
+{
+    int64_t bytes = json_object_get_int64(v);
+    (void)row;
+    (void)n;
+    if (bytes % 1024) {
+        return false;
+    }
+    buf_printf(text, "%lld", (long long)(bytes / 1024));
+    return true;
+}
+
+const struct xml_conv xml_as_kib = { kib_get, kib_put, "a number of KiB" };
+
 /* Scaled integers of libvirt's XML: powers of 1000 end in B, of 1024 in iB or stand alone. */
 static const struct {
     const char *name;

@@ -459,9 +459,9 @@ static bool link_put(const struct xml_row *row, struct json_object *v, struct xm
 }
 
 /* The other ways a card is connected are none of libvirt's: they stand in <metadata>, over this word. */
-static const char *const cards[][2] = { { "user", "user" },
-                                        { "bridge", "bridge" },
-                                        { "ethernet", "tap" } };
+static const char *const cards[][2] = {
+    { "user", "user" }, { "network", "network" }, { "bridge", "bridge" }, { "ethernet", "tap" }
+};
 
 static int card_get(const struct xml_row *row, const struct xml_node *n, const char *text,
                     struct json_object **out, struct err *e)
@@ -475,8 +475,8 @@ static int card_get(const struct xml_row *row, const struct xml_node *n, const c
         }
     }
     return err_set(e, -EINVAL,
-                   "not supported: how the card is connected; vmd knows 'user', 'bridge' and "
-                   "'ethernet' here");
+                   "not supported: how the card is connected; vmd knows 'user', 'network', "
+                   "'bridge' and 'ethernet' here");
 }
 
 static bool card_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
@@ -515,7 +515,8 @@ static bool target_put(const struct xml_row *row, struct json_object *v, struct 
 static const struct xml_conv as_target = {
     target_get, target_put, "name of an interface; a card in user mode has none"
 };
-static const struct xml_conv as_card = { card_get, card_put, "`user`, `bridge`, `ethernet`" };
+static const struct xml_conv as_card = { card_get, card_put,
+                                         "`user`, `network`, `bridge`, `ethernet`" };
 static const struct xml_conv as_link = { link_get, link_put, "`up`, `down`" };
 
 /* ---- the table ---- */
@@ -912,10 +913,11 @@ static const struct xml_row rows[] = {
     NO("devices/interface/mac@type|check|currentAddress", NO_NET),
     GROUP("devices/interface/source", 0),
     VALUE("devices/interface/source@bridge", "bridge", xml_as_text, NULL),
+    VALUE("devices/interface/source@network", "network", xml_as_text, NULL),
+    VALUE("devices/interface/source@portgroup", "portgroup", xml_as_text, NULL),
     NO("devices/interface/"
        "source@address|client|connectionid|dev|macTableManager|managed|missing|mode|name|"
-       "network|"
-       "path|port|portgroup|portgroupid|portid|reconnect|switchid|type|uuid",
+       "path|port|portgroupid|portid|reconnect|switchid|type|uuid",
        NO_NET),
     NO("devices/interface/source/address|ip|local|product|reconnect|route|vendor", NO_NET),
     GROUP("devices/interface/vlan", 0),
@@ -923,6 +925,7 @@ static const struct xml_row rows[] = {
     GROUP("devices/interface/vlan/tag", 0),
     VALUE("devices/interface/vlan/tag@id", "vlan", xml_as_int, NULL),
     NO("devices/interface/vlan/tag@nativeMode", NO_NET),
+    BANDWIDTH("devices/interface", "inbound", "outbound"),
     SAYS("devices/interface/model@type", XML_PRINT, "virtio", "the board's cards are virtio"),
     GROUP("devices/interface/model", XML_PRINT),
     GROUP("devices/interface/mtu", 0),
@@ -938,7 +941,7 @@ static const struct xml_row rows[] = {
     { "devices/interface/address@type", XML_VALUE, XML_NEEDED, "bus", &xml_as_word,
       "virtio-mmio=virtio-mmio pci=virtio-pci", NO_CARD_BUS },
     NO("devices/interface/"
-       "acpi|backend|backenddomain|bandwidth|boot|coalesce|downscript|filterref|guest|ip|port|"
+       "acpi|backend|backenddomain|boot|coalesce|downscript|filterref|guest|ip|port|"
        "portForward|rom|route|script|teaming|tune|virtualport",
        NO_NET),
     NO("devices/interface/address/zpci", ADDRESS),

@@ -70,6 +70,7 @@ extern const struct xml_conv xml_as_path; /* an absolute path */
 extern const struct xml_conv
     xml_as_word; /* white space cut; row->words maps, "theirs=" is an absent member */
 extern const struct xml_conv xml_as_int; /* decimal */
+extern const struct xml_conv xml_as_kib; /* the same, in KiB */
 extern const struct xml_conv
     xml_as_size; /* number and `unit`; row->words is the unit of a bare number */
 extern const struct xml_conv xml_as_yesno; /* yes, no; on, off when row->words is set */

@@ -679,6 +679,25 @@ void virtio_net_set_link(struct device *d, bool up)
     bus_unlock(n->v.lock);
 }
 
+void virtio_net_set_port(struct device *d, struct net_port *take_port)
+{
+    struct vnet *n = (struct vnet *)d;
+    struct net_port *was;
+
+    bus_lock(n->v.lock);
+    was = n->port;
+    n->port = take_port;
+    n->offloads_told = false;
+    if (take_port) {
+        net_attach(take_port, &vnet_front, n);
+    }
+    tell_offloads(n);
+    virtio_config_changed(&n->v);
+    bus_unlock(n->v.lock);
+    net_close(was);
+    vnet_writable(n); /* what waited for the old one goes to the new one */
+}
+
 void virtio_net_announce(struct device *d)
 {
     struct vnet *n = (struct vnet *)d;

@@ -31,6 +31,8 @@ struct vnet_view {
 void virtio_net_view(struct device *d, struct vnet_view *out);
 /* Plugs the cable in or pulls it; the guest is told. */
 void virtio_net_set_link(struct device *d, bool up);
+/* Another port in the place of the one there is, which is closed. Takes it; NULL: the cable leads nowhere. */
+void virtio_net_set_port(struct device *d, struct net_port *take_port);
 /* Asks the guest to make itself known to switches (after it has moved). */
 void virtio_net_announce(struct device *d);
 /* "52:54:00:12:34:56" to bytes; false: not that, or a group's or nobody's address. */

@@ -18,9 +18,10 @@
 
 #define STATS_PAGE_SIZE 4096
 #define STATS_MAGIC 0x5354415453444d56ull /* "VMDSTATS" */
-#define STATS_VERSION 1
+#define STATS_VERSION 2
 #define STATS_MAX_VCPUS 64 /* of more, the first 64 are listed; the sums cover all */
 #define STATS_MAX_DISKS 8
+#define STATS_MAX_NICS 8
 
 enum stats_state { STATS_PAUSED, STATS_RUNNING, STATS_STOPPED };
 
@@ -28,14 +29,20 @@ enum stats_state { STATS_PAUSED, STATS_RUNNING, STATS_STOPPED };
 
 struct stats_vcpu {
     uint64_t instructions; /* or STATS_NOT_COUNTED */
-    uint64_t cpu_time_ns; /* host CPU time of its thread */
-    uint64_t halts;       /* times it waited for an interrupt */
-    uint64_t halted;      /* 1: it waits now */
+    uint64_t cpu_time_ns;  /* host CPU time of its thread */
+    uint64_t halts;        /* times it waited for an interrupt */
+    uint64_t halted;       /* 1: it waits now */
 };
 
 struct stats_disk {
     char name[64]; /* always terminated */
     uint64_t reads, read_bytes, writes, written_bytes, flushes, errors;
+};
+
+struct stats_nic {
+    char name[48]; /* always terminated; of a longer one the beginning */
+    uint64_t rx_frames, rx_bytes, rx_dropped, rx_errors;
+    uint64_t tx_frames, tx_bytes, tx_dropped, tx_errors;
 };
 
 /* Everything below `seq` is covered by it. Times are CLOCK_BOOTTIME. */
@@ -50,8 +57,8 @@ struct stats_page {
     uint32_t state;  /* enum stats_state */
     char reason[64]; /* why it is in this state; terminated */
     uint64_t guest_time_ns;
-    uint64_t cpu_time_ns; /* of the process */
-    uint64_t memory_rss;  /* bytes */
+    uint64_t cpu_time_ns;  /* of the process */
+    uint64_t memory_rss;   /* bytes */
     uint64_t instructions; /* of all vCPUs, or STATS_NOT_COUNTED */
     uint64_t tb_translated, tb_flushes, cache_used, cache_size;
     uint64_t exits, mmio, interrupts;
@@ -59,6 +66,8 @@ struct stats_page {
     uint32_t n_vcpus, n_disks;        /* entries filled below */
     struct stats_vcpu vcpu[STATS_MAX_VCPUS];
     struct stats_disk disk[STATS_MAX_DISKS];
+    uint32_t n_nics, links; /* a bit a card: the guest sees a cable */
+    struct stats_nic nic[STATS_MAX_NICS];
 };
 _Static_assert(sizeof(struct stats_page) <= STATS_PAGE_SIZE, "the statistics fit in a page");
 
@@ -82,11 +91,17 @@ static inline bool stats_page_ok(const struct stats_page *p)
 {
     if (p->magic != STATS_MAGIC || p->version != STATS_VERSION || p->size != sizeof(*p) ||
         p->n_vcpus > STATS_MAX_VCPUS || p->n_disks > STATS_MAX_DISKS ||
-        p->state > STATS_STOPPED || p->reason[sizeof(p->reason) - 1]) {
+        p->n_nics > STATS_MAX_NICS || p->state > STATS_STOPPED ||
+        p->reason[sizeof(p->reason) - 1]) {
         return false;
     }
     for (unsigned i = 0; i < p->n_disks; i++) {
         if (p->disk[i].name[sizeof(p->disk[i].name) - 1]) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < p->n_nics; i++) {
+        if (p->nic[i].name[sizeof(p->nic[i].name) - 1]) {
             return false;
         }
     }

@@ -266,11 +266,30 @@ static void fill_disks(struct stats_page *p, struct api_disk_stats *d)
     }
 }
 
+static void fill_nics(struct stats_page *p, struct api_nic_stats *n)
+{
+    for (unsigned i = 0; i < p->n_nics; i++) {
+        n[i] = (struct api_nic_stats){
+            .name = p->nic[i].name,
+            .link = p->links >> i & 1,
+            .rx_frames = (int64_t)p->nic[i].rx_frames,
+            .rx_bytes = (int64_t)p->nic[i].rx_bytes,
+            .rx_dropped = (int64_t)p->nic[i].rx_dropped,
+            .rx_errors = (int64_t)p->nic[i].rx_errors,
+            .tx_frames = (int64_t)p->nic[i].tx_frames,
+            .tx_bytes = (int64_t)p->nic[i].tx_bytes,
+            .tx_dropped = (int64_t)p->nic[i].tx_dropped,
+            .tx_errors = (int64_t)p->nic[i].tx_errors,
+        };
+    }
+}
+
 void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
 {
     struct stats_page p = { 0 };
     struct api_vcpu_stats vcpus[STATS_MAX_VCPUS];
     struct api_disk_stats disks[STATS_MAX_DISKS];
+    struct api_nic_stats nics[STATS_MAX_NICS];
     char *layers[16];
     unsigned n_layers = confine_describe(control_emu(call), layers, ARRAY_LEN(layers));
 
@@ -278,6 +297,7 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
     stats_collect(control_emu(call), &p);
     fill_vcpus(&p, vcpus);
     fill_disks(&p, disks);
+    fill_nics(&p, nics);
     struct api_vm_stats out = {
         .uptime_ns = (int64_t)(p.published_ns - p.started_ns),
         .guest_time_ns = (int64_t)p.guest_time_ns,
@@ -298,6 +318,8 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
         .n_vcpus = p.n_vcpus,
         .disks = disks,
         .n_disks = p.n_disks,
+        .nics = nics,
+        .n_nics = p.n_nics,
         .sandbox = layers,
         .n_sandbox = n_layers,
     };

@@ -103,8 +103,9 @@ struct emu {
     unsigned n_disks;
     struct board_config disks;    /* how they are attached; nothing else in it is set */
     char mac[BOARD_MAX_NICS][18]; /* of the network cards */
-    char *disk_id[BOARD_MAX_DISKS], *nic_id[BOARD_MAX_NICS]; /* their devices, as they were named first */
-    unsigned n_plugged; /* devices that came while the VM ran, for their names */
+    char *disk_id[BOARD_MAX_DISKS],
+        *nic_id[BOARD_MAX_NICS]; /* their devices, as they were named first */
+    unsigned n_plugged;          /* devices that came while the VM ran, for their names */
     struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
     unsigned n_opened;
 
@@ -171,6 +172,9 @@ void build_done(struct emu *m);
 int nic_open_all(struct emu *m, struct board_config *b, struct err *e);
 void nic_close_all(struct board_config *b);
 void nic_built(struct emu *m); /* the board is there: cables as the configuration says */
+/* The port that a card of the configuration has with that socket, tap or process; takes it. */
+struct net_port *nic_port(struct emu *m, const struct api_nic *n, int take_fd);
+struct device *nic_device(struct emu *m, size_t i); /* niclink.c: card i's */
 /* Card i of the configuration: checks it, opens its port into b->nic[i]. */
 int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e);
 
@@ -179,11 +183,11 @@ void hotplug_name_all(struct emu *m); /* the disks and cards of the configuratio
 void hotplug_done(struct emu *m);
 
 /* --- disks.c --- */
-void disks_set_policy(struct emu *m, unsigned i); /* after disk i was opened */
+void disks_set_policy(struct emu *m, unsigned i);               /* after disk i was opened */
 int disks_set_limits(struct emu *m, unsigned i, struct err *e); /* likewise */
 /* What limits disk i has now; false: none. The name in it is borrowed. */
 bool disks_get_limits(const struct emu *m, unsigned i, struct api_disk_throttle *out);
-void disks_resumed(struct emu *m);                /* what failed and was kept is tried again */
+void disks_resumed(struct emu *m); /* what failed and was kept is tried again */
 
 /* --- jobs.c --- */
 int jobs_start(struct emu *m, struct err *e); /* before the sandbox closes */

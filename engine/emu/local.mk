@@ -17,6 +17,7 @@ libemu_a_SOURCES = \
 	engine/emu/export.c \
 	engine/emu/files.c \
 	engine/emu/hotplug.c \
+	engine/emu/niclink.c \
 	engine/emu/inspect.c \
 	engine/emu/pci_list.c \
 	engine/emu/nic.c \

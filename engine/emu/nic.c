@@ -162,17 +162,21 @@ static bool is_tap(const struct api_nic *n)
     return n->type == API_NIC_TYPE_TAP || n->type == API_NIC_TYPE_BRIDGE;
 }
 
-static struct net_port *card_port(struct emu *m, const struct api_nic *n, int fd)
+struct net_port *nic_port(struct emu *m, const struct api_nic *n, int take_fd)
 {
+    int fd = take_fd;
+
     if (is_tap(n)) {
         return net_tap_new(m->loop, fd, n->name);
     }
-    if (n->type != API_NIC_TYPE_DGRAM && !m->board) { /* later we are confined, and it was done */
+    if (n->type != API_NIC_TYPE_DGRAM &&
+        !m->board) { /* later we are confined, and it was done */
         net_stream_widen(fd);
     }
-    return n->type == API_NIC_TYPE_DGRAM
-               ? net_dgram_new(m->loop, fd, n->name, false)
-               : net_stream_new(m->loop, fd, n->name, n->type == API_NIC_TYPE_USER);
+    return n->type == API_NIC_TYPE_DGRAM ? net_dgram_new(m->loop, fd, n->name, false)
+                                         : net_stream_new(m->loop, fd, n->name,
+                                                          n->type == API_NIC_TYPE_USER ||
+                                                              n->type == API_NIC_TYPE_NETWORK);
 }
 
 /* A socket for the card: the one that was passed, or our own. -1: it needs none. */
@@ -190,6 +194,10 @@ static int card_socket(struct emu *m, const struct api_nic *n, int *out, struct 
     }
     if (m->opt.config_fd >= 0) {
         return err_set(e, -ENOENT, "network card '%s' was not passed with --nic", n->name);
+    }
+    if (n->type == API_NIC_TYPE_NETWORK) {
+        return err_set(e, -ENOTSUP, "network card '%s': only VMs of vmd have named networks",
+                       n->name);
     }
     if (n->type == API_NIC_TYPE_USER) {
         return start_helper(n, out, e);
@@ -245,7 +253,7 @@ int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e)
                        n->name);
     }
     if (fd >= 0) {
-        card->port = card_port(m, n, fd);
+        card->port = nic_port(m, n, fd);
     }
     return 0;
 }

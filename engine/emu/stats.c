@@ -7,9 +7,11 @@
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
+#include "devices/net/virtio_net.h"
 #include "engine/base/str.h"
 #include "engine/emu/console.h"
 #include "engine/emu/emu.h"
+#include "network/port.h"
 #include "storage/block.h"
 
 #include <errno.h>
@@ -153,6 +155,34 @@ static void disk_figures(struct emu *m, struct stats_page *p)
     }
 }
 
+static void nic_figures(struct emu *m, struct stats_page *p)
+{
+    size_t n = m->board ? m->config.n_nics : 0;
+
+    p->n_nics = n < STATS_MAX_NICS ? (uint32_t)n : STATS_MAX_NICS;
+    for (unsigned i = 0; i < p->n_nics; i++) {
+        struct stats_nic *s = &p->nic[i];
+        struct device *d = nic_device(m, i);
+        struct vnet_view v = { 0 };
+
+        str_copy(s->name, sizeof(s->name), m->config.nics[i].name);
+        if (d) {
+            virtio_net_view(d, &v);
+        }
+        p->links |= (uint32_t)v.link << i;
+        if (v.port) {
+            s->rx_frames = v.port->rx.frames;
+            s->rx_bytes = v.port->rx.bytes;
+            s->rx_dropped = v.port->rx.dropped;
+            s->rx_errors = v.port->rx.errors;
+            s->tx_frames = v.port->tx.frames;
+            s->tx_bytes = v.port->tx.bytes;
+            s->tx_dropped = v.port->tx.dropped;
+            s->tx_errors = v.port->tx.errors;
+        }
+    }
+}
+
 void stats_collect(struct emu *m, struct stats_page *p)
 {
     static const uint32_t states[] = {
@@ -173,6 +203,7 @@ void stats_collect(struct emu *m, struct stats_page *p)
     engine_counters(m, p);
     vcpu_figures(m, p);
     disk_figures(m, p);
+    nic_figures(m, p);
 }
 
 void stats_publish(struct emu *m)

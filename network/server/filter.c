@@ -111,6 +111,9 @@ static bool own_address(const struct filter *c, const struct frame_info *i)
     if (i->ip_src == 0) {
         return i->type == ETH_ARP || (i->proto == 17 && i->port_dst == 67);
     }
+    if (c->addresses == 0) {
+        return c->leased == i->ip_src;
+    }
     for (unsigned k = 0; k < c->addresses; k++) {
         if (c->address[k] == i->ip_src) {
             return true;

@@ -20,8 +20,9 @@ struct filter_row {
 };
 
 struct filter {
-    bool mac, ip;       /* frames from the VM must have its address */
-    uint8_t card[6];    /* that address */
+    bool mac, ip;    /* frames from the VM must have its address */
+    uint8_t card[6]; /* that address */
+    uint32_t leased; /* what DHCP gave it, which holds when there are no others; 0: nothing */
     uint32_t addresses; /* how many of the next there are */
     uint32_t address[8];
     unsigned n_rows;

@@ -38,6 +38,8 @@ struct gateway {
     struct list answers;
     unsigned n_answers;
     struct loop_task again;
+    void (*on_lease)(void *arg, const uint8_t mac[6], uint32_t ip);
+    void *on_lease_arg;
 };
 
 static struct gateway *gateway_of(struct net_port *p)
@@ -161,7 +163,7 @@ static void on_arp(struct gateway *g, const struct net_frame *f, const struct fr
 {
     uint8_t *a;
 
-    if (g->nat && (i->arp_op != 1 || i->ip_dst == g->o.address)) {
+    if (g->o.nat && (i->arp_op != 1 || i->ip_dst == g->o.address)) {
         to_nat(g, f); /* which learns who asks, and answers */
         return;
     }
@@ -227,6 +229,10 @@ static void on_dhcp(struct gateway *g, const uint8_t *f, size_t n, const struct 
     if (got == 0) {
         return;
     }
+    if (out[242] == 5 && get32(out + 16) != 0 &&
+        g->on_lease) { /* the type, which stands first: ACK */
+        g->on_lease(g->on_lease_arg, out + 28, get32(out + 16));
+    }
     if (get32(out + 12) != 0) { /* it has that address already */
         say(g, i->src, get32(out + 12), 67, 68, out, got);
     } else {
@@ -254,9 +260,9 @@ static void on_dns(struct gateway *g, uint8_t *f, size_t n, const struct frame_i
     const uint8_t *p = payload_of(f, n, &len);
 
     got = p ? dns_answer(g->dhcp, &g->o, p, len, out, &ours) : 0;
-    if (got > 0 && (ours || !g->nat)) {
+    if (got > 0 && (ours || !g->o.nat)) {
         say(g, i->src, i->ip_src, 53, i->port_src, out, got);
-    } else if (p && g->nat) {
+    } else if (p && g->o.nat) {
         struct iovec iov = { f, n };
         struct net_frame plain = { .iov = &iov, .n_iov = 1, .len = n };
 
@@ -280,6 +286,10 @@ static int gateway_send(struct net_port *p, const struct net_frame *f)
         on_arp(g, f, &i);
         return 0;
     }
+    if (i.type == 0x86dd && g->o.address6) {
+        to_nat(g, f); /* router and neighbour discovery, and the world where it leads there */
+        return 0;
+    }
     if (i.type != 0x0800 || f->len < 34) {
         return 0;
     }
@@ -290,7 +300,7 @@ static int gateway_send(struct net_port *p, const struct net_frame *f)
     } else if (mine && g->o.dns && i.proto == 17 && i.port_dst == 53) {
         net_frame_get(f, 0, b, n);
         on_dns(g, b, n, &i);
-    } else if (g->nat) {
+    } else if (g->o.nat) {
         to_nat(g, f);
     } else if (mine && i.proto == 1) {
         net_frame_get(f, 0, b, n);
@@ -383,7 +393,10 @@ static struct net_port *nat_new(struct gateway *g, struct err *e)
                                             .host = host,
                                             .dns = dns,
                                             .dhcp_start = guest,
-                                            .no_ipv6 = true,
+                                            .no_ipv6 = !g->o.address6,
+                                            .net6 = g->o.net6,
+                                            .host6 = g->o.address6,
+                                            .restricted = !g->o.nat,
                                             .tftp = g->o.tftp,
                                             .mtu = g->o.mtu },
                     e);
@@ -391,6 +404,7 @@ static struct net_port *nat_new(struct gateway *g, struct err *e)
 
 struct net_port *gateway_new(struct loop *l, const struct gateway_options *o, struct err *e)
 {
+    static const uint8_t none[6];
     struct gateway *g = xnew(struct gateway);
 
     net_port_init(&g->port, &gateway_ops, "gateway", NET_OFF_TSO4 | NET_OFF_TSO6 | NET_OFF_ECN);
@@ -403,7 +417,10 @@ struct net_port *gateway_new(struct loop *l, const struct gateway_options *o, st
     g->mac[0] = 0x52;
     g->mac[1] = 0x55;
     put32(g->mac + 2, o->address);
-    if (o->nat) {
+    if (!o->nat && !o->address6 && memcmp(o->mac, none, 6) != 0) {
+        memcpy(g->mac, o->mac, 6);
+    }
+    if (o->nat || o->address6) {
         g->nat = nat_new(g, e);
         if (!g->nat) {
             gateway_close(&g->port);
@@ -418,6 +435,21 @@ struct net_port *gateway_new(struct loop *l, const struct gateway_options *o, st
 void gateway_name(struct net_port *gateway, const uint8_t mac[6], const char *name)
 {
     dhcp_name(gateway_of(gateway)->dhcp, mac, name);
+}
+
+void gateway_set_hosts(struct net_port *gateway, struct gateway_host *hosts, size_t n)
+{
+    struct gateway *g = gateway_of(gateway);
+
+    g->o.hosts = hosts;
+    g->o.n_hosts = n;
+}
+
+void gateway_on_lease(struct net_port *gateway,
+                      void (*fn)(void *arg, const uint8_t mac[6], uint32_t ip), void *arg)
+{
+    gateway_of(gateway)->on_lease = fn;
+    gateway_of(gateway)->on_lease_arg = arg;
 }
 
 size_t gateway_leases(struct net_port *gateway, const struct gateway_lease **out)

@@ -22,7 +22,9 @@ struct gateway_options {
     const char *name, *domain, *tftp, *bootfile; /* all but the name may be NULL */
     uint32_t address, mask;                      /* host byte order, as all here */
     uint32_t first, last;                        /* that DHCP gives; 0: no DHCP */
-    unsigned mtu;                                /* that DHCP tells; 0: none */
+    const char *address6, *net6; /* of the gateway, and "A::/N"; NULL: no IPv6 */
+    uint8_t mac[6]; /* of an isolated network's gateway; zero: made from the address */
+    unsigned mtu;   /* that DHCP tells; 0: none */
     bool nat, dns;
     struct gateway_host *hosts;
     size_t n_hosts;
@@ -39,6 +41,11 @@ struct gateway_lease {
 struct net_port *gateway_new(struct loop *l, const struct gateway_options *o, struct err *e);
 /* The VM with that address is called so, whatever it says itself; an empty name forgets it. */
 void gateway_name(struct net_port *gateway, const uint8_t mac[6], const char *name);
+/* In place of those it was made with; borrowed as they are. */
+void gateway_set_hosts(struct net_port *gateway, struct gateway_host *hosts, size_t n);
+/* fn hears of each address that DHCP gives a card, in the midst of a frame. */
+void gateway_on_lease(struct net_port *gateway,
+                      void (*fn)(void *arg, const uint8_t mac[6], uint32_t ip), void *arg);
 size_t gateway_leases(struct net_port *gateway, const struct gateway_lease **out);
 
 #endif

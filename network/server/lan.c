@@ -12,6 +12,7 @@
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
+#include "engine/base/str.h"
 #include "network/server/lan_rules.h"
 #include "network/server/pcap.h"
 #include "network/stream.h"
@@ -57,6 +58,7 @@ struct lan {
     struct gateway_host *hosts;
     struct net_switch *sw;
     struct net_port *gateway;
+    struct json_object *faults; /* of ports that come */
     int ports, control;
     struct loop_fd *ports_watch, *control_watch;
     struct list joining, controls;
@@ -144,6 +146,9 @@ static int join(struct lan *n, int take_fd, const char *text, size_t len, struct
     net_stream_on_end(p->port, on_end, m);
     name_member(m, api_json_get_str(o, "host"));
     rc = lan_port_rules(p, o, e);
+    if (rc == 0 && n->faults) {
+        rc = lan_port_rules(p, n->faults, e);
+    }
     if (rc < 0) {
         leave(m);
     }
@@ -246,6 +251,9 @@ static struct json_object *port_status(const struct switch_port *p)
     api_json_set_bool(o, "faulty",
                       p->from_vm.rules.cut || p->to_vm.rules.cut || !p->from_vm.idle ||
                           !p->to_vm.idle);
+    if (m && lan_has_faults(p)) {
+        api_json_set(o, "faults", lan_faults(p));
+    }
     if (p->pcap) {
         api_json_set_int(o, "captured", (int64_t)pcap_frames(p->pcap));
     }
@@ -295,7 +303,78 @@ static struct json_object *status(struct lan *n)
     api_json_set(o, "leases", leases);
     api_json_set_int(o, "learned", switch_learned(n->sw));
     api_json_set_int(o, "pid", getpid());
+    if (api_json_get_str(n->config, "cookie")) {
+        api_json_set_str(o, "cookie", api_json_get_str(n->config, "cookie"));
+    }
+    if (n->faults) {
+        api_json_set(o, "faults", json_object_get(api_json_get(n->faults, "faults")));
+    }
     return o;
+}
+
+/* One direction's faults take the place of those there were; the other's stay. */
+static void keep_faults(struct lan *n, struct json_object *faults)
+{
+    static const char *const ways[] = { "to_vm", "from_vm" };
+    struct json_object *all;
+
+    if (!n->faults) {
+        n->faults = json_object_new_object();
+        api_json_set(n->faults, "faults", json_object_new_object());
+    }
+    all = api_json_get(n->faults, "faults");
+    for (unsigned i = 0; i < ARRAY_LEN(ways); i++) {
+        if (api_json_get(faults, ways[i])) {
+            api_json_set(all, ways[i], json_object_get(api_json_get(faults, ways[i])));
+        }
+    }
+}
+
+/* Of all ports of VMs whose names begin so. */
+static int set_faults(struct lan *n, const struct json_object *params, struct json_object *out,
+                      struct err *e)
+{
+    const char *prefix = api_json_get_str(params, "prefix");
+    struct json_object *faults = api_json_get(params, "faults");
+    int64_t count = 0;
+
+    if (!faults || !prefix) {
+        return err_set(e, -EINVAL, "faults without ports");
+    }
+    for (unsigned i = 0; i < SWITCH_PORTS; i++) {
+        struct switch_port *p = switch_at(n->sw, i);
+
+        if (p && p->user && str_starts(p->name, prefix)) {
+            int rc = lan_port_rules(p, params, e);
+
+            if (rc < 0) {
+                return rc;
+            }
+            count++;
+        }
+    }
+    if (!prefix[0]) {
+        keep_faults(n, faults);
+    }
+    api_json_set_int(out, "ports", count);
+    return 0;
+}
+
+static int set_hosts(struct lan *n, const struct json_object *params, struct err *e)
+{
+    struct gateway_host *hosts;
+    size_t count;
+    int rc = lan_hosts(params, &hosts, &count, e);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (n->gateway) {
+        gateway_set_hosts(n->gateway, hosts, count);
+    }
+    free(n->hosts);
+    n->hosts = hosts;
+    return 0;
 }
 
 static int capture(struct switch_port *p, const struct json_object *params, int take_fd,
@@ -333,6 +412,12 @@ static int serve(struct control *c, const char *method, const struct json_object
     if (strcmp(method, "quit") == 0) {
         loop_quit(n->loop);
         return 0;
+    }
+    if (strcmp(method, "faults") == 0) {
+        return set_faults(n, params, *out, e);
+    }
+    if (strcmp(method, "hosts") == 0) {
+        return set_hosts(n, params, e);
     }
     if (!p) {
         return err_set(e, -ENOENT, "there is no port '%s'", name ? name : "?");
@@ -424,6 +509,20 @@ static void on_control(void *arg, int fd, unsigned events)
 
 /* --- all of it --- */
 
+/* What a filter against foreign addresses lets the card use. */
+static void on_lease(void *arg, const uint8_t mac[6], uint32_t ip)
+{
+    struct lan *n = arg;
+
+    for (unsigned i = 0; i < SWITCH_PORTS; i++) {
+        struct switch_port *p = switch_at(n->sw, i);
+
+        if (p && p->user && memcmp(((struct member *)p->user)->mac, mac, 6) == 0) {
+            p->filter.leased = ip;
+        }
+    }
+}
+
 static int set_up(struct lan *n, const char *config, struct err *e)
 {
     struct gateway_options o;
@@ -440,6 +539,7 @@ static int set_up(struct lan *n, const char *config, struct err *e)
         if (!n->gateway) {
             return e->code;
         }
+        gateway_on_lease(n->gateway, on_lease, n);
         switch_add(n->sw, n->gateway, GATEWAY);
     }
     return 0;
@@ -491,5 +591,6 @@ void lan_free(struct lan *n)
     close(n->control);
     free(n->hosts);
     json_object_put(n->config);
+    json_object_put(n->faults);
     free(n);
 }

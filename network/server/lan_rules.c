@@ -132,6 +132,7 @@ static int read_filter(struct filter *f, const struct json_object *o, struct err
                        ARRAY_LEN(made.address));
     }
     memcpy(made.card, f->card, 6);
+    made.leased = f->leased;
     for (size_t i = 0; i < n; i++) {
         int rc = read_row(&made.row[i], json_object_array_get_idx(rows, i), e);
 
@@ -187,15 +188,79 @@ int lan_port_rules(struct switch_port *p, const struct json_object *o, struct er
     return 0;
 }
 
-int lan_gateway(const struct json_object *o, struct gateway_options *out, struct err *e)
+static struct json_object *faults_of(const struct impair_rules *r)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_int(o, "loss", r->loss);
+    api_json_set_int(o, "duplicate", r->duplicate);
+    api_json_set_int(o, "reorder", r->reorder);
+    api_json_set_int(o, "corrupt", r->corrupt);
+    api_json_set_int(o, "delay_us", r->delay_us);
+    api_json_set_int(o, "jitter_us", r->jitter_us);
+    api_json_set_int(o, "rate", (int64_t)r->rate);
+    api_json_set_bool(o, "cut", r->cut);
+    return o;
+}
+
+struct json_object *lan_faults(const struct switch_port *p)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set(o, "to_vm", faults_of(&p->to_vm.rules));
+    api_json_set(o, "from_vm", faults_of(&p->from_vm.rules));
+    return o;
+}
+
+static bool is_faulty(const struct impair_rules *r)
+{
+    return r->loss || r->duplicate || r->reorder || r->corrupt || r->delay_us || r->jitter_us ||
+           r->rate || r->cut;
+}
+
+bool lan_has_faults(const struct switch_port *p)
+{
+    return is_faulty(&p->to_vm.rules) || is_faulty(&p->from_vm.rules);
+}
+
+int lan_hosts(const struct json_object *o, struct gateway_host **out, size_t *count,
+              struct err *e)
 {
     struct json_object *hosts = api_json_get(o, "hosts");
     size_t n = json_object_is_type(hosts, json_type_array) ? json_object_array_length(hosts)
                                                            : 0;
-    int64_t prefix = api_json_get_int(o, "prefix", 24);
+    struct gateway_host *list;
 
-    if (prefix < 8 || prefix > 29 || n > GATEWAY_HOSTS) {
-        return err_set(e, -EINVAL, "the network's prefix is to be 8 to 29, and its hosts few");
+    if (n > GATEWAY_HOSTS) {
+        return err_set(e, -E2BIG, "a network has at most %d hosts", GATEWAY_HOSTS);
+    }
+    list = xnew_n(struct gateway_host, n + 1);
+    for (size_t i = 0; i < n; i++) {
+        const struct json_object *h = json_object_array_get_idx(hosts, i);
+        const char *name = api_json_get_str(h, "name");
+
+        (void)lan_mac(api_json_get_str(h, "mac"), list[i].mac);
+        list[i].ip = lan_ip(api_json_get_str(h, "ip"));
+        str_copy(list[i].name, sizeof(list[i].name), name ? name : "");
+    }
+    *out = list;
+    *count = n;
+    return 0;
+}
+
+int lan_gateway(const struct json_object *o, struct gateway_options *out, struct err *e)
+{
+    int64_t prefix = api_json_get_int(o, "prefix", 24);
+    struct gateway_host *hosts;
+    size_t n;
+    int rc;
+
+    if (prefix < 8 || prefix > 29) {
+        return err_set(e, -EINVAL, "the network's prefix is to be 8 to 29");
+    }
+    rc = lan_hosts(o, &hosts, &n, e);
+    if (rc < 0) {
+        return rc;
     }
     *out = (struct gateway_options){ .name = api_json_get_str(o, "name"),
                                      .domain = api_json_get_str(o, "domain"),
@@ -208,15 +273,10 @@ int lan_gateway(const struct json_object *o, struct gateway_options *out, struct
                                      .mtu = number(o, "mtu", 65520),
                                      .nat = api_json_get_bool(o, "nat", false),
                                      .dns = api_json_get_bool(o, "dns", true),
-                                     .hosts = xnew_n(struct gateway_host, n + 1),
-                                     .n_hosts = n };
-    for (size_t i = 0; i < n; i++) {
-        const struct json_object *h = json_object_array_get_idx(hosts, i);
-        const char *name = api_json_get_str(h, "name");
-
-        (void)lan_mac(api_json_get_str(h, "mac"), out->hosts[i].mac);
-        out->hosts[i].ip = lan_ip(api_json_get_str(h, "ip"));
-        str_copy(out->hosts[i].name, sizeof(out->hosts[i].name), name ? name : "");
-    }
+                                     .hosts = hosts,
+                                     .n_hosts = n,
+                                     .address6 = api_json_get_str(o, "address6"),
+                                     .net6 = api_json_get_str(o, "net6") };
+    (void)lan_mac(api_json_get_str(o, "mac"), out->mac);
     return 0;
 }

@@ -310,6 +310,22 @@ void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_
     api_fail(call, API_E_HOST_LIMIT, "fake", NULL, "there are no slots");
 }
 
+void api_handle_emu_nic_connect(struct api_call *call, struct api_emu_nic_connect_in *in)
+{
+    api_fail(call, API_E_NOT_FOUND, in->nic, NULL, "there is no such card");
+}
+
+void api_handle_emu_nic_link(struct api_call *call, struct api_emu_nic_link_in *in)
+{
+    api_fail(call, API_E_NOT_FOUND, in->nic, NULL, "there is no such card");
+}
+
+void api_handle_emu_nic_filter(struct api_call *call, struct api_emu_nic_filter_in *in)
+{
+    (void)in;
+    api_reply_emu_nic_filter(call, &(struct api_emu_nic_filter_out){ .n_nics = 0 });
+}
+
 void api_handle_emu_detach(struct api_call *call, struct api_emu_detach_in *in)
 {
     api_fail(call, API_E_NOT_FOUND, in->name, NULL, "there is no such device");
