@@ -97,7 +97,8 @@ static const char *kind_of(const struct cli_verb *v)
     const struct api_member *m = v->method ? cli_member(v->method->in, v->file) : NULL;
     const struct api_type *t = m ? m->type : NULL;
 
-    return t == &api_type_pool_config     ? "pool"
+    return t == &api_type_net_config      ? "network"
+           : t == &api_type_pool_config   ? "pool"
            : t == &api_type_volume_config ? "volume"
                                           : "domain";
 }

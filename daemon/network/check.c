@@ -114,6 +114,7 @@ static int set_prefix(struct api_net_ip *ip, struct api_error *x)
     if (ip->netmask && !ip->has_prefix && ip4(ip->netmask, &mask)) {
         ip->prefix = __builtin_popcount(mask);
         ip->has_prefix = mask == mask_of(ip->prefix);
+        free(take_ptr(ip->netmask)); /* libvirt's XML has the one or the other */
     }
     if (!ip->has_prefix) {
         return bad(x, "config.ips", "give 'prefix' or 'netmask'",

@@ -51,6 +51,10 @@ void networks_end(struct vmd *d)
             done(n->done_arg, &e);
         }
         network_fail_asks(n);
+        if (d->end_stop_vms &&
+            n->pid) { /* and nothing is left; the next daemon starts it again */
+            network_end_process(n);
+        }
     }
 }
 

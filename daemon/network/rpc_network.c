@@ -213,15 +213,15 @@ void api_handle_network_create(struct api_call *call, struct api_network_create_
     struct api_error x = API_ERROR_INIT;
     struct network *old;
 
-    if (network_check(in->config, in->subnet, &x) < 0 ||
-        check_define(d, in->config, &old, &x) < 0) {
-        api_reply_error(call, &x);
-        return;
-    }
-    if (old) {
+    if (network_find(d, in->config->name)) {
         api_fail(call, API_E_EXISTS, in->config->name,
                  "start it: 'vmctl network start', or remove it first",
                  "there is a network '%s'", in->config->name);
+        return;
+    }
+    if (network_check(in->config, in->subnet, &x) < 0 ||
+        check_define(d, in->config, &old, &x) < 0) {
+        api_reply_error(call, &x);
         return;
     }
     struct waiting *k = put_in(call, NULL, in->config, in->project, in->autostart);

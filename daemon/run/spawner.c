@@ -155,7 +155,7 @@ static void fail_requests(struct spawner_client *s, bool all, bool served, const
     list_init(&old);
     list_for_each_safe (n, &s->requests) {
         struct request *r = list_entry(n, struct request, link);
-        if (all || (r->sent && (first || r->fn || !served))) {
+        if (all || (r->sent && (first || r->fn || r->netted || !served))) {
             list_remove(n);
             list_append(&old, n);
         }

@@ -51,7 +51,8 @@
 
 /* Bandwidth below p; the members are NicBandwidths. */
 #define BANDWIDTH(p, in, out)                                                                  \
-    GROUP(p "/bandwidth", 0), GROUP(p "/bandwidth/inbound", 0),                                \
+    GROUP(p "/bandwidth", 0), NO(p "/bandwidth@classID", "classes are libvirt's own"),         \
+        GROUP(p "/bandwidth/inbound", 0),                                                      \
         VALUE(p "/bandwidth/inbound@average", in ".average", xml_as_kib, NULL),                \
         VALUE(p "/bandwidth/inbound@peak", in ".peak", xml_as_kib, NULL),                      \
         VALUE(p "/bandwidth/inbound@burst", in ".burst", xml_as_kib, NULL),                    \
@@ -59,6 +60,7 @@
         GROUP(p "/bandwidth/outbound", 0),                                                     \
         VALUE(p "/bandwidth/outbound@average", out ".average", xml_as_kib, NULL),              \
         VALUE(p "/bandwidth/outbound@peak", out ".peak", xml_as_kib, NULL),                    \
-        VALUE(p "/bandwidth/outbound@burst", out ".burst", xml_as_kib, NULL)
+        VALUE(p "/bandwidth/outbound@burst", out ".burst", xml_as_kib, NULL),                  \
+        NO(p "/bandwidth/outbound@floor", "no bandwidth is kept for a card")
 
 #endif

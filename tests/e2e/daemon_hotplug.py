@@ -126,7 +126,10 @@ def cards_come_and_go():
             tap.check(end.recv(1) == b"", "the card's end is closed")
         client.call("vm.attach", vm="a", nic={"type": "none", "name": "dark"})
         client.call("vm.detach", vm="a", nic="dark")
-        tap.check("while it runs" in client.fails("unsupported", "vm.attach", vm="a", nic={"type": "user"}).message, "user")
+        client.call("vm.attach", vm="a", nic={"type": "user", "name": "nat"})
+        client.call("vm.detach", vm="a", nic="nat")
+        error = client.fails("not-found", "vm.attach", vm="a", nic={"type": "network", "network": "none"})
+        tap.check("no network 'none'" in error.message, f"{error}")
 
 
 def what_makes_no_sense_is_refused():

@@ -308,6 +308,19 @@ class Daemon:
                 found.setdefault(int(target[len(base) + 1:].split("/")[0]), []).append(int(pid))
         return found
 
+    def networks(self):
+        """The processes of networks that live, seen from outside."""
+        found = []
+        base = os.path.join(self.dir, "run", "net")
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                target = os.readlink(f"/proc/{pid}/fd/2")
+            except OSError:
+                continue
+            if target.startswith(base + "/") and alive(pid):
+                found.append(int(pid))
+        return found
+
     def end(self):
         """Ends VMs and daemon, removes the folder."""
         try:
@@ -324,6 +337,8 @@ class Daemon:
         for pids in self.emulators().values():
             for pid in pids:
                 kill(pid)
+        for pid in self.networks():
+            kill(pid)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 

@@ -9,6 +9,7 @@ e2e_tests = \
 	tests/e2e/guest_console.py \
 	tests/e2e/guest_disks.py \
 	tests/e2e/guest_hotplug.py \
+	tests/e2e/guest_lan.py \
 	tests/e2e/guest_net.py \
 	tests/e2e/guest_tap.py \
 	tests/e2e/guest_qcow2.py \
@@ -20,6 +21,7 @@ e2e_tests = \
 	tests/e2e/daemon_chain.py \
 	tests/e2e/daemon_hotplug.py \
 	tests/e2e/daemon_faults.py \
+	tests/e2e/daemon_networks.py \
 	tests/e2e/daemon_pools.py
 TESTS += $(e2e_tests)
 EXTRA_DIST += $(e2e_tests) tests/e2e/fuse_disk.py tests/e2e/vector_switch.c

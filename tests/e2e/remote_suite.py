@@ -33,6 +33,7 @@ NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself",
        "daemon_hotplug.py": "looks at what the emulator has open, and vmctl and QMP come by their sockets",
        "daemon_faults.py": "requests fail in the emulator, and one case has its console outlive the daemon",
        "daemon_disks.py": "NBD clients come to sockets of the daemon's own host",
+       "daemon_networks.py": "ports of networks by unix sockets; remote_roles.py calls each method",
        "daemon_pools.py": "vmctl at the unix socket, and kills at random moments; remote_roles.py calls each method",
        "daemon_hostile.py": "floods of the unix socket; remote_tls.py floods the listener",
        "daemon_clock.py": "the clock jumps by years: certificates end, which remote_tls.py tests"}
