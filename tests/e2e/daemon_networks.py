@@ -145,7 +145,12 @@ def cards_are_ports_with_vlans_and_limits():
         # The cable, for the guest; and what comes while it runs.
         client.call("vm.set_link", vm="a", nic="nic1", link="down")
         tap.check([n["link"] for n in client.call("vm.nic_filter", vm="a")["nics"]] == [True, False, True], "links")
-        client.call("vm.set_link", vm="a", nic="nic1", link="up")
+        qmp = daemon.qmp()
+        shown = qmp.execute("query-rx-filter")
+        tap.check([n["name"] for n in shown] == ["nic0", "nic1", "nic2"] and shown[0]["main-mac"], f"{shown}")
+        qmp.execute("set_link", name="nic1", up=True)
+        qmp.close()
+        tap.check(client.call("vm.nic_filter", vm="a", nic="nic1")["nics"][0]["link"], "set_link")
         client.fails("not-found", "vm.set_link", vm="a", nic="none", link="up")
         for nic in ({"name": "late", "type": "network", "network": "lan"}, {"name": "nat", "type": "user"}):
             client.call("vm.attach", vm="a", nic=nic, live=True)

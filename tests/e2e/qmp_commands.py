@@ -237,6 +237,7 @@ def tells_what_a_vm_is():
         assert {c["label"] for c in q.execute("query-chardev")} == {"compat_monitor0", "serial0"}
         assert [d["name"] for d in q.execute("query-cpu-definitions")] == ["max", "rv64"]
         assert q.execute("query-pci")[0]["devices"][0]["qdev_id"]
+        assert q.execute("query-rx-filter") == []  # it has no card
         assert q.fails("GenericError", "qom-set", path="/machine", property="type", value=1).endswith("is not writable")
         assert "no console" in q.fails("GenericError", "screendump", filename="/tmp/x")
         assert q.execute("query-iothreads") == q.execute("query-jobs") == q.execute("query-block-jobs") == []
