@@ -56,6 +56,8 @@ api_schema = \
 	api-schema/schema/image.json \
 	api-schema/schema/job.json \
 	api-schema/schema/network.json \
+	api-schema/schema/migrate.json \
+	api-schema/schema/peer.json \
 	api-schema/schema/pool.json \
 	api-schema/schema/profile.json \
 	api-schema/schema/disk.json \

@@ -89,6 +89,8 @@ struct vmd {
     struct cgroup cgroup;
     struct list dumps;     /* dump.c */
     struct list saves;     /* vm/save.c */
+    struct list dials;     /* vm/peer.c */
+    struct list migrate_rows, migrate_outs, migrate_ins; /* vm/migrate*.c */
     struct list bjobs;     /* vm/blockjobs.c */
     struct list dacts;     /* vm/disk_actions.c */
     struct list dexports;  /* vm/disk_export.c */

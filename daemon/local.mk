@@ -48,6 +48,13 @@ libdaemon_a_SOURCES = \
 	daemon/vm/disk_actions.h \
 	daemon/vm/disk_export.c \
 	daemon/vm/dump.c \
+	daemon/vm/migrate.c \
+	daemon/vm/migrate.h \
+	daemon/vm/migrate_in.c \
+	daemon/vm/migrate_out.c \
+	daemon/vm/migrate_out.h \
+	daemon/vm/peer.c \
+	daemon/vm/peer.h \
 	daemon/vm/save.c \
 	daemon/vm/save.h \
 	daemon/vm/dump.h \
@@ -220,6 +227,7 @@ daemon/systemd/vmd-guests.service: daemon/systemd/vmd-guests.service.in
 # With the real emulator. Campaigns: daemon_chaos.py, daemon_cycles.py and daemon_hostile.py take --seed N --count N.
 TESTS += \
 	tests/e2e/daemon_chaos.py \
+	tests/e2e/daemon_migrate.py \
 	tests/e2e/daemon_clock.py \
 	tests/e2e/daemon_hostile.py \
 	tests/e2e/daemon_corpus.py \
@@ -260,6 +268,8 @@ EXTRA_DIST += \
 	tests/e2e/daemon_emulator.py \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_lib.py \
+	tests/e2e/daemon_migrate.py \
+	tests/e2e/migrate_lib.py \
 	tests/e2e/daemon_policy.py \
 	tests/e2e/daemon_save.py \
 	tests/e2e/daemon_store.py \

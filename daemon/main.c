@@ -15,6 +15,8 @@
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/vm/dump.h"
+#include "daemon/vm/migrate.h"
+#include "daemon/vm/peer.h"
 #include "daemon/vm/save.h"
 #include "daemon/events.h"
 #include "daemon/jobs.h"
@@ -82,6 +84,7 @@ static void session_closed(void *arg, struct rpc_session *s)
 {
     struct vmd *d = arg;
     events_session_closed(d->events, s);
+    migrate_session_closed(d, s);
 }
 
 static void session_denied(void *arg, struct rpc_session *s, const struct api_method *method)
@@ -197,6 +200,7 @@ static void on_adopted(void *arg)
     jobs_each(d, settle_job, d);
     pools_begin(d);
     networks_begin(d);
+    migrates_begin(d);
     policy_begin(d);
     tell_daemon(d, st->recovered ? "recovered" : "started");
     if (listen_all(st, &e) < 0) {
@@ -322,7 +326,8 @@ static void load_object(void *arg, const struct store_object *row)
     } kinds[] = {
         { "restart", policy_load },      { "profile", supply_load_profile },
         { "quota", supply_load_quota },  { "pool", pools_load_pool },
-        { "volume", pools_load_volume }, { "network", networks_load },
+        { "volume", pools_load_volume },  { "network", networks_load },
+        { MIGRATE_KIND, migrate_load },
     };
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
         if (strcmp(row->kind, kinds[i].kind) == 0) {
@@ -424,6 +429,8 @@ static void tear_down(struct start *st)
     saves_end(d);
     disk_actions_end(d);
     disk_exports_end(d);
+    migrates_end(d);
+    peers_end(d);
     blockjobs_end(d);
     metrics_free(d->metrics);
     loop_timer_free(st->alive);
@@ -553,6 +560,10 @@ int main(int argc, char **argv)
     list_init(&d.bjobs);
     list_init(&d.dacts);
     list_init(&d.dexports);
+    list_init(&d.dials);
+    list_init(&d.migrate_rows);
+    list_init(&d.migrate_outs);
+    list_init(&d.migrate_ins);
     list_init(&d.unplugs);
     struct start st = { .d = &d };
     struct err e = ERR_INIT;

@@ -29,6 +29,12 @@ void op_queue(struct vm *vm, struct api_call *call, struct job *job, void *in,
                  "%u calls wait for VM '%s' already", waiting, vm->config.name);
         return;
     }
+    if (vm->moving && call) {
+        api_fail(call, API_E_BAD_STATE, vm->config.name,
+                 "look at it: 'vmctl migrate list'; 'vmctl cancel JOB' calls it off", "VM '%s' %s",
+                 vm->config.name, vm->moving);
+        return;
+    }
     struct op *op = xnew(struct op);
     list_init(&op->link);
     op->vm = vm;

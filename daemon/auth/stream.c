@@ -10,6 +10,7 @@
 #include "daemon/auth/listen.h"
 #include "daemon/daemon.h"
 #include "daemon/run/proc.h"
+#include "daemon/vm/migrate.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -73,6 +74,9 @@ void stream_begin(struct vmd *d, struct tunnel *t, const struct rpc_peer *p, con
     access_who(p, who, sizeof(who));
     const char *secret = api_json_parse(line, n, &o, &e) == 0 ? api_json_get_str(o, "ticket")
                                                               : NULL;
+    if (secret && migrate_stream(d, t, p, secret, api_json_get_int(o, "stream", -1))) {
+        return;
+    }
     if (!secret || !take(d, secret, p->user, &k)) {
         doors_refuse(d->doors, who, "tls.stream", "no such ticket");
         doors_say_error(t, API_E_DENIED,

@@ -79,7 +79,9 @@ static void take_up(struct run *run)
     free(run->vm->reason);
     run->vm->reason = xstrdup("not taken up again yet");
     run_attach(run, pidfd, mon, stats);
-    if (pidfd >= 0) {
+    if (pidfd >= 0 && run->kill_wanted) { /* before it was known which process it is */
+        run_kill(run);
+    } else if (pidfd >= 0) {
         run_connect(run);
     }
 }

@@ -395,7 +395,8 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
         }
         if (first) {
             bool say = run->started || run_is_kept(vm_state_of(out.state), plain(out.reason)) ||
-                       (out.reason && strcmp(out.reason, "io-error") == 0);
+                       (out.reason && (strcmp(out.reason, "io-error") == 0 ||
+                                       strcmp(out.reason, "incoming") == 0));
             run_is_up(run, vm_state_of(out.state), say ? plain(out.reason) : "adopted",
                       out.reason);
         } else if (run->vm->state == API_VM_STATE_UNRESPONSIVE) {

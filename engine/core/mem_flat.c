@@ -262,6 +262,12 @@ uint64_t mem_ram_pages(const struct mem_space *s)
     return s->ram_pages;
 }
 
+bool mem_region_numbered(const struct mem_region *r, uint64_t *first)
+{
+    *first = r->ram_page;
+    return r->ram_numbered;
+}
+
 /* ---- dirty logging ---- */
 
 void mem_dirty_start(struct mem_space *s)

@@ -439,6 +439,7 @@ void build_done(struct emu *m)
     jobs_done(m);
     pager_free(m);
     state_free(m);
+    migrate_free(m);
     vm_free(m->vm); /* and the disks, with their devices */
     m->vm = NULL;
     m->n_disks = 0;

@@ -121,6 +121,11 @@ static bool is_held(struct api_call *call, const struct emu *m)
                  "its state is being saved or loaded");
         return true;
     }
+    if (migrate_holds(m)) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, "look at it: 'vmctl migrate list'",
+                 "it is being moved to another host, or from there");
+        return true;
+    }
     if (m->unfit) {
         api_fail(call, API_E_BAD_STATE, m->vm->name, "stop it, and start it again",
                  "a state was loaded in part only");

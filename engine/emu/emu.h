@@ -23,6 +23,7 @@ struct console;
 struct api_call;
 struct emu_control;
 struct emu_dump;
+struct emu_migrate;
 struct emu_state;
 struct pager;
 struct emu_observe;
@@ -115,6 +116,7 @@ struct emu {
     struct emu_state *state; /* the same of saving and loading; state/ */
     struct pager *pager;     /* of state/: memory that is watched; NULL: there is none on this host */
     char no_pager[128];      /* and why */
+    struct emu_migrate *migrate; /* the same of migrations; state/migrate.h */
     bool unfit;              /* a state was loaded in part only: it must not run */
     struct emu_screen *screen; /* NULL: the VM has none */
     struct gdb *gdb;
@@ -258,6 +260,11 @@ bool state_behind(const struct emu *m);
 void state_free(struct emu *m); /* the threads are gone */
 void pager_start(struct emu *m); /* before the sandbox closes */
 void pager_free(struct emu *m);
+/* Memory goes out, or comes in. */
+bool migrate_at_work(const struct emu *m);
+/* The VM stands still because it is, or may be, another host's: it may only end. */
+bool migrate_holds(const struct emu *m);
+void migrate_free(struct emu *m);
 
 /* --- observe.c --- */
 /* After build_vm(), before the sandbox closes: perf map, coverage, plugins. */

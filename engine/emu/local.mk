@@ -31,9 +31,17 @@ libemu_a_SOURCES = \
 	engine/emu/state/load.c \
 	engine/emu/state/pager.c \
 	engine/emu/state/pager.h \
+	engine/emu/state/migrate.c \
+	engine/emu/state/migrate.h \
+	engine/emu/state/migrate_in.c \
+	engine/emu/state/migrate_out.c \
+	engine/emu/state/pages.c \
+	engine/emu/state/pages.h \
 	engine/emu/state/save.c \
 	engine/emu/state/state.c \
 	engine/emu/state/state.h \
+	engine/emu/state/stream.c \
+	engine/emu/state/stream.h \
 	engine/emu/screen.c \
 	engine/emu/screen.h \
 	engine/emu/vnc.c \

@@ -449,6 +449,47 @@ void api_handle_emu_export_stop(struct api_call *call, struct api_emu_export_sto
 {
     (void)in;
     api_reply_emu_export_stop(call);
+void api_handle_emu_migrate_stream(struct api_call *call, struct api_emu_migrate_stream_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no state");
+}
+
+void api_handle_emu_migrate_out(struct api_call *call, struct api_emu_migrate_out_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no state");
+}
+
+void api_handle_emu_migrate_switch(struct api_call *call, struct api_emu_migrate_switch_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no state");
+}
+
+void api_handle_emu_migrate_in(struct api_call *call, struct api_emu_migrate_in_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no state");
+}
+
+void api_handle_emu_migrate_set(struct api_call *call, struct api_emu_migrate_set_in *in)
+{
+    (void)in;
+    api_reply_emu_migrate_set(call);
+}
+
+void api_handle_emu_migrate_cancel(struct api_call *call, struct api_emu_migrate_cancel_in *in)
+{
+    (void)in;
+    api_reply_emu_migrate_cancel(call);
+}
+
+void api_handle_emu_migrate_status(struct api_call *call, struct api_emu_migrate_status_in *in)
+{
+    (void)in;
+    api_reply_emu_migrate_status(
+        call, &(struct api_emu_migrate_status_out){ .state = API_EMU_MIGRATE_STATE_NONE });
 }
 
 void api_handle_emu_job_start(struct api_call *call, struct api_emu_job_start_in *in)

@@ -35,6 +35,7 @@ NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself",
        "daemon_disks.py": "NBD clients come to sockets of the daemon's own host",
        "daemon_networks.py": "ports of networks by unix sockets; remote_roles.py calls each method",
        "daemon_pools.py": "vmctl at the unix socket, and kills at random moments; remote_roles.py calls each method",
+       "daemon_migrate.py": "goes by TLS between two daemons", "migrate_lib.py": "what that stands on",
        "daemon_hostile.py": "floods of the unix socket; remote_tls.py floods the listener",
        "daemon_clock.py": "the clock jumps by years: certificates end, which remote_tls.py tests"}
 WORKERS = 2
