@@ -31,9 +31,19 @@ void cache_pages_done(struct tcg_vm *t)
 
 void cache_pages_reset(struct tcg_vm *t)
 {
-    cache_pages_done(t);
     struct tcg_pages *p = &t->pages;
-    p->n = mem_ram_pages(t->vm->mem);
+    uint64_t n = mem_ram_pages(t->vm->mem);
+    unsigned most = p->max_groups; /* by cache_layout(), once */
+    if (p->group &&
+        p->n == n) { /* no code is left, and another thread may look at a record just now */
+        for (uint64_t i = 0; i <= n; i++) {
+            atomic_store_explicit(&p->writers[i], 0, memory_order_relaxed);
+        }
+        return;
+    }
+    cache_pages_done(t);
+    p->max_groups = most;
+    p->n = n;
     p->group = xalloc_n(p->n / TCG_PAGE_GROUP + 1, sizeof(p->group[0]));
     p->writers = xalloc_n(p->n + 1, sizeof(p->writers[0]));
 }
@@ -41,16 +51,18 @@ void cache_pages_reset(struct tcg_vm *t)
 /* Number of a page of RAM, or UINT64_MAX. */
 static uint64_t number(const struct tcg_vm *t, const struct mem_range *r, uint64_t gpa)
 {
-    uint64_t n = r && r->kind == MEM_RAM ? r->ram_page + (gpa - r->base) / MEM_PAGE_SIZE : UINT64_MAX;
+    uint64_t n = r && r->kind == MEM_RAM ? r->ram_page + (gpa - r->base) / MEM_PAGE_SIZE
+                                         : UINT64_MAX;
     return n < t->pages.n ? n : UINT64_MAX;
 }
 
 struct tcg_page *cache_page(struct tcg_vm *t, const struct mem_range *r, uint64_t gpa)
 {
     uint64_t n = number(t, r, gpa);
-    struct tcg_page *g =
-        n == UINT64_MAX ? NULL
-                        : atomic_load_explicit(&t->pages.group[n / TCG_PAGE_GROUP], memory_order_acquire);
+    struct tcg_page *g = n == UINT64_MAX
+                             ? NULL
+                             : atomic_load_explicit(&t->pages.group[n / TCG_PAGE_GROUP],
+                                                    memory_order_acquire);
     return g ? g + n % TCG_PAGE_GROUP : NULL;
 }
 
