@@ -377,7 +377,7 @@ def statistics_page_is_published():
         c.ok("emu.pause")
         page = emu.page()
         magic, version, size, seq = struct.unpack_from("<8sIIQ", page)
-        tap.check(magic == b"VMDSTATS" and version == 1 and 0 < size <= 4096 and seq % 2 == 0, repr(page[:32]))
+        tap.check(magic == b"VMDSTATS" and version == 2 and 0 < size <= 4096 and seq % 2 == 0, repr(page[:32]))
         pid, state = struct.unpack_from("<II", page, 48)
         tap.check(pid == emu.process.pid and state == 0, f"pid {pid} state {state}")
         c.ok("emu.quit")

@@ -449,6 +449,8 @@ void api_handle_emu_export_stop(struct api_call *call, struct api_emu_export_sto
 {
     (void)in;
     api_reply_emu_export_stop(call);
+}
+
 void api_handle_emu_migrate_stream(struct api_call *call, struct api_emu_migrate_stream_in *in)
 {
     (void)in;
