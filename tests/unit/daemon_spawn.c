@@ -41,6 +41,7 @@ static void setup(void)
     d.opt.lib = xasprintf("%s/lib", dir);
     d.opt.spawn = xasprintf("%s/vmd-spawn", build ? build : ".");
     d.opt.emulator = xasprintf("%s/tests/e2e/fake_emu", build ? build : ".");
+    d.opt.helper_timeout = 25;
     d.opt.store = xasprintf("%s/lib/vmd.db", dir);
     ck_assert_int_eq(options_folders(&d.opt, &e), 0);
     d.loop = loop_new(&e);
