@@ -46,7 +46,6 @@ int load_piece(struct state_hand *h)
 /* What is saved must be what is here. */
 static int check_info(struct emu_state *s, const struct buf *text)
 {
-    AUTO_BUF mine = BUF_INIT;
     struct json_object *o = json_tokener_parse(text->data ? text->data : ""), *list = NULL;
     const char *arch = o ? api_json_get_str(o, "arch") : NULL,
                *machine = o ? api_json_get_str(o, "machine") : NULL;
