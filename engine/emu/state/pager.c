@@ -145,7 +145,9 @@ static void tell_answerer(struct pager *p, enum answer what)
 {
     uint64_t one = 1;
 
-    p->todo = what;
+    if (p->todo != QUIT) { /* nothing comes after that */
+        p->todo = what;
+    }
     if (write(p->wake, &one, sizeof(one)) < 0) {
         log_error("emu", "the pager cannot be woken");
     }
@@ -465,8 +467,12 @@ static void *answerer(void *arg)
             p->watching = false;
             chunk_done(&codec);
             pthread_mutex_lock(&p->lock);
-            p->todo = IDLE;
+            bool quit = p->todo == QUIT; /* it came meanwhile */
+            p->todo = quit ? QUIT : IDLE;
             pthread_mutex_unlock(&p->lock);
+            if (quit) {
+                break;
+            }
             loop_post(p->m->loop, on_over, p);
         } else if (todo == QUIT) {
             break;
