@@ -45,7 +45,7 @@ const struct api_net_ip *network_ip(const struct api_net_config *c, bool v6)
 
 static uint32_t mask_of(int64_t prefix)
 {
-    return prefix > 0 ? UINT32_MAX << (32 - prefix) : 0;
+    return prefix > 0 && prefix <= 32 ? UINT32_MAX << (32 - prefix) : 0;
 }
 
 static int bad(struct api_error *x, const char *member, const char *remedy, const char *fmt,

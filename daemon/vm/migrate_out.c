@@ -110,7 +110,28 @@ static void out_free(struct migrate_out *k)
     free(k->name);
     free(k->host);
     free(k->url);
-    free(k);
+    k->over = true;
+    if (k->asked == 0) {
+        free(k);
+    }
+}
+
+/* Counts a call to the emulator whose answer knows k; asked: run_call()'s. */
+static bool asked(struct migrate_out *k, bool was_asked)
+{
+    k->asked += was_asked;
+    return was_asked;
+}
+
+/* An answer is here: may k be looked at? */
+static bool answered(struct migrate_out *k)
+{
+    k->asked--;
+    if (k->over && k->asked == 0) {
+        free(k);
+        return false;
+    }
+    return !k->over;
 }
 
 static void tell_job(struct migrate_out *k, struct json_object *take_result)
@@ -589,7 +610,7 @@ static void on_complete(void *arg, struct json_object *result, const struct api_
 static void on_switched(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct migrate_out *k = arg;
-    if (k->step != SWITCH) {
+    if (!answered(k) || k->step != SWITCH) {
         return;
     }
     if (x) {
@@ -619,7 +640,7 @@ static void on_marked(void *arg, const struct err *e)
     }
     k->step = SWITCH;
     if (!vm || !vm->run ||
-        !run_call(vm->run, "emu.migrate_switch", SWITCH_NS, on_switched, k)) {
+        !asked(k, run_call(vm->run, "emu.migrate_switch", SWITCH_NS, on_switched, k))) {
         emulator_failed(k, NULL);
     }
 }
@@ -627,7 +648,7 @@ static void on_marked(void *arg, const struct err *e)
 static void on_ready(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct migrate_out *k = arg;
-    if (k->step != COPY) {
+    if (!answered(k) || k->step != COPY) {
         return;
     }
     if (x) {
@@ -651,7 +672,8 @@ static void copy(struct migrate_out *k)
     api_json_set_bool(o, "auto_converge", k->in.auto_converge);
     k->step = COPY;
     k->engaged = true;
-    if (!vm || !vm->run || !run_call_with(vm->run, "emu.migrate_out", o, 0, on_ready, k)) {
+    if (!vm || !vm->run ||
+        !asked(k, run_call_with(vm->run, "emu.migrate_out", o, 0, on_ready, k))) {
         emulator_failed(k, NULL);
         return;
     }
@@ -665,7 +687,7 @@ static void on_lent(void *arg, struct json_object *result, const struct api_erro
 {
     struct migrate_out *k = arg;
     (void)result;
-    if (k->step != LEND) {
+    if (!answered(k) || k->step != LEND) {
         return;
     }
     if (x) {
@@ -684,8 +706,8 @@ static void lend(struct migrate_out *k)
     struct json_object *o = json_object_new_object();
     api_json_set_int(o, "index", k->lent);
     if (!vm || !vm->run ||
-        !run_call_fd(vm->run, "emu.migrate_stream", o, take_fd(&k->lane_fd[k->lent]), ASK_NS,
-                     on_lent, k)) {
+        !asked(k, run_call_fd(vm->run, "emu.migrate_stream", o,
+                              take_fd(&k->lane_fd[k->lent]), ASK_NS, on_lent, k))) {
         emulator_failed(k, NULL);
     }
 }

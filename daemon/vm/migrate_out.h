@@ -42,6 +42,8 @@ struct migrate_out {
     int64_t vm, job;
     struct op *op; /* holds the VM's turn; NULL when it went with the VM, or BACK */
     enum migrate_step step;
+    unsigned asked; /* answers of the emulator that are still to come */
+    bool over;      /* all but this is gone; the last answer frees it */
     char *uuid, *name, *host, *url;
     int port;
     char ticket[65];
