@@ -11,6 +11,7 @@
 #include "daemon/daemon.h"
 #include "daemon/registry.h"
 #include "daemon/run/proc.h"
+#include "daemon/vm/migrate_out.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
@@ -121,6 +122,34 @@ static void add_one(void *arg, const struct api_migration *m)
     l->out.migrations = xrealloc_n(l->out.migrations, l->out.n_migrations + 1,
                                    sizeof(l->out.migrations[0]));
     l->out.migrations[l->out.n_migrations++] = *m;
+}
+
+static enum api_migration_state state_of(const struct migrate_out *k)
+{
+    return k->step < COPY    ? API_MIGRATION_STATE_PREPARING
+           : k->step == COPY ? API_MIGRATION_STATE_COPYING
+           : k->step < GIVE  ? API_MIGRATION_STATE_HANDING_OVER
+           : k->step == BACK ? API_MIGRATION_STATE_BACK
+                             : API_MIGRATION_STATE_GIVEN;
+}
+
+void migrate_outs_each(struct vmd *d, void (*fn)(void *arg, const struct api_migration *m),
+                       void *arg)
+{
+    list_for_each (it, &d->migrate_outs) {
+        struct migrate_out *k = list_entry(it, struct migrate_out, link);
+        const struct api_migration m = { .vm = k->name,
+                                         .uuid = k->uuid,
+                                         .incoming = false,
+                                         .peer = k->url,
+                                         .state = state_of(k),
+                                         .why = k->why[0] ? k->why : NULL,
+                                         .job = k->job,
+                                         .has_job = k->job > 0 };
+        if (k->step != OVER) {
+            fn(arg, &m);
+        }
+    }
 }
 
 void api_handle_migrate_list(struct api_call *call, struct api_migrate_list_in *in)

@@ -969,35 +969,7 @@ void migrate_outs_end(struct vmd *d)
     }
 }
 
-/* ---- looking, resolving ---- */
-
-static enum api_migration_state state_of(const struct migrate_out *k)
-{
-    return k->step < COPY    ? API_MIGRATION_STATE_PREPARING
-           : k->step == COPY ? API_MIGRATION_STATE_COPYING
-           : k->step < GIVE  ? API_MIGRATION_STATE_HANDING_OVER
-           : k->step == BACK ? API_MIGRATION_STATE_BACK
-                             : API_MIGRATION_STATE_GIVEN;
-}
-
-void migrate_outs_each(struct vmd *d, void (*fn)(void *arg, const struct api_migration *m),
-                       void *arg)
-{
-    list_for_each (it, &d->migrate_outs) {
-        struct migrate_out *k = list_entry(it, struct migrate_out, link);
-        const struct api_migration m = { .vm = k->name,
-                                         .uuid = k->uuid,
-                                         .incoming = false,
-                                         .peer = k->url,
-                                         .state = state_of(k),
-                                         .why = k->why[0] ? k->why : NULL,
-                                         .job = k->job,
-                                         .has_job = k->job > 0 };
-        if (k->step != OVER) {
-            fn(arg, &m);
-        }
-    }
-}
+/* ---- resolving ---- */
 
 bool migrate_out_resolve(struct vm *vm, struct api_call *call, bool here)
 {
