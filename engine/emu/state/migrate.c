@@ -110,7 +110,7 @@ void migrate_close(struct emu_migrate *g)
         *l = (struct lane){ .g = g, .index = i, .fd = -1 };
     }
     for (unsigned i = 0; i < g->n_regions; i++) {
-        free(g->region[i].todo);
+        free(g->region[i].unsent);
     }
     free(take_ptr(g->region));
     free(take_ptr(g->dirty));

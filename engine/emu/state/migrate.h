@@ -30,7 +30,7 @@ struct lane {
 struct migrate_region {
     struct mem_region *r;
     uint64_t pages, piece; /* piece: number of its first piece of memory */
-    uint64_t *todo;        /* out: a bit for each page that is still to be sent */
+    uint64_t *unsent;        /* out: a bit for each page that is still to be sent */
 };
 
 struct emu_migrate {

@@ -41,7 +41,7 @@ static uint64_t region_bits(const struct migrate_region *r, uint64_t first_word[
     for (unsigned i = 0; i < PAGES_WORDS; i++) {
         uint64_t w = page / 64 + i;
 
-        first_word[i] = w < words ? r->todo[w] : 0;
+        first_word[i] = w < words ? r->unsent[w] : 0;
         any |= first_word[i];
     }
     return any;
@@ -61,20 +61,20 @@ static void count_left(struct emu_migrate *g)
 {
     g->left = 0;
     for (unsigned i = 0; i < g->n_regions; i++) {
-        g->left += count_bits(g->region[i].todo, (g->region[i].pages + 63) / 64);
+        g->left += count_bits(g->region[i].unsent, (g->region[i].pages + 63) / 64);
     }
 }
 
-static void all_todo(struct emu_migrate *g)
+static void all_unsent(struct emu_migrate *g)
 {
     for (unsigned i = 0; i < g->n_regions; i++) {
         struct migrate_region *r = &g->region[i];
         uint64_t words = (r->pages + 63) / 64;
 
-        r->todo = xnew_n(uint64_t, words + 1);
-        memset(r->todo, 0xff, words * 8);
+        r->unsent = xnew_n(uint64_t, words + 1);
+        memset(r->unsent, 0xff, words * 8);
         if (r->pages % 64) {
-            r->todo[words - 1] = (UINT64_C(1) << r->pages % 64) - 1;
+            r->unsent[words - 1] = (UINT64_C(1) << r->pages % 64) - 1;
         }
     }
     count_left(g);
@@ -100,7 +100,7 @@ static void take_dirty(struct emu_migrate *g)
             if (word == 0) {
                 p += 64 - at % 64;
             } else if (word & 1) {
-                r->todo[p / 64] |= UINT64_C(1) << p % 64;
+                r->unsent[p / 64] |= UINT64_C(1) << p % 64;
                 p++;
             } else {
                 p += (unsigned)__builtin_ctzll(word);
@@ -136,11 +136,11 @@ static enum fill fill_pages(struct emu_migrate *g, struct lane *l)
         }
         n = count_bits(named, PAGES_WORDS);
         for (unsigned i = 0; i < PAGES_WORDS && named[i]; i++) {
-            r->todo[page / 64 + i] = 0;
+            r->unsent[page / 64 + i] = 0;
         }
         for (unsigned i = 0; i < PAGES_WORDS; i++) {
             if (page / 64 + i < (r->pages + 63) / 64) {
-                r->todo[page / 64 + i] = 0;
+                r->unsent[page / 64 + i] = 0;
             }
         }
         g->left -= n;
@@ -574,7 +574,7 @@ static void begin(struct emu_migrate *g, const struct api_emu_migrate_out_in *in
     AUTO_BUF info = BUF_INIT;
 
     migrate_list_memory(g);
-    all_todo(g);
+    all_unsent(g);
     pages_cache_init(&g->cache, (uint64_t)in->cache);
     g->e = (struct err)ERR_INIT;
     g->state = API_EMU_MIGRATE_STATE_SENDING;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Watched guest memory (pager.h). Owns the userfaultfd, the thread that answers it ("the answerer") and the hands, which go
- * through the rest. A chunk goes TODO, BUSY (somebody copies or fills it), COPIED (saves: its copy waits for a hand), DONE;
+ * through the rest. A chunk goes WAITING, BUSY (somebody copies or fills it), COPIED (saves: its copy waits for a hand), DONE;
  * whoever makes it BUSY makes it more. lock guards all that is not constant while an operation runs.
  */
 #include "engine/emu/state/pager.h"
@@ -41,7 +41,7 @@
 #define COPIES_MIN 64u   /* chunks that may wait for a hand; the guest waits beyond */
 #define MESSAGES 16
 
-enum { TODO, BUSY, COPIED, DONE };
+enum { WAITING, BUSY, COPIED, DONE };
 enum answer { IDLE, BEGIN, WORK, FINISH, QUIT }; /* what the answerer is to do */
 
 struct chunk {
@@ -73,7 +73,7 @@ struct pager {
     pthread_mutex_t lock;
     pthread_cond_t more, change; /* for hands; for everybody else */
 
-    enum answer todo;
+    enum answer order;
     bool busy; /* an operation is under way */
     bool stop;
     struct pager_op op;
@@ -145,8 +145,8 @@ static void tell_answerer(struct pager *p, enum answer what)
 {
     uint64_t one = 1;
 
-    if (p->todo != QUIT) { /* nothing comes after that */
-        p->todo = what;
+    if (p->order != QUIT) { /* nothing comes after that */
+        p->order = what;
     }
     if (write(p->wake, &one, sizeof(one)) < 0) {
         log_error("emu", "the pager cannot be woken");
@@ -166,7 +166,7 @@ static void set_done(struct pager *p, struct chunk *c)
 static void leave(struct pager *p)
 {
     p->working--;
-    if (p->working == 0 && p->todo == WORK && (p->left == 0 || p->e.code != 0)) {
+    if (p->working == 0 && p->order == WORK && (p->left == 0 || p->e.code != 0)) {
         tell_answerer(p, FINISH);
     }
 }
@@ -174,7 +174,7 @@ static void leave(struct pager *p)
 /* Ends an operation that failed, unless a hand will when it leaves; with the lock. */
 static void finish_failed(struct pager *p)
 {
-    if (p->working == 0 && p->todo == WORK) {
+    if (p->working == 0 && p->order == WORK) {
         tell_answerer(p, FINISH);
     }
 }
@@ -291,10 +291,10 @@ static void answer_write(struct pager *p, struct chunk *c)
 
     pthread_mutex_lock(&p->lock);
     while (p->e.code == 0 && !p->stop &&
-           (c->state == BUSY || (c->state == TODO && p->n_copied >= p->max_copied))) {
+           (c->state == BUSY || (c->state == WAITING && p->n_copied >= p->max_copied))) {
         pthread_cond_wait(&p->change, &p->lock);
     }
-    if (c->state == TODO && p->e.code == 0) {
+    if (c->state == WAITING && p->e.code == 0) {
         c->state = BUSY;
         pthread_mutex_unlock(&p->lock);
         copy = new_copy();
@@ -310,7 +310,7 @@ static void answer_write(struct pager *p, struct chunk *c)
         } else {
             err_set(&e, -ENOMEM, "no memory to keep the guest's while it runs");
             set_failed(p, &e);
-            c->state = TODO;
+            c->state = WAITING;
             finish_failed(p);
         }
     }
@@ -324,10 +324,10 @@ static void answer_missing(struct pager *p, struct chunk *c, uint64_t at,
     pthread_mutex_lock(&p->lock);
     uint32_t was = c->state;
 
-    c->state = was == TODO ? BUSY : was;
-    p->working += was == TODO;
+    c->state = was == WAITING ? BUSY : was;
+    p->working += was == WAITING;
     pthread_mutex_unlock(&p->lock);
-    if (was == TODO) {
+    if (was == WAITING) {
         fill_chunk(p, c, codec, bytes);
         pthread_mutex_lock(&p->lock);
         leave(p);
@@ -417,7 +417,7 @@ static void answer_begin(struct pager *p)
     if (failed) {
         err_errno(&p->e, failed, "the guest's memory cannot be watched");
     }
-    p->todo = failed ? IDLE : WORK;
+    p->order = failed ? IDLE : WORK;
     pthread_cond_broadcast(&p->more);
     pthread_cond_broadcast(&p->change);
     pthread_mutex_unlock(&p->lock);
@@ -458,23 +458,23 @@ static void *answerer(void *arg)
             continue;
         }
         pthread_mutex_lock(&p->lock);
-        enum answer todo = p->todo;
+        enum answer order = p->order;
         pthread_mutex_unlock(&p->lock);
-        if (todo == BEGIN) {
+        if (order == BEGIN) {
             answer_begin(p);
-        } else if (todo == FINISH) {
+        } else if (order == FINISH) {
             unregister(p);
             p->watching = false;
             chunk_done(&codec);
             pthread_mutex_lock(&p->lock);
-            bool quit = p->todo == QUIT; /* it came meanwhile */
-            p->todo = quit ? QUIT : IDLE;
+            bool quit = p->order == QUIT; /* it came meanwhile */
+            p->order = quit ? QUIT : IDLE;
             pthread_mutex_unlock(&p->lock);
             if (quit) {
                 break;
             }
             loop_post(p->m->loop, on_over, p);
-        } else if (todo == QUIT) {
+        } else if (order == QUIT) {
             break;
         }
     }
@@ -490,13 +490,13 @@ static void *answerer(void *arg)
 /* The next chunk for a hand, with the lock; NULL: none for now. */
 static struct chunk *take_chunk(struct pager *p)
 {
-    if (p->todo != WORK || p->e.code != 0) {
+    if (p->order != WORK || p->e.code != 0) {
         return NULL;
     }
     if (p->n_copied > 0) {
         return &p->chunk[p->copied[--p->n_copied]];
     }
-    while (p->next < p->n_chunks && p->chunk[p->next].state != TODO) {
+    while (p->next < p->n_chunks && p->chunk[p->next].state != WAITING) {
         p->next++;
     }
     return p->next < p->n_chunks ? &p->chunk[p->next] : NULL;
@@ -543,7 +543,7 @@ static void *hand(void *arg)
         struct chunk *c = take_chunk(p);
 
         if (!c) {
-            if (p->todo != WORK && bytes) { /* nothing is kept between operations */
+            if (p->order != WORK && bytes) { /* nothing is kept between operations */
                 munmap(bytes, CHUNK_BYTES);
                 chunk_done(&codec);
                 bytes = NULL;
@@ -638,7 +638,7 @@ static int do_small(struct pager *p, struct chunk *c)
         p->copied[p->n_copied++] = (size_t)(c - p->chunk);
         return 0;
     }
-    if (c->state == TODO) {
+    if (c->state == WAITING) {
         rc = p->op.piece(p->op.arg, &codec, c->region, c->page, chunk_host(p, c), n, &p->e);
     } else {
         memset(chunk_host(p, c), 0, n);
@@ -683,8 +683,8 @@ static int list_chunks(struct pager *p)
                 set_done(p, c);
             }
             if (t->small) {
-                rc = c->state == TODO || p->op.fill ? do_small(p, c) : 0;
-            } else if (c->state == TODO) {
+                rc = c->state == WAITING || p->op.fill ? do_small(p, c) : 0;
+            } else if (c->state == WAITING) {
                 add_run(p, c);
             }
         }
@@ -745,7 +745,7 @@ int pager_begin(struct pager *p, const struct pager_op *op, struct err *e)
     pthread_mutex_lock(&p->lock);
     if (rc == 0) {
         tell_answerer(p, BEGIN);
-        while (p->todo == BEGIN) {
+        while (p->order == BEGIN) {
             pthread_cond_wait(&p->change, &p->lock);
         }
         rc = p->e.code;
@@ -767,7 +767,7 @@ void pager_cancel(struct pager *p)
 
     err_set(&e, -ECANCELED, "it was cancelled");
     pthread_mutex_lock(&p->lock);
-    if (p->busy && !p->op.fill && p->todo == WORK) {
+    if (p->busy && !p->op.fill && p->order == WORK) {
         set_failed(p, &e);
         finish_failed(p);
     }
