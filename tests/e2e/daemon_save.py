@@ -131,7 +131,7 @@ def shutdown_of_the_host_saves_those_that_say_so():
 
 def whoever_dies_there_is_one_machine():
     """vmd is killed at a random moment of saving and of starting again: the VM lives or its state is there, never neither."""
-    seed = int(os.environ.get("VMD_SEED", random.randrange(1 << 30)))
+    seed = int(os.environ.get("VMD_TEST_SEED", random.randrange(1 << 30)))
     print(f"# seed {seed}")
     rng = random.Random(seed)
     with lib.Daemon() as daemon:

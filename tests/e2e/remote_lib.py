@@ -172,10 +172,11 @@ def s_client(daemon, creds=None, *options, text=b""):
     if creds:
         command += ["-cert", creds.cert, "-key", creds.key, "-cert_chain", creds.cert]
     # Its input stays open: at its end the client would leave without waiting for the greeting.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+    # Unbuffered: a client that was refused may be gone before the text is written, and again when its input is closed.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          bufsize=0) as client:
         try:
             client.stdin.write(text)
-            client.stdin.flush()
         except BrokenPipeError:
             pass
         ready, _, _ = select.select([client.stdout], [], [], 20)

@@ -113,7 +113,7 @@ def refused(c, data, key=KEY):
 
 def damage_of_every_kind_is_refused():
     """Whatever bit is flipped and wherever the file ends, outside of memory: nothing changes. In memory: it is never run."""
-    seed = int(os.environ.get("VMD_SEED", random.randrange(1 << 30)))
+    seed = int(os.environ.get("VMD_TEST_SEED", random.randrange(1 << 30)))
     print(f"# seed {seed}")
     rng = random.Random(seed)
     with Emu() as emu:

@@ -126,6 +126,8 @@ def main():
         if os.path.exists(old):
             os.unlink(old)
     env = dict(os.environ, CK_TAP_LOG_FILE_NAME=os.path.abspath(tap_log))
+    # What the check says of a commit must not hang on the day it runs: campaigns draw other seeds.
+    env.setdefault("VMD_TEST_SEED", "1")
     start = time.monotonic()
     with open(a.log_file, "wb") as log:
         status, timed_out = run(a.command, log, env, limit)
