@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adds up the .trs files of a `make check` in the build folder named on the command line.
 
-Prints what was skipped and why, what failed and what its program said, and last
-`N passed, N failed, N skipped`. Exit status 1 when anything failed or no test ran at all.
+Prints what was skipped and why, what passed only when run again alone (again.py), what failed and what
+its program said, and last `N passed, N failed, N skipped`. Exit status 1 when anything failed or no test
+ran at all.
 """
 import os
 import sys
@@ -22,7 +23,7 @@ def said(log):
 
 def main():
     root = sys.argv[1] if len(sys.argv) > 1 else "."
-    passed, failed, skipped, logs = 0, [], [], {}
+    passed, failed, skipped, unstable, logs = 0, [], [], [], {}
     for folder, dirs, files in os.walk(os.path.join(root, "tests")):
         dirs.sort()
         for name in sorted(files):
@@ -37,6 +38,9 @@ def main():
                     passed += 1
                 elif result == "SKIP":
                     skipped.append(f"{test}: {text}".rstrip(": "))
+                elif result == "UNSTABLE":
+                    unstable.append(f"{test}: {text}".rstrip(": "))
+                    logs[f"{test}, the first time,"] = path[:-4] + ".first"
                 else:
                     failed.append(f"{test}: {text}".rstrip(": "))
                     logs[test] = path[:-4] + ".log"
@@ -46,6 +50,8 @@ def main():
             print(f"    {line}")
     for line in skipped:
         print(f"skipped: {line}")
+    for line in unstable:
+        print(f"unstable, failed beside the others and passed alone: {line}")
     for line in failed:
         print(f"failed: {line}")
     print(f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped")
