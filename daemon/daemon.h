@@ -87,14 +87,15 @@ struct vmd {
     struct list lingering; /* linger.c */
     struct supply *supply;
     struct cgroup cgroup;
-    struct list dumps;     /* dump.c */
-    struct list saves;     /* vm/save.c */
-    struct list dials;     /* vm/peer.c */
+    struct list dumps;                                   /* dump.c */
+    struct list saves;                                   /* vm/save.c */
+    struct list dials;                                   /* vm/peer.c */
     struct list migrate_rows, migrate_outs, migrate_ins; /* vm/migrate*.c */
-    struct list bjobs;     /* vm/blockjobs.c */
-    struct list dacts;     /* vm/disk_actions.c */
-    struct list dexports;  /* vm/disk_export.c */
-    struct list unplugs; /* calls that wait for guests to let go of devices; vm/hotplug.c */
+    struct list bjobs;                                   /* vm/blockjobs.c */
+    struct list dacts;                                   /* vm/disk_actions.c */
+    struct list dintents;                                /* vm/disk_intent.c */
+    struct list dexports;                                /* vm/disk_export.c */
+    struct list unplugs;   /* calls that wait for guests to let go of devices; vm/hotplug.c */
     struct backup *backup; /* one that is being made; rpc_store.c */
     struct spawner_client *spawner;
     struct rpc_server *server;

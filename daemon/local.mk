@@ -45,7 +45,9 @@ libdaemon_a_SOURCES = \
 	daemon/vm/blockjobs.c \
 	daemon/vm/blockjobs.h \
 	daemon/vm/disk_actions.c \
+	daemon/vm/disk_intent.c \
 	daemon/vm/disk_actions.h \
+	daemon/vm/disk_intent.h \
 	daemon/vm/disk_export.c \
 	daemon/vm/dump.c \
 	daemon/vm/migrate.c \

@@ -12,6 +12,7 @@
 #include "daemon/auth/listen.h"
 #include "daemon/vm/blockjobs.h"
 #include "daemon/vm/disk_actions.h"
+#include "daemon/vm/disk_intent.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/vm/dump.h"
@@ -149,7 +150,7 @@ static void settle_job(void *arg, struct job *job)
     if (job->info.kind && strcmp(job->info.kind, "vm.dump") == 0 && dump_follow(d, job)) {
         return;
     }
-    if (blockjob_follow(d, job)) {
+    if (blockjob_follow(d, job) || disk_intent_follow(d, job)) {
         return;
     }
     struct vm *vm = job->info.vm ? vm_find(d, job->info.vm, false) : NULL;
@@ -326,7 +327,7 @@ static void load_object(void *arg, const struct store_object *row)
     } kinds[] = {
         { "restart", policy_load },      { "profile", supply_load_profile },
         { "quota", supply_load_quota },  { "pool", pools_load_pool },
-        { "volume", pools_load_volume },  { "network", networks_load },
+        { "volume", pools_load_volume }, { "network", networks_load },
         { MIGRATE_KIND, migrate_load },
     };
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
@@ -559,6 +560,7 @@ int main(int argc, char **argv)
     list_init(&d.saves);
     list_init(&d.bjobs);
     list_init(&d.dacts);
+    list_init(&d.dintents);
     list_init(&d.dexports);
     list_init(&d.dials);
     list_init(&d.migrate_rows);

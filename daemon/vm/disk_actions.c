@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Handlers of disk.transaction, disk.snapshot and disk.bitmap. Each is an operation of its VM: rows of the backups' jobs are made
+ * Handlers of disk.transaction, disk.snapshot and disk.bitmap. Each is an operation of its VM: rows of the backups' jobs and of overlays are made
  * durable, files are opened by a thread and passed to the emulator, which does all at one instant or nothing; then the
  * definition names the overlays, and the call is answered. Owns struct dact, one for each at work. Loop thread, but for open_main().
  */
@@ -13,10 +13,13 @@
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/jobs.h"
 #include "daemon/ops.h"
 #include "daemon/registry.h"
 #include "daemon/run/supervise.h"
 #include "daemon/vm/blockjobs.h"
+#include "daemon/vm/disk_intent.h"
+#include "daemon/waits.h"
 #include "engine/base/fd.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
@@ -43,6 +46,7 @@ struct dact {
     struct vmd *d;
     int64_t vm;
     struct op *op;
+    int64_t intent; /* job that names the overlays; 0: there are none */
     struct part *part;
     size_t n, at;
     bool waits, working, lists_disks;
@@ -115,6 +119,12 @@ static void fail(struct dact *k)
             blockjob_planned(k->d, p->job, &k->x, false);
         }
     }
+    if (k->intent) {
+        struct change *c = change_new(k->d);
+
+        disk_intent_end(k->d, k->intent, c, &k->x);
+        wait_job_end(k->d, k->intent, c);
+    }
     if (vm) {
         op_fail(k->op, &k->x);
     }
@@ -168,9 +178,11 @@ static void on_durable(void *arg, const struct err *e)
 
 static void done(struct dact *k)
 {
+    struct vmd *d = k->d;
     struct vm *vm = vm_of(k);
-    struct change *c = change_new(k->d);
+    struct change *c = change_new(d);
     struct json_object *o = json_object_new_object(), *list = json_object_new_array();
+    int64_t intent;
 
     for (size_t i = 0; i < k->n; i++) {
         struct part *p = &k->part[i];
@@ -186,8 +198,15 @@ static void done(struct dact *k)
         }
     }
     redefine(k, vm, c);
+    if (k->intent) {
+        disk_intent_end(k->d, k->intent, c, NULL);
+    }
     api_json_set(o, k->lists_disks ? "disks" : "jobs", list);
+    intent = k->intent;
     call_commit(k->d, k->op->call, c, vm->config.name, o, on_durable, k);
+    if (intent) {
+        wait_job_end(d, intent, change_new(d)); /* durable after that */
+    }
 }
 
 /* ---- asking ---- */
@@ -230,11 +249,28 @@ static void on_passed(void *arg, struct json_object *result, const struct api_er
     }
 }
 
+/* It may be done, or be done yet: overlays and what names them stay until the emulator tells. */
+static void leave_open(struct dact *k)
+{
+    struct job *job = k->intent ? job_find(k->d, k->intent) : NULL;
+
+    for (size_t i = 0; i < k->n; i++) {
+        k->part[i].made = k->part[i].passed = false;
+    }
+    k->intent = 0;
+    if (job) {
+        (void)disk_intent_follow(k->d, job);
+    }
+}
+
 static void on_acted(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct dact *k = arg;
 
     (void)result;
+    if (x && (x->code == API_E_INTERNAL_ERROR || x->code == API_E_TIMEOUT)) {
+        leave_open(k);
+    }
     if (answered(k, x)) {
         done(k);
     }
@@ -376,6 +412,10 @@ static void jobs_durable(void *arg, const struct err *e)
             k->part[i].job = 0;
         }
     }
+    if (e && k->intent && job_find(k->d, k->intent)) {
+        job_forget(k->d, job_find(k->d, k->intent));
+        k->intent = 0;
+    }
     if (e) {
         failf(k, API_E_STORE_ERROR, NULL, "store", e->msg);
     } else if (!vm_of(k)) {
@@ -426,6 +466,8 @@ static bool may(struct dact *k)
 
 static void begin(struct dact *k)
 {
+    int64_t owner = api_call_peer(k->op->call)->principal;
+    struct json_object *overlays = NULL;
     struct change *c = NULL;
 
     if (!may(k)) {
@@ -437,9 +479,15 @@ static void begin(struct dact *k)
 
         if (p->a.act == API_DISK_ACTION_KIND_BACKUP) {
             c = c ? c : change_new(k->d);
-            p->job = blockjob_plan(k->op->vm, c, p->a.disk, p->a.file, p->a.id,
-                                   api_call_peer(k->op->call)->principal);
+            p->job = blockjob_plan(k->op->vm, c, p->a.disk, p->a.file, p->a.id, owner);
+        } else if (p->a.act == API_DISK_ACTION_KIND_OVERLAY) {
+            c = c ? c : change_new(k->d);
+            overlays = overlays ? overlays : json_object_new_array();
+            json_object_array_add(overlays, disk_intent_of(&p->a));
         }
+    }
+    if (overlays) {
+        k->intent = disk_intent_begin(k->op->vm, c, overlays, owner);
     }
     if (c) {
         change_commit(c, jobs_durable, k);
@@ -592,4 +640,5 @@ void disk_actions_end(struct vmd *d)
         }
         dact_free(k);
     }
+    disk_intents_end(d);
 }

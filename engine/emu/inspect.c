@@ -13,6 +13,7 @@
 #include "engine/core/vm.h"
 #include "engine/emu/emu.h"
 #include "storage/block.h"
+#include "storage/disk.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -34,6 +35,8 @@ void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
         blocks[i] = (struct api_emu_block){ .name = (char *)blk_name(m->disk[i]),
                                             .device = device[i],
                                             .throttle = limited ? &limits[i] : NULL,
+                                            .file = (char *)blk_path(
+                                                blk_disk_image(m->disk[i])),
                                             .size = (int64_t)blk_size(m->disk[i]) };
     }
     api_reply_emu_blocks(

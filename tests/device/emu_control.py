@@ -481,7 +481,7 @@ def devices_registers_and_memory_can_be_looked_at():
         with Emu(config={"disks": [{"name": "root", "file": image}]}, files={image: os.O_RDWR}) as emu:
             c = Client(emu)
             blocks = c.ok("emu.blocks")["blocks"]
-            tap.check(blocks == [{"name": "root", "device": "disk0", "size": 1 << 20}], f"{blocks}")
+            tap.check(blocks == [{"name": "root", "device": "disk0", "size": 1 << 20, "file": image}], f"{blocks}")
             tap.check(c.ok("emu.disk_resize", disk="root", size=2 << 20) == {"size": 2 << 20}, "resize")
             tap.check(os.path.getsize(image) == 2 << 20, "the image has the new size")
             tap.check("error" in c.call("emu.disk_resize", disk="root", size=1 << 20), "a disk is not made smaller")

@@ -8,6 +8,7 @@ emu.export_remove, emu.export_stop and emu.exports of its control socket."""
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 
@@ -112,6 +113,87 @@ def an_overlay_takes_over_and_is_committed_again():
         tap.check(client.call("vm.get", vm="a")["config"]["disks"][0]["file"] == paths[0], "it kept the overlay")
         stop(client)
         reads_as(paths[0], "qcow2", (1, 0, 65536), (9, 65536, 65536))
+
+
+def on_disk(daemon, config, job, body):
+    """What the store of a dead daemon says from now on of the VM, and of a job."""
+    store = sqlite3.connect(os.path.join(daemon.dir, "lib", "vmd.db"))
+    with store:
+        store.execute("UPDATE vms SET config = ?", [json.dumps(config)])
+        store.execute("UPDATE jobs SET active = 1, body = ? WHERE id = ?", [body, job])
+    store.close()
+
+
+def overlay_that_the_definition_lacks(daemon, paths):
+    """As if the daemon was killed after the emulator's yes to an overlay of the first disk, and before the definition was durable."""
+    with daemon.client(TIMEOUT) as client:
+        before = client.call("vm.get", vm="a")["config"]
+        client.call("disk.snapshot", vm="a", name="mon", disks=["disk0"], external=True)
+        job = client.call("job.list")["jobs"][0]
+        tap.check((job["kind"], job["state"]) == ("disk.transaction", "done"), f"{job}")
+        overlay = {"disk": "disk0", "file": paths[0] + ".mon", "format": "qcow2", "reuse": False}
+        tap.check(job["result"] == {"overlays": [overlay]}, f"{job}")
+    daemon.kill()
+    job["state"] = "running"
+    del job["ended_ms"]
+    on_disk(daemon, before, job["job"], json.dumps(job))
+    return job["job"]
+
+
+def the_definition_follows_an_emulator_that_outlived_the_daemon():
+    with lib.Daemon() as daemon:
+        with daemon.client(TIMEOUT) as client:
+            paths = two_disks(daemon, client)
+        job = overlay_that_the_definition_lacks(daemon, paths)
+        daemon.start()
+        with daemon.client(TIMEOUT) as client:
+            job_done(client, job)
+            tap.check([d["file"] for d in client.call("vm.get", vm="a")["config"]["disks"]] == [paths[0] + ".mon", paths[1]],
+                      "the definition names what the VM does not stand on")
+            stop(client)
+
+
+def the_definition_follows_an_overlay_whose_emulator_died_with_the_daemon():
+    with lib.Daemon() as daemon:
+        with daemon.client(TIMEOUT) as client:
+            paths = two_disks(daemon, client)
+            uri = exported(client)[0]
+        job = overlay_that_the_definition_lacks(daemon, paths)
+        fill(uri, (9, 0, 65536))
+        for pids in daemon.emulators().values():
+            for pid in pids:
+                lib.kill(pid)
+        lib.wait_for(lambda: not daemon.emulators(), what="end of the emulator")
+        daemon.start()
+        with daemon.client(TIMEOUT) as client:
+            job_done(client, job)
+            tap.check(client.call("vm.get", vm="a")["config"]["disks"][0]["file"] == paths[0] + ".mon", "it lost the overlay")
+            client.call("vm.start", vm="a")
+            reads_as(exported(client)[0], "raw", (9, 0, 65536), (1, 65536, 65536))
+            stop(client)
+
+
+def a_killed_daemon_leaves_a_definition_that_is_right():
+    """Killed wherever it is between asking and answering: afterwards emulator and definition name the same images."""
+    with lib.Daemon() as daemon:
+        with daemon.client(TIMEOUT) as client:
+            paths = two_disks(daemon, client)
+        for n in range(4):
+            with daemon.client(TIMEOUT) as client:
+                file = client.call("vm.get", vm="a")["config"]["disks"][0]["file"]
+                client.send("disk.snapshot", vm="a", name=f"s{n}", disks=["disk0"], external=True)
+                lib.wait_for(lambda f=f"{file}.s{n}": os.path.exists(f) and (n % 2 == 0 or os.stat(f).st_size > 0), what="overlay")
+            daemon.kill()
+            daemon.start()
+            with daemon.client(TIMEOUT) as client:
+                for job in client.call("job.list", active=True)["jobs"]:
+                    client.call("job.wait", job=job["job"], timeout_ms=int(TIMEOUT * 1000))
+                with lib.Client(os.path.join(daemon.dir, "run", "vm", "1", "control")) as emulator:
+                    is_ = [b["file"] for b in emulator.call("emu.blocks")["blocks"]]
+                says = [d["file"] for d in client.call("vm.get", vm="a")["config"]["disks"]]
+                tap.check(is_ == says and says[1] == paths[1], f"{is_} and {says}")
+        with daemon.client(TIMEOUT) as client:
+            stop(client)
 
 
 def a_transaction_happens_whole_or_not_at_all():
@@ -253,6 +335,8 @@ def make_keys(folder):
 
 
 CASES = [snapshots_inside_images_hold_one_instant, an_overlay_takes_over_and_is_committed_again,
+         the_definition_follows_an_emulator_that_outlived_the_daemon,
+         the_definition_follows_an_overlay_whose_emulator_died_with_the_daemon, a_killed_daemon_leaves_a_definition_that_is_right,
          a_transaction_happens_whole_or_not_at_all, backups_of_what_changed_are_of_one_instant, nbd_clients_read_what_changed,
          nbd_clients_come_by_tcp_and_tls]
 
