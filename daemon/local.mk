@@ -48,6 +48,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/disk_intent.c \
 	daemon/vm/disk_actions.h \
 	daemon/vm/disk_intent.h \
+	daemon/vm/swap_record.c \
+	daemon/vm/swap_record.h \
 	daemon/vm/disk_export.c \
 	daemon/vm/dump.c \
 	daemon/vm/migrate.c \

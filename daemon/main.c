@@ -199,6 +199,7 @@ static void on_adopted(void *arg)
     struct vmd *d = st->d;
     struct err e = ERR_INIT;
     jobs_each(d, settle_job, d);
+    blockjobs_begin(d);
     pools_begin(d);
     networks_begin(d);
     migrates_begin(d);

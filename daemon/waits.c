@@ -139,14 +139,21 @@ struct job_end {
     int64_t job;
 };
 
-static void on_job_durable(void *arg, const struct err *e)
+void wait_job_answer(struct vmd *d, int64_t number)
 {
-    struct job_end *n = arg;
-    struct job *job = job_find(n->d, n->job);
-    (void)e; /* it was told even so */
+    struct job *job = job_find(d, number);
+
     if (job) {
         job_ended(job);
     }
+}
+
+static void on_job_durable(void *arg, const struct err *e)
+{
+    struct job_end *n = arg;
+
+    (void)e; /* it was told even so */
+    wait_job_answer(n->d, n->job);
     free(n);
 }
 

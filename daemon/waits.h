@@ -23,6 +23,8 @@ void wait_vm(struct api_call *call, struct vm *vm, const enum api_vm_state *stat
 void wait_job(struct api_call *call, struct job *job, int64_t timeout_ms);
 /* Commits the change in which a job ends (job_end()), then answers those that wait for it. */
 void wait_job_end(struct vmd *d, int64_t job, struct change *c);
+/* The second half alone: that change was committed. */
+void wait_job_answer(struct vmd *d, int64_t job);
 /* The daemon ends: everybody is told. */
 void waits_end(struct vmd *d);
 

@@ -64,6 +64,8 @@ struct blk_job_options {
                                                 * NULL: nothing */
     /* Told after each change of state and, while it runs, of progress. It may not free the job. */
     void (*changed)(void *arg, struct blk_job *j);
+    /* Told with all requests held and all data in the new image, right before the disk stands on that. Not 0: it keeps its own. */
+    int (*swapping)(void *arg, const struct blk_node *to, struct err *e);
     void *arg;
 };
 

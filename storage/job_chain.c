@@ -114,16 +114,25 @@ static int swap(struct blk_job *j, struct blk_node *to, bool below, struct err *
     return rc;
 }
 
+static int announce(struct blk_job *j, const struct blk_node *to, struct err *e)
+{
+    return j->o.swapping ? j->o.swapping(j->o.arg, to, e) : 0;
+}
+
 static int change_chain(struct blk_job *j, struct err *e)
 {
+    int rc;
+
     switch (j->o.kind) {
     case BLK_JOB_MIRROR:
-        return j->completing ? swap(j, take_ptr(j->o.target), false, e) : 0;
+        rc = j->completing ? announce(j, j->o.target, e) : 0;
+        return j->completing && rc == 0 ? swap(j, take_ptr(j->o.target), false, e) : rc;
     case BLK_JOB_STREAM:
         return shorten(j, blk_disk_image(j->o.disk), j->o.base, e);
     case BLK_JOB_COMMIT:
         if (!j->o.top) {
-            return swap(j, j->o.base, true, e);
+            rc = announce(j, j->o.base, e);
+            return rc == 0 ? swap(j, j->o.base, true, e) : rc;
         }
         return shorten(j, job_above(j->o.disk, j->o.top), j->o.base, e);
     default:

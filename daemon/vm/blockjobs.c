@@ -14,6 +14,7 @@
 #include "daemon/jobs.h"
 #include "daemon/registry.h"
 #include "daemon/run/supervise.h"
+#include "daemon/vm/swap_record.h"
 #include "daemon/waits.h"
 #include "engine/base/fd.h"
 #include "engine/base/loop.h"
@@ -41,8 +42,10 @@ struct bjob {
     bool create; /* a new file */
     struct json_object *request; /* of emu.job_start, until it is sent */
     struct loop_timer *tick;
-    int fd;
-    bool made, working, begun, asking, over;
+    int fd, record_fd; /* until they are passed */
+    struct run *run;   /* whose end is heard of; NULL: none */
+    bool records;      /* the disk may get another image */
+    bool made, working, begun;
     pthread_t thread;
     struct err e; /* of the thread */
     struct api_error x;
@@ -57,8 +60,12 @@ static struct vm *vm_of(const struct bjob *k)
 static void bjob_free(struct bjob *k)
 {
     list_remove(&k->link);
+    if (k->run) {
+        run_on_end_cancel(k->run, k);
+    }
     loop_timer_free(k->tick);
     fd_autoclose(&k->fd);
+    fd_autoclose(&k->record_fd);
     json_object_put(k->request);
     api_release(&api_type_block_job, &k->seen);
     free(k->disk);
@@ -78,22 +85,57 @@ void disk_takes_file(struct api_disk *disk, const char *file, enum api_disk_form
     disk->pool = disk->volume = NULL;
 }
 
-/* The VM goes on with another image, and its definition says so in the same transaction. */
+/* The VM goes on with another image, and its definition says so in the same transaction. What an emulator may say is that it
+ * does; which image that is, is what was asked for. Another one means that an overlay came since, of which the definition knows. */
 static void redefine(struct bjob *k, struct change *c)
 {
     struct vm *vm = vm_of(k);
+    struct job *job = job_find(k->d, k->job);
+    const char *word = job ? api_json_get_str(job->info.result, "format") : NULL;
+    int format = -1;
 
-    for (size_t i = 0; vm && k->seen.swapped && k->seen.file && i < vm->config.n_disks; i++) {
+    word = word ? word : k->seen.format; /* of a commit's base */
+    format = word ? api_enum_value(&api_type_disk_format, word) : -1;
+    if (!vm || !k->seen.swapped || !k->file || !k->seen.file || format < 0 ||
+        strcmp(k->seen.file, k->file) != 0) {
+        return;
+    }
+    for (size_t i = 0; i < vm->config.n_disks; i++) {
         struct api_disk *disk = &vm->config.disks[i];
         char name[32];
-        int format = api_enum_value(&api_type_disk_format, k->seen.format);
 
         snprintf(name, sizeof(name), "disk%zu", i);
-        if (strcmp(disk->name ? disk->name : name, k->disk) == 0 && format >= 0) {
-            disk_takes_file(disk, k->seen.file, (enum api_disk_format)format);
+        if (strcmp(disk->name ? disk->name : name, k->disk) == 0) {
+            disk_takes_file(disk, k->file, (enum api_disk_format)format);
             vm_put(vm, c);
         }
     }
+}
+
+static void dismiss(struct vm *vm, const char *id);
+
+struct ended {
+    struct vmd *d;
+    int64_t vm, job;
+    bool begun;
+};
+
+/* Only now may the emulator forget which image the disk stands on. */
+static void on_durable(void *arg, const struct err *e)
+{
+    struct ended *n = arg;
+    struct vm *vm = vm_by_id(n->d, n->vm);
+    char id[32];
+
+    wait_job_answer(n->d, n->job);
+    snprintf(id, sizeof(id), "job-%lld", (long long)n->job);
+    if (!e) {
+        swap_record_drop(n->d, n->job);
+    }
+    if (!e && n->begun && vm && vm->run) {
+        dismiss(vm, id);
+    }
+    free(n);
 }
 
 /* Tells the end and forgets k. */
@@ -101,6 +143,7 @@ static void over(struct bjob *k)
 {
     struct job *job = job_find(k->d, k->job);
     struct change *c = change_new(k->d);
+    struct ended *n = xnew(struct ended);
 
     if (k->made && k->x.code) {
         unlink(k->file);
@@ -117,7 +160,9 @@ static void over(struct bjob *k)
         }
         job_end(k->d, job, c, k->x.code ? &k->x : NULL, result);
     }
-    wait_job_end(k->d, k->job, c);
+    *n = (struct ended){ .d = k->d, .vm = k->vm, .job = k->job, .begun = k->begun };
+    change_must_tell(c);
+    change_commit(c, on_durable, n);
     bjob_free(k);
 }
 
@@ -133,6 +178,49 @@ static void fail(struct bjob *k, int code, const char *remedy, const char *fmt, 
     over(k);
 }
 
+/* ---- the VM's end ---- */
+
+/* The emulator can tell no more; what it left in writing can. */
+static bool has_swapped(struct bjob *k)
+{
+    enum api_disk_format format;
+
+    if (!k->file || !swap_record_read(k->d, k->job, &format)) {
+        return false;
+    }
+    free(k->seen.file);
+    free(k->seen.format);
+    k->seen.swapped = true;
+    k->seen.file = xstrdup(k->file);
+    k->seen.format = xstrdup(api_disk_format_name(format));
+    return true;
+}
+
+static void vm_is_over(struct bjob *k)
+{
+    if (has_swapped(k)) {
+        over(k);
+    } else {
+        fail(k, API_E_BAD_STATE, "begin it again", "the VM ended before its job");
+    }
+}
+
+static void vm_ended(void *arg, struct vm *vm, bool gone)
+{
+    struct bjob *k = arg;
+
+    (void)vm;
+    k->run = NULL;
+    k->vm = gone ? 0 : k->vm; /* no definition to change */
+    vm_is_over(k);
+}
+
+static void hear_of_end(struct bjob *k, struct vm *vm)
+{
+    k->run = vm->run;
+    run_on_end(k->run, vm_ended, k);
+}
+
 /* ---- following ---- */
 
 static void on_dismissed(void *arg, struct json_object *result, const struct api_error *x)
@@ -140,6 +228,15 @@ static void on_dismissed(void *arg, struct json_object *result, const struct api
     (void)arg;
     (void)result;
     (void)x;
+}
+
+static void dismiss(struct vm *vm, const char *id)
+{
+    struct json_object *p = json_object_new_object();
+
+    api_json_set_str(p, "id", id);
+    api_json_set_str(p, "act", "dismiss");
+    (void)run_call_with(vm->run, "emu.job_set", p, ASK_NS, on_dismissed, NULL);
 }
 
 static bool tell_emulator(struct bjob *k, const char *act, int64_t speed, rpc_done_fn *fn,
@@ -183,7 +280,6 @@ static void take_seen(struct bjob *k, struct api_block_job *now)
     if (k->seen.state != API_BLOCK_JOB_STATE_ENDED) {
         return;
     }
-    (void)tell_emulator(k, "dismiss", -1, on_dismissed, NULL);
     if (k->seen.cancelled) {
         if (job) {
             job->cancel = true;
@@ -230,11 +326,11 @@ static void on_tick(void *arg)
     struct bjob *k = arg;
     struct vm *vm = vm_of(k);
 
-    if (!vm || !vm->run || run_has_ended(vm->run)) {
-        fail(k, API_E_BAD_STATE, "begin it again", "the VM ended before its job");
+    if (!vm || !vm->run) {
+        vm_is_over(k);
         return;
     }
-    if (k->begun) {
+    if (k->begun && !run_has_ended(vm->run)) {
         run_call(vm->run, "emu.jobs", ASK_NS, on_jobs, vm);
     }
     loop_timer_arm(k->tick, TICK_NS);
@@ -291,9 +387,9 @@ static void on_begun(void *arg, struct json_object *result, const struct api_err
     if (!k) {
         return;
     }
-    if (x) {
-        fail(k, x->code == API_E_INTERNAL_ERROR ? API_E_UNRESPONSIVE : x->code,
-             x->remedy[0] ? x->remedy : NULL, "%s", x->message);
+    /* Without an answer it may have begun, and swap images: what the emulator lists is what is. */
+    if (x && x->code != API_E_INTERNAL_ERROR && x->code != API_E_TIMEOUT) {
+        fail(k, x->code, x->remedy[0] ? x->remedy : NULL, "%s", x->message);
         return;
     }
     k->begun = true;
@@ -311,8 +407,11 @@ static void start(struct bjob *k)
         gone_mute(k);
         return;
     }
+    hear_of_end(k, vm);
     loop_timer_arm(k->tick, TICK_NS / 4);
 }
+
+static void pass(struct bjob *k, const char *path, int owned_fd);
 
 static void on_file(void *arg, struct json_object *result, const struct api_error *x)
 {
@@ -321,9 +420,30 @@ static void on_file(void *arg, struct json_object *result, const struct api_erro
     (void)result;
     if (k && x) {
         fail(k, x->code, NULL, "%s", x->message);
+    } else if (k && k->record_fd >= 0) {
+        AUTO_FREE char *path = swap_record_path(k->d, k->job);
+
+        pass(k, path, take_fd(&k->record_fd));
     } else if (k) {
         start(k);
     }
+}
+
+static void pass(struct bjob *k, const char *path, int owned_fd)
+{
+    struct vm *vm = vm_of(k);
+    struct json_object *p = json_object_new_object();
+    struct ticket *t = ticket_new(k);
+
+    api_json_set_str(p, "path", path);
+    if (!vm || !vm->run) {
+        json_object_put(p);
+        fd_autoclose(&owned_fd);
+    } else if (run_call_fd(vm->run, "emu.file_add", p, owned_fd, ASK_NS, on_file, t)) {
+        return;
+    }
+    free(t);
+    gone_mute(k);
 }
 
 static void *open_main(void *arg);
@@ -331,9 +451,6 @@ static void *open_main(void *arg);
 static void on_opened(void *arg)
 {
     struct bjob *k = arg;
-    struct vm *vm = vm_of(k);
-    struct json_object *p;
-    struct ticket *t;
 
     pthread_join(k->thread, NULL);
     k->working = false;
@@ -344,14 +461,7 @@ static void on_opened(void *arg)
              "%s", k->e.msg);
         return;
     }
-    p = json_object_new_object();
-    t = ticket_new(k);
-    api_json_set_str(p, "path", k->file);
-    if (!vm || !vm->run ||
-        !run_call_fd(vm->run, "emu.file_add", p, take_fd(&k->fd), ASK_NS, on_file, t)) {
-        free(t);
-        gone_mute(k);
-    }
+    pass(k, k->file, take_fd(&k->fd));
 }
 
 /* Nothing here may hold up the loop. */
@@ -369,6 +479,8 @@ static void *open_main(void *arg)
         err_errno(&k->e, errno, "cannot open '%s'", k->file);
     } else if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
         err_set(&k->e, -EINVAL, "'%s' is neither a file nor a block device", k->file);
+    } else if (k->records) {
+        k->record_fd = swap_record_open(k->d, k->job, &k->e);
     }
     loop_post(k->d->loop, on_opened, k);
     return NULL;
@@ -391,7 +503,8 @@ static struct bjob *bjob_new(struct vmd *d, const struct vm *vm, struct job *job
                         .job = job->info.job,
                         .disk = xstrdup(disk),
                         .file = file ? xstrdup(file) : NULL,
-                        .fd = -1 };
+                        .fd = -1,
+                        .record_fd = -1 };
     k->x = (struct api_error)API_ERROR_INIT;
     k->e = (struct err)ERR_INIT;
     snprintf(k->id, sizeof(k->id), "job-%lld", (long long)job->info.job);
@@ -429,8 +542,8 @@ static void accepted(void *arg, const struct err *e)
 
 /* What a method says, for all kinds; `request` is taken. */
 struct ask {
-    const char *method, *kind, *vm, *disk, *file, *id;
-    bool create;
+    const char *method, *kind, *vm, *disk, *file, *id, *format;
+    bool create, records;
     struct json_object *request;
 };
 
@@ -476,8 +589,17 @@ static void begin(struct api_call *call, struct ask *a)
     if (a->id) {
         api_json_set_str(job->info.result, "id", a->id);
     }
+    if (a->format) {
+        api_json_set_str(job->info.result, "format", a->format);
+    }
     k->create = a->create;
+    k->records = a->records;
     k->request = a->request;
+    if (k->records) {
+        AUTO_FREE char *path = swap_record_path(d, k->job);
+
+        api_json_set_str(k->request, "record", path);
+    }
     api_json_set_str(k->request, "id", k->id);
     api_json_set_str(k->request, "kind", a->kind);
     api_json_set_str(k->request, "disk", k->disk);
@@ -492,7 +614,8 @@ static void set_target(struct ask *a, const char *file, enum api_disk_format for
     a->create = !reuse;
     a->request = json_object_new_object();
     api_json_set_str(a->request, "target", file);
-    api_json_set_str(a->request, "format", api_enum_name(&api_type_disk_format, (int)format));
+    a->format = api_enum_name(&api_type_disk_format, (int)format);
+    api_json_set_str(a->request, "format", a->format);
     api_json_set_bool(a->request, "create", !reuse);
     api_json_set_str(a->request, "sync", api_enum_name(&api_type_block_sync, (int)sync));
     api_json_set_int(a->request, "speed", speed);
@@ -505,6 +628,7 @@ void api_handle_disk_mirror(struct api_call *call, struct api_disk_mirror_in *in
     };
 
     set_target(&a, in->file, in->image_format, in->reuse, in->sync, in->speed);
+    a.records = true;
     api_json_set_bool(a.request, "finish", in->pivot);
     begin(call, &a);
 }
@@ -543,6 +667,7 @@ void api_handle_disk_commit(struct api_call *call, struct api_disk_commit_in *in
     };
 
     a.file = in->base;
+    a.records = true;
     a.request = json_object_new_object();
     api_json_set_str(a.request, "base", in->base);
     if (in->top) {
@@ -588,6 +713,7 @@ void blockjob_planned(struct vmd *d, int64_t number, const struct api_error *x, 
         fail(k, x->code, x->remedy[0] ? x->remedy : NULL, "%s", x->message);
     } else {
         k->begun = true;
+        hear_of_end(k, vm_of(k));
         loop_timer_arm(k->tick, TICK_NS / 4);
     }
 }
@@ -651,13 +777,56 @@ bool blockjob_follow(struct vmd *d, struct job *job)
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
         ours |= job->info.kind && strcmp(job->info.kind, kinds[i]) == 0;
     }
-    if (!ours || !vm || !vm->run || run_pid(vm->run) <= 0 || !disk) {
+    if (!ours || !vm || !disk) {
         return false;
     }
     k = bjob_new(d, vm, job, disk, api_json_get_str(job->info.result, "file"));
     k->begun = true;
+    if (!vm->run || run_pid(vm->run) <= 0) {
+        vm_is_over(k);
+        return true;
+    }
+    hear_of_end(k, vm);
     loop_timer_arm(k->tick, TICK_NS);
     return true;
+}
+
+/* The last daemon told of their ends, and had no time left to tell the emulator so. */
+static void on_leftovers(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct vm *vm = arg; /* lives as long as its connection */
+    struct api_emu_jobs_out out;
+
+    if (x || api_decode(&api_type_emu_jobs_out, result, API_LENIENT, "", &out, NULL) < 0) {
+        return;
+    }
+    for (size_t i = 0; i < out.n_jobs; i++) {
+        long long number;
+
+        if (out.jobs[i].state == API_BLOCK_JOB_STATE_ENDED && out.jobs[i].id &&
+            sscanf(out.jobs[i].id, "job-%lld", &number) == 1 && !find_bjob(vm->d, number)) {
+            dismiss(vm, out.jobs[i].id);
+        }
+    }
+    api_release(&api_type_emu_jobs_out, &out);
+}
+
+static bool is_followed(struct vmd *d, int64_t job)
+{
+    return find_bjob(d, job) != NULL;
+}
+
+void blockjobs_begin(struct vmd *d)
+{
+    size_t n;
+    AUTO_FREE struct vm **list = vm_list(d, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        if (list[i]->config.n_disks && list[i]->run && run_pid(list[i]->run) > 0) {
+            run_call(list[i]->run, "emu.jobs", ASK_NS, on_leftovers, list[i]);
+        }
+    }
+    swap_records_tidy(d, is_followed);
 }
 
 void blockjobs_end(struct vmd *d)

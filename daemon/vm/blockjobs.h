@@ -20,6 +20,8 @@ struct vmd;
 
 /* A job that another daemon began: followed to its end. False: it is no block job, or its VM is gone. */
 bool blockjob_follow(struct vmd *d, struct job *job);
+/* After those: what emulators still hold of jobs that nobody follows is dropped. */
+void blockjobs_begin(struct vmd *d);
 /* A backup that begins with others by emu.disk_actions (disk_actions.c), as "job-NUMBER": its row goes into c. `id` NULL: QMP calls
  * it after the disk. */
 int64_t blockjob_plan(struct vm *vm, struct change *c, const char *disk, const char *file,

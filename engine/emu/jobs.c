@@ -149,6 +149,61 @@ static int chain_options(struct emu *m, const struct api_emu_job_start_in *in,
                : 0;
 }
 
+/* --- what is left in writing when a disk gets another image --- */
+
+struct record {
+    int fd;
+};
+
+static int on_swapping(void *arg, const struct blk_node *to, struct err *e)
+{
+    const struct record *r = arg;
+    const char *format = blk_driver_name(to);
+    ssize_t n = (ssize_t)strlen(format);
+
+    if (fd_pwrite(r->fd, format, (size_t)n, 0) == n && fdatasync(r->fd) == 0) {
+        return 0;
+    }
+    n = errno;
+    (void)fd_pwrite(r->fd, "", 1, 0); /* no format */
+    return err_errno(e, (int)n, "the record that the disk has another image");
+}
+
+static void record_free(struct record *r)
+{
+    if (r) {
+        fd_autoclose(&r->fd);
+        free(r);
+    }
+}
+
+static void on_changed(void *arg, struct blk_job *j)
+{
+    struct blk_job_info i;
+
+    blk_job_get(j, &i);
+    if (i.state == BLK_JOB_ENDED) {
+        record_free(arg);
+    }
+}
+
+static int take_record(struct emu *m, const char *path, struct blk_job_options *o,
+                       struct err *e)
+{
+    struct emu_file *given = given_file(m, path);
+    struct record *r;
+
+    if (!given) {
+        return err_set(e, -ENOENT, "the file %s was not passed", path);
+    }
+    r = xnew(struct record);
+    r->fd = take_fd(&given->fd);
+    o->arg = r;
+    o->changed = on_changed;
+    o->swapping = on_swapping;
+    return 0;
+}
+
 static int job_options(struct emu *m, const struct api_emu_job_start_in *in,
                        struct blk_job_options *o, struct err *e)
 {
@@ -232,7 +287,8 @@ void api_handle_emu_job_start(struct api_call *call, struct api_emu_job_start_in
         api_fail(call, API_E_HOST_LIMIT, in->disk, NULL, "%d jobs are there already", JOBS_MAX);
         return;
     }
-    rc = job_options(m, in, &o, &e);
+    rc = in->record ? take_record(m, in->record, &o, &e) : 0;
+    rc = rc ? rc : job_options(m, in, &o, &e);
     if (rc == 0) {
         rc = blk_jobs_start(m->jobs, &o, 1, &j, &which, &e);
         if (rc != 0 && o.target) {
@@ -240,6 +296,7 @@ void api_handle_emu_job_start(struct api_call *call, struct api_emu_job_start_in
         }
     }
     if (rc != 0) {
+        record_free(o.arg);
         api_fail(call, jobs_error_code(rc), in->disk, NULL, "%s", e.msg);
         return;
     }

@@ -4,6 +4,8 @@ on when the daemon is killed."""
 
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 
@@ -175,6 +177,142 @@ def a_job_goes_on_when_the_daemon_is_killed():
             same(daemon, client, want, copy)
 
 
+def control(daemon):
+    return lib.Client(os.path.join(daemon.dir, "run", "vm", "1", "control"))
+
+
+def paused_mirror(daemon, client, paths):
+    """A mirror that would give the disk another image, but waits; its job and that image."""
+    copy = os.path.join(daemon.dir, "copy.qcow2")
+    running(daemon, client, paths[2])
+    job = client.call("disk.mirror", vm="a", disk="disk0", file=copy, image_format="qcow2", pivot=True, speed=64 * 1024)["job"]
+    wait(client, job, "running")
+    client.call("disk.job", vm="a", disk="disk0", act="pause")
+    wait(client, job, "paused")
+    return job, copy
+
+
+def swap(daemon, job):
+    """Goes on behind the daemon's back, until the disk has its other image."""
+    with control(daemon) as emulator:
+        emulator.call("emu.job_set", id=f"job-{job}", act="resume", speed=0)
+
+        def over():
+            one = [j for j in emulator.call("emu.jobs")["jobs"] if j["id"] == f"job-{job}"]
+            return not one or one[0].get("swapped")
+        lib.wait_for(over, TIMEOUT, "the other image")
+
+
+def records(daemon):
+    return os.listdir(os.path.join(daemon.dir, "lib", "swaps"))
+
+
+def settled(daemon, job, copy):
+    """What a daemon tells that came after all: the definition names the new image, and nothing is left of the job."""
+    with daemon.client(TIMEOUT) as client:
+        done(client, job)
+        tap.check(disk_of(client) == {**disk_of(client), "file": copy, "format": "qcow2"}, f"{disk_of(client)}")
+        lib.wait_for(lambda: not records(daemon), what="end of the record")
+
+
+def a_daemon_killed_before_the_definition_is_durable_has_it_follow_later():
+    with lib.Daemon() as daemon:
+        paths, want = chain(daemon)
+        with daemon.client(TIMEOUT) as client:
+            job, copy = paused_mirror(daemon, client, paths)
+        store = sqlite3.connect(os.path.join(daemon.dir, "lib", "vmd.db"), isolation_level=None)
+        store.execute("BEGIN IMMEDIATE")  # the daemon's commits wait now
+        try:
+            swap(daemon, job)
+            with daemon.client(TIMEOUT) as client:  # it looks five times a second
+                lib.wait_for(lambda: client.call("job.get", job=job)["state"] == "done", TIMEOUT, "news of the job")
+            daemon.kill()
+        finally:
+            store.execute("ROLLBACK")
+            store.close()
+        daemon.start()
+        settled(daemon, job, copy)
+        with control(daemon) as emulator:
+            lib.wait_for(lambda: not emulator.call("emu.jobs")["jobs"], what="end of the emulator's job")
+        with daemon.client(TIMEOUT) as client:
+            same(daemon, client, want, copy)
+
+
+def a_definition_follows_although_emulator_and_daemon_died():
+    with lib.Daemon() as daemon:
+        paths, want = chain(daemon)
+        with daemon.client(TIMEOUT) as client:
+            job, copy = paused_mirror(daemon, client, paths)
+        os.kill(daemon.process.pid, signal.SIGSTOP)
+        swap(daemon, job)
+        daemon.kill()
+        kill_emulators(daemon)
+        daemon.start()
+        settled(daemon, job, copy)
+        with daemon.client(TIMEOUT) as client:
+            client.call("vm.start", vm="a")
+            same(daemon, client, want, copy)
+
+
+def kill_emulators(daemon):
+    for pids in daemon.emulators().values():
+        for pid in pids:
+            lib.kill(pid)
+    lib.wait_for(lambda: not daemon.emulators(), what="end of the emulator")
+
+
+def a_definition_follows_although_the_emulator_died_untold():
+    with lib.Daemon() as daemon:
+        paths, _ = chain(daemon)
+        with daemon.client(TIMEOUT) as client:
+            job, copy = paused_mirror(daemon, client, paths)
+            os.kill(daemon.process.pid, signal.SIGSTOP)
+            swap(daemon, job)
+            for pids in daemon.emulators().values():
+                for pid in pids:
+                    lib.kill(pid)
+            os.kill(daemon.process.pid, signal.SIGCONT)
+            settled(daemon, job, copy)
+
+
+def an_emulator_that_died_before_the_swap_leaves_the_definition():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, _ = chain(daemon)
+        job, _ = paused_mirror(daemon, client, paths)
+        tap.check(records(daemon) == [f"job-{job}"], f"{records(daemon)}")
+        kill_emulators(daemon)
+        ended = wait(client, job)
+        tap.check(ended["error"]["error"] == "bad-state", f"{ended}")
+        tap.check(disk_of(client)["file"] == paths[2], f"{disk_of(client)}")
+        lib.wait_for(lambda: not records(daemon), what="end of the record")
+
+
+def a_job_that_nobody_follows_is_dropped():
+    with lib.Daemon() as daemon:
+        paths, _ = chain(daemon)
+        with daemon.client(TIMEOUT) as client:
+            running(daemon, client, paths[2])
+        with control(daemon) as emulator:
+            emulator.call("emu.job_start", id="job-77777", kind="stream", disk="disk0")
+            lib.wait_for(lambda: emulator.call("emu.jobs")["jobs"][0]["state"] == "ended", TIMEOUT, "end of a job")
+        daemon.kill()
+        daemon.start()
+        with control(daemon) as emulator:
+            lib.wait_for(lambda: not emulator.call("emu.jobs")["jobs"], TIMEOUT, "nothing left")
+
+
+def an_emulator_that_names_another_image_is_not_believed():
+    with lib.Daemon(emulator=lib.FAKE) as daemon, daemon.client(TIMEOUT) as client:
+        path, copy = (os.path.join(daemon.dir, n) for n in ("a.raw", "copy.raw"))
+        with open(path, "wb") as f:
+            f.truncate(MIB)
+        client.call("vm.define", config=daemon.config("a", kernel=daemon.guest(), append="forges=/etc/passwd",
+                                                    disks=[{"file": path, "format": "raw"}]))
+        client.call("vm.start", vm="a")
+        wait(client, client.call("disk.mirror", vm="a", disk="disk0", file=copy, image_format="raw", pivot=True)["job"])
+        tap.check(disk_of(client)["file"] == path, f"{disk_of(client)}")
+
+
 def an_emulator_refuses_jobs_that_make_no_sense():
     with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
         paths, want = chain(daemon)
@@ -273,7 +411,11 @@ CASES = [qmp_begins_and_ends_block_jobs_as_qemu_does, an_emulator_refuses_jobs_t
          an_emulator_without_a_disk_of_that_name_says_so, a_mirror_takes_the_disks_place,
          a_backup_is_what_the_disk_reads_as, a_pull_makes_the_disk_stand_alone,
          a_commit_goes_on_with_the_base, a_commit_below_the_disk_shortens_the_chain,
-         a_job_goes_on_when_the_daemon_is_killed]
+         a_job_goes_on_when_the_daemon_is_killed,
+         a_daemon_killed_before_the_definition_is_durable_has_it_follow_later,
+         a_definition_follows_although_emulator_and_daemon_died, a_definition_follows_although_the_emulator_died_untold,
+         an_emulator_that_died_before_the_swap_leaves_the_definition, a_job_that_nobody_follows_is_dropped,
+         an_emulator_that_names_another_image_is_not_believed]
 
 if __name__ == "__main__":
     if not shutil.which("qemu-img"):
