@@ -100,8 +100,10 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/blockjob.c \
 	daemon/qmp/cmd.c \
 	daemon/qmp/cmd.h \
+	daemon/qmp/disks.c \
 	daemon/qmp/dump.c \
 	daemon/qmp/hmp.c \
+	daemon/qmp/migrate.c \
 	daemon/qmp/pci.c \
 	daemon/qmp/query.c \
 	daemon/qmp/qmp.c \
@@ -247,7 +249,9 @@ TESTS += \
 	tests/e2e/daemon_valgrind.py \
 	tests/e2e/qmp_clients.py \
 	tests/e2e/qmp_commands.py \
+	tests/e2e/qmp_disks.py \
 	tests/e2e/qmp_input.py \
+	tests/e2e/qmp_migrate.py \
 	tests/e2e/qmp_screen.py \
 	tests/e2e/remote_netns.py \
 	tests/e2e/remote_pki.py \
@@ -284,6 +288,8 @@ EXTRA_DIST += \
 	tests/e2e/qmp_clients.py \
 	tests/e2e/qmp_commands.py \
 	tests/e2e/qmp_go/main.go \
+	tests/e2e/qmp_disks.py \
 	tests/e2e/qmp_input.py \
+	tests/e2e/qmp_migrate.py \
 	tests/e2e/qmp_screen.py \
 	tests/e2e/qmp_lib.py

@@ -68,6 +68,7 @@ struct nbd_export_options {
     bool owned;                     /* the node's opener is who exports: no claim of our own */
     struct blk_dirty *bitmap;       /* told as qemu:dirty-bitmap:NAME; NULL: none */
     const char *bitmap_name;
+    const char *id; /* of the opener's own, told by nbd_export_get(); NULL: none */
 };
 /* -EEXIST, -EROFS, or what blk_claim() says. */
 int nbd_export_add(struct nbd_server *s, const struct nbd_export_options *o, struct err *e);
@@ -75,7 +76,7 @@ int nbd_export_add(struct nbd_server *s, const struct nbd_export_options *o, str
 int nbd_export_remove(struct nbd_server *s, const char *name, bool safe, struct err *e);
 /* The export that is at `index`, from 0 on; false behind the last. */
 struct nbd_export_info {
-    const char *name, *description, *bitmap;
+    const char *name, *description, *bitmap, *id;
     const struct blk_node *node;
     bool writable;
     unsigned clients;

@@ -79,6 +79,7 @@ static void export_free(struct nbd_export *x)
     blk_unclaim(x->claim);
     free(x->name);
     free(x->description);
+    free(x->id);
     free(x->bitmap_name);
     free(x);
 }
@@ -109,6 +110,7 @@ int nbd_export_add(struct nbd_server *s, const struct nbd_export_options *o, str
     }
     x->name = xstrdup(o->name);
     x->description = o->description ? xstrdup(o->description) : NULL;
+    x->id = o->id ? xstrdup(o->id) : NULL;
     x->node = o->node;
     x->writable = o->writable;
     x->bitmap = o->bitmap;
@@ -159,6 +161,7 @@ bool nbd_export_get(const struct nbd_server *s, unsigned index, struct nbd_expor
             *out = (struct nbd_export_info){ .name = x->name,
                                              .description = x->description,
                                              .bitmap = x->bitmap_name,
+                                             .id = x->id,
                                              .node = x->node,
                                              .writable = x->writable,
                                              .clients = x->clients };

@@ -21,7 +21,7 @@
 
 struct nbd_export {
     struct list link;
-    char *name, *description;
+    char *name, *description, *id;
     struct blk_node *node;
     struct blk_claim *claim;
     bool writable;

@@ -77,7 +77,35 @@ static void add_limits(struct json_object *o, struct json_object *block)
     }
 }
 
-static struct json_object *node_info(const struct api_disk *disk, struct json_object *block)
+/* Its bitmaps, of what the emulator tells of all; NULL: it has none. */
+static struct json_object *bitmaps_of(struct json_object *told, const char *disk)
+{
+    struct json_object *from = api_json_get(told, "bitmaps"), *list = NULL;
+
+    for (size_t i = 0; from && i < json_object_array_length(from); i++) {
+        struct json_object *b = json_object_array_get_idx(from, i), *o;
+
+        if (strcmp(api_json_get_str(b, "disk"), disk) != 0) {
+            continue;
+        }
+        o = json_object_new_object();
+        api_json_set_str(o, "name", api_json_get_str(b, "name"));
+        api_json_set_int(o, "count", api_json_get_int(b, "dirty", 0));
+        api_json_set_int(o, "granularity", api_json_get_int(b, "granularity", 0));
+        api_json_set_bool(o, "recording", api_json_get_bool(b, "recording", false));
+        api_json_set_bool(o, "busy", api_json_get_bool(b, "busy", false));
+        api_json_set_bool(o, "persistent", api_json_get_bool(b, "persistent", false));
+        if (api_json_get_bool(b, "inconsistent", false)) {
+            api_json_set_bool(o, "inconsistent", true);
+        }
+        list = list ? list : json_object_new_array();
+        json_object_array_add(list, o);
+    }
+    return list;
+}
+
+static struct json_object *node_info(const struct api_disk *disk, struct json_object *block,
+                                     struct json_object *bitmaps)
 {
     struct json_object *o = json_object_new_object(), *cache = json_object_new_object();
 
@@ -95,6 +123,10 @@ static struct json_object *node_info(const struct api_disk *disk, struct json_ob
     api_json_set_bool(cache, "writeback", true);
     api_json_set(o, "cache", cache);
     api_json_set_str(o, "file", disk->file);
+    bitmaps = bitmaps_of(bitmaps, disk->name);
+    if (bitmaps) {
+        api_json_set(o, "dirty-bitmaps", bitmaps);
+    }
     return o;
 }
 
@@ -111,14 +143,20 @@ static void with_nodes(struct qmp_cmd *c, struct json_object *result)
 
     for (size_t i = 0; i < c->vm->config.n_disks; i++) {
         const struct api_disk *disk = &c->vm->config.disks[i];
-        json_object_array_add(list, node_info(disk, block_of(blocks, disk->name)));
+        json_object_array_add(list, node_info(disk, block_of(blocks, disk->name), c->kept));
     }
     qmp_return(c, list);
 }
 
+static void nodes_with_bitmaps(struct qmp_cmd *c, struct json_object *result)
+{
+    c->kept = json_object_get(result);
+    qmp_ask(c, "emu.blocks", NULL, with_nodes);
+}
+
 void qmp_do_query_named_block_nodes(struct qmp_cmd *c)
 {
-    qmp_ask(c, "emu.blocks", NULL, with_nodes);
+    qmp_ask(c, "emu.disk_bitmaps", NULL, nodes_with_bitmaps);
 }
 
 static void with_blocks(struct qmp_cmd *c, struct json_object *result)
@@ -138,7 +176,7 @@ static void with_blocks(struct qmp_cmd *c, struct json_object *result)
         if (disk->cdrom) {
             api_json_set_bool(o, "tray_open", false);
         }
-        api_json_set(o, "inserted", node_info(disk, block_of(blocks, disk->name)));
+        api_json_set(o, "inserted", node_info(disk, block_of(blocks, disk->name), c->kept));
         api_json_set_str(o, "qdev", device);
         api_json_set_str(o, "type", "unknown");
         json_object_array_add(list, o);
@@ -146,9 +184,15 @@ static void with_blocks(struct qmp_cmd *c, struct json_object *result)
     qmp_return(c, list);
 }
 
+static void blocks_with_bitmaps(struct qmp_cmd *c, struct json_object *result)
+{
+    c->kept = json_object_get(result);
+    qmp_ask(c, "emu.blocks", NULL, with_blocks);
+}
+
 void qmp_do_query_block(struct qmp_cmd *c)
 {
-    qmp_ask(c, "emu.blocks", NULL, with_blocks);
+    qmp_ask(c, "emu.disk_bitmaps", NULL, blocks_with_bitmaps);
 }
 
 static void resized(struct qmp_cmd *c, struct json_object *result)
@@ -174,8 +218,7 @@ void qmp_do_block_resize(struct qmp_cmd *c)
 
 /* --- limits --- */
 
-/* The disk that a command means by its own name, the device that it is, or that device's path; NULL: none is. */
-static const struct api_disk *disk_meant(struct qmp_cmd *c, const char *name)
+const struct api_disk *qmp_disk(const struct qmp_cmd *c, const char *name)
 {
     const struct api_vm_config *config = &c->vm->config;
 
@@ -217,7 +260,7 @@ static bool limit_arg(struct qmp_cmd *c, const char *name, uint64_t *out)
 void qmp_do_block_set_io_throttle(struct qmp_cmd *c)
 {
     const char *device = qmp_arg(c, "device"), *id = qmp_arg(c, "id");
-    const struct api_disk *disk = disk_meant(c, device ? device : id);
+    const struct api_disk *disk = qmp_disk(c, device ? device : id);
     struct api_disk_throttle t = { .group_name = (char *)qmp_arg(c, "group") };
     struct err e = ERR_INIT;
     struct json_object *p;
@@ -320,17 +363,4 @@ void qmp_do_query_blockstats(struct qmp_cmd *c)
         api_vm_stats_release(&s);
     }
     qmp_return(c, list);
-}
-
-/* --- transactions ---------------------------------------------------------------------------------------------- */
-
-void qmp_do_transaction(struct qmp_cmd *c)
-{
-    struct json_object *actions = api_json_get(c->args, "actions");
-
-    if (json_object_array_length(actions) > 0) { /* the table knows one kind */
-        qmp_error(c, "GenericError", "Transaction aborted using Abort action");
-    } else {
-        qmp_return_nothing(c);
-    }
 }

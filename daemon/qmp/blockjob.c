@@ -323,14 +323,23 @@ static bool copy_params(struct qmp_cmd *c, struct json_object *p)
     return true;
 }
 
-static void copy(struct qmp_cmd *c, const char *method)
+struct json_object *qmp_copy_params(struct qmp_cmd *c)
 {
     struct json_object *p = common(c, "GenericError");
 
-    if (p && copy_params(c, p)) {
-        api_call_nested(c->call, method, p, on_begun, c);
-    } else {
+    if (p && !copy_params(c, p)) {
         json_object_put(p);
+        return NULL;
+    }
+    return p;
+}
+
+static void copy(struct qmp_cmd *c, const char *method)
+{
+    struct json_object *p = qmp_copy_params(c);
+
+    if (p) {
+        api_call_nested(c->call, method, p, on_begun, c);
     }
 }
 

@@ -24,6 +24,7 @@ static void cmd_free(struct qmp_cmd *c)
         c->over = true;
         return;
     }
+    json_object_put(c->kept);
     free(c->data);
     free(c);
 }

@@ -16,6 +16,7 @@
 struct api_call;
 struct api_error;
 struct qmp_cmd;
+struct qmp_migration;
 
 struct qmp_cmd {
     struct api_call *call; /* vm.qmp */
@@ -25,7 +26,8 @@ struct qmp_cmd {
     bool beginning, over;     /* its function has not returned; it was answered meanwhile */
     bool asking;              /* the emulator; registered with the run */
     void (*then)(struct qmp_cmd *c, struct json_object *result);
-    void *data; /* the command's own, freed with it */
+    void *data;               /* the command's own, freed with it */
+    struct json_object *kept; /* the same */
 };
 
 void qmp_return(struct qmp_cmd *c, struct json_object *take_value);
@@ -50,12 +52,25 @@ void qmp_blockjob_event(struct vmd *d, const struct api_job *job,
                         void (*tell)(void *arg, const char *event,
                                      struct json_object *take_data),
                         void *arg);
+void qmp_migration_init(struct qmp_migration *m);
+/* What QMP tells of a VM that moves away, after a change of its job (NULL: of its state); moved: it is the other daemon's. The VM has
+ * a QMP side. */
+void qmp_migration_event(struct vm *vm, const struct api_job *job, bool moved,
+                         void (*tell)(void *arg, const char *event,
+                                      struct json_object *take_data),
+                         void *arg);
+/* It is the other daemon's by now: what ends here is no shut-down of the guest. */
+bool qmp_migration_leaves(const struct vm *vm);
 /* Where it stands, for query-status. */
 const char *qmp_run_state(const struct vm *vm);
 /* An entry of a list; the caller's. */
 struct json_object *qmp_named(const char *name);
 /* Host thread of a vCPU, 0 when it cannot be told. */
 int qmp_vcpu_thread(const struct vm *vm, int64_t index);
+/* The disk that is meant by its own name, or the device that it is; NULL: none is. */
+const struct api_disk *qmp_disk(const struct qmp_cmd *c, const char *name);
+/* Parameters of the method disk.backup for the command drive-backup; the caller's. NULL after the command was answered. */
+struct json_object *qmp_copy_params(struct qmp_cmd *c);
 /* Name of the device that disk i is. */
 void qmp_disk_device(unsigned i, char out[24]);
 

@@ -90,9 +90,24 @@ static void tell_shutdown(struct qmp *q, struct vm *vm, const struct api_event *
     }
 }
 
+struct job_event {
+    struct qmp *q;
+    const struct vm *vm;
+    const struct api_event *from;
+};
+
+static void tell_job(void *arg, const char *event, struct json_object *take_data)
+{
+    const struct job_event *j = arg;
+
+    tell(j->q, j->vm, j->from, event, take_data);
+}
+
 static void on_state(struct qmp *q, struct vm *vm, const struct api_event *e)
 {
     bool ran = vm->qmp->runs;
+    struct job_event j = { q, vm, e };
+    bool moved = e->reason && strcmp(e->reason, "migrated") == 0;
 
     switch (e->state) {
     case API_VM_STATE_RUNNING:
@@ -109,17 +124,22 @@ static void on_state(struct qmp *q, struct vm *vm, const struct api_event *e)
         if (ran) {
             tell(q, vm, e, "STOP", NULL);
         }
+        qmp_migration_event(vm, NULL, false, tell_job, &j);
         break;
     case API_VM_STATE_STOPPING:
         if (e->reason && strcmp(e->reason, "asked to power off") == 0) {
             tell(q, vm, e, "POWERDOWN", NULL);
-        } else {
+        } else if (!qmp_migration_leaves(vm)) {
             tell_shutdown(q, vm, e);
         }
         break;
     case API_VM_STATE_STOPPED:
     case API_VM_STATE_CRASHED:
-        tell_shutdown(q, vm, e);
+        if (moved) { /* nobody shut it down: it runs elsewhere */
+            qmp_migration_event(vm, NULL, true, tell_job, &j);
+        } else {
+            tell_shutdown(q, vm, e);
+        }
         break;
     default:
         break;
@@ -138,19 +158,6 @@ static struct json_object *panic_action(const char *what)
     return o;
 }
 
-struct job_event {
-    struct qmp *q;
-    const struct vm *vm;
-    const struct api_event *from;
-};
-
-static void tell_job(void *arg, const char *event, struct json_object *take_data)
-{
-    const struct job_event *j = arg;
-
-    tell(j->q, j->vm, j->from, event, take_data);
-}
-
 static void on_job(struct qmp *q, struct vm *vm, const struct api_event *e)
 {
     const struct api_job *job = e->job;
@@ -162,6 +169,7 @@ static void on_job(struct qmp *q, struct vm *vm, const struct api_event *e)
     } else if (job) {
         struct job_event j = { q, vm, e };
         qmp_blockjob_event(q->d, job, tell_job, &j);
+        qmp_migration_event(vm, job, false, tell_job, &j);
     }
 }
 
@@ -314,6 +322,7 @@ static bool prepare(struct vm *vm)
         vm->qmp->runs = vm->state == API_VM_STATE_RUNNING;
         vm->qmp->path = runfs_path(&d->opt, vm->id, VM_QMP);
         vm->qmp->vm = vm;
+        qmp_migration_init(&vm->qmp->migration);
         list_init(&vm->qmp->later);
     }
     return true;

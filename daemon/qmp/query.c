@@ -434,8 +434,3 @@ void qmp_do_query_rx_filter(struct qmp_cmd *c)
     }
     qmp_ask(c, "emu.nic_filter", o, with_filters);
 }
-
-void qmp_do_query_migrate(struct qmp_cmd *c)
-{
-    qmp_return_nothing(c);
-}

@@ -23,12 +23,13 @@ const char *qmp_run_state(const struct vm *vm)
     case API_VM_STATE_STARTING:
         return "prelaunch";
     case API_VM_STATE_PAUSED:
-        return strcmp(reason, "start") == 0      ? "prelaunch"
-               : strcmp(reason, "debug") == 0    ? "debug"
-               : strcmp(reason, "panic") == 0    ? "guest-panicked"
-               : strcmp(reason, "io-error") == 0 ? "io-error"
-               : run_is_kept(vm->state, reason)  ? "shutdown"
-                                                 : "paused";
+        return strcmp(reason, "start") == 0       ? "prelaunch"
+               : strcmp(reason, "debug") == 0     ? "debug"
+               : strcmp(reason, "panic") == 0     ? "guest-panicked"
+               : strcmp(reason, "io-error") == 0  ? "io-error"
+               : run_is_kept(vm->state, reason)   ? "shutdown"
+               : strcmp(reason, "migrating") == 0 ? "finish-migrate"
+                                                  : "paused";
     case API_VM_STATE_STOPPING: /* the guest may be at work on it */
         return strcmp(reason, "asked to power off") == 0 ? "running" : "shutdown";
     case API_VM_STATE_CRASHED:

@@ -26,8 +26,18 @@ struct qmp {
     struct qmp_session *calling; /* its command is about to begin; else NULL */
 };
 
+/* What QMP's clients set for migrations and were told of them; migrate.c. */
+struct qmp_migration {
+    uint32_t caps;
+    int64_t streams, downtime_ms, bandwidth, cache;
+    const char *status; /* as told last; NULL: there was none */
+    char error[256];
+    int64_t passes, began_ms, active_ms, ended_ms; /* CLOCK_MONOTONIC; 0: not yet */
+};
+
 /* The QMP side of a VM that runs. */
 struct qmp_vm {
+    struct qmp_migration migration;
     struct rpc_listener *listener; /* NULL: none any more */
     char *path;
     bool shutdown_told;

@@ -145,7 +145,10 @@ void migrate_outs_each(struct vmd *d, void (*fn)(void *arg, const struct api_mig
                                          .state = state_of(k),
                                          .why = k->why[0] ? k->why : NULL,
                                          .job = k->job,
-                                         .has_job = k->job > 0 };
+                                         .has_job = k->job > 0,
+                                         .rounds = k->rounds,
+                                         .has_rounds = k->rounds > 0,
+                                         .check = k->in.check };
         if (k->step != OVER) {
             fn(arg, &m);
         }

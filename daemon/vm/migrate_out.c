@@ -556,6 +556,7 @@ static void on_status(void *arg, struct json_object *result, const struct api_er
         struct job *job = k->vm == vm->id && k->step == COPY ? job_find(k->d, k->job) : NULL;
         if (job && total > 0) {
             struct change *c = change_new(k->d);
+            k->rounds = api_json_get_int(result, "rounds", 0);
             job->info.total = total;
             job_progress(job, c, total - api_json_get_int(result, "remaining", 0));
             change_commit(c, NULL, NULL);

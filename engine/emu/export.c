@@ -182,13 +182,19 @@ static int add(struct emu *m, const struct api_emu_export_add_in *in, struct err
                                     .node = disks_find(m, in->disk),
                                     .writable = in->writable,
                                     .owned = true,
-                                    .bitmap_name = in->bitmap };
+                                    .bitmap_name = in->bitmap,
+                                    .id = in->id };
 
     if (!o.node) {
         return err_set(e, -ENOENT, "there is no disk '%s'", in->disk);
     }
     if (nbd_export_get(m->exports->server, EXPORTS_MAX - 1, &other)) {
         return err_set(e, -EBUSY, "%d exports are there already", EXPORTS_MAX);
+    }
+    for (unsigned i = 0; in->id && each(m, i, &other); i++) {
+        if (other.id && strcmp(other.id, in->id) == 0) {
+            return err_set(e, -EEXIST, "there is an export with the id '%s' already", in->id);
+        }
     }
     if (in->bitmap && jobs_swaps(m, o.node)) {
         return err_set(e, -EBUSY,
@@ -265,7 +271,8 @@ void api_handle_emu_exports(struct api_call *call, struct api_emu_exports_in *in
                                               .disk = (char *)blk_name(x.node),
                                               .writable = x.writable,
                                               .bitmap = (char *)x.bitmap,
-                                              .clients = x.clients };
+                                              .clients = x.clients,
+                                              .id = (char *)x.id };
     }
     api_reply_emu_exports(call, &(struct api_emu_exports_out){
                                     .serving = running(m), .exports = list, .n_exports = n });

@@ -513,6 +513,21 @@ SCRIPT = [
     ("drive-backup", {"device": "disk0", "target": "/nowhere/x", "sync": "incremental"}),
     ("block-stream", {"device": "x"}),
     ("block-commit", {"device": "x", "base": "/nowhere/x"}), ("query-block-jobs", {}), ("query-jobs", {}),
+    ("block-dirty-bitmap-add", {"node": "x", "name": "b"}), ("block-dirty-bitmap-add", {"node": "disk0"}),
+    ("block-dirty-bitmap-add", {"node": "disk0", "name": "b"}), ("block-dirty-bitmap-add", {"node": "disk0", "name": "b"}),
+    ("query-named-block-nodes", {}), ("block-dirty-bitmap-disable", {"node": "disk0", "name": "b"}),
+    ("block-dirty-bitmap-clear", {"node": "disk0", "name": "x"}), ("block-dirty-bitmap-merge", {"node": "disk0", "target": "b"}),
+    ("block-dirty-bitmap-remove", {"node": "disk0", "name": "b"}), ("block-dirty-bitmap-remove", {"node": "disk0", "name": "b"}),
+    ("blockdev-snapshot-sync", {"device": "x", "snapshot-file": "/nowhere/x"}), ("blockdev-snapshot-sync", {"device": "disk0"}),
+    ("blockdev-snapshot-internal-sync", {"device": "x", "name": "s"}), ("query-block-exports", {}),
+    ("blockdev-snapshot-delete-internal-sync", {"device": "x", "name": "s"}), ("nbd-server-add", {"device": "disk0"}),
+    ("nbd-server-start", {"addr": {"type": "nope"}}), ("nbd-server-start", {}), ("block-export-del", {"id": "x"}),
+    ("nbd-server-remove", {"name": "x"}),
+    ("query-migrate-capabilities", {}), ("migrate_cancel", {}), ("migrate-set-capabilities", {}),
+    ("migrate-set-capabilities", {"capabilities": [{"capability": "nope", "state": True}]}),
+    ("migrate-set-capabilities", {"capabilities": [{"capability": "xbzrle", "state": True}]}),
+    ("migrate-set-parameters", {"downtime-limit": "x"}), ("migrate-set-parameters", {"downtime-limit": 100}),
+    ("migrate", {}), ("migrate", {"uri": "nope"}), ("query-migrate-capabilities", {}),
 ]
 # Errors of the form of a message, word by word.
 FORMS = [
@@ -562,7 +577,9 @@ def order_of_end(q):
 
 
 # Whose errors say it in words of our own.
-OWN_WORDS = {"block_set_io_throttle", "drive-mirror", "drive-backup", "block-stream", "block-commit"}
+OWN_WORDS = {"migrate", "migrate-set-capabilities", "migrate-set-parameters", "block-dirty-bitmap-add", "block-dirty-bitmap-clear", "block-dirty-bitmap-remove", "blockdev-snapshot-sync",
+             "blockdev-snapshot-internal-sync", "blockdev-snapshot-delete-internal-sync", "nbd-server-add", "nbd-server-remove",
+             "block-export-del", "nbd-server-start", "block_set_io_throttle", "drive-mirror", "drive-backup", "block-stream", "block-commit"}
 EXACT = {"qom-list": False, "query-version": False, "query-uuid": True, "query-name": True, "query-status": True}
 
 
@@ -591,7 +608,7 @@ def replies_have_the_shapes_of_qemu():
 
 def every_command_of_the_table_is_executed():
     here = pathlib.Path(__file__)
-    text = here.read_text(encoding="utf-8") + here.with_name("qmp_screen.py").read_text(encoding="utf-8")
+    text = "".join(here.with_name(f"qmp_{name}.py").read_text(encoding="utf-8") for name in ("commands", "disks", "migrate", "screen"))
     missing = [c for c in TABLE["commands"] if f'"{c}"' not in text]
     assert not missing, missing
 

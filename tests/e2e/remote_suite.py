@@ -33,9 +33,10 @@ NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself",
        "daemon_hotplug.py": "looks at what the emulator has open, and vmctl and QMP come by their sockets",
        "daemon_faults.py": "requests fail in the emulator, and one case has its console outlive the daemon",
        "daemon_disks.py": "NBD clients come to sockets of the daemon's own host",
+       "qmp_disks.py": "the same",
        "daemon_networks.py": "ports of networks by unix sockets; remote_roles.py calls each method",
        "daemon_pools.py": "vmctl at the unix socket, and kills at random moments; remote_roles.py calls each method",
-       "daemon_migrate.py": "goes by TLS between two daemons", "migrate_lib.py": "what that stands on",
+       "daemon_migrate.py": "goes by TLS between two daemons", "qmp_migrate.py": "so does this", "migrate_lib.py": "what that stands on",
        "daemon_hostile.py": "floods of the unix socket; remote_tls.py floods the listener",
        "daemon_clock.py": "the clock jumps by years: certificates end, which remote_tls.py tests"}
 WORKERS = 2
