@@ -68,6 +68,11 @@ TESTS += tests/block/file_test
 tests_block_file_test_SOURCES = tests/block/file_test.c
 tests_block_file_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 
+check_PROGRAMS += tests/block/lock_race_test
+TESTS += tests/block/lock_race_test
+tests_block_lock_race_test_SOURCES = tests/block/lock_race_test.c
+tests_block_lock_race_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
+
 check_PROGRAMS += tests/block/throttle_test
 TESTS += tests/block/throttle_test
 tests_block_throttle_test_SOURCES = tests/block/throttle_test.c

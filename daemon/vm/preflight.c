@@ -294,11 +294,15 @@ static int disk_elsewhere(const struct vm *vm, struct json_object *files,
         for (unsigned a = 0; theirs && a < disks->n * theirs->n && rc == 0; a++) {
             unsigned mine = a / theirs->n;
             if (clash(&disks->disk[mine], &theirs->disk[a % theirs->n])) {
+                char pid[24] = "starting";
+
+                if (run_pid(list[i]->run) > 0) {
+                    snprintf(pid, sizeof(pid), "pid %d", (int)run_pid(list[i]->run));
+                }
                 rc = api_error_set(x, API_E_BUSY, disk_path(files, mine),
                                    "stop that VM, or attach the disk read-only in both",
-                                   "disk '%s' is in use by VM '%s' (pid %d)",
-                                   disk_path(files, mine), list[i]->config.name,
-                                   (int)run_pid(list[i]->run));
+                                   "disk '%s' is in use by VM '%s' (%s)", disk_path(files, mine),
+                                   list[i]->config.name, pid);
             }
         }
     }

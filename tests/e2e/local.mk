@@ -17,6 +17,7 @@ e2e_tests = \
 	tests/e2e/guest_stuck.py \
 	tests/e2e/guest_vector.py \
 	tests/e2e/daemon_blockjobs.py \
+	tests/e2e/daemon_race.py \
 	tests/e2e/daemon_disks.py \
 	tests/e2e/daemon_chain.py \
 	tests/e2e/daemon_hotplug.py \
