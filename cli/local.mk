@@ -20,7 +20,14 @@ libcli_a_SOURCES = \
 	cli/image.h \
 	cli/image_bitmap.c \
 	cli/image_copy.c \
+	cli/image_export.c \
+	cli/image_export.h \
+	cli/image_import.c \
 	cli/image_nbd.c \
+	cli/image_ova.c \
+	cli/image_ova.h \
+	cli/image_tar.c \
+	cli/image_tar.h \
 	cli/image_verbs.c \
 	cli/private.c \
 	cli/remote.c \
@@ -45,7 +52,7 @@ nodist_libcli_a_SOURCES = cli/verbs_table.c
 bin_PROGRAMS += vmctl
 vmctl_SOURCES = cli/main.c
 vmctl_LDADD = $(LINK_CLI) $(NCURSES_LIBS)
-libcli_a_CPPFLAGS = $(AM_CPPFLAGS) $(NCURSES_CFLAGS)
+libcli_a_CPPFLAGS = $(AM_CPPFLAGS) $(NCURSES_CFLAGS) $(XML_CFLAGS)
 
 # --- generated: verbs, completion, manual page ---------------------------------------------------
 cli_gen = cli/verbs_table.c cli/vmctl.1 cli/completion/vmctl cli/completion/_vmctl cli/completion/vmctl.fish

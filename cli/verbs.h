@@ -118,6 +118,8 @@ int cli_verb_image_dd(struct cli *c, struct cli_input *in);
 int cli_verb_image_bitmap(struct cli *c, struct cli_input *in);
 int cli_verb_image_bench(struct cli *c, struct cli_input *in);
 int cli_verb_image_nbd_serve(struct cli *c, struct cli_input *in);
+int cli_verb_export(struct cli *c, struct cli_input *in);
+int cli_verb_import(struct cli *c, struct cli_input *in);
 int cli_verb_join(struct cli *c, struct cli_input *in);
 int cli_verb_context_add(struct cli *c, struct cli_input *in);
 int cli_verb_context_use(struct cli *c, struct cli_input *in);

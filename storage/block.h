@@ -114,6 +114,7 @@ struct blk_options {
     const struct blk_driver
         *protocol; /* reaches it (nbd.h); NULL: the path is a file's. Images that this one
                                         * names are always files */
+    uint64_t start, length; /* of the protocol "window" (window.h) */
     int fd;        /* already open, or -1; taken by blk_open when it succeeds */
     bool readonly;
     bool direct;    /* O_DIRECT: past the host's page cache */

@@ -60,6 +60,8 @@ libstorage_a_SOURCES = \
 	storage/vhd.c \
 	storage/vhdx.c \
 	storage/vmdk.c \
+	storage/window.c \
+	storage/window.h \
 	storage/work.c \
 	storage/work.h
 

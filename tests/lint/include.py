@@ -55,7 +55,7 @@ LIBRARIES = [
     (re.compile(r"libfdt|fdt\.h$"), {"engine/core", "devices", "engine/emu"}),
     (re.compile(r"liburing"), {"storage"}),
     (re.compile(r"libnbd"), {"storage"}),
-    (re.compile(r"libxml/"), {"daemon"}),
+    (re.compile(r"libxml/"), {"daemon", "cli"}),
     (re.compile(r"seccomp\.h$"), {"engine/emu", "daemon", "network"}),
     (re.compile(r"slirp/"), {"network"}),
     (re.compile(r"check\.h$"), set()),
