@@ -104,6 +104,7 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/dump.c \
 	daemon/qmp/hmp.c \
 	daemon/qmp/migrate.c \
+	daemon/qmp/nodes.c \
 	daemon/qmp/pci.c \
 	daemon/qmp/query.c \
 	daemon/qmp/qmp.c \

@@ -4,6 +4,7 @@
  * page it publishes. Loop thread.
  */
 #include "daemon/qmp/cmd.h"
+#include "daemon/qmp/session.h"
 
 #include "api-schema/disk/limits.h"
 #include "api-schema/gen/types.h"
@@ -232,6 +233,12 @@ const struct api_disk *qmp_disk(const struct qmp_cmd *c, const char *name)
 
         qmp_disk_device((unsigned)i, device);
         if (strcmp(device, name) == 0) {
+            return &config->disks[i];
+        }
+    }
+    const struct qmp_node *node = name ? qmp_node_find(c, name) : NULL;
+    for (size_t i = 0; node && i < config->n_disks; i++) {
+        if (config->disks[i].file && strcmp(config->disks[i].file, node->file) == 0) {
             return &config->disks[i];
         }
     }

@@ -7,6 +7,7 @@
 #include "daemon/jobs.h"
 #include "daemon/qmp/cmd.h"
 #include "daemon/qmp/qmp.h"
+#include "daemon/qmp/session.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
@@ -253,15 +254,12 @@ static bool understood(struct qmp_cmd *c)
 
 static const struct api_disk *disk_of(struct qmp_cmd *c, const char *class)
 {
-    const char *device = qmp_arg(c, "device");
+    const struct api_disk *disk = qmp_disk(c, qmp_arg(c, "device"));
 
-    for (size_t i = 0; i < c->vm->config.n_disks; i++) {
-        if (strcmp(c->vm->config.disks[i].name, device) == 0) {
-            return &c->vm->config.disks[i];
-        }
+    if (!disk) {
+        qmp_error(c, class, "there is no device or node '%s'", qmp_arg(c, "device"));
     }
-    qmp_error(c, class, "there is no device or node '%s'", device);
-    return NULL;
+    return disk;
 }
 
 /* Parameters that all kinds have; NULL after the command was answered: without the disk by an error of that class. */
@@ -297,15 +295,38 @@ static struct json_object *common(struct qmp_cmd *c, const char *class)
     return p;
 }
 
-/* A copy's file and sync. False after the command was answered. */
-static bool copy_params(struct qmp_cmd *c, struct json_object *p)
+/* Where a copy goes: a file by name, or a node (blockdev-add), which is there. False after the command was answered. */
+static bool copy_target(struct qmp_cmd *c, struct json_object *p, bool node)
 {
     const char *format = qmp_arg(c, "format"), *mode = qmp_arg(c, "mode");
-    const char *sync = qmp_arg(c, "sync");
     const char *file = qmp_arg(c, "target");
+    const struct qmp_node *n = node ? qmp_node_free(c, file) : NULL;
 
-    if (str_starts(file, "file:")) {
+    if (node && !n) {
+        return false;
+    }
+    if (n) {
+        file = n->file;
+        format = n->format;
+    } else if (str_starts(file, "file:")) {
         file += strlen("file:");
+    }
+    api_json_set_str(p, "file", file);
+    if (format) {
+        api_json_set_str(p, "image_format", format);
+    }
+    api_json_set_bool(p, "reuse", n || (mode && strcmp(mode, "existing") == 0));
+    return true;
+}
+
+/* False after the command was answered. */
+static bool copy_sync(struct qmp_cmd *c, struct json_object *p)
+{
+    const char *sync = qmp_arg(c, "sync"), *replaces = qmp_arg(c, "replaces");
+
+    if (replaces && strcmp(replaces, api_json_get_str(p, "disk")) != 0) {
+        qmp_error(c, "GenericError", "'replaces' is the disk itself, always");
+        return false;
     }
     if (strcmp(sync, "incremental") != 0 && strcmp(sync, "bitmap") != 0) {
         api_json_set_str(p, "sync", sync);
@@ -315,28 +336,23 @@ static bool copy_params(struct qmp_cmd *c, struct json_object *p)
     } else {
         api_json_set_str(p, "bitmap", qmp_arg(c, "bitmap"));
     }
-    api_json_set_str(p, "file", file);
-    if (format) {
-        api_json_set_str(p, "image_format", format);
-    }
-    api_json_set_bool(p, "reuse", mode && strcmp(mode, "existing") == 0);
     return true;
 }
 
-struct json_object *qmp_copy_params(struct qmp_cmd *c)
+struct json_object *qmp_copy_params(struct qmp_cmd *c, bool node)
 {
     struct json_object *p = common(c, "GenericError");
 
-    if (p && !copy_params(c, p)) {
+    if (p && !(copy_sync(c, p) && copy_target(c, p, node))) {
         json_object_put(p);
         return NULL;
     }
     return p;
 }
 
-static void copy(struct qmp_cmd *c, const char *method)
+static void copy(struct qmp_cmd *c, const char *method, bool node)
 {
-    struct json_object *p = qmp_copy_params(c);
+    struct json_object *p = qmp_copy_params(c, node);
 
     if (p) {
         api_call_nested(c->call, method, p, on_begun, c);
@@ -345,12 +361,22 @@ static void copy(struct qmp_cmd *c, const char *method)
 
 void qmp_do_drive_mirror(struct qmp_cmd *c)
 {
-    copy(c, "disk.mirror");
+    copy(c, "disk.mirror", false);
 }
 
 void qmp_do_drive_backup(struct qmp_cmd *c)
 {
-    copy(c, "disk.backup");
+    copy(c, "disk.backup", false);
+}
+
+void qmp_do_blockdev_mirror(struct qmp_cmd *c)
+{
+    copy(c, "disk.mirror", true);
+}
+
+void qmp_do_blockdev_backup(struct qmp_cmd *c)
+{
+    copy(c, "disk.backup", true);
 }
 
 void qmp_do_block_stream(struct qmp_cmd *c)

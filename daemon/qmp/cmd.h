@@ -17,6 +17,8 @@ struct api_call;
 struct api_error;
 struct qmp_cmd;
 struct qmp_migration;
+struct qmp_node;
+struct qmp_vm;
 
 struct qmp_cmd {
     struct api_call *call; /* vm.qmp */
@@ -53,6 +55,7 @@ void qmp_blockjob_event(struct vmd *d, const struct api_job *job,
                                      struct json_object *take_data),
                         void *arg);
 void qmp_migration_init(struct qmp_migration *m);
+void qmp_nodes_free(struct qmp_vm *v);
 /* What QMP tells of a VM that moves away, after a change of its job (NULL: of its state); moved: it is the other daemon's. The VM has
  * a QMP side. */
 void qmp_migration_event(struct vm *vm, const struct api_job *job, bool moved,
@@ -69,8 +72,13 @@ struct json_object *qmp_named(const char *name);
 int qmp_vcpu_thread(const struct vm *vm, int64_t index);
 /* The disk that is meant by its own name, or the device that it is; NULL: none is. */
 const struct api_disk *qmp_disk(const struct qmp_cmd *c, const char *name);
-/* Parameters of the method disk.backup for the command drive-backup; the caller's. NULL after the command was answered. */
-struct json_object *qmp_copy_params(struct qmp_cmd *c);
+/* Parameters of the method disk.backup for the command drive-backup (node: blockdev-backup); the caller's. NULL after the
+ * command was answered. */
+struct json_object *qmp_copy_params(struct qmp_cmd *c, bool node);
+/* A node of blockdev-add that no disk has and that may be written; NULL after the command was answered. */
+const struct qmp_node *qmp_node_free(struct qmp_cmd *c, const char *name);
+/* NULL: there is none of that name. */
+const struct qmp_node *qmp_node_find(const struct qmp_cmd *c, const char *name);
 /* Name of the device that disk i is. */
 void qmp_disk_device(unsigned i, char out[24]);
 

@@ -6,6 +6,7 @@
 #include "api-schema/qmp/qmp.h"
 #include "api-schema/rpc/call.h"
 #include "daemon/qmp/cmd.h"
+#include "daemon/qmp/session.h"
 #include "engine/base/mem.h"
 
 #include <stdlib.h>
@@ -146,6 +147,22 @@ static struct json_object *overlay_sync(struct qmp_cmd *c, const char *act)
     return a;
 }
 
+/* On top of the disk comes an image that blockdev-add named. */
+static struct json_object *overlay_node(struct qmp_cmd *c, const char *act)
+{
+    struct json_object *a = action_on(act, disk_of(c, "node"));
+    const struct qmp_node *n = a ? qmp_node_free(c, qmp_arg(c, "overlay")) : NULL;
+
+    if (!n) {
+        json_object_put(a);
+        return NULL;
+    }
+    api_json_set_str(a, "file", n->file);
+    api_json_set_str(a, "image_format", n->format);
+    api_json_set_bool(a, "reuse", true);
+    return a;
+}
+
 static struct json_object *snapshot(struct qmp_cmd *c, const char *act)
 {
     struct json_object *a = action_on(act, disk_of(c, "device"));
@@ -156,15 +173,23 @@ static struct json_object *snapshot(struct qmp_cmd *c, const char *act)
     return a;
 }
 
+static struct json_object *as_action(struct json_object *params, const char *act)
+{
+    if (params) {
+        json_object_object_del(params, "vm");
+        api_json_set_str(params, "act", act);
+    }
+    return params;
+}
+
 static struct json_object *backup(struct qmp_cmd *c, const char *act)
 {
-    struct json_object *a = qmp_copy_params(c);
+    return as_action(qmp_copy_params(c, false), act);
+}
 
-    if (a) {
-        json_object_object_del(a, "vm");
-        api_json_set_str(a, "act", act);
-    }
-    return a;
+static struct json_object *backup_node(struct qmp_cmd *c, const char *act)
+{
+    return as_action(qmp_copy_params(c, true), act);
 }
 
 /* The command's name is that of the action, too. */
@@ -181,6 +206,8 @@ static const struct {
     { "blockdev-snapshot-sync", "overlay", overlay_sync },
     { "blockdev-snapshot-internal-sync", "snapshot", snapshot },
     { "drive-backup", "backup", backup },
+    { "blockdev-snapshot", "overlay", overlay_node },
+    { "blockdev-backup", "backup", backup_node },
 };
 
 static struct json_object *make_action(struct qmp_cmd *c, const char *name)
@@ -225,6 +252,7 @@ ACTION(block_dirty_bitmap_clear, "block-dirty-bitmap-clear")
 ACTION(block_dirty_bitmap_enable, "block-dirty-bitmap-enable")
 ACTION(block_dirty_bitmap_disable, "block-dirty-bitmap-disable")
 ACTION(block_dirty_bitmap_merge, "block-dirty-bitmap-merge")
+ACTION(blockdev_snapshot, "blockdev-snapshot")
 ACTION(blockdev_snapshot_sync, "blockdev-snapshot-sync")
 ACTION(blockdev_snapshot_internal_sync, "blockdev-snapshot-internal-sync")
 

@@ -274,6 +274,7 @@ static void vm_done(struct vm *vm)
 {
     list_remove(&vm->qmp->later);
     close_listener(vm);
+    qmp_nodes_free(vm->qmp);
     free(vm->qmp->path);
     free(vm->qmp);
     vm->qmp = NULL;
@@ -323,6 +324,7 @@ static bool prepare(struct vm *vm)
         vm->qmp->path = runfs_path(&d->opt, vm->id, VM_QMP);
         vm->qmp->vm = vm;
         qmp_migration_init(&vm->qmp->migration);
+        list_init(&vm->qmp->nodes);
         list_init(&vm->qmp->later);
     }
     return true;

@@ -35,8 +35,17 @@ struct qmp_migration {
     int64_t passes, began_ms, active_ms, ended_ms; /* CLOCK_MONOTONIC; 0: not yet */
 };
 
+/* An image that blockdev-add named: for what takes a node. It is looked at when a command uses it; nodes.c. */
+struct qmp_node {
+    struct list link;           /* qmp_vm.nodes */
+    char *name, *file, *format; /* a word of DiskFormat */
+    bool protocol, readonly;
+};
+
 /* The QMP side of a VM that runs. */
 struct qmp_vm {
+    struct list nodes;
+    unsigned n_nodes;
     struct qmp_migration migration;
     struct rpc_listener *listener; /* NULL: none any more */
     char *path;

@@ -523,6 +523,11 @@ SCRIPT = [
     ("blockdev-snapshot-delete-internal-sync", {"device": "x", "name": "s"}), ("nbd-server-add", {"device": "disk0"}),
     ("nbd-server-start", {"addr": {"type": "nope"}}), ("nbd-server-start", {}), ("block-export-del", {"id": "x"}),
     ("nbd-server-remove", {"name": "x"}),
+    ("blockdev-add", {"driver": "file", "filename": "/nowhere/x"}), ("blockdev-add", {"driver": "file", "node-name": "disk0", "filename": "/x"}),
+    ("blockdev-add", {"driver": "qcow2", "node-name": "n"}), ("blockdev-add", {"driver": "qcow2", "node-name": "n", "file": "none"}),
+    ("blockdev-del", {"node-name": "x"}), ("blockdev-snapshot", {"node": "x", "overlay": "y"}), ("blockdev-snapshot", {"node": "disk0"}),
+    ("blockdev-mirror", {"device": "disk0", "target": "x", "sync": "full"}), ("blockdev-mirror", {"device": "disk0", "sync": "full"}),
+    ("blockdev-backup", {"device": "disk0", "target": "x", "sync": "full"}), ("blockdev-backup", {"device": "disk0", "target": "x"}),
     ("query-migrate-capabilities", {}), ("migrate_cancel", {}), ("migrate-set-capabilities", {}),
     ("migrate-set-capabilities", {"capabilities": [{"capability": "nope", "state": True}]}),
     ("migrate-set-capabilities", {"capabilities": [{"capability": "xbzrle", "state": True}]}),
@@ -577,7 +582,8 @@ def order_of_end(q):
 
 
 # Whose errors say it in words of our own.
-OWN_WORDS = {"migrate", "migrate-set-capabilities", "migrate-set-parameters", "block-dirty-bitmap-add", "block-dirty-bitmap-clear", "block-dirty-bitmap-remove", "blockdev-snapshot-sync",
+OWN_WORDS = {"migrate", "blockdev-add", "blockdev-del", "blockdev-snapshot", "blockdev-mirror", "blockdev-backup",
+             "migrate-set-capabilities", "migrate-set-parameters", "block-dirty-bitmap-add", "block-dirty-bitmap-clear", "block-dirty-bitmap-remove", "blockdev-snapshot-sync",
              "blockdev-snapshot-internal-sync", "blockdev-snapshot-delete-internal-sync", "nbd-server-add", "nbd-server-remove",
              "block-export-del", "nbd-server-start", "block_set_io_throttle", "drive-mirror", "drive-backup", "block-stream", "block-commit"}
 EXACT = {"qom-list": False, "query-version": False, "query-uuid": True, "query-name": True, "query-status": True}

@@ -189,7 +189,71 @@ def exports_by_both_families_of_commands():
             q.execute("block-export-del", id="x")
 
 
-CASES = [snapshots_and_overlays, bitmaps_tell_what_changed, transactions_happen_whole_or_not_at_all, exports_by_both_families_of_commands]
+def fail_all(q, command, *bad):
+    for arguments, text in bad:
+        desc = q.fails("GenericError", command, **arguments)
+        tap.check(text in desc, f"{command} {arguments}: {desc}")
+
+
+def images_are_named_first_and_then_taken():
+    """As libvirt does it: a node of the file, one of the format, then the command."""
+    with lib.Daemon() as daemon, daemon.client(240) as client:
+        paths = two_disks(daemon, client)
+        over, copy, mirror = (os.path.join(daemon.dir, n) for n in ("over", "copy", "mirror"))
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", paths[0], "-F", "qcow2", over)
+        run("qemu-img", "create", "-q", "-f", "raw", copy, "8M")
+        run("qemu-img", "create", "-q", "-f", "qcow2", mirror, "8M")
+        with daemon.qmp(timeout=240) as q:
+            fail_all(q, "blockdev-add", ({"driver": "file", "filename": copy}, "node-name"), ({"driver": "file", "node-name": "x"}, "filename"),
+                     ({"driver": "file", "node-name": "x", "filename": "rel"}, "absolute"), ({"driver": "qcow2", "node-name": "x"}, "file"),
+                     ({"driver": "qcow2", "node-name": "x", "file": "none"}, "none"), ({"driver": "nbd", "node-name": "x"}, "nbd"),
+                     ({"driver": "qcow2", "node-name": "x", "file": {"driver": "nbd"}}, "driver"),
+                     ({"driver": "file", "node-name": "disk0", "filename": copy}, "Duplicate"),
+                     ({"driver": "file", "node-name": "x", "filename": copy, "backing": "disk0"}, "backing"))
+            q.execute("blockdev-add", **{"driver": "file", "node-name": "s", "filename": over, "auto-read-only": True, "discard": "unmap"})
+            q.execute("blockdev-add", **{"driver": "qcow2", "node-name": "f", "file": "s", "backing": None, "cache": {"direct": False}})
+            q.execute("blockdev-add", **{"driver": "raw", "node-name": "c", "file": {"driver": "file", "filename": copy}})
+            q.execute("blockdev-add", **{"driver": "qcow2", "node-name": "m", "file": {"driver": "file", "filename": mirror}})
+            q.execute("blockdev-add", **{"driver": "file", "node-name": "ro", "filename": copy, "read-only": True})
+            fail_all(q, "blockdev-add", ({"driver": "file", "node-name": "f", "filename": copy}, "Duplicate"),
+                     ({"driver": "qcow2", "node-name": "x", "file": "f"}, "'f'"))
+            fail_all(q, "blockdev-snapshot", ({"node": "disk0", "overlay": "disk1"}, "disk1"), ({"node": "disk0", "overlay": "no"}, "no"),
+                     ({"node": "no", "overlay": "f"}, "no"), ({"node": "disk0", "overlay": "ro"}, "read-only"))
+            q.execute("transaction", actions=[
+                {"type": "blockdev-snapshot", "data": {"node": "disk0", "overlay": "f"}},
+                {"type": "blockdev-backup", "data": {"job-id": "b", "device": "disk1", "target": "c", "sync": "full"}}])
+            done = q.event("BLOCK_JOB_COMPLETED")["data"]
+            tap.check(done["device"] == "b" and "error" not in done, f"{done}")
+            tap.check(files(client) == [over, paths[1]], f"{files(client)}")
+            reads_as(copy, "raw", (2, 0, MIB))
+            # The node is the disk from here on, by both names.
+            fail_all(q, "blockdev-del", ({"node-name": "f"}, "disk0"), ({"node-name": "no"}, "no"), ({"node-name": "disk0"}, "disk0"))
+            q.execute("block-dirty-bitmap-add", node="f", name="b")
+            tap.check([b["name"] for b in nodes(q)["disk0"]["dirty-bitmaps"]] == ["b"], "of another disk")
+            fail_all(q, "blockdev-mirror", ({"device": "disk1", "target": "m", "sync": "full", "replaces": "no"}, "replaces"),
+                     ({"device": "disk1", "target": "ro", "sync": "full"}, "read-only"), ({"device": "disk1", "target": "f", "sync": "full"}, "disk0"))
+            fail_all(q, "blockdev-backup", ({"device": "disk1", "target": "none", "sync": "full"}, "none"),
+                     ({"device": "disk1", "target": "m", "sync": "bitmap"}, "bitmap"))
+            q.execute("blockdev-mirror", **{"job-id": "m1", "device": "disk1", "target": "m", "sync": "full", "auto-finalize": True})
+            q.event("BLOCK_JOB_READY")
+            q.execute("block-job-complete", device="m1")
+            q.event("BLOCK_JOB_COMPLETED")
+            lib.wait_for(lambda: files(client) == [over, mirror], 60, "the definition names the mirror")
+            q.fails("GenericError", "blockdev-del", **{"node-name": "m"})
+            for name in ("c", "ro"):
+                q.execute("blockdev-del", **{"node-name": name})
+            q.fails("GenericError", "blockdev-del", **{"node-name": "c"})
+            for number in range(62):
+                q.execute("blockdev-add", **{"driver": "file", "node-name": f"n{number}", "filename": copy}) if number < 61 else \
+                    q.fails("GenericError", "blockdev-add", **{"driver": "file", "node-name": "more", "filename": copy})
+        stop(client)
+        for path in (over, mirror):
+            run("qemu-img", "check", "-q", path)
+        reads_as(mirror, "qcow2", (2, 0, MIB))
+        reads_as(over, "qcow2", (1, 0, MIB))
+
+
+CASES = [images_are_named_first_and_then_taken, snapshots_and_overlays, bitmaps_tell_what_changed, transactions_happen_whole_or_not_at_all, exports_by_both_families_of_commands]
 
 if __name__ == "__main__":
     for tool, package in (("qemu-img", "qemu-utils"), ("qemu-io", "qemu-utils"), ("nbdinfo", "libnbd-bin")):
