@@ -35,6 +35,8 @@ void cache_share(struct tcg_vm *t)
 {
     size_t vcpus = t->n_vcpus ? t->n_vcpus : 1, spaces = t->config.cache_size / 8 / vcpus / sizeof(struct tcg_space);
     t->max_spaces = (unsigned)at_least(2, at_most(TCG_SPACES, spaces));
+    size_t sets = at_least(1, at_most(JUMP2_SETS, t->config.cache_size / 32 / vcpus / sizeof(struct jump2_set)));
+    t->jump2_sets = 1u << (31 - __builtin_clz((unsigned)sets));
 }
 
 /* The limit, less what is not in the code buffer; spaces and page records get their share first. */
@@ -43,11 +45,12 @@ static size_t for_regions(struct tcg_vm *t)
     size_t limit = t->config.cache_size, vcpus = t->n_vcpus ? t->n_vcpus : 1;
     cache_share(t);
     t->pages.max_groups = at_least(MIN_GROUPS + vcpus, limit / 32 / (TCG_PAGE_GROUP * sizeof(struct tcg_page)));
-    size_t others = vcpus * (t->max_spaces * sizeof(struct tcg_space) + TLB2_SETS * sizeof(struct tlb2_set)) +
+    size_t others = vcpus * (t->max_spaces * sizeof(struct tcg_space) + TLB2_SETS * sizeof(struct tlb2_set) + TCG_WARM * sizeof(uint16_t) +
+                             t->jump2_sets * sizeof(struct jump2_set)) +
                     t->pages.max_groups * TCG_PAGE_GROUP * sizeof(struct tcg_page) +
                     t->pages.n * sizeof(t->pages.writers[0]) +
                     t->pages.n / TCG_PAGE_GROUP * sizeof(t->pages.group[0]) +
-                    (sizeof(t->hash[0]) << t->hash_bits) + TCG_WARM * sizeof(t->warm[0]) + t->buf.size / TCG_BY_HOST * sizeof(t->by_host[0]);
+                    (sizeof(t->hash[0]) << t->hash_bits) + t->buf.size / TCG_BY_HOST * sizeof(t->by_host[0]);
     return limit > others ? limit - others : 0;
 }
 
@@ -82,11 +85,7 @@ int cache_init(struct tcg_vm *t, struct err *e)
         return rc;
     }
     pthread_mutex_init(&t->lock, NULL);
-    t->warm = xnew_n(uint16_t, TCG_WARM);
     atomic_store(&t->warm_from, (uint16_t)t->config.warm);
-    for (unsigned i = 0; i < TCG_WARM; i++) {
-        t->warm[i] = (uint16_t)t->config.warm;
-    }
     if (t->config.backend == TCG_JIT) {
         t->reserved = (uint32_t)(tcg_host()->init(t, e) + 63) & ~63u;
     } else {
@@ -123,7 +122,6 @@ void cache_done(struct tcg_vm *t)
     }
     cache_pages_done(t);
     free(t->by_host);
-    free(t->warm);
     if (t->hash) {
         mem_unmap_huge((void *)t->hash, sizeof(t->hash[0]) << t->hash_bits);
     }
@@ -135,7 +133,7 @@ void cache_done(struct tcg_vm *t)
 void cache_memory(const struct tcg_vm *t, struct tcg_memory *m)
 {
     *m = (struct tcg_memory){ .index = t->buf.size / TCG_BY_HOST * sizeof(t->by_host[0]),
-                              .hash = (sizeof(t->hash[0]) << t->hash_bits) + TCG_WARM * sizeof(t->warm[0]) };
+                              .hash = (sizeof(t->hash[0]) << t->hash_bits) + t->n_vcpus * TCG_WARM * sizeof(uint16_t) };
     for (unsigned r = 0; r < t->n_regions && t->regions[r].touched; r++) {
         m->regions += t->region_size;
     }
@@ -144,6 +142,7 @@ void cache_memory(const struct tcg_vm *t, struct tcg_memory *m)
                t->pages.n_groups * TCG_PAGE_GROUP * sizeof(struct tcg_page);
     for (unsigned i = 0; i < t->n_vcpus; i++) {
         m->spaces += TLB2_SETS * sizeof(struct tlb2_set);
+        m->spaces += (t->vcpus[i]->jump2 ? t->vcpus[i]->jump2_mask + 1 : 0) * sizeof(struct jump2_set);
         for (unsigned k = 0; k < TCG_SPACES; k++) {
             m->spaces += t->vcpus[i]->spaces[k] ? sizeof(struct tcg_space) : 0;
         }
@@ -387,6 +386,7 @@ static void forget_jumps(const struct sweep *w)
     const struct tcg_vm *t = w->t;
     const uint8_t *base = t->config.backend == TCG_JIT ? t->buf.rx : t->buf.rw;
     for (unsigned i = 0; i < t->n_vcpus; i++) {
+        jump2_forget(t->vcpus[i], w->lo, w->hi);
         for (unsigned k = 0; k < TCG_SPACES; k++) {
             struct tcg_space *s = t->vcpus[i]->spaces[k];
             for (unsigned j = 0; s && !s->clean && j < JC_SIZE; j++) {
@@ -428,6 +428,17 @@ static void evict(struct tcg_vm *t, unsigned r, bool all)
     g->used = r ? g->lo : t->reserved;
     g->top = g->hi;
     g->newest = g->forwarders = 0;
+}
+
+/* vCPUs share the counters: whoever would write one at each dispatch would keep the others waiting for it. */
+#define USES_COUNTED 16u
+
+void cache_used(struct tcg_vcpu *v, const struct tcg_block *b)
+{
+    if (v->n_lookup % USES_COUNTED == 0) {
+        _Atomic uint64_t *uses = &v->tcg->regions[b->code / v->tcg->region_size].uses;
+        atomic_fetch_add_explicit(uses, USES_COUNTED, memory_order_relaxed);
+    }
 }
 
 /* What lies in the jump caches counts as wanted: what runs all the time is looked up seldom. */
@@ -482,9 +493,19 @@ static void warm_up(struct tcg_vm *t)
     uint64_t level = (uint64_t)t->config.warm << 2 * at_most(WARM_STEPS, at_least(quarters, steps));
     unsigned from = level < UINT16_MAX ? (unsigned)level : UINT16_MAX;
     atomic_store(&t->warm_from, (uint16_t)from);
-    for (unsigned i = 0; from > was && i < TCG_WARM; i++) {
-        unsigned left = __atomic_load_n(&t->warm[i], __ATOMIC_RELAXED) + (from - was);
-        __atomic_store_n(&t->warm[i], (uint16_t)(left < UINT16_MAX ? left : UINT16_MAX), __ATOMIC_RELAXED);
+    for (unsigned n = 0; from > was && n < t->n_vcpus; n++) {
+        for (uint16_t *at = t->vcpus[n]->warm, *end = at + TCG_WARM; at < end; at++) {
+            unsigned left = __atomic_load_n(at, __ATOMIC_RELAXED) + (from - was);
+            __atomic_store_n(at, (uint16_t)(left < UINT16_MAX ? left : UINT16_MAX), __ATOMIC_RELAXED);
+        }
+    }
+}
+
+void cache_warm_make(struct tcg_vcpu *v)
+{
+    v->warm = xnew_n(uint16_t, TCG_WARM);
+    for (unsigned i = 0; i < TCG_WARM; i++) {
+        v->warm[i] = atomic_load(&v->tcg->warm_from);
     }
 }
 

@@ -48,6 +48,8 @@ struct tcg_guest {
     uint32_t pc_offset;
     unsigned insn_align; /* in bytes: 2 */
     unsigned insn_max;   /* longest instruction in bytes: 4 */
+    /* How long the instruction is that begins with these bytes, `have` of them; more than `have`: that or longer. */
+    unsigned (*insn_length)(const uint8_t *bytes, unsigned have);
     uint32_t fp_flags;   /* offset of the byte of sticky IEEE flags in the CPU state */
     uint32_t fp_round;   /* ... of a byte that is 0 when rounding is to nearest even */
     uint8_t fp_inexact;  /* its bit for "inexact", and for the others */
@@ -88,6 +90,8 @@ struct tcg_trans {
     unsigned insns;
     uint64_t guest;      /* the guest's own, zero at block start (e.g. "FS already marked dirty") */
     /* The translator's own. */
+    const struct tcg_guest *isa;
+    const struct tcg_page *record; /* of that page; NULL: none of its own */
     const uint8_t *page; /* bytes of the block's page */
     const uint8_t *page2; /* of the following page, for one straddling instruction at most */
     int32_t start;

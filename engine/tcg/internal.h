@@ -107,6 +107,15 @@ struct tlb2_set {
     struct tcg_tlb_info to[TLB2_WAYS];
 };
 
+/* The second level of the jump caches of a vCPU, dropped by generation as that of the TLB is: one cache line a set. */
+#define JUMP2_WAYS 3u
+#define JUMP2_SETS 8192u /* at most */
+struct jump2_set {
+    _Alignas(64) uint64_t pc[JUMP2_WAYS];
+    uint64_t generation[JUMP2_WAYS]; /* 0: empty */
+    uint32_t code[JUMP2_WAYS];       /* offset in the code buffer */
+};
+
 static inline unsigned tlb_index(uint64_t va)
 {
     return (unsigned)(va >> 12) & (TLB_SIZE - 1);
@@ -296,9 +305,10 @@ struct tcg_vm {
     struct tcg_perfmap *perfmap;
     const struct tcg_guest *guest;
     struct tcg_config config;
-    pthread_mutex_t lock;
-    struct tcg_codebuf buf;
-    struct tcg_region regions[TCG_MAX_REGIONS];
+    /* What is written while vCPUs run has lines of its own: every dispatch reads what stands beside it. */
+    _Alignas(64) pthread_mutex_t lock;
+    _Alignas(64) struct tcg_region regions[TCG_MAX_REGIONS];
+    _Alignas(64) struct tcg_codebuf buf;
     unsigned n_regions;           /* 0: not laid out yet */
     unsigned region;              /* being filled */
     uint64_t fills;               /* regions begun so far */
@@ -307,13 +317,13 @@ struct tcg_vm {
     uint32_t *by_host;            /* by code offset / TCG_BY_HOST: ref of the youngest block that starts there */
     _Atomic uint32_t *hash;       /* refs; 2^hash_bits */
     unsigned hash_bits;
-    uint16_t *warm;               /* how often compact code may still run, by return address of its entry; hosts count without lock */
     _Atomic uint16_t warm_from;   /* where they begin anew: what is hot enough to be compiled for speed */
     unsigned max_spaces;          /* of a vCPU, at most TCG_SPACES */
+    unsigned jump2_sets;          /* of a vCPU's second level of jump caches: a power of two */
     struct tcg_pages pages;
     uint32_t serial;              /* of the variant inserted last */
     unsigned revoking;            /* claims of pages that take tags for fast stores away */
-    struct tcg_stats stats;
+    _Alignas(64) struct tcg_stats stats;
     void *host_data;              /* the back end's own, freed with free() */
     struct tier2 *tier2;          /* tier2.c; NULL: off */
 
@@ -349,6 +359,10 @@ struct tcg_vcpu {
     struct tcg_space *space_hint[16];     /* by a hash of the mode: most switches find theirs here */
     struct tcg_space *space_pool;         /* TCG_SPACES of them, in huge pages: they are read at random */
     struct tlb2_set *tlb2;                /* TLB2_SETS of them, the same */
+    struct jump2_set *jump2;              /* jump2_mask + 1 of them, in huge pages; NULL until used, or without memory for it */
+    unsigned jump2_mask, jump2_clock;
+    uint16_t *warm;                       /* how often compact code may still run here, by return address of its entry: TCG_WARM of them. Every block
+                                           * counts, so counters that vCPUs share would keep moving between the host's CPUs */
     uint64_t generations;                 /* the last one given to a space */
     uint64_t use_clock;
     unsigned tlb2_clock;
@@ -380,7 +394,7 @@ struct tcg_vcpu {
     uint64_t passed;              /* tcg_vm.passing when it last was between blocks for that; excl_lock */
     uint64_t n_enter, n_lookup, n_tlb_fill, n_tlb2_hit, n_slow, n_exception, n_interrupt, n_translate, n_space;
     /* More counters of what happens outside translated code; stats.c has the meaning of each. */
-    uint64_t n_left_direct, n_left_lookup, n_left_stale, n_left_raise, n_left_halt, n_jump_hit, n_kick;
+    uint64_t n_left_direct, n_left_lookup, n_left_stale, n_left_raise, n_left_halt, n_jump_hit, n_jump2_hit, n_kick;
     uint64_t n_fill[3], n_walk[3], n_load, n_store, n_atomic, n_mmio_read, n_mmio_write;
     uint64_t n_guess, n_alias;
     uint64_t n_flush_all, n_flush_asid, n_flush_page, n_exclusive;
@@ -488,12 +502,9 @@ bool cache_sites(struct tcg_vm *t, struct tcg_block *b, const struct tcg_site *s
 void cache_place(struct tcg_vm *t, struct tcg_block *b); /* of cache_insert(): takes its room */
 void cache_evict_next(struct tcg_vm *t); /* exclusive: the region that is missed least becomes the one that is filled */
 void cache_evict_one(struct tcg_vm *t, unsigned region); /* exclusive: this one, which stays empty for now */
+void cache_warm_make(struct tcg_vcpu *v); /* its counters of compact code */
 /* The dispatcher looked the block up. Any vCPU, no lock. */
-static inline void cache_used(struct tcg_vm *t, const struct tcg_block *b)
-{
-    _Atomic uint64_t *uses = &t->regions[b->code / t->region_size].uses;
-    atomic_store_explicit(uses, atomic_load_explicit(uses, memory_order_relaxed) + 1, memory_order_relaxed);
-}
+void cache_used(struct tcg_vcpu *v, const struct tcg_block *b); /* it was looked up: one of a few counts for them all */
 void cache_flush_all(struct tcg_vm *t);  /* exclusive or stopped; takes the lock */
 /* Block whose host code holds this address, or NULL. */
 struct tcg_block *cache_by_host(const struct tcg_vm *t, uint64_t host);
@@ -635,7 +646,8 @@ static inline struct tcg_jump *jc_find(struct tcg_space *s, uint64_t pc)
     unsigned i = jc_index(pc);
     return s->jc[i].pc == pc ? &s->jc[i] : s->jc[i ^ 1].pc == pc ? &s->jc[i ^ 1] : NULL;
 }
-static inline void space_remember(struct tcg_space *s, uint64_t pc, const void *code)
+/* In the first level of the jump cache. */
+static inline void jc_insert(struct tcg_space *s, uint64_t pc, const void *code)
 {
     unsigned i = jc_index(pc), w = i / JC_WINDOW;
     if (s->jc[i].pc != pc) { /* whose place it is moves over; nothing stands there twice */
@@ -645,6 +657,13 @@ static inline void space_remember(struct tcg_space *s, uint64_t pc, const void *
     s->jc_used[w / 64] |= 1ull << w % 64;
     atomic_store_explicit(&s->clean, false, memory_order_relaxed);
 }
+
+/* In both levels. jump2_find: what the second has; NULL: nothing. */
+void space_remember(struct tcg_vcpu *v, uint64_t pc, const void *code);
+void space_forget(struct tcg_vcpu *v, struct tcg_space *s, uint64_t pc);
+const void *jump2_find(const struct tcg_vcpu *v, uint64_t pc);
+/* Forgets what leads to code from lo to hi, offsets in the buffer; the vCPU stands still. */
+void jump2_forget(struct tcg_vcpu *v, uint32_t lo, uint32_t hi);
 
 /* ---- back ends ---- */
 

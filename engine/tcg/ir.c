@@ -603,7 +603,7 @@ unsigned ir_exit_new(struct ir *ir, enum ir_exit_kind kind, int32_t off, ir_ref 
         ir->overflow = true;
         ir->n_exits--;
     }
-    ir->exits[ir->n_exits] = (struct ir_exit){ (uint8_t)kind, (uint8_t)hint, 0, off, ref };
+    ir->exits[ir->n_exits] = (struct ir_exit){ .kind = (uint8_t)kind, .hint = (uint8_t)hint, .off = off, .ref = ref };
     return ir->n_exits++;
 }
 

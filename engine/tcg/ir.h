@@ -120,7 +120,7 @@ struct ir_vec {
 typedef uint64_t (*ir_helper)(void *cpu, uint64_t a, uint64_t b, uint64_t c);
 
 enum ir_exit_kind {
-    IR_EXIT_DIRECT,   /* to the page-relative offset `off`; linked when in the same page */
+    IR_EXIT_DIRECT,   /* to the page-relative offset `off`; linked when in the same page and not `far` */
     IR_EXIT_INDIRECT, /* to the virtual address in `ref` */
     IR_EXIT_LOOKUP    /* pc is already in the CPU state; the mode may have changed */
 };
@@ -131,11 +131,12 @@ struct ir_exit {
     uint16_t record; /* of the block's exits */
     int32_t off;
     ir_ref ref;
+    bool far;        /* what is there hangs on more than this page: by the jump cache */
 };
 /* It leads to a known place of the page, which a block has a record of. */
 static inline bool ir_exit_named(const struct ir_exit *x)
 {
-    return x->kind == IR_EXIT_DIRECT && x->off >= 0 && x->off < 4096;
+    return x->kind == IR_EXIT_DIRECT && x->off >= 0 && x->off < 4096 && !x->far;
 }
 
 struct ir_op {

@@ -149,7 +149,7 @@ static void print_exit(const struct ir *ir, unsigned n, struct buf *b)
     const struct ir_exit *x = &ir->exits[n];
     buf_printf(b, " -> #%u %s", n, kinds[x->kind]);
     if (x->kind == IR_EXIT_DIRECT) {
-        buf_printf(b, " %+d", x->off);
+        buf_printf(b, x->far ? " %+d far" : " %+d", x->off);
     } else if (x->kind == IR_EXIT_INDIRECT) {
         print_ref(ir, x->ref, b);
     }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Address spaces of a vCPU: which one a mode has, what is remembered of it (both levels of the soft TLB, the jump cache), and how that
+ * Address spaces of a vCPU: which one a mode has, what is remembered of it (both levels of the soft TLB and of the jump cache), and how that
  * is dropped. ADR 0013 says why it is made this way.
  *
- * A space belongs to its vCPU's thread. Others only make write tags slow (tlb_revoke_write). The second level is read and written
+ * A space belongs to its vCPU's thread. Others only make write tags slow (tlb_revoke_write). The second levels are read and written
  * by the vCPU's thread alone: what may be stored to directly is decided anew when an entry comes from it.
  */
 #include "engine/tcg/hostops.h"
@@ -90,12 +90,120 @@ void space_fetches(struct tcg_space *s, uint64_t va)
     atomic_store_explicit(&s->clean, false, memory_order_relaxed);
 }
 
-static void flush_jumps(struct tcg_space *s, uint64_t va)
+/* ---- the second level of the jump cache ---- */
+
+/* The sets of a page follow each other, and so do those of its pcs. */
+#define JUMP2_SPREAD 64u
+
+static unsigned jump2_set(const struct tcg_vcpu *v, const struct tcg_space *s, uint64_t pc)
+{
+    uint64_t page = HASH((pc >> 12) ^ s->generation << 40);
+    return (unsigned)((page >> 40) + (pc >> 1) % JUMP2_SPREAD) & v->jump2_mask;
+}
+
+static const uint8_t *code_base(const struct tcg_vm *t)
+{
+    return t->config.backend == TCG_JIT ? t->buf.rx : t->buf.rw;
+}
+
+const void *jump2_find(const struct tcg_vcpu *v, uint64_t pc)
+{
+    if (!v->jump2) {
+        return NULL;
+    }
+    const struct jump2_set *set = &v->jump2[jump2_set(v, v->space, pc)];
+    for (unsigned k = 0; k < JUMP2_WAYS; k++) {
+        if (set->pc[k] == pc && set->generation[k] == v->space->generation) {
+            return code_base(v->tcg) + set->code[k];
+        }
+    }
+    return NULL;
+}
+
+static void jump2_insert(struct tcg_vcpu *v, uint64_t pc, const void *code)
+{
+    if (!v->jump2) {
+        v->jump2_mask = v->tcg->jump2_sets - 1;
+        v->jump2 = mem_map_huge((size_t)v->tcg->jump2_sets * sizeof(struct jump2_set));
+        if (!v->jump2) {
+            return;
+        }
+    }
+    struct jump2_set *set = &v->jump2[jump2_set(v, v->space, pc)];
+    unsigned at = JUMP2_WAYS;
+    for (unsigned k = JUMP2_WAYS; k-- > 0;) {
+        at = set->generation[k] == 0 ? k : at;
+    }
+    for (unsigned k = 0; k < JUMP2_WAYS; k++) {
+        at = set->pc[k] == pc && set->generation[k] == v->space->generation ? k : at;
+    }
+    at = at < JUMP2_WAYS ? at : v->jump2_clock++ % JUMP2_WAYS;
+    set->pc[at] = pc;
+    set->generation[at] = v->space->generation;
+    set->code[at] = (uint32_t)((const uint8_t *)code - code_base(v->tcg));
+}
+
+void space_remember(struct tcg_vcpu *v, uint64_t pc, const void *code)
+{
+    jc_insert(v->space, pc, code);
+    jump2_insert(v, pc, code);
+}
+
+void space_forget(struct tcg_vcpu *v, struct tcg_space *s, uint64_t pc)
+{
+    struct tcg_jump *j = jc_find(s, pc);
+    if (j) {
+        j->pc = 1;
+    }
+    struct jump2_set *set = v->jump2 ? &v->jump2[jump2_set(v, s, pc)] : NULL;
+    for (unsigned k = 0; set && k < JUMP2_WAYS; k++) {
+        if (set->pc[k] == pc && set->generation[k] == s->generation) {
+            set->generation[k] = 0;
+        }
+    }
+}
+
+void jump2_forget(struct tcg_vcpu *v, uint32_t lo, uint32_t hi)
+{
+    for (unsigned i = 0; v->jump2 && i <= v->jump2_mask; i++) {
+        struct jump2_set *set = &v->jump2[i];
+        for (unsigned k = 0; k < JUMP2_WAYS; k++) {
+            if (set->code[k] - lo < hi - lo) {
+                set->generation[k] = 0;
+            }
+        }
+    }
+}
+
+static void jump2_drop_page(struct tcg_vcpu *v, const struct tcg_space *s, uint64_t page)
+{
+    for (unsigned off = 0; v->jump2 && off < 2 * JUMP2_SPREAD; off += 2) {
+        struct jump2_set *set = &v->jump2[jump2_set(v, s, page + off)];
+        for (unsigned k = 0; k < JUMP2_WAYS; k++) {
+            if ((set->pc[k] & ~PAGE_MASK) == page && set->generation[k] == s->generation) {
+                set->generation[k] = 0;
+            }
+        }
+    }
+}
+
+/* Instructions that end in this page and begin before it. */
+static void flush_straddlers(struct tcg_vcpu *v, struct tcg_space *s, uint64_t page)
+{
+    const struct tcg_guest *g = v->tcg->guest;
+    for (unsigned off = g->insn_align; off < g->insn_max; off += g->insn_align) {
+        space_forget(v, s, (page - off) & g->pc_mask);
+    }
+}
+
+static void flush_jumps(struct tcg_vcpu *v, struct tcg_space *s, uint64_t va)
 {
     uint64_t bit, page = va & ~PAGE_MASK;
     if (!(*fetched(s, va, &bit) & bit)) {
         return;
     }
+    flush_straddlers(v, s, page);
+    jump2_drop_page(v, s, page);
     /* The pcs of 2 * JC_WINDOW bytes have the entries of a window. */
     for (unsigned off = 0; off < MEM_PAGE_SIZE; off += 2 * JC_WINDOW) {
         unsigned w = jc_index(page + off) / JC_WINDOW;
@@ -175,7 +283,7 @@ void space_flush_page(struct tcg_vcpu *v, struct tcg_space *s, uint64_t va)
         }
     }
     tlb2_drop(v, s, va);
-    flush_jumps(s, va);
+    flush_jumps(v, s, va);
 }
 
 void tlb_flush_vcpu(struct tcg_vcpu *v)
@@ -203,6 +311,9 @@ void tlb_free(struct tcg_vcpu *v)
 {
     mem_unmap_huge(v->space_pool, TCG_SPACES * sizeof(struct tcg_space));
     mem_unmap_huge(v->tlb2, TLB2_SETS * sizeof(struct tlb2_set));
+    if (v->jump2) {
+        mem_unmap_huge(v->jump2, (v->jump2_mask + 1ull) * sizeof(struct jump2_set));
+    }
 }
 
 /* ---- which space a mode has ---- */

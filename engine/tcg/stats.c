@@ -53,6 +53,7 @@ static const struct row cpu_rows[] = {
     { "left_raise", CPU(n_left_raise), "... by an exception" },
     { "left_halt", CPU(n_left_halt), "... to wait for an interrupt" },
     { "jump_hit", CPU(n_jump_hit), "dispatches that the jump cache answered" },
+    { "jump2_hit", CPU(n_jump2_hit), "... its second level" },
     { "lookup", CPU(n_lookup), "dispatches that searched the block by its physical address" },
     { "translated", CPU(n_translate), "... and had to translate it" },
     { "walk_read", CPU(n_walk[TCG_READ]), "page walks for loads (TLB misses)" },
@@ -89,7 +90,7 @@ static void print(struct buf *out, const char *prefix, const struct row *r, cons
 
 static uint64_t space_bytes(const struct tcg_vcpu *v)
 {
-    uint64_t n = TLB2_SETS * sizeof(v->tlb2[0]);
+    uint64_t n = TLB2_SETS * sizeof(v->tlb2[0]) + (v->jump2 ? v->jump2_mask + 1 : 0) * sizeof(v->jump2[0]);
     for (unsigned i = 0; i < TCG_SPACES; i++) {
         n += v->spaces[i] ? sizeof(struct tcg_space) : 0;
     }

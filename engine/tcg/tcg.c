@@ -276,12 +276,14 @@ void tcg_deliver(void *cpu, uint32_t cause, uint64_t tval)
     deliver(tcg_of(cpu), cause, tval);
 }
 
-static bool page2_matches(struct tcg_vcpu *v, const struct tcg_block *b, uint64_t pc)
+/* slow: set when that page's translation may not be remembered. */
+static bool page2_matches(struct tcg_vcpu *v, const struct tcg_block *b, uint64_t pc, bool *slow)
 {
     struct tcg_fetch uncached;
     uint32_t cause;
     uint64_t tval, va2 = ((pc | 4095) + 1) & v->tcg->guest->pc_mask;
     const struct tcg_fetch *f = tlb_fetch(v, va2, &uncached, &cause, &tval);
+    *slow |= f && f->tag & TLB_SLOW;
     return f && f->gpa == cache_extra(v->tcg, b)->gpa_page2;
 }
 
@@ -299,7 +301,8 @@ static struct tcg_block *find_block(struct tcg_vcpu *v, uint64_t pc, bool *cache
     }
     uint32_t mode = tcg_block_mode(v, f);
     struct tcg_block *b = cache_find(v->tcg, f->gpa | (pc & 4095), mode, tcg_variant_word(v));
-    if (b && b->straddles && !page2_matches(v, b, pc)) {
+    bool slow = false;
+    if (b && b->straddles && !page2_matches(v, b, pc, &slow)) {
         /* Mapped differently behind the page's end: this version goes, the page it was made from stays right. */
         cache_invalidate(v->tcg, b->gpa, 1);
         b = NULL;
@@ -311,7 +314,7 @@ static struct tcg_block *find_block(struct tcg_vcpu *v, uint64_t pc, bool *cache
     }
     *cacheable = f && !(f->tag & TLB_SLOW);
     if (b) {
-        cache_used(v->tcg, b);
+        cache_used(v, b);
     } else {
         b = f ? tcg_translate(v, pc, f) : NULL;
         if (!b) {
@@ -319,7 +322,8 @@ static struct tcg_block *find_block(struct tcg_vcpu *v, uint64_t pc, bool *cache
             return NULL;
         }
     }
-    *cacheable &= !b->straddles;
+    /* A flush of either page drops what is remembered of it; of its variants another may have another second page. */
+    *cacheable &= !b->straddles || (!b->uses_variant && page2_matches(v, b, pc, &slow) && !slow);
     return b;
 }
 
@@ -353,21 +357,18 @@ static void stale_entry(struct tcg_vcpu *v)
     pthread_mutex_unlock(&t->lock);
     v->full = old->lean && !atomic_load(&old->invalid);
     if (v->full) { /* not stale at all: worth better code */
-        t->warm[tcg_warm_index(v->host_ra)] = atomic_load(&t->warm_from);
+        v->warm[tcg_warm_index(v->host_ra)] = atomic_load(&t->warm_from);
         t->stats.promoted++;
         cache_drop(t, old);
     }
     uint64_t evictions = t->stats.evictions;
     uint64_t pc = v->pc_page + (old->gpa & 4095);
     *tcg_pc(v) = pc;
-    struct tcg_jump *j = jc_find(v->space, pc);
-    if (j) {
-        j->pc = 1;
-    }
+    space_forget(v, v->space, pc);
     bool cacheable;
     struct tcg_block *b = find_block(v, pc, &cacheable);
     v->full = false;
-    if (b && cacheable && evictions == t->stats.evictions && b->gpa == old->gpa &&
+    if (b && cacheable && !b->straddles && evictions == t->stats.evictions && b->gpa == old->gpa &&
         b->mode == old->mode) {
         b = cache_next_variant(t, old->gpa, old->mode, old);
         if (b) {
@@ -383,7 +384,7 @@ static struct tcg_block *link_target(const struct tcg_vcpu *v, const struct tcg_
 {
     const struct tcg_block *s = exit_block(from);
     /* pc_page of the target must equal that of the exit, and links stay in a physical page: eviction looks for them there. */
-    if (!from->stub || exit_linked(from) || (pc & ~4095ull) != v->pc_page || b->mode != (s->mode & ~T2_MODE) || (b->gpa ^ s->gpa) >= 4096 || (b->gpa & ~4095ull) != (s->gpa & ~4095ull)) {
+    if (!from->stub || b->straddles || exit_linked(from) || (pc & ~4095ull) != v->pc_page || b->mode != (s->mode & ~T2_MODE) || (b->gpa ^ s->gpa) >= 4096 || (b->gpa & ~4095ull) != (s->gpa & ~4095ull)) {
         return NULL;
     }
     if (!b->uses_variant) {
@@ -398,8 +399,8 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
     struct tcg_vm *t = v->tcg;
     uint64_t pc = *tcg_pc(v);
     const struct tcg_jump *j = jc_find(v->space, pc);
-    const void *code = j ? j->code : NULL;
-    if (!j || (t->config.backend == TCG_INTERP && ((const struct tcg_block *)code)->invalid) ||
+    const void *code = j ? j->code : jump2_find(v, pc);
+    if (!code || (t->config.backend == TCG_INTERP && ((const struct tcg_block *)code)->invalid) ||
         (from && (from->stub || from->guard))) {
         uint64_t evictions = t->stats.evictions;
         bool cacheable = false;
@@ -412,7 +413,7 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
                                   : b->uses_variant ? cache_next_variant(t, b->gpa, b->mode, NULL)
                                                     : b;
         if (first) {
-            space_remember(v->space, pc, code_of(v, first));
+            space_remember(v, pc, code_of(v, first));
             struct tcg_block *to = from && evictions == t->stats.evictions ? link_target(v, from, pc, b) : NULL;
             if (to) {
                 cache_link(t, from, to);
@@ -422,6 +423,10 @@ static struct tcg_exit *step(struct tcg_vcpu *v, struct tcg_exit *from)
             }
         }
     } else {
+        if (!j) {
+            jc_insert(v->space, pc, code);
+            v->n_jump2_hit++;
+        }
         v->n_jump_hit++;
     }
     v->pc_page = pc & ~4095ull;
@@ -774,6 +779,7 @@ static int tcg_vcpu_init(struct vcpu *c, struct err *e)
         free(v);
         return rc;
     }
+    cache_warm_make(v);
     v->ir = xnew(struct ir);
     v->interp_temps = xnew_n(uint64_t, IR_MAX_TEMPS);
     c->engine_data = v;
@@ -799,6 +805,7 @@ static void tcg_vcpu_done(struct vcpu *c)
     }
     alias_reset(v);
     tlb_free(v);
+    free(v->warm);
     free(v->ir);
     free(v->interp_temps);
     free(v->host_scratch);

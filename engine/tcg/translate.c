@@ -50,12 +50,27 @@ static unsigned direct(struct tcg_trans *t, int32_t target, enum ir_hint hint)
     return ir_exit_new(t->ir, IR_EXIT_DIRECT, target, IR_NONE, hint);
 }
 
+/* Of an instruction that lies in two pages a direct link would know the first only. */
+static bool straddler(const struct tcg_trans *t, int32_t off)
+{
+    return in_page(off) && off > PAGE - (int32_t)t->isa->insn_max &&
+           off + (int32_t)t->isa->insn_length(t->page + off, (unsigned)(PAGE - off)) > PAGE;
+}
+
+/* An exit that is no poll and no guard: it goes elsewhere. */
+static unsigned away(struct tcg_trans *t, int32_t target, enum ir_hint hint)
+{
+    unsigned x = direct(t, target, hint);
+    t->ir->exits[x].far = straddler(t, target);
+    return x;
+}
+
 static bool leave(struct tcg_trans *t, int32_t target, enum ir_hint hint)
 {
     if (target <= t->off && !t->icount) {
         ir_poll(t->ir, direct(t, target, hint));
     }
-    ir_exit(t->ir, direct(t, target, hint));
+    ir_exit(t->ir, away(t, target, hint));
     return false;
 }
 
@@ -74,7 +89,7 @@ void tcg_branch(struct tcg_trans *t, enum ir_cond c, unsigned w, ir_ref a, ir_re
     if (target <= t->off) {
         tcg_poll(t);
     }
-    ir_brcond(t->ir, c, w, a, b, direct(t, target, IR_HINT_NONE));
+    ir_brcond(t->ir, c, w, a, b, away(t, target, IR_HINT_NONE));
 }
 
 bool tcg_jump(struct tcg_trans *t, ir_ref target, enum ir_hint hint)
@@ -137,6 +152,9 @@ void tcg_variant_set(struct tcg_trans *t, uint32_t value)
 /* Compact code is not made twice: where a block begins already, it is jumped to. */
 static bool joins(const struct tcg_trans *t, int32_t off)
 {
+    if (t->record && !(__atomic_load_n(&t->record->made, __ATOMIC_RELAXED) >> off / 64 & 1)) {
+        return false; /* nothing was made from these 64 bytes: no need to search */
+    }
     return cache_find(t->tcg, t->gpa_page + (uint64_t)off, t->mode, t->entry_variant) != NULL;
 }
 
@@ -144,6 +162,7 @@ void tcg_make_ir(const struct tcg_guest *g, struct tcg_trans *t, unsigned max,
                  uint64_t *granules)
 {
     int32_t off = t->start;
+    t->isa = g;
     ir_start(t->ir, g->globals, g->n_globals, g->pc_offset);
     memset(t->seen, 0, sizeof(t->seen));
     t->insns = 0;
@@ -375,6 +394,7 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     t.tcg = tcg;
     t.icount = tcg->icount != NULL;
     t.joins = compact(v);
+    t.record = pg.p[0] != &tcg->pages.rom ? pg.p[0] : NULL;
     t.gpa_page = f.gpa;
     t.mode = m.mode;
     t.variant_offset = tcg->guest->variant_offset;

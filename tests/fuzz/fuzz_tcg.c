@@ -778,12 +778,27 @@ static void audit_space(const struct machine *m, const struct tcg_vm *t,
     }
 }
 
+/* What the second level of a vCPU's jump caches leads to. */
+static void audit_jump2(const struct tcg_vcpu *v)
+{
+    const struct tcg_vm *t = v->tcg;
+    for (unsigned i = 0; v->jump2 && i <= v->jump2_mask; i++) {
+        for (unsigned k = 0; k < JUMP2_WAYS; k++) {
+            if (v->jump2[i].generation[k] && t->config.backend == TCG_JIT &&
+                (v->jump2[i].code[k] < t->reserved || v->jump2[i].code[k] >= t->buf.size)) {
+                FUZZ_FAIL("place %u of set %u of the second jump cache leads out of the code buffer", k, i);
+            }
+        }
+    }
+}
+
 static void audit(const struct machine *m)
 {
     const struct tcg_vm *t = m->vm->engine_data;
     unsigned i, s, x;
 
     for (i = 0; i < t->n_vcpus; i++) {
+        audit_jump2(t->vcpus[i]);
         for (s = 0; s < TCG_SPACES; s++) {
             if (t->vcpus[i]->spaces[s]) {
                 audit_space(m, t, t->vcpus[i], t->vcpus[i]->spaces[s]);

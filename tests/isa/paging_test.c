@@ -5,7 +5,7 @@
  * Memory exists twice, as the hart's and as the model's. Each step sets privilege, MPRV, SUM, MXR and address space at random and
  * has the hart run one access (any size, misaligned and across pages too); or changes an entry of a table in both memories and has
  * the hart run a fence that suffices for it. Value, exception and at intervals all of memory (so accessed and dirty bits too) must
- * be the same. Addresses are few and conflict in a direct-mapped TLB. The model follows Privileged 1.12 §4.3 and §4.4, not mmu.c.
+ * be the same. Another test has an instruction across two code pages, each mapped anew at times. Addresses are few and conflict in a direct-mapped TLB. The model follows Privileged 1.12 §4.3 and §4.4, not mmu.c.
  */
 #include "engine/arch/riscv/cpu.h"
 #include "engine/base/loop.h"
@@ -411,6 +411,59 @@ START_TEST(a_hart_with_tlbs_is_one_that_walks)
 }
 END_TEST
 
+/* ---- an instruction that lies in two pages ---- */
+
+#define FIRST (low_slots[0] + 4 * PAGE)
+#define FIRSTS 2u
+#define SECONDS 3u
+
+/* Ends a first page: c.addi a0, 1 + n; then half of addi a0, a0, 16 << m, whose other half begins a second page. */
+static void make_halves(void)
+{
+    for (unsigned n = 0; n < FIRSTS; n++) {
+        const uint16_t code[] = { (uint16_t)(0x0505 + (n << 2)), 0x0513 };
+        memcpy(host + DATA + n * PAGE + PAGE - sizeof(code), code, sizeof(code));
+    }
+    for (unsigned m = 0; m < SECONDS; m++) {
+        const uint16_t code[] = { (uint16_t)((16u << m) << 4 | 5), 0x0073, 0x0000 }; /* then ecall */
+        memcpy(host + DATA + (FIRSTS + m) * PAGE, code, sizeof(code));
+    }
+    memcpy(model, host, RAM_SIZE);
+}
+
+START_TEST(an_instruction_in_two_pages_follows_both)
+{
+    unsigned first[SPACES] = { 0 }, second[SPACES] = { 0 };
+    rng = test_seed();
+    begin(backends[_i]);
+    make_tables();
+    make_halves();
+    for (unsigned step = 0; step < 20000; step++) {
+        unsigned s = (unsigned)rnd(2), which = (unsigned)rnd(2);
+        if (step < 2 || rnd(16) == 0) { /* one of the two pages, and a fence for this one alone */
+            s = step < 2 ? step : s;
+            first[s] = which ? first[s] : (unsigned)rnd(FIRSTS);
+            second[s] = which ? (unsigned)rnd(SECONDS) : second[s];
+            put64(level0(s, 0) + 4 * 8, pointer(DATA + first[s] * PAGE) | X | A);
+            put64(level0(s, 0) + 5 * 8, pointer(DATA + (FIRSTS + second[s]) * PAGE) | X | A);
+            fence(step < 2 ? FENCE_ALL : rnd(2) ? FENCE_VA : FENCE_BOTH, FIRST + which * PAGE, s);
+        }
+        set_view(&(struct view){ .space = s }, false);
+        cpu->priv = RISCV_S;
+        cpu->pc = FIRST + PAGE - 4;
+        cpu->x[10] = 0;
+        while (vm->engine->run(vm->vcpus[0]) != VCPU_EXIT_HALT) {
+        }
+        ck_assert_uint_eq(cpu->mcause, 9);
+        ck_assert_msg(cpu->x[10] == 1 + first[s] + (16u << second[s]), "step %u: space %u, pages %u and %u: %#" PRIx64, step, s,
+                      first[s], second[s], cpu->x[10]);
+    }
+    const struct tcg_vcpu *v = vm->vcpus[0]->engine_data;
+    ck_assert_uint_gt(v->n_jump_hit, 0);
+    end();
+}
+END_TEST
+
 static Suite *suite_paging(void)
 {
     Suite *s = suite_create("paging");
@@ -418,6 +471,7 @@ static Suite *suite_paging(void)
 
     tcase_set_timeout(c, 120);
     tcase_add_loop_test(c, a_hart_with_tlbs_is_one_that_walks, 0, 2);
+    tcase_add_loop_test(c, an_instruction_in_two_pages_follows_both, 0, 2);
     suite_add_tcase(s, c);
     return s;
 }

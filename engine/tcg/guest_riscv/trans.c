@@ -186,10 +186,17 @@ ir_ref pc_value(struct tcg_trans *t, int64_t off)
     return is_rv32(t) ? ir_un(t->ir, IR_sext32, 64, pc) : pc;
 }
 
+static unsigned insn_length(const uint8_t *bytes, unsigned have)
+{
+    (void)have; /* the first byte tells */
+    return (bytes[0] & 3) == 3 ? 4 : 2;
+}
+
 #define GUEST(guest_name, mask)                                                                \
     {                                                                                          \
         .name = guest_name, .globals = globals, .n_globals = RISCV_GLOBALS,                    \
         .pc_offset = offsetof(struct riscv_cpu, pc), .insn_align = 2, .insn_max = 4,           \
+        .insn_length = insn_length,                                                            \
         .fp_flags = offsetof(struct riscv_cpu, fflags), .fp_inexact = 1,                       \
         .fp_round = offsetof(struct riscv_cpu, frm),                                           \
         .fp_underflow = 2, .fp_overflow = 4, .fp_divzero = 8, .fp_invalid = 16,                \

@@ -238,7 +238,7 @@ static void leave_thunks(const struct tcg_vm *t, struct asm_buf *a, struct thunk
         x_alu_mem_imm(a, 7, 0, ENV, ENV_OFF(exit_req), 0);
         asked = x_jcc(a, CC_NE, a->at);
     }
-    x_mov_imm(a, RDX, (uint64_t)(uintptr_t)t->warm);
+    x_rm(a, 0x8b | X_W, RDX, ENV, ENV_OFF(warm));
     x_rr(a, 0xc1, 5, RAX);
     x_8(a, TCG_WARM_SHIFT);
     x_alu_imm(a, 4, 0, RAX, TCG_WARM - 1);
