@@ -75,6 +75,8 @@ void cli_overlay(struct json_object *into, struct json_object *from);
 
 /* Reads a file ("-": standard input) of at most 1 MiB; the caller's. CLI_OK or a printed failure. */
 int cli_read_text(struct cli *c, const char *path, char **text);
+/* The same with the error as a value. */
+int cli_text_of(const char *path, char **text, struct err *e);
 /* Is this the text of XML? Of JSON or XML? */
 bool cli_is_xml(const char *text);
 /* Asks the daemon what XML of a domain means: *config is the caller's. What is left out is told on standard error, what

@@ -355,6 +355,8 @@ static void add_member(struct buf *b, const struct api_member *m, struct json_ob
 {
     if (m && m->flags & API_F_SIZE && json_object_is_type(v, json_type_int)) {
         cli_size(b, json_object_get_int64(v));
+    } else if (m && m->flags & API_F_CONTENTS && json_object_is_type(v, json_type_string)) {
+        buf_printf(b, "%d bytes", json_object_get_string_len(v)); /* --json has all of it */
     } else if (m && m->unit && strcmp(m->unit, "ms since 1970") == 0) {
         cli_time(b, json_object_get_int64(v));
     } else if (m && m->unit && strcmp(m->unit, "ns") == 0) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Text as people write it to JSON, guided by the member's table entry. What a value may be is
- * checked later by the codec; here only the form is. Pure.
+ * checked later by the codec; here only the form is. Pure, but for members whose values people keep in files.
  */
 #include "cli/cli.h"
 
@@ -106,11 +106,15 @@ static struct json_object *int_value(const struct api_member *m, const char *kin
     return json_object_new_int64(n);
 }
 
-static struct json_object *string_value(const struct api_member *m, const char *text)
+static struct json_object *string_value(const struct api_member *m, const char *text,
+                                        struct err *e)
 {
     AUTO_FREE char *whole = NULL;
     char cwd[PATH_MAX];
 
+    if (m->flags & API_F_CONTENTS) {
+        return cli_text_of(text, &whole, e) < 0 ? NULL : json_object_new_string(whole);
+    }
     for (const char *w = m->words; w && *w; w += strlen(w) + 1) {
         if (strcmp(w, text) == 0) {
             return json_object_new_string(text);
@@ -270,7 +274,7 @@ struct json_object *cli_value(const struct api_member *m, const char *kind, cons
     case API_INT:
         return int_value(m, kind, text, e);
     case API_STRING:
-        return string_value(m, text);
+        return string_value(m, text, e);
     case API_ENUM:
         return json_object_new_string(text);
     case API_STRUCT:

@@ -9,29 +9,37 @@
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-int cli_read_text(struct cli *c, const char *path, char **text)
+int cli_text_of(const char *path, char **text, struct err *e)
 {
     AUTO_BUF b = BUF_INIT;
-    struct err e = ERR_INIT;
     bool in = strcmp(path, "-") == 0;
 
     path = in ? "standard input" : path;
-    if ((in ? fd_slurp(0, &b, API_JSON_MAX_SIZE, path, &e)
-            : file_slurp(path, &b, API_JSON_MAX_SIZE, &e)) < 0) {
-        return cli_fail(c, CLI_USAGE, NULL, "%s", e.msg);
-    }
-    for (size_t i = 0; i < b.len;) {
+    int rc = in ? fd_slurp(0, &b, API_JSON_MAX_SIZE, path, e)
+                : file_slurp(path, &b, API_JSON_MAX_SIZE, e);
+    for (size_t i = 0; rc >= 0 && i < b.len;) {
         size_t k = api_utf8_len(b.data + i, b.len - i);
         if (k == 0 || b.data[i] == 0) {
-            return cli_fail(c, CLI_USAGE, NULL, "%s: byte %zu is not UTF-8 text", path, i + 1);
+            return err_set(e, -EILSEQ, "%s: byte %zu is not UTF-8 text", path, i + 1);
         }
         i += k;
     }
+    if (rc < 0) {
+        return rc;
+    }
     *text = buf_take(&b);
-    return CLI_OK;
+    return 0;
+}
+
+int cli_read_text(struct cli *c, const char *path, char **text)
+{
+    struct err e = ERR_INIT;
+
+    return cli_text_of(path, text, &e) < 0 ? cli_fail(c, CLI_USAGE, NULL, "%s", e.msg) : CLI_OK;
 }
 
 bool cli_is_xml(const char *text)

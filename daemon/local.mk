@@ -42,6 +42,10 @@ libdaemon_a_SOURCES = \
 	daemon/calls.c \
 	daemon/calls.h \
 	daemon/daemon.h \
+	daemon/vm/cloudinit.c \
+	daemon/vm/cloudinit.h \
+	daemon/vm/iso9660.c \
+	daemon/vm/iso9660.h \
 	daemon/vm/blockjobs.c \
 	daemon/vm/blockjobs.h \
 	daemon/vm/disk_actions.c \

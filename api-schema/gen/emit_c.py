@@ -156,6 +156,8 @@ def member_c(t, m):
         flags.append("API_F_SIZE")
     if m.bare:
         flags.append("API_F_BARE")
+    if m.contents:
+        flags.append("API_F_CONTENTS")
     out = f"    {{ .name = {cstr(m.name)}, .kind = {c_kind(m)}"
     out += f", .flags = {' | '.join(flags)}" if flags else ""
     if m.is_string:

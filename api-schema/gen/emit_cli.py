@@ -292,8 +292,8 @@ def value_words(o, all_verbs):
         return "words", " ".join(x.path.split(".")[-1] for x in verb.options if "." in x.path)
     if o.name == "vm":
         return "names", "vm"
-    if o.member and (o.member.base == "path" or (o.member.type and "file" in
-                     {x.name for x in getattr(o.member.type, "members", [])})):
+    inner = getattr(o.member.type, "members", []) if o.member and o.member.type else []
+    if o.member and (o.member.base == "path" or any(x.name == "file" or x.bare and x.contents for x in inner)):
         return "files", "-f"
     return None
 

@@ -24,7 +24,7 @@ SCALARS = {"bool", "int", "size", "any", "object", *STRINGS}
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MEMBER_KEYS = {
     "type", "doc", "required", "default", "min", "max", "multiple", "unit", "words", "max_items",
-    "bare", "cli",
+    "bare", "contents", "cli",
 }
 METHOD_KEYS = {"since", "role", "scope", "mutating", "job", "doc", "in", "out", "errors", "cli"}
 CLI_KEYS = {
@@ -64,6 +64,7 @@ class Member:
         self.default = raw.get("default")
         self.words = raw.get("words", [])
         self.bare = raw.get("bare", False)
+        self.contents = raw.get("contents", False)
         self.cli = raw.get("cli", {})
         self.multiple = raw.get("multiple", 0)
         self.max_items = raw.get("max_items", 256)

@@ -45,9 +45,10 @@ enum api_check { API_TEXT, API_NAME, API_UUID, API_PATH, API_VMREF };
 enum {
     API_F_REQUIRED = 1,
     API_F_LIST = 2,
-    API_F_HAS = 4,   /* a has_ flag tells absence */
-    API_F_SIZE = 8,  /* an int in bytes: tools take and show 512M */
-    API_F_BARE = 16, /* vmctl: the value written without "key=" */
+    API_F_HAS = 4,       /* a has_ flag tells absence */
+    API_F_SIZE = 8,      /* an int in bytes: tools take and show 512M */
+    API_F_BARE = 16,     /* vmctl: the value written without "key=" */
+    API_F_CONTENTS = 32, /* vmctl: people name a file that holds it */
 };
 
 struct api_member {

@@ -27,6 +27,11 @@ char *runfs_path(const struct vmd_options *o, int64_t vm, const char *name)
     return xasprintf("%s/%s/%lld/%s", o->run, SPAWN_VM_DIR, (long long)vm, name);
 }
 
+char *runfs_lib(const struct vmd_options *o, int64_t vm, const char *name)
+{
+    return xasprintf("%s/%s/%lld/%s", o->lib, SPAWN_VM_DIR, (long long)vm, name);
+}
+
 char *runfs_log(const struct vmd_options *o, int64_t vm)
 {
     return xasprintf("%s/%s/%lld/console.log", o->lib, SPAWN_VM_DIR, (long long)vm);
@@ -73,7 +78,8 @@ void runfs_clean(const struct vmd_options *o, int64_t vm)
 
 void runfs_clean_lib(const struct vmd_options *o, int64_t vm)
 {
-    static const char *const names[] = { "console.log", "console.log.1", VM_STATE, VM_STATE_NEW };
+    static const char *const names[] = { "console.log", "console.log.1", VM_STATE,
+                                         VM_STATE_NEW,  VM_SEED,         VM_SEED_NEW };
     AUTO_FREE char *dir = xasprintf("%s/%s/%lld", o->lib, SPAWN_VM_DIR, (long long)vm);
     clean(dir, names, ARRAY_LEN(names));
 }

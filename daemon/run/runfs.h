@@ -20,8 +20,12 @@ struct vmd_options;
 /* In LIB/vm/ID: the state of a saved VM, and one that is not whole yet. */
 #define VM_STATE "state"
 #define VM_STATE_NEW VM_STATE ".new"
+/* In LIB/vm/ID: the seed of cloud-init, and one that is not whole yet. */
+#define VM_SEED "seed.iso"
+#define VM_SEED_NEW VM_SEED ".new"
 char *runfs_path(const struct vmd_options *o, int64_t vm, const char *name); /* the caller's */
 char *runfs_log(const struct vmd_options *o, int64_t vm);                    /* the caller's */
+char *runfs_lib(const struct vmd_options *o, int64_t vm, const char *name);  /* the caller's */
 /* Makes LIB/vm/ID. */
 int runfs_make_lib(const struct vmd_options *o, int64_t vm, struct err *e);
 /* Removes all that is known in RUN/vm/ID, and the folder. */

@@ -9,6 +9,7 @@
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
 #include "daemon/network/networks.h"
+#include "daemon/vm/cloudinit.h"
 #include "daemon/vm/nics.h"
 #include "daemon/events.h"
 #include "daemon/run/linger.h"
@@ -359,6 +360,8 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     struct vm *vm = run->vm;
     struct json_object *o = json_object_new_object();
     AUTO_JSON config = preflight_emu_config(&vm->config);
+    struct json_object *files = preflight_files(&vm->config);
+    cloudinit_give(vm, config, files);
     networks_resolve(run->d, config);
     AUTO_FREE char *log = runfs_log(&run->d->opt, vm->id);
     api_json_set_int(o, "vm", vm->id);
@@ -368,7 +371,7 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     api_json_set_bool(o, "paused", run->paused);
     api_json_set_bool(o, "screen", run->vm->config.display != NULL);
     api_json_set_str(o, "log", log);
-    api_json_set(o, "files", preflight_files(&vm->config));
+    api_json_set(o, "files", files);
     api_json_set(o, "nics", nics_request(vm));
     if (cgroup) {
         api_json_set_str(o, "cgroup", cgroup);
@@ -405,7 +408,8 @@ static void on_intent(void *arg, const struct err *e)
         run_abort_start(run, API_E_CANCELLED, &why);
         return;
     }
-    if (runfs_make_lib(&run->d->opt, run->vm->id, &why) < 0) {
+    if (runfs_make_lib(&run->d->opt, run->vm->id, &why) < 0 ||
+        cloudinit_write(run->vm, &why) < 0) {
         run_abort_start(run, 0, &why);
         return;
     }

@@ -8,6 +8,7 @@
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
 #include "daemon/network/networks.h"
+#include "daemon/vm/cloudinit.h"
 #include "daemon/vm/nics.h"
 #include "daemon/registry.h"
 #include "daemon/run/spawner.h"
@@ -188,7 +189,8 @@ static int check_plugins(const struct vmd *d, const struct api_vm_config *c,
 int preflight_change(struct vmd *d, struct api_vm_config *c, struct api_error *x)
 {
     return pools_resolve(d, c, x) < 0 || check_plugins(d, c, x) < 0 || check_host(c, x) < 0 ||
-                   check_members(c, x) < 0 || name_disks(c, x) < 0 || nics_check(c, x) < 0 ||
+                   check_members(c, x) < 0 || name_disks(c, x) < 0 ||
+                   cloudinit_check(c, x) < 0 || nics_check(c, x) < 0 ||
                    networks_check(d, c, x) < 0
                ? -1
                : 0;

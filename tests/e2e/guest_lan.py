@@ -29,11 +29,11 @@ NAMES = ("ann", "bob", "cat")
 class Machine:
     """A VM of the daemon with a shell on its console."""
 
-    def __init__(self, daemon, name, files):
+    def __init__(self, daemon, name, files, **more):
         self.name, self.text = name, b""
         config = {"name": name, "kernel": files["kernel"], "initrd": files["initrd"], "memory": 128 << 20, "rng": True,
                   "append": "console=ttyS0 vmd.virtio vmd.run=net,shell", "tcg": {"cache_size": 32 << 20},
-                  "nics": [{"type": "network", "network": "lan", "bus": "virtio-pci"}]}
+                  "nics": [{"type": "network", "network": "lan", "bus": "virtio-pci"}], **more}
         daemon.call("vm.define", config=config)
         daemon.call("vm.start", vm=name)
         self.console = lib.Console(daemon.call("vm.console", vm=name)["path"])
