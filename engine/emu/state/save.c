@@ -8,6 +8,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/rpc/call.h"
 #include "engine/base/log.h"
+#include "engine/base/mem.h"
 #include "engine/base/str.h"
 #include "engine/core/vmstate.h"
 #include "storage/block.h"
@@ -126,11 +127,35 @@ static int begin_live(struct emu_state *s)
     return rc;
 }
 
+/* Nothing is in flight and no vCPU runs: the disks are as the devices' state will have them. */
+static int take_disks(struct emu_state *s)
+{
+    int rc = s->snapshot ? disks_snapshot(s->m, s->snapshot, &s->e) : 0;
+
+    s->disks_taken = s->snapshot && rc == 0;
+    return rc;
+}
+
+/* Snapshots of a machine whose state is not whole are of no use to anybody. */
+void save_drop_disks(struct emu_state *s)
+{
+    struct err e = ERR_INIT;
+
+    if (s->disks_taken && disks_snapshot_delete(s->m, s->snapshot, &e) != 0) {
+        log_error("emu", "%s: snapshot '%s' stays behind", e.msg, s->snapshot);
+    }
+    s->disks_taken = false;
+}
+
 static void take_instant(struct emu_state *s)
 {
     AUTO_BUF machine = BUF_INIT;
 
     s->settling = false;
+    if (take_disks(s) != 0) {
+        save_end(s);
+        return;
+    }
     vmstate_save(s->m->vm, &machine);
     s->live = s->live && begin_live(s) == 0;
     if (write_machine(s, &machine) != 0) {
@@ -175,6 +200,9 @@ void save_end(struct emu_state *s)
     if (s->e.code == 0) {
         state_out_end(&s->out, s->key, &s->size, &s->e);
     }
+    if (s->e.code != 0) {
+        save_drop_disks(s);
+    }
     runs = !s->behind && (s->e.code != 0 ? s->ran : s->resume);
     s->active = false;
     if (runs && vm->state == VM_PAUSED) {
@@ -217,6 +245,9 @@ void api_handle_emu_save(struct api_call *call, struct api_emu_save_in *in)
     s->loading = false;
     s->resume = in->resume || in->live;
     s->live = in->live;
+    free(s->snapshot);
+    s->snapshot = in->snapshot ? xstrdup(in->snapshot) : NULL;
+    s->disks_taken = false;
     s->pause_ns = s->paused_at = 0;
     s->active = true; /* nobody resumes it from here on */
     if (pager_filling(m->pager)) {

@@ -235,6 +235,8 @@ void state_answer(struct emu_state *s)
         int code = s->e.code == -ECANCELED                         ? API_E_CANCELLED
                    : s->e.code == -EBUSY                           ? API_E_BAD_STATE
                    : s->e.code == -EBADMSG || s->e.code == -EINVAL ? API_E_INVALID_PARAMS
+                   : s->e.code == -EEXIST                          ? API_E_EXISTS
+                   : s->e.code == -ENOTSUP                         ? API_E_UNSUPPORTED
                                                                    : API_E_FILE_ERROR;
         api_fail(call, code, m->vm->name, NULL, "%s", s->e.msg);
     } else if (s->loading) {
@@ -266,6 +268,8 @@ void state_over(struct emu_state *s)
         chunk_done(&s->hand[i].codec);
     }
     free(take_ptr(s->region));
+    free(take_ptr(s->snapshot));
+    s->disks_taken = false;
     s->n_regions = 0;
     state_answer(s);
 }
@@ -308,6 +312,7 @@ void state_free(struct emu *m)
 
     if (s) {
         err_set(&s->e, -EBUSY, "the VM ended meanwhile");
+        save_drop_disks(s);
         state_over(s); /* who still waits is answered */
         load_fill_done(s);
         loop_timer_free(s->timer);

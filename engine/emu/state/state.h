@@ -41,6 +41,8 @@ struct emu_state {
     unsigned turns; /* looks at it */
     bool ran;       /* it ran before a save: it runs on when that fails */
     bool resume;    /* it runs when all is well */
+    char *snapshot; /* of the disks, of the same instant; NULL: none */
+    bool disks_taken;
     int fd;
     uint8_t key[STATE_KEY_LEN];
     struct state_out out;
@@ -73,10 +75,11 @@ void state_info(const struct emu_state *s, struct buf *out);
 bool state_take_args(struct emu_state *s, struct api_call *call, const char *key);
 
 /* ---- save.c, load.c ---- */
-int save_piece(struct state_hand *h);  /* on a thread */
-void save_begin(struct emu_state *s);  /* memory is all there */
-void save_settle(struct emu_state *s); /* the loop has turned */
-void save_end(struct emu_state *s);    /* all pieces are done, or one has failed */
+int save_piece(struct state_hand *h);      /* on a thread */
+void save_begin(struct emu_state *s);      /* memory is all there */
+void save_settle(struct emu_state *s);     /* the loop has turned */
+void save_end(struct emu_state *s);        /* all pieces are done, or one has failed */
+void save_drop_disks(struct emu_state *s); /* the snapshots that go with a state that failed */
 int load_piece(struct state_hand *h);
 void load_end(struct emu_state *s);
 void load_fill_done(struct emu_state *s);
