@@ -274,7 +274,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int(os.environ.get("VMD_TEST_SEED") or
                                                         time.time_ns() & 0xffffffff))
     parser.add_argument("--from", dest="first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=30)
+    parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--clients", type=int, default=3)
     args = parser.parse_args()
     if not os.access(os.path.join(lib.BUILD, "vmd-emu"), os.X_OK):
