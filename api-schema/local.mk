@@ -44,6 +44,7 @@ libapi_a_SOURCES = \
 # --- generated: C from api-schema/schema by api-schema/gen -----------------------------------
 api_schema = \
 	api-schema/qmp/qmp.json \
+	api-schema/schema/agent.json \
 	api-schema/schema/api.json \
 	api-schema/schema/audit.json \
 	api-schema/schema/cert.json \

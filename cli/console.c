@@ -397,6 +397,24 @@ int console_open(struct cli *c, struct json_object *where, struct tls_link **lin
     return path ? unix_connect(path, e) : err_set(e, -ENOENT, "the daemon named no socket");
 }
 
+/* True: a channel is meant, not the console. */
+static bool name_channel(const struct cli_input *in, struct json_object *params,
+                         struct console_options *o)
+{
+    const char *channel = cli_own(in, "channel");
+    struct winsize w;
+
+    if (channel) {
+        api_json_set_str(params, "channel", channel);
+        o->backlog = false;
+        if (ioctl(STDIN_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 && w.ws_row > 0) {
+            api_json_set_int(params, "columns", w.ws_col);
+            api_json_set_int(params, "rows", w.ws_row);
+        }
+    }
+    return channel != NULL;
+}
+
 int cli_verb_console(struct cli *c, struct cli_input *in)
 {
     const char *vm = cli_own(in, "VM");
@@ -414,7 +432,7 @@ int cli_verb_console(struct cli *c, struct cli_input *in)
         json_object_put(params);
         return cli_fail(c, CLI_USAGE, NULL, "--escape: %s", e.msg);
     }
-    rc = cli_call(c, "vm.console", params, &result);
+    rc = cli_call(c, name_channel(in, params, &o) ? "vm.channel" : "vm.console", params, &result);
     if (rc != CLI_OK) {
         return rc;
     }

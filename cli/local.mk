@@ -4,6 +4,7 @@
 
 noinst_LIBRARIES += libcli.a
 libcli_a_SOURCES = \
+	cli/agent.c \
 	cli/api.c \
 	cli/args.c \
 	cli/call.c \

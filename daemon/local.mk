@@ -6,6 +6,8 @@
 xml_sources = \
 	daemon/xml/bind.c \
 	daemon/xml/bind.h \
+	daemon/xml/channels.c \
+	daemon/xml/channels.h \
 	daemon/xml/conv.c \
 	daemon/xml/doc.c \
 	daemon/xml/domain.c \
@@ -46,6 +48,11 @@ libdaemon_a_SOURCES = \
 	daemon/vm/cloudinit.h \
 	daemon/vm/iso9660.c \
 	daemon/vm/iso9660.h \
+	daemon/vm/agent.c \
+	daemon/vm/agent.h \
+	daemon/vm/agent_calls.c \
+	daemon/vm/channels.c \
+	daemon/vm/channels.h \
 	daemon/vm/blockjobs.c \
 	daemon/vm/blockjobs.h \
 	daemon/vm/disk_actions.c \

@@ -2,6 +2,7 @@
 /*
  * The VMs in memory. Owns struct vm and the tables by name, UUID and number. Loop thread.
  */
+#include "daemon/vm/agent.h"
 #include "daemon/registry.h"
 
 #include "api-schema/json/json.h"
@@ -356,6 +357,8 @@ static void show(struct vm *vm, bool config, bool stats, struct shown *s)
     bool has = stats && live && run_stats(vm->run, &s->figures);
     pid_t pid = live ? run_pid(vm->run) : 0;
     int64_t due_ms = policy_restart_due_ms(vm);
+    size_t n_addresses;
+    char **addresses = agent_addresses(vm, &n_addresses);
     s->info = (struct api_vm_info){
         .name = vm->config.name,
         .uuid = vm->config.uuid,
@@ -367,6 +370,9 @@ static void show(struct vm *vm, bool config, bool stats, struct shown *s)
         .memory = vm->config.memory,
         .pid = pid,
         .has_pid = pid > 0,
+        .agent = agent_listens(vm),
+        .addresses = addresses,
+        .n_addresses = n_addresses,
         .restarts = vm->restarts,
         .restart_due_ms = due_ms,
         .has_restart_due_ms = due_ms != 0,

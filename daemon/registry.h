@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct agent;
 struct api_call;
 struct buf;
 struct loop_timer;
@@ -56,6 +57,7 @@ struct vm {
     int dump_fd;           /* given to the next one by the caller; -1: none */
     struct qmp_vm *qmp;    /* its QMP socket; qmp/qmp.c */
     struct list waiters;   /* vm.wait calls; rpc_vm.c */
+    struct agent *agent;   /* what is known of its guest agent; vm/agent.c; NULL: nothing */
 };
 
 struct registry *registry_new(struct vmd *d);

@@ -219,6 +219,18 @@ static void on_vnc(struct qmp *q, struct vm *vm, const struct api_event *e)
          qmp_vnc_event(vm));
 }
 
+static void on_channel(struct qmp *q, struct vm *vm, const struct api_event *e)
+{
+    const char *name = api_json_get_str(e->detail, "name");
+
+    if (name && e->reason) {
+        struct json_object *o = json_object_new_object();
+        api_json_set_bool(o, "open", strcmp(e->reason, "opened") == 0);
+        api_json_set_str(o, "id", name);
+        tell(q, vm, e, "VSERPORT_CHANGE", o);
+    }
+}
+
 static void on_event(void *arg, const struct api_event *e)
 {
     struct qmp *q = arg;
@@ -239,6 +251,8 @@ static void on_event(void *arg, const struct api_event *e)
         on_vnc(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_DEVICE) {
         on_device(q, vm, e);
+    } else if (e->type == API_EVENT_TYPE_VM_CHANNEL) {
+        on_channel(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_RESET) {
         bool guest = e->reason && strcmp(e->reason, "guest-reset") == 0;
         tell(q, vm, e, "RESET", cause(guest, guest ? "guest-reset" : "host-qmp-system-reset"));

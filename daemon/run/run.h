@@ -55,6 +55,8 @@ struct run {
     unsigned resets;
     int64_t errors_ns; /* the same for errors of disks */
     unsigned errors;
+    int64_t channels_ns; /* the same for channels that open and close */
+    unsigned channels;
     run_started_fn *started;
     void *started_arg;
     struct list enders;

@@ -59,6 +59,28 @@ static void clean(const char *dir, const char *const *names, size_t n)
     rmdir(dir);
 }
 
+static void clean_channels(const char *path)
+{
+    DIR *dir = opendir(path);
+    struct dirent *de;
+    while (dir && (de = readdir(dir))) {
+        if (de->d_name[0] == 'c' && strlen(de->d_name) == VM_CHANNEL_LEN &&
+            strspn(de->d_name + 1, "0123456789abcdef") == VM_CHANNEL_LEN - 1) {
+            unlinkat(dirfd(dir), de->d_name, 0);
+        }
+    }
+    if (dir) {
+        closedir(dir);
+    }
+}
+
+char *runfs_channel(const struct vmd_options *o, int64_t vm, const char *name)
+{
+    char file[VM_CHANNEL_LEN + 1];
+    vm_channel_socket(file, name);
+    return runfs_path(o, vm, file);
+}
+
 void runfs_clean(const struct vmd_options *o, int64_t vm)
 {
     static const char *const names[] = { VM_CONTROL,
@@ -73,6 +95,7 @@ void runfs_clean(const struct vmd_options *o, int64_t vm)
                                          "." VM_EXIT ".tmp",
                                          VM_LOCK };
     AUTO_FREE char *dir = xasprintf("%s/%s/%lld", o->run, SPAWN_VM_DIR, (long long)vm);
+    clean_channels(dir);
     clean(dir, names, ARRAY_LEN(names));
 }
 

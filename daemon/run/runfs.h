@@ -24,6 +24,7 @@ struct vmd_options;
 #define VM_SEED "seed.iso"
 #define VM_SEED_NEW VM_SEED ".new"
 char *runfs_path(const struct vmd_options *o, int64_t vm, const char *name); /* the caller's */
+char *runfs_channel(const struct vmd_options *o, int64_t vm, const char *name); /* the same */
 char *runfs_log(const struct vmd_options *o, int64_t vm);                    /* the caller's */
 char *runfs_lib(const struct vmd_options *o, int64_t vm, const char *name);  /* the caller's */
 /* Makes LIB/vm/ID. */

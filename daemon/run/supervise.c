@@ -10,6 +10,8 @@
 #include "daemon/daemon.h"
 #include "daemon/network/networks.h"
 #include "daemon/vm/cloudinit.h"
+#include "daemon/vm/agent.h"
+#include "daemon/vm/channels.h"
 #include "daemon/vm/nics.h"
 #include "daemon/events.h"
 #include "daemon/run/linger.h"
@@ -373,6 +375,7 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     api_json_set_str(o, "log", log);
     api_json_set(o, "files", files);
     api_json_set(o, "nics", nics_request(vm));
+    api_json_set(o, "channels", channels_request(&vm->config));
     if (cgroup) {
         api_json_set_str(o, "cgroup", cgroup);
     }
@@ -477,6 +480,7 @@ void run_is_up(struct run *run, enum api_vm_state state, const char *reason, con
     }
     change_must_tell(c);
     vm_set_state(run->vm, state, reason, c);
+    agent_up(run->vm);
     if (run->started) {
         qmp_vm_up(run->vm);
     } else {
@@ -619,6 +623,7 @@ static void on_finished(void *arg, const struct err *e)
         return;
     }
     bool gone = vm->transient && !vm->pending;
+    agent_gone(vm, "the VM has ended");
     qmp_vm_gone(vm);
     if (run->lingers && run->pidfd >= 0) {
         loop_fd_free(run->w_pid);
@@ -701,6 +706,7 @@ void run_forget(struct run *run)
     run->shutting = true;
     run_settle(run);
     if (!run->ended) {
+        agent_gone(run->vm, "the daemon ends");
         tell_enders(run, run->vm, false);
         run_free(run);
     }

@@ -14,6 +14,8 @@
 #include "daemon/run/runfs.h"
 #include "daemon/spawn/proto.h"
 #include "daemon/run/stats.h"
+#include "daemon/vm/agent.h"
+#include "daemon/vm/channels.h"
 #include "daemon/vm/hotplug.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -33,6 +35,7 @@
 #define RECORD_NS (2000 * MS) /* how long a monitor may take for its record */
 #define RESETS_PER_S 10
 #define ERRORS_PER_S 20
+#define CHANNELS_PER_S 20
 #define STOPS_PER_S 1000
 
 static void say_hello(struct run *run);
@@ -257,6 +260,31 @@ static void on_device(struct run *run, struct json_object *params, bool refused)
     }
 }
 
+/* A program of the guest has opened a channel, or closed it. */
+static void on_channel(struct run *run, struct json_object *params)
+{
+    const char *name = api_json_get_str(params, "name");
+    bool open = api_json_get_bool(params, "open", false);
+    int64_t now = time_mono_ns();
+    if (!name || strlen(name) >= 64 || !run->up || run->ended) {
+        return;
+    }
+    agent_channel(run->vm, name, open);
+    if (now - run->channels_ns > 1000 * MS) {
+        run->channels_ns = now;
+        run->channels = 0;
+    }
+    if (run->channels++ < CHANNELS_PER_S) {
+        struct json_object *detail = json_object_new_object();
+        struct change *c = change_new(run->d);
+        api_json_set_str(detail, "name", name);
+        change_must_tell(c);
+        vm_event(run->vm, c, API_EVENT_TYPE_VM_CHANNEL, open ? "opened" : "closed", detail);
+        change_commit(c, NULL, NULL);
+        json_object_put(detail);
+    }
+}
+
 static void on_notify(void *arg, const char *method, struct json_object *params)
 {
     struct run *run = arg;
@@ -274,6 +302,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
         on_panic(run, reason);
     } else if (type && strcmp(type, "io-error") == 0) {
         on_io_error(run, params);
+    } else if (type && strcmp(type, "channel") == 0) {
+        on_channel(run, params);
     } else if (type && str_starts(type, "device-")) {
         on_device(run, params, strcmp(type, "device-refused") == 0);
     } else if (type && strcmp(type, "state") == 0 && word) {
@@ -403,6 +433,9 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
             vm_tell_state(run->vm, vm_state_of(out.state), "answers again");
         } else {
             take_state(run, out.state, out.reason);
+        }
+        if (!first) {
+            agent_up(run->vm);
         }
         run->retry_ns = 0;
         run_settle(run);

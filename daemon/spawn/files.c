@@ -196,6 +196,9 @@ int start_prepare(struct start *st, struct err *e)
     if (rc == 0) { /* a host without it saves less well; the emulator says so */
         st->uffd_fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
     }
+    for (unsigned i = 0; i < st->n_channels && rc == 0; i++) {
+        rc = bind_socket(st, st->channels[i].socket, &st->channels[i].fd, e);
+    }
     if (rc == 0) {
         rc = sealed_memfd("vmd-stats", NULL, STATS_SIZE, fixed, &st->stats_fd, e);
     }
@@ -215,6 +218,9 @@ void start_done(struct start *st, bool undo)
         for (unsigned i = 0; i < ARRAY_LEN(made); i++) {
             unlinkat(st->dir_fd, made[i], 0);
         }
+        for (unsigned i = 0; i < st->n_channels; i++) {
+            unlinkat(st->dir_fd, st->channels[i].socket, 0);
+        }
     }
     int *fds[] = { &st->dir_fd,     &st->lock_fd,        &st->control_fd,
                    &st->console_fd, &st->console_log_fd, &st->stats_fd,
@@ -232,6 +238,10 @@ void start_done(struct start *st, bool undo)
         fd_autoclose(&st->images[i].fd);
         free(st->images[i].path);
     }
+    for (unsigned i = 0; i < st->n_channels; i++) {
+        fd_autoclose(&st->channels[i].fd);
+    }
+    st->n_channels = 0;
     for (unsigned i = 0; i < st->n_nics; i++) {
         free(st->nics[i].args);
     }

@@ -182,6 +182,23 @@ static int read_nics(struct start *st, const struct json_object *list, struct er
     return rc;
 }
 
+static int read_channels(struct start *st, const struct json_object *list, struct err *e)
+{
+    size_t n = list && json_object_is_type(list, json_type_array) ? json_object_array_length(list)
+                                                                  : 0;
+    if (n > SPAWN_CHANNELS_MAX) {
+        return err_set(e, -E2BIG, "VM '%s' has %zu channels, at most %d are possible", st->name, n,
+                       SPAWN_CHANNELS_MAX);
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct spawn_channel *c = &st->channels[st->n_channels++];
+        const char *name = json_object_get_string(json_object_array_get_idx(list, i));
+        *c = (struct spawn_channel){ .name = name ? name : "", .fd = -1 };
+        vm_channel_socket(c->socket, c->name);
+    }
+    return 0;
+}
+
 static int read_request(struct start *st, const struct json_object *req, struct err *e)
 {
     st->vm = api_json_get_int(req, "vm", 0);
@@ -205,6 +222,9 @@ static int read_request(struct start *st, const struct json_object *req, struct 
         return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");
     }
     int rc = read_files(st, files, e);
+    if (rc == 0) {
+        rc = read_channels(st, api_json_get(req, "channels"), e);
+    }
     return rc < 0 ? rc : read_nics(st, nics, e);
 }
 

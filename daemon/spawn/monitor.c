@@ -70,7 +70,8 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
 static char **build_argv(const struct start *st)
 {
     char **argv = xnew_n(char *,
-                         28 + 2 * (SPAWN_NICS_MAX + SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
+                         28 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_NICS_MAX + SPAWN_FILES_MAX +
+                                   SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
     add_fd_arg(argv, &n, "--config-fd", st->config_fd);
@@ -91,6 +92,11 @@ static char **build_argv(const struct start *st)
         fd_set_cloexec(st->nics[i].fd, false, NULL);
         argv[n++] = xstrdup("--nic");
         argv[n++] = xasprintf("%s=%d", st->nics[i].name, st->nics[i].fd);
+    }
+    for (unsigned i = 0; i < st->n_channels; i++) {
+        fd_set_cloexec(st->channels[i].fd, false, NULL);
+        argv[n++] = xstrdup("--channel");
+        argv[n++] = xasprintf("%s=%d", st->channels[i].name, st->channels[i].fd);
     }
     if (st->paused) {
         argv[n++] = xstrdup("--paused");

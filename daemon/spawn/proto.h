@@ -6,9 +6,9 @@
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
  *    "paused":bool,"screen":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool,"format":..}],"folders":[..]}   folders: where images may name others, besides their own
- *    and in it "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool}, {"name":..,"tap":true,
- *    "ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a socket to connect to (and
- *    "hello": what is said there first, a frame of JSON), or a tap interface
+ *    and in it "channels":[NAME,..], "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool},
+ *    {"name":..,"tap":true,"ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a
+ *    socket to connect to (and "hello": what is said there first, a frame of JSON), or a tap interface
  *   {"op":"check","id":N,"files":[...],"folders":[..]}  would they open? Asked before anything is changed; here, so
  *                                       that a filesystem that hangs does not hang vmd
  *   {"op":"open","id":N,"files":[...],"folders":[..]}   opens them, for an emulator that runs; also with
@@ -32,6 +32,7 @@
  * A VM's run folder, RUN/vm/ID, while its emulator lives:
  *   lock      OFD lock held by the emulator alone: no second start
  *   control, console, vnc   unix sockets, bound by vmd-spawn, listened to by the emulator
+ *   cNNNNNN   the same of a channel: six digits made from its name
  *   emu.log   the emulator's standard error
  *   process   {"cookie","boot_id","pid","start_time","mon_pid","mon_start","disks"}, written by the monitor
  *             before the emulator's first instruction
@@ -55,6 +56,7 @@
 #define SPAWN_DEPTH_MAX 200  /* images in a chain */
 #define SPAWN_OPEN_MAX 60    /* descriptors in one packet */
 #define SPAWN_NICS_MAX 8
+#define SPAWN_CHANNELS_MAX 8
 #define STATS_SIZE 4096
 /* The monitor keeps the statistics memfd under this number, for daemons that come later. */
 #define MONITOR_STATS_FD 3
@@ -70,5 +72,20 @@
 #define NET_PORTS "ports"
 #define NET_LOG "net.log"
 #define NET_KEY_LEN 16 /* hex digits of its UUID */
+
+#include <stdint.h>
+#include <stdio.h>
+
+/* The socket of a channel in the run folder: short, whatever its name. FNV-1a. */
+#define VM_CHANNEL_LEN 7
+static inline void vm_channel_socket(char out[VM_CHANNEL_LEN + 1], const char *name)
+{
+    uint32_t h = 2166136261u;
+
+    for (const char *p = name; *p; p++) {
+        h = (h ^ (uint8_t)*p) * 16777619u;
+    }
+    snprintf(out, VM_CHANNEL_LEN + 1, "c%06x", (unsigned)(h ^ h >> 24) & 0xffffffu);
+}
 
 #endif

@@ -79,6 +79,13 @@ struct spawn_nic {
     int fd;           /* the emulator's end, in the monitor */
 };
 
+/* The socket of a channel, bound. The name is borrowed from the request. */
+struct spawn_channel {
+    const char *name;
+    char socket[VM_CHANNEL_LEN + 1];
+    int fd;
+};
+
 /* One start. Descriptors are -1 or owned. */
 struct start {
     struct spawner *sp;
@@ -93,6 +100,8 @@ struct start {
     unsigned n_files;
     struct spawn_nic nics[SPAWN_NICS_MAX];
     unsigned n_nics;
+    struct spawn_channel channels[SPAWN_CHANNELS_MAX];
+    unsigned n_channels;
     struct spawn_image *images; /* owned */
     unsigned n_images;
     struct json_object *folders; /* where images may name others; borrowed from the request */

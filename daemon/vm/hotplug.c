@@ -18,9 +18,11 @@
 #include "daemon/network/networks.h"
 #include "daemon/run/give.h"
 #include "daemon/run/proc.h"
+#include "daemon/run/runfs.h"
 #include "daemon/run/spawner.h"
 #include "daemon/run/supervise.h"
 #include "daemon/storage/pools.h"
+#include "daemon/vm/channels.h"
 #include "daemon/vm/nics.h"
 #include "daemon/vm/preflight.h"
 #include "engine/base/loop.h"
@@ -39,7 +41,8 @@ struct plug {
     struct vmd *d;
     int64_t vm;
     struct op *op;
-    bool nic, live, config, waits; /* waits: registered with the run */
+    enum api_device_kind kind;
+    bool nic, live, config, waits; /* nic: of the kind; waits: registered with the run */
     char *name;
     bool chosen; /* the name is ours */
     unsigned tries;
@@ -51,7 +54,7 @@ struct unplug {
     struct list link; /* vmd.unplugs */
     struct vm *vm;
     struct api_call *call;
-    bool nic;
+    enum api_device_kind kind;
     char *name;
     int64_t ms;
     struct loop_timer *timer;
@@ -163,18 +166,19 @@ static bool choose(struct plug *k, bool live, bool config)
     return true;
 }
 
-static struct json_object *device_detail(bool nic, const char *name)
+static struct json_object *device_detail(enum api_device_kind kind, const char *name)
 {
     struct json_object *o = json_object_new_object();
 
-    api_json_set_str(o, "kind", nic ? "nic" : "disk");
+    api_json_set_str(o, "kind", api_device_kind_name(kind));
     api_json_set_str(o, "name", name);
     return o;
 }
 
-static void tell(struct vm *vm, struct change *c, const char *what, bool nic, const char *name)
+static void tell(struct vm *vm, struct change *c, const char *what, enum api_device_kind kind,
+                 const char *name)
 {
-    AUTO_JSON detail = device_detail(nic, name);
+    AUTO_JSON detail = device_detail(kind, name);
 
     vm_event(vm, c, API_EVENT_TYPE_VM_DEVICE, what, detail);
 }
@@ -222,8 +226,7 @@ static void attach_done(struct plug *k)
 {
     struct vm *vm = k->op->vm;
     struct change *c = change_new(k->d);
-    struct api_vm_attach_out out = { .kind = k->nic ? API_DEVICE_KIND_NIC
-                                                    : API_DEVICE_KIND_DISK,
+    struct api_vm_attach_out out = { .kind = k->kind,
                                      .name = k->name,
                                      .live = k->live,
                                      .config = k->config };
@@ -231,7 +234,7 @@ static void attach_done(struct plug *k)
     put_made(k, c);
     if (k->live) {
         change_must_tell(c);
-        tell(vm, c, "attached", k->nic, k->name);
+        tell(vm, c, "attached", k->kind, k->name);
     }
     call_commit(k->d, k->op->call, c, vm->config.name,
                 api_encode(&api_type_vm_attach_out, &out), on_attach_durable, k);
@@ -277,10 +280,10 @@ static void on_plugged(void *arg, struct json_object *result, const struct api_e
     answered(k);
     if (!x) {
         attach_done(k);
-    } else if (!k->nic && try_next_name(k, x)) {
+    } else if (k->kind == API_DEVICE_KIND_DISK && try_next_name(k, x)) {
         plug_disk(k);
     } else {
-        if (!k->nic) { /* it would be in the way the next time */
+        if (k->kind == API_DEVICE_KIND_DISK) { /* it would be in the way the next time */
             struct json_object *in = json_object_new_object();
 
             api_json_set_str(in, "path", the_disk(k)->file);
@@ -348,12 +351,40 @@ static void on_socket(void *arg, struct json_object *images, int *take_fds, unsi
     }
 }
 
+static bool name_taken(const struct api_vm_config *c, enum api_device_kind kind, const char *name);
+
+static void plug_channel(struct plug *k)
+{
+    const struct api_channel *channel = &k->made.channels[k->made.n_channels - 1];
+    struct json_object *in;
+    struct err e = ERR_INIT;
+    int fd;
+
+    if (name_taken(&k->op->vm->config, k->kind, k->name)) {
+        failf(k, API_E_EXISTS, "give it another name", "a channel has that name already");
+        return;
+    }
+    fd = channels_listen(k->op->vm, channel->name, &e);
+    if (fd < 0) {
+        failf(k, fd == -EADDRINUSE ? API_E_EXISTS : API_E_HOST_LIMIT, "give it another name", e.msg);
+        return;
+    }
+    in = json_object_new_object();
+    api_json_set_str(in, "name", channel->name);
+    api_json_set_bool(in, "console", channel->console);
+    ask(k, "emu.channel_add", in, fd, on_plugged);
+}
+
 static void go_live(struct plug *k)
 {
     struct vm *vm = k->op->vm;
     const struct api_disk *disk;
     struct json_object *list;
 
+    if (k->kind == API_DEVICE_KIND_CHANNEL) {
+        plug_channel(k);
+        return;
+    }
     if (k->nic) {
         list = json_object_new_array();
         if (the_nic(k)->type != API_NIC_TYPE_NONE) {
@@ -384,24 +415,38 @@ static bool has_slot(const struct api_vm_config *c)
     return used < c->root_ports;
 }
 
-static bool name_taken(const struct api_vm_config *c, bool nic, const char *name)
+static size_t count(const struct api_vm_config *c, enum api_device_kind kind)
 {
-    for (size_t i = 0; i < (nic ? c->n_nics : c->n_disks); i++) {
-        if (strcmp(nic ? c->nics[i].name : c->disks[i].name, name) == 0) {
+    return kind == API_DEVICE_KIND_NIC    ? c->n_nics
+           : kind == API_DEVICE_KIND_DISK ? c->n_disks
+                                          : c->n_channels;
+}
+
+static const char *name_at(const struct api_vm_config *c, enum api_device_kind kind, size_t i)
+{
+    return kind == API_DEVICE_KIND_NIC    ? c->nics[i].name
+           : kind == API_DEVICE_KIND_DISK ? c->disks[i].name
+                                          : c->channels[i].name;
+}
+
+static bool name_taken(const struct api_vm_config *c, enum api_device_kind kind, const char *name)
+{
+    for (size_t i = 0; i < count(c, kind); i++) {
+        if (strcmp(name_at(c, kind, i), name) == 0) {
             return true;
         }
     }
     return false;
 }
 
-static char *free_name(const struct api_vm_config *c, bool nic)
+static char *free_name(const struct api_vm_config *c, enum api_device_kind kind)
 {
-    size_t n = nic ? c->n_nics : c->n_disks;
-    char *name = xasprintf("%s%zu", nic ? "nic" : "disk", n);
+    size_t n = count(c, kind);
+    char *name = xasprintf("%s%zu", api_device_kind_name(kind), n);
 
-    while (name_taken(c, nic, name)) {
+    while (name_taken(c, kind, name)) {
         free(name);
-        name = xasprintf("%s%zu", nic ? "nic" : "disk", ++n);
+        name = xasprintf("%s%zu", api_device_kind_name(kind), ++n);
     }
     return name;
 }
@@ -462,6 +507,14 @@ static void add_nic(struct plug *k, const struct api_nic *nic)
     own->has_hotplug = own->hotplug;
 }
 
+static void add_channel(struct plug *k, const struct api_channel *channel)
+{
+    struct api_vm_config *c = &k->made;
+
+    c->channels = xrealloc_n(c->channels, c->n_channels + 1, sizeof(c->channels[0]));
+    api_copy(&api_type_channel, channel, &c->channels[c->n_channels++]);
+}
+
 static void attach_begin(struct op *op)
 {
     struct vm *vm = op->vm;
@@ -471,23 +524,30 @@ static void attach_begin(struct op *op)
     const char *name;
 
     *k = (struct plug){ .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL };
+    k->kind = in->nic       ? API_DEVICE_KIND_NIC
+              : in->channel ? API_DEVICE_KIND_CHANNEL
+                            : API_DEVICE_KIND_DISK;
     api_copy(&api_type_vm_config, &vm->config, &k->made);
-    if (!in->disk == !in->nic) {
-        failf(k, API_E_INVALID_PARAMS, "give 'disk' or 'nic'",
+    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) != 1) {
+        failf(k, API_E_INVALID_PARAMS, "give 'disk', 'nic' or 'channel'",
               "one device is attached at a time");
         return;
     }
-    name = in->nic ? in->nic->name : in->disk->name;
+    name = in->nic       ? in->nic->name
+           : in->channel ? in->channel->name
+                         : in->disk->name;
     k->chosen = !name || !name[0];
-    k->name = k->chosen ? free_name(&k->made, k->nic) : xstrdup(name);
+    k->name = k->chosen ? free_name(&k->made, k->kind) : xstrdup(name);
     if (!choose(k, in->live, in->config)) {
         return;
     }
-    if (k->config && name_taken(&k->made, k->nic, k->name)) {
+    if (k->config && name_taken(&k->made, k->kind, k->name)) {
         failf(k, API_E_EXISTS, "give it another name", "a device has that name already");
         return;
     }
-    if (k->nic) {
+    if (in->channel) {
+        add_channel(k, in->channel);
+    } else if (k->nic) {
         add_nic(k, in->nic);
     } else {
         add_disk(k, in->disk);
@@ -527,10 +587,9 @@ static void unplug_free(struct unplug *u)
     free(u);
 }
 
-static struct json_object *detached(bool nic, char *name)
+static struct json_object *detached(enum api_device_kind kind, char *name)
 {
-    struct api_vm_detach_out out = { .kind = nic ? API_DEVICE_KIND_NIC : API_DEVICE_KIND_DISK,
-                                     .name = name };
+    struct api_vm_detach_out out = { .kind = kind, .name = name };
 
     return api_encode(&api_type_vm_detach_out, &out);
 }
@@ -559,16 +618,21 @@ static void on_vm_end(void *arg, struct vm *vm, bool gone)
 
 void hotplug_told(struct vm *vm, const char *kind, const char *name, bool refused)
 {
-    bool nic = strcmp(kind, "nic") == 0;
-    struct change *c = change_new(vm->d);
+    int which = api_enum_value(&api_type_device_kind, kind);
+    struct change *c;
+
+    if (which < 0) {
+        return;
+    }
+    c = change_new(vm->d);
 
     change_must_tell(c);
-    tell(vm, c, refused ? "refused" : "detached", nic, name);
+    tell(vm, c, refused ? "refused" : "detached", (enum api_device_kind)which, name);
     change_commit(c, NULL, NULL);
     list_for_each_safe (n, &vm->d->unplugs) {
         struct unplug *u = list_entry(n, struct unplug, link);
 
-        if (u->vm != vm || u->nic != nic || strcmp(u->name, name) != 0) {
+        if (u->vm != vm || (int)u->kind != which || strcmp(u->name, name) != 0) {
             continue;
         }
         run_on_end_cancel(vm->run, u);
@@ -576,7 +640,7 @@ void hotplug_told(struct vm *vm, const char *kind, const char *name, bool refuse
             api_fail(u->call, API_E_BUSY, u->name, "free it in the guest, and try again",
                      "the guest of VM '%s' keeps '%s'", vm->config.name, u->name);
         } else {
-            call_finish(vm->d, u->call, vm->config.name, detached(nic, u->name));
+            call_finish(vm->d, u->call, vm->config.name, detached(u->kind, u->name));
         }
         unplug_free(u);
     }
@@ -599,7 +663,7 @@ static void wait_for_guest(struct plug *k)
 
     *u = (struct unplug){ .vm = vm,
                           .call = take_ptr(op->call),
-                          .nic = k->nic,
+                          .kind = k->kind,
                           .name = xstrdup(k->name),
                           .ms = k->timeout_ms };
     u->timer = loop_timer_new(vm->d->loop, on_late, u);
@@ -617,6 +681,21 @@ static void wait_for_guest(struct plug *k)
     op_end(op);
 }
 
+/* Nobody has to let go of a channel. */
+static void channel_gone(struct plug *k)
+{
+    struct vm *vm = k->op->vm;
+    struct change *c = change_new(k->d);
+    AUTO_FREE char *path = runfs_channel(&k->d->opt, vm->id, k->name);
+
+    unlink(path);
+    put_made(k, c);
+    change_must_tell(c);
+    tell(vm, c, "detached", k->kind, k->name);
+    call_commit(k->d, k->op->call, c, vm->config.name, detached(k->kind, k->name),
+                on_attach_durable, k);
+}
+
 static void on_asked(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct plug *k = arg;
@@ -625,6 +704,8 @@ static void on_asked(void *arg, struct json_object *result, const struct api_err
     answered(k);
     if (x) {
         fail_as(k, x);
+    } else if (k->kind == API_DEVICE_KIND_CHANNEL) {
+        channel_gone(k);
     } else {
         wait_for_guest(k);
     }
@@ -634,7 +715,11 @@ static void drop_from(struct plug *k, size_t at)
 {
     struct api_vm_config *c = &k->made;
 
-    if (k->nic) {
+    if (k->kind == API_DEVICE_KIND_CHANNEL) {
+        api_release(&api_type_channel, &c->channels[at]);
+        memmove(&c->channels[at], &c->channels[at + 1],
+                (--c->n_channels - at) * sizeof(c->channels[0]));
+    } else if (k->nic) {
         api_release(&api_type_nic, &c->nics[at]);
         memmove(&c->nics[at], &c->nics[at + 1], (--c->n_nics - at) * sizeof(c->nics[0]));
     } else {
@@ -646,10 +731,8 @@ static void drop_from(struct plug *k, size_t at)
 /* Takes it out of the definition; false: it is not in it. */
 static bool undefine(struct plug *k)
 {
-    size_t n = k->nic ? k->made.n_nics : k->made.n_disks;
-
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(k->nic ? k->made.nics[i].name : k->made.disks[i].name, k->name) == 0) {
+    for (size_t i = 0; i < count(&k->made, k->kind); i++) {
+        if (strcmp(name_at(&k->made, k->kind, i), k->name) == 0) {
             drop_from(k, i);
             return true;
         }
@@ -664,16 +747,21 @@ static void detach_begin(struct op *op)
     struct plug *k = xnew(struct plug);
     struct json_object *ask_for;
 
-    *k = (struct plug){
-        .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL, .timeout_ms = in->timeout_ms
-    };
+    *k = (struct plug){ .d = vm->d,
+                        .vm = vm->id,
+                        .op = op,
+                        .nic = in->nic != NULL,
+                        .timeout_ms = in->timeout_ms };
+    k->kind = in->nic       ? API_DEVICE_KIND_NIC
+              : in->channel ? API_DEVICE_KIND_CHANNEL
+                            : API_DEVICE_KIND_DISK;
     api_copy(&api_type_vm_config, &vm->config, &k->made);
-    if (!in->disk == !in->nic) {
-        failf(k, API_E_INVALID_PARAMS, "give 'disk' or 'nic'",
+    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) != 1) {
+        failf(k, API_E_INVALID_PARAMS, "give 'disk', 'nic' or 'channel'",
               "one device is detached at a time");
         return;
     }
-    k->name = xstrdup(in->nic ? in->nic : in->disk);
+    k->name = xstrdup(in->nic ? in->nic : in->channel ? in->channel : in->disk);
     if (!choose(k, in->live, in->config)) {
         return;
     }
@@ -683,13 +771,19 @@ static void detach_begin(struct op *op)
         return;
     }
     if (k->live) {
-        ask_for = device_detail(k->nic, k->name);
-        ask(k, "emu.detach", ask_for, -1, on_asked);
+        if (k->kind == API_DEVICE_KIND_CHANNEL) {
+            ask_for = json_object_new_object();
+            api_json_set_str(ask_for, "name", k->name);
+            ask(k, "emu.channel_remove", ask_for, -1, on_asked);
+        } else {
+            ask_for = device_detail(k->kind, k->name);
+            ask(k, "emu.detach", ask_for, -1, on_asked);
+        }
         return;
     }
     struct change *c = change_new(k->d);
     put_made(k, c);
-    call_commit(k->d, op->call, c, vm->config.name, detached(k->nic, k->name),
+    call_commit(k->d, op->call, c, vm->config.name, detached(k->kind, k->name),
                 on_attach_durable, k);
 }
 

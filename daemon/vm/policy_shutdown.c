@@ -9,6 +9,7 @@
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
 #include "daemon/daemon.h"
+#include "daemon/vm/agent.h"
 #include "daemon/vm/policy_in.h"
 #include "daemon/vm/save.h"
 #include "daemon/registry.h"
@@ -135,6 +136,13 @@ static void on_asked(void *arg, struct json_object *result, const struct api_err
     }
 }
 
+static void on_agent(void *arg, struct json_object *result, const struct api_error *x)
+{
+    (void)arg;
+    (void)result;
+    (void)x; /* it has its time whatever it says */
+}
+
 static void ask_guest(struct ending *k, struct vm *vm)
 {
     const struct api_host_shutdown *h = vm->config.host_shutdown;
@@ -142,6 +150,13 @@ static void ask_guest(struct ending *k, struct vm *vm)
     run_asked(vm->run);
     if (vm->state == API_VM_STATE_PAUSED) {
         run_call(vm->run, "emu.resume", ASK_NS, on_answer, NULL); /* else it cannot react */
+    }
+    if (ms > 0 && agent_listens(vm)) {
+        struct json_object *how = json_object_new_object();
+        api_json_set_str(how, "mode", "powerdown");
+        agent_ask(vm, "guest-shutdown", how, ms, true, on_agent, NULL);
+        loop_timer_arm(k->timer, ms * MS);
+        return;
     }
     bool asked = ms > 0 && run_call(vm->run, "emu.powerdown", ms < 10000 ? ms * MS : ASK_NS,
                                     on_asked, vm);

@@ -13,6 +13,7 @@
 #include "daemon/events.h"
 #include "daemon/jobs.h"
 #include "daemon/ops.h"
+#include "daemon/vm/agent.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
 #include "daemon/vm/save.h"
@@ -31,6 +32,7 @@
 #define REACH_NS (SECOND / 50) /* from one look for a connection to the next */
 #define REACH_TRIES 250u
 #define KILL_NS (10 * SECOND) /* the kernel ending a killed process */
+#define AGENT_MS 10000         /* a guest agent's answer */
 #define DOWN_MS 60000         /* a guest powering off, where nobody says */
 
 /* ---- start ---- */
@@ -209,7 +211,8 @@ static void ask_fail(struct op *op, const struct api_error *x)
     } else if (x->code == API_E_UNSUPPORTED || x->code == API_E_BAD_STATE ||
                x->code == API_E_INVALID_PARAMS || x->code == API_E_NOT_FOUND ||
                x->code == API_E_HOST_LIMIT || x->code == API_E_EXISTS ||
-               x->code == API_E_BUSY || x->code == API_E_FILE_ERROR) {
+               x->code == API_E_BUSY || x->code == API_E_FILE_ERROR ||
+               x->code == API_E_GUEST_ERROR) {
         op_failf(op, x->code, x->remedy[0] ? x->remedy : NULL, "VM '%s': %s",
                  op->vm->config.name, x->message);
     } else {
@@ -402,6 +405,20 @@ void vmop_ask(struct op *op, struct json_object *take_params)
     }
 }
 
+/* The agent that will not: the button is left, unless the agent alone was meant. */
+static void on_agent_down(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct op *op = arg;
+    const struct api_vm_shutdown_in *in = op->in;
+    (void)result;
+    if (x && in->method == API_SHUTDOWN_METHOD_AUTO && op->vm->run) {
+        run_on_end_cancel(op->vm->run, op);
+        ask(op);
+        return;
+    }
+    on_answer(op, NULL, x);
+}
+
 static void pause_begin(struct op *op)
 {
     op->method = "emu.pause";
@@ -428,10 +445,24 @@ static void reset_begin(struct op *op)
 
 static void shutdown_begin(struct op *op)
 {
+    const struct api_vm_shutdown_in *in = op->in;
+    struct vm *vm = op->vm;
     op->method = "emu.powerdown";
-    if (in_state(op, S_LIVE | S_WEDGED, "only a running VM can be asked")) {
-        ask(op);
+    if (!in_state(op, S_LIVE | S_WEDGED, "only a running VM can be asked")) {
+        return;
     }
+    bool agent = in->method == API_SHUTDOWN_METHOD_AGENT ||
+                 (in->method == API_SHUTDOWN_METHOD_AUTO && agent_listens(vm));
+    if (!agent || vm->state == API_VM_STATE_UNRESPONSIVE) {
+        ask(op);
+        return;
+    }
+    op->held = true;
+    run_on_end(vm->run, ended_meanwhile, op);
+    run_asked(vm->run); /* it may be gone before the agent is heard of again */
+    struct json_object *how = json_object_new_object();
+    api_json_set_str(how, "mode", "powerdown");
+    agent_ask(vm, "guest-shutdown", how, AGENT_MS, true, on_agent_down, op);
 }
 
 void api_handle_vm_pause(struct api_call *call, struct api_vm_pause_in *in)

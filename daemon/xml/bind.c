@@ -688,6 +688,9 @@ void xml_parse(const struct xml_kind *kind, const char *text, size_t len, struct
     clear_flags(&b);
     refuse_text(&b, root, root->name);
     bind_element(&b, &(struct place){ "", b.top, "" }, root);
+    if (b.kind->read) {
+        b.kind->read(b.top);
+    }
     bind_extra(&b);
     if (!r->n_problems) {
         finish(&b, root);

@@ -5,6 +5,7 @@
  */
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
+#include "daemon/xml/channels.h"
 #include "daemon/xml/rows.h"
 #include "daemon/xml/screen.h"
 #include "daemon/xml/tree.h"
@@ -958,8 +959,8 @@ static const struct xml_row rows[] = {
     LEFT("devices/interface/alias", ALIAS),
     NO("devices/vsock", NO_NET),
     NO("devices/filesystem", "directories of the host cannot be shared with guests yet"),
-    NO("devices/channel|parallel",
-       "the board has one UART and one virtio console; guest agents are not there yet"),
+    CHANNEL_ROWS,
+    NO("devices/parallel", "the board has one UART and one virtio console"),
     NO("devices/hostdev|redirdev|redirfilter|hub|smartcard|iommu|memory|nvdimm|shmem|pstore",
        NO_BUS),
     NO("devices/watchdog|tpm|panic|nvram|crypto", NO_BOARD),
@@ -978,4 +979,6 @@ const struct xml_kind xml_domain = {
     .rows = rows,
     .n_rows = ARRAY_LEN(rows),
     .metadata = true,
+    .read = xml_read_channels,
+    .written = xml_written_channels,
 };

@@ -178,8 +178,13 @@ static bool emit_inside(const struct xml_kind *kind, const char *path, struct js
 struct xml_node *xml_emit(const struct xml_kind *kind, struct json_object *definition)
 {
     struct xml_node *root = xml_node_new(NULL, kind->root);
+    AUTO_JSON copy = NULL;
 
-    emit_inside(kind, "", definition, root);
+    if (kind->written) {
+        json_object_deep_copy(definition, &copy, NULL);
+        kind->written(copy);
+    }
+    emit_inside(kind, "", copy ? copy : definition, root);
     return root;
 }
 

@@ -86,6 +86,9 @@ struct xml_kind {
     const struct xml_row *rows;
     size_t n_rows;
     bool metadata; /* what no row can say is kept below <metadata> */
+    /* What several rows say together: after all of them were read, before metadata; before they are written. May be NULL. */
+    void (*read)(struct json_object *definition);
+    void (*written)(struct json_object *definition);
     const char *example;
 };
 

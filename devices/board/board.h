@@ -23,6 +23,7 @@ struct vm;
 #define BOARD_MAX_FLASH 2
 #define BOARD_MAX_NICS 8
 #define BOARD_MAX_PORTS 16
+#define BOARD_MAX_SERIAL 8
 
 /* How a disk is attached. */
 enum board_disk_bus {
@@ -86,6 +87,12 @@ struct board_config {
         unsigned width, height;  /* at first */
         bool input;              /* keyboard and tablet */
     } screen;
+    struct board_serial {
+        const char *name;
+        struct chr *chr; /* outlives the VM */
+        bool console;    /* the guest makes a terminal of it */
+    } serial[BOARD_MAX_SERIAL]; /* ports of a virtio-serial device, which is there when they are */
+    unsigned n_serial;
     struct chr *console; /* may be NULL */
     bool virtio_console; /* the console is virtio, not the UART */
     bool rng;
@@ -115,6 +122,8 @@ struct board_class {
     struct device *(*nic)(struct board *b, unsigned i);
     /* The i-th PCI Express root port (pci_root_port.h); NULL: there are no more. */
     struct device *(*port)(struct board *b, unsigned i);
+    /* The virtio-serial device; NULL: has none. */
+    struct device *(*serial)(struct board *b);
     /* The virtio-input device of a kind; NULL: has none. */
     struct device *(*input)(struct board *b, enum board_input kind);
 };

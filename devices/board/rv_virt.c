@@ -600,6 +600,11 @@ static const void *rv_virt_tree(const struct board *b, uint32_t *size)
     return b->fdt;
 }
 
+static struct device *rv_virt_serial(struct board *b)
+{
+    return b->serial;
+}
+
 static int rv_virt_powerdown(struct board *b, struct err *e)
 {
     return virtio_input_tap(b->button, INPUT_KEY_POWER, e);
@@ -616,4 +621,5 @@ const struct board_class rv_virt_board = {
     .nic = rv_virt_nic,
     .port = rv_virt_port,
     .input = rv_virt_input,
+    .serial = rv_virt_serial,
 };

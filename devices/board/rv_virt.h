@@ -54,6 +54,7 @@ struct board {
     struct board_config cfg;
     struct mem_region *ram, *rom;
     bool flash[BOARD_MAX_FLASH]; /* which banks there are */
+    struct device *serial; /* with the ports, or NULL */
     struct device *fw_cfg, *button, *pci, *nic[BOARD_MAX_NICS], *port[BOARD_MAX_PORTS], *input[BOARD_N_INPUTS];
     uint64_t pci_mmio64; /* address of the window for 64-bit BARs, 0: none */
     struct loader_image firmware, kernel;

@@ -7,6 +7,7 @@
 #include "devices/board/disks.h"
 #include "devices/bus/pci_host.h"
 #include "devices/bus/pci_root_port.h"
+#include "devices/char/virtio_serial.h"
 #include "devices/irqchip/plic.h"
 #include "devices/registry.h"
 #include "engine/base/mem.h"
@@ -207,6 +208,25 @@ static int add_nic(struct board *b, unsigned i, struct err *e)
     return add_virtio(b, d, b->cfg.nic[i].hotplug, e);
 }
 
+/* The ports' device. */
+static int add_serial(struct board *b, struct err *e)
+{
+    struct device *d = NULL;
+    int rc = dev_new(b->vm, &virtio_serial_class, "channels0", &d, e);
+
+    for (unsigned i = 0; i < b->cfg.n_serial && rc == 0; i++) {
+        const struct board_serial *s = &b->cfg.serial[i];
+
+        rc = virtio_serial_add(d, s->name, s->console, s->chr, e);
+    }
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    b->serial = d;
+    return add_virtio(b, d, false, e);
+}
+
 int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
 {
     int rc = add_host(b, plic, e);
@@ -225,6 +245,9 @@ int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
     }
     for (unsigned i = 0; i < b->cfg.n_nics && rc == 0; i++) {
         rc = add_nic(b, i, e);
+    }
+    if (rc == 0 && b->cfg.n_serial > 0) {
+        rc = add_serial(b, e);
     }
     return rc != 0 ? rc : rv_virt_add_screen(b, e);
 }

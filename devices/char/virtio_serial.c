@@ -18,6 +18,7 @@
 #include <string.h>
 
 #define QUEUE_SIZE 64
+#define F_SIZE (1u << 0)
 #define F_MULTIPORT (1u << 1)
 
 enum { Q_CONTROL_IN = 2, Q_CONTROL_OUT = 3 };
@@ -497,6 +498,9 @@ int virtio_serial_resize(struct device *d, const char *name, uint16_t columns, u
     p->rows = rows;
     p->tell |= p->ready ? TELL_RESIZE : 0;
     tell(s);
+    if (p == &s->port[0] && s->v.ops) {
+        virtio_config_changed(&s->v);
+    }
     bus_unlock(s->v.lock);
     return 0;
 }
@@ -510,12 +514,15 @@ bool virtio_serial_is_open(struct device *d, const char *name)
 
 /* --- class --- */
 
+/* §5.3.4: cols, rows, max_nr_ports, emerg_wr. The size is the one of port 0; others' come by messages only. */
 static void vser_config(struct virtio *v, uint8_t *out)
 {
+    const struct port *p = &((const struct vser *)v)->port[0];
+    const uint16_t size[2] = { htole16(p->columns), htole16(p->rows) };
     const uint32_t ports = htole32(VIRTIO_SERIAL_PORTS);
 
-    (void)v;
-    memset(out, 0, 12); /* the size of a terminal comes with its port */
+    memset(out, 0, 12);
+    memcpy(out, size, sizeof(size));
     memcpy(out + 4, &ports, sizeof(ports));
 }
 
@@ -561,7 +568,7 @@ static int vser_realize(struct device *d, struct err *e)
     for (unsigned i = 0; i < VIRTIO_SERIAL_PORTS; i++) {
         s->port[i].owner = s;
     }
-    virtio_setup(&s->v, &vser_ops, 0, F_MULTIPORT);
+    virtio_setup(&s->v, &vser_ops, 0, F_SIZE | F_MULTIPORT);
     return 0;
 }
 

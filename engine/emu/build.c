@@ -370,6 +370,9 @@ int build_vm(struct emu *m, struct err *e)
         rc = open_images(m, &b, e);
     }
     if (rc == 0) {
+        rc = channels_open(m, &b, e);
+    }
+    if (rc == 0) {
         rc = nic_open_all(m, &b, e);
     }
     if (rc == 0) {
@@ -387,6 +390,7 @@ int build_vm(struct emu *m, struct err *e)
         m->n_disks = 0;
     } else {
         nic_built(m);
+        channels_built(m);
     }
     return rc;
 }
@@ -444,6 +448,7 @@ void build_done(struct emu *m)
     m->vm = NULL;
     m->n_disks = 0;
     hotplug_done(m);
+    channels_free(m);
     if (m->board) {
         m->board_class->free(m->board);
         m->board = NULL;

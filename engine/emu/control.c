@@ -519,6 +519,21 @@ void control_device(struct emu *m, const char *type, const char *kind, const cha
     json_object_put(p);
 }
 
+void control_channel(struct emu *m, const char *name, bool open)
+{
+    struct json_object *p;
+
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    p = json_object_new_object();
+    json_object_object_add(p, "type", json_object_new_string("channel"));
+    json_object_object_add(p, "name", json_object_new_string(name));
+    json_object_object_add(p, "open", json_object_new_boolean(open));
+    rpc_server_notify_all(m->control->server, "event", p);
+    json_object_put(p);
+}
+
 static bool queued(const struct emu_control *c)
 {
     for (unsigned i = 0; i < c->n_sessions; i++) {

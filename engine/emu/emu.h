@@ -21,6 +21,7 @@ struct blk_jobs;
 struct blk_pool;
 struct console;
 struct api_call;
+struct emu_channels;
 struct emu_control;
 struct emu_dump;
 struct emu_migrate;
@@ -66,6 +67,8 @@ struct emu_options {
     unsigned n_files;
     struct emu_file *nics; /* sockets of network cards, by name */
     unsigned n_nics;
+    struct emu_file *channels; /* sockets of channels, by name */
+    unsigned n_channels;
     const char **sets; /* "key=value" over the configuration */
     unsigned n_sets;
     char *icount_set;     /* the one that --icount means */
@@ -111,6 +114,7 @@ struct emu {
     unsigned n_opened;
 
     struct console *console;
+    struct emu_channels *channels;
     struct emu_control *control;
     struct emu_dump *dump; /* NULL: none was asked for yet */
     struct emu_state *state; /* the same of saving and loading; state/ */
@@ -180,7 +184,16 @@ struct device *nic_device(struct emu *m, size_t i); /* niclink.c: card i's */
 /* Card i of the configuration: checks it, opens its port into b->nic[i]. */
 int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e);
 
+/* --- channel.c: ports of the virtio-serial device --- */
+#define AGENT_CHANNEL "org.qemu.guest_agent.0"
+int channels_open(struct emu *m, struct board_config *b, struct err *e);
+void channels_built(struct emu *m); /* the board is there */
+void channels_set_running(struct emu *m); /* the VM's state changed: input may flow */
+void channels_free(struct emu *m); /* after the device that uses them */
+
 /* --- hotplug.c: devices that come and go --- */
+/* A virtio-serial device in a slot, for a VM that was made without. */
+int hotplug_new_serial(struct emu *m, struct device **out, struct err *e);
 void hotplug_name_all(struct emu *m); /* the disks and cards of the configuration are known */
 void hotplug_done(struct emu *m);
 
@@ -235,6 +248,8 @@ void control_io_error(struct emu *m, const char *disk, const char *operation,
 int control_start(struct emu *m, struct err *e);
 /* To every client: what became of a device ("device-deleted", "device-refused"). */
 void control_device(struct emu *m, const char *type, const char *kind, const char *name);
+/* To every client: a program of the guest has opened a channel, or closed it. */
+void control_channel(struct emu *m, const char *name, bool open);
 /* To every client: our state, or a reset, and why. */
 void control_event(struct emu *m, const char *type, const char *reason);
 /* Gives what is queued for clients a moment to go out. */

@@ -403,6 +403,19 @@ void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_
                                                                      .mac = m->mac[i] });
 }
 
+int hotplug_new_serial(struct emu *m, struct device **out, struct err *e)
+{
+    AUTO_FREE char *id = xasprintf("plugged%u", m->n_plugged++);
+    struct device *d;
+    int rc = free_port(m, e) ? dev_new(m->vm, &virtio_serial_class, id, &d, e) : -ENOSPC;
+
+    rc = rc == 0 ? plug(m, d, true, e) : rc;
+    if (rc == 0) {
+        *out = d;
+    }
+    return rc;
+}
+
 /* --- detaching --- */
 
 struct leaving {

@@ -5,6 +5,7 @@
 noinst_LIBRARIES += libemu.a
 libemu_a_SOURCES = \
 	engine/emu/build.c \
+	engine/emu/channel.c \
 	engine/emu/config.c \
 	engine/emu/confine.c \
 	engine/emu/console.c \

@@ -39,6 +39,7 @@ static void on_state(void *arg, enum vm_state state, const char *reason)
     }
     dump_state_changed(m);
     console_set_running(m->console, state == VM_RUNNING);
+    channels_set_running(m);
     gdb_vm_state(m->gdb);
     control_event(m, reset ? "reset" : "state", reason);
     stats_publish(m);

@@ -26,6 +26,7 @@ enum opt {
     OPT_UFFD_FD,
     OPT_FILE,
     OPT_NIC,
+    OPT_CHANNEL,
     OPT_BACKING,
     OPT_DATA,
     OPT_CONSOLE,
@@ -56,6 +57,7 @@ static const struct option long_options[] = {
     { "uffd-fd", required_argument, NULL, OPT_UFFD_FD },
     { "file", required_argument, NULL, OPT_FILE },
     { "nic", required_argument, NULL, OPT_NIC },
+    { "channel", required_argument, NULL, OPT_CHANNEL },
     { "backing", required_argument, NULL, OPT_BACKING },
     { "data", required_argument, NULL, OPT_DATA },
     { "console", required_argument, NULL, OPT_CONSOLE },
@@ -104,6 +106,7 @@ static const char help[] =
     "  --lock-fd, --uffd-fd N  (the last: /dev/userfaultfd)\n"
     "  --file PATH=FD        a file of the configuration, already open\n"
     "  --nic NAME=FD         the connected socket of a network card\n"
+    "  --channel NAME=FD     the bound socket of a channel\n"
     "  --backing FORMAT:PATH=FD, --data PATH=FD  what the image before it names: its backing "
     "file,\n"
     "                        its external data file\n"
@@ -164,21 +167,22 @@ static int parse_file(struct emu_options *o, enum emu_role role, const char *tex
     return 0;
 }
 
-static int parse_nic(struct emu_options *o, const char *text, struct err *e)
+/* NAME=FD at the end of a list. */
+static int parse_named(const char *option, const char *text, struct emu_file **list, unsigned *n,
+                       struct err *e)
 {
     const char *eq = strrchr(text, '=');
     int fd = -1, rc;
 
     if (!eq || eq == text) {
-        return err_set(e, -EINVAL, "--nic %s: expected NAME=FD", text);
+        return err_set(e, -EINVAL, "%s %s: expected NAME=FD", option, text);
     }
-    rc = parse_fd(eq + 1, "--nic", &fd, e);
+    rc = parse_fd(eq + 1, option, &fd, e);
     if (rc != 0) {
         return rc;
     }
-    o->nics = xrealloc_n(o->nics, o->n_nics + 1, sizeof(*o->nics));
-    o->nics[o->n_nics++] = (struct emu_file){ .path = xstrndup(text, (size_t)(eq - text)),
-                                              .fd = fd };
+    *list = xrealloc_n(*list, *n + 1, sizeof(**list));
+    (*list)[(*n)++] = (struct emu_file){ .path = xstrndup(text, (size_t)(eq - text)), .fd = fd };
     return 0;
 }
 
@@ -252,7 +256,9 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
     case OPT_FILE:
         return parse_file(o, EMU_FILE, arg, e);
     case OPT_NIC:
-        return parse_nic(o, arg, e);
+        return parse_named("--nic", arg, &o->nics, &o->n_nics, e);
+    case OPT_CHANNEL:
+        return parse_named("--channel", arg, &o->channels, &o->n_channels, e);
     case OPT_BACKING:
         return parse_file(o, EMU_BACKING, arg, e);
     case OPT_DATA:
@@ -360,6 +366,10 @@ void options_done(struct emu_options *o)
         free(o->nics[i].path);
     }
     free(o->nics);
+    for (unsigned i = 0; i < o->n_channels; i++) {
+        free(o->channels[i].path);
+    }
+    free(o->channels);
     free(o->sets);
     free(o->plugins);
 }

@@ -619,6 +619,40 @@ def screen_is_looked_at_and_typed_at():
         check_end(emu)
 
 
+def channel_socket(emu, name):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(os.path.join(emu.dir.name, name))
+    sock.listen(1)
+    return sock.detach()
+
+
+def channels_come_and_go_while_it_runs():
+    with Emu(config={"root_ports": 1}) as emu:
+        c = Client(emu)
+        tap.check(c.ok("emu.channels")["channels"] == [], "there are none")
+        answers = [c.call_with(channel_socket(emu, name), "emu.channel_add", name=name, console=console)
+                   for name, console in (("one", False), ("term", True))]
+        tap.check(all("result" in a for a in answers), f"{answers}")
+        tap.check("error" in c.call_with(channel_socket(emu, "again"), "emu.channel_add", name="one"), "a name twice")
+        tap.check("descriptor" in c.call("emu.channel_add", name="three")["error"]["message"], "it takes a socket")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(os.path.join(emu.dir.name, "one"))
+            client.settimeout(LIMIT)
+            while not c.ok("emu.channels")["channels"][0]["connected"]:
+                time.sleep(0.01)
+            channels = c.ok("emu.channels")["channels"]
+            tap.check(channels == [{"name": "one", "console": False, "open": False, "connected": True},
+                                   {"name": "term", "console": True, "open": False, "connected": False}], f"{channels}")
+            c.ok("emu.channel_resize", name="term", columns=80, rows=24)
+            tap.check("error" in c.call("emu.channel_resize", name="one", columns=80, rows=24), "it is no terminal")
+            c.ok("emu.channel_remove", name="one")
+            tap.check(client.recv(1) == b"", "its client is let go of")
+        tap.check("error" in c.call("emu.channel_remove", name="one"), "it is gone")
+        tap.check([x["name"] for x in c.ok("emu.channels")["channels"]] == ["term"], "the other is there")
+        c.ok("emu.quit")
+        check_end(emu)
+
+
 CASES = [
     emulator_says_who_it_is,
     pause_resume_and_reset_answer_and_notify_all_clients,
@@ -637,6 +671,7 @@ CASES = [
     devices_registers_and_memory_can_be_looked_at,
     memory_is_dumped_into_a_descriptor,
     screen_is_looked_at_and_typed_at,
+    channels_come_and_go_while_it_runs,
     no_descriptor_is_left_over,
 ]
 

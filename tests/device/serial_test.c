@@ -123,7 +123,7 @@ static void bring_up(struct ser *s, unsigned messages)
     wr32(s->r, AT + 0x70, 0);
     wr32(s->r, AT + 0x70, 3);
     wr32(s->r, AT + 0x24, 0);
-    wr32(s->r, AT + 0x20, 2); /* MULTIPORT */
+    wr32(s->r, AT + 0x20, 3); /* SIZE, MULTIPORT */
     wr32(s->r, AT + 0x24, 1);
     wr32(s->r, AT + 0x20, 1);
     wr32(s->r, AT + 0x70, 11);
@@ -172,6 +172,7 @@ START_TEST(ports_are_announced_and_told_of_their_clients)
     struct ser s;
 
     setup(&s);
+    ck_assert_uint_eq(rd32(s.r, AT + 0x10) & 3, 3); /* SIZE, MULTIPORT */
     ck_assert_uint_eq(rd32(s.r, AT + 0x104), VIRTIO_SERIAL_PORTS);
     introduce(&s);
     chr_connected(&s.a.chr, true);
@@ -182,6 +183,7 @@ START_TEST(ports_are_announced_and_told_of_their_clients)
     hears(&s, 1, OPEN, 1, "");
     ck_assert_int_eq(virtio_serial_resize(s.dev, "term", 80, 24, NULL), 0);
     hears_with(&s, 0, RESIZE, 1, "\x50\0\x18", 4);
+    ck_assert_uint_eq(rd32(s.r, AT + 0x100), 24 << 16 | 80);
     ck_assert_int_eq(virtio_serial_resize(s.dev, "one", 80, 24, NULL), -ENOENT);
     rig_free(s.r);
 }

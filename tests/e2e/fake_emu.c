@@ -288,6 +288,30 @@ void api_handle_emu_coverage(struct api_call *call, struct api_emu_coverage_in *
     api_reply_emu_coverage(call, &out);
 }
 
+void api_handle_emu_channels(struct api_call *call, struct api_emu_channels_in *in)
+{
+    (void)in;
+    api_reply_emu_channels(call, &(struct api_emu_channels_out){ .n_channels = 0 });
+}
+
+void api_handle_emu_channel_add(struct api_call *call, struct api_emu_channel_add_in *in)
+{
+    (void)in;
+    api_reply_emu_channel_add(call);
+}
+
+void api_handle_emu_channel_remove(struct api_call *call, struct api_emu_channel_remove_in *in)
+{
+    (void)in;
+    api_reply_emu_channel_remove(call);
+}
+
+void api_handle_emu_channel_resize(struct api_call *call, struct api_emu_channel_resize_in *in)
+{
+    (void)in;
+    api_reply_emu_channel_resize(call);
+}
+
 void api_handle_emu_file_add(struct api_call *call, struct api_emu_file_add_in *in)
 {
     (void)in;
@@ -637,7 +661,7 @@ int main(int argc, char **argv)
         { "stats-fd", 1, NULL, 's' },   { "lock-fd", 1, NULL, 'k' },
         { "uffd-fd", 1, NULL, 'k' },    { "file", 1, NULL, 'f' },
         { "paused", 0, NULL, 'p' },     { "version", 0, NULL, 'v' },
-        { NULL, 0, NULL, 0 },
+        { "channel", 1, NULL, 'h' },    { NULL, 0, NULL, 0 },
     };
     struct fake f = { .console = -1, .client = -1, .state = API_EMU_STATE_RUNNING };
     int config = -1, control = -1, stats = -1, opt;

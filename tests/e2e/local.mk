@@ -3,6 +3,7 @@
 
 # Real guests and bad ones under vmd-emu by itself (guest_*), and the daemon with its disks (daemon_*).
 e2e_tests = \
+	tests/e2e/guest_agent.py \
 	tests/e2e/guest_bad_input.py \
 	tests/e2e/guest_boot.py \
 	tests/e2e/guest_button.py \

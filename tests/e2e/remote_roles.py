@@ -56,7 +56,7 @@ def params_of(method, number):
     if method.scope == "project":
         out["project"] = "web"
     if "timeout_ms" in {m.name for m in method.in_type.members}:
-        out["timeout_ms"] = 1
+        out["timeout_ms"] = max(1, next(m.min or 0 for m in method.in_type.members if m.name == "timeout_ms"))
     return out
 
 

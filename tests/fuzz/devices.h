@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the fuzz targets of devices have in common: a whole board with disks on every bus, network cards, console, random
+ * What the fuzz targets of devices have in common: a whole board with disks on every bus, network cards, console, ports, random
  * numbers, and what a guest does to it: reads and writes of device registers and of memory, among them queues set up properly and
  * then spoiled. The engine runs nothing. After each input the board is reset. Included once by each target, which says
  * in fuzz_act() what is done next.
@@ -89,6 +89,10 @@ static void accepted(struct chr *c)
 static const struct chr_back_ops swallow_ops = { .write = swallow, .accept = accepted };
 static struct chr console = { .back = &swallow_ops };
 
+/* Ports of the virtio-serial device; what comes out of them is swallowed. */
+static struct chr ports[] = { { .back = &swallow_ops }, { .back = &swallow_ops } };
+static const char *const port_names[] = { "one", "term" };
+
 static void add_disk(struct board_config *cfg, const char *name, enum board_disk_bus bus)
 {
     struct blk_options o = { .name = name, .driver = "raw", .path = name };
@@ -175,6 +179,11 @@ void fuzz_setup(void)
                                         .width = 320,
                                         .height = 200,
                                         .input = true };
+    for (unsigned i = 0; i < 2; i++) {
+        cfg.serial[cfg.n_serial++] = (struct board_serial){ .name = port_names[i],
+                                                            .chr = &ports[i],
+                                                            .console = i == 1 };
+    }
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
     }
@@ -226,8 +235,8 @@ static uint64_t somewhere(struct fuzz_in *in)
     }
 }
 
-/* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI, network card; where BARs are put, by slot and number. */
-#define PCI_SLOTS 7
+/* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI, network card, virtio-serial; where BARs are put, by slot and number. */
+#define PCI_SLOTS 8
 #define PCI_BAR(slot, n) (RV_PCI_MMIO + 0x100000u * (slot) + 0x10000u * (n))
 
 static uint64_t pci_config(unsigned slot, unsigned offset)
@@ -244,7 +253,7 @@ static inline void pci_setup(struct fuzz_in *in)
                 fuzz_rarely(in, 32) ? fuzz_64(in) : PCI_BAR(slot, n), 4);
         }
         /* The upper halves of 64-bit BARs. */
-        set(pci_config(slot, slot % 2 == 0 ? 0x24 : 0x14), 0, 4);
+        set(pci_config(slot, slot == 3 || slot == 5 ? 0x14 : 0x24), 0, 4);
         set(pci_config(slot, 4), fuzz_rarely(in, 16) ? fuzz_64(in) : 6, 2);
     }
 }
@@ -330,6 +339,63 @@ static inline void virtqueue(struct fuzz_in *in)
     poke(QUEUES, fuzz_below(in, 16), 8);
     poke(QUEUES + 8, fuzz_rarely(in, 4) ? fuzz_64(in) : fuzz_8(in), 8);
     set(at + 0x50, queue, 4);
+}
+
+/* A virtio device behind PCI, as a driver brings it up: reset, all its features, its queues of 8 descriptors
+ * each at the next 4 KiB. */
+#define VPCI_QUEUES 6
+static uint16_t vpci_avail[VPCI_QUEUES];
+
+static inline uint64_t vpci_ring(uint64_t base, unsigned q)
+{
+    return base + 0x1000u * q;
+}
+
+static inline void vpci_bring_up(struct fuzz_in *in, unsigned slot, uint64_t base)
+{
+    uint64_t at = PCI_BAR(slot, 4);
+
+    pci_setup(in);
+    set(at + 0x14, 0, 1);
+    set(at + 0x14, 3, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        set(at, i, 4);
+        set(at + 8, i, 4);
+        set(at + 12, i ? 1 : get(at + 4, 4), 4);
+    }
+    set(at + 0x14, 11, 1);
+    for (unsigned q = 0; q < VPCI_QUEUES; q++) {
+        set(at + 0x16, q, 2);
+        set(at + 0x18, fuzz_rarely(in, 32) ? fuzz_8(in) : 8, 2);
+        for (unsigned i = 0; i < 3; i++) {
+            uint64_t to = fuzz_rarely(in, 64) ? somewhere(in) : vpci_ring(base, q) + 0x400 * i;
+
+            set(at + 0x20 + 8 * i, to & UINT32_MAX, 4);
+            set(at + 0x24 + 8 * i, to >> 32, 4);
+        }
+        set(at + 0x1c, 1, 2);
+        vpci_avail[q] = 0;
+        poke(vpci_ring(base, q) + 0x402, 0, 2);
+    }
+    set(at + 0x14, 15, 1);
+}
+
+/* One buffer more in queue q, which the device writes or reads, and a kick. */
+static inline void vpci_buffer(struct fuzz_in *in, unsigned slot, uint64_t base, unsigned q,
+                               uint64_t at, uint32_t length, bool device_writes)
+{
+    uint64_t ring = vpci_ring(base, q);
+    unsigned i = vpci_avail[q] & 7;
+
+    poke(ring + 16 * i, at, 8);
+    poke(ring + 16 * i + 8, length, 4);
+    poke(ring + 16 * i + 12,
+         fuzz_rarely(in, 24) ? fuzz_8(in) & 7u : device_writes ? 2u : 0u, 2);
+    poke(ring + 16 * i + 14, fuzz_8(in) & 7, 2);
+    poke(ring + 0x404 + 2 * i, fuzz_rarely(in, 32) ? fuzz_64(in) : i, 2);
+    vpci_avail[q]++;
+    poke(ring + 0x402, fuzz_rarely(in, 32) ? fuzz_64(in) : vpci_avail[q], 2);
+    set(PCI_BAR(slot, 4) + 0x3000 + 4 * q, q, 2);
 }
 
 #define NVME_SQ (RV_RAM + 0x20000)

@@ -35,6 +35,7 @@ fuzz_names = \
 	qcow2 \
 	rpc \
 	scsi \
+	serial \
 	sockets \
 	tcg \
 	tls \

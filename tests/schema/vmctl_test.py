@@ -164,14 +164,14 @@ def list_is_a_table():
     del vms[1]["pid"]
     with Server({"vm.list": {"vms": vms, "cursor": 7}}) as s:
         equal(vmctl(s, "list")[0],
-              "NAME           STATE    ARCH     CPUS  MEMORY   SINCE  PID\n"
-              "db1            running  riscv64  2     512 MiB  -      4127\n"
-              "a-longer-name  stopped  riscv64  2     1 GiB    -      -\n")
+              "NAME           STATE    ARCH     CPUS  MEMORY   SINCE  PID   ADDRESSES\n"
+              "db1            running  riscv64  2     512 MiB  -      4127  -\n"
+              "a-longer-name  stopped  riscv64  2     1 GiB    -      -     -\n")
         equal(vmctl(s, "ls", "-q")[0], "db1\na-longer-name\n")
         equal(json.loads(vmctl(s, "list", "--json")[0]), {"vms": vms, "cursor": 7})
         has(vmctl(s, "list", "--color", "always")[0], "\033[32mrunning\033[0m", "\033[1mNAME\033[0m")
     with Server({"vm.list": {"vms": [], "cursor": 0}}) as s:
-        equal(vmctl(s, "list")[0], "NAME  STATE  ARCH  CPUS  MEMORY  SINCE  PID\n")
+        equal(vmctl(s, "list")[0], "NAME  STATE  ARCH  CPUS  MEMORY  SINCE  PID  ADDRESSES\n")
         equal(vmctl(s, "list", "-q")[0], "")
 
 

@@ -248,6 +248,8 @@ CONFIGS = [
     {"name": "a", "restart": {"mode": "on-failure"}}, {"name": "a", "restart": {"mode": "always", "limit": 3}},
     {"name": "a", "restart": {"mode": "on-failure", "delay_ms": 5}, "autostart": {"priority": 7, "after": ["b", "c"]}},
     {"name": "a", "limits": {"cpu_percent": 150, "cpu_weight": 7, "memory_max": 1 << 30, "io_weight": 300}},
+    {"name": "a", "agent": True}, {"name": "a", "channels": [{"name": "b"}, {"name": "c.d", "console": True}], "agent": True},
+    {"name": "a", "channels": [{"name": "org.qemu.guest_agent.0"}, {"name": "b"}]},
     {"name": "a", "watchdog": {"action": "stop"}, "host_shutdown": {"mode": "leave"}, "project": "p"},
     {"name": "a", "uuid": "ef861801-45b9-11cb-88e3-afbfe5370493", "kernel": "/k", "initrd": "/i"},
 ]
@@ -306,6 +308,19 @@ def screens_flash_and_volumes_are_in_the_words_of_libvirt():
     tap.check((disk["pool"], disk["volume"], "file" in disk) == ("p", "v.qcow2", False), f"{disk}")
     nic, = made("<interface type='user'><address type='pci'/></interface>")["nics"]
     tap.check(nic["bus"] == "virtio-pci", f"{nic}")
+
+
+def channels_are_in_the_words_of_libvirt():
+    def channel(name, more=""):
+        return f"<channel type='unix'><target type='virtio' name='{name}'/>{more}</channel>"
+    text = MINIMAL % ("<devices>" + channel("org.qemu.guest_agent.0", "<address type='virtio-serial' controller='0' bus='0' port='1'/>")
+                      + channel("backup", "<source mode='bind' path='/tmp/b'/><alias name='c1'/>") + "</devices>")
+    answer = good(text)
+    made = answer["definition"]
+    tap.check((made["agent"], made["channels"]) == (True, [{"name": "backup", "console": False}]), str(made))
+    tap.check(round_trip(text) is None and "vmd:set" not in answer["canonical"], answer["canonical"])
+    tap.check("<target type='virtio' name='org.qemu.guest_agent.0'/>" in answer["canonical"].replace('"', "'"), answer["canonical"])
+    validate("domain", [answer["canonical"]])
 
 
 def volume_of_a_pool_is_shown_by_its_name():
@@ -513,6 +528,7 @@ if __name__ == "__main__":
             libvirts_examples_round_trip_or_name_what_is_refused,
             disks_keep_their_bus_their_place_and_what_is_done_about_errors,
             screens_flash_and_volumes_are_in_the_words_of_libvirt,
+            channels_are_in_the_words_of_libvirt,
             volume_of_a_pool_is_shown_by_its_name,
             every_definition_survives_xml,
             bad_xml_is_refused_with_line_and_element,
