@@ -375,6 +375,30 @@ static uint32_t changes(const struct pages *pg)
     return sum;
 }
 
+static struct tcg_trans begin(struct tcg_vcpu *v, const struct tcg_fetch *f, const struct pages *pg,
+                              const struct making *m, int32_t start)
+{
+    struct tcg_vm *tcg = v->tcg;
+    uint32_t variants = tcg->guest->variant_offset;
+    return (struct tcg_trans){
+        .ir = v->ir,
+        .cpu = v->cpu,
+        .code = v->mode_code,
+        .page = host_page(f),
+        .page2 = pg->f2 ? host_page(pg->f2) : NULL,
+        .record = pg->p[0] != &tcg->pages.rom ? pg->p[0] : NULL,
+        .start = start,
+        .tcg = tcg,
+        .icount = tcg->icount != NULL,
+        .joins = compact(v),
+        .gpa_page = f->gpa,
+        .mode = m->mode,
+        .variant_offset = variants,
+        .generic = !variants || cache_count_variants(tcg, m->gpa, m->mode) >= TCG_VARIANTS,
+        .entry_variant = tcg_variant_word(v),
+    };
+}
+
 struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tcg_fetch *f_in)
 {
     struct tcg_vm *tcg = v->tcg;
@@ -385,21 +409,7 @@ struct tcg_block *tcg_translate(struct tcg_vcpu *v, uint64_t pc, const struct tc
     struct pages pg;
     claim_pages(v, pc, &f, near_end, &pg);
     struct making m = { .gpa = f.gpa | (uint64_t)start, .mode = tcg_block_mode(v, &f) };
-    struct tcg_trans t = { .ir = v->ir,
-                           .cpu = v->cpu,
-                           .code = v->mode_code,
-                           .page = host_page(&f),
-                           .page2 = pg.f2 ? host_page(pg.f2) : NULL,
-                           .start = start };
-    t.tcg = tcg;
-    t.icount = tcg->icount != NULL;
-    t.joins = compact(v);
-    t.record = pg.p[0] != &tcg->pages.rom ? pg.p[0] : NULL;
-    t.gpa_page = f.gpa;
-    t.mode = m.mode;
-    t.variant_offset = tcg->guest->variant_offset;
-    t.generic = !t.variant_offset || cache_count_variants(tcg, m.gpa, m.mode) >= TCG_VARIANTS;
-    t.entry_variant = tcg_variant_word(v);
+    struct tcg_trans t = begin(v, &f, &pg, &m, start);
     /* The longer half goes without the lock. A store that fell into what was read meanwhile had no block to drop: then
      * once more, with the lock, where such a store waits until it has one. */
     uint32_t before = changes(&pg);
