@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A filesystem in user space with one file, for tests that stop or lose it.
 
-    fuse_disk.py FOLDER SIZE     mounts itself on FOLDER with FOLDER/disk of SIZE zero bytes; prints "ready"
+    fuse_disk.py FOLDER SIZE [KEPT]     mounts itself on FOLDER with FOLDER/disk of SIZE zero bytes; prints "ready"
 
+The file KEPT holds what a loss of power would leave at the least: what was written before the last fsync of the disk.
 It speaks the kernel's protocol by /dev/fuse (Documentation/filesystems/fuse.rst, include/uapi/linux/fuse.h)
 without a page cache in between, so that each read of the file comes here. Root mounts; the end of the
 process, SIGKILL included, leaves the mount to be taken away by `umount -l`.
@@ -25,9 +26,11 @@ HEADER = struct.Struct("=IIQQIIII")
 
 
 class Disk:
-    def __init__(self, fd, size):
+    def __init__(self, fd, size, kept):
         self.fd = fd
         self.data = bytearray(size)
+        self.kept = kept and open(kept, "r+b", buffering=0)
+        self.unsafe = []  # (offset, length) since the last fsync
 
     def attr(self, node):
         mode = stat.S_IFDIR | 0o755 if node == ROOT else stat.S_IFREG | 0o666
@@ -52,10 +55,18 @@ class Disk:
         if op == WRITE:
             _, offset, size = struct.unpack_from("=QQI", body)
             self.data[offset:offset + size] = body[40:40 + size]
+            if self.kept:
+                self.unsafe.append((offset, size))
             return struct.pack("=2I", size, 0)
+        if op == FSYNC:
+            for offset, size in self.unsafe:
+                self.kept.seek(offset)
+                self.kept.write(self.data[offset:offset + size])
+            self.unsafe.clear()
+            return b""
         if op == STATFS:
             return struct.pack("=5Q3I28x", 1 << 20, 1 << 20, 1 << 20, 1, 1, 4096, 255, 4096)
-        return b"" if op in (RELEASE, FSYNC, FLUSH, READDIR, RELEASEDIR, DESTROY) else -errno.ENOSYS
+        return b"" if op in (RELEASE, FLUSH, READDIR, RELEASEDIR, DESTROY) else -errno.ENOSYS
 
     def serve(self):
         while True:
@@ -85,7 +96,7 @@ def main():
         print(f"mount: {os.strerror(ctypes.get_errno())}", flush=True)
         return 1
     print("ready", flush=True)
-    Disk(fd, size).serve()
+    Disk(fd, size, sys.argv[3] if sys.argv[3:] else None).serve()
     return 0
 
 

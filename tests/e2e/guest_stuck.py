@@ -26,12 +26,12 @@ TIMEOUT = 240.0
 class Filesystem:
     """fuse_disk.py on a folder of its own."""
 
-    def __init__(self, size=1 << 20):
+    def __init__(self, size=1 << 20, *more):
         self.dir = tempfile.mkdtemp(prefix="vmd-fuse-", dir="/tmp")
         os.chmod(self.dir, 0o755)
         self.disk = os.path.join(self.dir, "disk")
         self.process = subprocess.Popen([sys.executable, "-B", os.path.join(HERE, "fuse_disk.py"), self.dir,
-                                         str(size)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+                                         str(size), *more], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         line = self.process.stdout.readline().strip()
         if line != "ready":
             self.end()
