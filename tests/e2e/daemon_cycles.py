@@ -2,7 +2,7 @@
 """VMs are defined, started, stopped and deleted again and again: no descriptor, process, socket, file, folder of a
 jail, control group or memory is left.
 
-    daemon_cycles.py [--seed N] [--from N] [--count N]      lifecycles FROM to FROM + COUNT - 1 of a seed; 200 by default
+    daemon_cycles.py [--seed N] [--from N] [--count N]      lifecycles FROM to FROM + COUNT - 1 of a seed; 1,000 by default
 """
 
 import argparse
@@ -186,7 +186,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=int(os.environ.get("VMD_TEST_SEED") or 1))
     parser.add_argument("--from", dest="first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--count", type=int, default=1000)
     args = parser.parse_args()
     if not os.access(os.path.join(lib.BUILD, "vmd-emu"), os.X_OK):
         print("skipped: vmd-emu is not built")
