@@ -222,8 +222,9 @@ def the_agent_does_what_it_is_asked():
         out = m.call("agent.exec", path="/bin/busybox", args=["sleep", "600"], timeout_ms=8000)
         tap.check(not out["exited"], "runs on")
         m.run(f"kill -9 {out['pid']}")
-        out = m.call("agent.exec_status", pid=out["pid"])
-        tap.check(out["exited"] and out["signal"] == 9, str(out))
+        # The agent hears of it from its kernel, when it gets to run.
+        m.until("the agent has heard of its end", lambda: out.update(m.call("agent.exec_status", pid=out["pid"])) or out["exited"])
+        tap.check(out["signal"] == 9, str(out))
         error = m.client.fails("guest-error", "agent.exec", vm="a", path="/no/such")
         tap.check("refuses" in error.message, str(error))
         m.client.fails("unsupported", "agent.command", vm="a", execute="guest-no-such-thing")
