@@ -71,6 +71,11 @@ libdaemon_a_SOURCES = \
 	daemon/vm/peer.c \
 	daemon/vm/peer.h \
 	daemon/vm/save.c \
+	daemon/vm/snapshot.c \
+	daemon/vm/snapshot.h \
+	daemon/vm/snapshot_ops.c \
+	daemon/vm/snapshot_work.c \
+	daemon/vm/snapshot_work.h \
 	daemon/vm/save.h \
 	daemon/vm/dump.h \
 	daemon/vm/hotplug.c \

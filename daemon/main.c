@@ -19,6 +19,7 @@
 #include "daemon/vm/migrate.h"
 #include "daemon/vm/peer.h"
 #include "daemon/vm/save.h"
+#include "daemon/vm/snapshot.h"
 #include "daemon/events.h"
 #include "daemon/jobs.h"
 #include "daemon/run/linger.h"
@@ -203,6 +204,7 @@ static void on_adopted(void *arg)
     pools_begin(d);
     networks_begin(d);
     migrates_begin(d);
+    snapshots_begin(d);
     policy_begin(d);
     tell_daemon(d, st->recovered ? "recovered" : "started");
     if (listen_all(st, &e) < 0) {
@@ -330,6 +332,7 @@ static void load_object(void *arg, const struct store_object *row)
         { "quota", supply_load_quota },  { "pool", pools_load_pool },
         { "volume", pools_load_volume }, { "network", networks_load },
         { MIGRATE_KIND, migrate_load },
+        { SNAPSHOT_KIND, snapshots_load },
     };
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
         if (strcmp(row->kind, kinds[i].kind) == 0) {
@@ -429,6 +432,7 @@ static void tear_down(struct start *st)
     backup_end(d);
     dumps_end(d);
     saves_end(d);
+    snapshots_end(d);
     disk_actions_end(d);
     disk_exports_end(d);
     migrates_end(d);
@@ -460,6 +464,7 @@ static void tear_down(struct start *st)
     qmp_free(d->qmp);
     spawner_free(d->spawner);
     lingers_free(d);
+    snapshots_free(d);
     registry_free(d->vms);
     pools_free(d->pools);
     networks_free(d->networks);
@@ -559,6 +564,8 @@ int main(int argc, char **argv)
     list_init(&d.lingering);
     list_init(&d.dumps);
     list_init(&d.saves);
+    list_init(&d.snapshots);
+    list_init(&d.snapshot_work);
     list_init(&d.bjobs);
     list_init(&d.dacts);
     list_init(&d.dintents);

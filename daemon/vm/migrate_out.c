@@ -19,6 +19,7 @@
 #include "daemon/run/supervise.h"
 #include "daemon/vm/migrate_out.h"
 #include "daemon/vm/peer.h"
+#include "daemon/vm/snapshot.h"
 #include "daemon/waits.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -815,6 +816,10 @@ static void on_cancel(void *arg)
 /* What cannot move, whatever the other daemon says. */
 static bool movable(struct migrate_out *k, const struct vm *vm)
 {
+    if (snapshots_any(vm)) {
+        set_why(k, API_E_UNSUPPORTED, "delete them", "'%s' has snapshots, which stay", k->name);
+        return false;
+    }
     for (size_t i = 0; i < vm->config.n_disks; i++) {
         if (!vm->config.disks[i].readonly) {
             set_why(

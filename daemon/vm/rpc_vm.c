@@ -15,6 +15,7 @@
 #include "daemon/ops.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
+#include "daemon/vm/snapshot.h"
 #include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
 #include "daemon/run/runfs.h"
@@ -304,6 +305,7 @@ static void deleted(void *arg, const struct err *e)
     } else {
         ops_drop(vm, API_E_NOT_FOUND, "the VM was deleted");
         vm_wake(vm, true);
+        snapshots_drop_files(vm);
         runfs_clean_lib(&k->d->opt, vm->id);
         vm_free(vm);
     }
@@ -320,6 +322,7 @@ static void delete_commit(struct op *op)
     struct api_vm_delete_out out = { .name = vm->config.name, .uuid = vm->config.uuid };
     store_tx_vm_del(change_tx(c), vm->id);
     policy_clear(vm, c);
+    snapshots_drop_rows(vm, c);
     vm_event(vm, c, API_EVENT_TYPE_VM_DELETED, NULL, NULL);
     call_commit(d, op->call, c, vm->config.name, api_encode(&api_type_vm_delete_out, &out),
                 deleted, k);
@@ -346,6 +349,9 @@ static void delete_begin(struct op *op)
         op_failf(op, API_E_BAD_STATE,
                  "start it, forget its state ('vmctl start --fresh'), or use --force",
                  "VM '%s' has a saved state, which would be lost", vm->config.name);
+    } else if (snapshots_any(vm) && !op->flag) {
+        op_failf(op, API_E_BAD_STATE, "delete them ('vmctl snapshot delete'), or use --force",
+                 "VM '%s' has snapshots, which would be lost", vm->config.name);
     } else if (!vm->run) {
         delete_commit(op);
     } else if (!op->flag) {

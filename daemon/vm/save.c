@@ -36,7 +36,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define KEY_LEN 32
+#define KEY_LEN STATE_KEY_BYTES
 #define TICK_NS INT64_C(300000000)
 #define ASK_NS INT64_C(10000000000)
 #define QUIT_NS INT64_C(30000000000)
@@ -117,19 +117,25 @@ static int host_key(const char *path, uint8_t out[KEY_LEN], struct err *e)
 }
 
 /* The VM's own, so that an emulator can make no other VM's state. */
-static int make_key(struct save *k)
+int save_key(const char *key_file, const char *uuid, uint8_t out[STATE_KEY_BYTES],
+             struct err *e)
 {
     static const char what[] = "vmd machine state ";
     uint8_t host[KEY_LEN];
-    unsigned n = sizeof(k->key);
-    AUTO_FREE char *text = xasprintf("%s%s", what, k->uuid);
-    int rc = host_key(k->key_file, host, &k->e);
-    if (rc == 0 && !HMAC(EVP_sha256(), host, sizeof(host), (const uint8_t *)text, strlen(text),
-                         k->key, &n)) {
-        rc = err_set(&k->e, -ENOMEM, "the state's key cannot be derived");
+    unsigned n = KEY_LEN;
+    AUTO_FREE char *text = xasprintf("%s%s", what, uuid);
+    int rc = host_key(key_file, host, e);
+    if (rc == 0 &&
+        !HMAC(EVP_sha256(), host, sizeof(host), (const uint8_t *)text, strlen(text), out, &n)) {
+        rc = err_set(e, -ENOMEM, "the state's key cannot be derived");
     }
     OPENSSL_cleanse(host, sizeof(host));
     return rc;
+}
+
+static int make_key(struct save *k)
+{
+    return save_key(k->key_file, k->uuid, k->key, &k->e);
 }
 
 /* ---- files, on a thread ---- */

@@ -12,10 +12,17 @@
 #include "daemon/run/supervise.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
+struct err;
 struct vm;
 struct vmd;
 
+#define STATE_KEY_BYTES 32
+/* The key that seals states of the VM of this UUID, from the host's secret in the file, which is made when first wanted. Any
+ * thread. 0 or negative. */
+int save_key(const char *key_file, const char *uuid, uint8_t out[STATE_KEY_BYTES],
+             struct err *e);
 /* Looks which VMs have a state; before emulators are taken up. */
 void saves_load(struct vmd *d);
 /* Saves a VM that runs, for the host's shutdown: it ends, or failed(vm) is called while it is as it was before. */

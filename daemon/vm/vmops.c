@@ -17,6 +17,7 @@
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
 #include "daemon/vm/save.h"
+#include "daemon/vm/snapshot.h"
 #include "daemon/registry.h"
 #include "daemon/run/runfs.h"
 #include "daemon/run/supervise.h"
@@ -158,6 +159,15 @@ void vmop_start(struct op *op)
     if (policy_is_shutting(vm->d)) {
         api_error_set(&x, API_E_BAD_STATE, vm->config.name, "start it when the host is back",
                       "VM '%s' is not started: the host is being shut down", vm->config.name);
+        on_started(op, &x);
+        return;
+    }
+    const struct snapshot *doubt = snapshot_in_doubt(vm);
+    if (doubt) {
+        api_error_set(&x, API_E_BAD_STATE, vm->config.name,
+                      "go back again: 'vmctl snapshot revert'; or delete that snapshot",
+                      "VM '%s' was going back to snapshot '%s' and has not reached it",
+                      vm->config.name, doubt->info.name);
         on_started(op, &x);
         return;
     }

@@ -21,6 +21,7 @@ e2e_tests = \
 	tests/e2e/daemon_blockjobs.py \
 	tests/e2e/daemon_race.py \
 	tests/e2e/daemon_cloudinit.py \
+	tests/e2e/daemon_snapshots.py \
 	tests/e2e/daemon_disks.py \
 	tests/e2e/daemon_chain.py \
 	tests/e2e/daemon_export.py \

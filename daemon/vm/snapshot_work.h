@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is done with a VM's snapshots, step by step: files and images by threads, questions to the emulator, the end of the job. One
+ * struct work_on for each VM at a time, which holds the VM's turn (ops.h). Loop thread, but for the functions work_run_*().
+ */
+#ifndef VMD_DAEMON_SNAPSHOT_WORK_H
+#define VMD_DAEMON_SNAPSHOT_WORK_H
+
+#include "api-schema/json/error.h"
+#include "daemon/storage/work.h"
+#include "daemon/vm/save.h"
+#include "daemon/vm/snapshot.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct change;
+struct json_object;
+struct loop_timer;
+struct op;
+
+struct work_on {
+    struct work w;
+    struct list link; /* vmd.snapshot_work */
+    struct vmd *d;
+    struct op *op;
+    int64_t vm, job;
+    struct snapshot *s; /* lives as long as the VM's turn is ours */
+    char *uuid, *dir, *key_file;
+    uint8_t key[STATE_KEY_BYTES];
+    int fd;
+    char **image; /* writable disks of the snapshot's definition, by n_images */
+    size_t n_images;
+    bool working, watching, waits_end, dead;
+    void (*then)(struct work_on *k); /* when the thread is done, or the VM has ended */
+    void (*reply)(struct work_on *k, struct json_object *result, const struct api_error *x);
+    struct loop_timer *timer;
+    void (*tick)(struct work_on *k);
+    unsigned tries;
+    struct api_error x; /* why it failed; code 0: it has not */
+};
+
+/* Of the op's VM and job (may be none). */
+struct work_on *work_new(struct op *op, struct snapshot *s);
+void work_free(struct work_on *k);
+struct vm *work_vm(const struct work_on *k);
+/* Why it fails; the first word counts. */
+void work_set_why(struct work_on *k, int code, const char *remedy, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* c has the rows; the job ends in it, as k->x says, and the VM's turn. s: its result; NULL: none. */
+void work_finish(struct work_on *k, struct change *c, const struct snapshot *s);
+/* An event about the snapshot. */
+void work_tell(struct work_on *k, struct change *c, const char *reason);
+/* The VM is at s from now on; NULL: at none. */
+void work_make_current(struct work_on *k, struct snapshot *s, struct change *c);
+
+/* A thread runs it, then(k) goes on; k->w.e says how it went. */
+void work_start(struct work_on *k, void (*run)(struct work *w),
+                void (*then)(struct work_on *k));
+void work_run_make(struct work *w);  /* the key, the file, new */
+void work_run_sync(struct work *w);  /* the file is durable */
+void work_run_open(struct work *w);  /* the key, the file, as long as it was */
+void work_run_apply(struct work *w); /* all images are as they were */
+/* Whose images; false: k->x says why not. */
+bool work_find_images(struct work_on *k);
+/* Calls tick(k) then. */
+void work_later(struct work_on *k, int64_t ns, void (*tick)(struct work_on *k));
+/* Hears of the VM's end: a question is answered then, and who waits for the end (waits_end) goes on with k->then. */
+void work_watch(struct work_on *k);
+/* Asks the emulator; reply once, perhaps before this returns. */
+void work_ask(struct work_on *k, const char *method, struct json_object *take_params,
+              bool with_file, int64_t deadline_ns,
+              void (*reply)(struct work_on *, struct json_object *, const struct api_error *));
+/* Parameters with the key; the caller's. */
+struct json_object *work_key(struct work_on *k);
+/* Nothing stays of the snapshot; then the work ends. When that fails it stays in its state, for another attempt. */
+void work_drop(struct work_on *k);
+
+#endif
