@@ -27,6 +27,7 @@ struct loop_timer;
 struct qmp;
 struct registry;
 struct policy;
+struct schedules;
 struct pools;
 struct rpc_server;
 struct spawner_client;
@@ -84,6 +85,7 @@ struct vmd {
     struct registry *vms;
     struct metrics *metrics; /* NULL: not configured */
     struct policy *policy;
+    struct schedules *schedules;
     struct list lingering; /* linger.c */
     struct supply *supply;
     struct cgroup cgroup;

@@ -170,6 +170,8 @@ libdaemon_a_SOURCES = \
 	daemon/store/sql.c \
 	daemon/store/sql.h \
 	daemon/run/supervise.c \
+	daemon/vm/schedule.c \
+	daemon/vm/schedule.h \
 	daemon/vm/supply.c \
 	daemon/vm/supply.h \
 	daemon/vm/throttle.c \

@@ -27,6 +27,7 @@
 #include "daemon/host/metrics.h"
 #include "daemon/ops.h"
 #include "daemon/vm/policy.h"
+#include "daemon/vm/schedule.h"
 #include "daemon/run/proc.h"
 #include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
@@ -206,6 +207,7 @@ static void on_adopted(void *arg)
     migrates_begin(d);
     snapshots_begin(d);
     policy_begin(d);
+    schedules_begin(d);
     tell_daemon(d, st->recovered ? "recovered" : "started");
     if (listen_all(st, &e) < 0) {
         log_error("daemon", "%s", e.msg);
@@ -331,8 +333,8 @@ static void load_object(void *arg, const struct store_object *row)
         { "restart", policy_load },      { "profile", supply_load_profile },
         { "quota", supply_load_quota },  { "pool", pools_load_pool },
         { "volume", pools_load_volume }, { "network", networks_load },
-        { MIGRATE_KIND, migrate_load },
-        { SNAPSHOT_KIND, snapshots_load },
+        { MIGRATE_KIND, migrate_load },  { SNAPSHOT_KIND, snapshots_load },
+        { "schedule", schedules_load },
     };
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
         if (strcmp(row->kind, kinds[i].kind) == 0) {
@@ -368,6 +370,7 @@ static int open_store(struct start *st, struct err *e)
     d->networks = networks_new(d);
     d->policy = policy_new(d);
     d->supply = supply_new(d);
+    d->schedules = schedules_new(d);
     int rc = events_load(d->events, info.unclean, e);
     if (rc == 0) {
         rc = jobs_load(d->jobs, e);
@@ -469,6 +472,7 @@ static void tear_down(struct start *st)
     pools_free(d->pools);
     networks_free(d->networks);
     policy_free(d->policy);
+    schedules_free(d->schedules);
     supply_free(d->supply);
     access_free(d->access);
     idems_free(d->idems);

@@ -15,6 +15,7 @@
 #include "daemon/ops.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
+#include "daemon/vm/schedule.h"
 #include "daemon/vm/snapshot.h"
 #include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
@@ -323,6 +324,7 @@ static void delete_commit(struct op *op)
     store_tx_vm_del(change_tx(c), vm->id);
     policy_clear(vm, c);
     snapshots_drop_rows(vm, c);
+    schedules_clear(vm, c);
     vm_event(vm, c, API_EVENT_TYPE_VM_DELETED, NULL, NULL);
     call_commit(d, op->call, c, vm->config.name, api_encode(&api_type_vm_delete_out, &out),
                 deleted, k);

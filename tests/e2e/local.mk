@@ -28,7 +28,8 @@ e2e_tests = \
 	tests/e2e/daemon_hotplug.py \
 	tests/e2e/daemon_faults.py \
 	tests/e2e/daemon_networks.py \
-	tests/e2e/daemon_pools.py
+	tests/e2e/daemon_pools.py \
+	tests/e2e/daemon_schedule.py
 TESTS += $(e2e_tests)
 EXTRA_DIST += $(e2e_tests) tests/e2e/fuse_disk.py tests/e2e/vector_switch.c
 
