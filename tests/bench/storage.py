@@ -45,6 +45,7 @@ IMAGE_ROWS = (
     ("snapshot-create", "snapshot create, 10 GiB", ["snapshot", "-c", "x", "%s.full.qcow2"]),
     ("snapshot-delete", "snapshot delete, 10 GiB", ["snapshot", "-d", "x", "%s.full.qcow2"]),
 )
+IMAGE_ROUNDS = 5  # of a run: commands of some 0.05 s want more of them for their minimum
 READS = ("src.raw", "plain.qcow2", "zstd.qcow2", "zlib.qcow2", "big.qcow2", "ours.full.qcow2", "peer.full.qcow2")
 BAD_ROWS = ("bad-time", "bad-memory")
 RAW, QCOW2 = 512, 640  # MiB; the guest's program knows its disk by the size
@@ -147,7 +148,7 @@ def bench_images(args, wanted):
     """The rows of commands. What a row leaves behind (a snapshot) the next one takes away."""
     samples = {name: {bound: {"ours": [], "peer": []} for bound in (False, True)} for name, _, _ in wanted}
     prepare_images()
-    for run in range(args.runs):
+    for run in range(args.runs * IMAGE_ROUNDS):
         for bound in (False, True):
             for name, _, command in wanted:
                 warm([word % side if "%s" in word else word for word in command for side in ("ours", "peer")
