@@ -480,8 +480,8 @@ void vm_info_write(struct vm *vm, bool config, bool stats, struct buf *to)
 {
     struct shown s;
     size_t from = to->len;
-    bool lasts = !vm->run && !config;
     show(vm, config, stats, &s);
+    bool lasts = !vm->run && !config && !s.info.agent && s.info.n_addresses == 0;
     if (lasts && vm->kept && still_so(vm->kept, &s.info)) {
         buf_add(to, vm->kept->text, vm->kept->len);
         return;

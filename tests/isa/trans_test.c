@@ -25,7 +25,7 @@ static uint64_t next_random(void *opaque)
 /* A translation of what stands at off in the page, about to start. */
 static struct tcg_trans start(uint32_t code, int32_t off)
 {
-    struct tcg_trans t = { .ir = &ir, .cpu = &cpu, .code = code, .page = page, .start = off };
+    struct tcg_trans t = { .ir = &ir, .cpu = &cpu, .code = code, .isa = &riscv64_guest, .page = page, .start = off };
 
     ir_start(&ir, riscv64_guest.globals, riscv64_guest.n_globals, riscv64_guest.pc_offset);
     t.off = off;
