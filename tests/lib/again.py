@@ -48,12 +48,11 @@ def source(root, test):
 
 def mark(path, before):
     """Names the cases that passed only this time in the .trs file; False when any failed again."""
-    with open(path, encoding="utf-8", errors="replace") as f:
-        lines = f.read().splitlines()
-    with open(path, "w", encoding="utf-8") as f:
-        f.writelines(line + "\n" for line in lines)
+    if any(result in BAD for result, _ in results(path)):
+        return False
+    with open(path, "a", encoding="utf-8") as f:
         f.writelines(f":test-result: UNSTABLE {text}\n" for text in before)
-    return not any(result in BAD for result, _ in results(path))
+    return True
 
 
 def main():
