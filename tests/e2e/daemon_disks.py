@@ -280,7 +280,7 @@ def nbd_clients_read_what_changed():
         copy = os.path.join(daemon.dir, "copy.raw")
         run("nbdcopy", uris[0], copy)
         run("qemu-img", "compare", "-f", "raw", "-F", "raw", uris[0], copy)
-        tap.check("write" in run("qemu-io", "-f", "raw", "-c", "write 0 512", inc, status=1) or True, "")
+        run("qemu-io", "-f", "raw", "-c", "write 0 512", inc, status=1)  # it is read-only
         seen = client.call("disk.exports", vm="a")
         tap.check([x["name"] for x in seen["exports"]] == ["d0", "d1", "inc"] and seen["serving"], f"{seen}")
         client.call("disk.export_remove", vm="a", name="inc")

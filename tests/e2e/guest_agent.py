@@ -168,8 +168,11 @@ def channels_carry_bytes_both_ways_at_once():
         other = m.channel("one")
         tap.check(other.recv(1) == b"", "a second client is turned away")
         socks["one"].close()
-        m.until("gone", lambda: not m.call("vm.channel", channel="one")["connected"] or
-                (m.run("true <>/dev/virtio-ports/one || true") and False))
+
+        def gone():
+            m.run("true <>/dev/virtio-ports/one || true")
+            return not m.call("vm.channel", channel="one")["connected"]
+        m.until("gone", gone)
         with m.channel("one") as again:
             m.run("echo again >/dev/virtio-ports/one")
             tap.check(read(again, 6) == b"again\n", "and the next one is served")
