@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Clients of QMP that nobody here wrote drive a VM: go-qemu (Debian's golang-github-digitalocean-go-qemu-dev with
-golang-go) and ganeti's monitor (its package's library, found in VMD_GANETI or where the package puts it). They are
-large, so they are probed for and not among the packages of the check."""
+golang-go) and ganeti's monitor (its package's library, found in VMD_GANETI or where the package puts it). Ganeti's
+is large and probed for; go-qemu is among the packages of the check."""
 
 import glob
 import os
