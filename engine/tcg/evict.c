@@ -91,7 +91,7 @@ int cache_init(struct tcg_vm *t, struct err *e)
     } else {
         t->reserved = 64; /* offset 0 means none */
     }
-    while (t->hash_bits < 20 && (size_t)512 << t->hash_bits < t->config.cache_size) {
+    while (t->hash_bits < 20 && (size_t)256 << t->hash_bits < t->config.cache_size) {
         t->hash_bits++;
     }
     t->hash = mem_map_huge(sizeof(t->hash[0]) << t->hash_bits);
@@ -481,16 +481,17 @@ static unsigned victim(struct tcg_vm *t)
 #define WARM_STEP (16u << 20)
 #define WARM_STEPS 3u
 
-/* How often compact code runs before it is compiled for speed, which takes four times as much room: config.warm times while the first quarter of
- * the regions, or the first 16 MiB, are filled, four times as often in the second, and so on. The counters of what has begun go up by as much. */
+/* How often compact code runs before it is compiled for speed, which takes four times as much room: config.warm times while the first 16 MiB are
+ * filled, four times as often in the next, and so on; once anything had to go, as often as ever, since all that runs does not fit. The counters
+ * of what has begun go up by as much. */
 static void warm_up(struct tcg_vm *t)
 {
     unsigned used = 0, was = atomic_load(&t->warm_from);
     for (unsigned i = 0; i < t->n_regions; i++) {
         used += t->regions[i].newest != 0 && i != t->region;
     }
-    size_t quarters = 4 * used / t->n_regions, steps = (size_t)used * t->region_size / WARM_STEP;
-    uint64_t level = (uint64_t)t->config.warm << 2 * at_most(WARM_STEPS, at_least(quarters, steps));
+    size_t steps = t->stats.evictions ? WARM_STEPS : at_most(WARM_STEPS, (size_t)used * t->region_size / WARM_STEP);
+    uint64_t level = (uint64_t)t->config.warm << 2 * steps;
     unsigned from = level < UINT16_MAX ? (unsigned)level : UINT16_MAX;
     atomic_store(&t->warm_from, (uint16_t)from);
     for (unsigned n = 0; from > was && n < t->n_vcpus; n++) {
