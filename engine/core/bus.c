@@ -5,6 +5,7 @@
  * other thread sees half an access.
  */
 #include "engine/core/bus.h"
+#include "engine/core/vcpu.h"
 
 #include <string.h>
 
@@ -93,6 +94,22 @@ static enum bus_result io_write(const struct mem_range *r, uint64_t offset, unsi
     return BUS_OK;
 }
 
+static void enter(const struct mem_range *r)
+{
+    vcpu_device_begin();
+    if (r->lock) {
+        bus_lock(r->lock);
+    }
+}
+
+static void leave(const struct mem_range *r)
+{
+    if (r->lock) {
+        bus_unlock(r->lock);
+    }
+    vcpu_device_end();
+}
+
 enum bus_result bus_read(const struct mem_range *r, uint64_t gpa, unsigned size,
                          uint64_t *value)
 {
@@ -109,13 +126,9 @@ enum bus_result bus_read(const struct mem_range *r, uint64_t gpa, unsigned size,
         *value = v;
         return BUS_OK;
     }
-    if (r->lock) {
-        bus_lock(r->lock);
-    }
+    enter(r);
     enum bus_result ret = io_read(r, r->offset + (gpa - r->base), size, value);
-    if (r->lock) {
-        bus_unlock(r->lock);
-    }
+    leave(r);
     return ret;
 }
 
@@ -137,12 +150,8 @@ enum bus_result bus_write(struct mem_space *s, const struct mem_range *r, uint64
         mem_written(s, gpa, size);
         return BUS_OK;
     }
-    if (r->lock) {
-        bus_lock(r->lock);
-    }
+    enter(r);
     enum bus_result ret = io_write(r, r->offset + (gpa - r->base), size, value);
-    if (r->lock) {
-        bus_unlock(r->lock);
-    }
+    leave(r);
     return ret;
 }

@@ -53,6 +53,34 @@ void vcpu_wake(struct vcpu *c)
     pthread_cond_broadcast(&c->wake); /* without the lock: the woken thread would wait for it */
 }
 
+void vcpu_device_begin(void)
+{
+    if (current) {
+        current->in_device = true;
+    }
+}
+
+void vcpu_device_end(void)
+{
+    if (!current) {
+        return;
+    }
+    current->in_device = false;
+    while (current->n_wakes) {
+        vcpu_wake(current->wakes[--current->n_wakes]);
+    }
+}
+
+/* True: c is woken when the access of this thread's vCPU to a device is over. */
+static bool wake_later(struct vcpu *c)
+{
+    if (!current || !current->in_device || current->n_wakes == VCPU_WAKES) {
+        return false;
+    }
+    current->wakes[current->n_wakes++] = c;
+    return true;
+}
+
 void vcpu_irq_set(struct vcpu *c, unsigned n, bool level)
 {
     uint64_t bit = 1ull << (n & 63);
@@ -62,7 +90,7 @@ void vcpu_irq_set(struct vcpu *c, unsigned n, bool level)
         return;
     }
     c->vm->engine->irq(c);
-    if (level) {
+    if (level && c != current && !wake_later(c)) {
         vcpu_wake(c);
     }
 }

@@ -15,6 +15,8 @@
 
 struct vm;
 
+#define VCPU_WAKES 4
+
 /* `lock` protects the flags below it; irq_level is atomic; cpu and engine_data belong to the
  * vCPU's thread while it runs, to the main thread while it is paused. */
 struct vcpu {
@@ -39,6 +41,10 @@ struct vcpu {
     bool halted;     /* in WFI */
     bool kicked;     /* leave WFI once, without work */
     uint64_t halts;  /* statistics */
+    /* whom this vCPU's thread wakes when it leaves the device it is in; its thread alone */
+    bool in_device;
+    unsigned n_wakes;
+    struct vcpu *wakes[VCPU_WAKES];
 };
 
 /* Any thread: sets or clears input n, tells the engine, wakes a halted vCPU. */
@@ -48,6 +54,11 @@ void vcpu_kick(struct vcpu *c);
 /* Any thread: has_work may have changed without an input having changed (a control register
  * of another hart's). */
 void vcpu_wake(struct vcpu *c);
+
+/* For bus.c, around an access under a device's lock: wakes by vcpu_irq_set() wait for the end, since who is woken runs at once in place of
+ * the waker, and meets the lock that it holds. */
+void vcpu_device_begin(void);
+void vcpu_device_end(void);
 
 /* For vm.c only; main thread. */
 struct vcpu *vcpu_new(struct vm *vm, unsigned index);

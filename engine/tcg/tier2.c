@@ -377,7 +377,7 @@ void tier2_done(struct tcg_vm *t)
 void tier2_running(struct tcg_vm *t)
 {
     struct tier2 *s = t->tier2;
-    if (atomic_load(&s->idle)) {
+    if (atomic_load(&s->idle) && atomic_exchange(&s->idle, false)) {
         pthread_mutex_lock(&s->lock);
         pthread_cond_signal(&s->cond);
         pthread_mutex_unlock(&s->lock);
