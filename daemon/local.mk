@@ -112,6 +112,7 @@ libdaemon_a_SOURCES = \
 	daemon/vm/preflight.h \
 	daemon/run/proc.c \
 	daemon/run/proc.h \
+	daemon/qmp/backs.c \
 	daemon/qmp/block.c \
 	daemon/qmp/blockjob.c \
 	daemon/qmp/cmd.c \
@@ -122,6 +123,8 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/migrate.c \
 	daemon/qmp/nodes.c \
 	daemon/qmp/pci.c \
+	daemon/qmp/plug.c \
+	daemon/qmp/plug.h \
 	daemon/qmp/query.c \
 	daemon/qmp/qmp.c \
 	daemon/qmp/qmp.h \
@@ -269,6 +272,7 @@ TESTS += \
 	tests/e2e/qmp_clients.py \
 	tests/e2e/qmp_commands.py \
 	tests/e2e/qmp_disks.py \
+	tests/e2e/qmp_plug.py \
 	tests/e2e/qmp_input.py \
 	tests/e2e/qmp_migrate.py \
 	tests/e2e/qmp_screen.py \
@@ -308,6 +312,7 @@ EXTRA_DIST += \
 	tests/e2e/qmp_commands.py \
 	tests/e2e/qmp_go/main.go \
 	tests/e2e/qmp_disks.py \
+	tests/e2e/qmp_plug.py \
 	tests/e2e/qmp_input.py \
 	tests/e2e/qmp_migrate.py \
 	tests/e2e/qmp_screen.py \

@@ -4,6 +4,7 @@
  * page it publishes. Loop thread.
  */
 #include "daemon/qmp/cmd.h"
+#include "daemon/qmp/plug.h"
 #include "daemon/qmp/session.h"
 
 #include "api-schema/disk/limits.h"
@@ -138,14 +139,69 @@ static struct json_object *blocks_of(struct json_object *result)
     return json_object_is_type(blocks, json_type_array) ? blocks : NULL;
 }
 
+/* Disks that the running VM has and its definition has not. Calls fn(arg, disk, block). */
+static void each_live(const struct vm *vm, struct json_object *blocks,
+                      void (*fn)(void *arg, const struct api_disk *disk,
+                                 struct json_object *block),
+                      void *arg)
+{
+    for (size_t i = 0; blocks && i < json_object_array_length(blocks); i++) {
+        struct json_object *b = json_object_array_get_idx(blocks, i);
+        const char *name = api_json_get_str(b, "name"), *file = api_json_get_str(b, "file");
+        const char *word = api_json_get_str(b, "format");
+        int format = word ? api_enum_value(&api_type_disk_format, word) : 0;
+        struct api_disk d = { .name = (char *)name,
+                              .file = (char *)(file ? file : ""),
+                              .format = format < 0 ? 0 : (enum api_disk_format)format,
+                              .readonly = api_json_get_bool(b, "readonly", false),
+                              .cdrom = api_json_get_bool(b, "cdrom", false),
+                              .removable = api_json_get_bool(b, "removable", false) };
+        bool known = !name;
+
+        for (size_t k = 0; k < vm->config.n_disks && !known; k++) {
+            known = strcmp(vm->config.disks[k].name, name) == 0;
+        }
+        if (!known) {
+            fn(arg, &d, b);
+        }
+    }
+}
+
+struct listing {
+    struct qmp_cmd *c;
+    struct json_object *list;
+};
+
+/* By the name that blockdev-add gave its image, if it is of device_add. */
+static struct json_object *live_info(struct qmp_cmd *c, const struct api_disk *disk,
+                                     struct json_object *block)
+{
+    const struct qmp_plugged *p = qmp_plugged_named(c->vm, "disk", disk->name);
+    struct json_object *o = node_info(disk, block, c->kept);
+
+    if (p && p->node) {
+        api_json_set_str(o, "node-name", p->node);
+    }
+    return o;
+}
+
+static void add_live_node(void *arg, const struct api_disk *disk, struct json_object *block)
+{
+    struct listing *l = arg;
+
+    json_object_array_add(l->list, live_info(l->c, disk, block));
+}
+
 static void with_nodes(struct qmp_cmd *c, struct json_object *result)
 {
     struct json_object *list = json_object_new_array(), *blocks = blocks_of(result);
+    struct listing l = { c, list };
 
     for (size_t i = 0; i < c->vm->config.n_disks; i++) {
         const struct api_disk *disk = &c->vm->config.disks[i];
         json_object_array_add(list, node_info(disk, block_of(blocks, disk->name), c->kept));
     }
+    each_live(c->vm, blocks, add_live_node, &l);
     qmp_return(c, list);
 }
 
@@ -160,28 +216,49 @@ void qmp_do_query_named_block_nodes(struct qmp_cmd *c)
     qmp_ask(c, "emu.disk_bitmaps", NULL, nodes_with_bitmaps);
 }
 
+/* Takes what is known of its image. */
+static struct json_object *block_info(const struct api_disk *disk, const char *qdev,
+                                      struct json_object *take_inserted)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_str(o, "io-status", "ok");
+    api_json_set_str(o, "device", disk->name);
+    api_json_set_bool(o, "locked", false);
+    api_json_set_bool(o, "removable", disk->cdrom || disk->removable);
+    if (disk->cdrom) {
+        api_json_set_bool(o, "tray_open", false);
+    }
+    api_json_set(o, "inserted", take_inserted);
+    api_json_set_str(o, "qdev", qdev);
+    api_json_set_str(o, "type", "unknown");
+    return o;
+}
+
+static void add_live_block(void *arg, const struct api_disk *disk, struct json_object *block)
+{
+    struct listing *l = arg;
+    const struct qmp_plugged *p = qmp_plugged_named(l->c->vm, "disk", disk->name);
+
+    json_object_array_add(
+        l->list, block_info(disk, p ? p->id : disk->name, live_info(l->c, disk, block)));
+}
+
 static void with_blocks(struct qmp_cmd *c, struct json_object *result)
 {
     struct json_object *list = json_object_new_array(), *blocks = blocks_of(result);
+    struct listing l = { c, list };
 
     for (size_t i = 0; i < c->vm->config.n_disks; i++) {
         const struct api_disk *disk = &c->vm->config.disks[i];
-        struct json_object *o = json_object_new_object();
         char device[24];
 
         qmp_disk_device((unsigned)i, device);
-        api_json_set_str(o, "io-status", "ok");
-        api_json_set_str(o, "device", disk->name);
-        api_json_set_bool(o, "locked", false);
-        api_json_set_bool(o, "removable", disk->cdrom || disk->removable);
-        if (disk->cdrom) {
-            api_json_set_bool(o, "tray_open", false);
-        }
-        api_json_set(o, "inserted", node_info(disk, block_of(blocks, disk->name), c->kept));
-        api_json_set_str(o, "qdev", device);
-        api_json_set_str(o, "type", "unknown");
-        json_object_array_add(list, o);
+        json_object_array_add(
+            list,
+            block_info(disk, device, node_info(disk, block_of(blocks, disk->name), c->kept)));
     }
+    each_live(c->vm, blocks, add_live_block, &l);
     qmp_return(c, list);
 }
 
@@ -211,8 +288,10 @@ void qmp_do_block_resize(struct qmp_cmd *c)
         qmp_error(c, "GenericError", "one of device and node-name is needed, not both");
         return;
     }
+    const struct qmp_plugged *p = qmp_plugged_on(c->vm, node);
+    const struct api_disk *disk = node ? qmp_disk(c, node) : NULL;
     params = json_object_new_object();
-    api_json_set_str(params, "disk", device ? device : node);
+    api_json_set_str(params, "disk", device ? device : p ? p->name : disk ? disk->name : node);
     api_json_set_int(params, "size", api_json_get_int(c->args, "size", 0));
     qmp_ask(c, "emu.disk_resize", params, resized);
 }
@@ -364,6 +443,20 @@ void qmp_do_query_blockstats(struct qmp_cmd *c)
         api_json_set(o, "stats", disk_counters(&counters));
         api_json_set_str(o, "node-name", name);
         api_json_set_str(o, "qdev", device);
+        json_object_array_add(list, o);
+    }
+    for (size_t i = 0; has && i < s.n_disks; i++) {
+        const struct qmp_plugged *p = qmp_plugged_named(c->vm, "disk", s.disks[i].name);
+        struct json_object *o;
+
+        if (!p) {
+            continue; /* of the definition, or without a name here */
+        }
+        o = json_object_new_object();
+        api_json_set_str(o, "device", p->name);
+        api_json_set(o, "stats", disk_counters(&s.disks[i]));
+        api_json_set_str(o, "node-name", p->node);
+        api_json_set_str(o, "qdev", p->id);
         json_object_array_add(list, o);
     }
     if (has) {

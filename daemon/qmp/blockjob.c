@@ -217,18 +217,6 @@ void qmp_do_query_jobs(struct qmp_cmd *c)
 
 /* --- beginning ----------------------------------------------------------------------------------------- */
 
-static void on_begun(void *arg, struct json_object *result, const struct api_error *x)
-{
-    struct qmp_cmd *c = arg;
-
-    (void)result;
-    if (x) {
-        qmp_error(c, "GenericError", "%s", x->message);
-    } else {
-        qmp_return_nothing(c);
-    }
-}
-
 /* Arguments whose other values vmd has no meaning for. */
 static const struct {
     const char *name, *only; /* word; "true" and "false" are booleans */
@@ -285,8 +273,7 @@ static struct json_object *common(struct qmp_cmd *c, const char *class)
         qmp_error(c, "GenericError", "a speed is not negative");
         return NULL;
     }
-    p = json_object_new_object();
-    api_json_set_str(p, "vm", c->vm->config.uuid);
+    p = qmp_vm_param(c);
     api_json_set_str(p, "disk", disk->name);
     if (id) {
         api_json_set_str(p, "id", id);
@@ -355,7 +342,7 @@ static void copy(struct qmp_cmd *c, const char *method, bool node)
     struct json_object *p = qmp_copy_params(c, node);
 
     if (p) {
-        api_call_nested(c->call, method, p, on_begun, c);
+        api_call_nested(c->call, method, p, qmp_on_done, c);
     }
 }
 
@@ -387,7 +374,7 @@ void qmp_do_block_stream(struct qmp_cmd *c)
         if (qmp_arg(c, "base")) {
             api_json_set_str(p, "base", qmp_arg(c, "base"));
         }
-        api_call_nested(c->call, "disk.stream", p, on_begun, c);
+        api_call_nested(c->call, "disk.stream", p, qmp_on_done, c);
     }
 }
 
@@ -400,37 +387,24 @@ void qmp_do_block_commit(struct qmp_cmd *c)
         if (qmp_arg(c, "top")) {
             api_json_set_str(p, "top", qmp_arg(c, "top"));
         }
-        api_call_nested(c->call, "disk.commit", p, on_begun, c);
+        api_call_nested(c->call, "disk.commit", p, qmp_on_done, c);
     }
 }
 
 /* --- telling ------------------------------------------------------------------------------------------- */
 
-static void on_told(void *arg, struct json_object *result, const struct api_error *x)
-{
-    struct qmp_cmd *c = arg;
-
-    (void)result;
-    if (x) {
-        qmp_error(c, "GenericError", "%s", x->message);
-    } else {
-        qmp_return_nothing(c);
-    }
-}
-
 /* act NULL: only the speed. */
 static void act_on(struct qmp_cmd *c, const struct job *job, const char *act)
 {
-    struct json_object *p = json_object_new_object();
+    struct json_object *p = qmp_vm_param(c);
 
-    api_json_set_str(p, "vm", c->vm->config.uuid);
     api_json_set_str(p, "disk", api_json_get_str(job->info.result, "disk"));
     if (act) {
         api_json_set_str(p, "act", act);
     } else {
         api_json_set_int(p, "speed", api_json_get_int(c->args, "speed", 0));
     }
-    api_call_nested(c->call, "disk.job", p, on_told, c);
+    api_call_nested(c->call, "disk.job", p, qmp_on_done, c);
 }
 
 static void block_job_act(struct qmp_cmd *c, const char *act)

@@ -81,6 +81,26 @@ struct json_object *qmp_named(const char *name)
     return o;
 }
 
+void qmp_on_done(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct qmp_cmd *c = arg;
+
+    (void)result;
+    if (x) {
+        qmp_error(c, "GenericError", "%s", x->message);
+    } else {
+        qmp_return_nothing(c);
+    }
+}
+
+struct json_object *qmp_vm_param(const struct qmp_cmd *c)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_str(o, "vm", c->vm->config.uuid);
+    return o;
+}
+
 /* --- asking the emulator ------------------------------------------------------------------------------- */
 
 static void on_vm_end(void *arg, struct vm *vm, bool gone)

@@ -42,6 +42,11 @@ void qmp_error(struct qmp_cmd *c, const char *class, const char *fmt, ...)
 void qmp_ask(struct qmp_cmd *c, const char *method, struct json_object *take_params,
              void (*then)(struct qmp_cmd *c, struct json_object *result));
 
+/* For api_call_nested(): answers the command (its argument) with nothing, or with what went wrong. */
+void qmp_on_done(void *arg, struct json_object *result, const struct api_error *x);
+/* Parameters of a method: {"vm": ...}; the caller's. */
+struct json_object *qmp_vm_param(const struct qmp_cmd *c);
+
 /* Arguments; NULL, false when absent. */
 const char *qmp_arg(const struct qmp_cmd *c, const char *name);
 

@@ -12,18 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void on_done(void *arg, struct json_object *result, const struct api_error *x)
-{
-    struct qmp_cmd *c = arg;
-
-    (void)result;
-    if (x) {
-        qmp_error(c, "GenericError", "%s", x->message);
-    } else {
-        qmp_return_nothing(c);
-    }
-}
-
 /* By an argument; NULL after the command was answered. */
 static const char *disk_of(struct qmp_cmd *c, const char *arg)
 {
@@ -34,14 +22,6 @@ static const char *disk_of(struct qmp_cmd *c, const char *arg)
                   qmp_arg(c, arg), qmp_arg(c, arg));
     }
     return disk ? disk->name : NULL;
-}
-
-static struct json_object *vm_param(const struct qmp_cmd *c)
-{
-    struct json_object *p = json_object_new_object();
-
-    api_json_set_str(p, "vm", c->vm->config.uuid);
-    return p;
 }
 
 /* --- actions: each makes a DiskAction of its arguments; NULL after the command was answered ------------------------- */
@@ -223,10 +203,10 @@ static struct json_object *make_action(struct qmp_cmd *c, const char *name)
 
 static void act(struct qmp_cmd *c, struct json_object *take_list)
 {
-    struct json_object *p = vm_param(c);
+    struct json_object *p = qmp_vm_param(c);
 
     api_json_set(p, "actions", take_list);
-    api_call_nested(c->call, "disk.transaction", p, on_done, c);
+    api_call_nested(c->call, "disk.transaction", p, qmp_on_done, c);
 }
 
 static void one_action(struct qmp_cmd *c, const char *name)
@@ -364,7 +344,7 @@ static void on_snapshots(void *arg, struct json_object *result, const struct api
         if (same(disk->name, api_json_get_str(o, "disk")) &&
             same(qmp_arg(c, "name"), api_json_get_str(o, "name")) &&
             same(qmp_arg(c, "id"), api_json_get_str(o, "id"))) {
-            p = vm_param(c);
+            p = qmp_vm_param(c);
             api_json_set_str(p, "disk", disk->name);
             api_json_set_str(p, "name", api_json_get_str(o, "name"));
             c->kept = snapshot_info(o);
@@ -381,7 +361,7 @@ void qmp_do_blockdev_snapshot_delete_internal_sync(struct qmp_cmd *c)
     if (!qmp_arg(c, "id") && !qmp_arg(c, "name")) {
         qmp_error(c, "GenericError", "Name or id must be provided");
     } else if (disk_of(c, "device")) {
-        api_call_nested(c->call, "disk.snapshots", vm_param(c), on_snapshots, c);
+        api_call_nested(c->call, "disk.snapshots", qmp_vm_param(c), on_snapshots, c);
     }
 }
 
@@ -425,18 +405,18 @@ void qmp_do_nbd_server_start(struct qmp_cmd *c)
                   qmp_arg(c, "tls-creds"));
         return;
     }
-    p = vm_param(c);
+    p = qmp_vm_param(c);
     if (!address(c, p)) {
         json_object_put(p);
         return;
     }
     api_json_set_int(p, "clients", clients < 0 || clients > 1000 ? 1000 : clients);
-    api_call_nested(c->call, "disk.export_start", p, on_done, c);
+    api_call_nested(c->call, "disk.export_start", p, qmp_on_done, c);
 }
 
 void qmp_do_nbd_server_stop(struct qmp_cmd *c)
 {
-    api_call_nested(c->call, "disk.export_stop", vm_param(c), on_done, c);
+    api_call_nested(c->call, "disk.export_stop", qmp_vm_param(c), qmp_on_done, c);
 }
 
 /* From what both commands have; NULL after the command was answered. */
@@ -447,7 +427,7 @@ static struct json_object *export_params(struct qmp_cmd *c, const char *disk)
     if (!disk) {
         return NULL;
     }
-    p = vm_param(c);
+    p = qmp_vm_param(c);
     api_json_set_str(p, "disk", disk);
     api_json_set_str(p, "name", qmp_arg(c, "name") ? qmp_arg(c, "name") : disk);
     copy_str(c, "description", p, "description");
@@ -461,7 +441,7 @@ void qmp_do_nbd_server_add(struct qmp_cmd *c)
 
     if (p) {
         copy_str(c, "bitmap", p, "bitmap");
-        api_call_nested(c->call, "disk.export_add", p, on_done, c);
+        api_call_nested(c->call, "disk.export_add", p, qmp_on_done, c);
     }
 }
 
@@ -490,17 +470,17 @@ void qmp_do_block_export_add(struct qmp_cmd *c)
     if (bitmap) {
         api_json_set_str(p, "bitmap", bitmap);
     }
-    api_call_nested(c->call, "disk.export_add", p, on_done, c);
+    api_call_nested(c->call, "disk.export_add", p, qmp_on_done, c);
 }
 
 static void export_remove(struct qmp_cmd *c, const char *name)
 {
     const char *mode = qmp_arg(c, "mode");
-    struct json_object *p = vm_param(c);
+    struct json_object *p = qmp_vm_param(c);
 
     api_json_set_str(p, "name", name);
     api_json_set_bool(p, "safe", !mode || strcmp(mode, "safe") == 0);
-    api_call_nested(c->call, "disk.export_remove", p, on_done, c);
+    api_call_nested(c->call, "disk.export_remove", p, qmp_on_done, c);
 }
 
 void qmp_do_nbd_server_remove(struct qmp_cmd *c)
@@ -538,7 +518,7 @@ static void with_exports(void *arg, struct json_object *result, const struct api
 
 void qmp_do_block_export_del(struct qmp_cmd *c)
 {
-    api_call_nested(c->call, "disk.exports", vm_param(c), with_exports, c);
+    api_call_nested(c->call, "disk.exports", qmp_vm_param(c), with_exports, c);
 }
 
 static void list_exports(void *arg, struct json_object *result, const struct api_error *x)
@@ -566,5 +546,5 @@ static void list_exports(void *arg, struct json_object *result, const struct api
 
 void qmp_do_query_block_exports(struct qmp_cmd *c)
 {
-    api_call_nested(c->call, "disk.exports", vm_param(c), list_exports, c);
+    api_call_nested(c->call, "disk.exports", qmp_vm_param(c), list_exports, c);
 }

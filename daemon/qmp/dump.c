@@ -142,8 +142,7 @@ void qmp_do_dump_guest_memory(struct qmp_cmd *c)
     if (!file) {
         return;
     }
-    params = json_object_new_object();
-    api_json_set_str(params, "vm", c->vm->config.uuid);
+    params = qmp_vm_param(c);
     api_json_set_str(params, "file", file);
     if (api_json_get(c->args, "begin")) {
         api_json_set_int(params, "begin", api_json_get_int(c->args, "begin", 0));

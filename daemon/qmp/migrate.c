@@ -260,18 +260,6 @@ void qmp_do_migrate_set_parameters(struct qmp_cmd *c)
 
 /* --- migrate --------------------------------------------------------------------------------------------------- */
 
-static void on_done(void *arg, struct json_object *result, const struct api_error *x)
-{
-    struct qmp_cmd *c = arg;
-
-    (void)result;
-    if (x) {
-        qmp_error(c, "GenericError", "%s", x->message);
-    } else {
-        qmp_return_nothing(c);
-    }
-}
-
 void qmp_do_migrate(struct qmp_cmd *c)
 {
     static const char *const never[] = { "blk", "inc", "resume" };
@@ -294,15 +282,14 @@ void qmp_do_migrate(struct qmp_cmd *c)
                   "that know each other");
         return;
     }
-    p = json_object_new_object();
-    api_json_set_str(p, "vm", c->vm->config.uuid);
+    p = qmp_vm_param(c);
     api_json_set_str(p, "to", uri);
     api_json_set_int(p, "streams", has(m, CAP_MULTIFD) ? m->streams : 1);
     api_json_set_int(p, "downtime_ms", m->downtime_ms);
     api_json_set_int(p, "bandwidth", m->bandwidth);
     api_json_set_bool(p, "auto_converge", has(m, CAP_AUTO_CONVERGE));
     api_json_set_int(p, "cache", has(m, CAP_XBZRLE) ? m->cache : 0);
-    api_call_nested(c->call, "migrate.start", p, on_done, c);
+    api_call_nested(c->call, "migrate.start", p, qmp_on_done, c);
 }
 
 /* As QEMU's, it has nothing to say when there is none, or when it is too late. */
@@ -312,7 +299,7 @@ static void on_cancelled(void *arg, struct json_object *result, const struct api
     if (x && x->code == API_E_BAD_STATE) {
         qmp_return_nothing(arg);
     } else {
-        on_done(arg, result, x);
+        qmp_on_done(arg, result, x);
     }
 }
 

@@ -5,6 +5,7 @@
  * behind that command has. A node whose file a disk got is that disk from then on. Loop thread.
  */
 #include "daemon/qmp/cmd.h"
+#include "daemon/qmp/plug.h"
 #include "daemon/qmp/session.h"
 #include "engine/base/mem.h"
 
@@ -52,6 +53,9 @@ const struct qmp_node *qmp_node_free(struct qmp_cmd *c, const char *name)
         qmp_error(c, "GenericError", "Node '%s' is the image of disk '%s'", name, disk->name);
     } else if (!n) {
         qmp_error(c, "GenericError", "Cannot find device='' nor node-name='%s'", name);
+    } else if (qmp_plugged_on(c->vm, name)) {
+        qmp_error(c, "GenericError", "Node '%s' is the image of device '%s'", name,
+                  qmp_plugged_on(c->vm, name)->id);
     } else if (n->readonly) {
         qmp_error(c, "GenericError", "Node '%s' is read-only", name);
     } else {
@@ -148,6 +152,7 @@ void qmp_do_blockdev_add(struct qmp_cmd *c)
     n->format = xstrdup(is_protocol(driver) ? "raw" : driver);
     n->protocol = is_protocol(driver);
     n->readonly = api_json_get_bool(c->args, "read-only", false);
+    n->direct = api_json_get_bool(api_json_get(c->args, "cache"), "direct", false);
     list_append(&c->vm->qmp->nodes, &n->link);
     c->vm->qmp->n_nodes++;
     qmp_return_nothing(c);
@@ -162,6 +167,9 @@ void qmp_do_blockdev_del(struct qmp_cmd *c)
     if (disk) {
         qmp_error(c, "GenericError", "Node %s is in use: it is the image of disk '%s'", name,
                   disk->name);
+    } else if (qmp_plugged_on(c->vm, name)) {
+        qmp_error(c, "GenericError", "Node %s is in use: it is the image of device '%s'", name,
+                  qmp_plugged_on(c->vm, name)->id);
     } else if (!n) {
         qmp_error(c, "GenericError", "Failed to find node with node-name='%s'", name);
     } else {

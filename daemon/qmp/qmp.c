@@ -9,6 +9,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/qmp/cmd.h"
+#include "daemon/qmp/plug.h"
 #include "daemon/qmp/session.h"
 #include "daemon/registry.h"
 #include "daemon/run/runfs.h"
@@ -199,15 +200,19 @@ static void on_device(struct qmp *q, struct vm *vm, const struct api_event *e)
 {
     bool refused = e->reason && strcmp(e->reason, "refused") == 0;
     const char *name = api_json_get_str(e->detail, "name");
+    struct qmp_plugged *p = qmp_plugged_named(vm, api_json_get_str(e->detail, "kind"), name);
 
     if (!name || (!refused && strcmp(e->reason, "detached") != 0)) {
         return;
     }
-    AUTO_FREE char *path = xasprintf("/machine/peripheral/%s", name);
+    AUTO_FREE char *path = xasprintf("/machine/peripheral/%s", p ? p->id : name);
     struct json_object *o = json_object_new_object();
-    api_json_set_str(o, "device", name);
+    api_json_set_str(o, "device", p ? p->id : name);
     api_json_set_str(o, "path", path);
     tell(q, vm, e, refused ? "DEVICE_UNPLUG_GUEST_ERROR" : "DEVICE_DELETED", o);
+    if (p && !refused) {
+        qmp_plugged_gone(vm, p);
+    }
 }
 
 static void on_vnc(struct qmp *q, struct vm *vm, const struct api_event *e)
@@ -224,9 +229,10 @@ static void on_channel(struct qmp *q, struct vm *vm, const struct api_event *e)
     const char *name = api_json_get_str(e->detail, "name");
 
     if (name && e->reason) {
+        const struct qmp_plugged *p = qmp_plugged_named(vm, "channel", name);
         struct json_object *o = json_object_new_object();
         api_json_set_bool(o, "open", strcmp(e->reason, "opened") == 0);
-        api_json_set_str(o, "id", name);
+        api_json_set_str(o, "id", p ? p->id : name);
         tell(q, vm, e, "VSERPORT_CHANGE", o);
     }
 }
@@ -288,6 +294,8 @@ static void vm_done(struct vm *vm)
 {
     list_remove(&vm->qmp->later);
     close_listener(vm);
+    qmp_plugged_free(vm->qmp);
+    qmp_backs_free(vm->qmp);
     qmp_nodes_free(vm->qmp);
     free(vm->qmp->path);
     free(vm->qmp);
@@ -339,6 +347,8 @@ static bool prepare(struct vm *vm)
         vm->qmp->vm = vm;
         qmp_migration_init(&vm->qmp->migration);
         list_init(&vm->qmp->nodes);
+        list_init(&vm->qmp->backs);
+        list_init(&vm->qmp->plugged);
         list_init(&vm->qmp->later);
     }
     return true;

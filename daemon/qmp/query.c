@@ -6,6 +6,7 @@
 #include "daemon/qmp/cmd.h"
 
 #include "api-schema/gen/types.h"
+#include "daemon/qmp/plug.h"
 #include "daemon/qmp/session.h"
 #include "daemon/run/runfs.h"
 #include "daemon/spawn/proto.h"
@@ -310,12 +311,12 @@ void qmp_do_query_memory_size_summary(struct qmp_cmd *c)
     qmp_return(c, o);
 }
 
-static struct json_object *chardev(const char *label, const char *path)
+static struct json_object *chardev(const char *label, const char *path, bool open)
 {
     struct json_object *o = json_object_new_object();
-    AUTO_FREE char *name = xasprintf("unix:%s,server=on", path);
+    AUTO_FREE char *name = path ? xasprintf("unix:%s,server=on", path) : xstrdup("null");
 
-    api_json_set_bool(o, "frontend-open", true);
+    api_json_set_bool(o, "frontend-open", open);
     api_json_set_str(o, "filename", name);
     api_json_set_str(o, "label", label);
     return o;
@@ -327,11 +328,20 @@ void qmp_do_query_chardev(struct qmp_cmd *c)
     AUTO_FREE char *console = runfs_path(&c->d->opt, c->vm->id, VM_CONSOLE);
 
     if (c->vm->qmp) {
-        json_object_array_add(list, chardev("compat_monitor0", c->vm->qmp->path));
+        json_object_array_add(list, chardev("compat_monitor0", c->vm->qmp->path, true));
     }
     if (c->vm->run) {
         bool serial = c->vm->config.console == API_CONSOLE_KIND_SERIAL;
-        json_object_array_add(list, chardev(serial ? "serial0" : "console0", console));
+        json_object_array_add(list, chardev(serial ? "serial0" : "console0", console, true));
+    }
+    if (c->vm->qmp) {
+        list_for_each (it, &c->vm->qmp->backs) {
+            const struct qmp_back *b = list_entry(it, struct qmp_back, link);
+
+            if (b->kind == QMP_BACK_CHARDEV) {
+                json_object_array_add(list, chardev(b->id, b->path, b->users > 0));
+            }
+        }
     }
     qmp_return(c, list);
 }
@@ -343,7 +353,6 @@ void qmp_do_query_chardev(struct qmp_cmd *c)
     }
 
 EMPTY(query_memory_devices)
-EMPTY(query_iothreads)
 EMPTY(query_fdsets)
 
 /* --- what VMs do not have ---------------------------------------------------------------------------------- */
@@ -379,8 +388,10 @@ static const struct api_nic *find_nic(const struct vm *vm, const char *name)
 void qmp_do_set_link(struct qmp_cmd *c)
 {
     const char *name = qmp_arg(c, "name");
+    const struct qmp_plugged *p = qmp_plugged_on(c->vm, name); /* QEMU takes either name */
     struct json_object *o;
 
+    name = p ? p->name : name;
     if (!c->vm->run && !find_nic(c->vm, name)) {
         qmp_error(c, "DeviceNotFound", "Device '%s' not found", name);
         return;

@@ -52,20 +52,6 @@ static void answer(struct qmp_cmd *c, const struct api_error *x)
     }
 }
 
-static void on_done(void *arg, struct json_object *result, const struct api_error *x)
-{
-    (void)result;
-    answer(arg, x);
-}
-
-static struct json_object *vm_param(const struct qmp_cmd *c)
-{
-    struct json_object *params = json_object_new_object();
-
-    api_json_set_str(params, "vm", c->vm->config.uuid);
-    return params;
-}
-
 /* Stopping what stands, letting run what runs: QEMU has no objection, and another client may have been
  * first. */
 static void moved(struct qmp_cmd *c, enum api_vm_state to, const struct api_error *x)
@@ -101,7 +87,7 @@ static void move(struct qmp_cmd *c, const char *method,
 
     *id = c->vm->id;
     c->data = id;
-    api_call_nested(c->call, method, vm_param(c), fn, c);
+    api_call_nested(c->call, method, qmp_vm_param(c), fn, c);
 }
 
 void qmp_do_stop(struct qmp_cmd *c)
@@ -116,12 +102,12 @@ void qmp_do_cont(struct qmp_cmd *c)
 
 void qmp_do_system_reset(struct qmp_cmd *c)
 {
-    api_call_nested(c->call, "vm.reset", vm_param(c), on_done, c);
+    api_call_nested(c->call, "vm.reset", qmp_vm_param(c), qmp_on_done, c);
 }
 
 void qmp_do_system_powerdown(struct qmp_cmd *c)
 {
-    api_call_nested(c->call, "vm.shutdown", vm_param(c), on_done, c);
+    api_call_nested(c->call, "vm.shutdown", qmp_vm_param(c), qmp_on_done, c);
 }
 
 /* Answered as soon as it was accepted: the end of the VM is the end of the connection, too. */
@@ -154,7 +140,7 @@ void qmp_do_quit(struct qmp_cmd *c)
     struct quit *q = xnew(struct quit);
 
     q->c = c;
-    api_call_nested(c->call, "vm.stop", vm_param(c), on_quit, q);
+    api_call_nested(c->call, "vm.stop", qmp_vm_param(c), on_quit, q);
     q->c = NULL;
     if (!q->failed) {
         qmp_return_nothing(c);

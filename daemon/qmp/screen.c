@@ -233,18 +233,6 @@ struct json_object *qmp_vnc_event(const struct vm *vm)
 
 /* --- keys and pointers ------------------------------------------------------------------------------------- */
 
-static void on_sent(void *arg, struct json_object *result, const struct api_error *x)
-{
-    struct qmp_cmd *c = arg;
-
-    (void)result;
-    if (x) {
-        qmp_error(c, "GenericError", "%s", x->message);
-    } else {
-        qmp_return_nothing(c);
-    }
-}
-
 static size_t count(struct json_object *list)
 {
     return list ? json_object_array_length(list) : 0;
@@ -290,11 +278,10 @@ void qmp_do_send_key(struct qmp_cmd *c)
         }
         json_object_array_add(names, json_object_new_string(name));
     }
-    params = json_object_new_object();
-    api_json_set_str(params, "vm", c->vm->config.uuid);
+    params = qmp_vm_param(c);
     api_json_set(params, "keys", names);
     api_json_set_int(params, "hold_ms", api_json_get_int(c->args, "hold-time", 100));
-    api_call_nested(c->call, "vm.send_key", params, on_sent, c);
+    api_call_nested(c->call, "vm.send_key", params, qmp_on_done, c);
 }
 
 /* Buttons are keys; wheels turn when their button goes down. */
@@ -409,8 +396,7 @@ void qmp_do_input_send_event(struct qmp_cmd *c)
             return;
         }
     }
-    params = json_object_new_object();
-    api_json_set_str(params, "vm", c->vm->config.uuid);
+    params = qmp_vm_param(c);
     api_json_set(params, "events", events);
-    api_call_nested(c->call, "vm.input", params, on_sent, c);
+    api_call_nested(c->call, "vm.input", params, qmp_on_done, c);
 }

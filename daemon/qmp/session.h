@@ -39,13 +39,15 @@ struct qmp_migration {
 struct qmp_node {
     struct list link;           /* qmp_vm.nodes */
     char *name, *file, *format; /* a word of DiskFormat */
-    bool protocol, readonly;
+    bool protocol, readonly, direct;
 };
 
 /* The QMP side of a VM that runs. */
 struct qmp_vm {
     struct list nodes;
     unsigned n_nodes;
+    struct list backs, plugged; /* plug.h */
+    unsigned n_backs;
     struct qmp_migration migration;
     struct rpc_listener *listener; /* NULL: none any more */
     char *path;

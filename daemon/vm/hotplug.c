@@ -226,10 +226,9 @@ static void attach_done(struct plug *k)
 {
     struct vm *vm = k->op->vm;
     struct change *c = change_new(k->d);
-    struct api_vm_attach_out out = { .kind = k->kind,
-                                     .name = k->name,
-                                     .live = k->live,
-                                     .config = k->config };
+    struct api_vm_attach_out out = {
+        .kind = k->kind, .name = k->name, .live = k->live, .config = k->config
+    };
 
     put_made(k, c);
     if (k->live) {
@@ -351,7 +350,8 @@ static void on_socket(void *arg, struct json_object *images, int *take_fds, unsi
     }
 }
 
-static bool name_taken(const struct api_vm_config *c, enum api_device_kind kind, const char *name);
+static bool name_taken(const struct api_vm_config *c, enum api_device_kind kind,
+                       const char *name);
 
 static void plug_channel(struct plug *k)
 {
@@ -366,7 +366,8 @@ static void plug_channel(struct plug *k)
     }
     fd = channels_listen(k->op->vm, channel->name, &e);
     if (fd < 0) {
-        failf(k, fd == -EADDRINUSE ? API_E_EXISTS : API_E_HOST_LIMIT, "give it another name", e.msg);
+        failf(k, fd == -EADDRINUSE ? API_E_EXISTS : API_E_HOST_LIMIT, "give it another name",
+              e.msg);
         return;
     }
     in = json_object_new_object();
@@ -375,14 +376,22 @@ static void plug_channel(struct plug *k)
     ask(k, "emu.channel_add", in, fd, on_plugged);
 }
 
+static void plug_rng(struct plug *k)
+{
+    struct json_object *in = json_object_new_object();
+
+    api_json_set_str(in, "name", k->name);
+    ask(k, "emu.attach_rng", in, -1, on_plugged);
+}
+
 static void go_live(struct plug *k)
 {
     struct vm *vm = k->op->vm;
     const struct api_disk *disk;
     struct json_object *list;
 
-    if (k->kind == API_DEVICE_KIND_CHANNEL) {
-        plug_channel(k);
+    if (k->kind == API_DEVICE_KIND_CHANNEL || k->kind == API_DEVICE_KIND_RNG) {
+        (k->kind == API_DEVICE_KIND_CHANNEL ? plug_channel : plug_rng)(k);
         return;
     }
     if (k->nic) {
@@ -417,9 +426,10 @@ static bool has_slot(const struct api_vm_config *c)
 
 static size_t count(const struct api_vm_config *c, enum api_device_kind kind)
 {
-    return kind == API_DEVICE_KIND_NIC    ? c->n_nics
-           : kind == API_DEVICE_KIND_DISK ? c->n_disks
-                                          : c->n_channels;
+    return kind == API_DEVICE_KIND_NIC       ? c->n_nics
+           : kind == API_DEVICE_KIND_DISK    ? c->n_disks
+           : kind == API_DEVICE_KIND_CHANNEL ? c->n_channels
+                                             : 0; /* definitions have none with a name */
 }
 
 static const char *name_at(const struct api_vm_config *c, enum api_device_kind kind, size_t i)
@@ -429,7 +439,8 @@ static const char *name_at(const struct api_vm_config *c, enum api_device_kind k
                                           : c->channels[i].name;
 }
 
-static bool name_taken(const struct api_vm_config *c, enum api_device_kind kind, const char *name)
+static bool name_taken(const struct api_vm_config *c, enum api_device_kind kind,
+                       const char *name)
 {
     for (size_t i = 0; i < count(c, kind); i++) {
         if (strcmp(name_at(c, kind, i), name) == 0) {
@@ -515,6 +526,28 @@ static void add_channel(struct plug *k, const struct api_channel *channel)
     api_copy(&api_type_channel, channel, &c->channels[c->n_channels++]);
 }
 
+/* The one that was given; DISK when it is not one. */
+static enum api_device_kind given(bool nic, bool channel, bool rng)
+{
+    return nic       ? API_DEVICE_KIND_NIC
+           : channel ? API_DEVICE_KIND_CHANNEL
+           : rng     ? API_DEVICE_KIND_RNG
+                     : API_DEVICE_KIND_DISK;
+}
+
+static const char *const give_one = "give 'disk', 'nic', 'channel' or 'rng'";
+
+static void add_device(struct plug *k, const struct api_vm_attach_in *in)
+{
+    if (in->channel) {
+        add_channel(k, in->channel);
+    } else if (k->nic) {
+        add_nic(k, in->nic);
+    } else if (in->disk) {
+        add_disk(k, in->disk);
+    }
+}
+
 static void attach_begin(struct op *op)
 {
     struct vm *vm = op->vm;
@@ -524,17 +557,16 @@ static void attach_begin(struct op *op)
     const char *name;
 
     *k = (struct plug){ .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL };
-    k->kind = in->nic       ? API_DEVICE_KIND_NIC
-              : in->channel ? API_DEVICE_KIND_CHANNEL
-                            : API_DEVICE_KIND_DISK;
+    k->kind = given(in->nic, in->channel, in->rng);
     api_copy(&api_type_vm_config, &vm->config, &k->made);
-    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) != 1) {
-        failf(k, API_E_INVALID_PARAMS, "give 'disk', 'nic' or 'channel'",
-              "one device is attached at a time");
+    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) + (in->rng != NULL) !=
+        1) {
+        failf(k, API_E_INVALID_PARAMS, give_one, "one device is attached at a time");
         return;
     }
     name = in->nic       ? in->nic->name
            : in->channel ? in->channel->name
+           : in->rng     ? in->rng
                          : in->disk->name;
     k->chosen = !name || !name[0];
     k->name = k->chosen ? free_name(&k->made, k->kind) : xstrdup(name);
@@ -545,13 +577,12 @@ static void attach_begin(struct op *op)
         failf(k, API_E_EXISTS, "give it another name", "a device has that name already");
         return;
     }
-    if (in->channel) {
-        add_channel(k, in->channel);
-    } else if (k->nic) {
-        add_nic(k, in->nic);
-    } else {
-        add_disk(k, in->disk);
+    if (k->config && in->rng) {
+        failf(k, API_E_UNSUPPORTED, "that of the definition is its member 'rng'",
+              "an entropy device with a name is there while the VM runs");
+        return;
     }
+    add_device(k, in);
     /* The definition with it must make sense, and its files be where the caller may point. */
     if ((k->config ? preflight_change(vm->d, &k->made, &x)
                    : pools_resolve(vm->d, &k->made, &x)) < 0 ||
@@ -747,21 +778,20 @@ static void detach_begin(struct op *op)
     struct plug *k = xnew(struct plug);
     struct json_object *ask_for;
 
-    *k = (struct plug){ .d = vm->d,
-                        .vm = vm->id,
-                        .op = op,
-                        .nic = in->nic != NULL,
-                        .timeout_ms = in->timeout_ms };
-    k->kind = in->nic       ? API_DEVICE_KIND_NIC
-              : in->channel ? API_DEVICE_KIND_CHANNEL
-                            : API_DEVICE_KIND_DISK;
+    *k = (struct plug){
+        .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL, .timeout_ms = in->timeout_ms
+    };
+    k->kind = given(in->nic, in->channel, in->rng);
     api_copy(&api_type_vm_config, &vm->config, &k->made);
-    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) != 1) {
-        failf(k, API_E_INVALID_PARAMS, "give 'disk', 'nic' or 'channel'",
-              "one device is detached at a time");
+    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) + (in->rng != NULL) !=
+        1) {
+        failf(k, API_E_INVALID_PARAMS, give_one, "one device is detached at a time");
         return;
     }
-    k->name = xstrdup(in->nic ? in->nic : in->channel ? in->channel : in->disk);
+    k->name = xstrdup(in->nic       ? in->nic
+                      : in->channel ? in->channel
+                      : in->rng     ? in->rng
+                                    : in->disk);
     if (!choose(k, in->live, in->config)) {
         return;
     }

@@ -88,6 +88,11 @@ struct confine_report {
     unsigned n;
 };
 
+/* An entropy device in a hot-plug slot: its name, and its device's. */
+struct emu_rng {
+    char *name, *id;
+};
+
 struct emu {
     struct emu_options opt;
     struct api_vm_config config;
@@ -109,6 +114,8 @@ struct emu {
     char mac[BOARD_MAX_NICS][18]; /* of the network cards */
     char *disk_id[BOARD_MAX_DISKS],
         *nic_id[BOARD_MAX_NICS]; /* their devices, as they were named first */
+    struct emu_rng rng[BOARD_MAX_PORTS]; /* entropy devices that came while the VM ran */
+    unsigned n_rngs;
     unsigned n_plugged;          /* devices that came while the VM ran, for their names */
     struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
     unsigned n_opened;

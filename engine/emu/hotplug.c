@@ -41,6 +41,13 @@ void hotplug_name_all(struct emu *m)
     }
 }
 
+static void drop_rng(struct emu *m, unsigned at)
+{
+    free(m->rng[at].name);
+    free(m->rng[at].id);
+    memmove(&m->rng[at], &m->rng[at + 1], (--m->n_rngs - at) * sizeof(m->rng[0]));
+}
+
 void hotplug_done(struct emu *m)
 {
     for (unsigned i = 0; i < BOARD_MAX_DISKS; i++) {
@@ -48,6 +55,9 @@ void hotplug_done(struct emu *m)
     }
     for (unsigned i = 0; i < BOARD_MAX_NICS; i++) {
         free(take_ptr(m->nic_id[i]));
+    }
+    while (m->n_rngs > 0) {
+        drop_rng(m, m->n_rngs - 1);
     }
 }
 
@@ -67,8 +77,8 @@ static struct device *free_port(struct emu *m, struct err *e)
             return port;
         }
     }
-    err_set(e, -ENOSPC, "%s", port_at(m, 0) ? "every hot-plug slot is taken"
-                                             : "the VM has no hot-plug slot");
+    err_set(e, -ENOSPC, "%s",
+            port_at(m, 0) ? "every hot-plug slot is taken" : "the VM has no hot-plug slot");
     return NULL;
 }
 
@@ -218,7 +228,8 @@ static int code_of(int rc)
 static void refuse(struct api_call *call, int rc, const char *name, const struct err *e)
 {
     api_fail_err(call, code_of(rc), name,
-                 rc == -ENOSPC ? "detach something, or give the VM more 'root_ports'" : NULL, e);
+                 rc == -ENOSPC ? "detach something, or give the VM more 'root_ports'" : NULL,
+                 e);
 }
 
 /* Disk i of the configuration, not opened yet. */
@@ -278,8 +289,7 @@ void api_handle_emu_attach_disk(struct api_call *call, struct api_emu_attach_dis
     } else if (i >= BOARD_MAX_DISKS) {
         rc = err_set(&e, -ENOSPC, "it has %d disks already", BOARD_MAX_DISKS);
     } else if (name_is_free(m, in->disk->name, false, &e)) {
-        m->config.disks =
-            xrealloc_n(m->config.disks, i + 1, sizeof(m->config.disks[0]));
+        m->config.disks = xrealloc_n(m->config.disks, i + 1, sizeof(m->config.disks[0]));
         api_copy(&api_type_disk, in->disk, &m->config.disks[i]);
         rc = attach_disk(m, i, &e);
         m->n_disks = i + 1;
@@ -337,8 +347,7 @@ static int attach_nic(struct emu *m, size_t i, struct err *e)
     int rc;
 
     if (m->config.nics[i].bus != API_NIC_BUS_VIRTIO_PCI) {
-        return err_set(e, -ENOTSUP,
-                       "cards on the bus virtio-pci can come while the VM runs");
+        return err_set(e, -ENOTSUP, "cards on the bus virtio-pci can come while the VM runs");
     }
     if (!free_port(m, e)) {
         return -ENOSPC;
@@ -377,8 +386,8 @@ void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_
     } else if (name_is_free(m, in->nic->name, true, &e)) {
         if (fd >= 0) {
             m->opt.nics = xrealloc_n(m->opt.nics, m->opt.n_nics + 1, sizeof(m->opt.nics[0]));
-            m->opt.nics[m->opt.n_nics++] =
-                (struct emu_file){ .path = xstrdup(in->nic->name), .fd = take_fd(&fd) };
+            m->opt.nics[m->opt.n_nics++] = (struct emu_file){ .path = xstrdup(in->nic->name),
+                                                              .fd = take_fd(&fd) };
         }
         m->config.nics = xrealloc_n(m->config.nics, i + 1, sizeof(m->config.nics[0]));
         api_copy(&api_type_nic, in->nic, &m->config.nics[i]);
@@ -399,8 +408,43 @@ void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_
         refuse(call, rc, in->nic->name, &e);
         return;
     }
-    api_reply_emu_attach_nic(call, &(struct api_emu_attach_nic_out){ .device = m->nic_id[i],
-                                                                     .mac = m->mac[i] });
+    api_reply_emu_attach_nic(
+        call, &(struct api_emu_attach_nic_out){ .device = m->nic_id[i], .mac = m->mac[i] });
+}
+
+/* --- entropy --- */
+
+static int find_rng(const struct emu *m, const char *name)
+{
+    for (unsigned i = 0; i < m->n_rngs; i++) {
+        if (strcmp(m->rng[i].name, name) == 0) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+void api_handle_emu_attach_rng(struct api_call *call, struct api_emu_attach_rng_in *in)
+{
+    struct emu *m = control_emu(call);
+    AUTO_FREE char *id = xasprintf("plugged%u", m->n_plugged++);
+    struct err e = ERR_INIT;
+    struct device *d = NULL;
+    int rc;
+
+    if (find_rng(m, in->name) >= 0) {
+        rc = err_set(&e, -EEXIST, "it has an entropy device '%s' already", in->name);
+    } else {
+        rc = free_port(m, &e) ? dev_new(m->vm, &virtio_rng_class, id, &d, &e) : -ENOSPC;
+        rc = rc == 0 ? plug(m, d, true, &e) : rc;
+    }
+    if (rc != 0) {
+        refuse(call, rc, in->name, &e);
+        return;
+    }
+    struct emu_rng *r = &m->rng[m->n_rngs++];
+    *r = (struct emu_rng){ .name = xstrdup(in->name), .id = take_ptr(id) };
+    api_reply_emu_attach_rng(call, &(struct api_emu_attach_rng_out){ .device = r->id });
 }
 
 int hotplug_new_serial(struct emu *m, struct device **out, struct err *e)
@@ -421,8 +465,8 @@ int hotplug_new_serial(struct emu *m, struct device **out, struct err *e)
 struct leaving {
     struct emu *m;
     struct device *port, *fn, *behind;
-    struct blk_node *disk; /* NULL: a network card */
-    bool nic;
+    struct blk_node *disk; /* of a disk */
+    enum api_device_kind kind;
     char name[64];
 };
 
@@ -449,7 +493,7 @@ static void let_go(void *arg)
     }
     dev_free(l->fn);
     dev_free(l->behind); /* and closes its disk or its port */
-    control_device(l->m, "device-deleted", l->nic ? "nic" : "disk", l->name);
+    control_device(l->m, "device-deleted", api_device_kind_name(l->kind), l->name);
     free(l);
 }
 
@@ -461,14 +505,23 @@ static bool identify(struct emu *m, struct leaving *l)
             str_copy(l->name, sizeof(l->name), blk_name(m->disk[i]));
             l->behind = dev_find(m->vm, m->disk_id[i]);
             l->disk = m->disk[i];
+            l->kind = API_DEVICE_KIND_DISK;
             return true;
         }
     }
     for (size_t i = 0; i < m->config.n_nics; i++) {
         if (function_of(m, m->nic_id[i]) == l->fn) {
-            l->nic = true;
+            l->kind = API_DEVICE_KIND_NIC;
             str_copy(l->name, sizeof(l->name), m->config.nics[i].name);
             l->behind = dev_find(m->vm, m->nic_id[i]);
+            return true;
+        }
+    }
+    for (unsigned i = 0; i < m->n_rngs; i++) {
+        if (function_of(m, m->rng[i].id) == l->fn) {
+            l->kind = API_DEVICE_KIND_RNG;
+            str_copy(l->name, sizeof(l->name), m->rng[i].name);
+            l->behind = dev_find(m->vm, m->rng[i].id);
             return true;
         }
     }
@@ -487,7 +540,7 @@ static void on_answer(void *arg, struct device *port, enum pci_slot_event what)
         return;
     }
     if (what == PCI_SLOT_REFUSED) {
-        control_device(m, "device-refused", l->nic ? "nic" : "disk", l->name);
+        control_device(m, "device-refused", api_device_kind_name(l->kind), l->name);
         free(l);
         return;
     }
@@ -496,8 +549,10 @@ static void on_answer(void *arg, struct device *port, enum pci_slot_event what)
     }
     vm_at_barrier(m->vm, take_out, l);
     pci_root_port_emptied(port);
-    if (l->nic) {
+    if (l->kind == API_DEVICE_KIND_NIC) {
         drop_nic(m, (size_t)find_nic(m, l->name));
+    } else if (l->kind == API_DEVICE_KIND_RNG) {
+        drop_rng(m, (unsigned)find_rng(m, l->name));
     } else {
         export_drop_disk(m, l->disk);
         drop_disk(m, (unsigned)find_disk(m, l->name));
@@ -507,58 +562,117 @@ static void on_answer(void *arg, struct device *port, enum pci_slot_event what)
 
 static void detach_failed(struct api_call *call, const char *name, const struct err *e)
 {
-    api_fail_err(call, API_E_UNSUPPORTED, name,
-                 "free it in the guest (Linux: echo 1 >/sys/bus/pci/devices/.../remove), or boot a "
-                 "kernel with pciehp",
-                 e);
+    api_fail_err(
+        call, API_E_UNSUPPORTED, name,
+        "free it in the guest (Linux: echo 1 >/sys/bus/pci/devices/.../remove), or boot a "
+        "kernel with pciehp",
+        e);
 }
 
-/* By its name, or that of its device. */
-static int find_any(struct emu *m, const struct api_emu_detach_in *in, bool *nic)
-{
-    int at = -1;
+/* Those of a kind that can be asked for: names, and the devices that they are. */
+struct kin {
+    enum api_device_kind kind;
+    const char *what;
+    unsigned (*count)(const struct emu *m);
+    const char *(*name)(const struct emu *m, unsigned i);
+    const char *(*id)(const struct emu *m, unsigned i);
+};
 
-    *nic = in->has_kind && in->kind == API_DEVICE_KIND_NIC;
-    if (!*nic) {
-        at = find_disk(m, in->name);
-        for (unsigned i = 0; at < 0 && i < m->n_disks; i++) {
-            at = strcmp(m->disk_id[i], in->name) == 0 ? (int)i : -1;
+static unsigned count_disks(const struct emu *m)
+{
+    return m->n_disks;
+}
+
+static const char *disk_name(const struct emu *m, unsigned i)
+{
+    return blk_name(m->disk[i]);
+}
+
+static const char *disk_id(const struct emu *m, unsigned i)
+{
+    return m->disk_id[i];
+}
+
+static unsigned count_nics(const struct emu *m)
+{
+    return (unsigned)m->config.n_nics;
+}
+
+static const char *nic_name(const struct emu *m, unsigned i)
+{
+    return m->config.nics[i].name;
+}
+
+static const char *nic_id(const struct emu *m, unsigned i)
+{
+    return m->nic_id[i];
+}
+
+static unsigned count_rngs(const struct emu *m)
+{
+    return m->n_rngs;
+}
+
+static const char *rng_name(const struct emu *m, unsigned i)
+{
+    return m->rng[i].name;
+}
+
+static const char *rng_id(const struct emu *m, unsigned i)
+{
+    return m->rng[i].id;
+}
+
+static const struct kin kins[] = {
+    { API_DEVICE_KIND_DISK, "disk", count_disks, disk_name, disk_id },
+    { API_DEVICE_KIND_NIC, "network card", count_nics, nic_name, nic_id },
+    { API_DEVICE_KIND_RNG, "entropy device", count_rngs, rng_name, rng_id },
+};
+
+/* By its name, or that of its device. */
+static int find_any(struct emu *m, const struct api_emu_detach_in *in, const struct kin **kin)
+{
+    for (unsigned k = 0; k < ARRAY_LEN(kins); k++) {
+        if (in->has_kind && in->kind != kins[k].kind) {
+            continue;
+        }
+        *kin = &kins[k];
+        for (unsigned i = 0; i < kins[k].count(m); i++) {
+            if (strcmp(kins[k].name(m, i), in->name) == 0) {
+                return (int)i;
+            }
+        }
+        for (unsigned i = 0; i < kins[k].count(m); i++) {
+            if (strcmp(kins[k].id(m, i), in->name) == 0) {
+                return (int)i;
+            }
         }
     }
-    if (at < 0 && (*nic || !in->has_kind)) {
-        at = find_nic(m, in->name);
-        for (size_t i = 0; at < 0 && i < m->config.n_nics; i++) {
-            at = strcmp(m->nic_id[i], in->name) == 0 ? (int)i : -1;
-        }
-        *nic = *nic || at >= 0;
-    }
-    return at;
+    return -1;
 }
 
 void api_handle_emu_detach(struct api_call *call, struct api_emu_detach_in *in)
 {
     struct emu *m = control_emu(call);
+    const struct kin *kin = NULL;
     struct device *port;
     struct err e = ERR_INIT;
-    bool nic;
-    int at = find_any(m, in, &nic), rc;
+    int at = find_any(m, in, &kin), rc;
 
     if (at < 0) {
         api_fail(call, API_E_NOT_FOUND, in->name, NULL, "it has no %s '%s'",
-                 nic               ? "network card"
-                 : in->has_kind ? "disk"
-                                : "device",
-                 in->name);
+                 in->has_kind && kin ? kin->what : "device", in->name);
         return;
     }
-    port = port_of(m, function_of(m, nic ? m->nic_id[at] : m->disk_id[at]));
+    port = port_of(m, function_of(m, kin->id(m, (unsigned)at)));
     if (!port) {
-        api_fail(call, API_E_UNSUPPORTED, in->name,
-                 "what was attached while it runs can go, and what has 'hotplug' in its definition",
-                 "%s '%s' is in no hot-plug slot", nic ? "network card" : "disk", in->name);
+        api_fail(
+            call, API_E_UNSUPPORTED, in->name,
+            "what was attached while it runs can go, and what has 'hotplug' in its definition",
+            "%s '%s' is in no hot-plug slot", kin->what, in->name);
         return;
     }
-    if (!nic && m->jobs && blk_job_of(m->jobs, m->disk[at])) {
+    if (kin->kind == API_DEVICE_KIND_DISK && m->jobs && blk_job_of(m->jobs, m->disk[at])) {
         api_fail(call, API_E_BUSY, in->name, "wait for the job, or cancel it",
                  "disk '%s' has a block job", in->name);
         return;

@@ -37,7 +37,12 @@ void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
                                             .throttle = limited ? &limits[i] : NULL,
                                             .file = (char *)blk_path(
                                                 blk_disk_image(m->disk[i])),
-                                            .size = (int64_t)blk_size(m->disk[i]) };
+                                            .size = (int64_t)blk_size(m->disk[i]),
+                                            .format = m->config.disks[i].format,
+                                            .has_format = true,
+                                            .readonly = blk_readonly(m->disk[i]),
+                                            .cdrom = m->config.disks[i].cdrom,
+                                            .removable = m->config.disks[i].removable };
     }
     api_reply_emu_blocks(
         call, &(struct api_emu_blocks_out){ .blocks = blocks, .n_blocks = m->n_disks });

@@ -148,6 +148,22 @@ def what_makes_no_sense_is_refused():
         tap.check(descriptors(daemon) == [], str(descriptors(daemon)))
 
 
+def entropy_devices_come_and_go():
+    with lib.Daemon() as daemon, daemon.client(60) as client:
+        running(daemon, client)
+        base = [os.path.join(lib.BUILD, "vmctl"), "--dir", daemon.dir]
+        out = client.call("vm.attach", vm="a", rng="more")
+        tap.check(out == {"kind": "rng", "name": "more", "live": True, "config": False}, str(out))
+        client.fails("exists", "vm.attach", vm="a", rng="more")
+        client.fails("unsupported", "vm.attach", vm="a", rng="other", config=True)
+        client.fails("invalid-params", "vm.attach", vm="a", rng="x", channel={"name": "x"})
+        for words in (["attach", "--rng", "second", "a"], ["detach", "--rng", "second", "a"], ["detach", "--rng", "more", "a"]):
+            run = subprocess.run([*base, *words], capture_output=True, text=True, timeout=60, check=False)
+            tap.check(run.returncode == 0, run.stdout + run.stderr)
+        tap.check(devices(client) == {"more": "detached", "second": "detached"}, str(devices(client)))
+        client.fails("not-found", "vm.detach", vm="a", rng="more")
+
+
 def vmctl_and_qmp_do_the_same():
     with lib.Daemon() as daemon, daemon.client(60) as client:
         path = image(daemon, "one.img")
@@ -174,5 +190,6 @@ if __name__ == "__main__":
         definitions_keep_what_they_are_told_to,
         cards_come_and_go,
         what_makes_no_sense_is_refused,
+        entropy_devices_come_and_go,
         vmctl_and_qmp_do_the_same,
     ]))

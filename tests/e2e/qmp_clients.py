@@ -22,6 +22,7 @@ from qmp_commands import Vm  # noqa: E402
 GO_PATH = "/usr/share/gocode"
 GANETI = """
 import sys
+import time
 from ganeti.hypervisor.hv_kvm import monitor
 with monitor.QmpConnection(sys.argv[1]) as q:
     print("version", q.version[:2], q.package.split()[0])
@@ -32,12 +33,26 @@ with monitor.QmpConnection(sys.argv[1]) as q:
     print("disk", q.Execute("query-block")[0]["inserted"]["image"]["virtual-size"])
     print("cpus", len(q.Execute("query-cpus-fast")))
     print("has", q.HasCommand("system_powerdown") if hasattr(q, "HasCommand") else "system_powerdown" in q.supported_commands)
-    for command in ("system_powerdown", "device_add"):
+    for command in ("system_powerdown", "migrate-incoming"):
         try:
-            q.Execute(command, {"driver": "x"} if command == "device_add" else {})
+            q.Execute(command)
             print(command, "done")
         except Exception as error:
             print(command, type(error).__name__)
+    q.CheckNicHotAddSupport()
+    q.Execute("blockdev-add", {"driver": "raw", "node-name": "n", "file": {"driver": "file", "filename": sys.argv[2]}})
+    q.Execute("netdev_add", {"type": "user", "id": "nic-1"})
+    for arguments in ({"driver": "virtio-blk-pci", "id": "disk-1", "drive": "n", "bus": "pci.0", "addr": "0x5"},
+                      {"driver": "virtio-net-pci", "id": "nic-1", "netdev": "nic-1", "mac": "aa:00:00:6b:2f:01"}):
+        q.Execute("device_add", arguments)
+    print("has disk", q.HasDevice("disk-1"))
+    q.HotDelDisk("disk-1")
+    q.HotDelNic("nic-1")
+    for _ in range(600):
+        if not q.HasDevice("disk-1"):
+            break
+        time.sleep(0.1)
+    print("has disk", q.HasDevice("disk-1"))
     q.Execute("system_reset")
     q.Execute("quit")
 """
@@ -48,21 +63,30 @@ def lines_of(done):
     return done.stdout.splitlines()
 
 
+def more(v):
+    """Another image, for a disk that comes."""
+    path = os.path.join(v.d.dir, "more.img")
+    with open(path, "wb") as file:
+        file.truncate(1 << 20)
+    return path
+
+
 def go_qemu_drives_a_vm():
     if not shutil.which("go") or not os.path.isdir(GO_PATH + "/src/github.com/digitalocean/go-qemu"):
         raise tap.Skip("go and golang-github-digitalocean-go-qemu-dev")
-    with tempfile.TemporaryDirectory() as where, Vm() as v:
+    with tempfile.TemporaryDirectory() as where, Vm(root_ports=1) as v:
         environment = {**os.environ, "GOPATH": GO_PATH, "GO111MODULE": "off", "GOCACHE": os.path.expanduser("~/.cache/vmd/go"),
                        "GOFLAGS": ""}
         program = os.path.join(where, "drive")
         built = subprocess.run(["go", "build", "-o", program, str(TOP / "tests/e2e/qmp_go/main.go")], env=environment,
                                capture_output=True, text=True, check=False)
         assert built.returncode == 0, built.stderr
-        got = lines_of(subprocess.run([program, v.path()], capture_output=True, text=True, timeout=120, check=False))
+        got = lines_of(subprocess.run([program, v.path(), more(v)], capture_output=True, text=True, timeout=120, check=False))
         want = ["version 7.2.0", "status StatusRunning", "event STOP true", "status StatusPaused", "event RESUME true",
                 "event RESET true", "disk disk0 1048576", "statistics 1", "commands true"]
         assert got[:len(want)] == want, got
-        assert got[-3:] == ["jobs 0", "powerdown refused true", "event SHUTDOWN true"], got
+        assert got[-6:] == ["jobs 0", "disks 2", "event DEVICE_DELETED true", "disks 1", "powerdown refused true",
+                            "event SHUTDOWN true"], got
 
 
 def ganeti_library():
@@ -78,12 +102,13 @@ def ganeti_monitor_drives_a_vm():
     environment = {**os.environ, "PYTHONPATH": library or "", "PYTHONDONTWRITEBYTECODE": "1"}
     if not library or subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
         raise tap.Skip("ganeti's library")
-    with Vm() as v:
-        got = lines_of(subprocess.run([python, "-c", GANETI, v.path()], env=environment, capture_output=True, text=True,
+    with Vm(root_ports=2) as v:
+        got = lines_of(subprocess.run([python, "-c", GANETI, v.path(), more(v)], env=environment, capture_output=True, text=True,
                                       timeout=120, check=False))
         assert got[:6] == ["version (7, 2) vmd", "status running", "status paused", "disk 1048576", "cpus 2",
                            "has True"], got
-        assert got[6].startswith("system_powerdown ") and got[7] == "device_add QmpCommandNotSupported", got
+        assert got[6].startswith("system_powerdown ") and got[7] == "migrate-incoming QmpCommandNotSupported", got
+        assert got[8:] == ["has disk True", "has disk False"], got
 
 
 if __name__ == "__main__":

@@ -76,6 +76,21 @@ func main() {
 	jobs, err := domain.BlockJobs()
 	must("block jobs", err)
 	fmt.Println("jobs", len(jobs))
+	run := func(text string) {
+		_, err := mon.Run([]byte(text))
+		must(text, err)
+	}
+	count := func() {
+		disks, err := domain.BlockDevices()
+		must("block devices", err)
+		fmt.Println("disks", len(disks))
+	}
+	run(fmt.Sprintf(`{"execute":"blockdev-add","arguments":{"driver":"raw","node-name":"n","file":{"driver":"file","filename":%q}}}`, os.Args[2]))
+	run(`{"execute":"device_add","arguments":{"driver":"virtio-blk-pci","id":"more","drive":"n"}}`)
+	count()
+	must("device_del", rm.DeviceDel("more"))
+	expect(stream, "DEVICE_DELETED")
+	count()
 	null, err := os.Open("/dev/null")
 	must("open", err)
 	_, err = mon.RunWithFile([]byte(`{"execute":"getfd","arguments":{"fdname":"x"}}`), null)
