@@ -24,12 +24,14 @@ GANETI = """
 import sys
 import time
 from ganeti.hypervisor.hv_kvm import monitor
-with monitor.QmpConnection(sys.argv[1]) as q:
+def again():  # its methods that are decorated connect by themselves
+    return monitor.QmpConnection(sys.argv[1])
+with again() as q:
     print("version", q.version[:2], q.package.split()[0])
     print("status", q.Execute("query-status")["status"])
-    monitor.QmpConnection(sys.argv[1]).StopGuestEmulation()
+    again().StopGuestEmulation()
     print("status", q.Execute("query-status")["status"])
-    monitor.QmpConnection(sys.argv[1]).ContinueGuestEmulation()
+    again().ContinueGuestEmulation()
     print("disk", q.Execute("query-block")[0]["inserted"]["image"]["virtual-size"])
     print("cpus", len(q.Execute("query-cpus-fast")))
     print("has", q.HasCommand("system_powerdown") if hasattr(q, "HasCommand") else "system_powerdown" in q.supported_commands)
@@ -39,20 +41,20 @@ with monitor.QmpConnection(sys.argv[1]) as q:
             print(command, "done")
         except Exception as error:
             print(command, type(error).__name__)
-    q.CheckNicHotAddSupport()
+    again().CheckNicHotAddSupport()
     q.Execute("blockdev-add", {"driver": "raw", "node-name": "n", "file": {"driver": "file", "filename": sys.argv[2]}})
     q.Execute("netdev_add", {"type": "user", "id": "nic-1"})
     for arguments in ({"driver": "virtio-blk-pci", "id": "disk-1", "drive": "n", "bus": "pci.0", "addr": "0x5"},
                       {"driver": "virtio-net-pci", "id": "nic-1", "netdev": "nic-1", "mac": "aa:00:00:6b:2f:01"}):
         q.Execute("device_add", arguments)
-    print("has disk", q.HasDevice("disk-1"))
-    q.HotDelDisk("disk-1")
-    q.HotDelNic("nic-1")
+    print("has disk", again().HasDevice("disk-1"))
+    again().HotDelDisk("disk-1")
+    again().HotDelNic("nic-1")
     for _ in range(600):
-        if not q.HasDevice("disk-1"):
+        if not again().HasDevice("disk-1"):
             break
         time.sleep(0.1)
-    print("has disk", q.HasDevice("disk-1"))
+    print("has disk", again().HasDevice("disk-1"))
     q.Execute("system_reset")
     q.Execute("quit")
 """
