@@ -113,7 +113,14 @@ int img_open(struct cli *c, const struct img_source *s, struct blk_node **out)
 int img_close(struct cli *c, struct blk_node *n, int status)
 {
     struct err e = ERR_INIT;
+    /* Not every format does so when it is closed; an NBD server may keep what it was sent until it is asked to. */
+    int rc = n && status == CLI_OK && !blk_readonly(n) ? blk_flush(n) : 0;
 
+    if (rc != 0) {
+        err_errno(&e, -rc, "'%s': flushing", blk_path(n));
+        blk_close(n);
+        return img_error(c, &e);
+    }
     if (blk_close_flush(n, &e) != 0 && status == CLI_OK) {
         return img_error(c, &e);
     }

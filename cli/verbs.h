@@ -78,6 +78,8 @@ extern const size_t cli_n_exits;
 int cli_verb_call(struct cli *c, struct cli_input *in); /* one call for each target */
 int cli_verb_show(struct cli *c, struct cli_input *in);
 int cli_verb_edit(struct cli *c, struct cli_input *in);
+int cli_verb_snapshot_create(struct cli *c, struct cli_input *in);
+int cli_verb_snapshot_show(struct cli *c, struct cli_input *in);
 int cli_verb_xml_check(struct cli *c, struct cli_input *in);
 int cli_verb_xml_define(struct cli *c, struct cli_input *in);
 /* Begins a job and waits for it, unless told not to. */

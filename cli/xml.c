@@ -226,6 +226,56 @@ int cli_verb_xml_text(struct cli *c, struct cli_input *in)
     return rc;
 }
 
+/* ---- snapshots ---- */
+
+/* What the document asks for, under what options and arguments said. */
+static int take_snapshot_xml(struct cli *c, struct cli_input *in, const char *file)
+{
+    static const char *const asked[] = { "name", "description", "memory", "disks" };
+    AUTO_FREE char *text = NULL;
+    AUTO_JSON config = NULL;
+    int rc = cli_read_text(c, file, &text);
+
+    rc = rc == CLI_OK ? cli_xml_config(c, "snapshot", file, text, &config) : rc;
+    for (size_t i = 0; rc == CLI_OK && i < ARRAY_LEN(asked); i++) {
+        struct json_object *v = api_json_get(config, asked[i]);
+
+        if (v && !api_json_get(in->params, asked[i])) {
+            api_json_set(in->params, asked[i], json_object_get(v));
+        }
+    }
+    return rc;
+}
+
+int cli_verb_snapshot_create(struct cli *c, struct cli_input *in)
+{
+    const char *file = cli_own(in, "xml");
+    int rc;
+
+    if (cli_own(in, "disk-only")) {
+        api_json_set_str(in->params, "memory", "no");
+    }
+    rc = file ? take_snapshot_xml(c, in, file) : CLI_OK;
+    return rc == CLI_OK ? cli_verb_job(c, in) : rc;
+}
+
+int cli_verb_snapshot_show(struct cli *c, struct cli_input *in)
+{
+    AUTO_JSON result = NULL;
+    int rc;
+
+    if (!cli_own(in, "xml")) {
+        return cli_verb_call(c, in);
+    }
+    rc = cli_call(c, "snapshot.xml", json_object_get(in->params), &result);
+    if (rc == CLI_OK && c->json) {
+        cli_print_json(result);
+    } else if (rc == CLI_OK) {
+        printf("%s", api_json_get_str(result, "xml") ?: "");
+    }
+    return rc;
+}
+
 /* ---- show ---- */
 
 int cli_verb_show(struct cli *c, struct cli_input *in)

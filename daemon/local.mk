@@ -73,9 +73,11 @@ libdaemon_a_SOURCES = \
 	daemon/vm/save.c \
 	daemon/vm/snapshot.c \
 	daemon/vm/snapshot.h \
+	daemon/vm/snapshot_disks.c \
 	daemon/vm/snapshot_ops.c \
 	daemon/vm/snapshot_work.c \
 	daemon/vm/snapshot_work.h \
+	daemon/vm/snapshot_xml.c \
 	daemon/vm/save.h \
 	daemon/vm/dump.h \
 	daemon/vm/hotplug.c \

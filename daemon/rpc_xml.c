@@ -75,26 +75,13 @@ void api_handle_xml_define(struct api_call *call, struct api_xml_define_in *in)
     api_release(&api_type_vm_config, &config);
 }
 
-/* The file of a volume's disk is filled in by its pool: the document names the volume. */
-static void drop_found_files(struct json_object *config)
-{
-    struct json_object *disks = api_json_get(config, "disks");
-
-    for (size_t i = 0; disks && i < json_object_array_length(disks); i++) {
-        struct json_object *disk = json_object_array_get_idx(disks, i);
-        if (api_json_get(disk, "pool")) {
-            json_object_object_del(disk, "file");
-        }
-    }
-}
-
 void api_handle_xml_get(struct api_call *call, struct api_xml_get_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);
 
     if (vm) {
         AUTO_JSON o = api_encode(&api_type_vm_config, &vm->config);
-        drop_found_files(o);
+        xml_drop_found_files(o);
         AUTO_FREE char *text = xml_print(&xml_domain, o);
         api_reply_xml_get(call, &(struct api_xml_get_out){ .xml = text });
     }

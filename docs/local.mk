@@ -9,3 +9,7 @@ EXTRA_DIST += \
 	docs/adr \
 	docs/guide \
 	docs/reference
+
+# Scripts for users: in $(datadir)/vmd/examples.
+examplesdir = $(pkgdatadir)/examples
+dist_examples_SCRIPTS = docs/examples/snapshot-drill

@@ -101,7 +101,7 @@ def verbs(schema):
         if names.count(name) > 1:
             raise SchemaError(f"verb {name} stands twice")
     covered = {v.method.name for v in out if v.method}
-    covered |= {m for v in schema.verbs for m in v.get("methods", [])}
+    covered |= {m for v in out for m in v.raw.get("methods", [])}
     for m in schema.methods.values():
         if not m.internal and m.name not in covered:
             raise SchemaError(f"{m.name}: no verb of vmctl calls it")
@@ -392,7 +392,7 @@ def reference(schema):
     out += "| verb | what it does | calls |\n|---|---|---|\n"
     all_verbs = verbs(schema)
     for v in all_verbs:
-        calls = [v.method.name] if v.method else v.raw.get("methods", [])
+        calls = ([v.method.name] if v.method else []) + v.raw.get("methods", [])
         out += f"| [`{v.name}`](#{v.name.replace(' ', '-')}) | {v.summary} | {', '.join(f'`{c}`' for c in calls)} |\n"
     out += "\n## Options of every verb\n\n" + options_md(
         [Option(g["name"], g["doc"], g.get("letter", ""), g.get("metavar", "")) for g in schema.cli["globals"]])

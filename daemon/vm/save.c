@@ -95,14 +95,18 @@ static char *state_path(const struct vm *vm)
 /* A secret of this host's; made when first wanted. Any thread. */
 static int host_key(const char *path, uint8_t out[KEY_LEN], struct err *e)
 {
-    AUTO_FREE char *part = xasprintf("%s.new", path);
+    AUTO_FREE char *part = xasprintf("%s.XXXXXX", path); /* another thread may be at it, too */
     AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 && errno == ENOENT) {
-        fd = open(part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        fd = mkostemp(part, O_CLOEXEC);
         if (fd < 0 || getrandom(out, KEY_LEN, 0) != KEY_LEN ||
             write(fd, out, KEY_LEN) != KEY_LEN || fsync(fd) != 0 ||
             (link(part, path) != 0 && errno != EEXIST)) {
-            return err_errno(e, errno, "cannot make the key '%s'", path);
+            err_errno(e, errno, "cannot make the key '%s'", path);
+            if (fd >= 0) {
+                unlink(part);
+            }
+            return e->code;
         }
         unlink(part);
         close(take_fd(&fd));

@@ -38,6 +38,9 @@ void snapshot_put(const struct snapshot *s, struct change *c)
 
     api_json_set(o, "snapshot", api_encode(&api_type_snapshot, &s->info));
     api_json_set_str(o, "config", s->config);
+    if (s->start) {
+        api_json_set_bool(o, "start", true);
+    }
     store_tx_object_put(change_tx(c), &(struct store_object){ .kind = SNAPSHOT_KIND,
                                                               .scope = s->vm,
                                                               .name = s->info.name,
@@ -83,14 +86,16 @@ void snapshots_load(struct vmd *d, const struct store_object *row)
     config = api_json_get_str(o, "config");
     s->vm = xstrdup(row->scope);
     s->config = xstrdup(config ? config : "{}");
+    s->start = api_json_get_bool(o, "start", false);
     insert(d, s);
 }
 
-struct snapshot *snapshot_new(struct vm *vm, const char *name, const char *description)
+struct snapshot *snapshot_new(struct vm *vm, const struct api_snapshot_create_in *in)
 {
     struct snapshot *s = xnew(struct snapshot);
     const struct snapshot *current = snapshot_current(vm->d, vm->config.uuid);
     AUTO_JSON config = api_encode(&api_type_vm_config, &vm->config);
+    struct api_error x = API_ERROR_INIT;
     uint32_t mark = 0;
 
     if (getrandom(&mark, sizeof(mark), 0) != sizeof(mark)) {
@@ -98,16 +103,30 @@ struct snapshot *snapshot_new(struct vm *vm, const char *name, const char *descr
     }
     s->vm = xstrdup(vm->config.uuid);
     s->config = xstrdup(api_json_text(config));
-    s->info.name = xstrdup(name);
-    s->info.description = description ? xstrdup(description) : NULL;
+    s->info.name = xstrdup(in->name);
+    s->info.description = in->description ? xstrdup(in->description) : NULL;
     s->info.parent = current ? xstrdup(current->info.name) : NULL;
     s->info.state = API_SNAPSHOT_STATE_MAKING;
+    s->info.memory = snapshot_has_memory(vm, in);
     s->info.running = vm->state == API_VM_STATE_RUNNING;
+    s->info.stopped = !vm->run;
+    s->info.quiesced = in->quiesce;
     s->info.created_ms = time_real_ns() / 1000000;
+    (void)snapshot_choose_disks(vm, in, &s->info, &x); /* it may be, so it can */
     /* A name that nobody else can have given to a snapshot in the images, now or before. */
-    s->info.tag = xasprintf("%s.%08x", name, mark);
+    s->info.tag = xasprintf("%s.%08x", in->name, mark);
     list_append(&vm->d->snapshots, &s->link);
     return s;
+}
+
+bool snapshot_config(const struct snapshot *s, struct api_vm_config *out)
+{
+    AUTO_JSON o = NULL;
+    struct err e = ERR_INIT;
+    struct api_error x = API_ERROR_INIT;
+
+    return api_json_parse(s->config, strlen(s->config), &o, &e) == 0 &&
+           api_decode(&api_type_vm_config, o, API_LENIENT, "", out, &x) == 0;
 }
 
 struct snapshot *snapshot_find(struct vmd *d, const char *uuid, const char *name)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Snapshots of whole VMs. Each is a row of the store (an object of the kind "snapshot", scope: the VM's UUID), a file of the VM's
- * memory and devices, LIB/vm/ID/snapshots/NAME, and a snapshot inside each writable disk's image, called by the row's tag.
+ * Snapshots of VMs. Each is a row of the store (an object of the kind "snapshot", scope: the VM's UUID), a file of the VM's
+ * memory and devices, LIB/vm/ID/snapshots/NAME, unless it is of disks alone, and a snapshot inside each disk's image, called by the
+ * row's tag.
  *
  * The row is there before anything of it is made and says what is being done; whatever dies, the next daemon carries on: what was
  * being made or deleted goes, a revert is done again from its beginning, which comes to the same. Loop thread.
@@ -9,11 +10,13 @@
 #ifndef VMD_DAEMON_SNAPSHOT_H
 #define VMD_DAEMON_SNAPSHOT_H
 
+#include "api-schema/gen/methods.h"
 #include "api-schema/gen/types.h"
 #include "engine/base/list.h"
 
 #include <stdbool.h>
 
+struct api_error;
 struct change;
 struct store_object;
 struct vm;
@@ -27,6 +30,7 @@ struct snapshot {
     char *vm;                 /* UUID */
     struct api_snapshot info; /* owned */
     char *config;             /* the VM's definition then, JSON */
+    bool start;               /* who goes back to it wants the VM to run then */
 };
 
 void snapshots_load(struct vmd *d, const struct store_object *row);
@@ -43,15 +47,27 @@ bool snapshots_any(const struct vm *vm);
 void snapshots_drop_rows(struct vm *vm, struct change *c);
 void snapshots_drop_files(struct vm *vm);
 
-/* ---- inside: snapshot.c, snapshot_work.c, snapshot_ops.c ---- */
+/* ---- inside: snapshot.c, snapshot_disks.c, snapshot_work.c, snapshot_ops.c, snapshot_xml.c ---- */
 
 struct snapshot *snapshot_find(struct vmd *d, const char *uuid, const char *name);
 struct snapshot *snapshot_current(struct vmd *d, const char *uuid);
 void snapshot_put(const struct snapshot *s, struct change *c);
 void snapshot_del(const struct snapshot *s, struct change *c);
 void snapshot_free(struct snapshot *s);
-/* Of the VM as it is now; listed, not in the store. */
-struct snapshot *snapshot_new(struct vm *vm, const char *name, const char *description);
+/* Of the VM as it is now, which may be (below); listed, not in the store. */
+struct snapshot *snapshot_new(struct vm *vm, const struct api_snapshot_create_in *in);
+/* Would one of the VM as it is now hold memory? */
+bool snapshot_has_memory(const struct vm *vm, const struct api_snapshot_create_in *in);
+/* snapshot_disks.c: may this be taken now? False: x says why not. */
+bool snapshot_may_create(const struct vm *vm, const struct api_snapshot_create_in *in,
+                         struct api_error *x);
+/* What it holds of each disk that can be written, by its name in the definition. 0, or -1 and x. */
+int snapshot_choose_disks(const struct vm *vm, const struct api_snapshot_create_in *in,
+                          struct api_snapshot *out, struct api_error *x);
+/* Is the disk of this name left out of it? */
+bool snapshot_leaves_out(const struct snapshot *s, const char *disk);
+/* The definition as it was; false: unreadable. The caller's. */
+bool snapshot_config(const struct snapshot *s, struct api_vm_config *out);
 char *snapshots_dir(const struct vm *vm);
 
 #endif

@@ -14,6 +14,7 @@
 #include "daemon/jobs.h"
 #include "daemon/ops.h"
 #include "daemon/registry.h"
+#include "daemon/run/proc.h"
 #include "daemon/run/supervise.h"
 #include "daemon/storage/work.h"
 #include "daemon/vm/policy.h"
@@ -43,19 +44,23 @@ static void give_up(struct work_on *k, const struct err *e, const struct api_err
     work_drop(k);
 }
 
-static void synced(struct work_on *k)
+void work_kept(struct work_on *k)
 {
-    struct change *c;
+    struct change *c = change_new(k->d);
 
-    if (k->w.e.code) {
-        give_up(k, &k->w.e, NULL);
-        return;
-    }
-    c = change_new(k->d);
     k->s->info.state = API_SNAPSHOT_STATE_KEPT;
     work_make_current(k, k->s, c);
     work_tell(k, c, "created");
     work_finish(k, c, k->s);
+}
+
+static void synced(struct work_on *k)
+{
+    if (k->w.e.code) {
+        give_up(k, &k->w.e, NULL);
+    } else {
+        work_kept(k);
+    }
 }
 
 static void on_saved(struct work_on *k, struct json_object *result, const struct api_error *x)
@@ -124,12 +129,18 @@ static void create_durable(void *arg, const struct err *e)
         work_set_why(k, API_E_STORE_ERROR, NULL, "%s", e->msg);
         work_finish(k, change_new(k->d), NULL);
         snapshot_free(s);
+    } else if (k->s->info.stopped) {
+        work_take_disks(k);
     } else if (!vm->run) {
         work_set_why(k, API_E_BAD_STATE, NULL, "VM '%s' ended meanwhile", vm->config.name);
         work_drop(k);
     } else {
         work_watch(k);
-        work_start(k, work_run_make, made);
+        if (k->s->info.memory) {
+            work_start(k, work_run_make, made);
+        } else {
+            work_take_disks(k);
+        }
     }
 }
 
@@ -150,50 +161,20 @@ static void refuse(struct op *op, const struct api_error *x)
     op_end(op);
 }
 
-static bool may_create(struct vm *vm, const char *name, struct api_error *x)
-{
-    unsigned n = 0;
-
-    list_for_each (it, &vm->d->snapshots) {
-        n += strcmp(list_entry(it, struct snapshot, link)->vm, vm->config.uuid) == 0;
-    }
-    if (!vm->run || (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
-        api_error_set(x, API_E_BAD_STATE, vm->config.name, "start it first: 'vmctl start'",
-                      "VM '%s' is %s", vm->config.name, api_vm_state_name(vm->state));
-    } else if (vm->transient) {
-        api_error_set(x, API_E_UNSUPPORTED, vm->config.name,
-                      "define it: 'vmctl define', and start that",
-                      "VM '%s' is transient: its snapshots would have no VM to go back to",
-                      vm->config.name);
-    } else if (vm->restart_needed) {
-        api_error_set(
-            x, API_E_BAD_STATE, vm->config.name, "start it anew first",
-            "VM '%s' runs with a former definition, and nothing could go back to that",
-            vm->config.name);
-    } else if (snapshot_find(vm->d, vm->config.uuid, name)) {
-        api_error_set(x, API_E_EXISTS, name, "choose another name, or delete that one",
-                      "VM '%s' has a snapshot '%s' already", vm->config.name, name);
-    } else if (n >= SNAPSHOTS_MAX) {
-        api_error_set(x, API_E_OVERLOAD, vm->config.name, "delete some",
-                      "VM '%s' has %u snapshots", vm->config.name, n);
-    } else {
-        return true;
-    }
-    return false;
-}
-
 /* What a call asked, until its turn comes. */
 struct wish {
     struct vmd *d;
     int64_t vm, job;
-    char *name, *description;
+    char *name; /* of the snapshot */
+    bool start;
+    struct api_snapshot_create_in create; /* owned; all zero: another call */
     void (*begin)(struct op *op);
 };
 
 static void wish_free(struct wish *wish)
 {
     free(wish->name);
-    free(wish->description);
+    api_release(&api_type_snapshot_create_in, &wish->create);
     free(wish);
 }
 
@@ -224,11 +205,11 @@ static void create_begin(struct op *op)
     struct change *c;
 
     op->in = NULL;
-    if (called_off(op, &x) || !may_create(op->vm, wish->name, &x)) {
+    if (called_off(op, &x) || !snapshot_may_create(op->vm, &wish->create, &x)) {
         refuse(op, &x);
     } else {
         progress(op);
-        k = work_new(op, snapshot_new(op->vm, wish->name, wish->description));
+        k = work_new(op, snapshot_new(op->vm, &wish->create));
         c = change_new(k->d);
         snapshot_put(k->s, c);
         change_commit(c, create_durable, k);
@@ -269,6 +250,8 @@ static struct snapshot *wanted(struct op *op)
         api_error_set(&x, API_E_NOT_FOUND, wish->name,
                       "'vmctl snapshot list' shows what there is",
                       "VM '%s' has no snapshot '%s'", op->vm->config.name, wish->name);
+    } else if (op->job) {
+        s->start = wish->start;
     }
     wish_free(wish);
     if (called_off(op, &x) || !s) {
@@ -317,6 +300,7 @@ static void reverted(struct work_on *k)
     struct change *c = change_new(k->d);
 
     k->s->info.state = API_SNAPSHOT_STATE_KEPT;
+    k->s->start = false;
     work_make_current(k, k->s, c);
     vm_put(work_vm(k), c);
     vm_event(work_vm(k), c, API_EVENT_TYPE_VM_CHANGED, NULL, NULL);
@@ -340,7 +324,7 @@ static void on_loaded(struct work_on *k, struct json_object *result, const struc
     if (x) {
         revert_failed(k, x->code == API_E_INTERNAL_ERROR ? API_E_UNRESPONSIVE : x->code,
                       x->message);
-    } else if (k->s->info.running) {
+    } else if (k->s->info.running || k->s->start) {
         work_ask(k, "emu.resume", NULL, false, ASK_NS, on_resumed);
     } else {
         reverted(k);
@@ -365,7 +349,8 @@ static void on_started(void *arg, const struct api_error *x)
     work_ask(k, "emu.load", o, true, 0, on_loaded);
 }
 
-static void on_preflight(void *arg, const struct api_error *x, const struct run_disks *disks)
+/* The disks are what they were, which is all there is; that the VM does not start then is another matter. */
+static void on_booted(void *arg, const struct api_error *x)
 {
     struct work_on *k = arg;
 
@@ -373,6 +358,27 @@ static void on_preflight(void *arg, const struct api_error *x, const struct run_
         return;
     }
     if (x) {
+        work_set_why(k, x->code, x->remedy[0] ? x->remedy : NULL,
+                     "VM '%s' has gone back to snapshot '%s', and does not start: %s",
+                     work_vm(k)->config.name, k->s->info.name, x->message);
+    }
+    reverted(k);
+}
+
+static void on_preflight(void *arg, const struct api_error *x, const struct run_disks *disks)
+{
+    struct work_on *k = arg;
+
+    if (k->dead) {
+        return;
+    }
+    if (!k->s->info.memory) {
+        if (x) {
+            on_booted(k, x);
+        } else {
+            run_start(work_vm(k), false, disks, on_booted, k);
+        }
+    } else if (x) {
         revert_failed(k, x->code, x->message);
     } else {
         run_start(work_vm(k), true, disks, on_started, k);
@@ -383,14 +389,10 @@ static void on_preflight(void *arg, const struct api_error *x, const struct run_
 static bool take_definition(struct work_on *k)
 {
     struct vm *vm = work_vm(k);
-    AUTO_JSON o = NULL;
-    struct err e = ERR_INIT;
-    struct api_error x = API_ERROR_INIT;
     struct api_vm_config config;
     char *name;
 
-    if (api_json_parse(k->s->config, strlen(k->s->config), &o, &e) < 0 ||
-        api_decode(&api_type_vm_config, o, API_LENIENT, "", &config, &x) < 0) {
+    if (!snapshot_config(k->s, &config)) {
         return false;
     }
     name = config.name;
@@ -414,6 +416,8 @@ static void applied(struct work_on *k)
         revert_failed(k, API_E_FILE_ERROR, e.msg);
     } else if (!take_definition(k)) {
         revert_failed(k, API_E_INTERNAL_ERROR, "its definition is unreadable");
+    } else if (!k->s->info.memory && !k->s->start) {
+        reverted(k);
     } else {
         preflight_start(vm, on_preflight, k);
     }
@@ -475,7 +479,7 @@ static void revert_durable(void *arg, const struct err *e)
     }
 }
 
-/* The file is there. From here on it is carried on whatever happens. */
+/* All of it is there. From here on it is carried on whatever happens. */
 static void opened(struct work_on *k)
 {
     struct change *c;
@@ -544,16 +548,17 @@ static void accepted(void *arg, const struct err *e)
     op_queue(vm, NULL, job, wish, wish->begin, false);
 }
 
-static void begin_job(struct api_call *call, struct vm *vm, const char *kind, const char *name,
-                      const char *description, void (*begin)(struct op *op))
+/* The wish is filled but for the job, and taken. */
+static void begin_job(struct api_call *call, struct vm *vm, const char *kind,
+                      struct wish *take_wish)
 {
     struct vmd *d = vm->d;
     struct change *c;
     struct job *job;
-    struct wish *wish;
     struct api_snapshot_create_out out;
 
     if (jobs_active(d) >= 256) {
+        wish_free(take_wish);
         api_fail(call, API_E_OVERLOAD, vm->config.name, "wait until some have ended",
                  "256 jobs are at work already");
         return;
@@ -561,13 +566,34 @@ static void begin_job(struct api_call *call, struct vm *vm, const char *kind, co
     c = change_new(d);
     job = job_new(d, c, kind, vm->config.uuid, vm->config.name, 0, "bytes",
                   api_call_peer(call)->principal);
-    wish = xnew(struct wish);
-    *wish = (struct wish){ .d = d, .vm = vm->id, .job = job->info.job, .begin = begin };
-    wish->name = xstrdup(name);
-    wish->description = description ? xstrdup(description) : NULL;
+    take_wish->job = job->info.job;
     out = (struct api_snapshot_create_out){ .job = job->info.job, .name = vm->config.name };
     call_commit(d, call, c, vm->config.name, api_encode(&api_type_snapshot_create_out, &out),
-                accepted, wish);
+                accepted, take_wish);
+}
+
+static struct wish *wish_new(struct vm *vm, const char *name, void (*begin)(struct op *op))
+{
+    struct wish *wish = xnew(struct wish);
+
+    wish->d = vm->d;
+    wish->vm = vm->id;
+    wish->name = xstrdup(name);
+    wish->begin = begin;
+    return wish;
+}
+
+/* One that no snapshot of the VM has: the time. */
+static char *made_name(const struct vm *vm)
+{
+    int64_t t = time_real_ns() / 1000000000;
+    char *name = xasprintf("%lld", (long long)t);
+
+    while (snapshot_find(vm->d, vm->config.uuid, name)) {
+        free(name);
+        name = xasprintf("%lld", (long long)++t);
+    }
+    return name;
 }
 
 void api_handle_snapshot_create(struct api_call *call, struct api_snapshot_create_in *in)
@@ -575,10 +601,16 @@ void api_handle_snapshot_create(struct api_call *call, struct api_snapshot_creat
     struct vm *vm = call_vm(call, in->vm);
     struct api_error x = API_ERROR_INIT;
 
-    if (vm && !may_create(vm, in->name, &x)) {
+    if (vm && !in->name) {
+        in->name = made_name(vm);
+    }
+    if (vm && !snapshot_may_create(vm, in, &x)) {
         api_reply_error(call, &x);
     } else if (vm) {
-        begin_job(call, vm, "snapshot.create", in->name, in->description, create_begin);
+        struct wish *wish = wish_new(vm, in->name, create_begin);
+
+        api_copy(&api_type_snapshot_create_in, in, &wish->create);
+        begin_job(call, vm, "snapshot.create", wish);
     }
 }
 
@@ -597,7 +629,10 @@ void api_handle_snapshot_revert(struct api_call *call, struct api_snapshot_rever
     struct vm *vm = call_vm(call, in->vm);
 
     if (vm && is_there(call, vm, in->name)) {
-        begin_job(call, vm, "snapshot.revert", in->name, NULL, revert_begin);
+        struct wish *wish = wish_new(vm, in->name, revert_begin);
+
+        wish->start = in->start;
+        begin_job(call, vm, "snapshot.revert", wish);
     }
 }
 
@@ -606,7 +641,7 @@ void api_handle_snapshot_delete(struct api_call *call, struct api_snapshot_delet
     struct vm *vm = call_vm(call, in->vm);
 
     if (vm && is_there(call, vm, in->name)) {
-        begin_job(call, vm, "snapshot.delete", in->name, NULL, delete_begin);
+        begin_job(call, vm, "snapshot.delete", wish_new(vm, in->name, delete_begin));
     }
 }
 
@@ -628,7 +663,11 @@ static void undo_begin(struct op *op)
     if (op->vm->run) {
         work_watch(k);
     }
-    work_drop(k);
+    if (s->info.quiesced && s->info.state == API_SNAPSHOT_STATE_MAKING) {
+        work_free_guest(k);
+    } else {
+        work_drop(k);
+    }
 }
 
 void snapshots_begin(struct vmd *d)
@@ -649,11 +688,10 @@ void snapshots_begin(struct vmd *d)
                      vm->config.name, s->info.name, api_snapshot_state_name(s->info.state),
                      s->info.state == API_SNAPSHOT_STATE_REVERTING ? "gone back to"
                                                                    : "deleted");
-            wish = xnew(struct wish);
-            *wish = (struct wish){ .d = d, .vm = vm->id, .name = xstrdup(s->info.name) };
-            op_queue(vm, NULL, NULL, wish,
-                     s->info.state == API_SNAPSHOT_STATE_REVERTING ? revert_begin : undo_begin,
-                     false);
+            wish = wish_new(vm, s->info.name,
+                            s->info.state == API_SNAPSHOT_STATE_REVERTING ? revert_begin
+                                                                          : undo_begin);
+            op_queue(vm, NULL, NULL, wish, wish->begin, false);
         }
     }
 }
@@ -668,7 +706,15 @@ void snapshots_end(struct vmd *d)
 void snapshots_free(struct vmd *d)
 {
     while (!list_empty(&d->snapshot_work)) {
-        work_free(list_entry(d->snapshot_work.next, struct work_on, link));
+        struct work_on *k = list_entry(d->snapshot_work.next, struct work_on, link);
+
+        k->orphan = k->asks_agent;
+        if (k->orphan) {
+            list_remove(&k->link);
+            list_init(&k->link);
+        } else {
+            work_free(k);
+        }
     }
     while (!list_empty(&d->snapshots)) {
         snapshot_free(list_entry(d->snapshots.next, struct snapshot, link));

@@ -185,6 +185,14 @@ static int sync_dir(const char *dir, struct err *e)
     return fd >= 0 && fsync(fd) == 0 ? 0 : err_errno(e, errno, "cannot write '%s'", dir);
 }
 
+/* NULL: it is no absolute path; the caller's. */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? xasprintf("%.*s", slash == path ? 1 : (int)(slash - path), path) : NULL;
+}
+
 /* The VM's folder, that of its snapshots, the file. */
 void work_run_make(struct work *w)
 {
@@ -216,9 +224,9 @@ void work_run_sync(struct work *w)
     }
 }
 
-void work_run_open(struct work *w)
+static void open_state(struct work_on *k)
 {
-    struct work_on *k = container_of(w, struct work_on, w);
+    struct work *w = &k->w;
     AUTO_FREE char *path = xasprintf("%s/%s", k->dir, k->s->info.name);
     struct stat st;
 
@@ -234,6 +242,47 @@ void work_run_open(struct work *w)
     }
 }
 
+/* An emulator may be writing to it: not to what is read here, since the VM's turn is ours. */
+static int look_into(struct work_on *k, const char *path, struct err *e)
+{
+    const char *const args[] = { "snapshot", "-U",   "-f", "qcow2", "--list",
+                                 "--output", "json", path, NULL };
+    AUTO_FREE char *dir = folder_of(path);
+    AUTO_BUF out = BUF_INIT;
+    AUTO_JSON list = NULL;
+    struct err bad = ERR_INIT;
+    int rc = dir ? works_image(k->d->pools->works, dir, args, &out, e)
+                 : err_set(e, -EINVAL, "'%s' is no absolute path", path);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (api_json_parse((const char *)out.data, out.len, &list, &bad) < 0 ||
+        !json_object_is_type(list, json_type_array)) {
+        return err_set(e, -EBADMSG, "'%s': its snapshots cannot be listed", path);
+    }
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        const char *name = api_json_get_str(json_object_array_get_idx(list, i), "name");
+
+        if (name && strcmp(name, k->s->info.tag) == 0) {
+            return 0;
+        }
+    }
+    return err_set(e, -ENOENT, "'%s' has no snapshot '%s' in it", path, k->s->info.tag);
+}
+
+void work_run_open(struct work *w)
+{
+    struct work_on *k = container_of(w, struct work_on, w);
+
+    for (size_t i = 0; i < k->n_images && w->e.code == 0; i++) {
+        look_into(k, k->image[i], &w->e);
+    }
+    if (w->e.code == 0 && k->s->info.memory) {
+        open_state(k);
+    }
+}
+
 static void run_unlink(struct work *w)
 {
     struct work_on *k = container_of(w, struct work_on, w);
@@ -246,17 +295,22 @@ static void run_unlink(struct work *w)
 
 static int on_image(struct work_on *k, const char *path, const char *option, struct err *e)
 {
-    AUTO_FREE char *dir = xstrdup(path);
-    char *slash = strrchr(dir, '/');
+    AUTO_FREE char *dir = folder_of(path);
     const char *const args[] = {
         "snapshot", "-f", "qcow2", option, k->s->info.tag, path, NULL
     };
 
-    if (!slash) {
-        return err_set(e, -EINVAL, "'%s' is no absolute path", path);
+    return dir ? works_image(k->d->pools->works, dir, args, NULL, e)
+               : err_set(e, -EINVAL, "'%s' is no absolute path", path);
+}
+
+void work_run_take(struct work *w)
+{
+    struct work_on *k = container_of(w, struct work_on, w);
+
+    for (size_t i = 0; i < k->n_images && w->e.code == 0; i++) {
+        on_image(k, k->image[i], "--create", &w->e);
     }
-    slash[slash == dir] = 0;
-    return works_image(k->d->pools->works, dir, args, NULL, e);
 }
 
 void work_run_apply(struct work *w)
@@ -289,14 +343,11 @@ static void run_drop(struct work *w)
 /* Whose images; false: k->x says why not. */
 bool work_find_images(struct work_on *k)
 {
-    AUTO_JSON o = NULL;
-    struct err e = ERR_INIT;
     struct api_vm_config config;
     struct api_error x = API_ERROR_INIT;
     bool ok = false;
 
-    if (api_json_parse(k->s->config, strlen(k->s->config), &o, &e) < 0 ||
-        api_decode(&api_type_vm_config, o, API_LENIENT, "", &config, &x) < 0) {
+    if (!snapshot_config(k->s, &config)) {
         work_set_why(k, API_E_INTERNAL_ERROR, NULL,
                      "the definition of the snapshot is unreadable");
         return false;
@@ -309,7 +360,8 @@ bool work_find_images(struct work_on *k)
             const struct api_disk *disk = &config.disks[i];
 
             if (!disk->readonly && !disk->cdrom && disk->file &&
-                disk->format == API_DISK_FORMAT_QCOW2) {
+                disk->format == API_DISK_FORMAT_QCOW2 &&
+                !snapshot_leaves_out(k->s, disk->name)) {
                 k->image[k->n_images++] = xstrdup(disk->file);
             }
         }

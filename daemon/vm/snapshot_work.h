@@ -30,9 +30,10 @@ struct work_on {
     char *uuid, *dir, *key_file;
     uint8_t key[STATE_KEY_BYTES];
     int fd;
-    char **image; /* writable disks of the snapshot's definition, by n_images */
+    char **image; /* of the disks that are in it, by n_images */
     size_t n_images;
     bool working, watching, waits_end, dead;
+    bool asks_agent, orphan;         /* the agent's answer frees it */
     void (*then)(struct work_on *k); /* when the thread is done, or the VM has ended */
     void (*reply)(struct work_on *k, struct json_object *result, const struct api_error *x);
     struct loop_timer *timer;
@@ -60,7 +61,8 @@ void work_start(struct work_on *k, void (*run)(struct work *w),
                 void (*then)(struct work_on *k));
 void work_run_make(struct work *w);  /* the key, the file, new */
 void work_run_sync(struct work *w);  /* the file is durable */
-void work_run_open(struct work *w);  /* the key, the file, as long as it was */
+void work_run_open(struct work *w);  /* all of it is there; the key, the file */
+void work_run_take(struct work *w);  /* of all images, which nobody uses */
 void work_run_apply(struct work *w); /* all images are as they were */
 /* Whose images; false: k->x says why not. */
 bool work_find_images(struct work_on *k);
@@ -74,6 +76,12 @@ void work_ask(struct work_on *k, const char *method, struct json_object *take_pa
               void (*reply)(struct work_on *, struct json_object *, const struct api_error *));
 /* Parameters with the key; the caller's. */
 struct json_object *work_key(struct work_on *k);
+/* It is whole; the work ends. */
+void work_kept(struct work_on *k);
+/* snapshot_disks.c: takes the disks, then work_kept() or work_drop(). */
+void work_take_disks(struct work_on *k);
+/* The guest may be frozen since another daemon; thaws it, then work_drop(). */
+void work_free_guest(struct work_on *k);
 /* Nothing stays of the snapshot; then the work ends. When that fails it stays in its state, for another attempt. */
 void work_drop(struct work_on *k);
 

@@ -303,6 +303,54 @@ char *xml_print(const struct xml_kind *kind, const struct json_object *definitio
     return text;
 }
 
+char *xml_print_around(const struct xml_kind *kind, const struct json_object *definition,
+                       const struct xml_kind *inner, const struct json_object *of_inner)
+{
+    AUTO_FREE char *out = xml_print(kind, definition), *in = xml_print(inner, of_inner);
+    AUTO(xml_node_free) struct xml_node *root = xml_read(out, strlen(out), NULL);
+    struct xml_node *kid = xml_read(in, strlen(in), NULL);
+
+    if (!root || !kid) {
+        xml_node_free(kid);
+        return xstrdup(out);
+    }
+    xml_adopt(root, kid);
+    return text_of(root);
+}
+
+void xml_drop_found_files(struct json_object *config)
+{
+    struct json_object *disks = api_json_get(config, "disks");
+
+    for (size_t i = 0; disks && i < json_object_array_length(disks); i++) {
+        struct json_object *disk = json_object_array_get_idx(disks, i);
+        if (api_json_get(disk, "pool")) {
+            json_object_object_del(disk, "file");
+        }
+    }
+}
+
+char **xml_disk_devs(const struct json_object *domain)
+{
+    AUTO_JSON whole = whole_of(&xml_domain, domain);
+    AUTO(xml_node_free) struct xml_node *root = whole ? xml_emit(&xml_domain, whole) : NULL;
+    const struct xml_node *devices = root ? xml_get_kid(root, "devices") : NULL;
+    char **list = xnew_n(char *, (devices ? devices->n_kids : 0) + 1);
+    size_t n = 0;
+
+    for (size_t i = 0; devices && i < devices->n_kids; i++) {
+        const struct xml_node *k = devices->kids[i];
+        const struct xml_node *target = k->name && strcmp(k->name, "disk") == 0
+                                            ? xml_get_kid(k, "target")
+                                            : NULL;
+
+        if (target) {
+            list[n++] = xstrdup(xml_get_attr(target, "dev") ?: "");
+        }
+    }
+    return list;
+}
+
 /* ---- kinds ---- */
 
 const struct xml_kind *const xml_kinds[] = { &xml_domain, &xml_network, &xml_pool, &xml_volume,

@@ -39,6 +39,17 @@ void xml_result_error(const struct xml_result *r, struct api_error *x);
 /* Canonical XML of a valid definition; the caller's. */
 char *xml_print(const struct xml_kind *kind, const struct json_object *definition);
 
+/* The same with another definition's element inside its root, as its last: a snapshot with its domain. Where that is too large to be
+ * read again it stands alone. The caller's. */
+char *xml_print_around(const struct xml_kind *kind, const struct json_object *definition,
+                       const struct xml_kind *inner, const struct json_object *of_inner);
+
+/* Of a domain: the file of a volume's disk is filled in by its pool, and the document names the volume. */
+void xml_drop_found_files(struct json_object *config);
+
+/* What <target dev> is of each disk of a domain, in their order; the list ends with NULL, and is the caller's with all in it. */
+char **xml_disk_devs(const struct json_object *domain);
+
 const struct xml_kind *xml_kind_find(const char *name); /* NULL: there is none */
 
 /* docs/reference/xml.md. */

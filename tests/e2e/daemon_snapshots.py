@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from xml.etree import ElementTree
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -21,15 +22,16 @@ for folder in (".", "../lib"):
 import daemon_lib as lib  # noqa: E402
 import tap  # noqa: E402
 
+SCHEMA = "/usr/share/libvirt/schemas/domainsnapshot.rng"
 VMCTL = os.path.join(lib.BUILD, "vmctl")
 SEED = int(os.environ.get("VMD_TEST_SEED", random.randrange(1 << 30)))
 KILLS = 8
 
 
-def run(*words, also=0):
+def run(*words, also=0, errors=False):
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     tap.check(done.returncode in (0, also), f"{words}: {done.stdout}{done.stderr}")
-    return done.stdout
+    return done.stdout + (done.stderr if errors else "")
 
 
 def begun(daemon, client, paused=True, n_disks=2):
@@ -58,7 +60,9 @@ def names(path):
 
 
 def job(client, method, name, state="done", vm="a", **params):
-    out = client.call("job.wait", job=client.call(method, vm=vm, name=name, **params)["job"], timeout_ms=120000)
+    if name is not None:
+        params["name"] = name
+    out = client.call("job.wait", job=client.call(method, vm=vm, **params)["job"], timeout_ms=120000)
     tap.check(out["state"] == state, f"{method} {name}: {out}")
     return out
 
@@ -196,7 +200,7 @@ def what_cannot_be_is_refused_and_nothing_changes():
             file.write(last)
         job(client, "snapshot.revert", "one")
         client.call("vm.stop", vm="a")
-        client.fails("bad-state", "snapshot.create", vm="a", name="two")
+        client.fails("bad-state", "snapshot.create", vm="a", name="two", memory="internal")
         raw = os.path.join(daemon.dir, "raw")
         with open(raw, "wb") as file:
             file.truncate(1 << 20)
@@ -206,6 +210,153 @@ def what_cannot_be_is_refused_and_nothing_changes():
         tap.check("plain" in str(out["error"]), f"{out}")
         tap.check(list(tree(client)) == ["one"] and files(daemon) == ["one"] and len(names(paths[0])) == 1, f"{tree(client)}")
         tap.check(client.call("vm.get", vm="a")["state"] == "paused", "it did not survive the refusal")
+
+
+def stop(client):
+    if client.call("vm.get", vm="a")["state"] != "stopped":
+        client.call("vm.stop", vm="a")
+
+
+def snapshots_of_stopped_vms_and_of_disks_alone():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        paths = begun(daemon, client)
+        client.call("vm.stop", vm="a")
+        fill(paths, 1)
+        off = job(client, "snapshot.create", "off")["result"]
+        tap.check(off["stopped"] and not off["memory"] and client.call("vm.get", vm="a")["state"] == "stopped", f"{off}")
+        stopped_and_filled(client, paths, 2)
+        pid = client.call("vm.get", vm="a")["pid"]
+        disks = job(client, "snapshot.create", "disks", memory="no")["result"]
+        tap.check(not disks["memory"] and not disks.get("stopped") and [d["name"] for d in disks["disks"]] == ["disk0", "disk1"], f"{disks}")
+        tap.check(client.call("vm.get", vm="a")["pid"] == pid, "another emulator")
+        one = job(client, "snapshot.create", "one", memory="no", disks=[{"name": "vdb", "snapshot": "no"}])["result"]
+        tap.check(one["disks"][1] == {"name": "disk1", "snapshot": "no"}, f"{one}")
+        tap.check([len(names(p)) for p in paths] == [3, 2] and files(daemon) == [], f"{files(daemon)}")
+        stopped_and_filled(client, paths, 3)
+        job(client, "snapshot.revert", "one")  # of one that runs: it is left stopped, and the other disk as it was
+        tap.check(client.call("vm.get", vm="a")["state"] == "stopped", "it runs")
+        tap.check(holds(paths[0], 2) and holds(paths[1], 3), "other disks")
+        job(client, "snapshot.revert", "off")
+        tap.check(all(holds(p, 1) for p in paths), "other disks")
+        client.call("vm.set", vm="a", set={"cpus": 2})
+        job(client, "snapshot.revert", "disks", start=True)
+        vm = client.call("vm.get", vm="a")
+        tap.check(vm["state"] == "running" and vm["config"].get("cpus", 1) == 1, f"{vm}")
+        console = daemon.console("a")
+        tap.check(console.read_some(), "the guest does not run")
+        console.close()
+        job(client, "snapshot.revert", "disks")
+        tap.check(all(holds(p, 2) for p in paths), "other disks")
+        tap.check(tree(client) == {"off": (None, False), "disks": ("off", True), "one": ("disks", False)}, f"{tree(client)}")
+        job(client, "snapshot.delete", "disks")
+        client.call("vm.start", vm="a", paused=True)
+        job(client, "snapshot.delete", "one")
+        job(client, "snapshot.delete", "off")
+        tap.check([names(p) for p in paths] == [[], []], "something is left")
+        made = job(client, "snapshot.create", None)["result"]["name"]
+        tap.check(made.isdigit() and made in tree(client), made)
+
+
+def disks_that_cannot_be_in_it_are_named():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        paths = begun(daemon, client)
+        raw = os.path.join(daemon.dir, "raw")
+        with open(raw, "wb") as file:
+            file.truncate(1 << 20)
+
+        def refused(code, word, **params):
+            error = client.fails(code, "snapshot.create", vm="a", name="s", **params)
+            tap.check(word in str(error), f"{params}: {error}")
+        no = {"snapshot": "no"}
+        refused("unsupported", "disk1", disks=[{"name": "disk1", **no}])
+        refused("not-found", "'vdc'", disks=[{"name": "vdc", **no}])
+        refused("invalid-params", "twice", memory="no", disks=[{"name": "vda"}, {"name": paths[0]}])
+        refused("bad-state", "no disk", memory="no", disks=[{"name": "vda", **no}, {"name": "vdb", **no}])
+        refused("invalid-params", "quiesce", quiesce=True)
+        refused("bad-state", "paused", memory="no", quiesce=True)
+        client.call("vm.resume", vm="a")
+        refused("bad-state", "no agent", memory="no", quiesce=True)
+        client.call("job.wait", job=client.call("vm.save", vm="a")["job"], timeout_ms=60000)
+        refused("bad-state", "saved state")
+        client.call("vm.start", vm="a", fresh=True)
+        client.call("vm.stop", vm="a")
+        refused("bad-state", "stopped", memory="internal")
+        refused("bad-state", "stopped", quiesce=True)
+        client.call("vm.set", vm="a", set={"disks": [{"file": paths[0], "format": "qcow2"}, {"file": raw, "name": "plain"},
+                                                     {"file": paths[1], "format": "qcow2", "readonly": True}]})
+        refused("unsupported", "plain")
+        refused("unsupported", "read-only", disks=[{"name": "plain", **no}, {"name": paths[1]}])
+        job(client, "snapshot.create", "s", disks=[{"name": "plain", **no}])
+        tap.check([len(names(p)) for p in paths] == [1, 0], "other images")
+        os.rename(paths[0], paths[0] + ".away")  # a disk that is gone: found before anything is given up
+        client.call("vm.set", vm="a", set={"disks": []})
+        client.call("vm.start", vm="a")
+        pid = client.call("vm.get", vm="a")["pid"]
+        out = job(client, "snapshot.revert", "s", "failed")
+        tap.check(paths[0] in str(out["error"]) and client.call("vm.get", vm="a")["pid"] == pid, f"{out}")
+        run("qemu-img", "create", "-q", "-f", "qcow2", paths[0], "4M")
+        out = job(client, "snapshot.revert", "s", "failed")
+        tap.check("has no snapshot" in str(out["error"]) and client.call("vm.get", vm="a")["pid"] == pid, f"{out}")
+        os.rename(paths[0] + ".away", paths[0])
+        job(client, "snapshot.revert", "s")
+        tap.check(len(client.call("vm.get", vm="a")["config"]["disks"]) == 3, "another definition")
+
+
+def as_libvirts_xml_and_from_it():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        begun(daemon, client)
+        cli = [VMCTL, "--dir", daemon.dir, "snapshot"]
+
+        def judged(name):
+            text = run(*cli, "show", "a", name, "--xml")
+            path = os.path.join(daemon.dir, name + ".xml")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            if os.path.exists(SCHEMA):
+                run("virt-xml-validate", path, "domainsnapshot")
+            else:
+                print("# libvirt's schema is missing (libvirt-clients)")
+            return path, ElementTree.fromstring(text)
+
+        def create(document, *words, status=0):
+            path = os.path.join(daemon.dir, "in.xml")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(document)
+            return run(*cli, "create", "a", *words, "--xml", path, also=status, errors=True)
+        job(client, "snapshot.create", "first")
+        create("<domainsnapshot><name>second</name><description>all &lt;is&gt; well</description><memory snapshot='no'/>\n"
+               "<disks><disk name='vda' snapshot='internal'/><disk name='vdb' snapshot='no'/></disks></domainsnapshot>")
+        path, root = judged("second")
+        tap.check([root.findtext(p) for p in ("name", "description", "state", "parent/name", "domain/name")]
+                  == ["second", "all <is> well", "disk-snapshot", "first", "a"], open(path, encoding="utf-8").read())
+        tap.check([(d.get("name"), d.get("snapshot")) for d in root.iter("disk") if d.get("name")]
+                  == [("vda", "internal"), ("vdb", "no")] and root.find("memory").get("snapshot") == "no", "disks")
+        tap.check([t.get("dev") for t in root.iterfind("domain/devices/disk/target")] == ["vda", "vdb"], "targets")
+        _, root = judged("first")
+        tap.check(root.findtext("state") == "paused" and root.find("memory").get("snapshot") == "internal"
+                  and root.find("parent") is None and int(root.findtext("creationTime")) > 1700000000, "first")
+        # What one says of itself makes another, under what the command line says.
+        with open(path, encoding="utf-8") as file:
+            out = create(file.read(), "third", "--description", "mine")
+        tap.check("creationTime" in out and "left out" in out, out)
+        client.call("vm.stop", vm="a")
+        client.call("vm.start", vm="a")
+        job(client, "snapshot.create", "fourth")
+        client.call("vm.stop", vm="a")
+        create("<domainsnapshot/>", "fifth")
+        tap.check([judged(n)[1].findtext("state") for n in ("third", "fourth", "fifth")] == ["disk-snapshot", "running", "shutoff"], "states")
+        third = client.call("snapshot.get", vm="a", name="third")
+        tap.check(third["description"] == "mine" and third["disks"][1]["snapshot"] == "no", f"{third}")
+        # What cannot be is refused by line and element, and nothing is taken.
+        before = tree(client)
+        for document, words in (("<domainsnapshot>\n<memory snapshot='external' file='/m'/></domainsnapshot>", "in.xml:2: <memory snapshot='external'>"),
+                                ("<domainsnapshot>\n\n<cookie/></domainsnapshot>", "in.xml:3: <cookie>"),
+                                ("<domain type='qemu'/>", "in.xml:1: <domain"), ("<domainsnapshot>", "in.xml:1: ")):
+            out = create(document, "bad", status=2)
+            tap.check(words in out, f"{document}: {out}")
+        out = create("<domainsnapshot><disks><disk name='vdz' snapshot='no'/></disks></domainsnapshot>", "bad", status=4)
+        tap.check("'vdz'" in out and tree(client) == before, out)
+        client.fails("not-found", "snapshot.xml", vm="a", name="none")
 
 
 def vmctl_does_all_of_it():
@@ -238,8 +389,17 @@ def whoever_dies_each_snapshot_is_whole_or_gone(seed=SEED, count=KILLS):
                 name = f"s{number}" if act == "snapshot.create" else sorted(kept)[-1]
                 if act == "snapshot.delete" and name == "s1":
                     continue
+                params = {}
+                if act == "snapshot.create":  # with memory; disks alone; of a stopped VM
+                    kind = rng.randrange(3)
+                    if kind == 1:
+                        params["memory"] = "no"
+                    elif kind == 2:
+                        client.call("vm.stop", vm="a")
+                elif act == "snapshot.revert" and rng.random() < 0.5:
+                    params["start"] = True
                 pid = client.call("vm.get", vm="a").get("pid")
-                client.send(act, vm="a", name=name)
+                client.send(act, vm="a", name=name, **params)
                 time.sleep(rng.random() * 0.12)
                 if pid and rng.random() < 0.4:
                     try:
@@ -253,23 +413,25 @@ def whoever_dies_each_snapshot_is_whole_or_gone(seed=SEED, count=KILLS):
                              60, "snapshots settle")
                 kept = set(tree(client))
                 tap.check("s1" in kept, f"{kept}")
-                tap.check(files(daemon) == sorted(kept), f"turn {turn} {act}: {files(daemon)}, {kept}")
+                whole = sorted(s["name"] for s in client.call("snapshot.list", vm="a")["snapshots"] if s.get("memory", True))
+                tap.check(files(daemon) == whole, f"turn {turn} {act}: {files(daemon)}, {whole}")
                 for path in paths:
                     inside = {n.split(".")[0] for n in names(path)}
                     tap.check(inside == kept, f"turn {turn} {act}: {inside}, {kept}")
                 for name in kept:
                     job(client, "snapshot.revert", name)
-                    client.call("vm.stop", vm="a")
+                    stop(client)
                     tap.check(all(holds(p, int(name[1:])) for p in paths), f"turn {turn} {act}: {name}")
                 client.call("vm.start", vm="a", paused=True)
         with daemon.client() as client:
-            client.call("vm.stop", vm="a")
+            stop(client)
         for path in paths:  # who is killed may leave clusters that nothing names (3), and nothing worse
             run("qemu-img", "check", "-q", path, also=3)
 
 
 CASES = [memory_and_disks_go_back_together, a_running_vm_runs_on_and_runs_again, any_node_of_the_tree_goes,
-         what_cannot_be_is_refused_and_nothing_changes, vmctl_does_all_of_it, whoever_dies_each_snapshot_is_whole_or_gone]
+         what_cannot_be_is_refused_and_nothing_changes, snapshots_of_stopped_vms_and_of_disks_alone,
+         disks_that_cannot_be_in_it_are_named, as_libvirts_xml_and_from_it, vmctl_does_all_of_it, whoever_dies_each_snapshot_is_whole_or_gone]
 
 
 def main():

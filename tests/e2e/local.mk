@@ -22,6 +22,7 @@ e2e_tests = \
 	tests/e2e/daemon_race.py \
 	tests/e2e/daemon_cloudinit.py \
 	tests/e2e/daemon_snapshots.py \
+	tests/e2e/snapshot_drill.py \
 	tests/e2e/daemon_disks.py \
 	tests/e2e/daemon_chain.py \
 	tests/e2e/daemon_export.py \

@@ -323,6 +323,33 @@ def channels_are_in_the_words_of_libvirt():
     validate("domain", [answer["canonical"]])
 
 
+SNAPSHOT = """<domainsnapshot>
+  <name>before &lt;upgrade&gt;</name>
+  <description>all is well</description>
+  <memory snapshot='internal'/>
+  <disks>
+    <disk name='vda' snapshot='internal'/>
+    <disk name='/images/b.qcow2' snapshot='no'/>
+  </disks>
+</domainsnapshot>
+"""
+
+
+def snapshots_are_in_the_words_of_libvirt():
+    answer = good(SNAPSHOT)
+    tap.check(answer["definition"] == {"name": "before <upgrade>", "description": "all is well", "memory": "internal",
+                                       "disks": [{"name": "vda", "snapshot": "internal"},
+                                                 {"name": "/images/b.qcow2", "snapshot": "no"}]}, f"{answer['definition']}")
+    tap.check(ET.canonicalize(answer["canonical"], strip_text=True) == ET.canonicalize(SNAPSHOT, strip_text=True), answer["canonical"])
+    tap.check(round_trip(SNAPSHOT) is None and not answer["notes"], f"{answer}")
+    told = good("<domainsnapshot><name>a</name><state>running</state><creationTime>12</creationTime><parent><name>b</name></parent>"
+                "<memory snapshot='no'/><active>1</active><domain><uuid>x</uuid></domain></domainsnapshot>")
+    tap.check(told["definition"] == {"name": "a", "memory": "no", "disks": []}, f"{told['definition']}")
+    noted = {n["path"].partition("/")[2] for n in told["notes"]}
+    tap.check({"state", "creationTime", "parent/name", "active", "domain"} <= noted, f"{told['notes']}")
+    validate("snapshot", [answer["canonical"], told["canonical"], good("<domainsnapshot/>")["canonical"]])
+
+
 def volume_of_a_pool_is_shown_by_its_name():
     folder = os.path.join(Shared.daemon.dir, "pool")
     os.mkdir(folder)
@@ -529,6 +556,7 @@ if __name__ == "__main__":
             disks_keep_their_bus_their_place_and_what_is_done_about_errors,
             screens_flash_and_volumes_are_in_the_words_of_libvirt,
             channels_are_in_the_words_of_libvirt,
+            snapshots_are_in_the_words_of_libvirt,
             volume_of_a_pool_is_shown_by_its_name,
             every_definition_survives_xml,
             bad_xml_is_refused_with_line_and_element,
