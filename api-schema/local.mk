@@ -6,6 +6,8 @@ noinst_LIBRARIES += libapi.a
 libapi_a_SOURCES = \
 	api-schema/disk/limits.c \
 	api-schema/disk/limits.h \
+	api-schema/guest/balloon.c \
+	api-schema/guest/balloon.h \
 	api-schema/json/codec.c \
 	api-schema/json/codec.h \
 	api-schema/json/error.c \

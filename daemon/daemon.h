@@ -26,6 +26,7 @@ struct loop;
 struct loop_timer;
 struct qmp;
 struct registry;
+struct balloons;
 struct policy;
 struct schedules;
 struct pools;
@@ -50,6 +51,7 @@ struct vmd_options {
     bool require_sandbox;      /* no start where a layer of confinement is missing */
     int64_t memory_overcommit; /* percent of the host's memory; 0: no bound */
     int64_t helper_timeout;    /* seconds */
+    int64_t balloon_low, balloon_high; /* percent of the host's memory */
     int64_t cpu_overcommit;    /* percent of the host's CPUs; 0: no bound */
     char *restore;             /* a backup to put in the store's place, then end; NULL: serve */
     /* TLS (auth/listen.h) */
@@ -84,6 +86,7 @@ struct vmd {
     struct idems *idems;
     struct registry *vms;
     struct metrics *metrics; /* NULL: not configured */
+    struct balloons *balloons;
     struct policy *policy;
     struct schedules *schedules;
     struct list lingering; /* linger.c */

@@ -12,6 +12,8 @@ xml_sources = \
 	daemon/xml/doc.c \
 	daemon/xml/domain.c \
 	daemon/xml/emit.c \
+	daemon/xml/extras.c \
+	daemon/xml/extras.h \
 	daemon/xml/network.c \
 	daemon/xml/rows.h \
 	daemon/xml/screen.c \
@@ -122,6 +124,7 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/disks.c \
 	daemon/qmp/dump.c \
 	daemon/qmp/hmp.c \
+	daemon/qmp/memory.c \
 	daemon/qmp/migrate.c \
 	daemon/qmp/nodes.c \
 	daemon/qmp/pci.c \
@@ -180,6 +183,10 @@ libdaemon_a_SOURCES = \
 	daemon/vm/supply.c \
 	daemon/vm/supply.h \
 	daemon/vm/throttle.c \
+	daemon/vm/relay.c \
+	daemon/vm/relay.h \
+	daemon/vm/balloon.c \
+	daemon/vm/balloon.h \
 	daemon/run/supervise.h \
 	daemon/host/systemd.c \
 	daemon/host/systemd.h \

@@ -26,6 +26,7 @@
 #include "daemon/host/lockfile.h"
 #include "daemon/host/metrics.h"
 #include "daemon/ops.h"
+#include "daemon/vm/balloon.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/schedule.h"
 #include "daemon/run/proc.h"
@@ -207,6 +208,7 @@ static void on_adopted(void *arg)
     migrates_begin(d);
     snapshots_begin(d);
     policy_begin(d);
+    balloons_begin(d->balloons);
     schedules_begin(d);
     tell_daemon(d, st->recovered ? "recovered" : "started");
     if (listen_all(st, &e) < 0) {
@@ -369,6 +371,7 @@ static int open_store(struct start *st, struct err *e)
     d->pools = pools_new(d);
     d->networks = networks_new(d);
     d->policy = policy_new(d);
+    d->balloons = balloons_new(d);
     d->supply = supply_new(d);
     d->schedules = schedules_new(d);
     int rc = events_load(d->events, info.unclean, e);
@@ -472,6 +475,7 @@ static void tear_down(struct start *st)
     pools_free(d->pools);
     networks_free(d->networks);
     policy_free(d->policy);
+    balloons_free(d->balloons);
     schedules_free(d->schedules);
     supply_free(d->supply);
     access_free(d->access);

@@ -69,6 +69,11 @@ static const struct setting settings[] = {
       "(default: 0, no bound)" },
     { "cpu-overcommit", "PERCENT", NUMBER, AT(cpu_overcommit), 0, 1000000,
       "the same for vCPUs and the host's CPUs (default: 0, no bound)" },
+    { "balloon-low", "PERCENT", NUMBER, AT(balloon_low), 1, 100,
+      "below so much available memory of the host, balloons in the\nautomatic mode take from "
+      "their guests (default: 10)" },
+    { "balloon-high", "PERCENT", NUMBER, AT(balloon_high), 1, 100,
+      "above so much they give back (default: 20)" },
     { "listen", "HOST[:PORT]", LISTEN, AT(listen), 0, 0,
       "accept TLS there, port 16515 by default, * is every address;\nmay stand several times. "
       "Without it vmd listens on no network" },
@@ -442,6 +447,8 @@ static int check_tls(struct vmd_options *o)
         return -1;
     }
     o->tls_builtin = !some;
+    o->balloon_low = o->balloon_low ? o->balloon_low : 10;
+    o->balloon_high = o->balloon_high ? o->balloon_high : 20;
     o->tls_max = o->tls_max ? o->tls_max : 256;
     o->helper_timeout = o->helper_timeout ? o->helper_timeout : 25;
     o->tls_max_peer = o->tls_max_peer ? o->tls_max_peer : 128;

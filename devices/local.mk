@@ -24,6 +24,7 @@ libdevices_a_SOURCES = \
 	devices/board/disks.h \
 	devices/board/rv_virt.c \
 	devices/board/rv_virt.h \
+	devices/board/rv_virt_extras.c \
 	devices/board/rv_virt_fdt.c \
 	devices/board/rv_virt_net.c \
 	devices/board/rv_virt_pci.c \
@@ -60,6 +61,8 @@ libdevices_a_SOURCES = \
 	devices/misc/fw_cfg.h \
 	devices/misc/pvpanic_pci.c \
 	devices/misc/syscon.c \
+	devices/misc/virtio_balloon.c \
+	devices/misc/virtio_balloon.h \
 	devices/misc/virtio_rng.c \
 	devices/registry.c \
 	devices/registry.h \
@@ -88,9 +91,13 @@ check_PROGRAMS += tests/device/registers_test
 TESTS += tests/device/registers_test
 tests_device_registers_test_SOURCES = tests/device/registers_test.c $(device_rig)
 tests_device_registers_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/extras_test
+TESTS += tests/device/extras_test
+tests_device_extras_test_SOURCES = tests/device/extras_test.c tests/device/vio.h $(device_rig)
+tests_device_extras_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
 check_PROGRAMS += tests/device/virtio_test
 TESTS += tests/device/virtio_test
-tests_device_virtio_test_SOURCES = tests/device/virtio_test.c $(device_rig)
+tests_device_virtio_test_SOURCES = tests/device/virtio_test.c tests/device/vio.h $(device_rig)
 tests_device_virtio_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
 check_PROGRAMS += tests/device/board_test
 TESTS += tests/device/board_test

@@ -26,6 +26,7 @@ static const struct device_class *const classes[] = {
     &ahci_class,
     &cfi_flash_class,
     &virtio_rng_class,
+    &virtio_balloon_class,
     &virtio_console_class,
     &virtio_serial_class,
     &virtio_input_class,

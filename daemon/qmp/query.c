@@ -365,8 +365,6 @@ EMPTY(query_fdsets)
 
 REFUSED(query_hotpluggable_cpus, "GenericError",
         "The feature 'query-hotpluggable-cpus' is not enabled")
-REFUSED(query_balloon, "DeviceNotActive", "No balloon device has been activated")
-REFUSED(balloon, "DeviceNotActive", "No balloon device has been activated")
 
 static void with_link(struct qmp_cmd *c, struct json_object *result)
 {

@@ -5,6 +5,7 @@
  */
 #include "daemon/run/stats.h"
 
+#include "api-schema/guest/balloon.h"
 #include "daemon/spawn/proto.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
@@ -148,6 +149,7 @@ bool stats_read(struct stats_view *s, struct api_vm_stats *out)
         return false;
     }
     const struct stats_page *p = &s->last;
+    struct api_balloon_stats balloon;
     int64_t now = boot_ns();
     int64_t age = since(now, p->published_ns);
     int64_t limit = p->interval_ns < 60000000000u ? num(p->interval_ns) * STALE_INTERVALS : 0;
@@ -172,5 +174,9 @@ bool stats_read(struct stats_view *s, struct api_vm_stats *out)
     };
     fill_lists(p, out);
     fill_nics(p, out);
+    if (balloon_stats(&p->balloon, now, &balloon)) {
+        out->balloon = xalloc(sizeof(balloon));
+        *out->balloon = balloon;
+    }
     return true;
 }

@@ -15,6 +15,7 @@
 #include "daemon/spawn/proto.h"
 #include "daemon/run/stats.h"
 #include "daemon/vm/agent.h"
+#include "daemon/vm/balloon.h"
 #include "daemon/vm/channels.h"
 #include "daemon/vm/hotplug.h"
 #include "engine/base/fd.h"
@@ -285,6 +286,14 @@ static void on_channel(struct run *run, struct json_object *params)
     }
 }
 
+/* The guest has another size. */
+static void on_balloon(struct run *run, struct json_object *params)
+{
+    if (run->up && !run->ended) {
+        balloons_told(run->vm, api_json_get_int(params, "actual", 0));
+    }
+}
+
 static void on_notify(void *arg, const char *method, struct json_object *params)
 {
     struct run *run = arg;
@@ -302,6 +311,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
         on_panic(run, reason);
     } else if (type && strcmp(type, "io-error") == 0) {
         on_io_error(run, params);
+    } else if (type && strcmp(type, "balloon") == 0) {
+        on_balloon(run, params);
     } else if (type && strcmp(type, "channel") == 0) {
         on_channel(run, params);
     } else if (type && str_starts(type, "device-")) {

@@ -6,6 +6,7 @@
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
 #include "daemon/xml/channels.h"
+#include "daemon/xml/extras.h"
 #include "daemon/xml/rows.h"
 #include "daemon/xml/screen.h"
 #include "daemon/xml/tree.h"
@@ -539,8 +540,7 @@ static const struct xml_row rows[] = {
     { "memory", XML_VALUE, XML_NEEDED, "memory", &xml_as_size, "KiB", "a multiple of 4 KiB" },
     PART("memory@unit", NULL),
     SAYS("memory@dumpCore", 0, "off", "guest memory is kept out of core dumps"),
-    { "currentMemory", XML_SAME, XML_PRINT, "memory", &xml_as_size, "KiB",
-      "the guest has all of its memory from the start: there is no balloon yet" },
+    { "currentMemory", XML_VALUE, XML_ABSENT, "balloon.memory", &xml_as_current, "KiB", NULL },
     PART("currentMemory@unit", NULL),
     NO("maxMemory", "memory cannot be plugged in later"),
     NO("memoryBacking",
@@ -821,10 +821,7 @@ static const struct xml_row rows[] = {
     NO("devices/console/acpi", NO_ACPI),
     LEFT("devices/console/alias", ALIAS),
 
-    GROUP("devices/memballoon", XML_PRINT),
-    SAYS("devices/memballoon@model", XML_PRINT | XML_NEEDED, "none", "there is no balloon yet"),
-    NO("devices/memballoon@autodeflate|freePageReporting", "there is no balloon yet"),
-    NO("devices/memballoon/acpi|address|alias|driver|stats", "there is no balloon yet"),
+    BALLOON_ROWS,
 
     { "devices/rng", XML_FLAG, XML_CLEAR, "rng", NULL, NULL, NULL },
     SAYS("devices/rng@model", XML_PRINT | XML_NEEDED, "virtio",

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct balloon_watch;
 struct blk_node;
 struct board;
 struct chr;
@@ -93,6 +94,13 @@ struct board_config {
         bool console;    /* the guest makes a terminal of it */
     } serial[BOARD_MAX_SERIAL]; /* ports of a virtio-serial device, which is there when they are */
     unsigned n_serial;
+    struct board_balloon {
+        bool on;
+        uint64_t target; /* bytes that the guest begins with; 0: all */
+        unsigned period; /* seconds between statistics; 0: none after the first */
+        bool deflate_on_oom, reporting;
+        struct balloon_watch *watch; /* outlives the VM; may be NULL */
+    } balloon; /* virtio-pci */
     struct chr *console; /* may be NULL */
     bool virtio_console; /* the console is virtio, not the UART */
     bool rng;

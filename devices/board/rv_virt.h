@@ -85,6 +85,8 @@ unsigned rv_virt_slot_screens(const struct board_config *c);
 int rv_virt_new_screen(struct board *b, unsigned i, struct device **out, struct err *e);
 int rv_virt_add_screen(struct board *b, struct err *e);
 struct device *rv_virt_input(struct board *b, enum board_input kind);
+/* What a board may have besides (rv_virt_extras.c), on the root bus, behind all else. */
+int rv_virt_add_extras(struct board *b, struct err *e);
 /* On the root bus: a virtio device behind a function of its own; a function. Freed when that fails. */
 int rv_virt_add_virtio(struct board *b, struct device *behind, struct err *e);
 int rv_virt_plug(struct board *b, struct device *d, struct err *e);

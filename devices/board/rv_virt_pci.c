@@ -249,5 +249,8 @@ int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
     if (rc == 0 && b->cfg.n_serial > 0) {
         rc = add_serial(b, e);
     }
-    return rc != 0 ? rc : rv_virt_add_screen(b, e);
+    if (rc == 0) {
+        rc = rv_virt_add_screen(b, e);
+    }
+    return rc != 0 ? rc : rv_virt_add_extras(b, e);
 }

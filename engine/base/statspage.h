@@ -18,7 +18,7 @@
 
 #define STATS_PAGE_SIZE 4096
 #define STATS_MAGIC 0x5354415453444d56ull /* "VMDSTATS" */
-#define STATS_VERSION 2
+#define STATS_VERSION 3
 #define STATS_MAX_VCPUS 64 /* of more, the first 64 are listed; the sums cover all */
 #define STATS_MAX_DISKS 8
 #define STATS_MAX_NICS 8
@@ -40,9 +40,18 @@ struct stats_disk {
 };
 
 struct stats_nic {
-    char name[48]; /* always terminated; of a longer one the beginning */
+    char name[32]; /* always terminated; of a longer one the beginning */
     uint64_t rx_frames, rx_bytes, rx_dropped, rx_errors;
     uint64_t tx_frames, tx_bytes, tx_dropped, tx_errors;
+};
+
+#define STATS_MAX_BALLOON 10
+/* The memory balloon; memory 0: there is none. */
+struct stats_balloon {
+    uint64_t memory, target, actual, given_back, reported;
+    uint64_t updated_ns; /* when the guest sent the figures below; 0: never */
+    uint64_t driver;     /* 1: one is at work */
+    uint64_t stat[STATS_MAX_BALLOON]; /* as virtio 1.2 §5.5.6.3 numbers them, or STATS_NOT_COUNTED */
 };
 
 /* Everything below `seq` is covered by it. Times are CLOCK_BOOTTIME. */
@@ -68,6 +77,7 @@ struct stats_page {
     struct stats_disk disk[STATS_MAX_DISKS];
     uint32_t n_nics, links; /* a bit a card: the guest sees a cable */
     struct stats_nic nic[STATS_MAX_NICS];
+    struct stats_balloon balloon;
 };
 _Static_assert(sizeof(struct stats_page) <= STATS_PAGE_SIZE, "the statistics fit in a page");
 

@@ -65,6 +65,12 @@ bool mem_region_is_shared(const struct mem_region *r);
 /* Makes a part zero and gives its memory back to the host where that goes. The caller tells the engine. Any thread. */
 void mem_region_clear(struct mem_region *r, uint64_t offset, uint64_t n);
 
+/* Gives the memory of the whole pages in [gpa, gpa+n) of RAM back to the host: they read as zeroes from now on, are dirty, and have no
+ * translations. What is no RAM is passed over. Returns the bytes given back. Main thread, and not while mem_held(). */
+uint64_t mem_discard(struct mem_space *s, uint64_t gpa, uint64_t n);
+/* Is memory being watched where it is (mem_region_hold), so that nothing may be taken out of it? Main thread. */
+bool mem_held(struct mem_space *s);
+
 /* Places child at offset `at` of a container; among overlapping children the higher priority
  * wins, then the later. Takes effect at mem_commit(). */
 int mem_map(struct mem_region *parent, uint64_t at, int priority, struct mem_region *child,

@@ -136,6 +136,32 @@ int mem_dma_write(struct mem_space *s, uint64_t gpa, const void *in, size_t n)
     return ret;
 }
 
+uint64_t mem_discard(struct mem_space *s, uint64_t gpa, uint64_t n)
+{
+    bool counted;
+    const struct mem_flat *f = view_get(s, &counted);
+    uint64_t done = 0;
+
+    n = gpa > UINT64_MAX - n ? UINT64_MAX - gpa : n;
+    for (unsigned i = 0; i < f->n; i++) {
+        const struct mem_range *r = &f->r[i];
+        uint64_t from = gpa > r->base ? gpa : r->base;
+        uint64_t to = gpa + n < r->base + r->size ? gpa + n : r->base + r->size;
+
+        if (r->kind != MEM_RAM || from >= to || (r->base - r->offset) % MEM_PAGE_SIZE) {
+            continue;
+        }
+        from = (from + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+        to &= ~(uint64_t)(MEM_PAGE_SIZE - 1);
+        if (from < to && mem_region_discard(r->region, r->offset + (from - r->base), to - from)) {
+            mark_written(s, f, from, to - from);
+            done += to - from;
+        }
+    }
+    view_put(s, counted);
+    return done;
+}
+
 void *mem_dma_map(struct mem_space *s, uint64_t gpa, size_t n, bool write)
 {
     bool counted;

@@ -73,6 +73,9 @@ struct mem_space {
     void *hook_arg;
 };
 
+/* Gives whole pages of RAM back to the host, as mem_discard(); false where the host does not take them. */
+bool mem_region_discard(struct mem_region *r, uint64_t offset, uint64_t n);
+
 /* Range of the view that holds gpa, or NULL. */
 const struct mem_range *mem_flat_find(const struct mem_flat *f, uint64_t gpa);
 

@@ -148,6 +148,39 @@ void mem_region_clear(struct mem_region *r, uint64_t offset, uint64_t n)
     }
 }
 
+/* A huge page that was given back as a whole may come back as one; of one that lost a part, the part would come back with it. */
+static void mark_huge(struct mem_region *r, uint64_t first, uint64_t end)
+{
+    for (uint64_t chunk = first >> CHUNK_BITS; r->huge && chunk <= (end - 1) >> CHUNK_BITS; chunk++) {
+        uint64_t bit = 1ull << chunk % 64;
+
+        if (chunk << CHUNK_BITS >= first && (chunk + 1) << CHUNK_BITS <= end) {
+            atomic_fetch_and(&r->huge[chunk / 64], ~bit);
+        } else {
+            atomic_fetch_or(&r->huge[chunk / 64], bit);
+        }
+    }
+}
+
+bool mem_region_discard(struct mem_region *r, uint64_t offset, uint64_t n)
+{
+    mark_huge(r, offset, offset + n);
+    return madvise(r->host + offset, n, r->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED) == 0;
+}
+
+static void any_held(void *arg, struct mem_region *r)
+{
+    *(bool *)arg |= atomic_load(&r->held);
+}
+
+bool mem_held(struct mem_space *s)
+{
+    bool held = false;
+
+    mem_each_ram(s, any_held, &held);
+    return held;
+}
+
 static void each_ram(struct mem_region *r, void (*fn)(void *arg, struct mem_region *r),
                      void *arg, struct list *seen)
 {

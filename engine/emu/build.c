@@ -364,6 +364,9 @@ int build_vm(struct emu *m, struct err *e)
 
     screen_new(m, &b);
     if (rc == 0) {
+        rc = balloon_new(m, &b, e);
+    }
+    if (rc == 0) {
         rc = new_vm(m, &b, e);
     }
     if (rc == 0) {
@@ -448,6 +451,7 @@ void build_done(struct emu *m)
     m->vm = NULL;
     m->n_disks = 0;
     hotplug_done(m);
+    balloon_free(m);
     channels_free(m);
     if (m->board) {
         m->board_class->free(m->board);

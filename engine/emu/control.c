@@ -4,6 +4,7 @@
  * them. The schema is api-schema/schema/emu.json. Main thread.
  */
 #include "api-schema/gen/methods.h"
+#include "api-schema/guest/balloon.h"
 #include "api-schema/json/json.h"
 #include "api-schema/rpc/call.h"
 #include "api-schema/rpc/server.h"
@@ -295,6 +296,7 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
     struct api_vcpu_stats vcpus[STATS_MAX_VCPUS];
     struct api_disk_stats disks[STATS_MAX_DISKS];
     struct api_nic_stats nics[STATS_MAX_NICS];
+    struct api_balloon_stats balloon;
     char *layers[16];
     unsigned n_layers = confine_describe(control_emu(call), layers, ARRAY_LEN(layers));
 
@@ -328,6 +330,9 @@ void api_handle_emu_stats(struct api_call *call, struct api_emu_stats_in *in)
         .sandbox = layers,
         .n_sandbox = n_layers,
     };
+    if (balloon_stats(&p.balloon, (int64_t)p.published_ns, &balloon)) {
+        out.balloon = &balloon;
+    }
     api_reply_emu_stats(call, &out);
     while (n_layers > 0) {
         free(layers[--n_layers]);
@@ -530,6 +535,20 @@ void control_channel(struct emu *m, const char *name, bool open)
     json_object_object_add(p, "type", json_object_new_string("channel"));
     json_object_object_add(p, "name", json_object_new_string(name));
     json_object_object_add(p, "open", json_object_new_boolean(open));
+    rpc_server_notify_all(m->control->server, "event", p);
+    json_object_put(p);
+}
+
+void control_balloon(struct emu *m, uint64_t actual)
+{
+    struct json_object *p;
+
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    p = json_object_new_object();
+    json_object_object_add(p, "type", json_object_new_string("balloon"));
+    json_object_object_add(p, "actual", json_object_new_int64((int64_t)actual));
     rpc_server_notify_all(m->control->server, "event", p);
     json_object_put(p);
 }

@@ -129,6 +129,7 @@ struct emu {
     char no_pager[128];      /* and why */
     struct emu_migrate *migrate; /* the same of migrations; state/migrate.h */
     bool unfit;              /* a state was loaded in part only: it must not run */
+    struct emu_balloon *balloon; /* NULL: the VM has none */
     struct emu_screen *screen; /* NULL: the VM has none */
     struct gdb *gdb;
     struct emu_stats *stats;
@@ -257,6 +258,8 @@ int control_start(struct emu *m, struct err *e);
 void control_device(struct emu *m, const char *type, const char *kind, const char *name);
 /* To every client: a program of the guest has opened a channel, or closed it. */
 void control_channel(struct emu *m, const char *name, bool open);
+/* To every client: the guest has another size. */
+void control_balloon(struct emu *m, uint64_t actual);
 /* To every client: our state, or a reset, and why. */
 void control_event(struct emu *m, const char *type, const char *reason);
 /* Gives what is queued for clients a moment to go out. */
@@ -293,6 +296,12 @@ void migrate_free(struct emu *m);
 int observe_start(struct emu *m, struct err *e);
 void observe_stopped(struct emu *m); /* the vCPUs have ended */
 void observe_free(struct emu *m);
+
+/* --- balloon.c --- */
+struct stats_balloon;
+int balloon_new(struct emu *m, struct board_config *b, struct err *e);
+void balloon_figures(struct emu *m, struct stats_balloon *s); /* untouched when there is none */
+void balloon_free(struct emu *m); /* after the device that uses it */
 
 /* --- stats.c --- */
 int stats_start(struct emu *m, struct err *e); /* a page only when --stats-fd was given */

@@ -204,6 +204,7 @@ void stats_collect(struct emu *m, struct stats_page *p)
     vcpu_figures(m, p);
     disk_figures(m, p);
     nic_figures(m, p);
+    balloon_figures(m, &p->balloon);
 }
 
 void stats_publish(struct emu *m)

@@ -377,7 +377,7 @@ def statistics_page_is_published():
         c.ok("emu.pause")
         page = emu.page()
         magic, version, size, seq = struct.unpack_from("<8sIIQ", page)
-        tap.check(magic == b"VMDSTATS" and version == 2 and 0 < size <= 4096 and seq % 2 == 0, repr(page[:32]))
+        tap.check(magic == b"VMDSTATS" and version == 3 and 0 < size <= 4096 and seq % 2 == 0, repr(page[:32]))
         pid, state = struct.unpack_from("<II", page, 48)
         tap.check(pid == emu.process.pid and state == 0, f"pid {pid} state {state}")
         c.ok("emu.quit")
@@ -653,7 +653,22 @@ def channels_come_and_go_while_it_runs():
         check_end(emu)
 
 
+def balloon_is_told_and_asked():
+    with Emu(config={"memory": 64 << 20, "balloon": {"memory": 48 << 20}}) as emu:
+        c = Client(emu)
+        tap.check(c.ok("emu.balloon") == {"memory": 64 << 20, "target": 48 << 20, "actual": 64 << 20, "driver": False,
+                                          "given_back": 0, "reported": 0}, f"{c.ok('emu.balloon')}")
+        tap.check(c.ok("emu.balloon", memory=32 << 20)["target"] == 32 << 20, "another size")
+        tap.check("cannot have more" in c.call("emu.balloon", memory=65 << 20)["error"]["message"], "too much")
+        tap.check(c.ok("emu.stats")["balloon"]["target"] == 32 << 20, "statistics")
+        c.ok("emu.quit")
+        check_end(emu)
+    with Emu() as emu:
+        tap.check("no balloon" in Client(emu).call("emu.balloon")["error"]["message"], "none")
+
+
 CASES = [
+    balloon_is_told_and_asked,
     emulator_says_who_it_is,
     pause_resume_and_reset_answer_and_notify_all_clients,
     guest_power_off_reset_and_failure_end_as_they_should,

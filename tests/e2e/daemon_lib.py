@@ -196,10 +196,11 @@ def kill(pid):
 class Daemon:
     """vmd in a folder of its own; killed and started again at will."""
 
-    def __init__(self, emulator=None, wrapper=(), folder=None):
+    def __init__(self, emulator=None, wrapper=(), folder=None, options=()):
         self.dir = folder or tempfile.mkdtemp(prefix="vmd-e2e-", dir="/tmp")
         self.emulator = emulator
         self.wrapper = list(wrapper)
+        self.options = list(options)
         self.process = None
         self.log = os.path.join(self.dir, "vmd.log")
         self.sock = os.path.join(self.dir, "run", "vmd.sock")
@@ -213,7 +214,7 @@ class Daemon:
         self.end()
 
     def command(self, *more):
-        command = [*self.wrapper, os.path.join(BUILD, "vmd"), "--dir", self.dir, *more]
+        command = [*self.wrapper, os.path.join(BUILD, "vmd"), "--dir", self.dir, *self.options, *more]
         if self.emulator:
             command += ["--emulator", self.emulator]
         return command

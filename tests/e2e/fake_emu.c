@@ -306,6 +306,15 @@ void api_handle_emu_channel_remove(struct api_call *call, struct api_emu_channel
     api_reply_emu_channel_remove(call);
 }
 
+void api_handle_emu_balloon(struct api_call *call, struct api_emu_balloon_in *in)
+{
+    struct api_balloon_stats out = { .memory = 1 << 30,
+                                     .target = in->has_memory ? in->memory : 1 << 30,
+                                     .actual = 1 << 30 };
+
+    api_reply_emu_balloon(call, &out);
+}
+
 void api_handle_emu_channel_resize(struct api_call *call, struct api_emu_channel_resize_in *in)
 {
     (void)in;

@@ -46,9 +46,9 @@ def files():
 class Machine:
     """A daemon with one VM, whose console has a shell."""
 
-    def __init__(self, **config):
+    def __init__(self, options=(), **config):
         have = files()
-        self.daemon = lib.Daemon()
+        self.daemon = lib.Daemon(options=options)
         self.daemon.__enter__()
         self.client = self.daemon.client(LIMIT)
         disk = os.path.join(self.daemon.dir, "disk.img")

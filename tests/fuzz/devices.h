@@ -184,6 +184,10 @@ void fuzz_setup(void)
                                                             .chr = &ports[i],
                                                             .console = i == 1 };
     }
+#ifdef FUZZ_EXTRAS
+    cfg.screen.gpu = BOARD_GPU_NONE;
+    cfg.balloon = (struct board_balloon){ .on = true, .deflate_on_oom = true, .reporting = true };
+#endif
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
     }
@@ -236,7 +240,11 @@ static uint64_t somewhere(struct fuzz_in *in)
 }
 
 /* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI, network card, virtio-serial; where BARs are put, by slot and number. */
+#ifdef FUZZ_EXTRAS
+#define PCI_SLOTS 16 /* and the balloon, ... */
+#else
 #define PCI_SLOTS 8
+#endif
 #define PCI_BAR(slot, n) (RV_PCI_MMIO + 0x100000u * (slot) + 0x10000u * (n))
 
 static uint64_t pci_config(unsigned slot, unsigned offset)

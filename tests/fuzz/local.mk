@@ -23,6 +23,7 @@ fuzz_names = \
 	api \
 	cert \
 	devices \
+	extras \
 	gdb \
 	header \
 	json \

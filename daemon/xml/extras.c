@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See extras.h. */
+#include "daemon/xml/extras.h"
+
+#include "api-schema/json/json.h"
+#include "daemon/xml/tree.h"
+#include "engine/base/buf.h"
+#include "engine/base/mem.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- the balloon ---- */
+
+static const char *balloon_model(const struct xml_node *domain)
+{
+    const struct xml_node *devices = domain ? xml_get_kid(domain, "devices") : NULL,
+                          *balloon = devices ? xml_get_kid(devices, "memballoon") : NULL;
+
+    return balloon ? xml_get_attr(balloon, "model") : NULL;
+}
+
+static int current_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                       struct json_object **out, struct err *e)
+{
+    const struct xml_node *memory = n->parent ? xml_get_kid(n->parent, "memory") : NULL;
+    const char *model = balloon_model(n->parent);
+    AUTO_FREE char *all_text = memory ? xml_text(memory) : NULL;
+    AUTO_JSON all = NULL;
+    AUTO_JSON current = NULL;
+
+    if (xml_as_size.get(row, n, text, &current, e) < 0) {
+        return -1;
+    }
+    if (!all_text || xml_as_size.get(row, memory, all_text, &all, NULL) < 0) {
+        return 0; /* <memory> is complained of by itself */
+    }
+    if (json_object_get_int64(current) == json_object_get_int64(all)) {
+        return 0;
+    }
+    if (json_object_get_int64(current) > json_object_get_int64(all)) {
+        return err_set(e, -EINVAL, "not supported: more than <memory>");
+    }
+    if (model && strcmp(model, "none") == 0) {
+        return err_set(e, -EINVAL, "not supported: less than <memory> takes a <memballoon>");
+    }
+    *out = json_object_get(current);
+    return 0;
+}
+
+static bool current_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                        struct buf *text)
+{
+    const struct xml_node *memory = n->parent ? xml_get_kid(n->parent, "memory") : NULL;
+
+    if (v) {
+        return xml_as_size.put(row, v, n, text);
+    }
+    AUTO_FREE char *all = memory ? xml_text(memory) : NULL;
+    if (all) {
+        xml_set_attr(n, "unit", row->words);
+        buf_add_str(text, all);
+    }
+    return all != NULL;
+}
+
+const struct xml_conv xml_as_current = { current_get, current_put,
+                                         "at most `memory`; less takes a balloon" };
+
+static int balloon_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                       struct json_object **out, struct err *e)
+{
+    (void)row;
+    if (strcmp(text, "none") == 0) {
+        return xml_get_attr(n, "autodeflate") || xml_get_attr(n, "freePageReporting") ||
+                       xml_get_kid(n, "stats")
+                   ? err_set(e, -EINVAL, "a balloon that is none has nothing to set")
+                   : 0;
+    }
+    if (strcmp(text, "virtio") != 0 && strcmp(text, "virtio-non-transitional") != 0) {
+        return err_set(e, -EINVAL, "not supported: a balloon '%.30s'; vmd's is virtio, modern",
+                       text);
+    }
+    *out = json_object_new_string("manual");
+    return 0;
+}
+
+static bool balloon_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                        struct buf *text)
+{
+    (void)row;
+    (void)n;
+    buf_add_str(text, v ? "virtio" : "none");
+    return true;
+}
+
+const struct xml_conv xml_as_balloon = { balloon_get, balloon_put,
+                                         "`virtio`, `virtio-non-transitional`, `none`" };

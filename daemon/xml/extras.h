@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rows of the devices that a board may have besides disks, cards and screen (rows.h): the memory balloon. Constant data, any thread.
+ */
+#ifndef VMD_DAEMON_XML_EXTRAS_H
+#define VMD_DAEMON_XML_EXTRAS_H
+
+#include "daemon/xml/rows.h"
+
+extern const struct xml_conv
+    xml_as_current; /* <currentMemory>: `balloon.memory` where it is less than <memory> */
+extern const struct xml_conv xml_as_balloon; /* <memballoon model>: `balloon.mode` */
+
+#define XML_PCI_PLACE(p)                                                                       \
+    GROUP(p "/address", 0), SAYS(p "/address@type", XML_NEEDED, "pci", "it is on PCI"),        \
+        NO(p "/address@base|bus|controller|cssid|devno|domain|function|iobase|irq|"            \
+             "multifunction|port|reg|slot|ssid|target|unit",                                   \
+           ADDRESS),                                                                           \
+        NO(p "/address/zpci", ADDRESS), NO(p "/acpi", NO_ACPI), LEFT(p "/alias", ALIAS)
+
+#define BALLOON_ROWS                                                                           \
+    GROUP("devices/memballoon", XML_PRINT),                                                    \
+        { "devices/memballoon@model",                                                          \
+          XML_VALUE,                                                                           \
+          XML_NEEDED | XML_ABSENT,                                                             \
+          "balloon.mode",                                                                      \
+          &xml_as_balloon,                                                                     \
+          NULL,                                                                                \
+          NULL },                                                                              \
+        { "devices/memballoon@autodeflate",                                                    \
+          XML_VALUE,                                                                           \
+          0,                                                                                   \
+          "balloon.deflate_on_oom",                                                            \
+          &xml_as_yesno,                                                                       \
+          "on off",                                                                            \
+          NULL },                                                                              \
+        { "devices/memballoon@freePageReporting",                                              \
+          XML_VALUE,                                                                           \
+          0,                                                                                   \
+          "balloon.free_page_reporting",                                                       \
+          &xml_as_yesno,                                                                       \
+          "on off",                                                                            \
+          NULL },                                                                              \
+        GROUP("devices/memballoon/stats", 0),                                                  \
+        VALUE("devices/memballoon/stats@period", "balloon.period", xml_as_int, "seconds"),     \
+        NO("devices/memballoon/driver", NO_TUNE), XML_PCI_PLACE("devices/memballoon")
+
+#endif
