@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/guests: tests, helper programs and EXTRA_DIST of this folder.
-EXTRA_DIST += tests/guests/cgroup_check.py tests/guests/crash_check.py tests/guests/esp.py tests/guests/fetch tests/guests/guest.py tests/guests/init tests/guests/newc.py \
+EXTRA_DIST += tests/guests/cgroup_check.py tests/guests/cloud_check.py tests/guests/crash_check.py tests/guests/esp.py tests/guests/fetch tests/guests/guest.py tests/guests/init tests/guests/newc.py \
 	tests/guests/rootfs tests/guests/rootfs-init tests/guests/rootfs-second-stage \
 	tests/guests/rootfs_check.py $(guest_project)
 guest_project = tests/guests/project/Makefile tests/guests/project/project.h \
@@ -14,6 +14,11 @@ guest_project = tests/guests/project/Makefile tests/guests/project/project.h \
 rootfs-check: all
 	VMD_SRCDIR=$(abs_top_srcdir) VMD_BUILDDIR=$(abs_top_builddir) \
 		$(PY) -B $(srcdir)/tests/guests/rootfs_check.py
+
+# A Debian with cloud-init configured by its seed, ssh to it, a GiB through its card: minutes too.
+.PHONY: cloud-check
+cloud-check: all
+	VMD_SRCDIR=$(abs_top_srcdir) VMD_BUILDDIR=$(abs_top_builddir) $(PY) -B $(srcdir)/tests/guests/cloud_check.py
 
 # A Debian root filesystem on qcow2 through hard stops: a minute or so a round.
 .PHONY: crash-check
