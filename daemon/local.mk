@@ -183,6 +183,7 @@ libdaemon_a_SOURCES = \
 	daemon/vm/supply.c \
 	daemon/vm/supply.h \
 	daemon/vm/throttle.c \
+	daemon/vm/vsock.c \
 	daemon/vm/relay.c \
 	daemon/vm/relay.h \
 	daemon/vm/balloon.c \
@@ -215,6 +216,7 @@ vmd_spawn_SOURCES = \
 	daemon/spawn/header.h \
 	daemon/spawn/jail.c \
 	daemon/spawn/main.c \
+	daemon/spawn/vsock.c \
 	daemon/spawn/monitor.c \
 	daemon/spawn/network.c \
 	daemon/spawn/nic.c \

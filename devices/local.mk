@@ -63,6 +63,10 @@ libdevices_a_SOURCES = \
 	devices/misc/syscon.c \
 	devices/misc/virtio_balloon.c \
 	devices/misc/virtio_balloon.h \
+	devices/misc/virtio_vsock.c \
+	devices/misc/virtio_vsock.h \
+	devices/misc/vsock_conn.c \
+	devices/misc/vsock_conn.h \
 	devices/misc/virtio_rng.c \
 	devices/registry.c \
 	devices/registry.h \

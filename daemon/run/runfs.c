@@ -64,8 +64,9 @@ static void clean_channels(const char *path)
     DIR *dir = opendir(path);
     struct dirent *de;
     while (dir && (de = readdir(dir))) {
-        if (de->d_name[0] == 'c' && strlen(de->d_name) == VM_CHANNEL_LEN &&
-            strspn(de->d_name + 1, "0123456789abcdef") == VM_CHANNEL_LEN - 1) {
+        bool channel = de->d_name[0] == 'c' && strlen(de->d_name) == VM_CHANNEL_LEN &&
+                       strspn(de->d_name + 1, "0123456789abcdef") == VM_CHANNEL_LEN - 1;
+        if (channel || str_starts(de->d_name, VM_VSOCK "_")) {
             unlinkat(dirfd(dir), de->d_name, 0);
         }
     }
@@ -86,6 +87,7 @@ void runfs_clean(const struct vmd_options *o, int64_t vm)
     static const char *const names[] = { VM_CONTROL,
                                          VM_CONSOLE,
                                          VM_VNC,
+                                         VM_VSOCK,
                                          VM_QMP,
                                          VM_EMU_LOG,
                                          VM_PROCESS,

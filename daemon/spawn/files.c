@@ -193,6 +193,9 @@ int start_prepare(struct start *st, struct err *e)
     if (rc == 0 && st->screen) {
         rc = bind_socket(st, VM_VNC, &st->vnc_fd, e);
     }
+    if (rc == 0 && st->vsock) {
+        rc = bind_socket(st, VM_VSOCK, &st->vsock_fd, e);
+    }
     if (rc == 0) { /* a host without it saves less well; the emulator says so */
         st->uffd_fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
     }
@@ -213,7 +216,7 @@ void start_done(struct start *st, bool undo)
 {
     bool ours = st->lock_fd >= 0 && undo;
     if (ours && st->dir_fd >= 0) {
-        static const char *const made[] = { VM_CONTROL, VM_CONSOLE, VM_VNC,
+        static const char *const made[] = { VM_CONTROL, VM_CONSOLE, VM_VNC,     VM_VSOCK,
                                             VM_PROCESS, VM_EXIT,    VM_EMU_LOG };
         for (unsigned i = 0; i < ARRAY_LEN(made); i++) {
             unlinkat(st->dir_fd, made[i], 0);
@@ -225,7 +228,7 @@ void start_done(struct start *st, bool undo)
     int *fds[] = { &st->dir_fd,     &st->lock_fd,        &st->control_fd,
                    &st->console_fd, &st->console_log_fd, &st->stats_fd,
                    &st->config_fd,  &st->emu_log_fd,     &st->vnc_fd,
-                   &st->uffd_fd };
+                   &st->uffd_fd,    &st->vsock_fd,       &st->vsock_call_fd };
     for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
         fd_autoclose(fds[i]);
         *fds[i] = -1;

@@ -209,6 +209,7 @@ static int read_request(struct start *st, const struct json_object *req, struct 
     st->cgroup = api_json_get_str(req, "cgroup");
     st->paused = api_json_get_bool(req, "paused", false);
     st->screen = api_json_get_bool(req, "screen", false);
+    st->vsock = api_json_get_bool(req, "vsock", false);
     st->folders = api_json_get(req, "folders");
     if (st->vm <= 0 || !st->name || !st->config || !cookie_ok(st->cookie)) {
         return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");
@@ -232,6 +233,8 @@ static const struct start nothing_open = { .dir_fd = -1,
                                            .lock_fd = -1,
                                            .control_fd = -1,
                                            .console_fd = -1,
+                                           .vsock_fd = -1,
+                                           .vsock_call_fd = -1,
                                            .console_log_fd = -1,
                                            .stats_fd = -1,
                                            .config_fd = -1,

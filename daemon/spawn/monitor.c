@@ -82,6 +82,8 @@ static char **build_argv(const struct start *st)
     add_fd_arg(argv, &n, "--stats-fd", st->stats_fd);
     add_fd_arg(argv, &n, "--lock-fd", st->lock_fd);
     add_fd_arg(argv, &n, "--uffd-fd", st->uffd_fd);
+    add_fd_arg(argv, &n, "--vsock-fd", st->vsock_fd);
+    add_fd_arg(argv, &n, "--vsock-call-fd", st->vsock_call_fd);
     for (unsigned i = 0; i < st->n_files; i++) {
         fd_set_cloexec(st->files[i].fd, false, NULL);
         argv[n++] = xstrdup("--file");
@@ -228,6 +230,22 @@ static int read_exec(int fd, struct err *e)
     return got ? err_set(e, -ENOEXEC, "%s", text) : 0;
 }
 
+/* By it the emulator asks for connections to sockets of the run folder, which it cannot make. */
+static int make_calls(struct start *st, int *calls, struct err *e)
+{
+    int pair[2];
+
+    if (!st->vsock) {
+        return 0;
+    }
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+        return err_errno(e, errno, "cannot make a socket pair");
+    }
+    *calls = pair[0];
+    st->vsock_call_fd = pair[1];
+    return 0;
+}
+
 static int launch(struct start *st, struct report *r, int *pidfd, struct err *e)
 {
     int gate[2], status[2];
@@ -294,45 +312,82 @@ static void monitor_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Keeps 0-2 as /dev/null, the statistics page and the run folder; returns the latter's number. */
-static int monitor_close(const struct start *st)
+/* What the monitor keeps, by number, beside 0-2 as /dev/null. */
+enum {
+    KEEP_STATS = MONITOR_STATS_FD,
+    KEEP_DIR,
+    KEEP_PROCESS, /* of the emulator, while there are calls */
+    KEEP_CALLS,
+    KEEP_END
+};
+
+static void monitor_close(const struct start *st, int pidfd, int calls)
 {
+    const int from[] = { st->stats_fd, st->dir_fd, pidfd, calls };
+    int copy[ARRAY_LEN(from)];
+
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; fd < 3; fd++) {
         dup2(null, fd);
     }
-    int stats = fcntl(st->stats_fd, F_DUPFD_CLOEXEC, 10);
-    int dir = fcntl(st->dir_fd, F_DUPFD_CLOEXEC, 10);
-    dup3(stats, MONITOR_STATS_FD, O_CLOEXEC);
-    dup3(dir, MONITOR_STATS_FD + 1, O_CLOEXEC);
-    close_range(MONITOR_STATS_FD + 2, ~0U, 0);
-    return MONITOR_STATS_FD + 1;
+    for (unsigned i = 0; i < ARRAY_LEN(from); i++) {
+        copy[i] = from[i] >= 0 ? fcntl(from[i], F_DUPFD_CLOEXEC, 10) : -1;
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(from); i++) {
+        close(KEEP_STATS + (int)i);
+        if (copy[i] >= 0) {
+            dup3(copy[i], KEEP_STATS + (int)i, O_CLOEXEC);
+        }
+    }
+    close_range(calls >= 0 ? KEEP_END : KEEP_PROCESS, ~0U, 0);
+}
+
+/* Connects the emulator to what it asks for, until it has ended. */
+static void serve_calls(void)
+{
+    struct pollfd p[] = { { .fd = KEEP_PROCESS, .events = POLLIN },
+                          { .fd = KEEP_CALLS, .events = POLLIN } };
+
+    while (!(p[0].revents & (POLLIN | POLLNVAL))) {
+        if (poll(p, ARRAY_LEN(p), -1) < 0 && errno != EINTR) {
+            return;
+        }
+        if (p[1].revents && !vsock_serve(KEEP_CALLS, KEEP_DIR)) {
+            p[1].fd = -1;
+        }
+    }
 }
 
 static void __attribute__((noreturn)) monitor_main(struct start *st, int to)
 {
     struct report r = { 0 };
     struct err e = ERR_INIT;
-    int pidfd = -1;
+    int pidfd = -1, calls = -1;
     char cookie[COOKIE_LEN + 1];
     str_copy(cookie, sizeof(cookie), st->cookie);
     setsid();
     monitor_signals();
     prctl(PR_SET_NAME, "vmd-monitor");
-    r.code = launch(st, &r, &pidfd, &e);
+    r.code = make_calls(st, &calls, &e);
+    if (r.code == 0) {
+        r.code = launch(st, &r, &pidfd, &e);
+    }
     str_copy(r.msg, sizeof(r.msg), e.msg);
     fd_send(to, &r, sizeof(r), &pidfd, r.code == 0 ? 1 : 0, NULL);
     if (r.code < 0) {
         _exit(1);
     }
-    int dir = monitor_close(st);
+    monitor_close(st, pidfd, calls);
+    if (calls >= 0) {
+        serve_calls();
+    }
     int wstatus = 0;
     struct rusage use = { 0 };
     pid_t ended;
     do { /* those of network cards may end before it, which the emulator sees */
         ended = wait4(-1, &wstatus, 0, &use);
     } while (ended != r.pid && (ended > 0 || errno == EINTR));
-    write_exit(dir, cookie, r.pid, wstatus, &use);
+    write_exit(KEEP_DIR, cookie, r.pid, wstatus, &use);
     _exit(0);
 }
 

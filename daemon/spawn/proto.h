@@ -4,7 +4,7 @@
  *
  * vmd -> vmd-spawn
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
- *    "paused":bool,"screen":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
+ *    "paused":bool,"screen":bool,"vsock":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool,"format":..}],"folders":[..]}   folders: where images may name others, besides their own
  *    and in it "channels":[NAME,..], "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool},
  *    {"name":..,"tap":true,"ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a
@@ -33,6 +33,7 @@
  *   lock      OFD lock held by the emulator alone: no second start
  *   control, console, vnc   unix sockets, bound by vmd-spawn, listened to by the emulator
  *   cNNNNNN   the same of a channel: six digits made from its name
+ *   vsock     the same for streams to the guest; vsock_PORT: where a program of the host listens for it, which the monitor connects to
  *   emu.log   the emulator's standard error
  *   process   {"cookie","boot_id","pid","start_time","mon_pid","mon_start","disks"}, written by the monitor
  *             before the emulator's first instruction
@@ -65,6 +66,7 @@
 #define VM_CONTROL "control"
 #define VM_CONSOLE "console"
 #define VM_VNC "vnc"
+#define VM_VSOCK "vsock" /* and vsock_PORT, where others listen */
 #define VM_EMU_LOG "emu.log"
 #define VM_PROCESS "process"
 #define VM_ENDING "ending"

@@ -93,9 +93,11 @@ struct start {
     const char *name, *cookie, *config, *log; /* borrowed from the request */
     const char *cgroup;                       /* the same; NULL: none */
     bool paused, screen;                      /* it has a screen, to be served */
+    bool vsock;                               /* and sockets of the guest */
     char dir[4096];                           /* RUN/vm/ID */
     int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd,
         emu_log_fd, vnc_fd, uffd_fd; /* the last: /dev/userfaultfd, or -1 */
+    int vsock_fd, vsock_call_fd; /* bound; the emulator's end towards the monitor, in that */
     struct spawn_file files[SPAWN_FILES_MAX];
     unsigned n_files;
     struct spawn_nic nics[SPAWN_NICS_MAX];
@@ -127,6 +129,9 @@ void start_done(struct start *st, bool undo);
 
 /* monitor.c: forks the monitor, which forks the emulator. */
 int monitor_start(struct start *st, struct started *out, struct err *e);
+
+/* vsock.c, in the monitor: a call of the guest, from the emulator; false: there are no more. */
+bool vsock_serve(int calls, int dir_fd);
 
 /* nic.c: in the monitor, before the emulator's process is made. What was started ends when the monitor does; `apart`: when
  * its card is closed. */

@@ -954,7 +954,7 @@ static const struct xml_row rows[] = {
        NO_TUNE),
     NO("devices/interface/target@managed", NO_NET),
     LEFT("devices/interface/alias", ALIAS),
-    NO("devices/vsock", NO_NET),
+    VSOCK_ROWS,
     NO("devices/filesystem", "directories of the host cannot be shared with guests yet"),
     CHANNEL_ROWS,
     NO("devices/parallel", "the board has one UART and one virtio console"),

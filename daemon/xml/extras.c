@@ -6,6 +6,7 @@
 #include "daemon/xml/tree.h"
 #include "engine/base/buf.h"
 #include "engine/base/mem.h"
+#include "engine/base/str.h"
 
 #include <errno.h>
 #include <string.h>
@@ -96,3 +97,43 @@ static bool balloon_put(const struct xml_row *row, struct json_object *v, struct
 
 const struct xml_conv xml_as_balloon = { balloon_get, balloon_put,
                                          "`virtio`, `virtio-non-transitional`, `none`" };
+
+/* ---- sockets between guest and host ---- */
+
+static int vsock_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    const char *model = xml_get_attr(n, "model");
+    const struct xml_node *cid = xml_get_kid(n, "cid");
+    const char *address = cid ? xml_get_attr(cid, "address") : NULL;
+    uint64_t value = 3;
+
+    (void)row;
+    (void)text;
+    if (model && strcmp(model, "virtio") != 0 &&
+        strcmp(model, "virtio-non-transitional") != 0) {
+        return err_set(e, -EINVAL, "not supported: sockets '%.30s'; vmd's are virtio, modern",
+                       model);
+    }
+    if (address && str_to_u64(address, 3, UINT32_MAX - 1, "cid", &value, e) < 0) {
+        return -1;
+    }
+    *out = json_object_new_int64((int64_t)value);
+    return 0;
+}
+
+static bool vsock_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    AUTO_FREE char *address = xasprintf("%lld", (long long)json_object_get_int64(v));
+    struct xml_node *cid = xml_node_new(n, "cid");
+
+    (void)row;
+    (void)text;
+    xml_set_attr(n, "model", "virtio");
+    xml_set_attr(cid, "auto", "no");
+    xml_set_attr(cid, "address", address);
+    return true;
+}
+
+const struct xml_conv xml_as_vsock = { vsock_get, vsock_put, "sockets of AF_VSOCK" };

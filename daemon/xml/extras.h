@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of the devices that a board may have besides disks, cards and screen (rows.h): the memory balloon. Constant data, any thread.
+ * Rows of the devices that a board may have besides disks, cards and screen (rows.h): the memory balloon, sockets between
+ * guest and host. Constant data, any thread.
  */
 #ifndef VMD_DAEMON_XML_EXTRAS_H
 #define VMD_DAEMON_XML_EXTRAS_H
@@ -10,6 +11,8 @@
 extern const struct xml_conv
     xml_as_current; /* <currentMemory>: `balloon.memory` where it is less than <memory> */
 extern const struct xml_conv xml_as_balloon; /* <memballoon model>: `balloon.mode` */
+
+extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
 
 #define XML_PCI_PLACE(p)                                                                       \
     GROUP(p "/address", 0), SAYS(p "/address@type", XML_NEEDED, "pci", "it is on PCI"),        \
@@ -44,5 +47,13 @@ extern const struct xml_conv xml_as_balloon; /* <memballoon model>: `balloon.mod
         GROUP("devices/memballoon/stats", 0),                                                  \
         VALUE("devices/memballoon/stats@period", "balloon.period", xml_as_int, "seconds"),     \
         NO("devices/memballoon/driver", NO_TUNE), XML_PCI_PLACE("devices/memballoon")
+
+#define VSOCK_ROWS                                                                             \
+    { "devices/vsock", XML_VALUE, 0, "vsock.cid", &xml_as_vsock, NULL, NULL },                 \
+        PART("devices/vsock@model", "`virtio`, `virtio-non-transitional`"),                    \
+        PART("devices/vsock/cid", NULL),                                                       \
+        PART("devices/vsock/cid@auto", "`yes` takes 3: no VM sees the address of another"),    \
+        PART("devices/vsock/cid@address", NULL), NO("devices/vsock/driver", NO_TUNE),          \
+        XML_PCI_PLACE("devices/vsock")
 
 #endif

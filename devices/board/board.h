@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct balloon_watch;
+struct vsock_host;
 struct blk_node;
 struct board;
 struct chr;
@@ -101,6 +102,10 @@ struct board_config {
         bool deflate_on_oom, reporting;
         struct balloon_watch *watch; /* outlives the VM; may be NULL */
     } balloon; /* virtio-pci */
+    struct board_vsock {
+        uint64_t cid;            /* 0: none */
+        struct vsock_host *host; /* outlives the VM; may be NULL */
+    } vsock; /* virtio-pci */
     struct chr *console; /* may be NULL */
     bool virtio_console; /* the console is virtio, not the UART */
     bool rng;

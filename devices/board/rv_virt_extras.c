@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the rv-virt board may have besides disks, cards and screen: the memory balloon. Main thread.
+ * What the rv-virt board may have besides disks, cards and screen: the memory balloon, sockets between guest and host. Main thread.
  */
 #include "devices/board/rv_virt.h"
 #include "devices/registry.h"
@@ -37,7 +37,27 @@ static int add_balloon(struct board *b, struct err *e)
     return rv_virt_add_virtio(b, d, e);
 }
 
+static int add_vsock(struct board *b, struct err *e)
+{
+    struct device *d = NULL;
+    int rc = dev_new(b->vm, &virtio_vsock_class, "vsock0", &d, e);
+
+    if (rc == 0) {
+        rc = dev_set_u64(d, "cid", b->cfg.vsock.cid, e);
+    }
+    if (rc == 0) {
+        rc = dev_set_ptr(d, "host", b->cfg.vsock.host, e);
+    }
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    return rv_virt_add_virtio(b, d, e);
+}
+
 int rv_virt_add_extras(struct board *b, struct err *e)
 {
-    return b->cfg.balloon.on ? add_balloon(b, e) : 0;
+    int rc = b->cfg.balloon.on ? add_balloon(b, e) : 0;
+
+    return rc == 0 && b->cfg.vsock.cid ? add_vsock(b, e) : rc;
 }

@@ -23,5 +23,6 @@ libbase_a_SOURCES = \
 	engine/base/mem.c \
 	engine/base/mem.h \
 	engine/base/str.c \
+	engine/base/vsockcall.h \
 	engine/base/statspage.h \
 	engine/base/str.h

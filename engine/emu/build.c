@@ -367,6 +367,9 @@ int build_vm(struct emu *m, struct err *e)
         rc = balloon_new(m, &b, e);
     }
     if (rc == 0) {
+        rc = vsock_new(m, &b, e);
+    }
+    if (rc == 0) {
         rc = new_vm(m, &b, e);
     }
     if (rc == 0) {
@@ -452,6 +455,7 @@ void build_done(struct emu *m)
     m->n_disks = 0;
     hotplug_done(m);
     balloon_free(m);
+    vsock_free(m);
     channels_free(m);
     if (m->board) {
         m->board_class->free(m->board);

@@ -58,6 +58,7 @@ struct emu_options {
     int config_fd, control_fd, console_fd, console_log_fd, stats_fd, lock_fd,
         vnc_fd;           /* -1: not given */
     int uffd_fd;          /* /dev/userfaultfd, or -1 */
+    int vsock_fd, vsock_call_fd; /* bound socket; to the monitor; or -1 */
     int gdb_fd;           /* bound socket for a debugger, or -1 */
     const char *gdb_path; /* where to make one, or NULL */
     enum console_mode console;
@@ -130,6 +131,7 @@ struct emu {
     struct emu_migrate *migrate; /* the same of migrations; state/migrate.h */
     bool unfit;              /* a state was loaded in part only: it must not run */
     struct emu_balloon *balloon; /* NULL: the VM has none */
+    struct emu_vsock *vsock;     /* the same */
     struct emu_screen *screen; /* NULL: the VM has none */
     struct gdb *gdb;
     struct emu_stats *stats;
@@ -302,6 +304,10 @@ struct stats_balloon;
 int balloon_new(struct emu *m, struct board_config *b, struct err *e);
 void balloon_figures(struct emu *m, struct stats_balloon *s); /* untouched when there is none */
 void balloon_free(struct emu *m); /* after the device that uses it */
+
+/* --- vsock.c --- */
+int vsock_new(struct emu *m, struct board_config *b, struct err *e);
+void vsock_free(struct emu *m); /* after the device that uses it */
 
 /* --- stats.c --- */
 int stats_start(struct emu *m, struct err *e); /* a page only when --stats-fd was given */

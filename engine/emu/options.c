@@ -37,6 +37,8 @@ enum opt {
     OPT_PERF_MAP_FD,
     OPT_COVERAGE_FD,
     OPT_PAUSED,
+    OPT_VSOCK_FD,
+    OPT_VSOCK_CALL_FD,
     OPT_GDB,
     OPT_GDB_FD,
     OPT_SANDBOX,
@@ -55,6 +57,8 @@ static const struct option long_options[] = {
     { "stats-fd", required_argument, NULL, OPT_STATS_FD },
     { "lock-fd", required_argument, NULL, OPT_LOCK_FD },
     { "uffd-fd", required_argument, NULL, OPT_UFFD_FD },
+    { "vsock-fd", required_argument, NULL, OPT_VSOCK_FD },
+    { "vsock-call-fd", required_argument, NULL, OPT_VSOCK_CALL_FD },
     { "file", required_argument, NULL, OPT_FILE },
     { "nic", required_argument, NULL, OPT_NIC },
     { "channel", required_argument, NULL, OPT_CHANNEL },
@@ -103,7 +107,8 @@ static const char help[] =
     "  --sandbox MODE        off, on, or require (fails without); default: on in the second "
     "form\n"
     "  --config-fd, --control-fd, --console-fd, --console-log-fd, --vnc-fd, --stats-fd,\n"
-    "  --lock-fd, --uffd-fd N  (the last: /dev/userfaultfd)\n"
+    "  --lock-fd, --uffd-fd, --vsock-fd, --vsock-call-fd N  (uffd: /dev/userfaultfd; vsock: the\n"
+    "                        bound socket for calls to the guest, the way of its own calls)\n"
     "  --file PATH=FD        a file of the configuration, already open\n"
     "  --nic NAME=FD         the connected socket of a network card\n"
     "  --channel NAME=FD     the bound socket of a channel\n"
@@ -227,32 +232,43 @@ static int icount_option(struct emu_options *o, const char *arg, struct err *e)
     return rc;
 }
 
+/* Options that are a descriptor. */
+#define FD(o, n, m) { o, n, offsetof(struct emu_options, m) }
+static const struct {
+    int opt;
+    const char *name;
+    size_t at;
+} fd_options[] = {
+    FD(OPT_CONFIG_FD, "--config-fd", config_fd),
+    FD(OPT_CONTROL_FD, "--control-fd", control_fd),
+    FD(OPT_CONSOLE_FD, "--console-fd", console_fd),
+    FD(OPT_VNC_FD, "--vnc-fd", vnc_fd),
+    FD(OPT_CONSOLE_LOG_FD, "--console-log-fd", console_log_fd),
+    FD(OPT_STATS_FD, "--stats-fd", stats_fd),
+    FD(OPT_LOCK_FD, "--lock-fd", lock_fd),
+    FD(OPT_UFFD_FD, "--uffd-fd", uffd_fd),
+    FD(OPT_VSOCK_FD, "--vsock-fd", vsock_fd),
+    FD(OPT_VSOCK_CALL_FD, "--vsock-call-fd", vsock_call_fd),
+    FD(OPT_PERF_MAP_FD, "--perf-map-fd", perf_map_fd),
+    FD(OPT_COVERAGE_FD, "--coverage-fd", coverage_fd),
+    FD(OPT_GDB_FD, "--gdb-fd", gdb_fd),
+};
+
 static int parse_one(struct emu_options *o, int opt, const char *arg, struct err *e)
 {
     static const char *const consoles[] = { "none", "stdio", NULL };
     static const char *const sandboxes[] = { "off", "on", "require", NULL };
     int rc = 0;
 
+    for (unsigned i = 0; i < ARRAY_LEN(fd_options); i++) {
+        if (fd_options[i].opt == opt) {
+            return parse_fd(arg, fd_options[i].name, (int *)((char *)o + fd_options[i].at), e);
+        }
+    }
     switch (opt) {
     case OPT_CONFIG:
         o->config_path = arg;
         return 0;
-    case OPT_CONFIG_FD:
-        return parse_fd(arg, "--config-fd", &o->config_fd, e);
-    case OPT_CONTROL_FD:
-        return parse_fd(arg, "--control-fd", &o->control_fd, e);
-    case OPT_CONSOLE_FD:
-        return parse_fd(arg, "--console-fd", &o->console_fd, e);
-    case OPT_VNC_FD:
-        return parse_fd(arg, "--vnc-fd", &o->vnc_fd, e);
-    case OPT_CONSOLE_LOG_FD:
-        return parse_fd(arg, "--console-log-fd", &o->console_log_fd, e);
-    case OPT_STATS_FD:
-        return parse_fd(arg, "--stats-fd", &o->stats_fd, e);
-    case OPT_LOCK_FD:
-        return parse_fd(arg, "--lock-fd", &o->lock_fd, e);
-    case OPT_UFFD_FD:
-        return parse_fd(arg, "--uffd-fd", &o->uffd_fd, e);
     case OPT_FILE:
         return parse_file(o, EMU_FILE, arg, e);
     case OPT_NIC:
@@ -276,10 +292,6 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
     case OPT_PERF_MAP:
         o->perf_map = arg ? arg : "";
         return 0;
-    case OPT_PERF_MAP_FD:
-        return parse_fd(arg, "--perf-map-fd", &o->perf_map_fd, e);
-    case OPT_COVERAGE_FD:
-        return parse_fd(arg, "--coverage-fd", &o->coverage_fd, e);
     case OPT_CONSOLE:
         rc = parse_word(arg, consoles, "--console", e);
         o->console = CONSOLE_NONE + (unsigned)(rc < 0 ? 0 : rc);
@@ -291,8 +303,6 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
     case OPT_GDB:
         o->gdb_path = arg;
         return 0;
-    case OPT_GDB_FD:
-        return parse_fd(arg, "--gdb-fd", &o->gdb_fd, e);
     case OPT_PAUSED:
         o->paused = true;
         return 0;
@@ -320,6 +330,8 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
                                .stats_fd = -1,
                                .lock_fd = -1,
                                .uffd_fd = -1,
+                               .vsock_fd = -1,
+                               .vsock_call_fd = -1,
                                .gdb_fd = -1,
                                .perf_map_fd = -1,
                                .coverage_fd = -1 };

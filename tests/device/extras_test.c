@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Devices that join a guest to its host, by their rings: the memory balloon. */
+/* Devices that join a guest to its host, by their rings: the memory balloon, sockets. */
 #include "devices/misc/virtio_balloon.h"
+#include "devices/misc/virtio_vsock.h"
 #include "tests/device/vio.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define ALL (64ull << 20) /* what the guest is said to have */
 #define PAGE(n) (RIG_RAM + 0x80000 + 0x1000u * (n))
@@ -180,16 +185,205 @@ START_TEST(balloon_waits_while_memory_is_watched)
 }
 END_TEST
 
+/* --- sockets ------------------------------------------------------------------------------------------------- */
+
+#define RX_ROOM 0x400u
+#define RX_BUF(i) (BUF + RX_ROOM * (i))
+#define TX_BUF (BUF + 0x8000)
+enum { REQUEST = 1, RESPONSE, RST, SHUTDOWN, RW, CREDIT_UPDATE, CREDIT_REQUEST };
+
+struct packet {
+    uint64_t src_cid, dst_cid;
+    uint32_t src_port, dst_port, len;
+    uint16_t type, op;
+    uint32_t flags, buf_alloc, fwd_cnt;
+    uint8_t data[];
+} __attribute__((packed));
+
+struct calls {
+    unsigned n;
+    uint32_t port;
+    uint64_t ticket;
+};
+
+static void on_call(void *arg, uint32_t port, uint64_t ticket)
+{
+    struct calls *c = arg;
+
+    *c = (struct calls){ c->n + 1, port, ticket };
+}
+
+static void sockets_new(struct vio *v, struct vsock_host *host)
+{
+    *v = (struct vio){ .r = rig_new(1) };
+    v->dev = rig_device(v->r, &virtio_vsock_class);
+    ck_assert_int_eq(dev_set_u64(v->dev, "cid", 9, NULL), 0);
+    ck_assert_int_eq(dev_set_ptr(v->dev, "host", host, NULL), 0);
+    vio_place(v);
+    ck_assert_uint_eq(rd32(v->r, AT + R_CONFIG), 9);
+    bring_up(v, 1, 3);
+    for (uint16_t i = 0; i < NUM; i++) {
+        put(v, DESC(0), i, (struct desc){ RX_BUF(i), RX_ROOM, WRITE, 0 });
+        offer(v, 0, i);
+    }
+    rig_turn(v->r);
+}
+
+/* The next packet that the guest got; its buffer is offered again, and the last of eight to be used. */
+static const struct packet *got(struct vio *v, unsigned *seen)
+{
+    for (unsigned i = 0; i < 20 && used_idx(v, 0) == *seen; i++) {
+        rig_turn(v->r);
+    }
+    ck_assert_msg(used_idx(v, 0) != *seen, "no packet");
+    uint32_t id = ((uint32_t *)rig_ram(v->r, USED(0)))[1 + 2 * (*seen % NUM)];
+    ++*seen;
+    offer(v, 0, (uint16_t)id);
+    return rig_ram(v->r, RX_BUF(id));
+}
+
+static void say(struct vio *v, uint32_t guest_port, uint32_t host_port, uint16_t op,
+                uint32_t len, uint32_t room, uint32_t taken)
+{
+    struct packet p = { 9, 2, guest_port, host_port, len, 1, op, 0, room, taken };
+
+    memcpy(rig_ram(v->r, TX_BUF), &p, sizeof(p));
+    put(v, DESC(1), 0, (struct desc){ TX_BUF, (uint32_t)sizeof(p) + len, 0, 0 });
+    offer_and_wait(v, 1, 0);
+}
+
+static void socket_pair(int pair[2])
+{
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+}
+
+START_TEST(sockets_of_the_host_reach_the_guest_as_far_as_its_credit_goes)
+{
+    struct vio v;
+    const struct packet *p;
+    unsigned seen = 0;
+    int pair[2];
+    char line[64];
+
+    sockets_new(&v, NULL);
+    socket_pair(pair);
+    ck_assert_int_eq(write(pair[1], "CONNECT 77\nabcdefghijklmnopqrst", 31), 31);
+    virtio_vsock_client(v.dev, pair[0]);
+    p = got(&v, &seen);
+    ck_assert(p->op == REQUEST && p->dst_port == 77 && p->dst_cid == 9 && p->src_cid == 2 &&
+              p->type == 1);
+    uint32_t port = p->src_port;
+    say(&v, 77, port, RESPONSE, 0, 12, 0);
+    p = got(&v, &seen);
+    ck_assert(p->op == RW && p->len == 12 && memcmp(p->data, "abcdefghijkl", 12) == 0);
+    ssize_t n = read(pair[1], line, sizeof(line));
+    ck_assert(n > 3 && memcmp(line, "OK ", 3) == 0 && line[n - 1] == '\n');
+    ck_assert_uint_eq(got(&v, &seen)->op, CREDIT_REQUEST);
+    rig_turn(v.r);
+    ck_assert_uint_eq(used_idx(&v, 0), seen);
+    say(&v, 77, port, CREDIT_UPDATE, 0, 12, 12);
+    p = got(&v, &seen);
+    ck_assert(p->op == RW && p->len == 8 && memcmp(p->data, "mnopqrst", 8) == 0);
+    memcpy(rig_ram(v.r, TX_BUF + sizeof(*p)), "hello", 5);
+    say(&v, 77, port, RW, 5, 12, 20);
+    ck_assert_int_eq(read(pair[1], line, sizeof(line)), 5);
+    close(pair[1]);
+    ck_assert_uint_eq(got(&v, &seen)->op, SHUTDOWN);
+    rig_free(v.r);
+}
+END_TEST
+
+START_TEST(sockets_of_the_guest_are_answered_or_refused)
+{
+    struct calls calls = { 0 };
+    struct vsock_host host = { on_call, &calls };
+    struct vio v;
+    const struct packet *p;
+    struct vsock_view view;
+    unsigned seen = 0;
+    int pair[2];
+
+    sockets_new(&v, &host);
+    say(&v, 5, 80, REQUEST, 0, 1000, 0);
+    ck_assert(calls.n == 1 && calls.port == 80);
+    virtio_vsock_answer(v.dev, calls.ticket, -1);
+    p = got(&v, &seen);
+    ck_assert(p->op == RST && p->src_port == 80 && p->dst_port == 5);
+    say(&v, 6, 80, REQUEST, 0, 1000, 0);
+    socket_pair(pair);
+    virtio_vsock_answer(v.dev, calls.ticket, pair[0]);
+    p = got(&v, &seen);
+    ck_assert(p->op == RESPONSE && p->buf_alloc > 0 && p->dst_port == 6);
+    /* More than it was given credit for: nobody reads at the host's end. */
+    for (unsigned i = 0; i < 64; i++) {
+        say(&v, 6, 80, RW, 30000, 1000, 0);
+        virtio_vsock_view(v.dev, &view);
+        if (view.conns == 0) {
+            break;
+        }
+    }
+    ck_assert_uint_eq(view.conns, 0);
+    while ((p = got(&v, &seen))->op == CREDIT_UPDATE) {
+    }
+    ck_assert_uint_eq(p->op, RST);
+    close(pair[1]);
+    say(&v, 7, 81, RW, 4, 0, 0); /* a stream that there is not */
+    p = got(&v, &seen);
+    ck_assert(p->op == RST && p->src_port == 81 && p->dst_port == 7);
+    say(&v, 7, 81, RST, 0, 0, 0); /* to which nothing is said */
+    rig_turn(v.r);
+    ck_assert_uint_eq(used_idx(&v, 0), seen);
+    rig_state_round_trip(v.dev);
+    rig_free(v.r);
+}
+END_TEST
+
+START_TEST(sockets_end_with_a_reset_and_the_driver_of_a_loaded_state_is_told)
+{
+    struct calls calls = { 0 };
+    struct vsock_host host = { on_call, &calls };
+    struct wait w = { NULL, 2 };
+    struct vio v;
+    unsigned seen = 0;
+    int pair[2];
+    char c;
+
+    sockets_new(&v, &host);
+    say(&v, 6, 80, REQUEST, 0, 1000, 0);
+    socket_pair(pair);
+    virtio_vsock_answer(v.dev, calls.ticket, pair[0]);
+    ck_assert_uint_eq(got(&v, &seen)->op, RESPONSE);
+    vm_pause(v.r->vm);
+    rig_state_round_trip(v.dev); /* loads it */
+    vm_resume(v.r->vm);
+    memset(rig_ram(v.r, BUF + 0xf000), 0xff, 4);
+    put(&v, DESC(2), 0, (struct desc){ BUF + 0xf000, 4, WRITE, 0 });
+    offer(&v, 2, 0);
+    w.v = &v;
+    rig_until(v.r, queue_used, &w);
+    ck_assert_uint_eq(*(uint32_t *)rig_ram(v.r, BUF + 0xf000), 0);
+    ck_assert(read(pair[1], &c, 1) < 0 && errno == EAGAIN);
+    wr32(v.r, AT + R_STATUS, 0);
+    rig_turn(v.r);
+    ck_assert_int_eq(read(pair[1], &c, 1), 0);
+    close(pair[1]);
+    rig_free(v.r);
+}
+END_TEST
+
 static Suite *suite_extras(void)
 {
     Suite *s = suite_create("extras");
-    TCase *t = tcase_create("balloon");
+    TCase *t = tcase_create("extras");
 
     tcase_add_test(t, balloon_gives_pages_back_and_says_how_much);
     tcase_add_test(t, balloon_target_changes_raise_an_interrupt);
     tcase_add_test(t, balloon_takes_statistics_and_keeps_the_buffer);
     tcase_add_test(t, balloon_takes_reported_pages);
     tcase_add_test(t, balloon_waits_while_memory_is_watched);
+    tcase_add_test(t, sockets_of_the_host_reach_the_guest_as_far_as_its_credit_goes);
+    tcase_add_test(t, sockets_of_the_guest_are_answered_or_refused);
+    tcase_add_test(t, sockets_end_with_a_reset_and_the_driver_of_a_loaded_state_is_told);
     suite_add_tcase(s, t);
     return s;
 }

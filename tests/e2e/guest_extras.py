@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices that join a guest to its host, driven by Debian's kernel and its own drivers, through the daemon, vmctl and QMP: the memory
-balloon.
+balloon, sockets, random numbers.
 
 Needs the guest riscv64-agent (tests/guests/fetch), used when it is in the cache, fetched when VMD_TEST_AGENT=1.
 """
 
 import json
 import os
+import re
+import socket
 import sys
+import time
+import zlib
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
-for folder in (".", "../lib", "../guests"):
+for folder in (".", "../lib", "../guests", "../bench"):
     sys.path.insert(0, os.path.join(HERE, folder))
+import build  # noqa: E402
 import guest_agent  # noqa: E402
+import newc  # noqa: E402
 import tap  # noqa: E402
 
 MIB = 1 << 20
@@ -21,9 +27,23 @@ USE = "dd if=/dev/urandom of=/tmp/fill bs=1M count=220 2>/dev/null && sha256sum 
 
 
 class Machine(guest_agent.Machine):
-    def __init__(self, options=(), **config):
+    def __init__(self, options=(), program=None, **config):
+        self.program = program
         super().__init__(options, **config)
         self.run("mount -t tmpfs -o size=90% tmpfs /tmp")
+
+    def initrd(self, path):
+        """With a program of ours in /bin."""
+        if not self.program:
+            return path
+        source = os.path.join(HERE, self.program + "_guest.c")
+        archive = newc.Newc()
+        archive.file("bin/" + self.program, build.contents(build.made([build.compiler(), *build.FLAGS], source, [source])),
+                     0o755)
+        first, made = build.contents(path), os.path.join(self.daemon.dir, "initrd")
+        with open(made, "wb") as file:
+            file.write(first + b"\0" * (-len(first) % 512) + archive.bytes())
+        return made
 
     def stats(self):
         return self.call("vm.stats")["vms"][0]["stats"]
@@ -84,6 +104,76 @@ def automatic_mode_follows_the_host():
             machine.until(f"no target from {least} to {most}", lambda: least <= machine.balloon()["target"] <= most)
 
 
+def random_numbers_pass_rngtest():
+    """Of good ones, too, some 8 of 10,000 blocks fail the tests of FIPS 140-2."""
+    with Machine() as machine:
+        said = machine.run("cat /sys/class/misc/hw_random/rng_current; rngtest -c 1000 </dev/hwrng 2>&1; true")
+        counts = [int(n) for n in re.findall(r"FIPS 140-2 (?:successes|failures): (\d+)", said)]
+        print(f"# rngtest: {counts} blocks passed and failed")
+        tap.check("virtio_rng" in said and len(counts) == 2 and sum(counts) == 1000 and counts[1] < 10, said)
+
+
+SIZE = 100 * MIB
+
+
+def vsock_call(machine, port):
+    """A stream to who listens at a port of the guest, with what it was answered first."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(guest_agent.LIMIT)
+    sock.connect(machine.call("vm.vsock")["path"])
+    sock.sendall(f"CONNECT {port}\n".encode())
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = sock.recv(1)
+        if not piece:
+            break
+        line += piece
+    return sock, line
+
+
+def vsock_carries_100_mib_each_way():
+    with Machine(program="vsock", vsock={"cid": 42}) as machine:
+        where = machine.call("vm.vsock")
+        tap.check(where["cid"] == 42 and where["listen"] == where["path"] + "_", str(where))
+        tap.check(vsock_call(machine, 999)[1] == b"", "nobody listens there")
+        machine.run("vsock listen 1234 >/tmp/log & until grep -q LISTENING /tmp/log; do sleep 0.1; done")
+        sock, line = vsock_call(machine, 1234)
+        tap.check(line.startswith(b"OK "), f"{line}")
+        block, crc, begun = os.urandom(MIB), 0, time.monotonic()
+        for i in range(SIZE // MIB):
+            piece = i.to_bytes(4, "little") + block[4:]
+            sock.sendall(piece)
+            crc = zlib.crc32(piece, crc)
+        sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            answer += sock.recv(64) or b"(end)\n"
+        tap.check(answer == b"%d %08x\n" % (SIZE, crc), f"{answer}")
+        print(f"# to the guest: {SIZE / MIB / (time.monotonic() - begun):.0f} MiB/s")
+        sock.close()
+        machine.run("wait; vsock refused 77")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(where["listen"] + "77")
+            listener.listen(1)
+            listener.settimeout(guest_agent.LIMIT)
+            machine.run(f"vsock send 77 {SIZE // MIB} >/tmp/sent &")
+            stream = listener.accept()[0]
+            stream.settimeout(guest_agent.LIMIT)
+            total, crc, begun = 0, 0, time.monotonic()
+            while True:
+                piece = stream.recv(1 << 20)
+                if not piece:
+                    break
+                if total == 0:
+                    time.sleep(1)  # a slow reader: credit holds the guest up, nothing is lost
+                total += len(piece)
+                crc = zlib.crc32(piece, crc)
+            print(f"# from the guest: {total / MIB / (time.monotonic() - begun):.0f} MiB/s")
+            stream.sendall(b"ok\n")
+            said = machine.run("wait; cat /tmp/sent")
+            tap.check(f"SENT {SIZE} {crc:08x}" in said and total == SIZE, f"{said} {total} {crc:08x}")
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([balloon_returns_memory_to_the_host, freed_memory_goes_back_by_itself,
-                            automatic_mode_follows_the_host]))
+                            automatic_mode_follows_the_host, vsock_carries_100_mib_each_way, random_numbers_pass_rngtest]))

@@ -33,7 +33,7 @@ e2e_tests = \
 	tests/e2e/daemon_pools.py \
 	tests/e2e/daemon_schedule.py
 TESTS += $(e2e_tests)
-EXTRA_DIST += $(e2e_tests) tests/e2e/fuse_disk.py tests/e2e/vector_switch.c
+EXTRA_DIST += $(e2e_tests) tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c
 
 # The suite over TLS by itself: make check-remote REMOTE_ARGS='daemon_survive.py'
 check-remote: all $(check_PROGRAMS)

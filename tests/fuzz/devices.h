@@ -12,6 +12,7 @@
 #include "devices/board/rv_virt.h"
 #include "devices/char/chr.h"
 #include "devices/display/display.h"
+#include "devices/misc/virtio_vsock.h"
 #include "engine/arch/riscv/cpu.h"
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
@@ -142,6 +143,18 @@ static void echo_frames(void)
     }
 }
 
+#ifdef FUZZ_EXTRAS
+/* Calls of the guest are kept, and answered by the target. */
+static uint64_t fuzz_tickets;
+static void fuzz_call(void *arg, uint32_t port, uint64_t ticket)
+{
+    (void)arg;
+    (void)port;
+    fuzz_tickets = ticket;
+}
+static struct vsock_host fuzz_vsock_host = { fuzz_call, NULL };
+#endif
+
 void fuzz_setup(void)
 {
     struct err e = ERR_INIT;
@@ -186,6 +199,7 @@ void fuzz_setup(void)
     }
 #ifdef FUZZ_EXTRAS
     cfg.screen.gpu = BOARD_GPU_NONE;
+    cfg.vsock = (struct board_vsock){ 3, &fuzz_vsock_host };
     cfg.balloon = (struct board_balloon){ .on = true, .deflate_on_oom = true, .reporting = true };
 #endif
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {

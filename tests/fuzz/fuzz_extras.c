@@ -4,6 +4,7 @@
  * side does its part, too.
  */
 #include "devices/misc/virtio_balloon.h"
+#include "devices/misc/virtio_vsock.h"
 #include "engine/core/device.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -14,7 +15,8 @@ const char fuzz_name[] = "fuzz_extras";
 
 #define RINGS (RV_RAM + 0x40000)
 #define BUFFERS (RV_RAM + 0x50000)
-enum { BALLOON = 8 }; /* slots */
+#define VSOCK_RINGS (RV_RAM + 0x60000)
+enum { BALLOON = 8, VSOCK = 9 }; /* slots */
 
 static uint64_t buffer(struct fuzz_in *in)
 {
@@ -42,6 +44,77 @@ static void balloon(struct fuzz_in *in)
                 q >= 3);
 }
 
+/* A packet, mostly one that makes sense, between ports that there are. */
+static void packet(struct fuzz_in *in)
+{
+    uint64_t at = buffer(in);
+    uint32_t len = fuzz_rarely(in, 3) ? fuzz_below(in, 0x1000) : 0;
+
+    poke(at, fuzz_rarely(in, 32) ? fuzz_64(in) : 3, 8);
+    poke(at + 8, fuzz_rarely(in, 32) ? fuzz_64(in) : 2, 8);
+    poke(at + 16, 1000 + fuzz_below(in, 3), 4);
+    poke(at + 20, fuzz_rarely(in, 2) ? 0x40000000u + fuzz_below(in, 3) : fuzz_below(in, 3), 4);
+    poke(at + 24, fuzz_rarely(in, 16) ? fuzz_64(in) : len, 4);
+    poke(at + 28, fuzz_rarely(in, 32) ? fuzz_64(in) : 1, 2);
+    poke(at + 30, fuzz_rarely(in, 16) ? fuzz_64(in) : 1 + fuzz_below(in, 7), 2);
+    poke(at + 32, fuzz_below(in, 4), 4);
+    poke(at + 36, fuzz_rarely(in, 3) ? fuzz_64(in) : 0x10000, 4);
+    poke(at + 40, fuzz_rarely(in, 3) ? fuzz_64(in) : 0, 4);
+    vpci_buffer(in, VSOCK, VSOCK_RINGS, 1, at, 44 + (fuzz_rarely(in, 16) ? fuzz_8(in) : len),
+                false);
+}
+
+/* Programs of the host: they call, answer, speak and go. */
+static void vsock_host(struct fuzz_in *in)
+{
+    static int peer_end[4] = { -1, -1, -1, -1 };
+    struct device *d = dev_find(vm, "vsock0");
+    unsigned i = fuzz_below(in, 4);
+    static char bytes[4096];
+    int pair[2];
+
+    if (peer_end[i] >= 0 && fuzz_rarely(in, 3)) {
+        close(peer_end[i]);
+        peer_end[i] = -1;
+    } else if (peer_end[i] >= 0) {
+        (void)!send(peer_end[i], bytes, fuzz_below(in, sizeof(bytes)),
+                    MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)!recv(peer_end[i], bytes, fuzz_below(in, sizeof(bytes)), MSG_DONTWAIT);
+    } else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0) {
+        peer_end[i] = pair[1];
+        if (fuzz_rarely(in, 2)) {
+            virtio_vsock_answer(d, fuzz_tickets,
+                                fuzz_rarely(in, 4) ? (close(pair[0]), -1) : pair[0]);
+        } else {
+            static const char *const words[] = { "CONNECT 1000\n", "CONNECT 1001\nabc",
+                                                 "CONNECT x\n", "CONN" };
+            const char *word = words[fuzz_below(in, 4)];
+
+            (void)!send(pair[1], word, strlen(word), MSG_NOSIGNAL);
+            virtio_vsock_client(d, pair[0]);
+        }
+    }
+}
+
+static void vsock(struct fuzz_in *in)
+{
+    switch (fuzz_below(in, 6)) {
+    case 0:
+        vpci_bring_up(in, VSOCK, VSOCK_RINGS);
+        break;
+    case 1:
+        vpci_buffer(in, VSOCK, VSOCK_RINGS, fuzz_rarely(in, 8) ? 2 : 0, buffer(in),
+                    fuzz_rarely(in, 8) ? (uint32_t)fuzz_64(in) : 44 + 16u * fuzz_8(in), true);
+        break;
+    case 2:
+        vsock_host(in);
+        break;
+    default:
+        packet(in);
+        break;
+    }
+}
+
 static void host(struct fuzz_in *in)
 {
     struct device *d = dev_find(vm, "balloon0");
@@ -62,7 +135,7 @@ static void host(struct fuzz_in *in)
 
 void fuzz_act(struct fuzz_in *in)
 {
-    switch (fuzz_below(in, 10)) {
+    switch (fuzz_below(in, 16)) {
     case 0:
         vpci_bring_up(in, BALLOON, RINGS);
         break;
@@ -77,6 +150,15 @@ void fuzz_act(struct fuzz_in *in)
         break;
     case 4:
         host(in);
+        break;
+    case 5:
+    case 6:
+    case 7:
+    case 8:
+    case 9:
+    case 10:
+    case 11:
+        vsock(in);
         break;
     default:
         balloon(in);
