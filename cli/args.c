@@ -343,7 +343,7 @@ static const struct {
     { "attach", "console" },     { "delete", "rm" },         { "destroy", "stop --force" },
     { "dominfo", "show" },       { "domstate", "show" },     { "domstats", "stats" },
     { "dumpxml", "show --xml" }, { "exec", "console" },      { "info", "show" },
-    { "init", "create" },        { "inspect", "show" },      { "kill", "stop --force" },
+    { "init", "create" },        { "kill", "stop --force" },
     { "launch", "run" },         { "logs", "console" },      { "monitor", "events --follow" },
     { "nodeinfo", "host info" }, { "poweroff", "shutdown" }, { "ps", "list" },
     { "reboot", "reset" },       { "remove", "rm" },         { "suspend", "pause" },

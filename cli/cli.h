@@ -86,6 +86,11 @@ int cli_xml_config(struct cli *c, const char *kind, const char *file, const char
 /* When -f named an XML file: puts its definition under what the options said. */
 int cli_resolve_xml(struct cli *c, struct cli_input *in);
 
+/* --- inspect.c --- */
+
+/* Prints clock, registers and devices of a snapshot by field. */
+int cli_snapshot_state(struct cli *c, const char *vm, const char *name);
+
 /* --- value.c: text to JSON --- */
 
 /* A value of a member (or of one element, for a list) from text as people write it: 512M, 30s,

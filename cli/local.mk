@@ -30,6 +30,7 @@ libcli_a_SOURCES = \
 	cli/image_tar.c \
 	cli/image_tar.h \
 	cli/image_verbs.c \
+	cli/inspect.c \
 	cli/private.c \
 	cli/remote.c \
 	cli/transfer.c \

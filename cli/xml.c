@@ -264,6 +264,10 @@ int cli_verb_snapshot_show(struct cli *c, struct cli_input *in)
     AUTO_JSON result = NULL;
     int rc;
 
+    if (cli_own(in, "state")) {
+        return cli_snapshot_state(c, api_json_get_str(in->params, "vm"),
+                                  api_json_get_str(in->params, "name"));
+    }
     if (!cli_own(in, "xml")) {
         return cli_verb_call(c, in);
     }

@@ -42,6 +42,7 @@ struct vmd_options {
     char *socket_ro;      /* second, read-only socket; NULL: none */
     char *emulator, *spawn;
     char *image, *vmctl; /* programs that work on images */
+    char *state;         /* program that looks into saved states */
     char *image_dir[16]; /* folders where images may name others; NULL behind the last */
     unsigned n_image_dir;
     char *plugin_dir;          /* folder of the plugins that VMs may load; NULL: none may */

@@ -48,6 +48,7 @@ libdaemon_a_SOURCES = \
 	daemon/daemon.h \
 	daemon/vm/cloudinit.c \
 	daemon/vm/cloudinit.h \
+	daemon/vm/inspect.c \
 	daemon/vm/iso9660.c \
 	daemon/vm/iso9660.h \
 	daemon/vm/agent.c \

@@ -211,6 +211,7 @@ static int fill(struct vmd_options *o, const char *dir)
         o->emulator ? take_ptr(o->emulator) : find_helper("vmd-emu", VMD_PKGLIBEXECDIR));
     set(&o->spawn, find_helper("vmd-spawn", VMD_PKGLIBEXECDIR));
     set(&o->image, find_helper("vmd-image", VMD_PKGLIBEXECDIR));
+    set(&o->state, find_helper("vmd-state", VMD_PKGLIBEXECDIR));
     set(&o->vmctl, find_helper("vmctl", VMD_BINDIR));
     return 0;
 }
@@ -555,6 +556,7 @@ void options_done(struct vmd_options *o)
     set(&o->lib, NULL);
     set(&o->spawn, NULL);
     set(&o->image, NULL);
+    set(&o->state, NULL);
     set(&o->vmctl, NULL);
     set(&o->restore, NULL);
 }

@@ -20,7 +20,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { THREADS = 4, WORKS_MAX = 512, ARGS_MAX = 60, OUT_MAX = 1 << 20, WORDS_MAX = 4096 };
+enum {
+    THREADS = 4,
+    WORKS_MAX = 512,
+    ARGS_MAX = 60,
+    OUT_MAX = 1 << 20,
+    WORDS_MAX = 4096,
+    FIRST_FILE = 3
+};
 
 extern char **environ;
 
@@ -160,8 +167,16 @@ bool works_start(struct works *s, struct work *w)
 
 /* ---- the process ---- */
 
+/* What a process gets beside its arguments. */
+struct gets {
+    int in;           /* -1: nothing to read */
+    const int *files; /* from descriptor 3 on; none of them is below 3 + n */
+    unsigned n;
+};
+
 /* A process of ours, known to who ends the daemon; its place, or -1. */
-static int spawn(struct works *s, char **argv, int out, int words, pid_t *pid, struct err *e)
+static int spawn(struct works *s, char **argv, const struct gets *g, int out, int words,
+                 pid_t *pid, struct err *e)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
@@ -174,14 +189,21 @@ static int spawn(struct works *s, char **argv, int out, int words, pid_t *pid, s
     sigaddset(&usual, SIGXFSZ);
     posix_spawn_file_actions_init(&files);
     posix_spawnattr_init(&attr);
-    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    if (g->in < 0) {
+        posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    } else {
+        posix_spawn_file_actions_adddup2(&files, g->in, 0);
+    }
     posix_spawn_file_actions_adddup2(&files, out, 1);
     posix_spawn_file_actions_adddup2(&files, words, 2);
+    for (unsigned i = 0; i < g->n; i++) {
+        posix_spawn_file_actions_adddup2(&files, g->files[i], FIRST_FILE + (int)i);
+    }
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setsigdefault(&attr, &usual);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     pthread_mutex_lock(&s->lock);
-    rc = s->quit ? ESHUTDOWN : posix_spawn(pid, s->program, &files, &attr, argv, environ);
+    rc = s->quit ? ESHUTDOWN : posix_spawn(pid, argv[0], &files, &attr, argv, environ);
     for (int i = 0; rc == 0 && i < THREADS && place < 0; i++) {
         if (!s->pids[i]) {
             s->pids[i] = *pid;
@@ -192,7 +214,7 @@ static int spawn(struct works *s, char **argv, int out, int words, pid_t *pid, s
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&attr);
     if (rc != 0) {
-        err_errno(e, rc, "cannot start '%s'", s->program);
+        err_errno(e, rc, "cannot start '%s'", argv[0]);
     }
     return place;
 }
@@ -253,22 +275,12 @@ static int tell(int status, struct buf *said, struct err *e)
     return err_set(e, code, "%s", words[0] ? words : "the process that works on images failed");
 }
 
-int works_image(struct works *s, const char *dir, const char *const *args, struct buf *out,
-                struct err *e)
+/* Runs it to its end; its status, or a negative code when it did not begin. */
+static int run(struct works *s, char **argv, const struct gets *g, struct buf *out,
+               struct buf *said, struct err *e)
 {
-    char own[16];
-    char *argv[ARGS_MAX + 6] = { s->program, own, (char *)dir, s->vmctl, (char *)"image" };
-    unsigned n = 5;
     int a[2], b[2];
     pid_t pid = 0;
-    AUTO_BUF said = BUF_INIT;
-    snprintf(own, sizeof(own), "%d", (int)getpid());
-    for (; *args && n < ARGS_MAX + 5; args++) {
-        argv[n++] = (char *)*args;
-    }
-    if (*args) {
-        return err_set(e, -E2BIG, "too many options");
-    }
     if (pipe2(a, O_CLOEXEC) < 0) {
         return err_errno(e, errno, "cannot make a pipe");
     }
@@ -277,13 +289,70 @@ int works_image(struct works *s, const char *dir, const char *const *args, struc
         return err_errno(e, errno, "cannot make a pipe");
     }
     AUTO_FD words_r = b[0], words_w = b[1];
-    int place = spawn(s, argv, out_w, words_w, &pid, e);
+    int place = spawn(s, argv, g, out_w, words_w, &pid, e);
     if (place < 0) {
         return e->code;
     }
     close(take_fd(&out_w));
     close(take_fd(&words_w));
-    drain(out_r, words_r, out, &said);
-    int status = reap(s, place, pid);
+    drain(out_r, words_r, out, said);
+    return reap(s, place, pid);
+}
+
+int works_image(struct works *s, const char *dir, const char *const *args, struct buf *out,
+                struct err *e)
+{
+    char own[16];
+    char *argv[ARGS_MAX + 6] = { s->program, own, (char *)dir, s->vmctl, (char *)"image" };
+    unsigned n = 5;
+    AUTO_BUF said = BUF_INIT;
+    snprintf(own, sizeof(own), "%d", (int)getpid());
+    for (; *args && n < ARGS_MAX + 5; args++) {
+        argv[n++] = (char *)*args;
+    }
+    if (*args) {
+        return err_set(e, -E2BIG, "too many options");
+    }
+    const struct gets g = { .in = -1 };
+    int status = run(s, argv, &g, out, &said, e);
+    if (status < 0) {
+        return status;
+    }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : tell(status, &said, e);
+}
+
+int works_state(struct works *s, const char *program, int request, const int *files, unsigned n,
+                struct buf *out, struct err *e)
+{
+    char own[16];
+    char *argv[] = { (char *)program, own, NULL };
+    AUTO_FD in = fcntl(request, F_DUPFD_CLOEXEC, FIRST_FILE + WORKS_FILES);
+    int copy[WORKS_FILES] = { -1, -1 };
+    struct gets g = { .in = in, .files = copy, .n = n };
+    AUTO_BUF said = BUF_INIT;
+    int status = in < 0 ? err_errno(e, errno, "cannot pass the request") : 0;
+    snprintf(own, sizeof(own), "%d", (int)getpid());
+    for (unsigned i = 0; i < n && status == 0; i++) {
+        copy[i] = fcntl(files[i], F_DUPFD_CLOEXEC, FIRST_FILE + WORKS_FILES);
+        status = copy[i] < 0 ? err_errno(e, errno, "cannot pass the state") : 0;
+    }
+    status = status == 0 ? run(s, argv, &g, out, &said, e) : status;
+    for (unsigned i = 0; i < n; i++) {
+        if (copy[i] >= 0) {
+            close(copy[i]);
+        }
+    }
+    if (status <= 0) {
+        return status;
+    }
+    buf_add_char(&said, 0);
+    for (char *p = said.data; *p; p++) { /* it may say what it wants */
+        *p = *p >= 0x20 && *p < 0x7f ? *p : '?';
+    }
+    if (WIFSIGNALED(status)) {
+        return err_set(e, -EIO, "the process that reads states was ended by signal %d",
+                       WTERMSIG(status));
+    }
+    return err_set(e, WEXITSTATUS(status) == 3 ? -EBADMSG : -EIO, "%.400s",
+                   said.data[0] ? said.data : "the process that reads states failed");
 }

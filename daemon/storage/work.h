@@ -35,4 +35,10 @@ bool works_start(struct works *s, struct work *w);
 int works_image(struct works *s, const char *dir, const char *const *args, struct buf *out,
                 struct err *e);
 
+/* Runs `program PID`, which looks into state files: a request on its standard input, the files on its descriptors from 3 on
+ * (all borrowed, at most WORKS_FILES). Any thread of works; otherwise as works_image. -EBADMSG: a file is damaged. */
+#define WORKS_FILES 2
+int works_state(struct works *s, const char *program, int request, const int *files, unsigned n,
+                struct buf *out, struct err *e);
+
 #endif

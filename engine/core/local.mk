@@ -37,6 +37,8 @@ libcore_a_SOURCES = \
 	engine/core/vm.c \
 	engine/core/vmstate.c \
 	engine/core/vmstate.h \
+	engine/core/vmstate_view.c \
+	engine/core/vmstate_view.h \
 	engine/core/vm.h
 
 core_tests = tests/core/bus_test \

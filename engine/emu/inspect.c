@@ -11,7 +11,10 @@
 #include "engine/base/base64.h"
 #include "engine/base/str.h"
 #include "engine/core/vm.h"
+#include "engine/core/vmstate.h"
 #include "engine/emu/emu.h"
+#include "engine/emu/state/view.h"
+#include "engine/emu/state/pager.h"
 #include "storage/block.h"
 #include "storage/disk.h"
 
@@ -180,6 +183,120 @@ void api_handle_emu_memory(struct api_call *call, struct api_emu_memory_in *in)
     }
     base64_add(&text, bytes, l.n);
     api_reply_emu_memory(call, &(struct api_emu_memory_out){ .data = text.data });
+}
+
+/* Where a text of base64 stands in memory that the guest may change meanwhile: ranges of RAM and ROM, a budget of bytes a call. */
+#define SEARCH_BYTES (128u << 20)
+
+struct hunt {
+    struct emu *m;
+    const uint8_t *bytes;
+    size_t n, limit;
+    uint64_t from, budget;
+    struct json_object *found;
+    bool more;
+};
+
+/* In what a range holds from l->from on; what was never touched is passed over, and a match there is none of the guest's. */
+static void hunt_range(struct hunt *l, const struct mem_range *r)
+{
+    uint64_t end = r->base + r->size, held = 0;
+
+    while (l->from + l->n <= end && l->budget > 0) {
+        bool holds = pager_filling(l->m->pager) ? (held = end - l->from, true)
+                                                : mem_range_holds(r, l->from, &held);
+        const uint8_t *p = r->host + (l->from - r->base);
+        uint64_t n = held < l->budget ? held : l->budget;
+
+        if (!holds) { /* what begins in zeroes may go on behind them */
+            bool may = l->bytes[0] == 0 && held >= l->n;
+            l->from += may ? held - (l->n - 1) : held;
+            continue;
+        }
+        n = n + l->n - 1 < end - l->from ? n + l->n - 1 : end - l->from;
+        const uint8_t *hit = memmem(p, n, l->bytes, l->n);
+        uint64_t step = hit ? (uint64_t)(hit - p) + 1 : n - (l->n - 1);
+
+        if (hit && json_object_array_length(l->found) == l->limit) {
+            l->from += step - 1;
+            break;
+        }
+        l->from += step;
+        l->budget -= step < l->budget ? step : l->budget;
+        if (hit) {
+            char text[24];
+            snprintf(text, sizeof(text), "0x%llx", (unsigned long long)(l->from - 1));
+            json_object_array_add(l->found, json_object_new_string(text));
+        }
+    }
+    l->more = l->from + l->n <= end;
+}
+
+void api_handle_emu_memory_search(struct api_call *call, struct api_emu_memory_search_in *in)
+{
+    struct emu *m = control_emu(call);
+    const struct mem_flat *f = mem_flat(m->vm->mem);
+    AUTO_BUF bytes = BUF_INIT;
+    struct err e = ERR_INIT;
+    struct hunt l = { .m = m, .limit = (size_t)in->limit, .budget = SEARCH_BYTES };
+    struct json_object *o;
+
+    if (!base64_take(&bytes, in->bytes) || bytes.len < 1 || bytes.len > 256) {
+        api_fail(call, API_E_INVALID_PARAMS, "bytes", "pass 1 to 256 bytes as base64",
+                 "there is nothing to look for");
+        return;
+    }
+    if (in->address && str_to_u64(in->address, 0, UINT64_MAX, "address", &l.from, &e) != 0) {
+        api_fail(call, API_E_INVALID_PARAMS, "address", "write it as 0x80000000", "%s", e.msg);
+        return;
+    }
+    l.bytes = (const uint8_t *)bytes.data;
+    l.n = bytes.len;
+    l.found = json_object_new_array();
+    for (unsigned i = 0; i < f->n && !l.more; i++) {
+        const struct mem_range *r = &f->r[i];
+
+        if (r->host && r->size >= l.n && (l.from < r->base || l.from - r->base < r->size)) {
+            l.from = l.from < r->base ? r->base : l.from;
+            hunt_range(&l, r);
+        }
+    }
+    o = json_object_new_object();
+    api_json_set(o, "found", l.found);
+    if (l.more) {
+        char text[24];
+        snprintf(text, sizeof(text), "0x%llx", (unsigned long long)l.from);
+        api_json_set_str(o, "next", text);
+    }
+    api_reply_json(call, o);
+}
+
+struct whole {
+    struct emu *m;
+    struct buf bytes;
+};
+
+static void take_state(void *arg)
+{
+    struct whole *w = arg;
+
+    vmstate_save(w->m->vm, &w->bytes);
+}
+
+void api_handle_emu_state(struct api_call *call, struct api_emu_state_in *in)
+{
+    struct whole w = { .m = control_emu(call) };
+    struct json_object *o = json_object_new_object();
+    struct err e = ERR_INIT;
+
+    vm_at_barrier(w.m->vm, take_state, &w);
+    if (view_fields(w.bytes.data, w.bytes.len, in->part, (uint64_t)in->after, o, &e) != 0) {
+        json_object_put(o);
+        api_fail(call, API_E_INTERNAL_ERROR, w.m->vm->name, NULL, "%s", e.msg);
+    } else {
+        api_reply_json(call, o);
+    }
+    buf_done(&w.bytes);
 }
 
 /* --- devices ---------------------------------------------------------------------------------- */

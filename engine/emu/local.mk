@@ -45,6 +45,9 @@ libemu_a_SOURCES = \
 	engine/emu/state/state.h \
 	engine/emu/state/stream.c \
 	engine/emu/state/stream.h \
+	engine/emu/state/view.c \
+	engine/emu/state/view.h \
+	engine/emu/state/view_diff.c \
 	engine/emu/screen.c \
 	engine/emu/screen.h \
 	engine/emu/vnc.c \
@@ -57,6 +60,11 @@ libemu_a_SOURCES = \
 pkglibexec_PROGRAMS += vmd-emu
 vmd_emu_SOURCES = engine/emu/main.c
 vmd_emu_LDADD = $(LINK_EMU)
+
+# Looks into state files for the daemon, confined to 15 system calls.
+pkglibexec_PROGRAMS += vmd-state
+vmd_state_SOURCES = engine/emu/state/tool.c
+vmd_state_LDADD = $(LINK_EMU)
 
 TESTS += tests/device/emu_control.py
 EXTRA_DIST += tests/device/emu_control.py

@@ -616,6 +616,18 @@ void api_handle_emu_memory(struct api_call *call, struct api_emu_memory_in *in)
     api_reply_json(call, json_tokener_parse("{\"data\":\"!!\"}"));
 }
 
+void api_handle_emu_memory_search(struct api_call *call, struct api_emu_memory_search_in *in)
+{
+    (void)in;
+    api_reply_json(call, json_tokener_parse("{\"found\":[5],\"next\":7}"));
+}
+
+void api_handle_emu_state(struct api_call *call, struct api_emu_state_in *in)
+{
+    (void)in;
+    api_reply_json(call, json_tokener_parse("{\"fields\":[{\"part\":3}],\"next\":\"x\"}"));
+}
+
 void api_handle_emu_devices(struct api_call *call, struct api_emu_devices_in *in)
 {
     (void)in;

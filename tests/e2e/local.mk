@@ -28,6 +28,7 @@ e2e_tests = \
 	tests/e2e/daemon_chain.py \
 	tests/e2e/daemon_export.py \
 	tests/e2e/daemon_hotplug.py \
+	tests/e2e/daemon_inspect.py \
 	tests/e2e/daemon_faults.py \
 	tests/e2e/daemon_networks.py \
 	tests/e2e/daemon_pools.py \

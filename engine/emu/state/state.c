@@ -4,6 +4,7 @@
  * run_hand().
  */
 #include "engine/emu/state/state.h"
+#include "engine/emu/state/view.h"
 
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/json.h"
@@ -219,6 +220,7 @@ void state_info(const struct emu_state *s, struct buf *out)
         json_object_array_add(list, r);
     }
     json_object_object_add(o, "memory", list);
+    json_object_object_add(o, "map", view_map(m->vm));
     buf_add_str(out, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
     json_object_put(o);
 }
