@@ -186,7 +186,6 @@ def check(files, done):
                         "--append", files["append"], "--disk", f"{disk},format=raw,name=root", "--rng", "--agent",
                         "--nic", f"user,forward=tcp:127.0.0.1:{port}-:22",
                         "--cloud-init", f"{folder}/user-data,hostname=web,ssh_keys={folder}/key.pub"], check=True, stdout=subprocess.DEVNULL)
-        daemon.call("vm.start", vm="web")
 
         def alive():
             state = daemon.call("vm.get", vm="web")["state"]
@@ -216,7 +215,7 @@ def main():
     except guest.Unavailable as missing:
         print(f"skipped: {missing}")
         return 77
-    except (guest.GuestError, AssertionError, subprocess.SubprocessError) as problem:
+    except (guest.GuestError, lib.CallError, AssertionError, subprocess.SubprocessError) as problem:
         print(f"not ok {count + 1} - {problem}")
         return 1
     print(f"1..{count}")
