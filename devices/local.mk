@@ -59,6 +59,8 @@ libdevices_a_SOURCES = \
 	devices/irqchip/plic.h \
 	devices/misc/fw_cfg.c \
 	devices/misc/fw_cfg.h \
+	devices/misc/i6300esb.c \
+	devices/misc/i6300esb.h \
 	devices/misc/pvpanic_pci.c \
 	devices/misc/syscon.c \
 	devices/misc/virtio_balloon.c \
@@ -107,6 +109,11 @@ check_PROGRAMS += tests/device/board_test
 TESTS += tests/device/board_test
 tests_device_board_test_SOURCES = tests/device/board_test.c $(device_rig)
 tests_device_board_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/watchdog_test
+TESTS += tests/device/watchdog_test
+tests_device_watchdog_test_SOURCES = tests/device/watchdog_test.c tests/device/pci_rig.c tests/device/pci_rig.h \
+	$(device_rig)
+tests_device_watchdog_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
 check_PROGRAMS += tests/device/pci_test
 TESTS += tests/device/pci_test
 tests_device_pci_test_SOURCES = tests/device/pci_test.c tests/device/pci_rig.c tests/device/pci_rig.h \

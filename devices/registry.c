@@ -17,6 +17,7 @@ static const struct device_class *const classes[] = {
     &pci_host_bridge_class,
     &pcie_root_port_class,
     &pvpanic_pci_class,
+    &i6300esb_class,
     &virtio_mmio_class,
     &virtio_pci_class,
     &virtio_blk_class,

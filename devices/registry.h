@@ -18,6 +18,7 @@ extern const struct device_class pci_host_class;
 extern const struct device_class pci_host_bridge_class;
 extern const struct device_class pcie_root_port_class;
 extern const struct device_class pvpanic_pci_class;
+extern const struct device_class i6300esb_class;
 extern const struct device_class virtio_mmio_class;
 extern const struct device_class virtio_pci_class;
 extern const struct device_class ahci_class;

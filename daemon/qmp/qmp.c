@@ -257,6 +257,10 @@ static void on_event(void *arg, const struct api_event *e)
         on_vnc(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_DEVICE) {
         on_device(q, vm, e);
+    } else if (e->type == API_EVENT_TYPE_VM_WATCHDOG) {
+        struct json_object *o = json_object_new_object();
+        api_json_set_str(o, "action", e->reason);
+        tell(q, vm, e, "WATCHDOG", o);
     } else if (e->type == API_EVENT_TYPE_VM_BALLOON) {
         struct json_object *o = json_object_new_object();
         api_json_set_int(o, "actual", api_json_get_int(e->detail, "actual", 0));

@@ -203,6 +203,16 @@ static void on_panic(struct run *run, const char *what)
     }
 }
 
+static void on_watchdog(struct run *run, const char *what)
+{
+    static const char *const words[] = { "reset", "poweroff", "pause", "none" };
+    for (unsigned i = 0; what && i < ARRAY_LEN(words); i++) {
+        if (strcmp(words[i], what) == 0) {
+            tell_some(run, API_EVENT_TYPE_VM_WATCHDOG, words[i]);
+        }
+    }
+}
+
 /* Somebody looks at the screen, or no longer. */
 static void on_vnc(struct run *run, const char *what)
 {
@@ -307,6 +317,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
         on_reset(run, reason);
     } else if (type && strcmp(type, "vnc") == 0) {
         on_vnc(run, reason);
+    } else if (type && strcmp(type, "watchdog") == 0) {
+        on_watchdog(run, reason);
     } else if (type && strcmp(type, "panic") == 0) {
         on_panic(run, reason);
     } else if (type && strcmp(type, "io-error") == 0) {

@@ -56,4 +56,16 @@ extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
         PART("devices/vsock/cid@address", NULL), NO("devices/vsock/driver", NO_TUNE),          \
         XML_PCI_PLACE("devices/vsock")
 
+#define WATCHDOG_ROWS                                                                          \
+    GROUP("devices/watchdog", 0),                                                              \
+        SAYS("devices/watchdog@model", XML_PRINT | XML_NEEDED, "i6300esb", NO_BOARD),          \
+        { "devices/watchdog@action",                                                           \
+          XML_VALUE,                                                                           \
+          XML_NEEDED,                                                                          \
+          "guest_watchdog.action",                                                             \
+          &xml_as_word,                                                                        \
+          "reset=reset poweroff=poweroff pause=pause none=none",                               \
+          "not supported: what is done when the guest does not feed it" },                     \
+        XML_PCI_PLACE("devices/watchdog")
+
 #endif

@@ -13,6 +13,7 @@
 
 struct balloon_watch;
 struct vsock_host;
+struct watchdog_host;
 struct blk_node;
 struct board;
 struct chr;
@@ -106,6 +107,8 @@ struct board_config {
         uint64_t cid;            /* 0: none */
         struct vsock_host *host; /* outlives the VM; may be NULL */
     } vsock; /* virtio-pci */
+    bool watchdog;               /* i6300esb on PCI */
+    struct watchdog_host *guard; /* who acts then; outlives the VM; may be NULL */
     struct chr *console; /* may be NULL */
     bool virtio_console; /* the console is virtio, not the UART */
     bool rng;

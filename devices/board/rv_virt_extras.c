@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the rv-virt board may have besides disks, cards and screen: the memory balloon, sockets between guest and host. Main thread.
+ * What the rv-virt board may have besides disks, cards and screen: the memory balloon, sockets between guest and host, a watchdog. Main thread.
  */
 #include "devices/board/rv_virt.h"
 #include "devices/registry.h"
@@ -55,9 +55,27 @@ static int add_vsock(struct board *b, struct err *e)
     return rv_virt_add_virtio(b, d, e);
 }
 
+static int add_watchdog(struct board *b, struct err *e)
+{
+    struct device *d = NULL;
+    int rc = dev_new(b->vm, &i6300esb_class, "watchdog0", &d, e);
+
+    if (rc == 0) {
+        rc = dev_set_ptr(d, "host", b->cfg.guard, e);
+    }
+    if (rc != 0) {
+        dev_free(d);
+        return rc;
+    }
+    return rv_virt_plug(b, d, e);
+}
+
 int rv_virt_add_extras(struct board *b, struct err *e)
 {
     int rc = b->cfg.balloon.on ? add_balloon(b, e) : 0;
 
-    return rc == 0 && b->cfg.vsock.cid ? add_vsock(b, e) : rc;
+    if (rc == 0 && b->cfg.vsock.cid) {
+        rc = add_vsock(b, e);
+    }
+    return rc == 0 && b->cfg.watchdog ? add_watchdog(b, e) : rc;
 }

@@ -363,6 +363,7 @@ int build_vm(struct emu *m, struct err *e)
     int rc = check_memory(c, e);
 
     screen_new(m, &b);
+    guard_new(m, &b);
     if (rc == 0) {
         rc = balloon_new(m, &b, e);
     }
@@ -456,6 +457,7 @@ void build_done(struct emu *m)
     hotplug_done(m);
     balloon_free(m);
     vsock_free(m);
+    guard_free(m);
     channels_free(m);
     if (m->board) {
         m->board_class->free(m->board);

@@ -132,6 +132,7 @@ struct emu {
     bool unfit;              /* a state was loaded in part only: it must not run */
     struct emu_balloon *balloon; /* NULL: the VM has none */
     struct emu_vsock *vsock;     /* the same */
+    struct emu_guard *guard;     /* the same */
     struct emu_screen *screen; /* NULL: the VM has none */
     struct gdb *gdb;
     struct emu_stats *stats;
@@ -304,6 +305,10 @@ struct stats_balloon;
 int balloon_new(struct emu *m, struct board_config *b, struct err *e);
 void balloon_figures(struct emu *m, struct stats_balloon *s); /* untouched when there is none */
 void balloon_free(struct emu *m); /* after the device that uses it */
+
+/* --- guard.c: the guest's watchdog --- */
+void guard_new(struct emu *m, struct board_config *b);
+void guard_free(struct emu *m); /* after the device that uses it */
 
 /* --- vsock.c --- */
 int vsock_new(struct emu *m, struct board_config *b, struct err *e);

@@ -251,6 +251,7 @@ CONFIGS = [
     {"name": "a", "agent": True}, {"name": "a", "channels": [{"name": "b"}, {"name": "c.d", "console": True}], "agent": True},
     {"name": "a", "channels": [{"name": "org.qemu.guest_agent.0"}, {"name": "b"}]},
     {"name": "a", "balloon": {"memory": 256 << 20, "deflate_on_oom": True, "period": 10}},
+    {"name": "a", "guest_watchdog": {"action": "pause"}}, {"name": "a", "guest_watchdog": {}},
     {"name": "a", "vsock": {"cid": 77}}, {"name": "a", "vsock": {}},
     {"name": "a", "balloon": {"mode": "auto", "minimum": 64 << 20, "free_page_reporting": False}},
     {"name": "a", "watchdog": {"action": "stop"}, "host_shutdown": {"mode": "leave"}, "project": "p"},
