@@ -27,6 +27,8 @@ libcli_a_SOURCES = \
 	cli/image_nbd.c \
 	cli/image_ova.c \
 	cli/image_ova.h \
+	cli/image_sums.c \
+	cli/image_sums.h \
 	cli/image_tar.c \
 	cli/image_tar.h \
 	cli/image_verbs.c \

@@ -12,6 +12,8 @@ xml_sources = \
 	daemon/xml/doc.c \
 	daemon/xml/domain.c \
 	daemon/xml/emit.c \
+	daemon/xml/export.c \
+	daemon/xml/export.h \
 	daemon/xml/network.c \
 	daemon/xml/rows.h \
 	daemon/xml/screen.c \
@@ -111,6 +113,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/policy_in.h \
 	daemon/vm/policy_shutdown.c \
 	daemon/vm/preflight.c \
+	daemon/vm/reconnect.c \
+	daemon/vm/reconnect.h \
 	daemon/vm/preflight.h \
 	daemon/run/proc.c \
 	daemon/run/proc.h \

@@ -31,11 +31,16 @@ libstorage_a_SOURCES = \
 	storage/luks_image.c \
 	storage/nbd.h \
 	storage/nbd_client.c \
+	storage/nbd_far.c \
+	storage/nbd_far.h \
+	storage/nbd_hello.c \
 	storage/nbd_options.c \
 	storage/nbd_requests.c \
 	storage/nbd_server.c \
 	storage/nbd_server.h \
 	storage/nbd_tls.c \
+	storage/nbd_wire.c \
+	storage/nbd_wire.h \
 	storage/pool.c \
 	storage/qcow2.c \
 	storage/qcow2.h \
