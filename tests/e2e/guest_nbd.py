@@ -216,7 +216,8 @@ def a_killed_server_pauses_the_vm_until_another_serves():
                     server.kill()
                     m.is_in("paused", "io-error")
                     if turn == 0:
-                        event = [e for e in m.client.events if e["type"] == "vm-io-error"][0]
+                        lib.wait_for(lambda: m.vm() and m.client.events, TIMEOUT, "the loss is told")
+                        event = m.client.events[0]
                         tap.check("connection to the NBD server is lost" in event["detail"]["error"] and
                                   event["reason"] == "stop", f"{event}")
                     if turn % 3 == 2:
