@@ -18,6 +18,8 @@ libapi_a_SOURCES = \
 	api-schema/json/split.h \
 	api-schema/json/text.c \
 	api-schema/json/text.h \
+	api-schema/net/nbdaddr.c \
+	api-schema/net/nbdaddr.h \
 	api-schema/net/nicargs.c \
 	api-schema/net/nicargs.h \
 	api-schema/net/tapdev.c \

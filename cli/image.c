@@ -171,7 +171,7 @@ void img_options_done(struct img_options *o)
 }
 
 /* Two commas stand for one in a value, as everywhere in QEMU's options. */
-static char *next_option(char **at)
+char *img_next_option(char **at)
 {
     char *start = *at, *to = *at;
 
@@ -208,7 +208,7 @@ int img_options(struct cli *c, struct cli_input *in, struct img_options *o)
         buf_add_str(&b, json_object_get_string(v));
     }
     o->text = at = buf_take(&b);
-    while ((word = next_option(&at))) {
+    while ((word = img_next_option(&at))) {
         char *equals = strchr(word, '=');
 
         if (!equals) {
@@ -832,6 +832,14 @@ static const char *node_path(struct blk_node *n, unsigned depth)
     return blk_path(n);
 }
 
+static int map_range(struct cli *c, struct cli_input *in, uint64_t *from, uint64_t *most)
+{
+    const char *start = cli_own(in, "start-offset"), *length = cli_own(in, "max-length");
+    int status = start ? img_size(c, start, from) : CLI_OK;
+
+    return status == CLI_OK && length ? img_size(c, length, most) : status;
+}
+
 int cli_verb_image_map(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = img_arg(in, "FILE"),
@@ -841,10 +849,12 @@ int cli_verb_image_map(struct cli *c, struct cli_input *in)
     AUTO_JSON list = wants_json(c, in) ? json_object_new_array() : NULL;
     const char *names[BLK_MAX_DEPTH + 2];
     struct blk_extent last = { 0 };
-    uint64_t start = 0;
+    uint64_t start = 0, from = 0, most = UINT64_MAX, end;
     struct err e = ERR_INIT;
     struct blk_node *n;
-    int status = img_open(c, &s, &n);
+    int status = map_range(c, in, &from, &most);
+
+    status = status ? status : img_open(c, &s, &n);
 
     if (status != CLI_OK) {
         return status;
@@ -855,12 +865,16 @@ int cli_verb_image_map(struct cli *c, struct cli_input *in)
     if (!list) {
         printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
     }
-    for (uint64_t at = 0; at < blk_size(n) && status == CLI_OK;) {
+    end = from < blk_size(n) && most < blk_size(n) - from ? from + most : blk_size(n);
+    for (uint64_t at = from; at < end && status == CLI_OK;) {
         struct blk_extent x;
 
         if (blk_map(n, at, &x, &e) != 0) {
             status = img_error(c, &e);
-        } else if (last.length && map_same(&last, &x)) {
+            break;
+        }
+        x.length = x.length < end - at ? x.length : end - at;
+        if (last.length && map_same(&last, &x)) {
             last.length += x.length;
         } else {
             if (last.length) {
@@ -909,7 +923,9 @@ int cli_verb_image_measure(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
-                            .secret = cli_own(in, "secret") };
+                            .secret = cli_own(in, "secret"),
+                            .shared = img_flag(in, "force-share") };
+    const char *snapshot = cli_own(in, "snapshot");
     struct blk_create n = { .driver = cli_own(in, "output-format") };
     uint64_t data = 0, required, full, cluster = 65536;
     struct img_options o;
@@ -927,10 +943,11 @@ int cli_verb_image_measure(struct cli *c, struct cli_input *in)
 
         status = img_open(c, &s, &from);
         if (status == CLI_OK) {
+            if ((snapshot && blk_snapshot_load(from, snapshot, &e) != 0) ||
+                data_bytes(from, cluster ? cluster : 512, &data, &e) != 0) {
+                status = img_error(c, &e);
+            }
             n.size = blk_size(from);
-            status = data_bytes(from, cluster ? cluster : 512, &data, &e) == 0
-                         ? CLI_OK
-                         : img_error(c, &e);
             blk_close(from);
         }
     } else if (status == CLI_OK) {

@@ -37,6 +37,10 @@ struct img_options {
     char *text;
 };
 int img_options(struct cli *c, struct cli_input *in, struct img_options *o);
+/* The next of a list with commas, of which two stand for one; NULL at its end. Writes into it. */
+char *img_next_option(char **at);
+/* Where --image-opts was given, the verb's image arguments become paths and formats. */
+int img_image_opts(struct cli *c, struct cli_input *in);
 void img_option_add(struct img_options *o, const char *key, const char *value);
 void img_options_done(struct img_options *o);
 /* Makes an image, with the secret that its options name, or else with this file's. */
@@ -63,6 +67,8 @@ struct img_copy {
     bool compress;
     bool to_is_zero;  /* what is not written reads as zeroes */
     bool layer;       /* only what the image itself has, not its backing chain */
+    bool salvage;     /* what cannot be read is zeroes, after a word about it */
+    uint64_t rate;    /* bytes a second at most; 0: no limit */
     uint64_t sparse;  /* runs of zeroes at least this long become holes; 0: none do */
     unsigned threads; /* 0: twice as many as there are processors, at most 8 */
     struct img_progress *progress;

@@ -7,7 +7,9 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { CHUNK = 2 << 20, GRAIN = 4096, MAX_THREADS = 16, DEFAULT_MOST = 8 };
@@ -18,6 +20,8 @@ struct copy {
     struct blk_extent x; /* what lies at the cursor, up to `known` */
     uint64_t known;
     uint64_t size, at, done, unit; /* unit: of compressed writes; 0: none */
+    uint64_t moved;                /* bytes that were read and written */
+    struct timespec began;
     struct err err;
     int rc;
 };
@@ -46,6 +50,10 @@ static bool take_piece(struct copy *k, struct piece *p)
     if (k->at >= k->known) { /* an extent is asked for once, however many pieces it makes */
         k->rc = k->c->layer ? blk_map_layer(k->c->from, k->at, &k->x, &k->err)
                             : blk_map(k->c->from, k->at, &k->x, &k->err);
+        if (k->rc != 0 && k->c->salvage) { /* reading tells what is lost */
+            k->x = (struct blk_extent){ .length = GRAIN - k->at % GRAIN, .data = true };
+            k->rc = 0;
+        }
         if (k->rc != 0) {
             return false;
         }
@@ -127,6 +135,21 @@ static int write_compressed(struct copy *k, const struct piece *p, char *mem)
     return blk_run(k->c->to, &r);
 }
 
+/* What of it can be read; the rest is zeroes. */
+static void salvage(struct copy *k, const struct piece *p, char *mem)
+{
+    for (uint64_t at = 0; at < p->length; at += GRAIN) {
+        uint64_t n = p->length - at < GRAIN ? p->length - at : GRAIN;
+        int rc = blk_pread(k->c->from, p->offset + at, mem + at, n);
+
+        if (rc != 0) {
+            memset(mem + at, 0, n);
+            fprintf(stderr, "vmctl: warning: %s at offset %llu: %s; zeroes stand for it\n",
+                    blk_path(k->c->from), (unsigned long long)(p->offset + at), strerror(-rc));
+        }
+    }
+}
+
 static int copy_piece(struct copy *k, const struct piece *p, char *mem, const char **what)
 {
     int rc;
@@ -136,11 +159,35 @@ static int copy_piece(struct copy *k, const struct piece *p, char *mem, const ch
         return p->zero ? copy_zero(k, p->offset, p->length) : 0;
     }
     rc = blk_pread(k->c->from, p->offset, mem, p->length);
+    if (rc != 0 && k->c->salvage) {
+        salvage(k, p, mem);
+        rc = 0;
+    }
     if (rc != 0) {
         *what = blk_path(k->c->from);
         return rc;
     }
     return k->unit ? write_compressed(k, p, mem) : write_plain(k, p, mem);
+}
+
+/* Mutex held, also while waiting: the others would have to wait as well. */
+static void keep_to_rate(const struct copy *k)
+{
+    struct timespec now, rest;
+    double due, is;
+
+    if (!k->c->rate) {
+        return;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    is = (double)(now.tv_sec - k->began.tv_sec) +
+         (double)(now.tv_nsec - k->began.tv_nsec) / 1e9;
+    due = (double)k->moved / (double)k->c->rate - is;
+    if (due > 0) {
+        rest.tv_sec = (time_t)due;
+        rest.tv_nsec = (long)((due - (double)rest.tv_sec) * 1e9);
+        (void)nanosleep(&rest, NULL);
+    }
 }
 
 static void *copy_thread(void *arg)
@@ -162,7 +209,9 @@ static void *copy_thread(void *arg)
                               (unsigned long long)p.offset);
         }
         k->done += p.length;
+        k->moved += p.data ? p.length : 0;
         img_progress(k->c->progress, k->done, k->size);
+        keep_to_rate(k);
     }
     pthread_mutex_unlock(&k->mutex);
     free(mem);
@@ -200,6 +249,7 @@ int img_copy(const struct img_copy *c, struct err *e)
                            blk_driver_name(c->to));
         }
     }
+    clock_gettime(CLOCK_MONOTONIC, &k.began);
     pthread_mutex_init(&k.mutex, NULL);
     for (; started + 1 < n; started++) {
         if (pthread_create(&thread[started], NULL, copy_thread, &k) != 0) {

@@ -6,6 +6,7 @@
  */
 #include "cli/image_export.h"
 #include "cli/image_ova.h"
+#include "cli/image_sums.h"
 
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
@@ -40,66 +41,16 @@ struct import {
 
 /* --- checksums --- */
 
-/* "HEX  NAME" of sha256sum. */
-static bool sum_line(const char *line, size_t n, const char *name, char kind[16],
-                     char hex[TAR_HEX])
-{
-    if (n < 67 || strncmp(line + 64, "  ", 2) != 0 || strlen(name) != n - 66 ||
-        strncmp(line + 66, name, n - 66) != 0) {
-        return false;
-    }
-    snprintf(kind, 16, "SHA256");
-    snprintf(hex, TAR_HEX, "%.64s", line);
-    return true;
-}
-
-/* "SHA256(NAME)= HEX" of an OVA. */
-static bool mf_line(const char *line, size_t n, const char *name, char kind[16],
-                    char hex[TAR_HEX])
-{
-    const char *open = memchr(line, '(', n), *end = line + n, *at;
-    size_t len = strlen(name), k = open ? (size_t)(open - line) : 0;
-
-    if (!open || k == 0 || k > 15 || (size_t)(end - open) < len + 4 ||
-        strncmp(open + 1, name, len) != 0 || open[1 + len] != ')') {
-        return false;
-    }
-    at = open + 2 + len;
-    at += at < end && *at == '=';
-    while (at < end && *at == ' ') {
-        at++;
-    }
-    while (end > at && isspace((unsigned char)end[-1])) {
-        end--;
-    }
-    snprintf(kind, 16, "%.*s", (int)k, line);
-    snprintf(hex, TAR_HEX, "%.*s", (int)(end - at < TAR_HEX ? end - at : TAR_HEX - 1), at);
-    return true;
-}
-
-static bool find_sum(const struct import *x, const char *name, char kind[16], char hex[TAR_HEX])
-{
-    for (const char *line = x->sums; line && *line; line += *line == '\n') {
-        size_t n = strcspn(line, "\n");
-
-        if ((x->ova ? mf_line : sum_line)(line, n, name, kind, hex)) {
-            return true;
-        }
-        line += n;
-    }
-    return false;
-}
-
 /* Its SHA-256 goes to `own`. What has no checksum in our own archives is no part of them. */
 static int verify(struct import *x, const struct tar_member *m, char own[TAR_HEX])
 {
-    char kind[16], want[TAR_HEX], is[TAR_HEX];
+    char kind[SUMS_KIND], want[TAR_HEX], is[TAR_HEX];
     struct err e = ERR_INIT;
 
     if (tar_digest(&x->tar, m, "SHA256", own, &e) != 0) {
         return img_error(x->c, &e);
     }
-    if (!find_sum(x, m->name, kind, want)) {
+    if (!sums_find(x->sums, x->ova, m->name, kind, want)) {
         return x->ova ? CLI_OK
                       : cli_fail(x->c, CLI_FAILED, NULL, "%s: %s has no checksum", x->file,
                                  m->name);

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { MAX_NODES = 200000, MAX_DEPTH = 64, MAX_ITEMS = 256, MAX_TEXT = 1024 };
+enum { MAX_NODES = 200000, MAX_DEPTH = 64, MAX_ITEMS = 256, MAX_TEXT = 1024, MAX_CPUS = 4096 };
 /* CIM_ResourceAllocationSettingData.ResourceType */
 enum {
     R_CPU = 3,
@@ -275,7 +275,7 @@ static int on_text(struct reader *r)
     const char *text = (const char *)xmlTextReaderConstValue(r->x);
     size_t n = text ? strlen(text) : 0;
 
-    if (r->in_item) { /* what is longer is no value that we look at */
+    if (r->in_item && n > 0) { /* what is longer is no value that we look at */
         n = n < MAX_TEXT - 1 - r->n_text ? n : MAX_TEXT - 1 - r->n_text;
         memcpy(r->text + r->n_text, text, n);
         r->n_text += n;
@@ -381,6 +381,9 @@ static int add_item(struct reader *r, const struct item *i, struct buf *left)
 {
     switch (i->type) {
     case R_CPU:
+        if (i->quantity > MAX_CPUS - r->o->cpus) {
+            return fail(r, "more than 4096 processors", NULL);
+        }
         r->o->cpus += i->quantity;
         return 0;
     case R_MEMORY:

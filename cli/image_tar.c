@@ -248,7 +248,10 @@ static int scan(struct scan *s, bool partial, struct err *e)
             break;
         }
         n = s->t->n;
-        s->t->end = at = next;
+        at = next;
+        if (!s->name && !s->has_size) { /* an extended header belongs to the file behind it */
+            s->t->end = at;
+        }
     }
     return 0;
 }

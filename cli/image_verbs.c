@@ -55,6 +55,13 @@ static int make_target(struct cli *c, struct cli_input *in, struct target *t, ui
     return status != CLI_OK ? status : open_target(c, in, t, out);
 }
 
+static int img_rate(struct cli *c, struct cli_input *in, uint64_t *out)
+{
+    const char *text = cli_own(in, "rate-limit");
+
+    return text ? img_size(c, text, out) : CLI_OK;
+}
+
 static int convert_run(struct cli *c, struct cli_input *in, struct blk_node *from,
                        struct target *t)
 {
@@ -63,12 +70,15 @@ static int convert_run(struct cli *c, struct cli_input *in, struct blk_node *fro
     struct img_progress p;
     struct img_copy k = { .from = from,
                           .compress = img_flag(in, "compress"),
+                          .salvage = img_flag(in, "salvage"),
                           .sparse = 4096,
                           .threads = threads ? (unsigned)strtoul(threads, NULL, 10) : 0,
                           .progress = &p };
     struct err e = ERR_INIT;
     struct blk_node *to;
     int status = sparse ? img_size(c, sparse, &k.sparse) : CLI_OK;
+
+    status = status ? status : img_rate(c, in, &k.rate);
 
     status = status != CLI_OK ? status : make_target(c, in, t, blk_size(from), &to);
     if (status != CLI_OK) {
@@ -97,6 +107,12 @@ static int convert_run(struct cli *c, struct cli_input *in, struct blk_node *fro
 static int convert_check(struct cli *c, struct cli_input *in, struct blk_node *from,
                          const struct target *t)
 {
+    if (img_flag(in, "target-is-zero") && !img_flag(in, "no-create")) {
+        return cli_fail(c, CLI_USAGE, NULL, "--target-is-zero goes with --no-create");
+    }
+    if (img_flag(in, "target-is-zero") && blk_create_option(&t->create, "backing_file")) {
+        return cli_fail(c, CLI_USAGE, NULL, "--target-is-zero does not go with a backing file");
+    }
     if (img_flag(in, "skip-broken-bitmaps") && !img_flag(in, "bitmaps")) {
         return cli_fail(c, CLI_USAGE, NULL, "--skip-broken-bitmaps goes with --bitmaps");
     }
@@ -193,7 +209,8 @@ int cli_verb_image_dd(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = dd_word(in, "if"),
                             .format = cli_own(in, "image-format"),
-                            .secret = cli_own(in, "secret") };
+                            .secret = cli_own(in, "secret"),
+                            .shared = img_flag(in, "force-share") };
     const char *format = cli_own(in, "output-format"), *out = dd_word(in, "of");
     struct target t = { .path = out,
                         .create = { .path = out, .driver = format ? format : "raw" } };
@@ -316,7 +333,9 @@ int cli_verb_image_compare(struct cli *c, struct cli_input *in)
     int status;
 
     s[0].shared = s[1].shared = img_flag(in, "force-share");
-    if (img_open(c, &s[0], &k.n[0]) != CLI_OK) {
+    if (img_cache(c, cli_own(in, "source-cache"), &s[0]) != CLI_OK ||
+        img_cache(c, cli_own(in, "source-cache"), &s[1]) != CLI_OK ||
+        img_open(c, &s[0], &k.n[0]) != CLI_OK) {
         return COMPARE_FAILED;
     }
     if (img_open(c, &s[1], &k.n[1]) != CLI_OK) {
@@ -353,27 +372,134 @@ static char *beside(const char *image, const char *named)
                                      : xasprintf("%.*s/%s", (int)(slash - image), image, named);
 }
 
-static int commit_into(struct cli *c, struct cli_input *in, struct blk_node *top,
-                       const struct img_source *base)
+/* Layers that are committed, from the image itself downwards; the last is what they go into. */
+struct layers {
+    char *path[BLK_MAX_DEPTH + 1], *format[BLK_MAX_DEPTH + 1];
+    unsigned n;
+};
+
+static void layers_done(struct layers *l)
+{
+    while (l->n > 0) {
+        free(l->path[--l->n]);
+        free(l->format[l->n]);
+    }
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    AUTO_FREE char *x = realpath(a, NULL);
+    AUTO_FREE char *y = realpath(b, NULL);
+
+    return x && y && strcmp(x, y) == 0;
+}
+
+/* The layer below the last one. */
+static int layer_below(struct cli *c, struct cli_input *in, struct layers *l)
+{
+    struct img_source s = { .path = l->path[l->n - 1],
+                            .format = l->format[l->n - 1],
+                            .secret = cli_own(in, "secret"),
+                            .no_backing = true };
+    struct blk_image_info i;
+    struct err e = ERR_INIT;
+    struct blk_node *n;
+    int status = img_open(c, &s, &n);
+
+    if (status != CLI_OK) {
+        return status;
+    }
+    if (blk_info(n, &i, &e) != 0) {
+        return img_close(c, n, img_error(c, &e));
+    }
+    if (!i.backing) {
+        status = cli_fail(c, CLI_FAILED, NULL, "%s has no backing file to commit to", s.path);
+    } else {
+        l->path[l->n] = beside(s.path, i.backing);
+        l->format[l->n++] = i.backing_format ? xstrdup(i.backing_format) : NULL;
+    }
+    blk_info_done(&i);
+    return img_close(c, n, status);
+}
+
+/* Down to the image that is meant; without one, the first backing file. */
+static int find_layers(struct cli *c, struct cli_input *in, struct layers *l)
+{
+    const char *top = img_arg(in, "FILE"), *base = cli_own(in, "base"),
+               *format = cli_own(in, "image-format");
+    AUTO_FREE char *seen = base ? beside(top, base) : NULL;
+    int status;
+
+    l->path[0] = xstrdup(top);
+    l->format[0] = format ? xstrdup(format) : NULL;
+    l->n = 1;
+    do {
+        status = l->n <= BLK_MAX_DEPTH
+                     ? layer_below(c, in, l)
+                     : cli_fail(c, CLI_FAILED, NULL, "the backing chain of %s has a loop", top);
+    } while (status == CLI_OK && base && !same_file(l->path[l->n - 1], base) &&
+             !same_file(l->path[l->n - 1], seen));
+    return status;
+}
+
+/* What a layer has goes into the base; where it is shorter than the image above, that one reads zeroes. */
+static int commit_layer(struct cli *c, struct cli_input *in, struct blk_node *from,
+                        struct blk_node *base, uint64_t size)
 {
     struct img_progress p;
-    struct img_copy k = { .from = top, .layer = true, .progress = &p };
+    struct img_copy k = { .from = from, .to = base, .layer = true, .progress = &p };
     struct err e = ERR_INIT;
-    int status = img_open(c, base, &k.to);
+    uint64_t end = size < blk_size(base) ? size : blk_size(base);
+    int status = img_rate(c, in, &k.rate), rc = 0;
 
     if (status != CLI_OK) {
         return status;
     }
     img_progress_begin(&p, c, in);
-    if ((blk_size(k.to) < blk_size(top) && blk_resize(k.to, blk_size(top), &e) != 0) ||
-        img_copy(&k, &e) != 0) {
+    if (img_copy(&k, &e) != 0) {
         status = img_error(c, &e);
+    } else if (blk_size(from) < end) {
+        rc = blk_zero(base, blk_size(from), end - blk_size(from), BLK_UNMAP);
     }
     img_progress_end(&p);
-    if (status == CLI_OK && blk_flush(k.to) != 0) {
-        status = cli_fail(c, CLI_FAILED, NULL, "%s cannot be flushed", base->path);
+    return rc == 0 ? status
+                   : cli_fail(c, CLI_FAILED, NULL, "%s: %s", blk_path(base), strerror(-rc));
+}
+
+static int commit_all(struct cli *c, struct cli_input *in, const struct layers *l,
+                      struct blk_node *top)
+{
+    struct img_source base = { .path = l->path[l->n - 1],
+                               .format = l->format[l->n - 1],
+                               .secret = cli_own(in, "secret"),
+                               .write = true };
+    struct err e = ERR_INIT;
+    struct blk_node *to;
+    int status = img_open(c, &base, &to);
+
+    if (status != CLI_OK) {
+        return status;
     }
-    return img_close(c, k.to, status);
+    if (blk_size(to) < blk_size(top) && blk_resize(to, blk_size(top), &e) != 0) {
+        status = img_error(c, &e);
+    }
+    for (unsigned i = l->n - 2; i > 0 && status == CLI_OK; i--) {
+        struct img_source s = { .path = l->path[i],
+                                .format = l->format[i],
+                                .secret = cli_own(in, "secret"),
+                                .no_backing = true };
+        struct blk_node *mid;
+
+        status = img_open(c, &s, &mid);
+        if (status == CLI_OK) {
+            status = img_close(c, mid, commit_layer(c, in, mid, to, blk_size(top)));
+        }
+    }
+    status = status ? status : commit_layer(c, in, top, to, blk_size(top));
+    if (status == CLI_OK && blk_flush(to) != 0) {
+        status = cli_fail(c, CLI_FAILED, NULL, "%s cannot be flushed", base.path);
+    }
+    return img_close(c, to, status);
 }
 
 int cli_verb_image_commit(struct cli *c, struct cli_input *in)
@@ -383,33 +509,24 @@ int cli_verb_image_commit(struct cli *c, struct cli_input *in)
                             .secret = cli_own(in, "secret"),
                             .write = true,
                             .no_backing = true };
-    struct img_source base = { .secret = cli_own(in, "secret"), .write = true };
-    struct blk_image_info i;
+    struct layers l = { .n = 0 };
     struct err e = ERR_INIT;
     struct blk_node *top;
     int status = img_cache(c, cli_own(in, "cache"), &s);
 
+    status = status ? status : find_layers(c, in, &l);
     status = status ? status : img_open(c, &s, &top);
-    if (status != CLI_OK) {
-        return status;
-    }
-    if (blk_info(top, &i, &e) != 0) {
-        return img_close(c, top, img_error(c, &e));
-    }
-    if (!i.backing) {
-        status = cli_fail(c, CLI_FAILED, NULL, "%s has no backing file to commit to", s.path);
-    } else {
-        AUTO_FREE char *path = beside(s.path, i.backing);
+    if (status == CLI_OK) {
+        /* With layers between, emptying it would show those again. */
+        bool keep = img_flag(in, "keep") || cli_own(in, "base");
 
-        base.path = path;
-        base.format = i.backing_format;
-        status = commit_into(c, in, top, &base);
+        status = commit_all(c, in, &l, top);
+        if (status == CLI_OK && !keep && blk_make_empty(top, &e) != 0) {
+            status = img_error(c, &e);
+        }
+        status = img_close(c, top, status);
     }
-    blk_info_done(&i);
-    if (status == CLI_OK && !img_flag(in, "keep") && blk_make_empty(top, &e) != 0) {
-        status = img_error(c, &e);
-    }
-    status = img_close(c, top, status);
+    layers_done(&l);
     if (status == CLI_OK && !c->quiet && !c->json) {
         printf("Image committed.\n");
     }
@@ -528,8 +645,9 @@ struct bench {
     pthread_mutex_t mutex;
     uint64_t left, at, step, size;
     size_t length;
+    uint64_t flush_every, since; /* writes; 0: no flushes */
     bool write;
-    int rc;
+    int pattern, rc;
 };
 
 static void *bench_thread(void *arg)
@@ -537,9 +655,11 @@ static void *bench_thread(void *arg)
     struct bench *b = arg;
     char *mem = xalloc_aligned(4096, b->length);
 
+    memset(mem, b->pattern, b->length);
     pthread_mutex_lock(&b->mutex);
     while (b->left > 0 && b->rc == 0) {
         uint64_t at = b->at;
+        bool flushes = b->flush_every && ++b->since % b->flush_every == 0;
         int rc;
 
         b->left--;
@@ -547,6 +667,7 @@ static void *bench_thread(void *arg)
         pthread_mutex_unlock(&b->mutex);
         rc = b->write ? blk_pwrite(b->n, at, mem, b->length)
                       : blk_pread(b->n, at, mem, b->length);
+        rc = rc == 0 && flushes ? blk_flush(b->n) : rc;
         pthread_mutex_lock(&b->mutex);
         b->rc = b->rc ? b->rc : rc;
     }
@@ -574,28 +695,64 @@ static double bench_run(struct bench *b, unsigned depth)
     return (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
 }
 
+static int bench_number(struct cli *c, struct cli_input *in, const char *name, uint64_t *out)
+{
+    const char *text = cli_own(in, name);
+
+    return text ? img_size(c, text, out) : CLI_OK;
+}
+
+/* What goes with writing alone. */
+static int bench_writes(struct cli *c, struct cli_input *in, struct bench *b)
+{
+    const char *only = cli_own(in, "flush-interval") ? "flush-interval"
+                       : cli_own(in, "pattern")      ? "pattern"
+                                                     : NULL;
+    uint64_t pattern = 0;
+    int status = bench_number(c, in, "flush-interval", &b->flush_every);
+
+    status = status ? status : bench_number(c, in, "pattern", &pattern);
+    if (status == CLI_OK && only && !b->write) {
+        status = cli_fail(c, CLI_USAGE, NULL, "--%s goes with --write", only);
+    }
+    if (status == CLI_OK && pattern > 255) {
+        status = cli_fail(c, CLI_USAGE, NULL, "--pattern is a byte, 0 to 255");
+    }
+    b->pattern = (int)pattern;
+    return status;
+}
+
+static void bench_report(struct cli *c, uint64_t count, double seconds)
+{
+    if (c->json) {
+        AUTO_JSON o = json_object_new_object();
+
+        api_json_set(o, "seconds", json_object_new_double(seconds));
+        api_json_set_int(o, "requests", (int64_t)count);
+        cli_print_json(o);
+    } else if (!c->quiet) {
+        printf("Run completed in %.3f seconds.\n", seconds);
+    }
+}
+
 int cli_verb_image_bench(struct cli *c, struct cli_input *in)
 {
     struct img_source s = { .path = img_arg(in, "FILE"),
                             .format = cli_own(in, "image-format"),
                             .secret = cli_own(in, "secret"),
-                            .write = img_flag(in, "write") };
+                            .write = img_flag(in, "write"),
+                            .shared = img_flag(in, "force-share") };
     uint64_t count = 75000, depth = 64, size = 4096, step = 0, at = 0;
     struct bench b = { .write = s.write };
     double seconds;
     int status = img_cache(c, cli_own(in, "cache"), &s);
 
-    status = status || !cli_own(in, "count") ? status
-                                             : img_size(c, cli_own(in, "count"), &count);
-    status = status || !cli_own(in, "depth") ? status
-                                             : img_size(c, cli_own(in, "depth"), &depth);
-    status = status || !cli_own(in, "buffer-size")
-                 ? status
-                 : img_size(c, cli_own(in, "buffer-size"), &size);
-    status = status || !cli_own(in, "step-size") ? status
-                                                 : img_size(c, cli_own(in, "step-size"), &step);
-    status = status || !cli_own(in, "offset") ? status
-                                              : img_size(c, cli_own(in, "offset"), &at);
+    status = status ? status : bench_number(c, in, "count", &count);
+    status = status ? status : bench_number(c, in, "depth", &depth);
+    status = status ? status : bench_number(c, in, "buffer-size", &size);
+    status = status ? status : bench_number(c, in, "step-size", &step);
+    status = status ? status : bench_number(c, in, "offset", &at);
+    status = status ? status : bench_writes(c, in, &b);
     status = status ? status : img_open(c, &s, &b.n);
     if (status != CLI_OK) {
         return status;
@@ -614,14 +771,8 @@ int cli_verb_image_bench(struct cli *c, struct cli_input *in)
     pthread_mutex_destroy(&b.mutex);
     if (b.rc != 0) {
         status = cli_fail(c, CLI_FAILED, NULL, "bench: %s", strerror(-b.rc));
-    } else if (c->json) {
-        AUTO_JSON o = json_object_new_object();
-
-        api_json_set(o, "seconds", json_object_new_double(seconds));
-        api_json_set_int(o, "requests", (int64_t)count);
-        cli_print_json(o);
     } else {
-        printf("Run completed in %.3f seconds.\n", seconds);
+        bench_report(c, count, seconds);
     }
     return img_close(c, b.n, status);
 }

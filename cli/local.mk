@@ -19,14 +19,18 @@ libcli_a_SOURCES = \
 	cli/help.c \
 	cli/image.c \
 	cli/image.h \
+	cli/image_amend.c \
 	cli/image_bitmap.c \
 	cli/image_copy.c \
 	cli/image_export.c \
 	cli/image_export.h \
 	cli/image_import.c \
 	cli/image_nbd.c \
+	cli/image_opts.c \
 	cli/image_ova.c \
 	cli/image_ova.h \
+	cli/image_sums.c \
+	cli/image_sums.h \
 	cli/image_tar.c \
 	cli/image_tar.h \
 	cli/image_verbs.c \

@@ -4,6 +4,7 @@
  * process, one thread.
  */
 #include "cli/cli.h"
+#include "cli/image.h"
 #include "cli/remote.h"
 
 #include "api-schema/rpc/client.h"
@@ -22,7 +23,8 @@ int main(int argc, char **argv)
     log_init("vmctl", LOG_WARN, 2);
     status = cli_parse(&c, argc, argv, &in);
     if (status < 0) {
-        status = in.verb->run(&c, &in);
+        status = img_image_opts(&c, &in);
+        status = status ? status : in.verb->run(&c, &in);
     }
     cli_input_done(&in);
     cli_disconnect(&c);

@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 
 #include "api-schema/json/json.h"
+#include "api-schema/net/nbdaddr.h"
 #include "engine/base/str.h"
 
 #include <errno.h>
@@ -106,6 +107,12 @@ static struct json_object *int_value(const struct api_member *m, const char *kin
     return json_object_new_int64(n);
 }
 
+/* What stands for a file here. */
+static bool is_path(const struct api_member *m, const char *text)
+{
+    return m->check == API_PATH || (m->check == API_IMAGE && !nbd_addr_is(text));
+}
+
 static struct json_object *string_value(const struct api_member *m, const char *text,
                                         struct err *e)
 {
@@ -120,7 +127,7 @@ static struct json_object *string_value(const struct api_member *m, const char *
             return json_object_new_string(text);
         }
     }
-    if (m->check == API_PATH && text[0] && text[0] != '/' && getcwd(cwd, sizeof(cwd))) {
+    if (is_path(m, text) && text[0] && text[0] != '/' && getcwd(cwd, sizeof(cwd))) {
         while (str_starts(text, "./")) {
             text += 2;
         }

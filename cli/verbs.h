@@ -113,6 +113,7 @@ int cli_verb_volume_download(struct cli *c, struct cli_input *in);
 int cli_verb_xml_text(struct cli *c, struct cli_input *in);
 int cli_verb_image_push(struct cli *c, struct cli_input *in);
 int cli_verb_image_pull(struct cli *c, struct cli_input *in);
+int cli_verb_image_amend(struct cli *c, struct cli_input *in);
 int cli_verb_image_create(struct cli *c, struct cli_input *in);
 int cli_verb_image_info(struct cli *c, struct cli_input *in);
 int cli_verb_image_check(struct cli *c, struct cli_input *in);

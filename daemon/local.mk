@@ -14,6 +14,8 @@ xml_sources = \
 	daemon/xml/emit.c \
 	daemon/xml/extras.c \
 	daemon/xml/extras.h \
+	daemon/xml/export.c \
+	daemon/xml/export.h \
 	daemon/xml/network.c \
 	daemon/xml/rows.h \
 	daemon/xml/screen.c \
@@ -114,6 +116,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/policy_in.h \
 	daemon/vm/policy_shutdown.c \
 	daemon/vm/preflight.c \
+	daemon/vm/reconnect.c \
+	daemon/vm/reconnect.h \
 	daemon/vm/preflight.h \
 	daemon/run/proc.c \
 	daemon/run/proc.h \

@@ -115,7 +115,8 @@ struct blk_options {
         *protocol; /* reaches it (nbd.h); NULL: the path is a file's. Images that this one
                                         * names are always files */
     uint64_t start, length; /* of the protocol "window" (window.h) */
-    int fd;        /* already open, or -1; taken by blk_open when it succeeds */
+    const char *export;     /* of an NBD server, when the protocol is blk_nbd_wire_driver */
+    int fd;                 /* already open, or -1; taken by blk_open when it succeeds */
     bool readonly;
     bool direct;    /* O_DIRECT: past the host's page cache */
     bool durable;   /* a write, zeroes or a discard is on the disk when it completes */
@@ -173,7 +174,7 @@ void blk_drain_end(struct blk_node *n);
 
 /* --- what becomes of requests that fail --- */
 /* Of requests that blk_submit() brought, when neither their range nor the node's being read-only nor a cancellation is the
- * reason. ENOSPC: stop when there is no space (or quota), else report. */
+ * reason. ENOSPC: stop when there is no space (or quota), or no connection to an NBD server, else report. */
 enum blk_on_error { BLK_ON_REPORT, BLK_ON_IGNORE, BLK_ON_STOP, BLK_ON_ENOSPC };
 struct blk_policy {
     enum blk_on_error read, write; /* write: all that is no read */

@@ -40,6 +40,8 @@ struct blk_driver {
     const struct blk_image_ops *image; /* what only images of this format can do */
     int (*close)(
         struct blk_node *n); /* accepts half-open nodes; 0 or what could not be written */
+    void (*release)(struct blk_node *n); /* gives up the descriptor that it was given, without
+                                            closing it; of protocols */
 };
 
 struct blk_node {
@@ -182,7 +184,7 @@ void blk_pool_add(struct blk_pool *p, struct blk_node *n); /* a top node */
 struct blk_node *blk_pool_top(struct blk_pool *p, const char *name, size_t len);
 void blk_pool_wake(struct blk_pool *p); /* any thread: see who is idle now */
 
-/* A file node gives up its descriptor without closing it. */
+/* A protocol node gives up its descriptor without closing it. */
 void blk_file_release(struct blk_node *n);
 /* New bytes behind the end of the file read as zeroes (a regular file). */
 bool blk_file_grows_zero(const struct blk_node *n);

@@ -112,17 +112,21 @@ static int file_open(struct blk_node *n, const struct blk_options *o, struct err
     return rc;
 }
 
-void blk_file_release(struct blk_node *n)
+static void file_release(struct blk_node *n)
 {
     struct blk_file *f = (struct blk_file *)n;
 
-    if (n->driver != &blk_file_driver) {
-        return;
-    }
     if (n->pool) {
         blk_pool_unregister(n->pool, f->slot);
     }
     f->slot = f->fd = -1;
+}
+
+void blk_file_release(struct blk_node *n)
+{
+    if (n->driver->release) {
+        n->driver->release(n);
+    }
 }
 
 int blk_file_fd(const struct blk_node *n)
@@ -473,4 +477,5 @@ const struct blk_driver blk_file_driver = {
     .map = file_map,
     .resize = file_resize,
     .close = file_close,
+    .release = file_release,
 };

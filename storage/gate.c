@@ -40,7 +40,7 @@ bool blk_gate_judge(struct blk_req *r, enum blk_on_error *did)
     }
     what = r->op == BLK_READ ? p->read : p->write;
     if (what == BLK_ON_ENOSPC) {
-        what = no_space(r->result) ? BLK_ON_STOP : BLK_ON_REPORT;
+        what = no_space(r->result) || r->result == -ENOTCONN ? BLK_ON_STOP : BLK_ON_REPORT;
     }
     if (what == BLK_ON_STOP) {
         list_append(&n->kept, &r->link);

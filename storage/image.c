@@ -291,6 +291,14 @@ int blk_seal(struct blk_node *n, struct err *e)
     return rc == 0 ? 0 : err_errno(e, -rc, "disk '%s': closing %s", n->name, n->path);
 }
 
+int blk_amend(struct blk_node *n, const struct blk_amend *a, struct err *e)
+{
+    if (!n->driver->image || !n->driver->image->amend) {
+        return no_verb(n, "options that can be changed", e);
+    }
+    return n->driver->image->amend(n, a, e);
+}
+
 int blk_make_empty(struct blk_node *n, struct err *e)
 {
     if (!n->driver->image || !n->driver->image->make_empty) {

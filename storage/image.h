@@ -98,6 +98,12 @@ int blk_snapshot_load(struct blk_node *n, const char *name, struct err *e);
 
 /* Writes another backing file's name into the image; NULL: none. Does not touch contents. */
 int blk_set_backing(struct blk_node *n, const char *backing, const char *format, struct err *e);
+/* Changes how the image is kept, in place; what it reads as stays. -ENOTSUP says what is in the way. */
+struct blk_amend {
+    unsigned version; /* of qcow2: 2, 3; 0: as it is */
+    int lazy;         /* lazy refcounts; -1: as they are */
+};
+int blk_amend(struct blk_node *n, const struct blk_amend *a, struct err *e);
 /* Drops all contents of this layer (after a commit). */
 int blk_make_empty(struct blk_node *n, struct err *e);
 
@@ -123,6 +129,7 @@ struct blk_image_ops {
     bool (*bitmaps_kept)(struct blk_node *n); /* can this image keep dirty bitmaps? */
     int (*set_backing)(struct blk_node *n, const char *backing, const char *format,
                        struct err *e);
+    int (*amend)(struct blk_node *n, const struct blk_amend *a, struct err *e);
     int (*make_empty)(struct blk_node *n, struct err *e);
     int (*seal)(struct blk_node *n); /* NULL: a flush is enough */
     /* Bytes that an image with so much data would take: *required, and *full when all is written. */

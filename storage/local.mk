@@ -31,14 +31,20 @@ libstorage_a_SOURCES = \
 	storage/luks_image.c \
 	storage/nbd.h \
 	storage/nbd_client.c \
+	storage/nbd_far.c \
+	storage/nbd_far.h \
+	storage/nbd_hello.c \
 	storage/nbd_options.c \
 	storage/nbd_requests.c \
 	storage/nbd_server.c \
 	storage/nbd_server.h \
 	storage/nbd_tls.c \
+	storage/nbd_wire.c \
+	storage/nbd_wire.h \
 	storage/pool.c \
 	storage/qcow2.c \
 	storage/qcow2.h \
+	storage/qcow2_amend.c \
 	storage/qcow2_bitmap.c \
 	storage/qcow2_cache.c \
 	storage/qcow2_check.c \
@@ -103,10 +109,10 @@ tests_block_job_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 qcow2_rig = tests/block/qcow2_rig.c tests/block/qcow2_rig.h
 check_PROGRAMS += tests/block/qcow2_test tests/block/crash_test
 TESTS += tests/block/qcow2_test tests/block/crash_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py \
-	tests/block/image_foreign.py tests/block/image_luks.py
+	tests/block/image_foreign.py tests/block/image_luks.py tests/block/image_options.py
 tests_block_qcow2_test_SOURCES = tests/block/qcow2_test.c $(qcow2_rig)
 tests_block_qcow2_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 tests_block_crash_test_SOURCES = tests/block/crash_test.c $(qcow2_rig)
 tests_block_crash_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 EXTRA_DIST += tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py tests/block/image_foreign.py \
-	tests/block/image_luks.py
+	tests/block/image_luks.py tests/block/image_options.py

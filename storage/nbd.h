@@ -104,6 +104,17 @@ void nbd_tls_free(struct nbd_tls *t);
 extern const struct blk_driver blk_nbd_driver;
 bool nbd_is_uri(const char *path);
 
+/* --- client over a connection that somebody else has made (blk_options: fd, export), for whoever makes no socket. What is under
+ * way when it breaks, and what comes then, fails with -ENOTCONN --- */
+extern const struct blk_driver blk_nbd_wire_driver;
+/* `n`: the protocol node, or a format on it; of others nothing is done. */
+/* fn(arg) on whichever thread notices, with a lock held: it may post to a loop. False: no such node. */
+bool blk_nbd_on_lost(struct blk_node *n, void (*fn)(void *arg), void *arg);
+bool blk_nbd_is_lost(struct blk_node *n);
+/* Goes on over another connection to the same export, which must have the same size. Greets, so it blocks for as long as
+ * the server does, up to some seconds. Loop thread. */
+int blk_nbd_reconnect(struct blk_node *n, int take, struct err *e);
+
 /* --- numbers --- */
 #define NBD_MAGIC 0x4e42444d41474943ull     /* "NBDMAGIC" */
 #define NBD_OPT_MAGIC 0x49484156454f5054ull /* "IHAVEOPT" */

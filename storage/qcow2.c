@@ -831,6 +831,7 @@ static const struct blk_image_ops q2_image = {
     .snapshot_load = q2_snapshot_load,
     .bitmaps_kept = q2_bitmaps_kept,
     .set_backing = q2_set_backing,
+    .amend = q2_amend,
     .make_empty = q2_make_empty,
     .seal = q2_seal,
     .measure = q2_measure,

@@ -213,6 +213,8 @@ void q2_cache_drop(struct qcow2 *q, uint64_t offset, uint64_t length); /* releas
 int q2_commit(struct qcow2 *q);
 /* The same until nothing waits; no data I/O may be under way. */
 int q2_commit_all(struct qcow2 *q);
+/* qcow2_amend.c */
+int q2_amend(struct blk_node *n, const struct blk_amend *a, struct err *e);
 
 /* --- qcow2_refcount.c; lock held --- */
 int q2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *out);

@@ -62,7 +62,11 @@ static int raw_map(struct blk_node *n, uint64_t offset, struct blk_extent *out, 
 static int raw_resize(struct blk_node *n, uint64_t size, struct err *e)
 {
     struct blk_node *f = n->kid[BLK_FILE];
-    int rc = f->driver->resize(f, size, e);
+    int rc = blk_own_driver(f)->resize
+                 ? f->driver->resize(f, size, e)
+                 : err_set(e, -ENOTSUP,
+                           "disk '%s': %s cannot change its size; change that of the export",
+                           n->name, n->path);
 
     if (rc == 0) {
         n->size = size;

@@ -9,7 +9,7 @@ import textwrap
 from emit_c import HEAD, cstr
 from model import SchemaError
 
-KINDS = {"int": "N", "size": "SIZE", "path": "PATH", "string": "TEXT", "name": "NAME",
+KINDS = {"int": "N", "size": "SIZE", "path": "PATH", "image": "PATH", "string": "TEXT", "name": "NAME",
          "uuid": "UUID", "vmref": "VM", "any": "JSON", "object": "JSON"}
 
 
@@ -293,7 +293,7 @@ def value_words(o, all_verbs):
     if o.name == "vm":
         return "names", "vm"
     inner = getattr(o.member.type, "members", []) if o.member and o.member.type else []
-    if o.member and (o.member.base == "path" or any(x.name == "file" or x.bare and x.contents for x in inner)):
+    if o.member and (o.member.base in ("path", "image") or any(x.name == "file" or x.bare and x.contents for x in inner)):
         return "files", "-f"
     return None
 

@@ -18,6 +18,7 @@ STRINGS = {
     "name": ("API_NAME", 63),
     "uuid": ("API_UUID", 36),
     "path": ("API_PATH", 4095),
+    "image": ("API_IMAGE", 4095),
     "vmref": ("API_VMREF", 63),
 }
 SCALARS = {"bool", "int", "size", "any", "object", *STRINGS}

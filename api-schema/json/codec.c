@@ -7,6 +7,7 @@
 
 #include "api-schema/json/json.h"
 #include "api-schema/json/text.h"
+#include "api-schema/net/nbdaddr.h"
 #include "engine/base/buf.h"
 #include "engine/base/str.h"
 
@@ -90,6 +91,8 @@ static void expected_string(const struct api_member *m, struct buf *b)
         [API_NAME] = "a name (a letter or digit, then letters, digits and . _ + -)",
         [API_UUID] = "a UUID in lower case",
         [API_PATH] = "an absolute path",
+        [API_IMAGE] = "an absolute path, or the address of an NBD export (nbd://HOST/EXPORT, "
+                      "nbd+unix:///EXPORT?socket=PATH)",
         [API_VMREF] = "the name or UUID of a VM",
     };
 
@@ -235,6 +238,8 @@ static bool string_ok(const struct api_member *m, const char *s, size_t len)
         return uuid_ok(s);
     case API_PATH:
         return s[0] == '/';
+    case API_IMAGE:
+        return s[0] == '/' || nbd_addr_is(s);
     default:
         return true;
     }

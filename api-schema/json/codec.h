@@ -40,7 +40,7 @@ enum api_kind {
     API_ANY,
 };
 
-enum api_check { API_TEXT, API_NAME, API_UUID, API_PATH, API_VMREF };
+enum api_check { API_TEXT, API_NAME, API_UUID, API_PATH, API_IMAGE, API_VMREF };
 
 enum {
     API_F_REQUIRED = 1,

@@ -6,6 +6,7 @@
 #include "daemon/auth/access.h"
 
 #include "api-schema/json/json.h"
+#include "api-schema/net/nbdaddr.h"
 #include "api-schema/rpc/call.h"
 #include "api-schema/rpc/server.h"
 #include "api-schema/tls/tls.h"
@@ -530,9 +531,17 @@ static int check_one(const struct path_check *k, const struct api_member *m, con
     if (m->kind == API_STRUCT) {
         return check_paths(k, m->type, at, where);
     }
-    return m->kind == API_STRING && m->check == API_PATH
-               ? check_path(k, where, *(char *const *)at)
-               : 0;
+    if (m->kind != API_STRING || (m->check != API_PATH && m->check != API_IMAGE)) {
+        return 0;
+    }
+    const char *text = *(char *const *)at;
+    return m->check == API_IMAGE && text && nbd_addr_is(text)
+               ? api_error_set(k->x, API_E_DENIED, where,
+                               "use an image of the project or a volume, or ask an administrator "
+                               "of the host",
+                               "%s: user '%s' may not have this host connect to NBD servers",
+                               where, k->p->user)
+               : check_path(k, where, text);
 }
 
 static int check_list(const struct path_check *k, const struct api_member *m, const void *s,

@@ -57,6 +57,10 @@ struct run {
     unsigned errors;
     int64_t channels_ns; /* the same for channels that open and close */
     unsigned channels;
+    int64_t lost_ns; /* the same for connections of disks */
+    unsigned lost;
+    struct api_disk *far; /* disks of NBD servers that came while it ran; daemon/vm/reconnect.c */
+    size_t n_far;
     run_started_fn *started;
     void *started_arg;
     struct list enders;

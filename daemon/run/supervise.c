@@ -18,6 +18,7 @@
 #include "daemon/ops.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
+#include "daemon/vm/reconnect.h"
 #include "daemon/vm/save.h"
 #include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
@@ -74,6 +75,7 @@ void run_free(struct run *run)
     stats_close(run->stats);
     fd_autoclose(&run->pidfd);
     fd_autoclose(&run->mon_pidfd);
+    reconnect_forget(run);
     free(run);
 }
 

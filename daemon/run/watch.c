@@ -18,6 +18,7 @@
 #include "daemon/vm/balloon.h"
 #include "daemon/vm/channels.h"
 #include "daemon/vm/hotplug.h"
+#include "daemon/vm/reconnect.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
@@ -38,6 +39,7 @@
 #define ERRORS_PER_S 20
 #define CHANNELS_PER_S 20
 #define STOPS_PER_S 1000
+#define LOST_PER_S 64
 
 static void say_hello(struct run *run);
 
@@ -304,6 +306,19 @@ static void on_balloon(struct run *run, struct json_object *params)
     }
 }
 
+/* An emulator asks again by itself, for each of its disks. */
+static void on_disk_lost(struct run *run, const char *disk)
+{
+    int64_t now = time_mono_ns();
+    if (now - run->lost_ns > 1000 * MS) {
+        run->lost_ns = now;
+        run->lost = 0;
+    }
+    if (disk && strlen(disk) <= 64 && run->up && !run->ended && run->lost++ < LOST_PER_S) {
+        reconnect_disk(run, disk);
+    }
+}
+
 static void on_notify(void *arg, const char *method, struct json_object *params)
 {
     struct run *run = arg;
@@ -327,6 +342,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
         on_balloon(run, params);
     } else if (type && strcmp(type, "channel") == 0) {
         on_channel(run, params);
+    } else if (type && strcmp(type, "disk-lost") == 0) {
+        on_disk_lost(run, api_json_get_str(params, "disk"));
     } else if (type && str_starts(type, "device-")) {
         on_device(run, params, strcmp(type, "device-refused") == 0);
     } else if (type && strcmp(type, "state") == 0 && word) {

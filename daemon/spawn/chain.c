@@ -5,6 +5,7 @@
  * administrator allows, so that an image somebody brought along reads no other file of the host. vmd-spawn's one thread.
  */
 #include "api-schema/json/json.h"
+#include "api-schema/net/nbdaddr.h"
 #include "daemon/host/filecheck.h"
 #include "daemon/spawn/header.h"
 #include "daemon/spawn/spawn.h"
@@ -251,7 +252,7 @@ int chain_open(struct start *st, const char **bad, struct err *e)
     int rc = 0;
     for (unsigned i = 0; i < st->n_files && rc == 0; i++) {
         struct spawn_file *f = &st->files[i];
-        if (!f->disk || !f->format || strcmp(f->format, "raw") == 0) {
+        if (!f->disk || !f->format || strcmp(f->format, "raw") == 0 || nbd_addr_is(f->path)) {
             continue;
         }
         AUTO_FREE char *real = realpath(f->path, NULL);

@@ -5,6 +5,7 @@
  * vmd-spawn's one thread.
  */
 #include "api-schema/json/json.h"
+#include "api-schema/net/nbdaddr.h"
 #include "daemon/host/filecheck.h"
 #include "daemon/spawn/spawn.h"
 #include "engine/base/fd.h"
@@ -19,6 +20,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#define NO_DEVICE INT64_C(0x6e6264) /* in the place of a device's number; no device has it */
 
 static int make_folder(struct start *st, struct err *e)
 {
@@ -74,11 +77,30 @@ static void add_disk(struct json_object *list, int fd, const char *path, bool wr
     json_object_array_add(list, o);
 }
 
+/* An export has no number that others have too: its address stands for it, so that not two VMs of this host write to it. */
+static void add_export(struct json_object *list, const char *address, bool paths, bool write)
+{
+    struct json_object *o = json_object_new_object();
+    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+    for (const char *p = address; *p; p++) {
+        hash = (hash ^ (uint8_t)*p) * UINT64_C(0x100000001b3);
+    }
+    if (paths) {
+        api_json_set_str(o, "path", address);
+    }
+    api_json_set_int(o, "dev", NO_DEVICE);
+    api_json_set_int(o, "ino", (int64_t)(hash >> 1));
+    api_json_set_bool(o, "write", write);
+    json_object_array_add(list, o);
+}
+
 struct json_object *files_disks(const struct start *st, bool paths)
 {
     struct json_object *list = json_object_new_array();
     for (unsigned i = 0; i < st->n_files; i++) {
-        if (st->files[i].disk) {
+        if (nbd_addr_is(st->files[i].path)) {
+            add_export(list, st->files[i].path, paths, st->files[i].write);
+        } else if (st->files[i].disk) {
             add_disk(list, st->files[i].fd, paths ? st->files[i].path : NULL,
                      st->files[i].write);
         }
@@ -90,12 +112,30 @@ struct json_object *files_disks(const struct start *st, bool paths)
     return list;
 }
 
+static int connect_export(const struct spawn_file *f, struct err *e)
+{
+    struct nbd_addr address;
+    int fd = nbd_addr_parse(f->path, &address, e);
+    if (fd == 0) {
+        fd = nbd_addr_connect(&address, e);
+    }
+    if (fd < 0) {
+        err_prefix(e, "%s", f->what);
+    }
+    return fd;
+}
+
 int files_open(struct start *st, const char **bad, struct err *e)
 {
     for (unsigned i = 0; i < st->n_files; i++) {
         struct spawn_file *f = &st->files[i];
-        f->fd = file_open_checked(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA, f->write,
-                                  e);
+        bool far = f->disk && nbd_addr_is(f->path);
+        if (far && st->check) {
+            continue;
+        }
+        f->fd = far ? connect_export(f, e)
+                    : file_open_checked(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA,
+                                        f->write, e);
         if (f->fd < 0) {
             *bad = f->path;
             return f->fd;

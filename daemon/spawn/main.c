@@ -296,6 +296,7 @@ static void handle_check(struct spawner *sp, const struct json_object *req)
     struct start st = nothing_open;
     const char *bad = NULL;
     st.sp = sp;
+    st.check = true;
     int64_t id = api_json_get_int(req, "id", 0);
     int rc = read_list(&st, req, &e);
     if (rc == 0) {

@@ -94,6 +94,7 @@ struct start {
     const char *cgroup;                       /* the same; NULL: none */
     bool paused, screen;                      /* it has a screen, to be served */
     bool vsock;                               /* and sockets of the guest */
+    bool check;                               /* only a question: no server is connected to */
     char dir[4096];                           /* RUN/vm/ID */
     int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd,
         emu_log_fd, vnc_fd, uffd_fd; /* the last: /dev/userfaultfd, or -1 */

@@ -25,6 +25,7 @@
 #include "daemon/vm/channels.h"
 #include "daemon/vm/nics.h"
 #include "daemon/vm/preflight.h"
+#include "daemon/vm/reconnect.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
 
@@ -230,6 +231,9 @@ static void attach_done(struct plug *k)
         .kind = k->kind, .name = k->name, .live = k->live, .config = k->config
     };
 
+    if (k->live && k->kind == API_DEVICE_KIND_DISK && vm->run) {
+        reconnect_learn(vm->run, &k->made.disks[k->made.n_disks - 1]);
+    }
     put_made(k, c);
     if (k->live) {
         change_must_tell(c);

@@ -6,6 +6,7 @@
 
 #include "api-schema/disk/limits.h"
 #include "api-schema/json/json.h"
+#include "api-schema/net/nbdaddr.h"
 #include "daemon/daemon.h"
 #include "daemon/network/networks.h"
 #include "daemon/vm/cloudinit.h"
@@ -139,6 +140,20 @@ static int limits_ok(const struct api_vm_config *c, size_t i, struct api_error *
                                "disk '%s' of VM '%s': %s", c->disks[i].name, c->name, e.msg);
 }
 
+/* Of a disk that is an export of an NBD server. */
+static int address_ok(const struct api_vm_config *c, size_t i, struct api_error *x)
+{
+    AUTO_FREE char *member = xasprintf("config.disks[%zu].file", i);
+    struct nbd_addr address;
+    struct err e = ERR_INIT;
+
+    return !nbd_addr_is(c->disks[i].file) || nbd_addr_parse(c->disks[i].file, &address, &e) == 0
+               ? 0
+               : api_error_set(x, API_E_INVALID_PARAMS, member,
+                               "nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH",
+                               "disk '%s' of VM '%s': %s", c->disks[i].name, c->name, e.msg);
+}
+
 /* Disks without a name get disk0, disk1, ...; names and files must differ. */
 static int name_disks(struct api_vm_config *c, struct api_error *x)
 {
@@ -148,7 +163,7 @@ static int name_disks(struct api_vm_config *c, struct api_error *x)
             free(k->name);
             k->name = xasprintf("disk%zu", i);
         }
-        if (limits_ok(c, i, x) < 0) {
+        if (limits_ok(c, i, x) < 0 || address_ok(c, i, x) < 0) {
             return -1;
         }
         for (size_t j = 0; j < i; j++) {

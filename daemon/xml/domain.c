@@ -6,6 +6,7 @@
 #include "api-schema/gen/types.h"
 #include "api-schema/json/json.h"
 #include "daemon/xml/channels.h"
+#include "daemon/xml/export.h"
 #include "daemon/xml/extras.h"
 #include "daemon/xml/rows.h"
 #include "daemon/xml/screen.h"
@@ -22,7 +23,7 @@
 #define NO_SOUND "vmd has no sound, and a screen is seen by VNC only"
 #define NO_CARD_BUS "not supported: a card is at virtio-mmio (also where none is given) or at pci"
 #define NO_NET "no part of vmd does that to a network card"
-#define NO_DISK "vmd's disks are image files and volumes of pools"
+#define NO_DISK "vmd's disks are image files, volumes of pools and exports of NBD servers"
 #define NO_TUNE "vmd does not set this; see limits of the definition for what it does"
 #define NO_BOARD "the board has no such device"
 #define NO_X86 "it belongs to PCs, and the board is none"
@@ -707,16 +708,25 @@ static const struct xml_row rows[] = {
     VALUE("devices/disk/source@file", "file", xml_as_path, NULL),
     VALUE("devices/disk/source@pool", "pool", xml_as_text, "of a volume"),
     VALUE("devices/disk/source@volume", "volume", xml_as_text, NULL),
+    { "devices/disk/source@protocol", XML_VALUE, 0, "file", &xml_as_export, NULL,
+      "of a disk of a server" },
+    PART("devices/disk/source@name", "the name of the export"),
+    PART("devices/disk/source/host", "the server, once"),
+    PART("devices/disk/source/host@name|port", "by TCP; absent, the port is 10809"),
+    PART("devices/disk/source/host@transport|socket", "`tcp`, or `unix` with the path of a socket"),
+    NO("devices/disk/source@tls|tlsHostname",
+       "TLS is not there yet for disks of VMs; a tunnel to a unix socket does it"),
     NO("devices/disk/"
-       "source@dev|dir|mode|protocol|name|query|tls|tlsHostname|type|managed|"
+       "source@dev|dir|mode|query|type|managed|"
        "namespace|path|fdgroup",
        NO_DISK),
     LEFT("devices/disk/source@index", "libvirt numbers the images of running domains"),
     NO("devices/disk/source@startupPolicy", "a VM whose disk is missing does not start"),
     NO("devices/disk/source/"
-       "address|auth|config|cookies|encryption|host|identity|initiator|readahead|reconnect|"
+       "address|auth|config|cookies|encryption|identity|initiator|readahead|"
        "reservations|slices|snapshot|ssl|timeout|privateData",
        NO_DISK),
+    NO("devices/disk/source/reconnect", "vmd connects again by itself, for as long as it takes"),
     NO("devices/disk/source/seclabel",
        "emulators are confined by vmd's own sandbox, without labels"),
     SAYS("devices/disk/backingStore", 0, "", "raw images have none"),

@@ -318,13 +318,20 @@ static int kind_get(const struct xml_row *row, const struct xml_node *n, const c
 
     (void)row;
     (void)out;
-    if (!volume && strcmp(text, "file") != 0) {
+    if (!volume && strcmp(text, "file") != 0 && strcmp(text, "network") != 0) {
         return err_set(e, -EINVAL,
-                       "not supported: '%.20s'; disks are image files and volumes of pools",
+                       "not supported: '%.20s'; disks are image files, volumes of pools and "
+                       "exports of NBD servers",
                        text);
     }
     if (!source) {
         return 0; /* which is refused by itself */
+    }
+    if (strcmp(text, "network") == 0) {
+        return !xml_get_attr(source, "protocol") || pool || name || file
+                   ? err_set(e, -EINVAL,
+                             "an export is named by <source protocol='nbd' name='...'>")
+                   : 0;
     }
     if (volume && (!pool || !name || file)) {
         return err_set(e, -EINVAL, "a volume is named by <source pool='...' volume='...'/>");
@@ -353,4 +360,4 @@ const struct xml_conv xml_as_input = {
 const struct xml_conv xml_as_loader = { loader_get, loader_put, "an absolute path" };
 const struct xml_conv xml_as_flash = { flash_get, flash_put, "`rom`, `pflash`" };
 const struct xml_conv xml_as_nvram = { nvram_get, nvram_put, "an absolute path" };
-const struct xml_conv xml_as_disk_kind = { kind_get, kind_put, "`file`, `volume`" };
+const struct xml_conv xml_as_disk_kind = { kind_get, kind_put, "`file`, `volume`, `network`" };

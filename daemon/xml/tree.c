@@ -74,6 +74,13 @@ static void add_attr(struct xml_node *n, char *take_name, char *take_uri, char *
 
 void xml_set_attr(struct xml_node *n, const char *name, const char *value)
 {
+    for (size_t i = 0; i < n->n_attrs; i++) {
+        if (strcmp(n->attrs[i].name, name) == 0) {
+            free(n->attrs[i].value);
+            n->attrs[i].value = xstrdup(value);
+            return;
+        }
+    }
     add_attr(n, xstrdup(name), NULL, xstrdup(value));
 }
 

@@ -45,7 +45,7 @@ struct xml_node *xml_read(const char *text, size_t len, struct err *e);
 void xml_node_free(struct xml_node *n); /* NULL is fine */
 AUTO_DEFINE(struct xml_node *, xml_node_free)
 
-/* A new element below parent (NULL: a root). Names and values are copied. */
+/* A new element below parent (NULL: a root). Names and values are copied; an attribute that is there gets the new value. */
 struct xml_node *xml_node_new(struct xml_node *parent, const char *name);
 void xml_node_drop(struct xml_node *parent, struct xml_node *last); /* the last child goes */
 void xml_set_attr(struct xml_node *n, const char *name, const char *value);

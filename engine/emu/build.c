@@ -3,6 +3,7 @@
  * From the configuration to a VM on a board: engine, files, disks. Owns the descriptors of the
  * images. Main thread.
  */
+#include "api-schema/net/nbdaddr.h"
 #include "engine/arch/riscv/cpu.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -176,11 +177,37 @@ void chain_done(struct emu_chain *c, int rc)
     free(c->part);
 }
 
+/* What the board is told of disk i, whose image is open. */
+static void attach(struct emu *m, unsigned i, struct board_config *b)
+{
+    const struct api_disk *d = &m->config.disks[i];
+    struct board_disk *k = &b->disk[i];
+
+    k->node = blk_disk_new(m->pool, k->node);
+    k->name = blk_name(k->node);
+    k->bus = disk_buses[d->bus];
+    k->serial = d->serial;
+    k->queues = (unsigned)d->queues;
+    k->cdrom = d->cdrom;
+    k->removable = d->removable;
+    k->hotplug = d->hotplug;
+    k->id = NULL;
+    k->controller = d->has_controller             ? (uint32_t)d->controller
+                    : d->bus == API_DISK_BUS_NVME ? BOARD_ANY
+                                                  : 0;
+    k->unit = d->has_unit ? (uint32_t)d->unit : BOARD_ANY;
+    k->lun = (unsigned)d->lun;
+    m->disk[i] = k->node;
+    disks_set_policy(m, i);
+    nbd_opened(m, i);
+}
+
 int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
                     struct err *e)
 {
     const struct api_disk *d = &m->config.disks[i];
     struct emu_chain chain = { .n = 0 };
+    struct nbd_addr address;
     struct blk_options o = {
         .driver = api_enum_name(&api_type_disk_format, (int)d->format),
         .path = d->file,
@@ -210,26 +237,17 @@ int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **na
         rc = chain_prepare(m, &chain, &o, e);
     }
     if (rc == 0) {
+        rc = nbd_prepare(m, &o, &address, e);
+    }
+    if (rc == 0) {
         rc = blk_open(m->pool, &o, &b->disk[i].node, e);
+        if (rc != 0 && chain.n == 0 && o.fd >= 0) {
+            close(o.fd); /* connected by us */
+        }
     }
     chain_done(&chain, rc);
     if (rc == 0) {
-        b->disk[i].node = blk_disk_new(m->pool, b->disk[i].node);
-        b->disk[i].name = blk_name(b->disk[i].node);
-        b->disk[i].bus = disk_buses[d->bus];
-        b->disk[i].serial = d->serial;
-        b->disk[i].queues = (unsigned)d->queues;
-        b->disk[i].cdrom = d->cdrom;
-        b->disk[i].removable = d->removable;
-        b->disk[i].hotplug = d->hotplug;
-        b->disk[i].id = NULL;
-        b->disk[i].controller = d->has_controller             ? (uint32_t)d->controller
-                                : d->bus == API_DISK_BUS_NVME ? BOARD_ANY
-                                                              : 0;
-        b->disk[i].unit = d->has_unit ? (uint32_t)d->unit : BOARD_ANY;
-        b->disk[i].lun = (unsigned)d->lun;
-        m->disk[i] = b->disk[i].node;
-        disks_set_policy(m, i);
+        attach(m, i, b);
         rc = disks_set_limits(m, i, e);
     }
     return rc;
@@ -257,9 +275,24 @@ static int open_flash(struct emu *m, unsigned i, struct board_config *b, struct 
     return rc;
 }
 
+/* A request of a disk that is far away holds a thread while it is under way. */
+enum { FAR_THREADS = 16 };
+
+static bool any_far(const struct emu *m)
+{
+    bool far = false;
+
+    for (unsigned i = 0; i < m->config.n_disks; i++) {
+        far |= m->config.disks[i].file && nbd_addr_is(m->config.disks[i].file);
+    }
+    return far;
+}
+
 static int open_disks(struct emu *m, struct board_config *b, struct err *e)
 {
-    const struct blk_pool_options po = { .thread_start = confine_io_thread, .arg = m };
+    const struct blk_pool_options po = { .thread_start = confine_io_thread,
+                                         .arg = m,
+                                         .threads = any_far(m) ? FAR_THREADS : 0 };
     int rc = 0;
 
     /* With a slot to plug one into, disks may come later, when no thread can be made any more. */
@@ -454,6 +487,7 @@ void build_done(struct emu *m)
     vm_free(m->vm); /* and the disks, with their devices */
     m->vm = NULL;
     m->n_disks = 0;
+    nbd_done(m);
     hotplug_done(m);
     balloon_free(m);
     vsock_free(m);

@@ -165,16 +165,16 @@ static const struct allowed allowed[] = {
     { CALL_EPOLL, ON_MAIN },
     { SCMP_SYS(epoll_ctl), ON_MAIN },
     { SCMP_SYS(timerfd_settime), ON_MAIN },
-    { SCMP_SYS(poll), ON_MAIN | ON_PAGER },
+    { SCMP_SYS(poll), ON_MAIN | ON_IO | ON_PAGER },
     { SCMP_SYS(close), ON_MAIN },
     { SCMP_SYS(fcntl), ON_MAIN }, /* narrowed */
     /* sockets: control, consoles, network cards, exports; files that the daemon hands to a running VM */
     { SCMP_SYS(accept4), ON_MAIN },
     { SCMP_SYS(getsockopt), ON_MAIN },
     { SCMP_SYS(sendto), ON_MAIN },
-    { SCMP_SYS(recvfrom), ON_MAIN },
+    { SCMP_SYS(recvfrom), ON_MAIN | ON_IO }, /* ON_IO, with poll and writev: disks of NBD servers */
     { SCMP_SYS(recvmsg), ON_MAIN },
-    { SCMP_SYS(writev), ON_MAIN },
+    { SCMP_SYS(writev), ON_MAIN | ON_IO },
     { SCMP_SYS(shutdown), ON_MAIN },
     /* images and logs; the main thread writes metadata when it closes an image */
     { SCMP_SYS(preadv), ON_MAIN | ON_IO | ON_PAGER },

@@ -502,9 +502,23 @@ void control_io_error(struct emu *m, const char *disk, const char *operation,
     json_object_object_add(p, "disk", json_object_new_string(disk));
     json_object_object_add(p, "operation", json_object_new_string(operation));
     json_object_object_add(p, "action", json_object_new_string(action));
-    json_object_object_add(p, "error", json_object_new_string(strerror(-error)));
+    json_object_object_add(p, "error", json_object_new_string(disks_error(error)));
     json_object_object_add(p, "nospace",
                            json_object_new_boolean(error == -ENOSPC || error == -EDQUOT));
+    rpc_server_notify_all(m->control->server, "event", p);
+    json_object_put(p);
+}
+
+void control_disk_lost(struct emu *m, const char *disk)
+{
+    struct json_object *p;
+
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    p = json_object_new_object();
+    json_object_object_add(p, "type", json_object_new_string("disk-lost"));
+    json_object_object_add(p, "disk", json_object_new_string(disk));
     rpc_server_notify_all(m->control->server, "event", p);
     json_object_put(p);
 }

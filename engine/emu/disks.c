@@ -4,6 +4,7 @@
  */
 #include "api-schema/disk/limits.h"
 #include "api-schema/json/json.h"
+#include "api-schema/net/nbdaddr.h"
 #include "api-schema/rpc/call.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -35,7 +36,9 @@ static void pause_now(void *arg)
     struct emu *m = arg;
 
     m->io_pausing = false;
-    if (m->vm && m->vm->state == VM_RUNNING) {
+    if (m->vm && m->vm->state == VM_RUNNING && nbd_is_over(m)) {
+        disks_resumed(m); /* the connection is there again already */
+    } else if (m->vm && m->vm->state == VM_RUNNING) {
         m->pausing_why = "io-error";
         vm_pause(m->vm);
         m->pausing_why = NULL;
@@ -56,6 +59,11 @@ static bool may_tell(struct emu *m)
     return m->told++ < TOLD_PER_S;
 }
 
+const char *disks_error(int error)
+{
+    return error == -ENOTCONN ? "the connection to the NBD server is lost" : strerror(-error);
+}
+
 static void on_failed(void *arg, struct blk_node *n, enum blk_op op, int error,
                       enum blk_on_error did)
 {
@@ -65,9 +73,11 @@ static void on_failed(void *arg, struct blk_node *n, enum blk_op op, int error,
     struct emu *m = arg;
     bool pauses = did == BLK_ON_STOP && !m->io_pausing && m->vm->state == VM_RUNNING;
 
+    m->io_stays |= did == BLK_ON_STOP && error != -ENOTCONN;
+
     if (pauses) {
         log_warn("emu", "disk '%s': %s; the VM is paused until it is resumed", blk_name(n),
-                 strerror(-error));
+                 disks_error(error));
     }
     if (pauses || may_tell(m)) {
         control_io_error(m, blk_name(n), op == BLK_READ ? "read" : "write", actions[did],
@@ -82,7 +92,8 @@ static void on_failed(void *arg, struct blk_node *n, enum blk_op op, int error,
 void disks_set_policy(struct emu *m, unsigned i)
 {
     const struct api_disk *d = &m->config.disks[i];
-    const struct blk_policy p = { .read = d->has_rerror ? on_error[d->rerror] : BLK_ON_REPORT,
+    enum blk_on_error absent = nbd_addr_is(d->file) ? BLK_ON_ENOSPC : BLK_ON_REPORT;
+    const struct blk_policy p = { .read = d->has_rerror ? on_error[d->rerror] : absent,
                                   .write = d->has_werror ? on_error[d->werror] : BLK_ON_ENOSPC,
                                   .failed = on_failed,
                                   .arg = m };
@@ -92,6 +103,7 @@ void disks_set_policy(struct emu *m, unsigned i)
 
 void disks_resumed(struct emu *m)
 {
+    m->io_stays = false;
     for (unsigned i = 0; i < m->n_disks; i++) {
         blk_retry(m->disk[i]);
     }

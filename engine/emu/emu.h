@@ -145,6 +145,9 @@ struct emu {
     char reason[64];       /* why it is in its state */
     const char *pausing_why; /* reason of a pause under way; NULL: "pause" */
     bool io_pausing;         /* a pause after a disk's error is posted */
+    bool io_stays;           /* what is kept failed by more than a connection that is lost */
+    struct loop_timer *nbd_timer; /* NULL: none was lost yet */
+    unsigned nbd_told;            /* how often it was, since */
     int64_t told_ns;         /* window of the rate limit on events of disks */
     unsigned told;
 };
@@ -214,6 +217,18 @@ int disks_set_limits(struct emu *m, unsigned i, struct err *e); /* likewise */
 /* What limits disk i has now; false: none. The name in it is borrowed. */
 bool disks_get_limits(const struct emu *m, unsigned i, struct api_disk_throttle *out);
 void disks_resumed(struct emu *m); /* what failed and was kept is tried again */
+const char *disks_error(int error); /* for people */
+
+/* --- nbd.c: disks that are exports of NBD servers --- */
+/* Makes *o ready for such a disk, when its path is an address; o->fd is connected unless it was given. `address` must live until
+ * blk_open() has returned. */
+struct blk_options;
+struct nbd_addr;
+int nbd_prepare(struct emu *m, struct blk_options *o, struct nbd_addr *address, struct err *e);
+void nbd_opened(struct emu *m, unsigned i); /* disk i: its connection is looked after */
+/* No connection is lost, and what was kept was kept for nothing else. */
+bool nbd_is_over(const struct emu *m);
+void nbd_done(struct emu *m);
 
 /* --- jobs.c --- */
 int jobs_start(struct emu *m, struct err *e); /* before the sandbox closes */
@@ -256,6 +271,8 @@ void export_stop(struct emu *m); /* runs the loop until nothing is in flight; be
 /* To every client: a request of a disk failed. */
 void control_io_error(struct emu *m, const char *disk, const char *operation,
                       const char *action, int error);
+/* The connection of a disk to its NBD server is lost: somebody is to make another. */
+void control_disk_lost(struct emu *m, const char *disk);
 int control_start(struct emu *m, struct err *e);
 /* To every client: what became of a device ("device-deleted", "device-refused"). */
 void control_device(struct emu *m, const char *type, const char *kind, const char *name);

@@ -24,6 +24,7 @@ libemu_a_SOURCES = \
 	engine/emu/niclink.c \
 	engine/emu/inspect.c \
 	engine/emu/pci_list.c \
+	engine/emu/nbd.c \
 	engine/emu/nic.c \
 	engine/emu/jobs.c \
 	engine/emu/observe.c \

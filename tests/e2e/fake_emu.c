@@ -390,6 +390,12 @@ void api_handle_emu_fault_remove(struct api_call *call, struct api_emu_fault_rem
     api_reply_emu_fault_remove(call);
 }
 
+void api_handle_emu_disk_reconnect(struct api_call *call, struct api_emu_disk_reconnect_in *in)
+{
+    (void)in;
+    api_reply_emu_disk_reconnect(call);
+}
+
 void api_handle_emu_disk_throttle(struct api_call *call, struct api_emu_disk_throttle_in *in)
 {
     (void)in;

@@ -2,7 +2,8 @@
 /*
  * Fuzz target: NBD, both sides. The first byte says who is under test and whether the handshake went well already; the rest is
  * what the peer sends. The server exports a small disk in memory, and must have let go of everything when the peer
- * has hung up. The client opens what it is told, reads, writes and asks for extents.
+ * has hung up. The clients (libnbd's, and with WIRE the emulator's) open what they are told, read, write and ask for extents; the emulator's
+ * goes on over a second connection that says the same.
  */
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
@@ -21,7 +22,7 @@
 
 const char fuzz_name[] = "fuzz_nbd";
 
-enum { DISK = 256 * 1024, SERVER = 1, SHAKEN = 2, TURNS = 10000 };
+enum { DISK = 256 * 1024, SERVER = 1, SHAKEN = 2, WIRE = 4, TURNS = 10000 };
 
 static struct loop *loop;
 static struct blk_pool *pool;
@@ -141,17 +142,9 @@ static void serve(bool shaken, const uint8_t *data, size_t size)
     close(sv[1]);
 }
 
-static void be_client(bool shaken, const uint8_t *data, size_t size)
+/* Our end of a connection whose peer has said all it will say. */
+static int connected(bool shaken, const uint8_t *data, size_t size, int *peer)
 {
-    static char mem[65536];
-    struct err e = ERR_INIT;
-    struct blk_options o = { .name = "far",
-                             .driver = "raw",
-                             .path = "nbd://nowhere",
-                             .protocol = &blk_nbd_driver,
-                             .unlocked = true };
-    struct blk_node *n;
-    struct blk_extent x;
     int sv[2];
 
     pair(sv);
@@ -160,19 +153,54 @@ static void be_client(bool shaken, const uint8_t *data, size_t size)
     }
     give(sv[1], data, size);
     shutdown(sv[1], SHUT_WR);
-    o.fd = sv[0];
-    if (blk_open(NULL, &o, &n, &e) == 0) {
-        n_opened++;
-        if (blk_map(n, 0, &x, &e) == 0 && x.length == 0) {
-            FUZZ_FAIL("an extent of no bytes");
-        }
-        (void)blk_pread(n, 0, mem, blk_size(n) < sizeof(mem) ? blk_size(n) : sizeof(mem));
-        (void)blk_pwrite(n, 512, mem, 512);
-        (void)blk_zero(n, 0, 4096, BLK_UNMAP);
-        (void)blk_flush(n);
-        blk_close(n);
+    *peer = sv[1];
+    return sv[0];
+}
+
+static void use(struct blk_node *n)
+{
+    static char mem[65536];
+    struct err e = ERR_INIT;
+    struct blk_extent x;
+
+    n_opened++;
+    if (blk_map(n, 0, &x, &e) == 0 && (x.length == 0 || x.length > blk_size(n))) {
+        FUZZ_FAIL("an extent of %llu bytes", (unsigned long long)x.length);
     }
-    close(sv[1]);
+    (void)blk_pread(n, 0, mem, blk_size(n) < sizeof(mem) ? blk_size(n) : sizeof(mem));
+    (void)blk_pwrite(n, 512, mem, 512);
+    (void)blk_zero(n, 0, 4096, BLK_UNMAP);
+    (void)blk_flush(n);
+}
+
+static void be_client(bool shaken, bool wire, const uint8_t *data, size_t size)
+{
+    struct err e = ERR_INIT;
+    int peer, again;
+    struct blk_options o = { .name = "far",
+                             .driver = "raw",
+                             .path = "nbd://nowhere",
+                             .protocol = wire ? &blk_nbd_wire_driver : &blk_nbd_driver,
+                             .unlocked = true,
+                             .fd = connected(shaken, data, size, &peer) };
+    struct blk_node *n;
+
+    if (blk_open(NULL, &o, &n, &e) == 0) {
+        use(n);
+        if (wire && blk_nbd_reconnect(n, connected(shaken, data, size, &again), &e) == 0) {
+            if (blk_nbd_is_lost(n)) {
+                FUZZ_FAIL("lost before it was used");
+            }
+            use(n);
+            close(again);
+        } else if (wire) {
+            close(again);
+        }
+        blk_close(n);
+    } else if (wire) {
+        close(o.fd); /* libnbd takes it in any case */
+    }
+    close(peer);
 }
 
 void fuzz_one(const uint8_t *data, size_t size)
@@ -183,6 +211,6 @@ void fuzz_one(const uint8_t *data, size_t size)
     if (data[0] & SERVER) {
         serve(data[0] & SHAKEN, data + 1, size - 1);
     } else {
-        be_client(data[0] & SHAKEN, data + 1, size - 1);
+        be_client(data[0] & SHAKEN, data[0] & WIRE, data + 1, size - 1);
     }
 }
