@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests: what the tests of all rooms share. A room's own unit tests stand in its local.mk.
 
-EXTRA_DIST += tests/lib/again.py tests/lib/driver.py tests/lib/sum.py tests/lib/tap.py tests/lib/testing.h tests/soak
+EXTRA_DIST += tests/lib/again.py tests/lib/driver.py tests/lib/guest_shell.py tests/lib/sum.py tests/lib/tap.py tests/lib/testing.h tests/soak
 
 include tests/unit/local.mk
 include tests/lint/local.mk

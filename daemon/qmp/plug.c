@@ -108,7 +108,7 @@ void qmp_plugged_free(struct qmp_vm *v)
 /* ---- drivers and their properties ---- */
 
 enum { DISK = 1, NIC = 2, CHANNEL = 4, RNG = 8, ALL = 15 };
-enum { CONSOLE = 1, CDROM = 2, SCSI = 4 };
+enum { CONSOLE = 1, CDROM = 2 };
 
 static const struct driver {
     const char *name;
@@ -119,6 +119,8 @@ static const struct driver {
     { "virtio-blk-pci", DISK, "virtio-pci", 0 },
     { "virtio-blk-pci-non-transitional", DISK, "virtio-pci", 0 },
     { "nvme", DISK, "nvme", 0 },
+    { "scsi-hd", DISK, "scsi", 0 },
+    { "scsi-cd", DISK, "scsi", CDROM },
     { "virtio-net-pci", NIC, NULL, 0 },
     { "virtio-net-pci-non-transitional", NIC, NULL, 0 },
     { "virtserialport", CHANNEL, NULL, 0 },
@@ -134,7 +136,7 @@ static const char *kind_of(unsigned what)
 }
 
 /* What drivers have; where `to` is a member of vm.attach's object, it gets the value as its type says. */
-enum as { AS_IS, AS_TEXT, AS_NUMBER, AS_ERROR, AS_CACHE, AS_EMPTY, AS_NO };
+enum as { AS_IS, AS_TEXT, AS_NUMBER, AS_ERROR, AS_CACHE, AS_SWITCH, AS_EMPTY, AS_NO };
 static const struct prop {
     const char *name;
     unsigned of;
@@ -157,6 +159,9 @@ static const struct prop {
     { "share-rw", DISK, AS_NO, NULL },
     { "werror", DISK, AS_ERROR, "werror" },
     { "rerror", DISK, AS_ERROR, "rerror" },
+    { "scsi-id", DISK, AS_NUMBER, "unit" },
+    { "lun", DISK, AS_NUMBER, "lun" },
+    { "removable", DISK, AS_SWITCH, "removable" },
     { "netdev", NIC, AS_IS, NULL },
     { "mac", NIC, AS_TEXT, "mac" },
     { "host_mtu", NIC, AS_NUMBER, "mtu" },
@@ -229,6 +234,9 @@ static bool set_prop(struct qmp_cmd *c, const struct prop *p, struct json_object
             return bad_value(c, p, "is a number");
         }
         api_json_set_int(to, p->to, n);
+        return true;
+    case AS_SWITCH:
+        api_json_set_bool(to, p->to, is_on(v));
         return true;
     case AS_CACHE:
         if (text && strcmp(text, "auto") != 0 && !is_on(v)) {
@@ -335,6 +343,9 @@ static bool fill(struct qmp_cmd *c, const struct driver *d, struct json_object *
 
     if (d->what == DISK) {
         api_json_set_str(to, "bus", d->bus);
+        if (d->flags & CDROM) {
+            api_json_set_bool(to, "cdrom", true);
+        }
         return set_props(c, d, to) && take_disk(c, to, p);
     }
     if (d->what == NIC) {
@@ -505,16 +516,6 @@ static void with_asked(struct qmp_cmd *c, struct json_object *result)
     qmp_return_nothing(c); /* DEVICE_DELETED follows when the guest has let go of it */
 }
 
-static bool is_channel(const struct vm *vm, const char *name)
-{
-    for (size_t i = 0; i < vm->config.n_channels; i++) {
-        if (strcmp(vm->config.channels[i].name, name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Nobody is asked for a channel. */
 static void channel_del(struct qmp_cmd *c, const char *name)
 {
@@ -525,26 +526,57 @@ static void channel_del(struct qmp_cmd *c, const char *name)
     api_call_nested(c->call, "vm.detach", in, qmp_on_done, c);
 }
 
-void qmp_do_device_del(struct qmp_cmd *c)
+/* The guest is asked. */
+static void ask_for(struct qmp_cmd *c, const char *kind, const char *name)
+{
+    struct json_object *o = json_object_new_object();
+
+    if (kind) {
+        api_json_set_str(o, "kind", kind);
+    }
+    api_json_set_str(o, "name", name);
+    c->kept = json_object_get(o);
+    qmp_ask(c, "emu.detach", o, with_asked);
+}
+
+static const char *id_of(const struct qmp_cmd *c)
 {
     static const char peripheral[] = "/machine/peripheral/";
     const char *id = qmp_arg(c, "id");
-    const struct qmp_plugged *p;
 
-    id += str_starts(id, peripheral) ? sizeof(peripheral) - 1 : 0;
-    p = qmp_plugged_find(c->vm, id);
+    return id + (str_starts(id, peripheral) ? sizeof(peripheral) - 1 : 0);
+}
+
+/* What came by other ways may be a channel, which only the emulator knows. */
+static void with_channels(struct qmp_cmd *c, struct json_object *result)
+{
+    struct json_object *list = api_json_get(result, "channels");
+
+    for (size_t i = 0;
+         json_object_is_type(list, json_type_array) && i < json_object_array_length(list);
+         i++) {
+        const char *name = api_json_get_str(json_object_array_get_idx(list, i), "name");
+
+        if (name && strcmp(name, id_of(c)) == 0) {
+            channel_del(c, name);
+            return;
+        }
+    }
+    ask_for(c, NULL, id_of(c));
+}
+
+void qmp_do_device_del(struct qmp_cmd *c)
+{
+    const char *id = id_of(c);
+    const struct qmp_plugged *p = qmp_plugged_find(c->vm, id);
+
     if (!*id || strlen(id) > 63) {
         qmp_error(c, "DeviceNotFound", "Device '%.200s' not found", qmp_arg(c, "id"));
-    } else if (p ? strcmp(p->kind, "channel") == 0 : is_channel(c->vm, id)) {
-        channel_del(c, p ? p->name : id);
+    } else if (!p) {
+        qmp_ask(c, "emu.channels", NULL, with_channels);
+    } else if (strcmp(p->kind, "channel") == 0) {
+        channel_del(c, p->name);
     } else {
-        struct json_object *o = json_object_new_object();
-
-        if (p) {
-            api_json_set_str(o, "kind", p->kind);
-        }
-        api_json_set_str(o, "name", p ? p->name : id);
-        c->kept = json_object_get(o);
-        qmp_ask(c, "emu.detach", o, with_asked);
+        ask_for(c, p->kind, p->name);
     }
 }

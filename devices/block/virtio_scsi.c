@@ -21,7 +21,7 @@
 enum { Q_CONTROL = 0, Q_EVENT = 1, Q_REQUEST = 2 };
 enum { QUEUE_SIZE = 256, CONTROL_SIZE = 64 };
 enum { DEFAULT_SENSE = 96, DEFAULT_CDB = 32, MAX_TARGET = 255, MAX_LUN = 255 };
-enum { F_CHANGE = 1 << 2 };
+enum { F_HOTPLUG = 1 << 1, F_CHANGE = 1 << 2 };
 enum {
     R_OK = 0,
     R_OVERRUN = 1,
@@ -44,7 +44,9 @@ enum {
     TMF_QUERY_TASK,
     TMF_QUERY_TASK_SET
 };
-enum { EVENT_PARAM_CHANGE = 3, REASON_CAPACITY = 0x092a };
+enum { EVENT_TRANSPORT_RESET = 1, EVENT_PARAM_CHANGE = 3 };
+enum { REASON_RESCAN = 1, REASON_REMOVED = 2, REASON_CAPACITY = 0x092a };
+enum { MAX_PLUGS = 32 };
 
 struct vscsi {
     struct virtio v;
@@ -55,9 +57,12 @@ struct vscsi {
     bool packed;
     uint32_t sense_size, cdb_size; /* the driver sets them */
     uint64_t changed;              /* units whose new capacity the driver was not told yet */
-    struct list in_flight;         /* struct vscsi_req.node */
-    struct list finished;          /* while paused: completed, not yet shown to the guest */
-    struct list tmfs;              /* struct vscsi_tmf.node: wait for commands to leave */
+    uint32_t plugs
+        [MAX_PLUGS]; /* that the driver was not told yet: reason << 24 | target << 8 | LUN */
+    uint32_t n_plugs;
+    struct list in_flight; /* struct vscsi_req.node */
+    struct list finished;  /* while paused: completed, not yet shown to the guest */
+    struct list tmfs;      /* struct vscsi_tmf.node: wait for commands to leave */
 };
 
 struct vscsi_tmf {
@@ -356,30 +361,61 @@ static bool control(struct vscsi *s, struct virtio_elem *el)
 
 /* --- events --- */
 
+/* False: the driver has to give buffers first. */
+static bool send_event(struct vscsi *s, uint32_t type, unsigned target, unsigned lun,
+                       unsigned reason)
+{
+    uint8_t event[16] = { (uint8_t)type, 0, 0, 0, 1 };
+    struct virtio_elem *el = virtq_pop(&s->v, Q_EVENT);
+
+    if (!el) {
+        return false;
+    }
+    event[5] = (uint8_t)target;
+    event[6] = (uint8_t)(lun >> 8 | 0x40);
+    event[7] = (uint8_t)lun;
+    event[12] = (uint8_t)reason;
+    event[13] = (uint8_t)(reason >> 8);
+    virtq_push(&s->v, Q_EVENT, el, virtio_put(el, 0, event, sizeof(event)));
+    return true;
+}
+
+/* In the order in which they happened. */
+static bool show_plugs(struct vscsi *s)
+{
+    unsigned told = 0;
+
+    if (!(s->v.features & F_HOTPLUG)) {
+        s->n_plugs = 0;
+    }
+    while (told < s->n_plugs && virtio_working(&s->v) &&
+           send_event(s, EVENT_TRANSPORT_RESET, s->plugs[told] >> 8 & 0xff,
+                      s->plugs[told] & 0xff, s->plugs[told] >> 24)) {
+        told++;
+    }
+    memmove(s->plugs, s->plugs + told, (s->n_plugs - told) * sizeof(s->plugs[0]));
+    s->n_plugs -= told;
+    return s->n_plugs == 0;
+}
+
 static void show_changes(struct vscsi *s)
 {
+    if (!show_plugs(s)) {
+        return;
+    }
     for (unsigned i = 0; i < s->bus.n && virtio_working(&s->v); i++) {
         struct scsi_unit *u = &s->bus.unit[i];
-        uint8_t event[16] = { EVENT_PARAM_CHANGE, 0, 0, 0, 1 };
-        struct virtio_elem *el;
 
         if (!(s->changed >> i & 1)) {
             continue;
         }
         if (!(s->v.features & F_CHANGE)) {
             s->changed = 0;
-            return;
+            break;
         }
-        el = virtq_pop(&s->v, Q_EVENT);
-        if (!el) {
-            return; /* when the driver has given buffers */
+        if (!send_event(s, EVENT_PARAM_CHANGE, u->target, u->lun, REASON_CAPACITY)) {
+            break; /* when the driver has given buffers */
         }
-        event[5] = (uint8_t)u->target;
-        event[6] = (uint8_t)(u->lun >> 8 | 0x40);
-        event[7] = (uint8_t)u->lun;
-        event[12] = REASON_CAPACITY & 0xff;
-        event[13] = REASON_CAPACITY >> 8;
-        virtq_push(&s->v, Q_EVENT, el, virtio_put(el, 0, event, sizeof(event)));
         s->changed &= ~(1ull << i);
     }
     virtq_signal(&s->v, Q_EVENT);
@@ -398,6 +434,124 @@ static void vscsi_changed(struct device *d, const void *node)
         }
     }
     bus_unlock(s->v.lock);
+}
+
+/* --- units that come and go --- */
+
+/* A driver that never looks learns of the last ones, when it does. */
+static void tell_plug(struct vscsi *s, const struct scsi_unit *u, uint32_t reason)
+{
+    if (!(s->v.features & F_HOTPLUG) || !virtio_working(&s->v)) {
+        return;
+    }
+    if (s->n_plugs == MAX_PLUGS) {
+        memmove(s->plugs, s->plugs + 1, --s->n_plugs * sizeof(s->plugs[0]));
+    }
+    s->plugs[s->n_plugs++] = reason << 24 | (uint32_t)u->target << 8 | u->lun;
+    virtio_ring(&s->v, Q_EVENT);
+}
+
+int virtio_scsi_plug(struct device *d, const struct scsi_unit *unit, struct err *e)
+{
+    struct vscsi *s = (struct vscsi *)d;
+    struct scsi_unit u = *unit;
+    int rc = scsi_unit_init(&u, e);
+
+    bus_lock(s->v.lock);
+    for (unsigned i = 0; i < s->bus.n && rc == 0; i++) {
+        if (s->unit[i].target == u.target && s->unit[i].lun == u.lun) {
+            rc = err_set(e, -EEXIST, "target %u LUN %u of '%s' is taken", u.target, u.lun,
+                         d->id);
+        }
+    }
+    if (rc == 0 && s->bus.n == SCSI_MAX_UNITS) {
+        rc = err_set(e, -ENOSPC, "'%s' has %d units already", d->id, SCSI_MAX_UNITS);
+    }
+    if (rc == 0) {
+        scsi_unit_reset(&u);
+        s->unit[s->bus.n++] = u;
+        tell_plug(s, &u, REASON_RESCAN);
+    }
+    bus_unlock(s->v.lock);
+    return rc;
+}
+
+bool virtio_scsi_listens(struct device *d)
+{
+    struct vscsi *s = (struct vscsi *)d;
+    bool yes;
+
+    bus_lock(s->v.lock);
+    yes = !virtio_working(&s->v) || (s->v.features & F_HOTPLUG);
+    bus_unlock(s->v.lock);
+    return yes;
+}
+
+static struct scsi_unit *unit_of(struct vscsi *s, const struct blk_node *node)
+{
+    for (unsigned i = 0; i < s->bus.n; i++) {
+        if (s->unit[i].node == node) {
+            return &s->unit[i];
+        }
+    }
+    return NULL;
+}
+
+static bool is_for(const struct vscsi_req *r, const struct scsi_unit *u)
+{
+    unsigned target, lun;
+
+    return address(r->lun, &target, &lun) && target == u->target && lun == u->lun;
+}
+
+bool virtio_scsi_unplug(struct device *d, const struct blk_node *node)
+{
+    struct vscsi *s = (struct vscsi *)d;
+    struct scsi_unit *u;
+    bool begun = false;
+
+    bus_lock(s->v.lock);
+    u = unit_of(s, node);
+    if (u && !u->gone) {
+        u->gone = begun = true;
+        list_for_each (it, &s->in_flight) {
+            struct vscsi_req *r = list_entry(it, struct vscsi_req, node);
+
+            if (is_for(r, u)) {
+                r->cmd.aborted = true;
+                r->response = r->response ? r->response : R_BAD_TARGET;
+            }
+        }
+        blk_abandon(u->node);
+        tell_plug(s, u, REASON_REMOVED);
+    }
+    bus_unlock(s->v.lock);
+    return begun;
+}
+
+bool virtio_scsi_release(struct device *d, const struct blk_node *node)
+{
+    struct vscsi *s = (struct vscsi *)d;
+    struct scsi_unit *u;
+    bool busy = false;
+
+    bus_lock(s->v.lock);
+    u = unit_of(s, node);
+    for (int i = 0; u && i < 2; i++) {
+        list_for_each (it, i ? &s->finished : &s->in_flight) {
+            busy |= is_for(list_entry(it, struct vscsi_req, node), u);
+        }
+    }
+    if (u && !busy) {
+        unsigned at = (unsigned)(u - s->unit), left = --s->bus.n - at;
+        uint64_t below = (UINT64_C(1) << at) - 1;
+
+        memmove(u, u + 1, left * sizeof(*u));
+        memset(&s->unit[s->bus.n], 0, sizeof(*u));
+        s->changed = (s->changed & below) | (s->changed >> 1 & ~below);
+    }
+    bus_unlock(s->v.lock);
+    return !busy;
 }
 
 /* --- the device --- */
@@ -493,6 +647,7 @@ static void vscsi_drop(struct virtio *v)
     s->sense_size = DEFAULT_SENSE;
     s->cdb_size = DEFAULT_CDB;
     s->changed = 0;
+    s->n_plugs = 0;
 }
 
 static const struct virtio_ops vscsi_ops = {
@@ -522,7 +677,7 @@ static int vscsi_realize(struct device *d, struct err *e)
         rc = scsi_unit_init(&s->bus.unit[i], e);
     }
     virtio_setup(&s->v, &vscsi_ops, Q_REQUEST + (unsigned)s->queues,
-                 F_CHANGE | (s->packed ? VIRTIO_F_RING_PACKED : 0));
+                 F_HOTPLUG | F_CHANGE | (s->packed ? VIRTIO_F_RING_PACKED : 0));
     return rc;
 }
 
@@ -581,6 +736,10 @@ static int vscsi_loaded(void *obj, struct err *e)
 {
     struct vscsi *s = obj;
 
+    if (s->n_plugs > MAX_PLUGS) {
+        return err_set(e, -EINVAL, "%s: %u units whose coming or going is to be told",
+                       s->v.dev.id, s->n_plugs);
+    }
     if (s->sense_size < SCSI_SENSE_SIZE || s->sense_size > 252 || s->cdb_size > 255 ||
         s->cdb_size < SCSI_CDB_SIZE) {
         return err_set(e, -EINVAL, "%s: sizes of %u and %u bytes for sense and commands",
@@ -594,6 +753,20 @@ static const struct st_field vscsi_fields[] = {
     ST_FIELD(struct vscsi, sense_size, ST_U32, 1, "bytes of sense data in a response"),
     ST_FIELD(struct vscsi, cdb_size, ST_U32, 1, "bytes of a command in a request"),
     ST_FIELD(struct vscsi, changed, ST_U64, 1, "units whose new capacity was not told yet"),
+    { .name = "plugs",
+      .kind = ST_U32,
+      .offset = offsetof(struct vscsi, plugs),
+      .count = MAX_PLUGS,
+      .since = 2,
+      .flags = ST_OPTIONAL,
+      .doc = "units that came or went, which the driver was not told yet" },
+    { .name = "n_plugs",
+      .kind = ST_U32,
+      .offset = offsetof(struct vscsi, n_plugs),
+      .count = 1,
+      .since = 2,
+      .flags = ST_OPTIONAL,
+      .doc = "how many of them" },
     { .name = "unit",
       .kind = ST_STRUCT,
       .offset = offsetof(struct vscsi, unit),
@@ -606,7 +779,7 @@ static const struct st_field vscsi_fields[] = {
 };
 static const struct st_table vscsi_state = {
     .name = "virtio-scsi",
-    .version = 1,
+    .version = 2,
     .fields = vscsi_fields,
     .loaded = vscsi_loaded,
 };

@@ -142,6 +142,17 @@ static int give_namespaces(struct board_config *c, unsigned i, struct device *d,
     return dev_set_ptr(d, "namespaces", ns, e);
 }
 
+static void fill_unit(struct board_disk *disk, struct scsi_unit *u)
+{
+    u->target = (uint16_t)disk->unit;
+    u->lun = (uint16_t)disk->lun;
+    u->cdrom = disk->cdrom;
+    u->removable = disk->removable;
+    u->node = disk->node;
+    disk->node = NULL;
+    str_copy(u->serial, sizeof(u->serial), serial_of(disk));
+}
+
 static int give_units(struct board_config *c, unsigned i, struct device *d, struct err *e)
 {
     struct scsi_units *units = xnew(struct scsi_units);
@@ -160,13 +171,7 @@ static int give_units(struct board_config *c, unsigned i, struct device *d, stru
                            "disk '%s': a controller takes %d disks; give it another",
                            disk->name, SCSI_MAX_UNITS);
         }
-        u->target = (uint16_t)disk->unit;
-        u->lun = (uint16_t)disk->lun;
-        u->cdrom = disk->cdrom;
-        u->removable = disk->removable;
-        u->node = disk->node;
-        disk->node = NULL;
-        str_copy(u->serial, sizeof(u->serial), serial_of(disk));
+        fill_unit(disk, u);
         queues = disk->queues > queues ? disk->queues : queues;
         units->n++;
     }
@@ -208,12 +213,25 @@ static int check(const struct board_config *c, unsigned i, struct err *e)
     }
     if (d->hotplug && d->bus != BOARD_VIRTIO_PCI &&
         (d->bus != BOARD_NVME || d->controller != BOARD_ANY)) {
-        return err_set(e, -EINVAL,
-                       "disk '%s': 'hotplug' needs the bus virtio-pci, or nvme with a controller "
-                       "of its own",
-                       d->name);
+        return err_set(
+            e, -EINVAL,
+            "disk '%s': 'hotplug' needs the bus virtio-pci, or nvme with a controller "
+            "of its own",
+            d->name);
     }
     return 0;
+}
+
+int board_disk_unit(struct board_config *c, unsigned i, struct scsi_unit *out, struct err *e)
+{
+    int rc = check(c, i, e);
+
+    rc = rc == 0 ? choose_place(c, kind_of(c->disk[i].bus), i, e) : rc;
+    if (rc == 0) {
+        *out = (struct scsi_unit){ .lun = 0 };
+        fill_unit(&c->disk[i], out);
+    }
+    return rc;
 }
 
 int board_new_disk(struct vm *vm, struct board_config *c, unsigned i, struct device **out,

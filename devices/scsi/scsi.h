@@ -51,6 +51,7 @@ enum scsi_sense {
 struct scsi_unit {
     uint16_t target, lun;
     bool cdrom, removable;
+    bool gone; /* unplugged: commands that are under way leave, others do not find it */
     struct blk_node *node; /* the initiator's; NULL: a drive without a medium */
     char serial[SCSI_SERIAL_SIZE + 1];
     char product[17];    /* "": by kind */

@@ -151,7 +151,7 @@ bool scsi_readonly(const struct scsi_unit *u)
 struct scsi_unit *scsi_find(struct scsi_bus *b, unsigned target, unsigned lun)
 {
     for (unsigned i = 0; i < b->n; i++) {
-        if (b->unit[i].target == target && b->unit[i].lun == lun) {
+        if (b->unit[i].target == target && b->unit[i].lun == lun && !b->unit[i].gone) {
             return &b->unit[i];
         }
     }
@@ -161,7 +161,7 @@ struct scsi_unit *scsi_find(struct scsi_bus *b, unsigned target, unsigned lun)
 bool scsi_has_target(const struct scsi_bus *b, unsigned target)
 {
     for (unsigned i = 0; i < b->n; i++) {
-        if (b->unit[i].target == target) {
+        if (b->unit[i].target == target && !b->unit[i].gone) {
             return true;
         }
     }
@@ -191,7 +191,8 @@ static bool report_luns(const struct scsi_bus *b, unsigned target, struct scsi_c
         bool there = false;
 
         for (unsigned i = 0; i < b->n; i++) {
-            there = there || (b->unit[i].target == target && b->unit[i].lun == lun);
+            there = there ||
+                    (b->unit[i].target == target && b->unit[i].lun == lun && !b->unit[i].gone);
         }
         if (there) {
             out[8 + 8 * n++ + 1] = (uint8_t)lun; /* peripheral device addressing */

@@ -89,6 +89,8 @@ struct confine_report {
     unsigned n;
 };
 
+enum { EMU_MAX_SCSI = 32 };
+
 /* An entropy device in a hot-plug slot: its name, and its device's. */
 struct emu_rng {
     char *name, *id;
@@ -117,6 +119,8 @@ struct emu {
         *nic_id[BOARD_MAX_NICS]; /* their devices, as they were named first */
     struct emu_rng rng[BOARD_MAX_PORTS]; /* entropy devices that came while the VM ran */
     unsigned n_rngs;
+    char *scsi_id[EMU_MAX_SCSI]; /* virtio-scsi adapters on PCI by their number; a disk that comes goes there */
+    struct list leaving;         /* struct leaving.link: units of those that are on their way out */
     unsigned n_plugged;          /* devices that came while the VM ran, for their names */
     struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
     unsigned n_opened;

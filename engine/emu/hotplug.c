@@ -12,6 +12,7 @@
 #include "devices/bus/pci.h"
 #include "devices/net/virtio_net.h"
 #include "devices/registry.h"
+#include "devices/scsi/units.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -36,9 +37,38 @@ void hotplug_name_all(struct emu *m)
     for (unsigned i = 0; i < m->n_disks; i++) {
         m->disks.disk[i].id = m->disk_id[i];
     }
+    for (unsigned i = 0; i < m->n_disks; i++) {
+        struct board_disk *d = &m->disks.disk[i];
+
+        if (d->bus == BOARD_SCSI && d->controller < EMU_MAX_SCSI &&
+            !m->scsi_id[d->controller]) {
+            m->scsi_id[d->controller] = xstrdup(m->disk_id[i]);
+        }
+    }
     for (size_t i = 0; i < m->config.n_nics; i++) {
         m->nic_id[i] = xasprintf("nic%zu", i);
     }
+    list_init(&m->leaving);
+}
+
+/* What is on its way out. */
+struct leaving {
+    struct emu *m;
+    struct device *port, *fn, *behind;
+    struct blk_node *disk; /* of a disk */
+    enum api_device_kind kind;
+    char name[64];
+    struct list link;         /* a unit of a SCSI adapter: emu.leaving */
+    struct loop_timer *timer; /* looks whether it has left */
+};
+
+static void leaving_free(struct leaving *l)
+{
+    if (l->timer) {
+        list_remove(&l->link);
+        loop_timer_free(l->timer);
+    }
+    free(l);
 }
 
 static void drop_rng(struct emu *m, unsigned at)
@@ -56,8 +86,16 @@ void hotplug_done(struct emu *m)
     for (unsigned i = 0; i < BOARD_MAX_NICS; i++) {
         free(take_ptr(m->nic_id[i]));
     }
+    for (unsigned i = 0; i < EMU_MAX_SCSI; i++) {
+        free(take_ptr(m->scsi_id[i]));
+    }
     while (m->n_rngs > 0) {
         drop_rng(m, m->n_rngs - 1);
+    }
+    while (m->leaving.next && !list_empty(&m->leaving)) {
+        struct leaving *l = list_entry(m->leaving.next, struct leaving, link);
+
+        leaving_free(l);
     }
 }
 
@@ -232,28 +270,69 @@ static void refuse(struct api_call *call, int rc, const char *name, const struct
                  e);
 }
 
+/* Where a disk on the bus scsi comes to; NULL: its adapter is to be made. */
+static char **adapter_of(struct emu *m, unsigned i)
+{
+    const struct board_disk *d = &m->disks.disk[i];
+
+    return d->bus == BOARD_SCSI && d->controller < EMU_MAX_SCSI ? &m->scsi_id[d->controller]
+                                                                : NULL;
+}
+
+/* What is there from the start has places that only the adapter knows: one that nobody asked for is looked for there. */
+static int attach_unit(struct emu *m, unsigned i, const char *adapter, struct err *e)
+{
+    struct board_disk *d = &m->disks.disk[i];
+    bool any = d->unit == BOARD_ANY;
+    struct scsi_unit u;
+    uint32_t at = 0;
+    int rc;
+
+    do {
+        *e = (struct err)ERR_INIT;
+        d->unit = any ? at++ : d->unit;
+        rc = board_disk_unit(&m->disks, i, &u, e);
+        if (rc == 0) {
+            rc = virtio_scsi_plug(dev_find(m->vm, adapter), &u, e);
+            d->node = rc == 0 ? NULL : u.node;
+        }
+    } while (rc == -EEXIST && any && at < 256);
+    if (rc != 0) {
+        blk_close(take_ptr(d->node));
+    }
+    return rc;
+}
+
 /* Disk i of the configuration, not opened yet. */
 static int attach_disk(struct emu *m, unsigned i, struct err *e)
 {
     AUTO_FREE char *name = NULL;
     struct device *d = NULL;
     bool nvme = m->config.disks[i].bus == API_DISK_BUS_NVME;
+    bool scsi = m->config.disks[i].bus == API_DISK_BUS_SCSI;
+    char **adapter;
     int rc;
 
-    if (!nvme && m->config.disks[i].bus != API_DISK_BUS_VIRTIO_PCI) {
-        return err_set(e, -ENOTSUP,
-                       "disks on the buses virtio-pci and nvme can come while the VM runs");
+    if (!nvme && !scsi && m->config.disks[i].bus != API_DISK_BUS_VIRTIO_PCI) {
+        return err_set(
+            e, -ENOTSUP,
+            "disks on the buses virtio-pci, nvme and scsi can come while the VM runs");
     }
-    if (!free_port(m, e)) {
+    if (!scsi && !free_port(m, e)) {
         return -ENOSPC;
     }
     rc = build_open_disk(m, i, &m->disks, &name, e);
     if (rc != 0) {
         return rc;
     }
-    m->disk_id[i] = xasprintf("plugged%u", m->n_plugged++);
+    adapter = adapter_of(m, i);
+    m->disk_id[i] = adapter && *adapter ? xstrdup(*adapter)
+                                        : xasprintf("plugged%u", m->n_plugged++);
     m->disks.disk[i].id = m->disk_id[i];
     m->disks.n_disks = i + 1;
+    if (adapter && *adapter) {
+        return attach_unit(m, i, *adapter, e);
+    }
     if (!board_disk_leads(&m->disks, i)) {
         rc = err_set(e, -ENOTSUP, "an NVMe disk that comes has a controller of its own");
     } else {
@@ -264,7 +343,11 @@ static int attach_disk(struct emu *m, unsigned i, struct err *e)
         dev_free(d);
         return rc;
     }
-    return plug(m, d, !nvme, e);
+    rc = plug(m, d, !nvme, e);
+    if (rc == 0 && adapter) {
+        *adapter = xstrdup(m->disk_id[i]);
+    }
+    return rc;
 }
 
 /* A member that names itself as one made at the start would. */
@@ -462,14 +545,6 @@ int hotplug_new_serial(struct emu *m, struct device **out, struct err *e)
 
 /* --- detaching --- */
 
-struct leaving {
-    struct emu *m;
-    struct device *port, *fn, *behind;
-    struct blk_node *disk; /* of a disk */
-    enum api_device_kind kind;
-    char name[64];
-};
-
 /* With the vCPUs at the barrier. The devices live on until what was posted about them has run. */
 static void take_out(void *arg)
 {
@@ -569,6 +644,56 @@ static void detach_failed(struct api_call *call, const char *name, const struct 
         e);
 }
 
+/* --- units of SCSI adapters: the guest's driver is told, and nobody asked --- */
+
+enum { LOOK_NS = 5000000 };
+
+static void look_whether_left(void *arg)
+{
+    struct leaving *l = arg;
+    struct emu *m = l->m;
+
+    if (!virtio_scsi_release(l->behind, l->disk) || export_busy(m, l->disk)) {
+        loop_timer_arm(l->timer, LOOK_NS);
+        return;
+    }
+    drop_disk(m, (unsigned)find_disk(m, l->name));
+    blk_close(l->disk);
+    control_device(m, "device-deleted", "disk", l->name);
+    leaving_free(l);
+}
+
+static int detach_unit(struct emu *m, unsigned at, struct err *e)
+{
+    struct device *adapter = dev_find(m->vm, m->disk_id[at]);
+    struct leaving *l;
+
+    if (!virtio_scsi_listens(adapter)) {
+        return err_set(e, -ENOTSUP,
+                       "disk '%s': the driver of its SCSI adapter knows no hot-plug",
+                       blk_name(m->disk[at]));
+    }
+    if (!virtio_scsi_unplug(adapter, m->disk[at])) {
+        return 0; /* there will be one answer */
+    }
+    l = xnew(struct leaving);
+    *l = (struct leaving){
+        .m = m, .behind = adapter, .disk = m->disk[at], .kind = API_DEVICE_KIND_DISK
+    };
+    str_copy(l->name, sizeof(l->name), blk_name(m->disk[at]));
+    export_drop_disk(m, l->disk);
+    l->timer = loop_timer_new(m->loop, look_whether_left, l);
+    list_append(&m->leaving, &l->link);
+    loop_timer_arm(l->timer, 0);
+    return 0;
+}
+
+static bool is_unit(const struct emu *m, unsigned at)
+{
+    return m->config.disks[at].bus == API_DISK_BUS_SCSI ||
+           m->config.disks[at].bus == API_DISK_BUS_SCSI_MMIO;
+}
+
 /* Those of a kind that can be asked for: names, and the devices that they are. */
 struct kin {
     enum api_device_kind kind;
@@ -658,14 +783,16 @@ void api_handle_emu_detach(struct api_call *call, struct api_emu_detach_in *in)
     struct device *port;
     struct err e = ERR_INIT;
     int at = find_any(m, in, &kin), rc;
+    bool unit;
 
     if (at < 0) {
         api_fail(call, API_E_NOT_FOUND, in->name, NULL, "it has no %s '%s'",
                  in->has_kind && kin ? kin->what : "device", in->name);
         return;
     }
+    unit = kin->kind == API_DEVICE_KIND_DISK && is_unit(m, (unsigned)at);
     port = port_of(m, function_of(m, kin->id(m, (unsigned)at)));
-    if (!port) {
+    if (!port && !unit) {
         api_fail(
             call, API_E_UNSUPPORTED, in->name,
             "what was attached while it runs can go, and what has 'hotplug' in its definition",
@@ -677,7 +804,7 @@ void api_handle_emu_detach(struct api_call *call, struct api_emu_detach_in *in)
                  "disk '%s' has a block job", in->name);
         return;
     }
-    rc = pci_root_port_ask(port, on_answer, m, &e);
+    rc = unit ? detach_unit(m, (unsigned)at, &e) : pci_root_port_ask(port, on_answer, m, &e);
     if (rc != 0 && rc != -EALREADY) { /* it may be asked for again: there will be one answer */
         detach_failed(call, in->name, &e);
         return;

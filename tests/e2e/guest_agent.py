@@ -8,7 +8,6 @@ Needs the guest riscv64-agent (tests/guests/fetch), used when it is in the cache
 import base64
 import hashlib
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ for folder in (".", "../lib", "../guests"):
     sys.path.insert(0, os.path.join(HERE, folder))
 import daemon_lib as lib  # noqa: E402
 import guest  # noqa: E402
+import guest_shell  # noqa: E402
 import tap  # noqa: E402
 
 LIMIT = 200.0  # of patience, nothing is measured
@@ -43,8 +43,10 @@ def files():
         raise tap.Skip(str(why)) from None
 
 
-class Machine:
+class Machine(guest_shell.Shell):
     """A daemon with one VM, whose console has a shell."""
+
+    between = "\n"
 
     def __init__(self, options=(), **config):
         have = files()
@@ -59,7 +61,6 @@ class Machine:
             "name": "a", "kernel": have["kernel"], "initrd": have["initrd"], "memory": 512 << 20,
             "append": "console=ttyS0 vmd.virtio vmd.run=shell", "disks": [{"file": disk, "name": "data"}], **config})
         self.client.call("vm.start", vm="a")
-        self.text = b""
         self.console = self.connect("vm.console", vm="a")
         self.expect("guest# ")
         self.run("stty -echo; PS1=; " + PORTS)
@@ -84,32 +85,6 @@ class Machine:
 
     def channel(self, name):
         return self.connect("vm.channel", vm="a", channel=name)
-
-    def expect(self, pattern):
-        regex = re.compile(pattern.encode(), re.MULTILINE)
-        end = time.monotonic() + LIMIT
-        while True:
-            match = regex.search(self.text)
-            if match:
-                self.text = self.text[match.end():]
-                return match
-            self.console.settimeout(max(0.1, end - time.monotonic()))
-            try:
-                data = self.console.recv(65536)
-            except TimeoutError:
-                data = b""
-            if not data:
-                raise AssertionError(f"no {pattern!r}; the console ends with\n"
-                                     + self.text[-1500:].decode(errors="replace"))
-            self.text += data
-
-    def run(self, text):
-        """A command in the guest's shell; its output, or an error when its status is not 0."""
-        self.console.sendall((text + "\necho STATUS=$?=\n").encode())
-        match = self.expect(r"((?:.|\n)*?)^STATUS=(\d+)=\r?$")
-        output = match.group(1).decode(errors="replace")
-        tap.check(match.group(2) == b"0", f"{text}: {output}")
-        return output
 
     def call(self, method, **params):
         return self.client.call(method, vm="a", **params)

@@ -6,7 +6,6 @@ Needs the guest riscv64-storage (tests/guests/fetch), used when it is in the cac
 """
 
 import os
-import re
 import socket
 import sys
 import tempfile
@@ -18,12 +17,13 @@ for folder in (".", "../lib", "../guests", "../device"):
     sys.path.insert(0, os.path.join(HERE, folder))
 import emu_control  # noqa: E402
 import guest_disks  # noqa: E402
+import guest_shell  # noqa: E402
 import tap  # noqa: E402
 
 LIMIT = 200.0  # of patience, nothing is measured
 
 
-class Machine:
+class Machine(guest_shell.Shell):
     """A guest with a shell on its console, and a control client."""
 
     def __init__(self, slots, disks=()):
@@ -36,7 +36,6 @@ class Machine:
         self.emu = emu_control.Emu(config=config, files=given)
         self.client = emu_control.Client(self.emu)
         self.console = self.emu.connect(self.emu.console)
-        self.text = b""
 
     def __enter__(self):
         return self
@@ -45,36 +44,6 @@ class Machine:
         self.console.close()
         self.client.sock.close()
         self.emu.__exit__(*exc)
-
-    def send(self, text):
-        self.console.sendall(text.encode())
-
-    def expect(self, pattern, timeout=LIMIT):
-        """What was said up to the match, which is taken."""
-        regex = re.compile(pattern.encode(), re.MULTILINE)
-        end = time.monotonic() + timeout
-        while True:
-            match = regex.search(self.text)
-            if match:
-                self.text = self.text[match.end():]
-                return match
-            self.console.settimeout(max(0.1, end - time.monotonic()))
-            try:
-                data = self.console.recv(65536)
-            except TimeoutError:
-                data = b""
-            if not data:
-                raise AssertionError(f"no {pattern!r}; the console ends with\n"
-                                     + self.text[-1500:].decode(errors="replace"))
-            self.text += data
-
-    def run(self, text):
-        """A command in the guest's shell; its output, or an error when its status is not 0."""
-        self.send(text + "; echo STATUS=$?=\n")
-        match = self.expect(r"((?:.|\n)*?)^STATUS=(\d+)=\r?$")
-        output = match.group(1).decode(errors="replace")
-        tap.check(match.group(2) == b"0", f"{text}: {output}")
-        return output
 
     def call(self, method, **params):
         answer = self.client.call(method, **params)
