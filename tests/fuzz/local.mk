@@ -41,6 +41,7 @@ fuzz_names = \
 	tcg \
 	tls \
 	token \
+	usb \
 	vdi \
 	vhd \
 	vhdx \
