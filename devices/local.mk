@@ -29,6 +29,7 @@ libdevices_a_SOURCES = \
 	devices/board/rv_virt_net.c \
 	devices/board/rv_virt_pci.c \
 	devices/board/rv_virt_screen.c \
+	devices/board/rv_virt_usb.c \
 	devices/bus/pci.c \
 	devices/bus/pci.h \
 	devices/bus/pci_host.c \
@@ -50,6 +51,8 @@ libdevices_a_SOURCES = \
 	devices/display/virtio_gpu.c \
 	devices/display/virtio_gpu.h \
 	devices/display/virtio_gpu_res.c \
+	devices/input/input.c \
+	devices/input/input.h \
 	devices/input/keys.c \
 	devices/input/keys.h \
 	devices/input/virtio_input.c \
@@ -83,6 +86,16 @@ libdevices_a_SOURCES = \
 	devices/net/virtio_net.c \
 	devices/net/virtio_net.h \
 	devices/timer/goldfish_rtc.c \
+	devices/usb/hid.c \
+	devices/usb/hid.h \
+	devices/usb/hub.c \
+	devices/usb/storage.c \
+	devices/usb/usb.c \
+	devices/usb/usb.h \
+	devices/usb/xhci.c \
+	devices/usb/xhci.h \
+	devices/usb/xhci_cmd.c \
+	devices/usb/xhci_ring.c \
 	devices/virtio/mmio.c \
 	devices/virtio/packed.c \
 	devices/virtio/pci.c \
@@ -142,3 +155,8 @@ check_PROGRAMS += tests/device/serial_test
 TESTS += tests/device/serial_test
 tests_device_serial_test_SOURCES = tests/device/serial_test.c $(device_rig)
 tests_device_serial_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/usb_test
+TESTS += tests/device/usb_test
+tests_device_usb_test_SOURCES = tests/device/usb_test.c tests/device/pci_rig.c tests/device/pci_rig.h \
+	$(device_rig)
+tests_device_usb_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)

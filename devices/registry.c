@@ -34,6 +34,12 @@ static const struct device_class *const classes[] = {
     &virtio_input_class,
     &virtio_gpu_class,
     &bochs_display_class,
+    &xhci_class,
+    &usb_hub_class,
+    &usb_keyboard_class,
+    &usb_mouse_class,
+    &usb_tablet_class,
+    &usb_storage_class,
     NULL,
 };
 

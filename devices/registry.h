@@ -35,6 +35,12 @@ extern const struct device_class virtio_serial_class;
 extern const struct device_class virtio_input_class;
 extern const struct device_class virtio_gpu_class;
 extern const struct device_class bochs_display_class;
+extern const struct device_class xhci_class;
+extern const struct device_class usb_hub_class;
+extern const struct device_class usb_keyboard_class;
+extern const struct device_class usb_mouse_class;
+extern const struct device_class usb_tablet_class;
+extern const struct device_class usb_storage_class;
 
 /* Ended by NULL; in the order of the reference. */
 const struct device_class *const *device_classes(void);

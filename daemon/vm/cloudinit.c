@@ -244,8 +244,8 @@ void cloudinit_give(const struct vm *vm, struct json_object *config, struct json
     api_json_set_str(disk, "format", "raw");
     api_json_set_str(disk, "bus", api_disk_bus_name(ci->bus));
     api_json_set_bool(disk, "readonly", true);
-    if (ci->bus == API_DISK_BUS_SATA || ci->bus == API_DISK_BUS_SCSI ||
-        ci->bus == API_DISK_BUS_SCSI_MMIO) {
+    if (ci->bus == API_DISK_BUS_SATA || ci->bus == API_DISK_BUS_USB ||
+        ci->bus == API_DISK_BUS_SCSI || ci->bus == API_DISK_BUS_SCSI_MMIO) {
         api_json_set_bool(disk, "cdrom", true);
     }
     if (!disks) {

@@ -21,7 +21,8 @@
 #define NO_ACPI "the board describes itself by a device tree; it has no ACPI or SMBIOS tables"
 #define NO_BUS "the board has neither PCI nor USB, its devices are virtio-mmio"
 #define NO_SOUND "vmd has no sound, and a screen is seen by VNC only"
-#define NO_CARD_BUS "not supported: a card is at virtio-mmio (also where none is given) or at pci"
+#define NO_CARD_BUS                                                                            \
+    "not supported: a card is at virtio-mmio (also where none is given) or at pci"
 #define NO_NET "no part of vmd does that to a network card"
 #define NO_DISK "vmd's disks are image files, volumes of pools and exports of NBD servers"
 #define NO_TUNE "vmd does not set this; see limits of the definition for what it does"
@@ -173,6 +174,7 @@ static const char *disk_bus(const struct xml_node *disk, struct err *e)
         { "virtio", "pci", "virtio-pci" },
         { "scsi", "drive", "scsi" },
         { "sata", "drive", "sata" },
+        { "usb", "usb", "usb" },
     };
     const struct xml_node *target = xml_get_kid(disk, "target"),
                           *address = xml_get_kid(disk, "address");
@@ -194,7 +196,8 @@ static const char *disk_bus(const struct xml_node *disk, struct err *e)
                 "not supported: a disk at bus '%.20s' has no address of type '%.20s'", bus,
                 type);
     } else {
-        err_set(e, -EINVAL, "not supported: vmd's buses of disks are virtio, scsi and sata");
+        err_set(e, -EINVAL,
+                "not supported: vmd's buses of disks are virtio, scsi, sata and usb");
     }
     return NULL;
 }
@@ -217,7 +220,10 @@ static const char *bus_word(struct json_object *v)
 {
     const char *bus = json_object_get_string(v);
 
-    return str_starts(bus, "scsi") ? "scsi" : strcmp(bus, "sata") == 0 ? "sata" : "virtio";
+    return str_starts(bus, "scsi")    ? "scsi"
+           : strcmp(bus, "sata") == 0 ? "sata"
+           : strcmp(bus, "usb") == 0  ? "usb"
+                                      : "virtio";
 }
 
 static bool bus_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
@@ -232,13 +238,16 @@ static bool bus_put(const struct xml_row *row, struct json_object *v, struct xml
 static bool address_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
                         struct buf *text)
 {
-    const char *bus = json_object_get_string(v);
+    const char *bus = json_object_get_string(v), *word = bus_word(v);
 
     (void)row;
     (void)n;
-    buf_add_str(text, strcmp(bus_word(v), "virtio") != 0 ? "drive"
-                      : strcmp(bus, "virtio-mmio") == 0  ? "virtio-mmio"
-                                                         : "pci");
+    if (strcmp(word, "usb") == 0) {
+        return false; /* its port is the first that is free */
+    }
+    buf_add_str(text, strcmp(word, "virtio") != 0       ? "drive"
+                      : strcmp(bus, "virtio-mmio") == 0 ? "virtio-mmio"
+                                                        : "pci");
     return true;
 }
 
@@ -364,7 +373,8 @@ static int device_get(const struct xml_row *row, const struct xml_node *n, const
         return err_set(e, -EINVAL, "not supported: '%.20s'; vmd knows disk and cdrom", text);
     }
     if (bus && str_starts(bus, "virtio")) {
-        return err_set(e, -EINVAL, "not supported: a CD-ROM drive is at the bus scsi or sata");
+        return err_set(e, -EINVAL,
+                       "not supported: a CD-ROM drive is at the bus scsi, sata or usb");
     }
     *out = json_object_new_boolean(true);
     return 0;
@@ -601,8 +611,7 @@ static const struct xml_row rows[] = {
     GROUP("os/bootmenu", 0),
     SAYS("os/bootmenu@enable", 0, "no", "the board has no boot menu"),
     NO("os/bootmenu@timeout", "the board has no boot menu"),
-    NO("os/firmware|bios",
-       "vmd chooses no firmware; name it: <loader type='pflash'>"),
+    NO("os/firmware|bios", "vmd chooses no firmware; name it: <loader type='pflash'>"),
     NO("os/acpi|smbios", NO_ACPI),
     NO("os/dtb", "the board makes its device tree itself"),
     NO("os/init|initarg|initdir|initenv|inituser|initgroup|idmap", "it belongs to containers"),
@@ -747,23 +756,35 @@ static const struct xml_row rows[] = {
     NO("devices/disk/boot", "the firmware looks through the disks in their order"),
     GROUP("devices/disk/iotune", 0),
     VALUE("devices/disk/iotune/total_bytes_sec", "throttle.total_bytes_sec", as_limit, NULL),
-    VALUE("devices/disk/iotune/total_bytes_sec_max", "throttle.total_bytes_sec_max", as_limit, NULL),
-    VALUE("devices/disk/iotune/total_bytes_sec_max_length", "throttle.total_bytes_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/total_bytes_sec_max", "throttle.total_bytes_sec_max", as_limit,
+          NULL),
+    VALUE("devices/disk/iotune/total_bytes_sec_max_length",
+          "throttle.total_bytes_sec_max_length", as_limit, NULL),
     VALUE("devices/disk/iotune/read_bytes_sec", "throttle.read_bytes_sec", as_limit, NULL),
-    VALUE("devices/disk/iotune/read_bytes_sec_max", "throttle.read_bytes_sec_max", as_limit, NULL),
-    VALUE("devices/disk/iotune/read_bytes_sec_max_length", "throttle.read_bytes_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/read_bytes_sec_max", "throttle.read_bytes_sec_max", as_limit,
+          NULL),
+    VALUE("devices/disk/iotune/read_bytes_sec_max_length", "throttle.read_bytes_sec_max_length",
+          as_limit, NULL),
     VALUE("devices/disk/iotune/write_bytes_sec", "throttle.write_bytes_sec", as_limit, NULL),
-    VALUE("devices/disk/iotune/write_bytes_sec_max", "throttle.write_bytes_sec_max", as_limit, NULL),
-    VALUE("devices/disk/iotune/write_bytes_sec_max_length", "throttle.write_bytes_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/write_bytes_sec_max", "throttle.write_bytes_sec_max", as_limit,
+          NULL),
+    VALUE("devices/disk/iotune/write_bytes_sec_max_length",
+          "throttle.write_bytes_sec_max_length", as_limit, NULL),
     VALUE("devices/disk/iotune/total_iops_sec", "throttle.total_iops_sec", as_limit, NULL),
-    VALUE("devices/disk/iotune/total_iops_sec_max", "throttle.total_iops_sec_max", as_limit, NULL),
-    VALUE("devices/disk/iotune/total_iops_sec_max_length", "throttle.total_iops_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/total_iops_sec_max", "throttle.total_iops_sec_max", as_limit,
+          NULL),
+    VALUE("devices/disk/iotune/total_iops_sec_max_length", "throttle.total_iops_sec_max_length",
+          as_limit, NULL),
     VALUE("devices/disk/iotune/read_iops_sec", "throttle.read_iops_sec", as_limit, NULL),
-    VALUE("devices/disk/iotune/read_iops_sec_max", "throttle.read_iops_sec_max", as_limit, NULL),
-    VALUE("devices/disk/iotune/read_iops_sec_max_length", "throttle.read_iops_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/read_iops_sec_max", "throttle.read_iops_sec_max", as_limit,
+          NULL),
+    VALUE("devices/disk/iotune/read_iops_sec_max_length", "throttle.read_iops_sec_max_length",
+          as_limit, NULL),
     VALUE("devices/disk/iotune/write_iops_sec", "throttle.write_iops_sec", as_limit, NULL),
-    VALUE("devices/disk/iotune/write_iops_sec_max", "throttle.write_iops_sec_max", as_limit, NULL),
-    VALUE("devices/disk/iotune/write_iops_sec_max_length", "throttle.write_iops_sec_max_length", as_limit, NULL),
+    VALUE("devices/disk/iotune/write_iops_sec_max", "throttle.write_iops_sec_max", as_limit,
+          NULL),
+    VALUE("devices/disk/iotune/write_iops_sec_max_length", "throttle.write_iops_sec_max_length",
+          as_limit, NULL),
     VALUE("devices/disk/iotune/size_iops_sec", "throttle.size_iops_sec", as_limit, NULL),
     VALUE("devices/disk/iotune/group_name", "throttle.group_name", xml_as_text, NULL),
     NO("devices/disk/encryption|auth|mirror|backenddomain|privateData|throttlefilters",
@@ -855,20 +876,17 @@ static const struct xml_row rows[] = {
     NO("devices/rng/acpi", NO_ACPI),
     LEFT("devices/rng/alias", ALIAS),
 
-    { "devices/input", XML_VALUE, XML_MANY, "display.input", &xml_as_input, NULL, NULL },
-    PART("devices/input@type", NULL),
-    PART("devices/input@bus", NULL),
-    NO("devices/input@model", "tablet and keyboard are virtio"),
-    NO("devices/input/acpi|address|driver|source", "tablet and keyboard have their places"),
-    LEFT("devices/input/alias", ALIAS),
+    INPUT_ROWS,
     { "devices/graphics", XML_GROUP, 0, NULL, NULL, NULL, NULL },
     { "devices/graphics@type", XML_VALUE, XML_NEEDED, "display", &xml_as_graphics, NULL,
       "a socket of vmd, which 'vmctl vnc' leads to, also through TLS" },
     SAYS("devices/graphics@port", 0, "-1", "VNC is a socket of vmd: 'vmctl vnc'"),
     SAYS("devices/graphics@autoport", 0, "yes", "VNC is a socket of vmd: 'vmctl vnc'"),
-    SAYS("devices/graphics@sharePolicy", 0, "ignore", "each client is let in beside the others"),
+    SAYS("devices/graphics@sharePolicy", 0, "ignore",
+         "each client is let in beside the others"),
     NO("devices/"
-       "graphics@address|p2p|listen|socket|websocket|tlsPort|passwd|passwdValidTo|connected|keymap|"
+       "graphics@address|p2p|listen|socket|websocket|tlsPort|passwd|passwdValidTo|connected|"
+       "keymap|"
        "powerControl|defaultMode|display|xauth|fullscreen|multiUser|replaceUser",
        "VNC is a socket of vmd, whose permissions are who may come in: 'vmctl vnc'"),
     PART("devices/graphics/listen", "where <graphics> is"),
@@ -968,7 +986,7 @@ static const struct xml_row rows[] = {
     NO("devices/filesystem", "directories of the host cannot be shared with guests yet"),
     CHANNEL_ROWS,
     NO("devices/parallel", "the board has one UART and one virtio console"),
-    NO("devices/hostdev|redirdev|redirfilter|hub|smartcard|iommu|memory|nvdimm|shmem|pstore",
+    NO("devices/hostdev|redirdev|redirfilter|smartcard|iommu|memory|nvdimm|shmem|pstore",
        NO_BUS),
     WATCHDOG_ROWS,
     NO("devices/tpm|panic|nvram|crypto", NO_BOARD),
@@ -987,6 +1005,6 @@ const struct xml_kind xml_domain = {
     .rows = rows,
     .n_rows = ARRAY_LEN(rows),
     .metadata = true,
-    .read = xml_read_channels,
-    .written = xml_written_channels,
+    .read = xml_read_domain,
+    .written = xml_written_domain,
 };

@@ -3,6 +3,7 @@
 #include "daemon/xml/screen.h"
 
 #include "api-schema/json/json.h"
+#include "daemon/xml/channels.h"
 #include "daemon/xml/tree.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -37,7 +38,16 @@ static const struct xml_node *video_of(const struct xml_node *devices)
 
 static bool has_input(const struct xml_node *devices)
 {
-    return xml_get_kid(devices, "input") != NULL;
+    for (size_t i = 0; i < devices->n_kids; i++) {
+        const struct xml_node *n = devices->kids[i];
+        const char *bus = n->name && strcmp(n->name, "input") == 0 ? xml_get_attr(n, "bus")
+                                                                   : "usb";
+
+        if (!bus || strcmp(bus, "usb") != 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static int get_size(const struct xml_node *model, struct json_object *o, struct err *e)
@@ -146,44 +156,124 @@ static bool graphics_put(const struct xml_row *row, struct json_object *v, struc
     return true;
 }
 
+/* Both attributes together say which device it is; the row of the type checks them. */
 static int input_get(const struct xml_row *row, const struct xml_node *n, const char *text,
                      struct json_object **out, struct err *e)
 {
-    const char *type = xml_get_attr(n, "type"), *bus = xml_get_attr(n, "bus");
+    static const char *const types[] = { "tablet", "keyboard", "mouse" };
+    const char *bus = xml_get_attr(n, "bus");
+    bool known = false, usb = bus && strcmp(bus, "usb") == 0;
 
     (void)row;
-    (void)text;
-    if (!type || (strcmp(type, "tablet") != 0 && strcmp(type, "keyboard") != 0)) {
+    for (unsigned i = 0; i < ARRAY_LEN(types); i++) {
+        known |= strcmp(text, types[i]) == 0 && (usb || i < 2);
+    }
+    if (bus && !usb && strcmp(bus, "virtio") != 0) {
         return err_set(e, -EINVAL,
-                       "not supported: a screen comes with a tablet and a keyboard");
+                       "not supported: vmd's buses of input devices are virtio and usb");
     }
-    if (bus && strcmp(bus, "virtio") != 0) {
-        return err_set(e, -EINVAL, "not supported: tablet and keyboard are virtio");
+    if (!known) {
+        return err_set(e, -EINVAL,
+                       "not supported: vmd knows tablet and keyboard, and by usb the mouse");
     }
-    if (!video_of(n->parent) &&
+    if (!usb && !video_of(n->parent) &&
         (xml_get_kid(n->parent, "video") || !xml_get_kid(n->parent, "graphics"))) {
-        return err_set(e, -EINVAL, "not supported: tablet and keyboard come with a screen");
+        return err_set(e, -EINVAL,
+                       "not supported: tablet and keyboard by virtio come with a screen");
     }
-    *out = json_object_new_boolean(true);
+    *out = json_object_new_string(text);
     return 0;
 }
 
 static bool input_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
                       struct buf *text)
 {
-    struct xml_node *other;
-
     (void)row;
-    (void)text;
-    if (!json_object_get_boolean(v)) {
-        return false;
-    }
-    xml_set_attr(n, "type", "tablet");
-    xml_set_attr(n, "bus", "virtio");
-    other = xml_node_new(n->parent, "input");
-    xml_set_attr(other, "type", "keyboard");
-    xml_set_attr(other, "bus", "virtio");
+    (void)n;
+    buf_add_str(text, json_object_get_string(v));
     return true;
+}
+
+static void add_input(struct json_object *list, const char *type, const char *bus,
+                      const char *port)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_str(o, "type", type);
+    if (bus) {
+        api_json_set_str(o, "bus", bus);
+    }
+    if (port) {
+        api_json_set_str(o, "port", port);
+    }
+    json_object_array_add(list, o);
+}
+
+static size_t length(struct json_object *list)
+{
+    return json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+}
+
+/* <input> and <hub> are two lists: together, without those that come with the screen, they are the USB devices. */
+static void read_inputs(struct json_object *definition)
+{
+    struct json_object *inputs = api_json_get(definition, "usb"),
+                       *hubs = api_json_get(definition, "hubs"), *all = json_object_new_array();
+
+    for (size_t i = 0; i < length(hubs); i++) {
+        add_input(all, "hub", NULL,
+                  api_json_get_str(json_object_array_get_idx(hubs, i), "port"));
+    }
+    for (size_t i = 0; i < length(inputs); i++) {
+        struct json_object *o = json_object_array_get_idx(inputs, i);
+        const char *bus = api_json_get_str(o, "bus");
+
+        if (bus && strcmp(bus, "usb") == 0 && api_json_get_str(o, "type")) {
+            add_input(all, api_json_get_str(o, "type"), NULL, api_json_get_str(o, "port"));
+        }
+    }
+    json_object_object_del(definition, "hubs");
+    json_object_object_del(definition, "usb");
+    if (length(all) > 0) {
+        api_json_set(definition, "usb", all);
+    } else {
+        json_object_put(all);
+    }
+}
+
+static void written_inputs(struct json_object *definition)
+{
+    struct json_object *usb = api_json_get(definition, "usb"),
+                       *display = api_json_get(definition, "display"),
+                       *inputs = json_object_new_array(), *hubs = json_object_new_array();
+
+    for (size_t i = 0; i < length(usb); i++) {
+        struct json_object *o = json_object_array_get_idx(usb, i);
+        const char *type = api_json_get_str(o, "type");
+        bool hub = type && strcmp(type, "hub") == 0;
+
+        if (type) {
+            add_input(hub ? hubs : inputs, type, "usb", api_json_get_str(o, "port"));
+        }
+    }
+    if (display && api_json_get_bool(display, "input", true)) {
+        add_input(inputs, "tablet", "virtio", NULL);
+        add_input(inputs, "keyboard", "virtio", NULL);
+    }
+    api_json_set(definition, "usb", inputs);
+    api_json_set(definition, "hubs", hubs);
+}
+
+void xml_read_domain(struct json_object *definition)
+{
+    xml_read_channels(definition);
+    read_inputs(definition);
+}
+
+void xml_written_domain(struct json_object *definition)
+{
+    xml_written_channels(definition);
+    written_inputs(definition);
 }
 
 /* ---- firmware in flash ---- */
@@ -354,9 +444,8 @@ const struct xml_conv xml_as_video = {
     video_get, video_put, "model `virtio` (at `pci` or `virtio-mmio`), `bochs`, `none`"
 };
 const struct xml_conv xml_as_graphics = { graphics_get, graphics_put, "`vnc`" };
-const struct xml_conv xml_as_input = {
-    input_get, input_put, "`tablet` or `keyboard` at the bus `virtio`: one brings the other"
-};
+const struct xml_conv xml_as_input = { input_get, input_put,
+                                       "`tablet`, `keyboard`; by USB also `mouse`" };
 const struct xml_conv xml_as_loader = { loader_get, loader_put, "an absolute path" };
 const struct xml_conv xml_as_flash = { flash_get, flash_put, "`rom`, `pflash`" };
 const struct xml_conv xml_as_nvram = { nvram_get, nvram_put, "an absolute path" };

@@ -35,7 +35,8 @@ enum board_disk_bus {
     BOARD_NVME,
     BOARD_SCSI,
     BOARD_SCSI_MMIO,
-    BOARD_SATA
+    BOARD_SATA,
+    BOARD_USB
 };
 #define BOARD_ANY UINT32_MAX /* a controller of its own; the first free place */
 
@@ -44,8 +45,12 @@ enum board_nic_bus { BOARD_NIC_VIRTIO_MMIO, BOARD_NIC_VIRTIO_PCI };
 
 /* What draws the screen. */
 enum board_gpu { BOARD_GPU_NONE, BOARD_GPU_VIRTIO_PCI, BOARD_GPU_VIRTIO_MMIO, BOARD_GPU_BOCHS };
-/* What a person types and points with; there where there is a screen. */
-enum board_input { BOARD_KEYBOARD, BOARD_TABLET, BOARD_N_INPUTS };
+/* What a person types and points with; the first two come with a screen, all of them by USB. */
+enum board_input { BOARD_KEYBOARD, BOARD_TABLET, BOARD_MOUSE, BOARD_N_INPUTS };
+#define BOARD_SCREEN_INPUTS 2
+
+#define BOARD_MAX_USB 32
+enum board_usb_kind { BOARD_USB_HUB, BOARD_USB_KEYBOARD, BOARD_USB_TABLET, BOARD_USB_MOUSE };
 
 /* An open file that is read again at each reset; path names it in messages. NULL path: none. */
 struct board_file {
@@ -109,6 +114,11 @@ struct board_config {
     } vsock; /* virtio-pci */
     bool watchdog;               /* i6300esb on PCI */
     struct watchdog_host *guard; /* who acts then; outlives the VM; may be NULL */
+    struct board_usb {
+        enum board_usb_kind kind;
+        const char *port; /* "1.4"; NULL: the first free one */
+    } usb[BOARD_MAX_USB]; /* at the USB controller, which is there when it has devices or disks */
+    unsigned n_usb;
     struct chr *console; /* may be NULL */
     bool virtio_console; /* the console is virtio, not the UART */
     bool rng;
@@ -140,7 +150,8 @@ struct board_class {
     struct device *(*port)(struct board *b, unsigned i);
     /* The virtio-serial device; NULL: has none. */
     struct device *(*serial)(struct board *b);
-    /* The virtio-input device of a kind; NULL: has none. */
+    /* The device of a kind, for input_send() (devices/input/input.h); the one that came with the screen before one by USB. NULL: has
+     * none. */
     struct device *(*input)(struct board *b, enum board_input kind);
 };
 

@@ -27,6 +27,7 @@ static const struct kind {
     { BOARD_SCSI, &virtio_scsi_class, "scsi", "target", 0, 256, true },
     { BOARD_SCSI_MMIO, &virtio_scsi_class, "scsi-mmio", "target", 0, 256, true },
     { BOARD_SATA, &ahci_class, "sata", "port", 0, SATA_PORTS, false },
+    { BOARD_USB, &usb_storage_class, "usb-disk", "unit", 0, 1, false },
 };
 
 static const struct kind *kind_of(enum board_disk_bus bus)
@@ -42,8 +43,8 @@ static const struct kind *kind_of(enum board_disk_bus bus)
 /* Do two disks share a controller? */
 static bool together(const struct board_config *c, unsigned i, unsigned j)
 {
-    return i == j || (c->disk[i].bus == c->disk[j].bus && kind_of(c->disk[i].bus) &&
-                      c->disk[i].controller != BOARD_ANY &&
+    return i == j || (c->disk[i].bus == c->disk[j].bus && c->disk[i].bus != BOARD_USB &&
+                      kind_of(c->disk[i].bus) && c->disk[i].controller != BOARD_ANY &&
                       c->disk[i].controller == c->disk[j].controller);
 }
 
@@ -175,7 +176,7 @@ static int give_units(struct board_config *c, unsigned i, struct device *d, stru
         queues = disk->queues > queues ? disk->queues : queues;
         units->n++;
     }
-    if (rc == 0 && c->disk[i].bus != BOARD_SATA) {
+    if (rc == 0 && c->disk[i].bus != BOARD_SATA && c->disk[i].bus != BOARD_USB) {
         rc = dev_set_u64(d, "queues", queues, e);
     }
     return rc;
@@ -202,14 +203,15 @@ static int give_virtio(struct board_config *c, unsigned i, struct device *d, str
 static int check(const struct board_config *c, unsigned i, struct err *e)
 {
     const struct board_disk *d = &c->disk[i];
-    bool scsi = d->bus == BOARD_SCSI || d->bus == BOARD_SCSI_MMIO;
+    bool scsi = d->bus == BOARD_SCSI || d->bus == BOARD_SCSI_MMIO || d->bus == BOARD_USB;
 
     if (d->cdrom && !scsi && d->bus != BOARD_SATA) {
-        return err_set(e, -EINVAL, "disk '%s': a CD-ROM drive needs the bus scsi or sata",
+        return err_set(e, -EINVAL, "disk '%s': a CD-ROM drive needs the bus scsi, sata or usb",
                        d->name);
     }
     if (d->removable && !scsi && !d->cdrom) {
-        return err_set(e, -EINVAL, "disk '%s': a removable medium needs the bus scsi", d->name);
+        return err_set(e, -EINVAL, "disk '%s': a removable medium needs the bus scsi or usb",
+                       d->name);
     }
     if (d->hotplug && d->bus != BOARD_VIRTIO_PCI &&
         (d->bus != BOARD_NVME || d->controller != BOARD_ANY)) {

@@ -55,6 +55,7 @@ struct board {
     struct mem_region *ram, *rom;
     bool flash[BOARD_MAX_FLASH]; /* which banks there are */
     struct device *serial; /* with the ports, or NULL */
+    struct device *usb; /* the host controller, or NULL */
     struct device *fw_cfg, *button, *pci, *nic[BOARD_MAX_NICS], *port[BOARD_MAX_PORTS], *input[BOARD_N_INPUTS];
     uint64_t pci_mmio64; /* address of the window for 64-bit BARs, 0: none */
     struct loader_image firmware, kernel;
@@ -87,6 +88,8 @@ int rv_virt_add_screen(struct board *b, struct err *e);
 struct device *rv_virt_input(struct board *b, enum board_input kind);
 /* What a board may have besides (rv_virt_extras.c), on the root bus, behind all else. */
 int rv_virt_add_extras(struct board *b, struct err *e);
+/* The USB controller and what is at it (rv_virt_usb.c): the devices of the configuration and the disks, behind everything else. */
+int rv_virt_add_usb(struct board *b, struct err *e);
 /* On the root bus: a virtio device behind a function of its own; a function. Freed when that fails. */
 int rv_virt_add_virtio(struct board *b, struct device *behind, struct err *e);
 int rv_virt_plug(struct board *b, struct device *d, struct err *e);

@@ -171,7 +171,8 @@ static int add_disk(struct board *b, unsigned i, struct err *e)
     struct device *d = NULL;
     int rc;
 
-    if (bus == BOARD_VIRTIO_MMIO || bus == BOARD_SCSI_MMIO || !board_disk_leads(&b->cfg, i)) {
+    if (bus == BOARD_VIRTIO_MMIO || bus == BOARD_SCSI_MMIO || bus == BOARD_USB ||
+        !board_disk_leads(&b->cfg, i)) {
         return 0;
     }
     rc = board_new_disk(b->vm, &b->cfg, i, &d, e);
@@ -252,5 +253,8 @@ int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
     if (rc == 0) {
         rc = rv_virt_add_screen(b, e);
     }
-    return rc != 0 ? rc : rv_virt_add_extras(b, e);
+    if (rc == 0) {
+        rc = rv_virt_add_extras(b, e);
+    }
+    return rc != 0 ? rc : rv_virt_add_usb(b, e);
 }

@@ -8,7 +8,7 @@
 
 static unsigned n_devices(const struct board_config *c)
 {
-    return c->screen.gpu == BOARD_GPU_NONE ? 0 : 1 + (c->screen.input ? BOARD_N_INPUTS : 0);
+    return c->screen.gpu == BOARD_GPU_NONE ? 0 : 1 + (c->screen.input ? BOARD_SCREEN_INPUTS : 0);
 }
 
 unsigned rv_virt_slot_screens(const struct board_config *c)

@@ -125,6 +125,7 @@ static const enum board_disk_bus disk_buses[] = {
     [API_DISK_BUS_SCSI] = BOARD_SCSI,
     [API_DISK_BUS_SCSI_MMIO] = BOARD_SCSI_MMIO,
     [API_DISK_BUS_SATA] = BOARD_SATA,
+    [API_DISK_BUS_USB] = BOARD_USB,
 };
 
 int chain_prepare(struct emu *m, struct emu_chain *c, struct blk_options *o, struct err *e)
@@ -300,7 +301,8 @@ static int open_disks(struct emu *m, struct board_config *b, struct err *e)
         return 0;
     }
     rc = blk_pool_new(m->loop, &po, &m->pool, e);
-    rc = rc != 0 || m->config.n_disks + (size_t)m->config.root_ports == 0 ? rc : jobs_start(m, e);
+    rc = rc != 0 || m->config.n_disks + (size_t)m->config.root_ports == 0 ? rc
+                                                                          : jobs_start(m, e);
     for (unsigned i = 0; i < m->config.n_disks && rc == 0; i++) {
         AUTO_FREE char *name = NULL;
 
@@ -379,6 +381,21 @@ static int new_vm(struct emu *m, struct board_config *b, struct err *e)
     return rc;
 }
 
+static void usb_devices(struct emu *m, struct board_config *b)
+{
+    static const enum board_usb_kind kinds[] = {
+        [API_USB_DEVICE_KIND_HUB] = BOARD_USB_HUB,
+        [API_USB_DEVICE_KIND_KEYBOARD] = BOARD_USB_KEYBOARD,
+        [API_USB_DEVICE_KIND_MOUSE] = BOARD_USB_MOUSE,
+        [API_USB_DEVICE_KIND_TABLET] = BOARD_USB_TABLET
+    };
+
+    for (size_t i = 0; i < m->config.n_usb && i < BOARD_MAX_USB; i++) {
+        b->usb[b->n_usb++] = (struct board_usb){ kinds[m->config.usb[i].type],
+                                                 m->config.usb[i].port };
+    }
+}
+
 int build_vm(struct emu *m, struct err *e)
 {
     const struct api_vm_config *c = &m->config;
@@ -397,6 +414,7 @@ int build_vm(struct emu *m, struct err *e)
 
     screen_new(m, &b);
     guard_new(m, &b);
+    usb_devices(m, &b);
     if (rc == 0) {
         rc = balloon_new(m, &b, e);
     }

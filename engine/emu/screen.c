@@ -11,7 +11,7 @@
 #include "devices/display/display.h"
 #include "devices/display/png.h"
 #include "devices/input/keys.h"
-#include "devices/input/virtio_input.h"
+#include "devices/input/input.h"
 #include "engine/base/base64.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -95,7 +95,7 @@ static void on_turn(void *arg)
         struct report *r = &s->line[s->first];
         struct device *d = device_of(s, r->device);
         struct err e = ERR_INIT;
-        int rc = d ? virtio_input_send(d, r->step, r->n, &e) : -ENODEV;
+        int rc = d ? input_send(d, r->step, r->n, &e) : -ENODEV;
         uint32_t hold = r->hold_ms;
 
         if (rc == -ENOSPC && s->m->vm->state != VM_RUNNING) {

@@ -184,6 +184,12 @@ void fuzz_setup(void)
     add_disk(&cfg, "mmio-cd", BOARD_SCSI_MMIO);
     add_disk(&cfg, "sata", BOARD_SATA);
     add_disk(&cfg, "sata-cd", BOARD_SATA);
+    add_disk(&cfg, "usb", BOARD_USB);
+    add_disk(&cfg, "usb-cd", BOARD_USB);
+    cfg.usb[cfg.n_usb++] = (struct board_usb){ BOARD_USB_HUB, "1" };
+    cfg.usb[cfg.n_usb++] = (struct board_usb){ BOARD_USB_KEYBOARD, "2" };
+    cfg.usb[cfg.n_usb++] = (struct board_usb){ BOARD_USB_TABLET, "1.1" };
+    cfg.usb[cfg.n_usb++] = (struct board_usb){ BOARD_USB_MOUSE, "1.2" };
     add_nic(&cfg, BOARD_NIC_VIRTIO_MMIO);
     add_nic(&cfg, BOARD_NIC_VIRTIO_PCI);
     display = display_new(320, 200);
@@ -253,11 +259,13 @@ static uint64_t somewhere(struct fuzz_in *in)
     }
 }
 
-/* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI, network card, virtio-serial; where BARs are put, by slot and number. */
+/* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI, network card, virtio-serial, xHCI; where BARs are put, by slot and number. */
 #ifdef FUZZ_EXTRAS
 #define PCI_SLOTS 16 /* and the balloon, ... */
+#define XHCI_SLOT 9
 #else
-#define PCI_SLOTS 8
+#define PCI_SLOTS 9
+#define XHCI_SLOT 8
 #endif
 #define PCI_BAR(slot, n) (RV_PCI_MMIO + 0x100000u * (slot) + 0x10000u * (n))
 
@@ -275,7 +283,7 @@ static inline void pci_setup(struct fuzz_in *in)
                 fuzz_rarely(in, 32) ? fuzz_64(in) : PCI_BAR(slot, n), 4);
         }
         /* The upper halves of 64-bit BARs. */
-        set(pci_config(slot, slot == 3 || slot == 5 ? 0x14 : 0x24), 0, 4);
+        set(pci_config(slot, slot == 3 || slot == 5 || slot == XHCI_SLOT ? 0x14 : 0x24), 0, 4);
         set(pci_config(slot, 4), fuzz_rarely(in, 16) ? fuzz_64(in) : 6, 2);
     }
 }

@@ -46,6 +46,7 @@ fuzz_names = \
 	tcg \
 	tls \
 	token \
+	usb \
 	vdi \
 	vhd \
 	vhdx \

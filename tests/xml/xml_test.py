@@ -234,7 +234,7 @@ CONFIGS = [
     {"name": "a", "disks": [{"file": f"/d{i}", "name": f"x{i}"} for i in range(8)]},
     {"name": "a", "disks": [{"file": "/a"}, {"file": "/b"}]},
     {"name": "a", "disks": [{"file": "/a", "bus": bus, "name": f"vd{i}"} for i, bus in enumerate(
-        ("virtio-mmio", "virtio-pci", "nvme", "scsi", "scsi-mmio", "sata"))]},
+        ("virtio-mmio", "virtio-pci", "nvme", "scsi", "scsi-mmio", "sata", "usb"))]},
     {"name": "a", "disks": [{"file": "/a", "bus": "scsi", "name": "sda", "controller": 1, "unit": 2, "lun": 3, "removable": True},
                             {"file": "/b", "bus": "sata", "name": "sdb", "unit": 4, "cdrom": True, "readonly": True},
                             {"file": "/c", "bus": "sata", "name": "sdc", "lun": 1}, {"file": "/d", "bus": "scsi", "cdrom": True}]},
@@ -305,6 +305,16 @@ def screens_flash_and_volumes_are_in_the_words_of_libvirt():
             tap.check(have == {"device": device, "width": 1024, "height": 768, "input": keyboard}, f"{devices}: {have}")
     tap.check(made("<graphics type='vnc' port='-1' autoport='yes'/>")["display"] ==
               {"device": "virtio", "width": 1280, "height": 800, "input": False}, "a screen for the viewer")
+    usb = ("<disk type='file'><source file='/a'/><target dev='sda' bus='usb'/></disk><disk type='file' device='cdrom'><source file='/c'/>"
+           "<target dev='sdb' bus='usb'/><readonly/></disk><hub type='usb'><address type='usb' bus='0' port='1'/></hub>"
+           "<input type='mouse' bus='usb'/><input type='keyboard' bus='usb'><address type='usb' bus='0' port='1.2'/></input>")
+    have = made(usb)
+    tap.check([disk["bus"] for disk in have["disks"]] == ["usb", "usb"] and have["disks"][1]["cdrom"], f"{have['disks']}")
+    tap.check(have["usb"] == [{"type": "hub", "port": "1"}, {"type": "mouse"}, {"type": "keyboard", "port": "1.2"}], f"{have['usb']}")
+    have = made("<input type='tablet' bus='usb'/>" + vnc + "<video><model type='virtio'/></video>")
+    tap.check((have["usb"], have["display"]["input"]) == ([{"type": "tablet"}], False), f"{have}")
+    have = made("<input type='tablet' bus='usb'/>" + keys + vnc)
+    tap.check((have["usb"], have["display"]["input"]) == ([{"type": "tablet"}], True), f"{have}")
     flash = made(os_more="<loader type='pflash' readonly='yes'>/c.fd</loader><nvram>/v.fd</nvram>")["flash"]
     tap.check(flash == [{"file": "/c.fd", "readonly": True}, {"file": "/v.fd", "readonly": False}], f"{flash}")
     tap.check(made(os_more="<loader type='pflash'>/c.fd</loader>")["flash"] == [{"file": "/c.fd", "readonly": False}], "one bank")
