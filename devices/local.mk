@@ -50,6 +50,10 @@ libdevices_a_SOURCES = \
 	devices/display/virtio_gpu.c \
 	devices/display/virtio_gpu.h \
 	devices/display/virtio_gpu_res.c \
+	devices/fs/share.c \
+	devices/fs/share.h \
+	devices/fs/virtio_9p.c \
+	devices/fs/virtio_fs.c \
 	devices/input/keys.c \
 	devices/input/keys.h \
 	devices/input/virtio_input.c \
@@ -86,6 +90,10 @@ libdevices_a_SOURCES = \
 	devices/virtio/pci.c \
 	devices/virtio/queue.c \
 	devices/virtio/queue.h \
+	devices/virtio/vhost_int.h \
+	devices/virtio/vhost_talk.c \
+	devices/virtio/vhost_user.c \
+	devices/virtio/vhost_user.h \
 	devices/virtio/virtio.c \
 	devices/virtio/virtio.h
 

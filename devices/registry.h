@@ -34,6 +34,8 @@ extern const struct device_class virtio_serial_class;
 extern const struct device_class virtio_input_class;
 extern const struct device_class virtio_gpu_class;
 extern const struct device_class bochs_display_class;
+extern const struct device_class virtio_fs_class;
+extern const struct device_class virtio_9p_class;
 
 /* Ended by NULL; in the order of the reference. */
 const struct device_class *const *device_classes(void);

@@ -17,6 +17,7 @@ e2e_tests = \
 	tests/e2e/guest_tap.py \
 	tests/e2e/guest_qcow2.py \
 	tests/e2e/guest_screen.py \
+	tests/e2e/guest_shares.py \
 	tests/e2e/guest_stuck.py \
 	tests/e2e/guest_vector.py \
 	tests/e2e/daemon_blockjobs.py \
