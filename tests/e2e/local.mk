@@ -18,6 +18,7 @@ e2e_tests = \
 	tests/e2e/guest_qcow2.py \
 	tests/e2e/guest_screen.py \
 	tests/e2e/guest_shares.py \
+	tests/e2e/share_server.py \
 	tests/e2e/guest_stuck.py \
 	tests/e2e/guest_vector.py \
 	tests/e2e/daemon_blockjobs.py \
