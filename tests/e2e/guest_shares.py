@@ -168,13 +168,15 @@ PROJECT = {
 BUILD = r"""
 t=/mnt/tools; x="$t/usr/lib/riscv64-linux-gnu/ld-linux-riscv64-lp64d.so.1 --library-path $t/usr/lib/riscv64-linux-gnu"
 cd /mnt/src
-for f in main sum; do $x $t/usr/libexec/gcc/riscv64-linux-gnu/14/cc1 -quiet -O2 -o $f.s $f.c; done
+for f in main sum; do $x $t/usr/libexec/gcc/riscv64-linux-gnu/14/cc1 -quiet -nostdinc -march=rv64gc -mabi=lp64d -O2 -o $f.s $f.c; done
 for f in main sum; do $x $t/usr/bin/riscv64-linux-gnu-as -o $f.o $f.s; done
-$x $t/usr/bin/riscv64-linux-gnu-ld -o prog main.o sum.o && cp prog /tmp/prog && chmod 755 prog /tmp/prog && /tmp/prog
+ls -l *.o
 """
 
 
 def builds(driver):
+    if not shutil.which("riscv64-linux-gnu-ld"):
+        raise tap.Skip("there is no riscv64-linux-gnu-ld (package binutils-riscv64-linux-gnu)")
     try:
         tools = guest.fetched("riscv64-tools")
     except guest.Unavailable as why:
@@ -191,7 +193,10 @@ def builds(driver):
         h = 5381
         for c in b"shared":
             h = (h * 33 + c) % (1 << 64)
-        said = s.m.run(BUILD)
+        s.m.run(BUILD)
+        # The tools of the guest have no linker with its libraries: the host's does that part, in the same folder.
+        subprocess.run(["riscv64-linux-gnu-ld", "-o", "prog", "main.o", "sum.o"], cwd=s.dir, check=True)
+        said = s.m.run("cp /mnt/src/prog /tmp/prog && chmod 755 /tmp/prog && /tmp/prog")
         tap.check(f"{h:016x}" in said, said)
         with open(s.path("prog"), "rb") as file:
             tap.check(file.read(4) == b"\x7fELF", "the host sees the program")
