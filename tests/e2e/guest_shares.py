@@ -112,7 +112,7 @@ def corners(driver, **more):
         env = {**os.environ, "TZ": "UTC", "LC_ALL": "C"}
         host = subprocess.run(["bash", "corners.sh"], cwd=beside, env=env, capture_output=True, check=True).stdout.decode()
         guest = s.m.run("cd /mnt/src && TZ=UTC sh corners.sh").replace("\r", "")
-        for mine, theirs in zip(host.split("\n"), guest.split("\n")):
+        for mine, theirs in zip(host.strip().split("\n"), guest.strip().split("\n")):
             tap.check(mine == theirs, f"host {mine!r}, guest {theirs!r}\n{guest}")
         tap.check(len(host.split()) > 40 and host.strip() == guest.strip(), guest)
         # Attributes, both ways.
