@@ -75,6 +75,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/migrate_out.h \
 	daemon/vm/peer.c \
 	daemon/vm/peer.h \
+	daemon/vm/shares.c \
+	daemon/vm/shares.h \
 	daemon/vm/save.c \
 	daemon/vm/snapshot.c \
 	daemon/vm/snapshot.h \
@@ -225,6 +227,7 @@ vmd_spawn_SOURCES = \
 	daemon/spawn/monitor.c \
 	daemon/spawn/network.c \
 	daemon/spawn/nic.c \
+	daemon/spawn/share.c \
 	daemon/spawn/proto.h \
 	daemon/spawn/spawn.h
 vmd_spawn_LDADD = $(LINK_API)

@@ -51,6 +51,10 @@ libdevices_a_SOURCES = \
 	devices/display/virtio_gpu.c \
 	devices/display/virtio_gpu.h \
 	devices/display/virtio_gpu_res.c \
+	devices/fs/share.c \
+	devices/fs/share.h \
+	devices/fs/virtio_9p.c \
+	devices/fs/virtio_fs.c \
 	devices/input/input.c \
 	devices/input/input.h \
 	devices/input/keys.c \
@@ -101,6 +105,10 @@ libdevices_a_SOURCES = \
 	devices/virtio/pci.c \
 	devices/virtio/queue.c \
 	devices/virtio/queue.h \
+	devices/virtio/vhost_int.h \
+	devices/virtio/vhost_talk.c \
+	devices/virtio/vhost_user.c \
+	devices/virtio/vhost_user.h \
 	devices/virtio/virtio.c \
 	devices/virtio/virtio.h
 

@@ -33,6 +33,8 @@ static const struct device_class *const classes[] = {
     &virtio_serial_class,
     &virtio_input_class,
     &virtio_gpu_class,
+    &virtio_fs_class,
+    &virtio_9p_class,
     &bochs_display_class,
     &xhci_class,
     &usb_hub_class,

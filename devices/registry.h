@@ -41,6 +41,8 @@ extern const struct device_class usb_keyboard_class;
 extern const struct device_class usb_mouse_class;
 extern const struct device_class usb_tablet_class;
 extern const struct device_class usb_storage_class;
+extern const struct device_class virtio_fs_class;
+extern const struct device_class virtio_9p_class;
 
 /* Ended by NULL; in the order of the reference. */
 const struct device_class *const *device_classes(void);

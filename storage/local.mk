@@ -71,6 +71,21 @@ libstorage_a_SOURCES = \
 	storage/work.c \
 	storage/work.h
 
+# The server of shared folders by 9P.
+pkglibexec_PROGRAMS += vmd-share
+share_sources = \
+	storage/share/attr.c \
+	storage/share/fid.c \
+	storage/share/io.c \
+	storage/share/names.c \
+	storage/share/p9.h \
+	storage/share/wire.c
+vmd_share_SOURCES = $(share_sources) \
+	storage/share/confine.c \
+	storage/share/confine.h \
+	storage/share/main.c
+vmd_share_LDADD = $(LINK_BASE) $(SECCOMP_LIBS)
+
 check_PROGRAMS += tests/block/file_test
 TESTS += tests/block/file_test
 tests_block_file_test_SOURCES = tests/block/file_test.c

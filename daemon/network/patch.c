@@ -95,7 +95,7 @@ static void patch_card(struct network *n, const struct vm *vm, size_t at)
     };
     list_append(&n->patches, &k->link);
     json_object_array_add(list, network_request(n->d, vm, &vm->config.nics[at], mac));
-    spawner_open_nics(n->d->spawner, vm->id, vm->config.name, list, on_socket, k);
+    spawner_open_ends(n->d->spawner, vm->id, vm->config.name, "nics", list, on_socket, k);
 }
 
 static bool has_port(struct json_object *ports, const struct vm *vm, const char *nic)

@@ -535,13 +535,13 @@ void spawner_network(struct spawner_client *s, struct json_object *take_request,
     watch_answers(s);
 }
 
-void spawner_open_nics(struct spawner_client *s, int64_t vm, const char *name,
-                       struct json_object *take_nics, opened_fn *fn, void *arg)
+void spawner_open_ends(struct spawner_client *s, int64_t vm, const char *name, const char *what,
+                       struct json_object *take_list, opened_fn *fn, void *arg)
 {
     struct json_object *body = json_object_new_object();
     api_json_set_int(body, "vm", vm);
     api_json_set(body, "files", json_object_new_array());
-    api_json_set(body, "nics", take_nics);
+    api_json_set(body, what, take_list);
     api_json_set_str(body, "name", name);
     request_new(s, body, "open", arg)->opened = fn;
     send_waiting(s);

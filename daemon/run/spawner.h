@@ -50,9 +50,10 @@ typedef void opened_fn(void *arg, struct json_object *images, int *take_fds, uns
                        const char *path, const struct err *e);
 void spawner_open(struct spawner_client *s, const char *name, struct json_object *take_files,
                   opened_fn *fn, void *arg);
-/* The same for the other ends of network cards (nics_request()) of the VM with that number. */
-void spawner_open_nics(struct spawner_client *s, int64_t vm, const char *name,
-                       struct json_object *take_nics, opened_fn *fn, void *arg);
+/* The same for the other ends of network cards ("nics", nics_request()) or shared folders ("shares", shares_request()) of
+ * the VM with that number. */
+void spawner_open_ends(struct spawner_client *s, int64_t vm, const char *name, const char *what,
+                       struct json_object *take_list, opened_fn *fn, void *arg);
 /* Starts the process of a network, as proto.h has it: fn(arg, pid, start time, pidfd (taken by fn), NULL), or e. */
 typedef void netted_fn(void *arg, pid_t pid, uint64_t start_time, int take_pidfd,
                        const struct err *e);

@@ -13,6 +13,7 @@
 #include "daemon/vm/agent.h"
 #include "daemon/vm/channels.h"
 #include "daemon/vm/nics.h"
+#include "daemon/vm/shares.h"
 #include "daemon/events.h"
 #include "daemon/run/linger.h"
 #include "daemon/ops.h"
@@ -379,6 +380,7 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     api_json_set(o, "files", files);
     api_json_set(o, "nics", nics_request(vm));
     api_json_set(o, "channels", channels_request(&vm->config));
+    api_json_set(o, "shares", shares_request(vm->config.shares, vm->config.n_shares));
     if (cgroup) {
         api_json_set_str(o, "cgroup", cgroup);
     }

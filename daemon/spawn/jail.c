@@ -313,6 +313,75 @@ int jail_enter_net(const struct spawner *sp, int64_t vm, const struct jail_net *
     return enter(sp, vm, extra, e);
 }
 
+/* ---- servers of shared folders ---- */
+
+/* Root's server keeps root's ids, since it gives files to others; an ordinary user's is that user, in a namespace where its id is
+ * the only one. */
+uint64_t jail_share_flags(const struct spawner *sp)
+{
+    return jail_clone_flags(sp) & ~(sp->root ? (uint64_t)CLONE_NEWUSER : 0);
+}
+
+int jail_share_ids(const struct spawner *sp, pid_t child, struct err *e)
+{
+    AUTO_FREE char *uid = xasprintf("%u %u 1\n", (unsigned)geteuid(), (unsigned)geteuid());
+    AUTO_FREE char *gid = xasprintf("%u %u 1\n", (unsigned)getegid(), (unsigned)getegid());
+    int rc = 0;
+    if (sp->root || !on(sp, LAYER_USER)) {
+        return 0;
+    }
+    rc = proc_write(child, "setgroups", "deny", e);
+    rc = rc == 0 ? proc_write(child, "gid_map", gid, e) : rc;
+    return rc == 0 ? proc_write(child, "uid_map", uid, e) : rc;
+}
+
+static void keep_file_caps(void)
+{
+    static const int kept[] = { CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID,
+                                CAP_SETGID, CAP_SETUID,       CAP_MKNOD,  CAP_SETFCAP };
+    for (int cap = 0; cap <= 63; cap++) {
+        bool keep = false;
+        for (unsigned i = 0; i < ARRAY_LEN(kept); i++) {
+            keep = keep || kept[i] == cap;
+        }
+        if (!keep) {
+            prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+        }
+    }
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+}
+
+int jail_enter_share(const struct spawner *sp, int folder, bool readonly, int *tree, struct err *e)
+{
+    struct mount_attr attr = { .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
+                                           (readonly ? MOUNT_ATTR_RDONLY : 0) };
+    int rc = 0;
+    umask(0);
+    *tree = folder;
+    if (on(sp, LAYER_MOUNT)) {
+        if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+            return err_errno(e, errno, "jail: cannot make mounts private");
+        }
+        *tree = open_tree(folder, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+        if (*tree < 0 || mount_setattr(*tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof(attr)) < 0) {
+            return err_errno(e, errno, "jail: cannot make a mount of the folder");
+        }
+    }
+    if (on(sp, LAYER_ROOT)) {
+        rc = new_root(NULL, e);
+    }
+    if (rc == 0 && on(sp, LAYER_RLIMITS)) {
+        rc = limit(RLIMIT_CORE, 0, "core", e);
+        rc = rc == 0 ? limit(RLIMIT_NOFILE, 65536, "nofile", e) : rc;
+    }
+    keep_file_caps();
+    umask(0);
+    if (rc == 0 && on(sp, LAYER_NO_NEW_PRIVS) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+        rc = err_errno(e, errno, "jail: no_new_privs");
+    }
+    return rc;
+}
+
 bool jail_has_root(const struct spawner *sp)
 {
     return on(sp, LAYER_ROOT);

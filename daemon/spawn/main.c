@@ -226,6 +226,9 @@ static int read_request(struct start *st, const struct json_object *req, struct 
     if (rc == 0) {
         rc = read_channels(st, api_json_get(req, "channels"), e);
     }
+    if (rc == 0) {
+        rc = shares_read(st, api_json_get(req, "shares"), e);
+    }
     return rc < 0 ? rc : read_nics(st, nics, e);
 }
 
@@ -348,6 +351,10 @@ static struct json_object *list_opened(const struct start *st, int *fds)
         fds[n++] = st->nics[i].fd;
         add_opened(list, "nic", st->nics[i].name, "", st->nics[i].path ? st->nics[i].path : "");
     }
+    for (unsigned i = 0; i < st->n_shares; i++) {
+        fds[n++] = st->shares[i].fd;
+        add_opened(list, "share", st->shares[i].tag, "", st->shares[i].path ? st->shares[i].path : "");
+    }
     return list;
 }
 
@@ -365,8 +372,12 @@ static int connect_nics(struct start *st, const struct json_object *req, struct 
     struct json_object *nics = api_json_get(req, "nics");
     int rc = nics && json_object_is_type(nics, json_type_array) ? read_nics(st, nics, e) : 0;
     st->vm = api_json_get_int(req, "vm", 0);
-    if (rc == 0 && st->n_nics > 0) {
+    rc = rc == 0 ? shares_read(st, api_json_get(req, "shares"), e) : rc;
+    if (rc == 0 && st->n_nics + st->n_shares > 0) {
         rc = open_emu_log(st, e);
+    }
+    if (rc == 0 && st->n_shares > 0) {
+        rc = shares_start(st, true, e);
     }
     if (rc == 0 && st->n_nics > 0) {
         rc = nics_start(st, true, e);
@@ -383,7 +394,7 @@ static void handle_open(struct spawner *sp, const struct json_object *req)
     struct err e = ERR_INIT;
     struct start st = nothing_open;
     const char *bad = NULL;
-    int fds[SPAWN_OPEN_MAX + SPAWN_NICS_MAX];
+    int fds[SPAWN_OPEN_MAX + SPAWN_NICS_MAX + SPAWN_SHARES_MAX];
     st.sp = sp;
     int64_t id = api_json_get_int(req, "id", 0);
     int rc = read_list(&st, req, &e);
@@ -403,10 +414,13 @@ static void handle_open(struct spawner *sp, const struct json_object *req)
         AUTO_JSON o = json_object_new_object();
         api_json_set_int(o, "id", id);
         api_json_set(o, "images", list_opened(&st, fds));
-        send_list(sp, id, o, fds, st.n_files + st.n_images + st.n_nics);
+        send_list(sp, id, o, fds, st.n_files + st.n_images + st.n_nics + st.n_shares);
     }
     for (unsigned i = 0; i < st.n_nics; i++) {
         fd_autoclose(&st.nics[i].fd);
+    }
+    for (unsigned i = 0; i < st.n_shares; i++) {
+        fd_autoclose(&st.shares[i].fd);
     }
     start_done(&st, false);
 }

@@ -70,7 +70,7 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
 static char **build_argv(const struct start *st)
 {
     char **argv = xnew_n(char *,
-                         28 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_NICS_MAX + SPAWN_FILES_MAX +
+                         28 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_SHARES_MAX + SPAWN_NICS_MAX + SPAWN_FILES_MAX +
                                    SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
@@ -99,6 +99,11 @@ static char **build_argv(const struct start *st)
         fd_set_cloexec(st->channels[i].fd, false, NULL);
         argv[n++] = xstrdup("--channel");
         argv[n++] = xasprintf("%s=%d", st->channels[i].name, st->channels[i].fd);
+    }
+    for (unsigned i = 0; i < st->n_shares; i++) {
+        fd_set_cloexec(st->shares[i].fd, false, NULL);
+        argv[n++] = xstrdup("--share");
+        argv[n++] = xasprintf("%s=%d", st->shares[i].tag, st->shares[i].fd);
     }
     if (st->paused) {
         argv[n++] = xstrdup("--paused");
@@ -250,6 +255,7 @@ static int launch(struct start *st, struct report *r, int *pidfd, struct err *e)
 {
     int gate[2], status[2];
     int nics = nics_start(st, false, e);
+    nics = nics < 0 ? nics : shares_start(st, false, e);
     if (nics < 0) {
         return nics;
     }

@@ -7,12 +7,14 @@
  *    "paused":bool,"screen":bool,"vsock":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool,"format":..}],"folders":[..]}   folders: where images may name others, besides their own
  *    and in it "channels":[NAME,..], "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool},
+ *    "shares":[{"tag":..,"path":..,"driver":"virtiofs"|"9p","readonly":bool,"mapped":bool}, {"tag":..,"socket":..}]: a folder for
+ *    which a server is started, or the socket of one that somebody else runs; in "nics", too,
  *    {"name":..,"tap":true,"ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a
  *    socket to connect to (and "hello": what is said there first, a frame of JSON), or a tap interface
  *   {"op":"check","id":N,"files":[...],"folders":[..]}  would they open? Asked before anything is changed; here, so
  *                                       that a filesystem that hangs does not hang vmd
  *   {"op":"open","id":N,"files":[...],"folders":[..]}   opens them, for an emulator that runs; also with
- *                                       "nics" as above; "vm" is whose
+ *                                       "nics" or "shares" as above; "vm" is whose
  *   {"op":"network","id":N,"key":..,"name":..,"cookie":..,"config":"<JSON as network/server/lan.h has it>","tftp":..,
  *    "isolated":bool}                   starts the process of a named network
  * vmd-spawn -> vmd
@@ -25,7 +27,7 @@
  *                                       that their images name
  *   {"id":N,"images":[{"role","key","format","path"}]}   opened, a descriptor each: role "file" (key from the request),
  *                                       then what its image names: "data", "backing", and so on down;
- *                                       at last "nic" (key is its name)
+ *                                       at last "nic" (key is its name) and "share" (its tag)
  *   {"id":N,"pid":..,"start_time":..}   a network's process, with its pidfd
  *   {"id":N,"error":{"code":-errno,"message":..,"path":..}}         nothing was left behind
  *
@@ -58,6 +60,7 @@
 #define SPAWN_OPEN_MAX 60    /* descriptors in one packet */
 #define SPAWN_NICS_MAX 8
 #define SPAWN_CHANNELS_MAX 8
+#define SPAWN_SHARES_MAX 8
 #define STATS_SIZE 4096
 /* The monitor keeps the statistics memfd under this number, for daemons that come later. */
 #define MONITOR_STATS_FD 3

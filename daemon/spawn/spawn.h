@@ -86,6 +86,13 @@ struct spawn_channel {
     int fd;
 };
 
+/* A shared folder. Texts are borrowed from the request. */
+struct spawn_share {
+    const char *tag, *path, *socket; /* path NULL: somebody else's server, at the socket */
+    bool nine, readonly, mapped;
+    int fd; /* connected to its server */
+};
+
 /* One start. Descriptors are -1 or owned. */
 struct start {
     struct spawner *sp;
@@ -105,6 +112,8 @@ struct start {
     unsigned n_nics;
     struct spawn_channel channels[SPAWN_CHANNELS_MAX];
     unsigned n_channels;
+    struct spawn_share shares[SPAWN_SHARES_MAX];
+    unsigned n_shares;
     struct spawn_image *images; /* owned */
     unsigned n_images;
     struct json_object *folders; /* where images may name others; borrowed from the request */
@@ -137,6 +146,9 @@ bool vsock_serve(int calls, int dir_fd);
 /* nic.c: in the monitor, before the emulator's process is made. What was started ends when the monitor does; `apart`: when
  * its card is closed. */
 int nics_start(struct start *st, bool apart, struct err *e);
+/* share.c: the same for shared folders; st->vm and st->emu_log_fd are set. */
+int shares_read(struct start *st, const struct json_object *list, struct err *e);
+int shares_start(struct start *st, bool apart, struct err *e);
 #define NET_JAIL_TFTP "/tftp"
 char *net_path(void); /* vmd-net; the caller's */
 /* A process for vmd-net, with the host's network unless it is isolated; as fork(). */
@@ -161,6 +173,12 @@ struct jail_net {
 /* As jail_enter(), for vmd-net. */
 int jail_enter_net(const struct spawner *sp, int64_t vm, const struct jail_net *extra,
                    struct err *e);
+/* For servers of shared folders, which keep the rights over files that their user has. The clone flags of a process of theirs; its
+ * ids, from the parent; and in the child: a mount of its own of the folder, an empty root, few capabilities. *tree is its
+ * descriptor. */
+uint64_t jail_share_flags(const struct spawner *sp);
+int jail_share_ids(const struct spawner *sp, pid_t child, struct err *e);
+int jail_enter_share(const struct spawner *sp, int folder, bool readonly, int *tree, struct err *e);
 bool jail_has_root(const struct spawner *sp); /* the root folder is an empty one */
 /* Opens the emulator, tries the layers with `emulator --version` and keeps those that work. -ENOEXEC: there is no
  * emulator, or it runs in no jail and without one; sp->tried stays false, and no layer counts as active. */

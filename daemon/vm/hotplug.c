@@ -26,6 +26,7 @@
 #include "daemon/vm/nics.h"
 #include "daemon/vm/preflight.h"
 #include "daemon/vm/reconnect.h"
+#include "daemon/vm/shares.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
 
@@ -253,6 +254,11 @@ static struct api_nic *the_nic(struct plug *k)
     return &k->made.nics[k->made.n_nics - 1];
 }
 
+static struct api_share *the_share(struct plug *k)
+{
+    return &k->made.shares[k->made.n_shares - 1];
+}
+
 static void plug_disk(struct plug *k);
 
 /* Nobody knows here what else was attached to a VM that runs: another name is tried. */
@@ -337,10 +343,15 @@ static void on_socket(void *arg, struct json_object *images, int *take_fds, unsi
             close(fd);
         }
         failf(k,
-              e && path[0] ? API_E_FILE_ERROR
+              e && (path[0] || k->kind == API_DEVICE_KIND_SHARE) ? API_E_FILE_ERROR
               : e          ? API_E_INTERNAL_ERROR
                            : API_E_BAD_STATE,
               NULL, e ? e->msg : "it ended meanwhile");
+    } else if (k->kind == API_DEVICE_KIND_SHARE) {
+        struct json_object *in = json_object_new_object();
+
+        api_json_set(in, "share", api_encode(&api_type_share, the_share(k)));
+        ask(k, "emu.attach_share", in, fd, on_plugged);
     } else {
         struct json_object *in = json_object_new_object();
 
@@ -403,7 +414,12 @@ static void go_live(struct plug *k)
         if (the_nic(k)->type != API_NIC_TYPE_NONE) {
             list = (json_object_put(list), nics_request_one(k->d, vm, the_nic(k)));
         }
-        spawner_open_nics(k->d->spawner, vm->id, vm->config.name, list, on_socket, k);
+        spawner_open_ends(k->d->spawner, vm->id, vm->config.name, "nics", list, on_socket, k);
+        return;
+    }
+    if (k->kind == API_DEVICE_KIND_SHARE) {
+        list = shares_request(the_share(k), 1);
+        spawner_open_ends(k->d->spawner, vm->id, vm->config.name, "shares", list, on_socket, k);
         return;
     }
     disk = the_disk(k);
@@ -425,6 +441,9 @@ static bool has_slot(const struct api_vm_config *c)
     for (size_t i = 0; i < c->n_nics; i++) {
         used += c->nics[i].hotplug;
     }
+    for (size_t i = 0; i < c->n_shares; i++) {
+        used += c->shares[i].hotplug;
+    }
     return used < c->root_ports;
 }
 
@@ -433,6 +452,7 @@ static size_t count(const struct api_vm_config *c, enum api_device_kind kind)
     return kind == API_DEVICE_KIND_NIC       ? c->n_nics
            : kind == API_DEVICE_KIND_DISK    ? c->n_disks
            : kind == API_DEVICE_KIND_CHANNEL ? c->n_channels
+           : kind == API_DEVICE_KIND_SHARE   ? c->n_shares
                                              : 0; /* definitions have none with a name */
 }
 
@@ -440,6 +460,7 @@ static const char *name_at(const struct api_vm_config *c, enum api_device_kind k
 {
     return kind == API_DEVICE_KIND_NIC    ? c->nics[i].name
            : kind == API_DEVICE_KIND_DISK ? c->disks[i].name
+           : kind == API_DEVICE_KIND_SHARE ? c->shares[i].tag
                                           : c->channels[i].name;
 }
 
@@ -530,21 +551,35 @@ static void add_channel(struct plug *k, const struct api_channel *channel)
     api_copy(&api_type_channel, channel, &c->channels[c->n_channels++]);
 }
 
+static void add_share(struct plug *k, const struct api_share *share)
+{
+    struct api_vm_config *c = &k->made;
+    bool slot = has_slot(c);
+
+    c->shares = xrealloc_n(c->shares, c->n_shares + 1, sizeof(c->shares[0]));
+    api_copy(&api_type_share, share, &c->shares[c->n_shares++]);
+    the_share(k)->hotplug = the_share(k)->hotplug || slot;
+    the_share(k)->has_hotplug = the_share(k)->hotplug;
+}
+
 /* The one that was given; DISK when it is not one. */
-static enum api_device_kind given(bool nic, bool channel, bool rng)
+static enum api_device_kind given(bool nic, bool channel, bool rng, bool share)
 {
     return nic       ? API_DEVICE_KIND_NIC
            : channel ? API_DEVICE_KIND_CHANNEL
            : rng     ? API_DEVICE_KIND_RNG
+           : share   ? API_DEVICE_KIND_SHARE
                      : API_DEVICE_KIND_DISK;
 }
 
-static const char *const give_one = "give 'disk', 'nic', 'channel' or 'rng'";
+static const char *const give_one = "give 'disk', 'nic', 'channel', 'rng' or 'share'";
 
 static void add_device(struct plug *k, const struct api_vm_attach_in *in)
 {
     if (in->channel) {
         add_channel(k, in->channel);
+    } else if (in->share) {
+        add_share(k, in->share);
     } else if (k->nic) {
         add_nic(k, in->nic);
     } else if (in->disk) {
@@ -561,9 +596,10 @@ static void attach_begin(struct op *op)
     const char *name;
 
     *k = (struct plug){ .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL };
-    k->kind = given(in->nic, in->channel, in->rng);
+    k->kind = given(in->nic, in->channel, in->rng, in->share);
     api_copy(&api_type_vm_config, &vm->config, &k->made);
-    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) + (in->rng != NULL) !=
+    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) + (in->rng != NULL) +
+            (in->share != NULL) !=
         1) {
         failf(k, API_E_INVALID_PARAMS, give_one, "one device is attached at a time");
         return;
@@ -571,6 +607,7 @@ static void attach_begin(struct op *op)
     name = in->nic       ? in->nic->name
            : in->channel ? in->channel->name
            : in->rng     ? in->rng
+           : in->share   ? in->share->tag
                          : in->disk->name;
     k->chosen = !name || !name[0];
     k->name = k->chosen ? free_name(&k->made, k->kind) : xstrdup(name);
@@ -754,6 +791,9 @@ static void drop_from(struct plug *k, size_t at)
         api_release(&api_type_channel, &c->channels[at]);
         memmove(&c->channels[at], &c->channels[at + 1],
                 (--c->n_channels - at) * sizeof(c->channels[0]));
+    } else if (k->kind == API_DEVICE_KIND_SHARE) {
+        api_release(&api_type_share, &c->shares[at]);
+        memmove(&c->shares[at], &c->shares[at + 1], (--c->n_shares - at) * sizeof(c->shares[0]));
     } else if (k->nic) {
         api_release(&api_type_nic, &c->nics[at]);
         memmove(&c->nics[at], &c->nics[at + 1], (--c->n_nics - at) * sizeof(c->nics[0]));
@@ -785,9 +825,10 @@ static void detach_begin(struct op *op)
     *k = (struct plug){
         .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL, .timeout_ms = in->timeout_ms
     };
-    k->kind = given(in->nic, in->channel, in->rng);
+    k->kind = given(in->nic, in->channel, in->rng, in->share);
     api_copy(&api_type_vm_config, &vm->config, &k->made);
-    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) + (in->rng != NULL) !=
+    if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) + (in->rng != NULL) +
+            (in->share != NULL) !=
         1) {
         failf(k, API_E_INVALID_PARAMS, give_one, "one device is detached at a time");
         return;
@@ -795,6 +836,7 @@ static void detach_begin(struct op *op)
     k->name = xstrdup(in->nic       ? in->nic
                       : in->channel ? in->channel
                       : in->rng     ? in->rng
+                      : in->share   ? in->share
                                     : in->disk);
     if (!choose(k, in->live, in->config)) {
         return;

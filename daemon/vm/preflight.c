@@ -11,6 +11,7 @@
 #include "daemon/network/networks.h"
 #include "daemon/vm/cloudinit.h"
 #include "daemon/vm/channels.h"
+#include "daemon/vm/shares.h"
 #include "daemon/vm/nics.h"
 #include "daemon/registry.h"
 #include "daemon/run/spawner.h"
@@ -207,7 +208,8 @@ int preflight_change(struct vmd *d, struct api_vm_config *c, struct api_error *x
     return pools_resolve(d, c, x) < 0 || check_plugins(d, c, x) < 0 || check_host(c, x) < 0 ||
                    check_members(c, x) < 0 || name_disks(c, x) < 0 ||
                    cloudinit_check(c, x) < 0 || nics_check(c, x) < 0 ||
-                   networks_check(d, c, x) < 0 || channels_check(c, x) < 0
+                   networks_check(d, c, x) < 0 || channels_check(c, x) < 0 ||
+                   shares_check(c, x) < 0
                ? -1
                : 0;
 }

@@ -20,6 +20,7 @@ struct chr;
 struct device;
 struct display;
 struct net_port;
+struct vhost_user;
 struct vm;
 
 #define BOARD_MAX_DISKS 32
@@ -27,6 +28,7 @@ struct vm;
 #define BOARD_MAX_NICS 8
 #define BOARD_MAX_PORTS 16
 #define BOARD_MAX_SERIAL 8
+#define BOARD_MAX_SHARES 8
 
 /* How a disk is attached. */
 enum board_disk_bus {
@@ -119,6 +121,13 @@ struct board_config {
         const char *port; /* "1.4"; NULL: the first free one */
     } usb[BOARD_MAX_USB]; /* at the USB controller, which is there when it has devices or disks */
     unsigned n_usb;
+    struct board_share {
+        const char *id, *tag;
+        struct vhost_user *back; /* of virtio-fs; taken by build, also when it fails */
+        int fd;                  /* of 9p: the socket of its server; likewise */
+        bool hotplug;            /* in the slot of a root port */
+    } share[BOARD_MAX_SHARES];
+    unsigned n_shares;
     struct chr *console; /* may be NULL */
     bool virtio_console; /* the console is virtio, not the UART */
     bool rng;

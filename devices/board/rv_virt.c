@@ -584,6 +584,7 @@ static int rv_virt_build(struct vm *vm, const struct board_config *cfg, struct b
             blk_close(b->cfg.flash[i]);
         }
         rv_virt_close_nics(b);
+        rv_virt_close_shares(b);
         rv_virt_free(b);
         return rc;
     }

@@ -80,6 +80,7 @@ unsigned rv_virt_slot_nic(const struct board_config *c, unsigned slot);
 int rv_virt_new_net(struct board *b, unsigned i, struct device **out, struct err *e);
 struct device *rv_virt_nic(struct board *b, unsigned i);
 void rv_virt_close_nics(struct board *b);
+void rv_virt_close_shares(struct board *b);
 
 /* Screen, keyboard and tablet (rv_virt_screen.c): how many of them are in slots; making the i-th; those on PCI. */
 unsigned rv_virt_slot_screens(const struct board_config *c);

@@ -8,8 +8,11 @@
 #include "devices/bus/pci_host.h"
 #include "devices/bus/pci_root_port.h"
 #include "devices/char/virtio_serial.h"
+#include "devices/fs/share.h"
 #include "devices/irqchip/plic.h"
 #include "devices/registry.h"
+#include "devices/virtio/vhost_user.h"
+#include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "engine/core/vm.h"
 
@@ -228,6 +231,22 @@ static int add_serial(struct board *b, struct err *e)
     return add_virtio(b, d, false, e);
 }
 
+static int add_share(struct board *b, struct board_share *s, struct err *e)
+{
+    struct device *d = NULL;
+    int rc = share_device_new(b->vm, s->id, s->tag, &s->back, &s->fd, &d, e);
+
+    return rc == 0 ? add_virtio(b, d, s->hotplug, e) : rc;
+}
+
+void rv_virt_close_shares(struct board *b)
+{
+    for (unsigned i = 0; i < b->cfg.n_shares; i++) { /* those that no device has taken */
+        vhost_user_free(b->cfg.share[i].back);
+        fd_autoclose(&b->cfg.share[i].fd);
+    }
+}
+
 int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
 {
     int rc = add_host(b, plic, e);
@@ -253,8 +272,10 @@ int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
     if (rc == 0) {
         rc = rv_virt_add_screen(b, e);
     }
-    if (rc == 0) {
-        rc = rv_virt_add_extras(b, e);
+    rc = rc == 0 ? rv_virt_add_extras(b, e) : rc;
+    rc = rc == 0 ? rv_virt_add_usb(b, e) : rc;
+    for (unsigned i = 0; i < b->cfg.n_shares && rc == 0; i++) { /* behind those that were there before them */
+        rc = add_share(b, &b->cfg.share[i], e);
     }
-    return rc != 0 ? rc : rv_virt_add_usb(b, e);
+    return rc;
 }

@@ -434,10 +434,14 @@ int build_vm(struct emu *m, struct err *e)
         rc = nic_open_all(m, &b, e);
     }
     if (rc == 0) {
+        rc = shares_open(m, &b, e);
+    }
+    if (rc == 0) {
         rc = open_disks(m, &b, e);
     }
     if (rc != 0) {
         nic_close_all(&b);
+        shares_close_all(&b);
         return rc;
     }
     m->n_disks = m->disks.n_disks = b.n_disks;
@@ -511,6 +515,7 @@ void build_done(struct emu *m)
     vsock_free(m);
     guard_free(m);
     channels_free(m);
+    shares_free(m);
     if (m->board) {
         m->board_class->free(m->board);
         m->board = NULL;

@@ -196,12 +196,18 @@ static bool on_terminal(const struct emu *m)
     return m->opt.console == CONSOLE_STDIO;
 }
 
+static bool by_vhost(const struct emu *m)
+{
+    return m->vhost;
+}
+
 static const struct feature {
     const char *name;
     bool (*wanted)(const struct emu *m);
     struct allowed calls[4];
 } features[] = {
     { "console on a terminal", on_terminal, { { SCMP_SYS(ioctl), ON_MAIN } } },
+    { "shared folders by vhost-user", by_vhost, { { SCMP_SYS(sendmsg), ON_MAIN } } },
 };
 
 /* The next call of a kind of thread, or NULL; *at begins as 0. */

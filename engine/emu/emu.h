@@ -22,6 +22,7 @@ struct blk_pool;
 struct console;
 struct api_call;
 struct emu_channels;
+struct emu_shares;
 struct emu_control;
 struct emu_dump;
 struct emu_migrate;
@@ -70,6 +71,8 @@ struct emu_options {
     unsigned n_nics;
     struct emu_file *channels; /* sockets of channels, by name */
     unsigned n_channels;
+    struct emu_file *shares; /* sockets of shared folders, by tag */
+    unsigned n_shares;
     const char **sets; /* "key=value" over the configuration */
     unsigned n_sets;
     char *icount_set;     /* the one that --icount means */
@@ -127,6 +130,8 @@ struct emu {
 
     struct console *console;
     struct emu_channels *channels;
+    struct emu_shares *shares;
+    bool vhost; /* the main thread gives descriptors to vhost-user back ends */
     struct emu_control *control;
     struct emu_dump *dump; /* NULL: none was asked for yet */
     struct emu_state *state; /* the same of saving and loading; state/ */
@@ -209,7 +214,23 @@ void channels_built(struct emu *m); /* the board is there */
 void channels_set_running(struct emu *m); /* the VM's state changed: input may flow */
 void channels_free(struct emu *m); /* after the device that uses them */
 
+/* --- share.c: shared folders --- */
+int shares_open(struct emu *m, struct board_config *b, struct err *e);
+void shares_close_all(struct board_config *b); /* what the board did not take */
+void shares_free(struct emu *m);               /* after the devices that use them */
+unsigned shares_count(const struct emu *m);
+/* By its tag or its device's name; -1: there is none. */
+int shares_find(const struct emu *m, const char *name);
+const char *shares_id(const struct emu *m, unsigned i);
+const char *shares_tag(const struct emu *m, unsigned i);
+void shares_drop(struct emu *m, unsigned i); /* its device has gone */
+/* Nobody in the guest uses a shared folder; else -EBUSY names it, and why the machine cannot be saved. */
+int shares_idle(const struct emu *m, struct err *e);
+
 /* --- hotplug.c: devices that come and go --- */
+/* A virtio device in a slot; takes it, also when it fails. */
+int hotplug_plug(struct emu *m, struct device *take_d, struct err *e);
+bool hotplug_has_slot(struct emu *m, struct err *e);
 /* A virtio-serial device in a slot, for a VM that was made without. */
 int hotplug_new_serial(struct emu *m, struct device **out, struct err *e);
 void hotplug_name_all(struct emu *m); /* the disks and cards of the configuration are known */

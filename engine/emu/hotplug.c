@@ -530,6 +530,16 @@ void api_handle_emu_attach_rng(struct api_call *call, struct api_emu_attach_rng_
     api_reply_emu_attach_rng(call, &(struct api_emu_attach_rng_out){ .device = r->id });
 }
 
+bool hotplug_has_slot(struct emu *m, struct err *e)
+{
+    return free_port(m, e) != NULL;
+}
+
+int hotplug_plug(struct emu *m, struct device *take_d, struct err *e)
+{
+    return plug(m, take_d, true, e);
+}
+
 int hotplug_new_serial(struct emu *m, struct device **out, struct err *e)
 {
     AUTO_FREE char *id = xasprintf("plugged%u", m->n_plugged++);
@@ -600,6 +610,14 @@ static bool identify(struct emu *m, struct leaving *l)
             return true;
         }
     }
+    for (unsigned i = 0; i < shares_count(m); i++) {
+        if (function_of(m, shares_id(m, i)) == l->fn) {
+            l->kind = API_DEVICE_KIND_SHARE;
+            str_copy(l->name, sizeof(l->name), shares_tag(m, i));
+            l->behind = dev_find(m->vm, shares_id(m, i));
+            return true;
+        }
+    }
     return false;
 }
 
@@ -628,6 +646,8 @@ static void on_answer(void *arg, struct device *port, enum pci_slot_event what)
         drop_nic(m, (size_t)find_nic(m, l->name));
     } else if (l->kind == API_DEVICE_KIND_RNG) {
         drop_rng(m, (unsigned)find_rng(m, l->name));
+    } else if (l->kind == API_DEVICE_KIND_SHARE) {
+        shares_drop(m, (unsigned)shares_find(m, l->name));
     } else {
         export_drop_disk(m, l->disk);
         drop_disk(m, (unsigned)find_disk(m, l->name));
@@ -752,6 +772,7 @@ static const struct kin kins[] = {
     { API_DEVICE_KIND_DISK, "disk", count_disks, disk_name, disk_id },
     { API_DEVICE_KIND_NIC, "network card", count_nics, nic_name, nic_id },
     { API_DEVICE_KIND_RNG, "entropy device", count_rngs, rng_name, rng_id },
+    { API_DEVICE_KIND_SHARE, "shared folder", shares_count, shares_tag, shares_id },
 };
 
 /* By its name, or that of its device. */

@@ -50,6 +50,7 @@ libemu_a_SOURCES = \
 	engine/emu/state/view.c \
 	engine/emu/state/view.h \
 	engine/emu/state/view_diff.c \
+	engine/emu/share.c \
 	engine/emu/screen.c \
 	engine/emu/screen.h \
 	engine/emu/vnc.c \

@@ -27,6 +27,7 @@ enum opt {
     OPT_FILE,
     OPT_NIC,
     OPT_CHANNEL,
+    OPT_SHARE,
     OPT_BACKING,
     OPT_DATA,
     OPT_CONSOLE,
@@ -62,6 +63,7 @@ static const struct option long_options[] = {
     { "file", required_argument, NULL, OPT_FILE },
     { "nic", required_argument, NULL, OPT_NIC },
     { "channel", required_argument, NULL, OPT_CHANNEL },
+    { "share", required_argument, NULL, OPT_SHARE },
     { "backing", required_argument, NULL, OPT_BACKING },
     { "data", required_argument, NULL, OPT_DATA },
     { "console", required_argument, NULL, OPT_CONSOLE },
@@ -112,6 +114,7 @@ static const char help[] =
     "  --file PATH=FD        a file of the configuration, already open\n"
     "  --nic NAME=FD         the connected socket of a network card\n"
     "  --channel NAME=FD     the bound socket of a channel\n"
+    "  --share TAG=FD        the connected socket of a shared folder's server\n"
     "  --backing FORMAT:PATH=FD, --data PATH=FD  what the image before it names: its backing "
     "file,\n"
     "                        its external data file\n"
@@ -275,6 +278,8 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
         return parse_named("--nic", arg, &o->nics, &o->n_nics, e);
     case OPT_CHANNEL:
         return parse_named("--channel", arg, &o->channels, &o->n_channels, e);
+    case OPT_SHARE:
+        return parse_named("--share", arg, &o->shares, &o->n_shares, e);
     case OPT_BACKING:
         return parse_file(o, EMU_BACKING, arg, e);
     case OPT_DATA:
@@ -382,6 +387,10 @@ void options_done(struct emu_options *o)
         free(o->channels[i].path);
     }
     free(o->channels);
+    for (unsigned i = 0; i < o->n_shares; i++) {
+        free(o->shares[i].path);
+    }
+    free(o->shares);
     free(o->sets);
     free(o->plugins);
 }

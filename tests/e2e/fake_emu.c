@@ -288,6 +288,12 @@ void api_handle_emu_coverage(struct api_call *call, struct api_emu_coverage_in *
     api_reply_emu_coverage(call, &out);
 }
 
+void api_handle_emu_attach_share(struct api_call *call, struct api_emu_attach_share_in *in)
+{
+    (void)in;
+    api_reply_emu_attach_share(call, &(struct api_emu_attach_share_out){ .device = (char *)"plugged0" });
+}
+
 void api_handle_emu_channels(struct api_call *call, struct api_emu_channels_in *in)
 {
     (void)in;
@@ -694,7 +700,8 @@ int main(int argc, char **argv)
         { "stats-fd", 1, NULL, 's' },   { "lock-fd", 1, NULL, 'k' },
         { "uffd-fd", 1, NULL, 'k' },    { "file", 1, NULL, 'f' },
         { "paused", 0, NULL, 'p' },     { "version", 0, NULL, 'v' },
-        { "channel", 1, NULL, 'h' },    { NULL, 0, NULL, 0 },
+        { "channel", 1, NULL, 'h' },    { "share", 1, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
     };
     struct fake f = { .console = -1, .client = -1, .state = API_EMU_STATE_RUNNING };
     int config = -1, control = -1, stats = -1, opt;

@@ -19,7 +19,9 @@ e2e_tests = \
 	tests/e2e/guest_nbd.py \
 	tests/e2e/guest_qcow2.py \
 	tests/e2e/guest_screen.py \
+	tests/e2e/guest_shares.py \
 	tests/e2e/guest_usb.py \
+	tests/e2e/share_server.py \
 	tests/e2e/guest_stuck.py \
 	tests/e2e/guest_vector.py \
 	tests/e2e/daemon_blockjobs.py \

@@ -56,7 +56,7 @@ LIBRARIES = [
     (re.compile(r"liburing"), {"storage"}),
     (re.compile(r"libnbd"), {"storage"}),
     (re.compile(r"libxml/"), {"daemon", "cli"}),
-    (re.compile(r"seccomp\.h$"), {"engine/emu", "daemon", "network"}),
+    (re.compile(r"seccomp\.h$"), {"engine/emu", "daemon", "network", "storage"}),
     (re.compile(r"slirp/"), {"network"}),
     (re.compile(r"check\.h$"), set()),
 ]

@@ -484,7 +484,7 @@ static void settle(struct emu_migrate *g)
                     blk_name(m->disk[i]));
         }
     }
-    if (g->e.code != 0) {
+    if (g->e.code != 0 || shares_idle(m, &g->e) != 0) {
         migrate_out_fail(g);
     } else if (vmstate_quiet(m->vm)) {
         settled(g);
