@@ -15,4 +15,10 @@ libarch_a_SOURCES = \
 	engine/arch/riscv/pmu.c \
 	engine/arch/riscv/pmu.h \
 	engine/arch/riscv/state.c \
-	engine/arch/riscv/vector.h
+	engine/arch/riscv/vector.h \
+	engine/arch/x86/cpu.h \
+	engine/arch/x86/features.c \
+	engine/arch/x86/features.h \
+	engine/arch/x86/gdb.c \
+	engine/arch/x86/gdb.h \
+	engine/arch/x86/state.c

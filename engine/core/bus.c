@@ -155,3 +155,23 @@ enum bus_result bus_write(struct mem_space *s, const struct mem_range *r, uint64
     leave(r);
     return ret;
 }
+
+uint32_t bus_port_read(const struct mem_space *ports, uint16_t port, unsigned size)
+{
+    const struct mem_range *r = mem_find(ports, port);
+    uint64_t v = 0;
+
+    if (!r || r->kind != MEM_IO || bus_read(r, port, size, &v) != BUS_OK) {
+        return (uint32_t)mask_of(size);
+    }
+    return (uint32_t)v;
+}
+
+void bus_port_write(struct mem_space *ports, uint16_t port, unsigned size, uint32_t value)
+{
+    const struct mem_range *r = mem_find(ports, port);
+
+    if (r && r->kind == MEM_IO) {
+        (void)bus_write(ports, r, port, size, value);
+    }
+}

@@ -38,4 +38,9 @@ enum bus_result bus_read(const struct mem_range *r, uint64_t gpa, unsigned size,
 enum bus_result bus_write(struct mem_space *s, const struct mem_range *r, uint64_t gpa,
                           unsigned size, uint64_t value);
 
+/* The port I/O space of vm->ports: an access to what is not there reads all ones and writes nothing. size 1, 2 or 4. vCPU
+ * threads, main thread. */
+uint32_t bus_port_read(const struct mem_space *ports, uint16_t port, unsigned size);
+void bus_port_write(struct mem_space *ports, uint16_t port, unsigned size, uint32_t value);
+
 #endif

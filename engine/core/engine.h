@@ -36,8 +36,13 @@ struct engine_ops {
     void (*mem_commit)(struct vm *vm, const struct mem_flat *flat);
     /* DMA wrote guest memory: drop translations of it. Any thread. */
     void (*mem_written)(struct vm *vm, uint64_t gpa, uint64_t n);
+    /* Marks what the engine knows to be dirty and has not told yet in the ranges (mem_range_dirty); NULL where it marks at
+     * once. Main thread, before the bitmap is taken or cleared; vCPUs may run. */
+    void (*mem_dirty)(struct vm *vm);
     /* Forgets where else pages of memory are shown (mem_range_show); may be NULL. vCPUs paused or not started. */
     void (*mem_unshow)(struct vm *vm);
+    /* On a new vCPU thread, before its sandbox closes; or NULL. */
+    void (*vcpu_thread)(struct vcpu *c);
     /* Runs guest code until there is a reason to stop. Owner thread of the vCPU. */
     enum vcpu_exit (*run)(struct vcpu *c);
     /* Makes run() return soon. Any thread. Sticky: a kick that arrives before run() begins
@@ -51,6 +56,8 @@ struct engine_ops {
      * thread, or main thread with vCPUs paused. */
     void (*regs_put)(struct vcpu *c);
     void (*regs_get)(struct vcpu *c);
+    /* A message-signalled interrupt for local APICs that are the engine's; NULL: it has none. Any thread. */
+    void (*msi)(struct vm *vm, uint64_t address, uint32_t data);
     /* Debugging, all three or none (NULL). Main thread, vCPUs at the barrier.
      * Where a virtual address leads in this vCPU's current mode, without side effects. */
     bool (*debug_translate)(struct vcpu *c, uint64_t va, uint64_t *gpa);

@@ -140,6 +140,9 @@ void mem_space_free(struct mem_space *s);
 void mem_commit(struct mem_space *s);
 void mem_set_hooks(struct mem_space *s, void (*committed)(void *arg, const struct mem_flat *),
                    void (*written)(void *arg, uint64_t gpa, uint64_t len), void *arg);
+/* `sync` (or NULL) is called with the hooks' arg before the dirty bitmap is taken or cleared, so that who keeps a log of its own
+ * marks what it holds. Main thread. */
+void mem_set_dirty_hook(struct mem_space *s, void (*sync)(void *arg));
 /* The current view. vCPU threads and the main thread; valid till the next pause. */
 const struct mem_flat *mem_flat(const struct mem_space *s);
 /* Frees views that a commit replaced. Main thread, every vCPU at the pause barrier (vm_pause

@@ -196,6 +196,11 @@ void mem_set_hooks(struct mem_space *s, void (*committed)(void *arg, const struc
     s->hook_arg = arg;
 }
 
+void mem_set_dirty_hook(struct mem_space *s, void (*sync)(void *arg))
+{
+    s->sync = sync;
+}
+
 /* Gives pages their numbers. A region keeps its numbers for life, so a bitmap's bits never
  * change their meaning. */
 static void number_pages(struct mem_space *s, struct paint *p)
@@ -270,9 +275,17 @@ bool mem_region_numbered(const struct mem_region *r, uint64_t *first)
 
 /* ---- dirty logging ---- */
 
+static void sync_dirty(struct mem_space *s)
+{
+    if (s->logging && s->sync) {
+        s->sync(s->hook_arg);
+    }
+}
+
 void mem_dirty_start(struct mem_space *s)
 {
     if (s->logging) {
+        sync_dirty(s);
         for (size_t i = 0; i < s->bitmap.n_words; i++) {
             atomic_store_explicit(&s->bitmap.words[i], 0, memory_order_relaxed);
         }
@@ -304,6 +317,7 @@ bool mem_dirty_logging(const struct mem_space *s)
 void mem_dirty_take(struct mem_space *s, uint64_t *out)
 {
     size_t n = (s->ram_pages + 63) / 64;
+    sync_dirty(s);
     for (size_t i = 0; i < n; i++) {
         out[i] = s->logging && i < s->bitmap.n_words
                      ? atomic_exchange_explicit(&s->bitmap.words[i], 0, memory_order_acq_rel)

@@ -70,6 +70,7 @@ struct mem_space {
 
     void (*committed)(void *arg, const struct mem_flat *flat);
     void (*written)(void *arg, uint64_t gpa, uint64_t len);
+    void (*sync)(void *arg);
     void *hook_arg;
 };
 

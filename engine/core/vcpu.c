@@ -164,6 +164,9 @@ static void *vcpu_main(void *arg)
     /* From here: naming another thread takes /proc, which a jail has not. */
     snprintf(name, sizeof(name), "vcpu%u", c->index);
     pthread_setname_np(pthread_self(), name);
+    if (c->vm->engine->vcpu_thread) {
+        c->vm->engine->vcpu_thread(c);
+    }
     if (c->vm->on_vcpu_thread) {
         c->vm->on_vcpu_thread(c->vm->on_vcpu_thread_arg, c);
     }

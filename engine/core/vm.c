@@ -36,6 +36,12 @@ static void engine_commit(void *arg, const struct mem_flat *flat)
     }
 }
 
+static void engine_dirty(void *arg)
+{
+    struct vm *vm = arg;
+    vm->engine->mem_dirty(vm);
+}
+
 static void engine_written(void *arg, uint64_t gpa, uint64_t n)
 {
     struct vm *vm = arg;
@@ -58,6 +64,8 @@ int vm_new(const char *name, const struct arch_ops *arch, const struct engine_op
     vm->clock = clock_new(loop);
     vm->root = mem_new_container("memory", 1ull << 56);
     vm->mem = mem_space_new(vm->root);
+    vm->port_root = mem_new_container("ports", 1 << 16);
+    vm->ports = mem_space_new(vm->port_root);
     vm->door = xnew(struct vm_door);
     vm->door->vm = vm;
     atomic_init(&vm->door->refs, 1);
@@ -68,6 +76,7 @@ int vm_new(const char *name, const struct arch_ops *arch, const struct engine_op
         return ret;
     }
     mem_set_hooks(vm->mem, engine_commit, engine_written, vm);
+    mem_set_dirty_hook(vm->mem, engine->mem_dirty ? engine_dirty : NULL);
     *out = vm;
     return 0;
 }
@@ -118,6 +127,7 @@ int vm_add_vcpus(struct vm *vm, unsigned n, const char *cpu_model, struct err *e
                        n, vm->arch->name, vm->arch->max_vcpus);
     }
     vm->vcpus = xnew_n(struct vcpu *, n);
+    vm->n_vcpus_wanted = n;
     for (unsigned i = 0; i < n; i++) {
         int ret = add_vcpu(vm, i, cpu_model, e);
         if (ret < 0) {
@@ -146,6 +156,7 @@ static void barrier_close(struct vm *vm)
     }
     clock_stop(vm->clock);
     mem_reclaim(vm->mem);
+    mem_reclaim(vm->ports);
 }
 
 static void barrier_open(struct vm *vm)
@@ -195,6 +206,7 @@ int vm_start(struct vm *vm, struct err *e)
 {
     assert(vm->n_vcpus && !vm->started && vm->state == VM_PAUSED);
     mem_commit(vm->mem);
+    mem_commit(vm->ports);
     reset_all(vm);
     vm->started = true;
     for (unsigned i = 0; i < vm->n_vcpus; i++) {
@@ -267,6 +279,7 @@ static void stop_threads(struct vm *vm)
     vm->started = false;
     clock_stop(vm->clock);
     mem_reclaim(vm->mem);
+    mem_reclaim(vm->ports);
 }
 
 void vm_stop(struct vm *vm, const char *reason)
@@ -294,6 +307,8 @@ void vm_free(struct vm *vm)
     }
     mem_space_free(vm->mem);
     mem_free(vm->root);
+    mem_space_free(vm->ports);
+    mem_free(vm->port_root);
     clock_free(vm->clock);
     vm->door->vm = NULL;
     door_unref(vm->door);

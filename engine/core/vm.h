@@ -63,10 +63,21 @@ struct vm {
     struct clock *clock;
     struct mem_region *root; /* the guest physical address space */
     struct mem_space *mem;
+    /* the port I/O space of architectures that have one: 64 KiB, I/O regions only; others leave it empty */
+    struct mem_region *port_root;
+    struct mem_space *ports;
     /* where the board takes message-signalled interrupts; send NULL: nowhere */
     struct irq_msi msi;
+    /* interrupt controllers of a PC that ask to be told by engines with local APICs of their own; NULL: none. On a vCPU's
+     * thread. ack: the vector of a pending legacy interrupt, -1: none; eoi: a level-triggered vector was served. */
+    struct {
+        int (*ack)(void *opaque);
+        void (*eoi)(void *opaque, unsigned vector);
+        void *opaque;
+    } extint;
     struct list devices; /* struct device.node, in realize order */
     unsigned n_vcpus;
+    unsigned n_vcpus_wanted; /* how many there will be; set before the first is made */
     struct vcpu **vcpus;
     enum vm_state state;       /* main thread */
     _Atomic unsigned requests; /* enum vm_request bits not yet served */

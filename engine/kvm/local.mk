@@ -1,4 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-# engine/kvm: the KVM engine (no code yet).
+# engine/kvm: the engine on Linux's KVM.
+# Sources (headers too: `make dist` packs what stands here), generated files, tests of this room.
 
-EXTRA_DIST += engine/kvm/README.md
+noinst_LIBRARIES += libkvm.a
+libkvm_a_SOURCES = \
+	engine/kvm/arch_x86.c \
+	engine/kvm/internal.h \
+	engine/kvm/kvm.c \
+	engine/kvm/kvm.h \
+	engine/kvm/memslot.c \
+	engine/kvm/vcpu.c
+
+check_PROGRAMS += tests/kvm/kvm_test
+TESTS += tests/kvm/kvm_test
+tests_kvm_kvm_test_SOURCES = tests/kvm/kvm_test.c tests/kvm/guests.S
+tests_kvm_kvm_test_LDADD = $(LINK_KVM) $(CHECK_LIBS)

@@ -231,6 +231,26 @@ START_TEST(device_without_functions_reads_zero)
 }
 END_TEST
 
+START_TEST(ports_reach_devices_and_absent_ones_read_ones)
+{
+    struct fixture x;
+    make(&x, 1, 4); /* its space serves as one of ports: RAM in it is none */
+    x.d.bytes[3] = 0xa5;
+    ck_assert_uint_eq(bus_port_read(x.s, IO + 3, 1), 0xa5);
+    bus_port_write(x.s, IO + 4, 4, 0x12345678);
+    ck_assert_uint_eq(bus_port_read(x.s, IO + 4, 4), 0x12345678);
+    ck_assert_uint_eq(bus_port_read(x.s, IO + 4, 2), 0x5678);
+    ck_assert_uint_eq(bus_port_read(x.s, 0x80, 1), 0xff);
+    ck_assert_uint_eq(bus_port_read(x.s, 0x80, 2), 0xffff);
+    ck_assert_uint_eq(bus_port_read(x.s, IO + 62, 4), UINT32_MAX); /* over its end */
+    ck_assert_uint_eq(bus_port_read(x.s, RAM, 4), UINT32_MAX);
+    bus_port_write(x.s, RAM, 4, 0x55);
+    ck_assert_uint_eq(mem_ram_host(x.ram)[0], 0);
+    bus_port_write(x.s, 0x80, 1, 1);
+    drop(&x);
+}
+END_TEST
+
 static Suite *suite_bus(void)
 {
     Suite *s = suite_create("bus");
@@ -242,6 +262,7 @@ static Suite *suite_bus(void)
     tcase_add_test(c, access_that_leaves_the_range_reaches_nothing);
     tcase_add_test(c, ram_and_rom_are_served_and_rom_is_kept);
     tcase_add_test(c, device_without_functions_reads_zero);
+    tcase_add_test(c, ports_reach_devices_and_absent_ones_read_ones);
     suite_add_tcase(s, c);
     return s;
 }

@@ -344,6 +344,33 @@ static unsigned bits(const uint64_t *w, unsigned from, unsigned to)
     return n;
 }
 
+static void log_of_its_own(void *arg)
+{
+    struct machine *m = arg;
+    mem_range_dirty(mem_find(m->s, 0x1000), 0x1000);
+}
+
+START_TEST(dirty_bitmap_has_what_an_engine_logged_itself)
+{
+    struct machine m;
+    uint64_t w[1] = { 0 };
+    machine_make(&m);
+    mem_set_dirty_hook(m.s, log_of_its_own);
+    mem_dirty_take(m.s, w);
+    ck_assert_uint_eq(w[0], 0); /* nobody asks while nothing is logged */
+    mem_dirty_start(m.s);
+    mem_dirty_start(m.s); /* what was logged before is cleared with the rest */
+    mem_set_dirty_hook(m.s, NULL);
+    mem_dirty_take(m.s, w);
+    ck_assert_uint_eq(w[0], 0);
+    mem_set_dirty_hook(m.s, log_of_its_own);
+    mem_dirty_take(m.s, w);
+    ck_assert_uint_eq(bits(w, 0, 4), 1);
+    mem_dirty_stop(m.s);
+    machine_free(&m);
+}
+END_TEST
+
 START_TEST(dirty_bitmap_names_the_pages_written)
 {
     struct machine m;
@@ -561,6 +588,7 @@ static Suite *suite_mem(void)
     tcase_add_test(c, dma_reaches_ram_only_and_transfers_nothing_else);
     tcase_add_test(c, dma_bounds_hold_for_random_windows);
     tcase_add_test(c, dirty_bitmap_names_the_pages_written);
+    tcase_add_test(c, dirty_bitmap_has_what_an_engine_logged_itself);
     tcase_add_test(c, pages_keep_their_numbers_when_ram_comes_and_windows_move);
     tcase_add_test(c, words_are_swapped_atomically_in_ram_only);
     tcase_add_test(c, ram_has_its_size_and_bad_sizes_are_errors);

@@ -42,6 +42,7 @@ TESTS_SEE = {
     "tests/schema": {"engine/base", "api-schema"},
     "tests/isa": {"engine/base", "engine/core", "engine/arch", "engine/tcg"},
     "tests/tcg": {"engine/base", "engine/core", "engine/arch", "engine/tcg"},
+    "tests/kvm": {"engine/base", "engine/core", "engine/arch", "engine/kvm"},
     "tests/block": {"engine/base", "storage"},
     "tests/network": {"engine/base", "network"},
     "tests/device": {"engine/base", "engine/core", "engine/arch", "devices", "storage", "network"},
