@@ -9,6 +9,8 @@ xml_sources = \
 	daemon/xml/channels.c \
 	daemon/xml/channels.h \
 	daemon/xml/conv.c \
+	daemon/xml/cpu.c \
+	daemon/xml/cpu.h \
 	daemon/xml/doc.c \
 	daemon/xml/domain.c \
 	daemon/xml/emit.c \

@@ -261,8 +261,8 @@ static uint64_t somewhere(struct fuzz_in *in)
 
 /* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI, network card, virtio-serial, xHCI; where BARs are put, by slot and number. */
 #ifdef FUZZ_EXTRAS
-#define PCI_SLOTS 16 /* and the balloon, ... */
-#define XHCI_SLOT 9
+#define PCI_SLOTS 16 /* and the balloon, the sockets, ... */
+#define XHCI_SLOT 10
 #else
 #define PCI_SLOTS 9
 #define XHCI_SLOT 8
