@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """QMP's device_add with what its devices stand on (blockdev-add, netdev_add, chardev-add, object-add) and their opposites, in
-QEMU's words. The guest has no drivers: what it does not use goes at once. Real drivers are in guest_plug.py."""
+QEMU's words. The guest has no drivers: what it does not use goes at once. Real drivers are in guest_plug.py. Entropy devices come by
+emu.attach_rng, whoever asks for them."""
 
 import json
 import os
