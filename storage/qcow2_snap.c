@@ -497,9 +497,9 @@ static int snap_delete(struct qcow2 *q, size_t i, struct err *e)
     memmove(&q->snap[i], &q->snap[i + 1], (q->n_snaps - i - 1) * sizeof(gone));
     q->n_snaps--;
     rc = table_write(q, old_bytes);
-    if (rc == 0 && q->h.version >= 3 && !q->lazy) { /* in one write with the dirty bit */
+    if (rc == 0 && q->h.version >= 3) { /* in one write with the dirty bit */
         q->h.incompatible |= Q2_I_DIRTY;
-        q->unordered = true;
+        q->unordered = !q->lazy;
     }
     rc = rc ? rc : q2_commit(q); /* the table on disk has forgotten it */
     rc = rc ? rc : q2_barrier(q);

@@ -62,7 +62,7 @@ static const char full_config[] =
     "e\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":false}],\"nics\":[],\"rng\":"
     "false,"
     "\"console\":\"virtio\","
-    "\"flash\":[],\"panic\":false,\"channels\":[],\"shares\":[],\"agent\":false,\"root_ports\":0,"
+    "\"flash\":[],\"panic\":false,\"channels\":[],\"shares\":[],\"agent\":false,\"usb\":[],\"root_ports\":0,"
     "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\",\"tier2\":\"auto\",\"coverage\":"
     "false,"
     "\"plugins\":[]},\"project\":\"default\"}";
