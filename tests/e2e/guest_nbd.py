@@ -2,7 +2,7 @@
 """Disks that are exports of NBD servers (qemu-nbd, nbdkit, our own): what a Linux guest writes is what the server's file holds; a server that is killed
 pauses the VM, and the guest notices nothing once another serves; a daemon that is killed meanwhile changes nothing.
 
-guest_nbd.py [CASE...]; connections made anew go through emu.disk_reconnect."""
+guest_nbd.py [CASE...]; connections made anew go through emu.disk_reconnect of the emulator."""
 
 import hashlib
 import os

@@ -3,6 +3,7 @@
 and vmctl.
 
 Needs the guest riscv64-agent (tests/guests/fetch), used when it is in the cache, fetched when VMD_TEST_AGENT=1; virtiofs needs root.
+A share that comes while the guest runs goes by emu.attach_share to the emulator.
 """
 
 import os
