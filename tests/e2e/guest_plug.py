@@ -394,11 +394,11 @@ def family(pid):
             continue
         names[int(p)] = head.split("(", 1)[1]
         below[int(tail.split()[1])].append(int(p))
-    found, todo = collections.Counter(), [pid]
-    while todo:
-        p = todo.pop()
+    found, waiting = collections.Counter(), [pid]
+    while waiting:
+        p = waiting.pop()
         found[names.get(p, "?")] += 1
-        todo += below[p]
+        waiting += below[p]
     return found
 
 
