@@ -21,6 +21,7 @@
 #include "engine/base/buf.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
+#include "engine/base/zone.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -321,8 +322,8 @@ static int disk_elsewhere(const struct vm *vm, struct json_object *files,
                 }
                 rc = api_error_set(x, API_E_BUSY, disk_path(files, mine),
                                    "stop that VM, or attach the disk read-only in both",
-                                   "disk '%s' is in use by VM '%s' (%s)", disk_path(files, mine),
-                                   list[i]->config.name, pid);
+                                   "disk '%s' is in use by VM '%s' (%s)",
+                                   disk_path(files, mine), list[i]->config.name, pid);
             }
         }
     }
@@ -416,7 +417,15 @@ void preflight_start(struct vm *vm, preflight_fn *fn, void *arg)
 
 struct json_object *preflight_emu_config(const struct api_vm_config *config)
 {
-    return api_encode(&api_type_vm_config, config);
+    struct json_object *o = api_encode(&api_type_vm_config, config), *clock;
+
+    /* The emulator's sandbox has no time zone. */
+    if (config->clock && config->clock->base == API_CLOCK_BASE_LOCALTIME) {
+        clock = json_object_new_object();
+        api_json_set_int(clock, "offset", config->clock->offset + zone_offset());
+        api_json_set(o, "clock", clock);
+    }
+    return o;
 }
 
 static int add_file(void *arg, const struct named *f)

@@ -104,13 +104,28 @@ static bool map_word(const char *map, const char *word, bool theirs, char *out, 
     return false;
 }
 
+const char *xml_map_word(const char **map, int *len)
+{
+    for (const char *at = *map; *at;) {
+        size_t n = strcspn(at, " "), eq = strcspn(at, "=");
+        const char *next = at + n + strspn(at + n, " ");
+        *len = (int)(eq < n ? eq : n);
+        if (strncmp(at, next, (size_t)*len + 1) != 0) {
+            *map = next;
+            return at;
+        }
+        at = next; /* the same word for what is absent and for what is said: once */
+    }
+    return NULL;
+}
+
 static void add_theirs(struct buf *b, const char *map)
 {
-    while (*map) {
-        size_t n = strcspn(map, " "), eq = strcspn(map, "=");
-        buf_printf(b, "%s'%.*s'", b->len ? ", " : "", (int)(eq < n ? eq : n), map);
-        map += n;
-        map += strspn(map, " ");
+    const char *word;
+    int len;
+
+    while ((word = xml_map_word(&map, &len))) {
+        buf_printf(b, "%s'%.*s'", b->len ? ", " : "", len, word);
     }
 }
 

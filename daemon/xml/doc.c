@@ -28,15 +28,12 @@ static void print_paths(FILE *f, const char *path)
 /* The words of theirs in a map. */
 static void print_map(FILE *f, const char *map)
 {
-    bool first = true;
+    const char *word, *comma = "";
+    int len;
 
-    for (const char *w = map; *w;) {
-        size_t n = strcspn(w, " ");
-        fprintf(f, "%s`%.*s`", first ? "" : ", ",
-                (int)(strcspn(w, "=") < n ? strcspn(w, "=") : n), w);
-        first = false;
-        w += n;
-        w += strspn(w, " ");
+    while ((word = xml_map_word(&map, &len))) {
+        fprintf(f, "%s`%.*s`", comma, len, word);
+        comma = ", ";
     }
 }
 

@@ -77,6 +77,9 @@ extern const struct xml_conv xml_as_yesno; /* yes, no; on, off when row->words i
 extern const struct xml_conv xml_as_uuid;  /* with or without dashes */
 extern const struct xml_conv xml_as_octal; /* 0755 */
 
+/* The next word of theirs in a map, each once; *map goes on, *len is its length. NULL: there is none. */
+const char *xml_map_word(const char **map, int *len);
+
 /* One of the five kinds. */
 struct xml_kind {
     const char *name; /* "domain", "network", "pool", "volume", "snapshot" */

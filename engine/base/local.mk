@@ -25,4 +25,6 @@ libbase_a_SOURCES = \
 	engine/base/str.c \
 	engine/base/vsockcall.h \
 	engine/base/statspage.h \
-	engine/base/str.h
+	engine/base/str.h \
+	engine/base/zone.c \
+	engine/base/zone.h

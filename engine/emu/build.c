@@ -9,6 +9,7 @@
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
+#include "engine/base/zone.h"
 #include "engine/emu/console.h"
 #include "engine/emu/emu.h"
 #include "engine/emu/screen.h"
@@ -327,6 +328,18 @@ static int open_disks(struct emu *m, struct board_config *b, struct err *e)
 /* --- the VM
  * ---------------------------------------------------------------------------------- */
 
+/* Local time is resolved by whoever can still read the host's time zone: the daemon, or, where a configuration is run by hand,
+ * this process. */
+static void set_clock(struct emu *m)
+{
+    const struct api_guest_clock *c = m->config.clock;
+
+    if (c) {
+        int64_t zone = c->base == API_CLOCK_BASE_LOCALTIME ? zone_offset() : 0;
+        clock_set_wall_offset(m->vm->clock, (c->offset + zone) * INT64_C(1000000000));
+    }
+}
+
 static int check_memory(const struct api_vm_config *c, struct err *e)
 {
     uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
@@ -423,6 +436,9 @@ int build_vm(struct emu *m, struct err *e)
     }
     if (rc == 0) {
         rc = new_vm(m, &b, e);
+    }
+    if (rc == 0) {
+        set_clock(m);
     }
     if (rc == 0) {
         rc = open_images(m, &b, e);

@@ -191,7 +191,18 @@ def watchdog_that_is_not_fed_is_told_and_acted_upon():
         tap.check([e["reason"] for e in events] == ["pause"], str(events))
 
 
+def clock_starts_at_local_time():
+    """The emulator's sandbox has no time zone, so the daemon's counts."""
+    os.environ["TZ"] = "XST-5:30"
+    try:
+        with Machine(clock={"base": "localtime", "offset": -600}) as machine:
+            behind = time.time() + 19200 - int(machine.run("cat /sys/class/rtc/rtc0/since_epoch"))
+            tap.check(-2 < behind < 240, f"{behind} s behind")
+    finally:
+        del os.environ["TZ"]
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([balloon_returns_memory_to_the_host, freed_memory_goes_back_by_itself,
                             automatic_mode_follows_the_host, vsock_carries_100_mib_each_way, random_numbers_pass_rngtest,
-                            watchdog_that_is_not_fed_is_told_and_acted_upon]))
+                            watchdog_that_is_not_fed_is_told_and_acted_upon, clock_starts_at_local_time]))

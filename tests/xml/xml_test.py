@@ -168,7 +168,7 @@ def documented(problem):
     return False
 
 
-WHOLE = 51
+WHOLE = 60
 
 
 def virt_installs_files_round_trip_or_name_what_is_refused():
@@ -251,6 +251,7 @@ CONFIGS = [
     {"name": "a", "agent": True}, {"name": "a", "channels": [{"name": "b"}, {"name": "c.d", "console": True}], "agent": True},
     {"name": "a", "channels": [{"name": "org.qemu.guest_agent.0"}, {"name": "b"}]},
     {"name": "a", "balloon": {"memory": 256 << 20, "deflate_on_oom": True, "period": 10}},
+    {"name": "a", "clock": {"base": "localtime"}}, {"name": "a", "clock": {"offset": -5}},
     {"name": "a", "guest_watchdog": {"action": "pause"}}, {"name": "a", "guest_watchdog": {}},
     {"name": "a", "vsock": {"cid": 77}}, {"name": "a", "vsock": {}},
     {"name": "a", "balloon": {"mode": "auto", "minimum": 64 << 20, "free_page_reporting": False}},
