@@ -81,6 +81,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/shares.h \
 	daemon/vm/save.c \
 	daemon/vm/snapshot.c \
+	daemon/vm/state_tool.c \
+	daemon/vm/state_tool.h \
 	daemon/vm/snapshot.h \
 	daemon/vm/snapshot_disks.c \
 	daemon/vm/snapshot_ops.c \

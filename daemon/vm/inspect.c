@@ -16,8 +16,8 @@
 #include "daemon/storage/pools.h"
 #include "daemon/vm/save.h"
 #include "daemon/vm/snapshot.h"
+#include "daemon/vm/state_tool.h"
 #include "daemon/vm/vmops.h"
-#include "engine/base/base64.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
 
@@ -25,7 +25,6 @@
 #include <fcntl.h>
 #include <openssl/crypto.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 /* One look into stored states. */
@@ -52,45 +51,20 @@ static void look_free(struct look *k)
     free(k);
 }
 
-/* The request in a file of memory, which nobody waits for. */
-static int write_request(struct look *k, struct err *e)
-{
-    uint8_t key[STATE_KEY_BYTES];
-    AUTO_BUF text = BUF_INIT;
-    int rc = save_key(k->key_file, k->uuid, key, e);
-
-    if (rc != 0) {
-        return rc;
-    }
-    base64_add(&text, key, sizeof(key));
-    api_json_set_str(k->request, "key", text.data);
-    OPENSSL_cleanse(key, sizeof(key));
-    OPENSSL_cleanse(text.data, text.len);
-    AUTO_FD fd = memfd_create("request", MFD_CLOEXEC);
-    const char *line = api_json_text(k->request);
-
-    if (fd < 0 || write(fd, line, strlen(line)) != (ssize_t)strlen(line) ||
-        lseek(fd, 0, SEEK_SET) != 0) {
-        return err_errno(e, errno, "cannot pass the request");
-    }
-    return take_fd(&fd);
-}
-
 static int look(struct look *k, struct err *e)
 {
     int files[WORKS_FILES] = { -1, -1 }, rc = 0;
     unsigned n = 0;
-    AUTO_FD request = -1;
+    uint8_t key[STATE_KEY_BYTES];
 
     for (; n < WORKS_FILES && k->path[n] && rc == 0; n++) {
         files[n] = open(k->path[n], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
         rc = files[n] < 0 ? err_errno(e, errno, "cannot read '%s'", k->path[n]) : 0;
     }
+    rc = rc == 0 ? save_key(k->key_file, k->uuid, key, e) : rc;
     if (rc == 0) {
-        request = rc = write_request(k, e);
-    }
-    if (rc >= 0) {
-        rc = works_state(k->works, k->program, request, files, n, &k->answer, e);
+        rc = state_tool(k->works, k->program, k->request, key, files, n, &k->answer, e);
+        OPENSSL_cleanse(key, sizeof(key));
     }
     for (unsigned i = 0; i < n; i++) {
         fd_autoclose(&files[i]);

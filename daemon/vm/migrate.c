@@ -12,10 +12,47 @@
 #include "daemon/registry.h"
 #include "daemon/run/proc.h"
 #include "daemon/vm/migrate_out.h"
+#include "daemon/vm/snapshot.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
 #include <string.h>
+
+/* ---- what cannot move, whatever the other daemon says ---- */
+
+static bool stays(const struct vm *vm, struct api_error *x, const char *remedy,
+                  const char *what, const char *which)
+{
+    api_error_set(x, API_E_UNSUPPORTED, vm->config.name, remedy,
+                  "%s%s of VM '%s' is written; only VMs without such disks move while they run",
+                  what, which, vm->config.name);
+    return false;
+}
+
+bool migrate_movable(const struct vm *vm, struct api_error *x)
+{
+    if (snapshots_any(vm)) {
+        api_error_set(x, API_E_UNSUPPORTED, vm->config.name, "delete them",
+                      "'%s' has snapshots, which stay", vm->config.name);
+        return false;
+    }
+    for (size_t i = 0; i < vm->config.n_disks; i++) {
+        if (!vm->config.disks[i].readonly) {
+            AUTO_FREE char *name = xasprintf("'%s'", vm->config.disks[i].name);
+
+            return stays(vm, x, "move it while it is stopped: copy the image, define it there",
+                         "disk ", name);
+        }
+    }
+    for (size_t i = 0; i < vm->config.n_flash; i++) {
+        if (!vm->config.flash[i].readonly) {
+            AUTO_FREE char *number = xasprintf("%zu", i);
+
+            return stays(vm, x, "attach it read-only", "flash ", number);
+        }
+    }
+    return true;
+}
 
 /* ---- rows ---- */
 

@@ -26,6 +26,7 @@
 #define MIGRATE_KIND "migration"
 
 struct api_call;
+struct api_error;
 struct rpc_peer;
 struct rpc_session;
 struct store_object;
@@ -47,6 +48,9 @@ bool migrate_stream(struct vmd *d, struct tunnel *t, const struct rpc_peer *p,
 void migrate_session_closed(struct vmd *d, const struct rpc_session *s);
 
 /* ---- inside: migrate.c, migrate_out.c, migrate_in.c ---- */
+
+/* By its definition; false: *x says why not. */
+bool migrate_movable(const struct vm *vm, struct api_error *x);
 
 struct migrate_out;
 struct migrate_in;

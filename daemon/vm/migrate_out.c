@@ -19,7 +19,6 @@
 #include "daemon/run/supervise.h"
 #include "daemon/vm/migrate_out.h"
 #include "daemon/vm/peer.h"
-#include "daemon/vm/snapshot.h"
 #include "daemon/waits.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -813,35 +812,23 @@ static void on_cancel(void *arg)
     }
 }
 
-/* What cannot move, whatever the other daemon says. */
-static bool movable(struct migrate_out *k, const struct vm *vm)
+static void on_fit(void *arg, struct json_object *result, const struct api_error *x)
 {
-    if (snapshots_any(vm)) {
-        set_why(k, API_E_UNSUPPORTED, "delete them", "'%s' has snapshots, which stay", k->name);
-        return false;
+    struct migrate_out *k = arg;
+    const char *stays = x ? NULL : api_json_get_str(result, "stays");
+    if (!answered(k) || k->step != FIT) {
+        return;
     }
-    for (size_t i = 0; i < vm->config.n_disks; i++) {
-        if (!vm->config.disks[i].readonly) {
-            set_why(
-                k, API_E_UNSUPPORTED,
-                "move it while it is stopped: copy the image, define it there",
-                "disk '%s' of VM '%s' is written; only VMs without such disks move while they "
-                "run",
-                vm->config.disks[i].name, k->name);
-            return false;
-        }
+    if (x) {
+        emulator_failed(k, x);
+    } else if (stays) {
+        set_why(k, API_E_BAD_STATE, "undo that, or move the VM while it is stopped", "%s",
+                stays);
+        fail(k);
+    } else {
+        k->step = DIAL;
+        k->dial = peer_dial(k->d, k->host, k->port, NULL, 1, on_dialled, k);
     }
-    for (size_t i = 0; i < vm->config.n_flash; i++) {
-        if (!vm->config.flash[i].readonly) {
-            set_why(
-                k, API_E_UNSUPPORTED, "attach it read-only",
-                "flash %zu of VM '%s' is written; only VMs without such disks move while they "
-                "run",
-                i, k->name);
-            return false;
-        }
-    }
-    return true;
 }
 
 /* The VM's turn has come. */
@@ -850,6 +837,7 @@ static void out_begin(struct op *op)
     struct migrate_out *k = op->in;
     struct vm *vm = op->vm;
     struct change *c = change_new(vm->d);
+    struct api_error x = API_ERROR_INIT;
     op->in = NULL;
     k->op = op;
     job_progress(op->job, c, 0);
@@ -860,14 +848,18 @@ static void out_begin(struct op *op)
                (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
         set_why(k, API_E_BAD_STATE, "start it first: 'vmctl start'", "VM '%s' is %s",
                 vm->config.name, api_vm_state_name(vm->state));
-    } else if (movable(k, vm)) {
+    } else if (!migrate_movable(vm, &x)) {
+        set_why(k, x.code, x.remedy, "%s", x.message);
+    } else {
         op->job->on_cancel = on_cancel;
         op->job->arg = k;
         vm->moving = held;
         k->paused = vm->state == API_VM_STATE_PAUSED;
         k->watching = true;
         run_on_end(vm->run, on_vm_end, k);
-        k->dial = peer_dial(k->d, k->host, k->port, NULL, 1, on_dialled, k);
+        if (!asked(k, run_call(vm->run, "emu.migrate_status", ASK_NS, on_fit, k))) {
+            emulator_failed(k, NULL);
+        }
         return;
     }
     fail(k);

@@ -21,6 +21,7 @@ struct rpc_client;
 
 /* What is done next, or is being done. */
 enum migrate_step {
+    FIT,    /* the emulator is asked whether its VM can move */
     DIAL,   /* to the other daemon */
     ASK,    /* migrate.prepare */
     LANES,  /* streams are connected */

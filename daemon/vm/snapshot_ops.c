@@ -304,6 +304,9 @@ static void reverted(struct work_on *k)
     work_make_current(k, k->s, c);
     vm_put(work_vm(k), c);
     vm_event(work_vm(k), c, API_EVENT_TYPE_VM_CHANGED, NULL, NULL);
+    if (!work_vm(k)->run) { /* also when its last run had crashed */
+        vm_set_state(work_vm(k), API_VM_STATE_STOPPED, "reverted", c);
+    }
     work_tell(k, c, "reverted");
     work_finish(k, c, k->s);
 }

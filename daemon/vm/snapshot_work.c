@@ -17,6 +17,7 @@
 #include "daemon/storage/pools.h"
 #include "daemon/storage/work.h"
 #include "daemon/vm/save.h"
+#include "daemon/vm/state_tool.h"
 #include "daemon/waits.h"
 #include "engine/base/base64.h"
 #include "engine/base/fd.h"
@@ -83,6 +84,7 @@ struct work_on *work_new(struct op *op, struct snapshot *s)
     k->uuid = xstrdup(vm->config.uuid);
     k->dir = snapshots_dir(vm);
     k->key_file = xasprintf("%s/state.key", vm->d->opt.lib);
+    k->program = xstrdup(vm->d->opt.state);
     k->timer = loop_timer_new(vm->d->loop, on_tick, k);
     list_append(&vm->d->snapshot_work, &k->link);
     return k;
@@ -101,6 +103,7 @@ void work_free(struct work_on *k)
     free(k->uuid);
     free(k->dir);
     free(k->key_file);
+    free(k->program);
     free(k);
 }
 
@@ -224,6 +227,22 @@ void work_run_sync(struct work *w)
     }
 }
 
+/* Its seal, and all of it: whoever goes back gives up what is there now. */
+static void check_state(struct work_on *k, const char *path)
+{
+    AUTO_JSON request = json_object_new_object();
+    AUTO_BUF answer = BUF_INIT;
+    struct err e = ERR_INIT;
+    int rc;
+
+    api_json_set_str(request, "do", "check");
+    rc = state_tool(k->d->pools->works, k->program, request, k->key, &k->fd, 1, &answer, &e);
+    if (rc < 0) {
+        err_set(&k->w.e, rc, "'%s': %s", path, e.msg);
+    }
+}
+
+/* The VM's memory and devices; read once by vmd-state, for all that the page cache keeps, and once by its emulator. */
 static void open_state(struct work_on *k)
 {
     struct work *w = &k->w;
@@ -239,6 +258,8 @@ static void open_state(struct work_on *k)
     } else if (st.st_size != k->s->info.bytes) {
         err_set(&w->e, -EBADMSG, "'%s' has %lld bytes, not the %lld that were written", path,
                 (long long)st.st_size, (long long)k->s->info.bytes);
+    } else {
+        check_state(k, path);
     }
 }
 

@@ -28,6 +28,7 @@ struct work_on {
     int64_t vm, job;
     struct snapshot *s; /* lives as long as the VM's turn is ours */
     char *uuid, *dir, *key_file;
+    char *program; /* vmd-state */
     uint8_t key[STATE_KEY_BYTES];
     int fd;
     char **image; /* of the disks that are in it, by n_images */

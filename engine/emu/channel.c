@@ -430,6 +430,7 @@ void api_handle_emu_channel_add(struct api_call *call, struct api_emu_channel_ad
         refuse(call, rc, in->name, &e);
         return;
     }
+    hotplug_came(m, "channel", c->name);
     api_reply_emu_channel_add(call);
 }
 
@@ -445,6 +446,7 @@ void api_handle_emu_channel_remove(struct api_call *call, struct api_emu_channel
         refuse(call, rc, in->name, &e);
         return;
     }
+    hotplug_went(m, "channel", c->name);
     drop(m->channels, c);
     c->gone = true;
     hang_up(c);

@@ -125,6 +125,7 @@ struct emu {
     char *scsi_id[EMU_MAX_SCSI]; /* virtio-scsi adapters on PCI by their number; a disk that comes goes there */
     struct list leaving;         /* struct leaving.link: units of those that are on their way out */
     unsigned n_plugged;          /* devices that came while the VM ran, for their names */
+    struct list changes;         /* struct emu_change.link: what came and what went; hotplug_record.c */
     struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
     unsigned n_opened;
 
@@ -235,6 +236,15 @@ bool hotplug_has_slot(struct emu *m, struct err *e);
 int hotplug_new_serial(struct emu *m, struct device **out, struct err *e);
 void hotplug_name_all(struct emu *m); /* the disks and cards of the configuration are known */
 void hotplug_done(struct emu *m);
+
+/* --- hotplug_record.c: what differs from what the VM was started with --- */
+/* kind: a word for people, of static storage. */
+void hotplug_came(struct emu *m, const char *kind, const char *name);
+void hotplug_went(struct emu *m, const char *kind, const char *name);
+/* 0: it has the devices it was started with, and no others; -EBUSY and one is named: no VM made anew could load its state. */
+int hotplug_none(struct emu *m, struct err *e);
+void hotplug_record_done(struct emu *m);
+#define HOTPLUG_REMEDY "detach what came, or stop the VM and start it as it is to be"
 
 /* --- disks.c --- */
 void disks_set_policy(struct emu *m, unsigned i);               /* after disk i was opened */

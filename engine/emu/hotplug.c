@@ -49,6 +49,7 @@ void hotplug_name_all(struct emu *m)
         m->nic_id[i] = xasprintf("nic%zu", i);
     }
     list_init(&m->leaving);
+    list_init(&m->changes);
 }
 
 /* What is on its way out. */
@@ -97,6 +98,7 @@ void hotplug_done(struct emu *m)
 
         leaving_free(l);
     }
+    hotplug_record_done(m);
 }
 
 /* --- slots --- */
@@ -346,6 +348,7 @@ static int attach_disk(struct emu *m, unsigned i, struct err *e)
     rc = plug(m, d, !nvme, e);
     if (rc == 0 && adapter) {
         *adapter = xstrdup(m->disk_id[i]);
+        hotplug_came(m, "SCSI adapter", *adapter); /* it stays */
     }
     return rc;
 }
@@ -385,6 +388,7 @@ void api_handle_emu_attach_disk(struct api_call *call, struct api_emu_attach_dis
         refuse(call, rc, in->disk->file ? in->disk->file : "file", &e);
         return;
     }
+    hotplug_came(m, "disk", blk_name(m->disk[i]));
     api_reply_emu_attach_disk(call,
                               &(struct api_emu_attach_disk_out){ .device = m->disk_id[i] });
 }
@@ -491,6 +495,7 @@ void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_
         refuse(call, rc, in->nic->name, &e);
         return;
     }
+    hotplug_came(m, "network card", in->nic->name);
     api_reply_emu_attach_nic(
         call, &(struct api_emu_attach_nic_out){ .device = m->nic_id[i], .mac = m->mac[i] });
 }
@@ -527,6 +532,7 @@ void api_handle_emu_attach_rng(struct api_call *call, struct api_emu_attach_rng_
     }
     struct emu_rng *r = &m->rng[m->n_rngs++];
     *r = (struct emu_rng){ .name = xstrdup(in->name), .id = take_ptr(id) };
+    hotplug_came(m, "entropy device", r->name);
     api_reply_emu_attach_rng(call, &(struct api_emu_attach_rng_out){ .device = r->id });
 }
 
@@ -549,6 +555,7 @@ int hotplug_new_serial(struct emu *m, struct device **out, struct err *e)
     rc = rc == 0 ? plug(m, d, true, e) : rc;
     if (rc == 0) {
         *out = d;
+        hotplug_came(m, "adapter of channels", d->id); /* it stays */
     }
     return rc;
 }
@@ -580,6 +587,14 @@ static void let_go(void *arg)
     dev_free(l->behind); /* and closes its disk or its port */
     control_device(l->m, "device-deleted", api_device_kind_name(l->kind), l->name);
     free(l);
+}
+
+static const char *kind_name(enum api_device_kind kind)
+{
+    return kind == API_DEVICE_KIND_DISK  ? "disk"
+           : kind == API_DEVICE_KIND_NIC ? "network card"
+           : kind == API_DEVICE_KIND_RNG ? "entropy device"
+                                         : "shared folder";
 }
 
 /* Whose device is it? False: nobody's. */
@@ -642,6 +657,7 @@ static void on_answer(void *arg, struct device *port, enum pci_slot_event what)
     }
     vm_at_barrier(m->vm, take_out, l);
     pci_root_port_emptied(port);
+    hotplug_went(m, kind_name(l->kind), l->name);
     if (l->kind == API_DEVICE_KIND_NIC) {
         drop_nic(m, (size_t)find_nic(m, l->name));
     } else if (l->kind == API_DEVICE_KIND_RNG) {
@@ -677,6 +693,7 @@ static void look_whether_left(void *arg)
         loop_timer_arm(l->timer, LOOK_NS);
         return;
     }
+    hotplug_went(m, "disk", l->name);
     drop_disk(m, (unsigned)find_disk(m, l->name));
     blk_close(l->disk);
     control_device(m, "device-deleted", "disk", l->name);

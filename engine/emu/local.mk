@@ -21,6 +21,7 @@ libemu_a_SOURCES = \
 	engine/emu/export.c \
 	engine/emu/files.c \
 	engine/emu/hotplug.c \
+	engine/emu/hotplug_record.c \
 	engine/emu/niclink.c \
 	engine/emu/inspect.c \
 	engine/emu/pci_list.c \

@@ -247,6 +247,7 @@ static int attach(struct emu *m, const struct api_share *share, int take_sock, s
     rc = rc == 0 ? hotplug_plug(m, d, e) : rc;
     if (rc == 0) {
         add(m->shares, share->tag, take_ptr(id));
+        hotplug_came(m, "shared folder", share->tag);
     }
     return rc;
 }

@@ -88,6 +88,27 @@ def what_would_fail_is_told_before_the_guest_is_paused():
         pair.watch(here)
 
 
+def devices_that_came_meanwhile_keep_it_here():
+    with migrate_lib.Pair() as pair:
+        here, there = pair.both
+        pair.define(root_ports=2)
+        with here.client() as client:
+            client.call("vm.attach", vm="a", nic={"name": "late", "type": "none", "bus": "virtio-pci"})
+            for check in (True, False):
+                job = pair.migrate(here, there, check=check)
+                tap.check(job["state"] == "failed" and "network card 'late'" in job["error"]["message"], f"{check}: {job}")
+                tap.check(pair.states() == ["running", None], f"{pair.states()}")
+            # Whoever asks the emulator itself hears the same; nothing was sent, and the guest never stood still.
+            emulator = Emulator(here, "a")
+            tap.check("'late'" in emulator.client.call("emu.migrate_status")["stays"], "it would go")
+            emulator.lend(0)
+            tap.check("'late'" in emulator.client.fails("bad-state", "emu.migrate_out", streams=1).message, "another reason")
+            client.call("vm.detach", vm="a", nic="late")
+        job = pair.migrate(here, there)
+        tap.check(job["state"] == "done", f"{job}")
+        pair.watch(there)
+
+
 def a_migration_is_cancelled():
     with migrate_lib.Pair() as pair:
         here, there = pair.both
@@ -382,6 +403,6 @@ if __name__ == "__main__":
         campaign(args.seed if args.seed is not None else random.randrange(1 << 30), args.first, args.count)
         sys.exit(0)
     sys.exit(tap.run_cases([a_guest_goes_to_and_fro, what_would_fail_is_told_before_the_guest_is_paused,
-                            a_migration_is_cancelled, in_doubt_it_is_paused_until_the_daemons_meet,
+                            devices_that_came_meanwhile_keep_it_here, a_migration_is_cancelled, in_doubt_it_is_paused_until_the_daemons_meet,
                             whoever_dies_one_has_it, tickets_name_one_migration,
                             hostile_streams_are_refused_with_the_field, vmctl_moves_a_vm]))

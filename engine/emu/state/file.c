@@ -383,6 +383,17 @@ const struct state_entry *state_in_find(const struct state_in *s, enum state_sec
     return s->n ? bsearch(&key, s->entry, s->n, sizeof(key), compare) : NULL;
 }
 
+int state_in_check(const struct state_in *s, struct err *e)
+{
+    AUTO_BUF bytes = BUF_INIT;
+    int rc = 0;
+
+    for (size_t i = 0; i < s->n && rc == 0; i++) {
+        rc = state_in_get(s, &s->entry[i], &bytes, e);
+    }
+    return rc;
+}
+
 void state_in_done(struct state_in *s)
 {
     free(s->entry);

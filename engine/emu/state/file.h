@@ -70,6 +70,8 @@ int state_in_get(const struct state_in *s, const struct state_entry *entry, stru
 /* The section of that type, region and page; NULL: there is none. */
 const struct state_entry *state_in_find(const struct state_in *s, enum state_section type,
                                         uint32_t region, uint64_t page);
+/* Every section's bytes are what was written. Takes as long as reading all of it. */
+int state_in_check(const struct state_in *s, struct err *e);
 void state_in_done(struct state_in *s);
 
 #endif

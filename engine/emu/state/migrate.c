@@ -167,7 +167,9 @@ void api_handle_emu_migrate_stream(struct api_call *call, struct api_emu_migrate
 
 void api_handle_emu_migrate_status(struct api_call *call, struct api_emu_migrate_status_in *in)
 {
-    const struct emu_migrate *g = control_emu(call)->migrate;
+    struct emu *m = control_emu(call);
+    const struct emu_migrate *g = m->migrate;
+    struct err stays = ERR_INIT;
     struct api_emu_migrate_status_out out = { .state = API_EMU_MIGRATE_STATE_NONE };
 
     (void)in;
@@ -192,6 +194,9 @@ void api_handle_emu_migrate_status(struct api_call *call, struct api_emu_migrate
             .throttle = g->throttle,
             .error = g->e.code ? (char *)(uintptr_t)g->e.msg : NULL,
         };
+    }
+    if (migrate_fits(m, &stays) != 0) {
+        out.stays = stays.msg;
     }
     api_reply_emu_migrate_status(call, &out);
 }

@@ -67,6 +67,8 @@ struct emu_migrate {
 };
 
 struct emu_migrate *migrate_of_vm(struct emu *m);
+/* 0: another emulator, made anew, could go on with the machine; or the reason why not. */
+int migrate_fits(struct emu *m, struct err *e);
 /* The regions of memory, in the order in which streams number them. */
 void migrate_list_memory(struct emu_migrate *g);
 /* Lanes 0 to n - 1 were given. Fails the call else. */

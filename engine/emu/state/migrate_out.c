@@ -484,7 +484,7 @@ static void settle(struct emu_migrate *g)
                     blk_name(m->disk[i]));
         }
     }
-    if (g->e.code != 0 || shares_idle(m, &g->e) != 0) {
+    if (g->e.code != 0 || migrate_fits(m, &g->e) != 0) {
         migrate_out_fail(g);
     } else if (vmstate_quiet(m->vm)) {
         settled(g);
@@ -539,6 +539,13 @@ void api_handle_emu_migrate_switch(struct api_call *call, struct api_emu_migrate
 }
 
 /* ---- beginning ---- */
+
+int migrate_fits(struct emu *m, struct err *e)
+{
+    int rc = shares_idle(m, e);
+
+    return rc == 0 ? hotplug_none(m, e) : rc;
+}
 
 static void put_info(const struct emu_migrate *g, struct buf *out)
 {
@@ -606,6 +613,7 @@ void api_handle_emu_migrate_out(struct api_call *call, struct api_emu_migrate_ou
 {
     struct emu *m = control_emu(call);
     struct emu_migrate *g = migrate_of_vm(m);
+    struct err e = ERR_INIT;
 
     if (m->vm->state == VM_STOPPED || m->vm->ended || m->unfit) {
         api_fail(call, API_E_BAD_STATE, m->vm->name, NULL, "the guest has ended");
@@ -617,6 +625,8 @@ void api_handle_emu_migrate_out(struct api_call *call, struct api_emu_migrate_ou
     } else if (mem_dirty_logging(m->vm->mem)) {
         api_fail(call, API_E_BAD_STATE, m->vm->name, "wait for it, or cancel it: 'vmctl jobs'",
                  "something else looks at what its guest writes");
+    } else if (migrate_fits(m, &e) != 0) {
+        api_fail_err(call, API_E_BAD_STATE, m->vm->name, HOTPLUG_REMEDY, &e);
     } else if (migrate_has_lanes(g, call, in->streams)) {
         migrate_hold_call(g, &g->call, call);
         begin(g, in);

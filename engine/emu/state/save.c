@@ -175,7 +175,8 @@ void save_settle(struct emu_state *s)
     if (s->e.code == 0 && s->m->vm->state != VM_PAUSED) {
         err_set(&s->e, -EBUSY, "the VM ended before its state was whole");
     }
-    if (s->e.code != 0 || !disks_fit(s) || shares_idle(s->m, &s->e) != 0) {
+    if (s->e.code != 0 || !disks_fit(s) || shares_idle(s->m, &s->e) != 0 ||
+        hotplug_none(s->m, &s->e) != 0) {
         save_end(s);
     } else if (!vmstate_quiet(s->m->vm)) {
         if (++s->turns == SETTLE_TURNS) { /* what limits hold back need not wait for its turn */
@@ -242,6 +243,10 @@ void api_handle_emu_save(struct api_call *call, struct api_emu_save_in *in)
     struct err busy = ERR_INIT;
     if (shares_idle(m, &busy) != 0) {
         api_fail_err(call, API_E_BAD_STATE, m->vm->name, NULL, &busy);
+        return;
+    }
+    if (hotplug_none(m, &busy) != 0) {
+        api_fail_err(call, API_E_BAD_STATE, m->vm->name, HOTPLUG_REMEDY, &busy);
         return;
     }
     if (!state_take_args(s, call, in->key)) {

@@ -161,7 +161,8 @@ static int answer(const struct json_object *o, struct json_object *out, struct e
         return view_file_fields(&v[0], api_json_get_str(o, "part"),
                                 (uint64_t)api_json_get_int(o, "after", 0), out, e);
     }
-    return strcmp(what, "memory") == 0   ? read_memory(&v[0], o, out, e)
+    return strcmp(what, "check") == 0    ? view_check(&v[0], out, e)
+           : strcmp(what, "memory") == 0 ? read_memory(&v[0], o, out, e)
            : strcmp(what, "search") == 0 ? search(&v[0], o, out, e)
                                          : err_set(e, -EINVAL, "the request is none");
 }

@@ -203,6 +203,26 @@ int view_file_fields(const struct view *v, const char *part, uint64_t after,
     return rc == 0 ? view_fields(machine.data, machine.len, part, after, out, e) : rc;
 }
 
+static bool go_on(void *arg, const struct vmstate_field *field)
+{
+    (void)arg;
+    (void)field;
+    return true;
+}
+
+int view_check(const struct view *v, struct json_object *out, struct err *e)
+{
+    AUTO_BUF machine = BUF_INIT;
+    int rc = section(v, STATE_MACHINE, &machine, e);
+
+    rc = rc == 0 ? vmstate_view(machine.data, machine.len, go_on, NULL, e) : rc;
+    rc = rc == 0 ? state_in_check(&v->in, e) : rc;
+    if (rc == 0) {
+        api_json_set_int(out, "sections", (int64_t)v->in.n);
+    }
+    return rc;
+}
+
 /* ---- memory ---- */
 
 static size_t chunk_bytes(const struct view *v, unsigned region, uint64_t page)

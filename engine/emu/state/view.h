@@ -51,6 +51,8 @@ int view_fields(const void *p, size_t n, const char *part, uint64_t after,
                 struct json_object *out, struct err *e);
 int view_file_fields(const struct view *v, const char *part, uint64_t after,
                      struct json_object *out, struct err *e);
+/* {"sections": number}: every byte is what was written, and the machine's part is a stream of fields. */
+int view_check(const struct view *v, struct json_object *out, struct err *e);
 /* n bytes at a physical address, into `to`. */
 int view_memory(struct view *v, uint64_t address, uint8_t *to, size_t n, struct err *e);
 /* {"found": ["0x..."], "next": "0x..."}: where the bytes stand, from the address on. */
