@@ -20,6 +20,7 @@ struct events;
 struct idems;
 struct images;
 struct jobs;
+struct libvirt;
 struct metrics;
 struct networks;
 struct loop;
@@ -40,6 +41,7 @@ struct vmd_options {
     char *run, *lib;      /* folders: sockets and run folders; console logs */
     char *socket, *store; /* files */
     char *socket_ro;      /* second, read-only socket; NULL: none */
+    char *libvirt, *libvirt_ro; /* sockets for libvirt's protocol; NULL: none */
     char *emulator, *spawn;
     char *image, *vmctl; /* programs that work on images */
     char *state;         /* program that looks into saved states */
@@ -107,6 +109,7 @@ struct vmd {
     struct spawner_client *spawner;
     struct rpc_server *server;
     struct qmp *qmp;
+    struct libvirt *libvirt;
     struct access *access;
     struct doors *doors;
     struct images *images;

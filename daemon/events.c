@@ -53,8 +53,7 @@ struct events {
     struct list subs;
     int64_t next_sub;
     struct loop_timer *feed_timer;
-    void (*listener)(void *arg, const struct api_event *event);
-    void *listener_arg;
+    struct list listeners; /* struct event_listener.link */
 };
 struct change {
     struct vmd *d;
@@ -77,6 +76,7 @@ struct events *events_new(struct vmd *d)
     ev->next_seq = 1;
     ev->next_sub = 1;
     list_init(&ev->subs);
+    list_init(&ev->listeners);
     ev->feed_timer = loop_timer_new(d->loop, feed_all, ev);
     return ev;
 }
@@ -288,11 +288,9 @@ void events_session_closed(struct events *ev, struct rpc_session *s)
     }
 }
 
-void events_listen(struct events *ev, void (*fn)(void *arg, const struct api_event *event),
-                   void *arg)
+void events_listen(struct events *ev, struct event_listener *l)
 {
-    ev->listener = fn;
-    ev->listener_arg = arg;
+    list_append(&ev->listeners, &l->link);
 }
 
 /* ---- changes ---- */
@@ -347,8 +345,9 @@ static void change_done(void *arg, const struct err *e)
         for (size_t i = 0; i < c->n_events; i++) {
             ring_add(c->d->events, &c->entries[i]);
             c->entries[i].text = NULL;
-            if (c->d->events->listener) {
-                c->d->events->listener(c->d->events->listener_arg, &c->events[i]);
+            list_for_each_safe (it, &c->d->events->listeners) {
+                struct event_listener *l = list_entry(it, struct event_listener, link);
+                l->fn(l->arg, &c->events[i]);
             }
         }
     }

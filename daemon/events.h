@@ -12,6 +12,7 @@
 #include "api-schema/gen/types.h"
 #include "daemon/store/store.h"
 #include "engine/base/err.h"
+#include "engine/base/list.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -53,9 +54,13 @@ int64_t events_page(const struct events *ev, int64_t after, unsigned max,
                     const struct event_filter *f, void (*fn)(void *arg, const char *event),
                     void *arg);
 
-/* fn hears of every event as it is published, before the change's own fn runs; one listener. NULL: none. */
-void events_listen(struct events *ev, void (*fn)(void *arg, const struct api_event *event),
-                   void *arg);
+/* fn hears of every event as it is published, before the change's own fn runs, until it is removed from the list. */
+struct event_listener {
+    struct list link;
+    void (*fn)(void *arg, const struct api_event *event);
+    void *arg;
+};
+void events_listen(struct events *ev, struct event_listener *l);
 
 /* Subscriptions end with their session (events_session_closed). Returns the number, or a negative
  * code: -ENOBUFS when the session has too many. Events after `after` (-1: only new ones) follow. */

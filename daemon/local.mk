@@ -127,6 +127,28 @@ libdaemon_a_SOURCES = \
 	daemon/vm/preflight.h \
 	daemon/run/proc.c \
 	daemon/run/proc.h \
+	daemon/libvirt/call.h \
+	daemon/libvirt/capabilities.c \
+	daemon/libvirt/connect.c \
+	daemon/libvirt/domain.c \
+	daemon/libvirt/events.c \
+	daemon/libvirt/events.h \
+	daemon/libvirt/jobs.c \
+	daemon/libvirt/jobs.h \
+	daemon/libvirt/libvirt.h \
+	daemon/libvirt/lifecycle.c \
+	daemon/libvirt/lists.c \
+	daemon/libvirt/network.c \
+	daemon/libvirt/procedures.c \
+	daemon/libvirt/procedures.h \
+	daemon/libvirt/procs.h \
+	daemon/libvirt/session.c \
+	daemon/libvirt/session.h \
+	daemon/libvirt/snapshot.c \
+	daemon/libvirt/stats.c \
+	daemon/libvirt/storage.c \
+	daemon/libvirt/xdr.c \
+	daemon/libvirt/xdr.h \
 	daemon/qmp/backs.c \
 	daemon/qmp/block.c \
 	daemon/qmp/blockjob.c \

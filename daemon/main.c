@@ -30,6 +30,7 @@
 #include "daemon/vm/policy.h"
 #include "daemon/vm/schedule.h"
 #include "daemon/run/proc.h"
+#include "daemon/libvirt/libvirt.h"
 #include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
 #include "daemon/run/run.h"
@@ -70,7 +71,7 @@ struct start {
         watchdog_ns; /* the service manager wants to hear from us that often; 0: it does not */
     struct loop_timer *alive;
     bool recovered;
-    bool made_socket, made_socket_ro;
+    bool made_socket, made_socket_ro, made_libvirt, made_libvirt_ro;
     unsigned ticks;
     struct loop_signal *term, *intr, *hangup;
     int code; /* exit status */
@@ -117,6 +118,21 @@ static int listen_at(struct vmd *d, const char *path, unsigned mode, enum api_ro
     return rpc_server_listen(d->server, fd, max, e);
 }
 
+static int listen_libvirt(struct vmd *d, const char *path, unsigned mode, enum api_role max,
+                          bool *made, struct err *e)
+{
+    int fd = unix_listen(path, mode, 512, e);
+
+    if (fd < 0) {
+        return fd;
+    }
+    *made = true;
+    return rpc_server_listen_as(d->server, fd, max, &libvirt_dialect, d->libvirt,
+                                LIBVIRT_CLIENTS, e)
+               ? 0
+               : e->code;
+}
+
 static int listen_all(struct start *st, struct err *e)
 {
     struct vmd *d = st->d;
@@ -131,6 +147,13 @@ static int listen_all(struct start *st, struct err *e)
     }
     if (rc == 0 && d->opt.socket_ro) {
         rc = listen_at(d, d->opt.socket_ro, 0666, API_ROLE_VIEWER, &st->made_socket_ro, e);
+    }
+    if (rc == 0 && strcmp(d->opt.libvirt, "off") != 0) {
+        rc = listen_libvirt(d, d->opt.libvirt, 0660, API_ROLE_ADMIN, &st->made_libvirt, e);
+    }
+    if (rc == 0 && d->opt.libvirt_ro) {
+        rc = listen_libvirt(d, d->opt.libvirt_ro, 0666, API_ROLE_VIEWER, &st->made_libvirt_ro,
+                            e);
     }
     if (rc == 0 && d->opt.metrics) {
         d->metrics = metrics_new(d, d->opt.metrics, e);
@@ -418,6 +441,7 @@ static int set_up(struct start *st, pid_t spawner, int *spawner_sock, struct err
                                         .dialect_arg = d,
                                         .send_buffer = 1 << 20 };
     d->qmp = qmp_new(d);
+    d->libvirt = libvirt_new(d);
     d->server = rpc_server_new(d->loop, &config, &server_ops, d);
     d->doors = doors_new(d);
     return 0;
@@ -434,6 +458,12 @@ static void tear_down(struct start *st)
     }
     if (st->made_socket_ro) {
         unlink(d->opt.socket_ro);
+    }
+    if (st->made_libvirt) {
+        unlink(d->opt.libvirt);
+    }
+    if (st->made_libvirt_ro) {
+        unlink(d->opt.libvirt_ro);
     }
     backup_end(d);
     dumps_end(d);
@@ -468,6 +498,7 @@ static void tear_down(struct start *st)
     doors_free(d->doors);
     rpc_server_free(d->server);
     qmp_free(d->qmp);
+    libvirt_free(d->libvirt);
     spawner_free(d->spawner);
     lingers_free(d);
     snapshots_free(d);

@@ -46,6 +46,11 @@ static const struct setting settings[] = {
     { "socket", "PATH", TEXT, AT(socket), 0, 0,
       "unix socket (default: /run/vmd/vmd.sock, of a user\n$XDG_RUNTIME_DIR/vmd/vmd.sock)" },
     { "socket-ro", "PATH", TEXT, AT(socket_ro), 0, 0, "a second socket, for looking only" },
+    { "libvirt", "PATH|off", TEXT, AT(libvirt), 0, 0,
+      "socket for libvirt's own protocol: virsh -c\n'qemu:///system?socket=PATH' (default: "
+      "libvirt-sock beside the socket)" },
+    { "libvirt-ro", "PATH", TEXT, AT(libvirt_ro), 0, 0,
+      "the same, for looking only (virsh -r)" },
     { "store", "PATH", TEXT, AT(store), 0, 0,
       "database (default: /var/lib/vmd/vmd.db, of a user\n~/.local/share/vmd/vmd.db)" },
     { "emulator", "PATH", TEXT, AT(emulator), 0, 0,
@@ -206,6 +211,7 @@ static int fill(struct vmd_options *o, const char *dir)
     }
     AUTO_FREE char *copy = xstrdup(o->store);
     set(&o->lib, xstrdup(dirname(copy)));
+    set(&o->libvirt, o->libvirt ? take_ptr(o->libvirt) : xasprintf("%s/libvirt-sock", o->run));
     set(&o->socket, o->socket ? take_ptr(o->socket) : xasprintf("%s/vmd.sock", o->run));
     set(&o->emulator,
         o->emulator ? take_ptr(o->emulator) : find_helper("vmd-emu", VMD_PKGLIBEXECDIR));

@@ -81,6 +81,7 @@ struct rpc_conn {
     bool dead;      /* ends at the next kick */
     bool freed;     /* the owner let go */
     bool stream;    /* values follow one another without framing */
+    const struct rpc_framing *framing; /* messages are frames; NULL: they are not */
 };
 
 static void update_reading(struct rpc_conn *c);
@@ -233,7 +234,11 @@ static void take_line(struct rpc_conn *c, size_t n, size_t skip)
     evbuffer_drain(c->in, skip);
     c->scanned = 0;
     stop_line_timer(c);
-    tell_message(c, line, n);
+    if (c->framing) {
+        c->ops->frame(c->arg, c, (unsigned char *)line, n);
+    } else {
+        tell_message(c, line, n);
+    }
 }
 
 static void line_too_long(struct rpc_conn *c)
@@ -243,7 +248,11 @@ static void line_too_long(struct rpc_conn *c)
     evbuffer_drain(c->in, evbuffer_get_length(c->in));
     c->scanned = 0;
     c->eof = c->told_eof = true; /* what follows cannot be told apart any more */
-    err_set(&e, -EMSGSIZE, "a line exceeds %zu bytes", c->limits.line_max);
+    if (c->framing) {
+        err_set(&e, -EMSGSIZE, "no length of a message, at most %zu bytes", c->limits.line_max);
+    } else {
+        err_set(&e, -EMSGSIZE, "a line exceeds %zu bytes", c->limits.line_max);
+    }
     c->ops->garbage(c->arg, c, &e);
     if (!c->freed) {
         rpc_conn_close(c);
@@ -293,11 +302,33 @@ static ssize_t find_value(struct rpc_conn *c)
     return -1;
 }
 
+/* Length of the first frame, -1 when it is not whole. */
+static ssize_t find_frame(struct rpc_conn *c)
+{
+    unsigned char head[64];
+    size_t have = evbuffer_get_length(c->in);
+    int64_t n;
+
+    c->scanned = have;
+    if (have < c->framing->head) {
+        return -1;
+    }
+    evbuffer_copyout(c->in, head, c->framing->head);
+    n = c->framing->size(head);
+    if (n < (int64_t)c->framing->head || n > (int64_t)c->limits.line_max) {
+        return (ssize_t)c->limits.line_max + 1;
+    }
+    return (uint64_t)n <= have ? (ssize_t)n : -1;
+}
+
 /* Length of the first message, -1 when there is no whole one. Each byte is looked at once. */
 static ssize_t find_message(struct rpc_conn *c)
 {
     struct evbuffer_ptr from, found;
 
+    if (c->framing) {
+        return find_frame(c);
+    }
     if (c->stream) {
         return find_value(c);
     }
@@ -344,7 +375,11 @@ static void process(struct rpc_conn *c)
         if (n > (ssize_t)c->limits.line_max || (n < 0 && c->scanned > c->limits.line_max)) {
             line_too_long(c);
         } else if (n >= 0) {
-            take_line(c, (size_t)n, c->stream ? 0 : 1);
+            take_line(c, (size_t)n, c->stream || c->framing ? 0 : 1);
+        } else if (c->eof && c->framing) {
+            evbuffer_drain(c->in, evbuffer_get_length(c->in)); /* cut off by the peer itself */
+            c->scanned = 0;
+            break;
         } else if (c->eof && c->scanned > 0) {
             c->split = (struct api_split){ 0 };
             take_line(c, c->scanned, 0);
@@ -579,6 +614,13 @@ void rpc_conn_stream(struct rpc_conn *c)
     c->scanned = 0;
 }
 
+void rpc_conn_frames(struct rpc_conn *c, const struct rpc_framing *framing)
+{
+    c->framing = framing;
+    c->limits.line_max = framing->max;
+    c->scanned = 0;
+}
+
 /* --- descriptors that the peer passes ------------------------------------------------------- */
 
 /* Keeps the first of those that came, in place of the one before; the rest is closed. */
@@ -674,8 +716,10 @@ int rpc_conn_passed_fd(struct rpc_conn *c)
     return take_fd(&c->passed);
 }
 
-int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len)
+static int queue(struct rpc_conn *c, const void *data, size_t len, const char *end)
 {
+    size_t n_end = strlen(end);
+
     if (c->dead || c->closing || !c->ready) {
         return -EPIPE;
     }
@@ -686,12 +730,12 @@ int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len)
         die_because(c, -ENOBUFS, "the peer reads too slowly");
         return -ENOBUFS;
     }
-    if (evbuffer_expand(c->out, len + 1) < 0) {
+    if (evbuffer_expand(c->out, len + n_end) < 0) {
         die_because(c, -ENOMEM, "no memory for what the peer must be sent");
         return -ENOBUFS;
     }
-    evbuffer_add(c->out, text, len);
-    evbuffer_add(c->out, "\n", 1);
+    evbuffer_add(c->out, data, len);
+    evbuffer_add(c->out, end, n_end);
     loop_task_queue(c->loop, &c->flush);
     count(c);
     if (c->limits.pool && c->limits.pool->used > c->limits.pool->max) {
@@ -705,6 +749,16 @@ int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len)
         update_reading(c);
     }
     return 0;
+}
+
+int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len)
+{
+    return queue(c, text, len, "\n");
+}
+
+int rpc_conn_send_bytes(struct rpc_conn *c, const void *data, size_t len)
+{
+    return queue(c, data, len, "");
 }
 
 int rpc_conn_send(struct rpc_conn *c, struct json_object *msg)

@@ -51,11 +51,11 @@ struct rpc_pool {
 };
 
 struct rpc_limits {
-    size_t line_max;  /* bytes of one line without its newline */
-    size_t out_pause; /* stop reading above this many queued bytes */
-    size_t out_max;   /* cut off instead of queueing more above this */
-    int64_t stall_ns; /* cut off after no progress in writing */
-    int64_t line_ns;  /* cut off when a begun line takes longer */
+    size_t line_max;       /* bytes of one line without its newline */
+    size_t out_pause;      /* stop reading above this many queued bytes */
+    size_t out_max;        /* cut off instead of queueing more above this */
+    int64_t stall_ns;      /* cut off after no progress in writing */
+    int64_t line_ns;       /* cut off when a begun line takes longer */
     struct rpc_pool *pool; /* outlives the connection; NULL: none */
 };
 /* 1 MiB, 256 KiB, 8 MiB, 10 s, 30 s. */
@@ -63,12 +63,21 @@ extern const struct rpc_limits rpc_limits_default;
 /* The same with lines of 64 MiB, for the calling side: a list of all VMs is one line. */
 extern const struct rpc_limits rpc_limits_client;
 
+/* How messages that are no JSON are told apart: each begins with `head` bytes, of which size() tells the length of all of it, -1
+ * when that is none. `max` is the largest. */
+struct rpc_framing {
+    size_t head, max;
+    int64_t (*size)(const unsigned char *head);
+};
+
 struct rpc_conn_ops {
     /* One value arrived; `msg` is borrowed (take a reference to keep it). */
     void (*message)(void *arg, struct rpc_conn *c, struct json_object *msg);
     /* A line that is no acceptable JSON (code -EINVAL), or too long (-EMSGSIZE, the connection
      * then closes by itself once what is queued was sent). */
     void (*garbage)(void *arg, struct rpc_conn *c, const struct err *why);
+    /* A whole frame, after rpc_conn_frames(); borrowed. */
+    void (*frame)(void *arg, struct rpc_conn *c, const unsigned char *data, size_t n);
     /* The peer is half closed: nothing more will arrive. NULL: the connection is closed then. The
      * owner otherwise calls rpc_conn_close() when it has answered everything. */
     void (*half_closed)(void *arg, struct rpc_conn *c);
@@ -87,6 +96,9 @@ struct rpc_conn *rpc_conn_new(struct loop *l, int owned_fd, const struct rpc_lim
 /* From now on values are told apart by themselves, without newlines (json/split.h); may be called
  * from within `message`. Bounds stay the same, a value counting as a line. */
 void rpc_conn_stream(struct rpc_conn *c);
+/* From now on messages are frames, a frame counting as a line; a length that is none, or too large, is garbage of code -EMSGSIZE.
+ * `framing` outlives the connection. */
+void rpc_conn_frames(struct rpc_conn *c, const struct rpc_framing *framing);
 /* Takes descriptors that the peer passes (SCM_RIGHTS), on a plain unix socket. */
 void rpc_conn_take_fds(struct rpc_conn *c);
 /* The last one that came, which is the caller's then; -1 when there is none. */
@@ -99,6 +111,8 @@ void rpc_conn_free(struct rpc_conn *c);
 int rpc_conn_send(struct rpc_conn *c, struct json_object *msg);
 /* The same for a text already encoded, no newline in it (one encoding for many receivers). */
 int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len);
+/* Bytes as they are. */
+int rpc_conn_send_bytes(struct rpc_conn *c, const void *data, size_t len);
 /* As rpc_conn_send(), with a descriptor (taken in any case) that the peer gets with the line, on a plain unix socket. One at a
  * time: -EBUSY while another, or a great deal, has not gone out. */
 int rpc_conn_send_fd(struct rpc_conn *c, struct json_object *msg, int owned_fd);

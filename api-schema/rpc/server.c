@@ -192,7 +192,11 @@ static void speak(struct slot *s, const struct rpc_dialect *dialect, void *arg)
 {
     s->dialect = dialect;
     s->spoken = true;
-    rpc_conn_stream(s->session.conn);
+    if (dialect->framing) {
+        rpc_conn_frames(s->session.conn, dialect->framing);
+    } else {
+        rpc_conn_stream(s->session.conn);
+    }
     s->other = dialect->begin(arg, &s->session);
 }
 
@@ -239,6 +243,14 @@ static void on_garbage(void *arg, struct rpc_conn *conn, const struct err *why)
     }
     refuse(s, NULL, NULL, API_E_PARSE_ERROR, NULL, "one JSON value a line, at most 1 MiB", "%s",
            why->msg);
+}
+
+static void on_frame(void *arg, struct rpc_conn *conn, const unsigned char *data, size_t n)
+{
+    struct slot *s = arg;
+
+    (void)conn;
+    s->dialect->frame(s->other, data, n);
 }
 
 /* --- sessions ----------------------------------------------------------------------------- */
@@ -337,17 +349,22 @@ static void on_half_closed(void *arg, struct rpc_conn *conn)
 static const struct rpc_conn_ops conn_ops = {
     .message = on_message,
     .garbage = on_garbage,
+    .frame = on_frame,
     .half_closed = on_half_closed,
     .closed = on_closed,
 };
 
 /* One line to a client that is not let in. Its socket is fresh, so the line fits. */
-static void turn_away(int fd, int code, const char *remedy, const char *text)
+static void turn_away(int fd, const struct rpc_listener *from, int code, const char *remedy,
+                      const char *text)
 {
     struct api_error x = API_ERROR_INIT;
     AUTO_JSON reply = NULL;
     AUTO_BUF line = BUF_INIT;
 
+    if (from && from->dialect && from->dialect->framing) {
+        return; /* no JSON is understood there: the end says it */
+    }
     api_error_set(&x, code, NULL, remedy, "%s", text);
     reply = rpc_new_error(NULL, &x);
     buf_printf(&line, "%s\n", api_json_text(reply));
@@ -397,7 +414,7 @@ static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *f
     struct rpc_conn *conn;
 
     if (full(s, from)) {
-        turn_away(fd, API_E_OVERLOAD, "try again later", "too many clients");
+        turn_away(fd, from, API_E_OVERLOAD, "try again later", "too many clients");
         return err_set(e, -EMFILE, "%u clients are connected, the limit",
                        from && from->max_clients ? from->n_clients : s->n_slots);
     }
@@ -406,7 +423,7 @@ static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *f
         role = role > max ? max : role;
     }
     if (role == API_ROLE_NONE) {
-        turn_away(fd, API_E_DENIED, "ask the administrator for access",
+        turn_away(fd, from, API_E_DENIED, "ask the administrator for access",
                   "this user may not connect");
         return peer.user[0]
                    ? err_set(e, -EACCES, "user '%s' may not connect", peer.user)

@@ -56,8 +56,10 @@ struct rpc_server_ops {
 };
 
 /* Another language on the same sockets, with sessions, roles and bounds as they are: its messages are JSON values
- * that follow one another without framing. */
+ * that follow one another without framing, or frames of its own. */
 struct rpc_dialect {
+    const struct rpc_framing *framing;                               /* NULL: JSON */
+    void (*frame)(void *state, const unsigned char *data, size_t n); /* then; borrowed */
     /* Does the first message of a client (of a listener without a dialect) begin it? */
     bool (*claims)(struct json_object *first);
     /* The client speaks it from now on; returns its state. */

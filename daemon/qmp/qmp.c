@@ -285,7 +285,8 @@ struct qmp *qmp_new(struct vmd *d)
     list_init(&q->sessions);
     list_init(&q->later);
     q->make = loop_timer_new(d->loop, on_make, q);
-    events_listen(d->events, on_event, q);
+    q->heard = (struct event_listener){ .fn = on_event, .arg = q };
+    events_listen(d->events, &q->heard);
     return q;
 }
 
@@ -322,7 +323,7 @@ void qmp_free(struct qmp *q)
     }
     free(list);
     if (q) {
-        events_listen(q->d->events, NULL, NULL);
+        list_remove(&q->heard.link);
         loop_timer_free(q->make);
         free(q);
     }

@@ -6,6 +6,7 @@
 #define VMD_DAEMON_QMP_SESSION_H
 
 #include "api-schema/rpc/server.h"
+#include "daemon/events.h"
 #include "engine/base/list.h"
 
 #include <stdbool.h>
@@ -22,6 +23,7 @@ struct qmp {
     struct list sessions; /* struct qmp_session.link */
     struct list later;    /* struct qmp_vm.later: sockets to be made */
     struct loop_timer *make;
+    struct event_listener heard;
     bool begun;
     struct qmp_session *calling; /* its command is about to begin; else NULL */
 };

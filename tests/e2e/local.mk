@@ -38,7 +38,8 @@ e2e_tests = \
 	tests/e2e/daemon_faults.py \
 	tests/e2e/daemon_networks.py \
 	tests/e2e/daemon_pools.py \
-	tests/e2e/daemon_schedule.py
+	tests/e2e/daemon_schedule.py \
+	tests/e2e/libvirt_virsh.py
 TESTS += $(e2e_tests)
 EXTRA_DIST += $(e2e_tests) tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c
 

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Domains: finding them, what they are, their definitions. What makes them run is in lifecycle.c. */
+#include "api-schema/json/codec.h"
+#include "daemon/daemon.h"
+#include "daemon/libvirt/call.h"
+#include "daemon/libvirt/jobs.h"
+#include "daemon/libvirt/procs.h"
+#include "daemon/libvirt/xdr.h"
+#include "daemon/registry.h"
+#include "engine/base/str.h"
+
+#include <string.h>
+
+enum {
+    /* virDomainState */
+    RUNNING = 1,
+    PAUSED = 3,
+    SHUTDOWN = 4,
+    SHUTOFF = 5,
+    CRASHED = 6,
+    /* virDomainXMLFlags */
+    XML_INACTIVE = 2,
+};
+
+bool lv_active(const char *state)
+{
+    return state && strcmp(state, "stopped") != 0 && strcmp(state, "crashed") != 0;
+}
+
+struct json_object *lv_domain(const struct vm *vm)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_str(o, "name", vm->config.name);
+    api_json_set_str(o, "uuid", vm->config.uuid);
+    api_json_set_int(o, "id", vm->run ? vm->id : -1);
+    return o;
+}
+
+struct json_object *lv_domain_of(struct vmd *d, struct json_object *info)
+{
+    const struct vm *vm = vm_find(d, api_json_get_str(info, "uuid"), false);
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_str(o, "name", api_json_get_str(info, "name"));
+    api_json_set_str(o, "uuid", api_json_get_str(info, "uuid"));
+    api_json_set_int(o, "id", vm && lv_active(api_json_get_str(info, "state")) ? vm->id : -1);
+    return o;
+}
+
+/* --- finding ------------------------------------------------------------------------------------- */
+
+static void reply_domain(struct lv_call *c, struct json_object *info)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set(o, "dom", lv_domain_of(c->d, info));
+    lv_reply(c, o);
+}
+
+void lv_do_domain_by_name(struct lv_call *c)
+{
+    const char *name = lv_str(c, "name");
+
+    if (uuid_ok(name)) { /* no name can be one */
+        lv_fail(c, LV_E_NO_DOMAIN, "no domain with the name '%s'", name);
+        return;
+    }
+    lv_ask(c, "domain", "vm.get", lv_object("vm", name), reply_domain);
+}
+
+void lv_do_domain_by_uuid(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_object("vm", lv_str(c, "uuid")), reply_domain);
+}
+
+void lv_do_domain_by_id(struct lv_call *c)
+{
+    const struct vm *vm = vm_by_id(c->d, lv_int(c, "id"));
+
+    if (!vm || vm->pending || !vm->run) {
+        lv_fail(c, LV_E_NO_DOMAIN, "no domain with the id %lld", (long long)lv_int(c, "id"));
+        return;
+    }
+    lv_ask(c, "domain", "vm.get", lv_object("vm", vm->config.uuid), reply_domain);
+}
+
+/* --- what it is ------------------------------------------------------------------------------------ */
+
+/* Words of a reason for virDomainShutoffReason: */
+static int shutoff_reason(struct json_object *info)
+{
+    static const struct {
+        const char *reason;
+        int number;
+    } known[] = { { "guest-poweroff", 1 }, { "poweroff", 1 }, { "quit", 2 },
+                  { "killed", 2 },         { "watchdog", 2 }, { "panic", 3 },
+                  { "crashed", 3 },        { "migrated", 4 }, { "saved", 5 },
+                  { "start-failed", 6 },   { "lost", 3 } };
+    const char *reason = api_json_get_str(api_json_get(info, "exit"), "reason");
+
+    for (unsigned i = 0; reason && i < ARRAY_LEN(known); i++) {
+        if (strcmp(known[i].reason, reason) == 0) {
+            return known[i].number;
+        }
+    }
+    return 0;
+}
+
+/* virDomainState of VmInfo, and why. */
+static int state_of(struct json_object *info, int *why)
+{
+    const char *state = api_json_get_str(info, "state");
+
+    *why = 1; /* booted; by a user */
+    if (strcmp(state, "paused") == 0) {
+        return PAUSED;
+    }
+    if (strcmp(state, "stopping") == 0) {
+        return SHUTDOWN;
+    }
+    if (strcmp(state, "crashed") == 0) {
+        *why = 3;
+        return SHUTOFF;
+    }
+    if (!lv_active(state)) {
+        *why = shutoff_reason(info);
+        return SHUTOFF;
+    }
+    return RUNNING;
+}
+
+static void on_state(struct lv_call *c, struct json_object *info)
+{
+    struct json_object *o = json_object_new_object();
+    int why;
+
+    api_json_set_int(o, "state", state_of(info, &why));
+    api_json_set_int(o, "reason", why);
+    lv_reply(c, o);
+}
+
+void lv_do_domain_state(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_state);
+}
+
+static void on_info(struct lv_call *c, struct json_object *result)
+{
+    struct json_object *info = json_object_array_get_idx(api_json_get(result, "vms"), 0);
+    struct json_object *o = json_object_new_object(), *stats = api_json_get(info, "stats"),
+                       *balloon = api_json_get(stats, "balloon");
+    int64_t memory = api_json_get_int(info, "memory", 0);
+    int why;
+
+    api_json_set_int(o, "state", state_of(info, &why));
+    api_json_set_int(o, "max_mem", memory / 1024);
+    api_json_set_int(o, "memory", api_json_get_int(balloon, "actual", memory) / 1024);
+    api_json_set_int(o, "nr_virt_cpu", api_json_get_int(info, "cpus", 1));
+    api_json_set_int(o, "cpu_time", api_json_get_int(stats, "cpu_time_ns", 0));
+    lv_reply(c, o);
+}
+
+void lv_do_domain_info(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.stats", lv_vm(c), on_info);
+}
+
+static void on_active(struct lv_call *c, struct json_object *info)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_int(o, "active", lv_active(api_json_get_str(info, "state")));
+    lv_reply(c, o);
+}
+
+void lv_do_domain_is_active(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_active);
+}
+
+static void on_persistent(struct lv_call *c, struct json_object *info)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_int(o, "persistent", !api_json_get_bool(info, "transient", false));
+    lv_reply(c, o);
+}
+
+void lv_do_domain_is_persistent(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_persistent);
+}
+
+static void on_updated(struct lv_call *c, struct json_object *info)
+{
+    const struct vm *vm = vm_find(c->d, api_json_get_str(info, "uuid"), false);
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_int(o, "updated", vm && vm->restart_needed);
+    lv_reply(c, o);
+}
+
+void lv_do_domain_is_updated(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_updated);
+}
+
+static void on_max_memory(struct lv_call *c, struct json_object *info)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_int(o, "memory", api_json_get_int(info, "memory", 0) / 1024);
+    lv_reply(c, o);
+}
+
+void lv_do_domain_max_memory(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_max_memory);
+}
+
+static void on_vcpus(struct lv_call *c, struct json_object *info)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_int(o, "num", api_json_get_int(info, "cpus", 1));
+    lv_reply(c, o);
+}
+
+void lv_do_domain_max_vcpus(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_vcpus);
+}
+
+static void on_os_type(struct lv_call *c, struct json_object *info)
+{
+    (void)info;
+    lv_reply(c, lv_object("type", "hvm"));
+}
+
+void lv_do_domain_os_type(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_os_type);
+}
+
+static void on_control(struct lv_call *c, struct json_object *info)
+{
+    struct json_object *o = json_object_new_object();
+    const char *state = api_json_get_str(info, "state");
+
+    /* OK, or an error (3) in its monitor (1) */
+    api_json_set_int(o, "state", strcmp(state, "unresponsive") == 0 ? 3 : 0);
+    api_json_set_int(o, "details", strcmp(state, "unresponsive") == 0 ? 1 : 0);
+    lv_reply(c, o);
+}
+
+void lv_do_domain_control(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_control);
+}
+
+/* --- addresses --------------------------------------------------------------------------------------- */
+
+/* From the guest's agent. */
+static void on_addresses(struct lv_call *c, struct json_object *result)
+{
+    struct json_object *from = api_json_get(result, "interfaces"),
+                       *o = json_object_new_object(), *list = json_object_new_array();
+
+    for (size_t i = 0; from && i < json_object_array_length(from); i++) {
+        struct json_object *one = json_object_array_get_idx(from, i),
+                           *to = json_object_new_object(), *addrs = json_object_new_array(),
+                           *ips = api_json_get(one, "addresses");
+        api_json_set_str(to, "name", api_json_get_str(one, "name"));
+        if (api_json_get_str(one, "mac")) {
+            api_json_set_str(to, "hwaddr", api_json_get_str(one, "mac"));
+        }
+        for (size_t k = 0; ips && k < json_object_array_length(ips); k++) {
+            struct json_object *ip = json_object_array_get_idx(ips, k),
+                               *a = json_object_new_object();
+            const char *text = api_json_get_str(ip, "address");
+            api_json_set_int(a, "type", text && strchr(text, ':') != NULL);
+            api_json_set_str(a, "addr", text ? text : "");
+            api_json_set_int(a, "prefix", api_json_get_int(ip, "prefix", 0));
+            json_object_array_add(addrs, a);
+        }
+        api_json_set(to, "addrs", addrs);
+        json_object_array_add(list, to);
+    }
+    api_json_set(o, "ifaces", list);
+    lv_reply(c, o);
+}
+
+/* From the leases of the networks that its cards are on. */
+static void on_leases(struct lv_call *c, struct json_object *result)
+{
+    (void)result;
+    lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED,
+            "addresses are told by the guest's agent (--source agent) or by 'net-dhcp-leases'");
+}
+
+void lv_do_domain_addresses(struct lv_call *c)
+{
+    enum { LEASE, AGENT };
+
+    if (lv_int(c, "source") == AGENT) {
+        lv_ask(c, "domain", "agent.interfaces", lv_vm(c), on_addresses);
+    } else {
+        lv_ask(c, "domain", "vm.get", lv_vm(c), on_leases);
+    }
+}
+
+/* --- definitions ------------------------------------------------------------------------------------- */
+
+static void on_xml(struct lv_call *c, struct json_object *result)
+{
+    static const char *const head = "<domain type='qemu'";
+    const char *xml = api_json_get_str(result, "xml");
+    const struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
+                                  false);
+    AUTO_BUF out = BUF_INIT;
+
+    if (vm && vm->run && !(lv_int(c, "flags") & XML_INACTIVE) && str_starts(xml, head)) {
+        buf_printf(&out, "%s id='%lld'%s", head, (long long)vm->id, xml + strlen(head));
+        xml = out.data;
+    }
+    lv_reply(c, lv_object("xml", xml));
+}
+
+void lv_do_domain_xml(struct lv_call *c)
+{
+    lv_ask(c, "domain", "xml.get", lv_vm(c), on_xml);
+}
+
+/* The first problem of xml.check; true when there is one, and the call has failed. */
+bool lv_xml_refused(struct lv_call *c, struct json_object *checked)
+{
+    struct json_object *one;
+
+    if (api_json_get_bool(checked, "ok", false)) {
+        return false;
+    }
+    one = json_object_array_get_idx(api_json_get(checked, "problems"), 0);
+    const char *text = one ? api_json_get_str(one, "text") : "the document is refused";
+    lv_fail(c, strstr(text, "not supported") ? LV_E_CONFIG_UNSUPPORTED : LV_E_XML,
+            "line %lld: %s", (long long)(one ? api_json_get_int(one, "line", 0) : 0), text);
+    return true;
+}
+
+static void on_changed(struct lv_call *c, struct json_object *result)
+{
+    (void)result;
+    lv_ask(c, "domain", "vm.get", lv_object("vm", api_json_get_str(c->kept, "uuid")),
+           reply_domain);
+}
+
+/* A definition in the place of another: what the new one has not goes back to its default. */
+static struct json_object *patch(const struct vm *vm, struct json_object *definition)
+{
+    static const char *const fixed[] = { "name", "uuid", "arch", "machine", "project" };
+    AUTO_JSON old = api_encode(&api_type_vm_config, &vm->config);
+    struct json_object *set = json_object_new_object();
+
+    json_object_object_foreach(old, key, was)
+    {
+        (void)was;
+        json_object_object_add(set, key, NULL);
+    }
+    json_object_object_foreach(definition, name, value)
+    {
+        json_object_object_add(set, name, json_object_get(value));
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(fixed); i++) {
+        json_object_object_del(set, fixed[i]);
+    }
+    return set;
+}
+
+static void on_checked(struct lv_call *c, struct json_object *checked)
+{
+    struct json_object *definition = api_json_get(checked, "definition"), *params;
+    const char *uuid = api_json_get_str(definition, "uuid"),
+               *name = api_json_get_str(definition, "name");
+    const struct vm *vm;
+
+    if (lv_xml_refused(c, checked)) {
+        return;
+    }
+    vm = uuid ? vm_find(c->d, uuid, false) : NULL;
+    if (!vm) {
+        lv_ask(c, "domain", "xml.define",
+               lv_object("xml", lv_str(c, "xml") ? lv_str(c, "xml") : lv_str(c, "xml_desc")),
+               reply_domain);
+        return;
+    }
+    if (name && strcmp(name, vm->config.name) != 0) {
+        lv_fail(c, LV_E_OPERATION_FAILED, "domain '%s' is already defined with uuid %s",
+                vm->config.name, uuid);
+        return;
+    }
+    params = lv_object("vm", uuid);
+    api_json_set(params, "set", patch(vm, definition));
+    c->kept = lv_object("uuid", uuid);
+    lv_ask(c, "domain", "vm.set", params, on_changed);
+}
+
+void lv_do_domain_define(struct lv_call *c)
+{
+    struct json_object *params = lv_object("xml", lv_str(c, "xml"));
+
+    api_json_set_str(params, "kind", "domain");
+    lv_ask(c, NULL, "xml.check", params, on_checked);
+}
+
+void lv_do_domain_undefine(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.delete", lv_vm(c), lv_done);
+}
+
+static void on_renamed(struct lv_call *c, struct json_object *info)
+{
+    (void)info;
+    lv_reply(c, NULL);
+}
+
+void lv_do_domain_rename(struct lv_call *c)
+{
+    struct json_object *params = lv_vm(c);
+
+    api_json_set_str(params, "name", lv_str(c, "new_name") ? lv_str(c, "new_name") : "");
+    lv_ask(c, "domain", "vm.rename", params, on_renamed);
+}
+
+static void on_config(struct lv_call *c, struct json_object *info)
+{
+    const struct vm *vm = vm_find(c->d, api_json_get_str(info, "uuid"), false);
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_int(o, "autostart", vm && vm->config.autostart);
+    lv_reply(c, o);
+}
+
+void lv_do_domain_autostart(struct lv_call *c)
+{
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_config);
+}
+
+static void change(struct lv_call *c, const char *member, struct json_object *take_value)
+{
+    struct json_object *params = lv_vm(c), *set = json_object_new_object();
+
+    json_object_object_add(set, member, take_value);
+    api_json_set(params, "set", set);
+    lv_ask(c, "domain", "vm.set", params, lv_done);
+}
+
+void lv_do_domain_set_autostart(struct lv_call *c)
+{
+    change(c, "autostart", lv_int(c, "autostart") ? json_object_new_object() : NULL);
+}
+
+void lv_do_domain_set_memory(struct lv_call *c)
+{
+    enum { LIVE = 1, CONFIG = 2, MAXIMUM = 4 };
+    int64_t flags = lv_int(c, "flags"), bytes = lv_int(c, "memory") * 1024;
+    const struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
+                                  false);
+    struct json_object *params;
+
+    if ((flags & MAXIMUM) || !vm || (!vm->run && !(flags & LIVE)) || (flags & CONFIG)) {
+        change(c, "memory", json_object_new_int64(bytes));
+        return;
+    }
+    params = lv_vm(c);
+    api_json_set_int(params, "memory", bytes);
+    lv_ask(c, "domain", "vm.balloon", params, lv_done);
+}

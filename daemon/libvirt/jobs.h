@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is a job here and one call there; and other helpers of several kinds of objects. Inside of daemon/libvirt. */
+#ifndef VMD_DAEMON_LIBVIRT_JOBS_H
+#define VMD_DAEMON_LIBVIRT_JOBS_H
+
+#include "daemon/libvirt/call.h"
+
+/* `result` of a method has the member "job": waits until that is over, then then(c, the job). One that failed or was cancelled
+ * fails the call. */
+void lv_wait(struct lv_call *c, struct json_object *result,
+             void (*then)(struct lv_call *c, struct json_object *job));
+/* The call fails with the first problem of xml.check's answer; false: there is none, and nothing was done. */
+bool lv_xml_refused(struct lv_call *c, struct json_object *checked);
+
+#endif
