@@ -254,7 +254,8 @@ static void reply_info(void *arg)
                                   .memory_overcommit = d->opt.memory_overcommit,
                                   .numa = h.nodes,
                                   .n_numa = h.n_nodes,
-                                  .kvm = h.kvm,
+                                  .kvm = !h.kvm_problem,
+                                  .kvm_problem = h.kvm_problem,
                                   .cgroup = (char *)cgroup_text(&d->cgroup),
                                   .sandbox = h.layers,
                                   .n_sandbox = h.n_layers,
@@ -281,28 +282,42 @@ static void add_layers(struct vmd *d, struct json_object *to)
     }
 }
 
+/* Of one architecture; NULL: this host cannot run it. */
+static struct json_object *describe_arch(enum api_arch arch)
+{
+    static const char *const firmware[] = { [API_ARCH_RISCV64] = DEFAULT_FIRMWARE_64,
+                                            [API_ARCH_RISCV32] = DEFAULT_FIRMWARE_32,
+                                            [API_ARCH_X86_64] = NULL };
+    bool pc = arch == API_ARCH_X86_64;
+    enum api_engine engine = pc ? API_ENGINE_KVM : API_ENGINE_TCG;
+    enum api_machine machine = pc ? API_MACHINE_MICROVM : API_MACHINE_RV_VIRT;
+    const char *path = firmware[arch], *remedy;
+    size_t n;
+    const char *const *models = preflight_cpu_models(arch, &n);
+    struct api_arch_info info = { .arch = arch,
+                                  .n_engines = 1,
+                                  .engines = &engine,
+                                  .n_machines = 1,
+                                  .machines = &machine,
+                                  .n_cpus = n,
+                                  .cpus = (char **)(uintptr_t)models, /* only encoded */
+                                  .max_cpus = preflight_max_cpus() };
+    info.firmware = path && access(path, R_OK) == 0 ? (char *)(uintptr_t)path : NULL;
+    return pc && hostinfo_kvm(arch, &remedy, NULL) < 0 ? NULL
+                                                       : api_encode(&api_type_arch_info, &info);
+}
+
 static void reply_capabilities(void *arg)
 {
     struct api_call *call = arg;
-    static const enum api_arch archs[] = { API_ARCH_RISCV64, API_ARCH_RISCV32 };
-    static const char *const firmware[] = { DEFAULT_FIRMWARE_64, DEFAULT_FIRMWARE_32 };
+    static const enum api_arch archs[] = { API_ARCH_RISCV64, API_ARCH_RISCV32, API_ARCH_X86_64 };
     struct vmd *d = call_daemon(call);
-    enum api_engine engine = API_ENGINE_TCG;
-    enum api_machine machine = API_MACHINE_RV_VIRT;
     struct json_object *list = json_object_new_array(), *o = json_object_new_object();
     for (unsigned i = 0; i < ARRAY_LEN(archs); i++) {
-        size_t n;
-        const char *const *models = preflight_cpu_models(archs[i], &n);
-        struct api_arch_info info = { .arch = archs[i],
-                                      .n_engines = 1,
-                                      .engines = &engine,
-                                      .n_machines = 1,
-                                      .machines = &machine,
-                                      .n_cpus = n,
-                                      .cpus = (char **)(uintptr_t)models, /* only encoded */
-                                      .max_cpus = preflight_max_cpus() };
-        info.firmware = access(firmware[i], R_OK) == 0 ? (char *)firmware[i] : NULL;
-        json_object_array_add(list, api_encode(&api_type_arch_info, &info));
+        struct json_object *info = describe_arch(archs[i]);
+        if (info) {
+            json_object_array_add(list, info);
+        }
     }
     struct json_object *sandbox = json_object_new_array();
     add_layers(d, sandbox);

@@ -22,6 +22,10 @@ libdevices_a_SOURCES = \
 	devices/board/board.h \
 	devices/board/disks.c \
 	devices/board/disks.h \
+	devices/board/microvm.c \
+	devices/board/microvm.h \
+	devices/board/microvm_boot.c \
+	devices/board/microvm_slots.c \
 	devices/board/rv_virt.c \
 	devices/board/rv_virt.h \
 	devices/board/rv_virt_extras.c \
@@ -62,12 +66,15 @@ libdevices_a_SOURCES = \
 	devices/input/virtio_input.c \
 	devices/input/virtio_input.h \
 	devices/irqchip/aclint.c \
+	devices/irqchip/ioapic.c \
+	devices/irqchip/ioapic.h \
 	devices/irqchip/plic.c \
 	devices/irqchip/plic.h \
 	devices/misc/fw_cfg.c \
 	devices/misc/fw_cfg.h \
 	devices/misc/i6300esb.c \
 	devices/misc/i6300esb.h \
+	devices/misc/pc_control.c \
 	devices/misc/pvpanic_pci.c \
 	devices/misc/syscon.c \
 	devices/misc/virtio_balloon.c \

@@ -9,6 +9,8 @@
 static const struct device_class *const classes[] = {
     &aclint_class,
     &plic_class,
+    &ioapic_class,
+    &pc_control_class,
     &ns16550a_class,
     &goldfish_rtc_class,
     &syscon_class,

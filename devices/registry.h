@@ -10,6 +10,8 @@
 
 extern const struct device_class aclint_class;
 extern const struct device_class plic_class;
+extern const struct device_class ioapic_class;
+extern const struct device_class pc_control_class;
 extern const struct device_class ns16550a_class;
 extern const struct device_class goldfish_rtc_class;
 extern const struct device_class syscon_class;

@@ -12,9 +12,11 @@
 #include "engine/base/mem.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #define NODES "/sys/devices/system/node"
@@ -84,9 +86,37 @@ static void read_layers(struct vmd *d, struct hostinfo *h)
     }
 }
 
+#define HYPERVISOR "/dev/kvm"
+
+int hostinfo_kvm(enum api_arch arch, const char **remedy, struct err *e)
+{
+    struct utsname u;
+    if (uname(&u) < 0 || strcmp(u.machine, api_arch_name(arch)) != 0) {
+        *remedy = "set 'engine' to 'tcg'";
+        return err_set(e, -ENOTSUP,
+                       "KVM runs guests of the host's architecture alone, which is %s",
+                       u.machine);
+    }
+    if (access(HYPERVISOR, R_OK | W_OK) == 0) {
+        return 0;
+    }
+    bool there = access(HYPERVISOR, F_OK) == 0;
+    *remedy = there ? "add the user that runs vmd to the group of that file, mostly 'kvm'"
+                    : "load the module kvm_intel or kvm_amd; virtualization must be on in the "
+                      "set-up of the "
+                      "host's firmware";
+    return there ? err_set(e, -EACCES, "vmd may not open " HYPERVISOR)
+                 : err_set(e, -ENOENT, "this host has no " HYPERVISOR);
+}
+
 void hostinfo_read(struct vmd *d, struct hostinfo *h)
 {
-    *h = (struct hostinfo){ .kvm = access("/dev/kvm", R_OK | W_OK) == 0 };
+    struct err e = ERR_INIT;
+    const char *remedy = NULL;
+    *h = (struct hostinfo){ .n_nodes = 0 };
+    if (hostinfo_kvm(API_ARCH_X86_64, &remedy, &e) < 0) {
+        h->kvm_problem = xasprintf("%s; %s", e.msg, remedy);
+    }
     read_nodes(h);
     read_layers(d, h);
 }
@@ -97,5 +127,6 @@ void hostinfo_done(struct hostinfo *h)
         free(h->nodes[i].cpus);
     }
     free(h->nodes);
+    free(h->kvm_problem);
     free(h->layers);
 }

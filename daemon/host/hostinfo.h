@@ -14,7 +14,7 @@
 struct vmd;
 
 struct hostinfo {
-    bool kvm;
+    char *kvm_problem; /* NULL: VMs may have the engine kvm */
     struct api_numa_node *nodes;
     size_t n_nodes;
     struct api_sandbox_layer *layers;
@@ -23,5 +23,7 @@ struct hostinfo {
 
 void hostinfo_read(struct vmd *d, struct hostinfo *h);
 void hostinfo_done(struct hostinfo *h);
+/* Guests of that architecture can run by KVM on this host, as far as can be seen from outside; else why not, with the remedy in *remedy (constant). */
+int hostinfo_kvm(enum api_arch arch, const char **remedy, struct err *e);
 
 #endif

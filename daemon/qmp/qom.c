@@ -21,6 +21,11 @@
 
 static const char peripheral[] = "/machine/peripheral";
 
+static const char *machine_class(const struct qmp_cmd *c)
+{
+    return c->vm->config.machine == API_MACHINE_MICROVM ? "microvm-machine" : "rv-virt-machine";
+}
+
 static void add(struct json_object *list, const char *name, const char *type, const char *doc)
 {
     struct json_object *o = qmp_named(name);
@@ -193,7 +198,8 @@ void qmp_do_qom_list(struct qmp_cmd *c)
         list = json_object_new_array();
         add(list, "type", "string", NULL);
         if (strcmp(path, "/") == 0) {
-            add(list, "machine", "child<rv-virt-machine>", NULL);
+            AUTO_FREE char *type = xasprintf("child<%s>", machine_class(c));
+            add(list, "machine", type, NULL);
         } else {
             add(list, "core-id", "int", NULL);
         }
@@ -263,8 +269,8 @@ static void get_machine(struct qmp_cmd *c)
     const struct {
         const char *name, *value;
     } props[] = {
-        { "type", "rv-virt-machine" }, { "kernel", v->kernel },     { "initrd", v->initrd },
-        { "append", v->append },       { "firmware", v->firmware },
+        { "type", machine_class(c) }, { "kernel", v->kernel },     { "initrd", v->initrd },
+        { "append", v->append },      { "firmware", v->firmware },
     };
     const char *name = qmp_arg(c, "property");
 
@@ -274,7 +280,7 @@ static void get_machine(struct qmp_cmd *c)
             return;
         }
     }
-    no_property(c, "rv-virt-machine");
+    no_property(c, machine_class(c));
 }
 
 void qmp_do_qom_get(struct qmp_cmd *c)

@@ -68,9 +68,13 @@ void qmp_do_query_target(struct qmp_cmd *c)
 
 void qmp_do_query_machines(struct qmp_cmd *c)
 {
-    struct json_object *list = json_object_new_array(), *o = qmp_named("rv-virt");
+    struct json_object *list = json_object_new_array(), *o;
+    bool pc = c->vm->config.machine == API_MACHINE_MICROVM;
 
-    api_json_set_str(o, "alias", "virt");
+    o = qmp_named(api_machine_name(c->vm->config.machine));
+    if (!pc) {
+        api_json_set_str(o, "alias", "virt");
+    }
     api_json_set_bool(o, "is-default", true);
     api_json_set_int(o, "cpu-max", MAX_VCPUS);
     api_json_set_bool(o, "hotpluggable-cpus", false);
@@ -92,8 +96,10 @@ void qmp_do_query_current_machine(struct qmp_cmd *c)
 
 void qmp_do_query_cpu_definitions(struct qmp_cmd *c)
 {
-    bool wide = c->vm->config.arch == API_ARCH_RISCV64;
-    const char *const names[] = { "max", wide ? "rv64" : "rv32" };
+    static const char *const base[] = { [API_ARCH_RISCV64] = "rv64",
+                                        [API_ARCH_RISCV32] = "rv32",
+                                        [API_ARCH_X86_64] = "x86-64" };
+    const char *const names[] = { "max", base[c->vm->config.arch] };
     struct json_object *list = json_object_new_array();
 
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {

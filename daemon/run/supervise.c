@@ -376,6 +376,7 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     api_json_set_bool(o, "paused", run->paused);
     api_json_set_bool(o, "screen", run->vm->config.display != NULL);
     api_json_set_bool(o, "vsock", run->vm->config.vsock != NULL);
+    api_json_set_bool(o, "kvm", run->vm->config.engine == API_ENGINE_KVM);
     api_json_set_str(o, "log", log);
     api_json_set(o, "files", files);
     api_json_set(o, "nics", nics_request(vm));

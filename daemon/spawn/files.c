@@ -202,6 +202,17 @@ static int open_log(int dir_fd, const char *path, int *out, struct err *e)
     return 0;
 }
 
+/* For VMs of that engine and no others. */
+static int open_kvm(int *out, struct err *e)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        return err_errno(e, errno, "engine kvm: cannot open /dev/kvm");
+    }
+    *out = fd;
+    return 0;
+}
+
 int start_prepare(struct start *st, struct err *e)
 {
     const char *bad = NULL;
@@ -239,6 +250,9 @@ int start_prepare(struct start *st, struct err *e)
     if (rc == 0) { /* a host without it saves less well; the emulator says so */
         st->uffd_fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
     }
+    if (rc == 0 && st->kvm) {
+        rc = open_kvm(&st->kvm_fd, e);
+    }
     for (unsigned i = 0; i < st->n_channels && rc == 0; i++) {
         rc = bind_socket(st, st->channels[i].socket, &st->channels[i].fd, e);
     }
@@ -268,7 +282,8 @@ void start_done(struct start *st, bool undo)
     int *fds[] = { &st->dir_fd,     &st->lock_fd,        &st->control_fd,
                    &st->console_fd, &st->console_log_fd, &st->stats_fd,
                    &st->config_fd,  &st->emu_log_fd,     &st->vnc_fd,
-                   &st->uffd_fd,    &st->vsock_fd,       &st->vsock_call_fd };
+                   &st->uffd_fd,    &st->vsock_fd,       &st->vsock_call_fd,
+                   &st->kvm_fd };
     for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
         fd_autoclose(fds[i]);
         *fds[i] = -1;

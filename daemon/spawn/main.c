@@ -210,6 +210,7 @@ static int read_request(struct start *st, const struct json_object *req, struct 
     st->paused = api_json_get_bool(req, "paused", false);
     st->screen = api_json_get_bool(req, "screen", false);
     st->vsock = api_json_get_bool(req, "vsock", false);
+    st->kvm = api_json_get_bool(req, "kvm", false);
     st->folders = api_json_get(req, "folders");
     if (st->vm <= 0 || !st->name || !st->config || !cookie_ok(st->cookie)) {
         return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");
@@ -243,7 +244,8 @@ static const struct start nothing_open = { .dir_fd = -1,
                                            .config_fd = -1,
                                            .emu_log_fd = -1,
                                            .vnc_fd = -1,
-                                           .uffd_fd = -1 };
+                                           .uffd_fd = -1,
+                                           .kvm_fd = -1 };
 
 /* One that did not run when we started was perhaps installed meanwhile. */
 static int try_emulator(struct spawner *sp, struct err *e)

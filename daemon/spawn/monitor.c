@@ -70,7 +70,7 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
 static char **build_argv(const struct start *st)
 {
     char **argv = xnew_n(char *,
-                         28 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_SHARES_MAX + SPAWN_NICS_MAX + SPAWN_FILES_MAX +
+                         30 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_SHARES_MAX + SPAWN_NICS_MAX + SPAWN_FILES_MAX +
                                    SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
@@ -82,6 +82,7 @@ static char **build_argv(const struct start *st)
     add_fd_arg(argv, &n, "--stats-fd", st->stats_fd);
     add_fd_arg(argv, &n, "--lock-fd", st->lock_fd);
     add_fd_arg(argv, &n, "--uffd-fd", st->uffd_fd);
+    add_fd_arg(argv, &n, "--kvm-fd", st->kvm_fd);
     add_fd_arg(argv, &n, "--vsock-fd", st->vsock_fd);
     add_fd_arg(argv, &n, "--vsock-call-fd", st->vsock_call_fd);
     for (unsigned i = 0; i < st->n_files; i++) {

@@ -101,10 +101,11 @@ struct start {
     const char *cgroup;                       /* the same; NULL: none */
     bool paused, screen;                      /* it has a screen, to be served */
     bool vsock;                               /* and sockets of the guest */
+    bool kvm;                                 /* and its engine is KVM */
     bool check;                               /* only a question: no server is connected to */
     char dir[4096];                           /* RUN/vm/ID */
     int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd,
-        emu_log_fd, vnc_fd, uffd_fd; /* the last: /dev/userfaultfd, or -1 */
+        emu_log_fd, vnc_fd, uffd_fd, kvm_fd; /* the last: /dev/userfaultfd, /dev/kvm, or -1 */
     int vsock_fd, vsock_call_fd; /* bound; the emulator's end towards the monitor, in that */
     struct spawn_file files[SPAWN_FILES_MAX];
     unsigned n_files;

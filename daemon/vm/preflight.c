@@ -8,6 +8,7 @@
 #include "api-schema/json/json.h"
 #include "api-schema/net/nbdaddr.h"
 #include "daemon/daemon.h"
+#include "daemon/host/hostinfo.h"
 #include "daemon/network/networks.h"
 #include "daemon/vm/cloudinit.h"
 #include "daemon/vm/channels.h"
@@ -91,12 +92,39 @@ static int check_host(const struct api_vm_config *c, struct api_error *x)
 static const char *const models_rv64[] = { "max",      "rv64",     "rva20u64", "rva20s64",
                                            "rva22u64", "rva22s64", "rva23u64", "rva23s64" };
 static const char *const models_rv32[] = { "max", "rv32" };
+static const char *const models_x86[] = { "max",       "host",      "x86-64",   "x86-64-v1",
+                                          "x86-64-v2", "x86-64-v3", "x86-64-v4" };
 
 const char *const *preflight_cpu_models(enum api_arch arch, size_t *n)
 {
-    bool wide = arch == API_ARCH_RISCV64;
-    *n = wide ? ARRAY_LEN(models_rv64) : ARRAY_LEN(models_rv32);
-    return wide ? models_rv64 : models_rv32;
+    static const struct {
+        const char *const *list;
+        size_t n;
+    } models[] = { [API_ARCH_RISCV64] = { models_rv64, ARRAY_LEN(models_rv64) },
+                   [API_ARCH_RISCV32] = { models_rv32, ARRAY_LEN(models_rv32) },
+                   [API_ARCH_X86_64] = { models_x86, ARRAY_LEN(models_x86) } };
+    *n = models[arch].n;
+    return models[arch].list;
+}
+
+/* Architecture, board and engine that go together. */
+static int check_platform(const struct api_vm_config *c, struct api_error *x)
+{
+    bool pc = c->arch == API_ARCH_X86_64;
+    const char *arch = api_arch_name(c->arch);
+    if (pc != (c->machine == API_MACHINE_MICROVM)) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.machine",
+                             pc ? "set 'machine' to 'microvm'" : "set 'machine' to 'rv-virt'",
+                             "VM '%s': machine %s has no %s processors", c->name,
+                             api_machine_name(c->machine), arch);
+    }
+    if (pc != (c->engine == API_ENGINE_KVM)) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.engine",
+                             pc ? "set 'engine' to 'kvm'" : "set 'engine' to 'tcg'",
+                             "VM '%s': engine %s runs no %s guests", c->name,
+                             api_engine_name(c->engine), arch);
+    }
+    return 0;
 }
 
 static int check_cpu(const struct api_vm_config *c, struct api_error *x)
@@ -126,7 +154,7 @@ static int check_members(const struct api_vm_config *c, struct api_error *x)
         return api_error_set(x, API_E_INVALID_PARAMS, member, "give a kernel as well",
                              "VM '%s' has '%s' but no kernel", c->name, lacks);
     }
-    return check_cpu(c, x);
+    return check_platform(c, x) < 0 ? -1 : check_cpu(c, x);
 }
 
 static int limits_ok(const struct api_vm_config *c, size_t i, struct api_error *x)
@@ -250,7 +278,9 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
 {
     const char *fw = c->firmware ? c->firmware : "default";
     int rc = 0;
-    if (strcmp(fw, "default") == 0) {
+    if (strcmp(fw, "default") == 0 && c->arch == API_ARCH_X86_64) {
+        rc = 0; /* kernels are entered directly */
+    } else if (strcmp(fw, "default") == 0) {
         const char *path = c->arch == API_ARCH_RISCV32 ? DEFAULT_FIRMWARE_32
                                                        : DEFAULT_FIRMWARE_64;
         rc = c->kernel || c->n_flash
@@ -393,8 +423,16 @@ int preflight_host(const struct api_vm_config *c, struct api_error *x)
          strcmp(c->firmware, "none") == 0)) {
         return api_error_set(
             x, API_E_FILE_ERROR, c->name,
-            "set 'kernel' or 'flash', or 'firmware' to a file that starts in machine mode",
+            c->arch == API_ARCH_X86_64
+                ? "set 'kernel' to a bzImage or an ELF program with a PVH entry"
+                : "set 'kernel' or 'flash', or 'firmware' to a file that starts in machine mode",
             "VM '%s' has neither a kernel nor a firmware file to run", c->name);
+    }
+    const char *remedy = NULL;
+    struct err e = ERR_INIT;
+    if (c->engine == API_ENGINE_KVM && hostinfo_kvm(c->arch, &remedy, &e) < 0) {
+        return api_error_set(x, API_E_HOST_LIMIT, c->name, remedy, "VM '%s' has the engine kvm: %s",
+                             c->name, e.msg);
     }
     return check_host(c, x);
 }

@@ -49,18 +49,22 @@ static int cpu_get(const struct xml_row *row, const struct xml_node *n, const ch
                        "not supported: match='%.20s'; the guest has exactly what is named",
                        match);
     }
-    if (mode && strcmp(mode, "maximum") != 0 && strcmp(mode, "custom") != 0) {
+    bool host = mode && strcmp(mode, "host-passthrough") == 0,
+         whole = host || (mode && strcmp(mode, "maximum") == 0);
+    if (mode && !whole && strcmp(mode, "custom") != 0) {
         return err_set(
             e, -EINVAL,
-            "not supported: the guest's CPU is translated, the host's is not passed on");
+            "not supported: mode='%.20s'; vmd knows maximum, host-passthrough and custom",
+            mode);
     }
-    if ((mode && strcmp(mode, "maximum") == 0) || !model) {
+    if (whole || !model) {
         if (model || (mode && strcmp(mode, "custom") == 0)) {
             return err_set(e, -EINVAL,
-                           model ? "not supported: <model> beside mode='maximum'"
-                                 : "<model> is missing");
+                           model ? "not supported: <model> beside mode='%.20s'"
+                                 : "<model> is missing%.0s",
+                           mode);
         }
-        buf_add_str(&b, "max");
+        buf_add_str(&b, host ? "host" : "max");
     } else {
         if (!name[0] || strpbrk(name, ",= \t\n")) {
             return err_set(e, -EINVAL, "not supported: '%.40s' is no CPU model", name);
@@ -116,7 +120,9 @@ static bool cpu_put(const struct xml_row *row, struct json_object *v, struct xml
                 return true;
             }
         }
-        if (write) {
+        if (write && strcmp(model, "host") == 0) {
+            xml_set_attr(n, "mode", "host-passthrough");
+        } else if (write) {
             struct xml_node *k;
             xml_set_attr(n, "mode", "custom");
             xml_set_attr(n, "match", "exact");

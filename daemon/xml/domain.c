@@ -407,9 +407,8 @@ static const struct xml_conv as_link = { link_get, link_put, "`up`, `down`" };
 /* ---- the table ---- */
 
 static const struct xml_row rows[] = {
-    { "@type", XML_VALUE, XML_NEEDED, "engine", &xml_as_word, "qemu=tcg",
-      "not supported: `qemu` stands for translation, which is what vmd does; hardware "
-      "virtualisation is not there yet" },
+    { "@type", XML_VALUE, XML_NEEDED, "engine", &xml_as_word, "qemu=tcg kvm=kvm",
+      "not supported: `qemu` stands for translation, `kvm` for the host's processor by KVM" },
     LEFT("@id", "the number of a running domain"),
     MUST("name", "name", xml_as_word, "letters, digits and . _ + -, at most 63"),
     VALUE("uuid", "uuid", xml_as_uuid, NULL),
@@ -470,8 +469,8 @@ static const struct xml_row rows[] = {
     NO("os@firmware", "vmd chooses no firmware; name it: <loader type='pflash'>"),
     SAYS("os/type", XML_PRINT | XML_NEEDED, "hvm", "a whole machine is emulated"),
     { "os/type@arch", XML_VALUE, XML_NEEDED, "arch", &xml_as_word,
-      "riscv64=riscv64 riscv32=riscv32", "not supported: architecture of the guest" },
-    WORD("os/type@machine", "machine", "virt=rv-virt", "not supported: board of the guest"),
+      "riscv64=riscv64 riscv32=riscv32 x86_64=x86_64", "not supported: architecture of the guest" },
+    WORD("os/type@machine", "machine", "virt=rv-virt microvm=microvm", "not supported: board of the guest"),
     VALUE("os/loader", "firmware", xml_as_loader,
           "a file that starts in machine mode (rom; absent: OpenSBI under a kernel), or "
           "`flash[0]`, code in flash (pflash)"),
@@ -516,7 +515,7 @@ static const struct xml_row rows[] = {
     NO("features/aia", "the board has a PLIC"),
 
     { "cpu", XML_VALUE, 0, "cpu", &xml_as_cpu, NULL, NULL },
-    PART("cpu@mode", "`maximum`, or `custom` with a model"),
+    PART("cpu@mode", "`maximum`, `host-passthrough` (KVM), or `custom` with a model"),
     PART("cpu@match", "`exact`"),
     SAYS("cpu@check", 0, "none partial full", "the guest always has exactly what is named"),
     NO("cpu@migratable", "the guest's CPU is translated, the host's is not passed on"),

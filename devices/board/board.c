@@ -7,7 +7,17 @@
 #include <stddef.h>
 #include <string.h>
 
-static const struct board_class *const boards[] = { &rv_virt_board, NULL };
+static const struct board_class *const boards[] = { &rv_virt_board, &microvm_board, NULL };
+
+bool board_runs(const struct board_class *c, const char *arch)
+{
+    for (unsigned i = 0; c->archs[i]; i++) {
+        if (strcmp(c->archs[i], arch) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
 
 const struct board_class *board_find(const char *name)
 {

@@ -138,6 +138,7 @@ struct board_config {
 struct board_class {
     const char *name; /* "rv-virt" */
     const char *doc;
+    const char *const *archs; /* arch_ops.name of those that it has, ended by NULL */
     uint64_t ram_base; /* guest physical */
     /* Builds vCPUs, memory, devices, firmware tables; loads the images once, so that errors
      * show now. The VM has not started. Main thread. The texts of `cfg` must outlive the
@@ -165,7 +166,9 @@ struct board_class {
 };
 
 extern const struct board_class rv_virt_board;
+extern const struct board_class microvm_board;
 
 const struct board_class *board_find(const char *name); /* NULL: unknown */
+bool board_runs(const struct board_class *c, const char *arch);
 
 #endif

@@ -611,9 +611,12 @@ static int rv_virt_powerdown(struct board *b, struct err *e)
     return virtio_input_tap(b->button, INPUT_KEY_POWER, e);
 }
 
+static const char *const rv_virt_archs[] = { "riscv64", "riscv32", NULL };
+
 const struct board_class rv_virt_board = {
     .name = "rv-virt",
     .doc = "RISC-V board with virtio-mmio, address-compatible with QEMU's virt",
+    .archs = rv_virt_archs,
     .ram_base = RV_RAM,
     .build = rv_virt_build,
     .free = rv_virt_free,

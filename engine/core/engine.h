@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct buf;
+struct irq_message;
 struct mem_flat;
 struct vcpu;
 struct vm;
@@ -58,6 +59,9 @@ struct engine_ops {
     void (*regs_get)(struct vcpu *c);
     /* A message-signalled interrupt for local APICs that are the engine's; NULL: it has none. Any thread. */
     void (*msi)(struct vm *vm, uint64_t address, uint32_t data);
+    /* What the level-triggered, unmasked pins of an I/O APIC send (others: address 0), so that an engine with local APICs tells vm->extint.eoi of
+     * these vectors; NULL: it tells of all, or has none. Any thread. */
+    void (*level_pins)(struct vm *vm, const struct irq_message *pin, unsigned n);
     /* Debugging, all three or none (NULL). Main thread, vCPUs at the barrier.
      * Where a virtual address leads in this vCPU's current mode, without side effects. */
     bool (*debug_translate)(struct vcpu *c, uint64_t va, uint64_t *gpa);

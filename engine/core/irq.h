@@ -35,6 +35,12 @@ struct irq_msi {
     void *opaque;
 };
 
+/* One of those. */
+struct irq_message {
+    uint64_t address;
+    uint32_t data;
+};
+
 struct vcpu;
 /* A line that leads to an interrupt input of a vCPU (for riscv n is the bit in mip). */
 struct irq_line irq_to_vcpu(struct vcpu *c, unsigned n);

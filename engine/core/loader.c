@@ -22,7 +22,7 @@
 
 /* ---- the source: a file, or what was inflated from it ---- */
 
-static int source_open(struct source *src, int fd, const char *path, struct err *e)
+int source_open(struct source *src, int fd, const char *path, struct err *e)
 {
     struct stat st;
     if (fstat(fd, &st) < 0) {

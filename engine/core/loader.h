@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Loads firmware, kernels and initrds into guest RAM: ELF32/64, raw, Linux Image (riscv
- * "RSC\005", arm64), gzip'd Image. Input is untrusted: every size and offset is bounded by
+ * "RSC\005", arm64), gzip'd Image, x86 bzImage. Input is untrusted: every size and offset is bounded by
  * the file and by RAM; decompression is bounded by max. The flat view must have been
  * committed. Errors name the file and what to do. Main thread.
  */
@@ -29,5 +29,23 @@ int loader_load(struct mem_space *s, int fd, const char *path, uint64_t at,
 /* Whole file at `at`, at most max bytes (-EFBIG names file, size and the room there is). */
 int loader_load_raw(struct mem_space *s, int fd, const char *path, uint64_t at, uint64_t max,
                     uint64_t *size, struct err *e);
+
+/* What an ELF program says of itself in the note `type` of `owner`: a number of 4 or 8 bytes. -ENOENT: there is no such note. */
+int loader_elf_note(int fd, const char *path, const char *owner, uint32_t type, uint64_t *value,
+                    struct err *e);
+
+/* A Linux kernel for x86 with its setup header ("The Linux/x86 Boot Protocol"). */
+#define LOADER_BZIMAGE_SETUP 0x9f /* bytes that the header may have, from 0x1f1 on */
+struct loader_bzimage {
+    struct loader_image image; /* entry: of 32-bit code; high: where it may be when it has unpacked itself */
+    uint32_t cmdline_max;      /* without its end */
+    uint32_t initrd_max;       /* highest address of an initrd's last byte */
+    unsigned setup_len;
+    uint8_t setup[LOADER_BZIMAGE_SETUP]; /* for the boot parameters, at 0x1f1 */
+};
+bool loader_is_bzimage(int fd);
+/* Its 32-bit part goes to `at` (1 MiB), from where it may use max bytes. */
+int loader_bzimage(struct mem_space *s, int fd, const char *path, uint64_t at, uint64_t max,
+                   struct loader_bzimage *out, struct err *e);
 
 #endif

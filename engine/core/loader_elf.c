@@ -5,6 +5,8 @@
  */
 #include "engine/core/loader_priv.h"
 
+#include "engine/base/mem.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -239,4 +241,73 @@ int load_elf(struct mem_space *s, const struct source *src, const struct load_ta
         *out = image;
     }
     return ret;
+}
+
+/* ---- notes ---- */
+
+#define NOTES_MAX 65536
+
+/* Notes of one segment (gABI, "Note Section"): owner and description are padded to four bytes. 1: found. */
+static int find_note(const uint8_t *p, size_t n, const char *owner, uint32_t type,
+                     uint64_t *value)
+{
+    size_t own = strlen(owner) + 1;
+    while (n >= sizeof(Elf64_Nhdr)) {
+        Elf64_Nhdr h;
+        memcpy(&h, p, sizeof(h));
+        uint64_t name = ((uint64_t)h.n_namesz + 3) & ~3ull,
+                 desc = ((uint64_t)h.n_descsz + 3) & ~3ull;
+        p += sizeof(h);
+        n -= sizeof(h);
+        if (name > n || desc > n - name) {
+            return 0;
+        }
+        if (h.n_type == type && h.n_namesz == own && memcmp(p, owner, own) == 0 &&
+            (h.n_descsz == 4 || h.n_descsz == 8)) {
+            *value = 0;
+            memcpy(value, p + name, h.n_descsz); /* little-endian, as this host */
+            *value = h.n_descsz == 4 ? (uint32_t)*value : *value;
+            return 1;
+        }
+        p += name + desc;
+        n -= name + desc;
+    }
+    return 0;
+}
+
+int loader_elf_note(int fd, const char *path, const char *owner, uint32_t type, uint64_t *value,
+                    struct err *e)
+{
+    unsigned char ident[EI_NIDENT];
+    struct source src;
+    int ret = source_open(&src, fd, path, e);
+    if (ret == 0) {
+        ret = source_read(&src, 0, ident, sizeof(ident), e);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    AUTO_FREE struct elf *h = xnew(struct elf);
+    unsigned bits = ident[EI_CLASS] == ELFCLASS64 ? 64 : 32;
+    ret = read_header(&src, bits, h, e);
+    if (ret == 0 && (h->phnum == 0 || h->phnum > MAX_SEGMENTS)) {
+        return err_set(e, -ENOEXEC,
+                       "'%s' has an ELF segment table of %u entries, which cannot be loaded",
+                       path, h->phnum);
+    }
+    if (ret == 0) {
+        ret = read_segments(&src, bits, h, e);
+    }
+    for (unsigned i = 0; ret == 0 && i < h->phnum; i++) {
+        const Elf64_Phdr *p = &h->ph[i];
+        if (p->p_type != PT_NOTE || p->p_filesz > NOTES_MAX) {
+            continue;
+        }
+        AUTO_FREE uint8_t *notes = xalloc(p->p_filesz + 1);
+        ret = source_read(&src, p->p_offset, notes, p->p_filesz, e);
+        if (ret == 0 && find_note(notes, p->p_filesz, owner, type, value)) {
+            return 0;
+        }
+    }
+    return ret < 0 ? ret : err_set(e, -ENOENT, "'%s' has no note %u of %s", path, type, owner);
 }

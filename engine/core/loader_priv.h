@@ -24,6 +24,7 @@ struct load_target {
     unsigned elf_machine, xlen;
 };
 
+int source_open(struct source *src, int fd, const char *path, struct err *e);
 /* Exactly n bytes; -ENODATA beyond the end. */
 int source_read(const struct source *src, uint64_t at, void *out, size_t n, struct err *e);
 /* n bytes into guest RAM; -EFAULT when that is not all RAM. */

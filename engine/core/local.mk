@@ -23,6 +23,7 @@ libcore_a_SOURCES = \
 	engine/core/irq.h \
 	engine/core/loader.c \
 	engine/core/loader.h \
+	engine/core/loader_bzimage.c \
 	engine/core/loader_elf.c \
 	engine/core/loader_priv.h \
 	engine/core/mem.h \

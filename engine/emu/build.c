@@ -5,6 +5,7 @@
  */
 #include "api-schema/net/nbdaddr.h"
 #include "engine/arch/riscv/cpu.h"
+#include "engine/arch/x86/cpu.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -25,12 +26,52 @@
 /* Debian's package opensbi. */
 #define OPENSBI_RV64 "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin"
 
+static int tcg_settings(struct emu *m, void **config, struct err *e)
+{
+    const struct api_tcg_config *c = m->config.tcg;
+
+    if (m->config.arch == API_ARCH_X86_64) {
+        return err_set(e, -ENOTSUP,
+                       "engine tcg does not translate x86_64: set \"engine\" to \"kvm\"");
+    }
+    if (c) {
+        m->tcg.cache_size = (size_t)c->cache_size;
+        m->tcg.tier2 = c->tier2 == API_TCG_TIER2_OFF     ? TCG_TIER2_OFF
+                       : c->tier2 == API_TCG_TIER2_ON    ? TCG_TIER2_ON
+                       : c->tier2 == API_TCG_TIER2_FORCE ? TCG_TIER2_FORCE
+                                                         : TCG_TIER2_DEFAULT;
+        m->tcg.backend = c->backend == API_TCG_BACKEND_INTERP ? TCG_INTERP : TCG_JIT;
+        m->tcg.icount = c->has_icount;
+        m->tcg.icount_shift = (unsigned)c->icount;
+    }
+    m->tcg.perf_map = m->opt.perf_map || m->opt.perf_map_fd >= 0;
+    *config = &m->tcg;
+    return 0;
+}
+
+static int kvm_settings(struct emu *m, void **config, struct err *e)
+{
+    m->kvm = (struct kvm_config){ .fd = m->opt.kvm_fd, .pid = m->pid };
+    if (m->kvm.fd < 0 && m->opt.config_fd < 0) {
+        m->kvm.fd = m->opt.kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+        if (m->kvm.fd < 0 && errno != ENOENT) {
+            return err_errno(e, errno,
+                             "engine kvm: /dev/kvm (its group, mostly 'kvm', may open it)");
+        }
+    }
+    *config = &m->kvm;
+    return 0;
+}
+
 /* The engines; a third is one line. */
-static const struct {
+static const struct engine {
     enum api_engine id;
     const struct engine_ops *ops;
+    /* Its settings from the configuration: vm->engine_config. */
+    int (*configure)(struct emu *m, void **config, struct err *e);
 } engines[] = {
-    { API_ENGINE_TCG, &tcg_engine_ops },
+    { API_ENGINE_TCG, &tcg_engine_ops, tcg_settings },
+    { API_ENGINE_KVM, &kvm_engine_ops, kvm_settings },
 };
 
 static const struct {
@@ -40,6 +81,7 @@ static const struct {
 } arches[] = {
     { API_ARCH_RISCV64, &riscv64_arch, 64 },
     { API_ARCH_RISCV32, &riscv32_arch, 32 },
+    { API_ARCH_X86_64, &x86_64_arch, 64 },
 };
 
 /* --- files
@@ -85,6 +127,7 @@ static int firmware_file(struct emu *m, struct board_config *b, struct err *e)
     int rc;
 
     if (strcmp(fw, "none") == 0 ||
+        (strcmp(fw, "default") == 0 && m->config.arch == API_ARCH_X86_64) ||
         (strcmp(fw, "default") == 0 && !b->kernel.path && m->config.n_flash == 0)) {
         return 0;
     }
@@ -356,12 +399,13 @@ static int check_memory(const struct api_vm_config *c, struct err *e)
 static int new_vm(struct emu *m, struct board_config *b, struct err *e)
 {
     const struct api_vm_config *c = &m->config;
-    const struct engine_ops *engine = NULL;
+    const struct engine *engine = NULL;
     const struct arch_ops *arch = NULL;
+    void *config = NULL;
     int rc;
 
     for (unsigned i = 0; i < ARRAY_LEN(engines); i++) {
-        engine = engines[i].id == c->engine ? engines[i].ops : engine;
+        engine = engines[i].id == c->engine ? &engines[i] : engine;
     }
     for (unsigned i = 0; i < ARRAY_LEN(arches); i++) {
         if (arches[i].id == c->arch) {
@@ -376,18 +420,14 @@ static int new_vm(struct emu *m, struct board_config *b, struct err *e)
                        : !arch ? "such arch"
                                : "such machine");
     }
-    if (c->tcg) {
-        m->tcg.cache_size = (size_t)c->tcg->cache_size;
-        m->tcg.tier2 = c->tcg->tier2 == API_TCG_TIER2_OFF     ? TCG_TIER2_OFF
-                       : c->tcg->tier2 == API_TCG_TIER2_ON    ? TCG_TIER2_ON
-                       : c->tcg->tier2 == API_TCG_TIER2_FORCE ? TCG_TIER2_FORCE
-                                                              : TCG_TIER2_DEFAULT;
-        m->tcg.backend = c->tcg->backend == API_TCG_BACKEND_INTERP ? TCG_INTERP : TCG_JIT;
-        m->tcg.icount = c->tcg->has_icount;
-        m->tcg.icount_shift = (unsigned)c->tcg->icount;
+    if (!board_runs(m->board_class, arch->name)) {
+        return err_set(e, -EINVAL, "machine %s has no %s processors", m->board_class->name,
+                       arch->name);
     }
-    m->tcg.perf_map = m->opt.perf_map || m->opt.perf_map_fd >= 0;
-    rc = vm_new(c->name, arch, engine, m->loop, &m->tcg, &m->vm, e);
+    rc = engine->configure(m, &config, e);
+    if (rc == 0) {
+        rc = vm_new(c->name, arch, engine->ops, m->loop, config, &m->vm, e);
+    }
     if (rc == 0 && c->uuid) {
         str_copy(m->vm->uuid, sizeof(m->vm->uuid), c->uuid);
     }
@@ -538,6 +578,8 @@ void build_done(struct emu *m)
     }
     blk_pool_free(m->pool);
     m->pool = NULL;
+    fd_autoclose(&m->opt.kvm_fd);
+    m->opt.kvm_fd = -1;
     while (m->n_opened > 0) {
         close(m->opened[--m->n_opened].fd);
     }

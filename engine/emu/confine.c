@@ -172,7 +172,8 @@ static const struct allowed allowed[] = {
     { SCMP_SYS(accept4), ON_MAIN },
     { SCMP_SYS(getsockopt), ON_MAIN },
     { SCMP_SYS(sendto), ON_MAIN },
-    { SCMP_SYS(recvfrom), ON_MAIN | ON_IO }, /* ON_IO, with poll and writev: disks of NBD servers */
+    { SCMP_SYS(recvfrom),
+      ON_MAIN | ON_IO }, /* ON_IO, with poll and writev: disks of NBD servers */
     { SCMP_SYS(recvmsg), ON_MAIN },
     { SCMP_SYS(writev), ON_MAIN | ON_IO },
     { SCMP_SYS(shutdown), ON_MAIN },
@@ -196,6 +197,17 @@ static bool on_terminal(const struct emu *m)
     return m->opt.console == CONSOLE_STDIO;
 }
 
+static bool by_kvm(const struct emu *m)
+{
+    return m->kvm.pid != 0;
+}
+
+static bool on_terminal_or_kvm(const struct emu *m)
+{
+    return on_terminal(m) || by_kvm(m);
+}
+
+/* Not beside KVM: shares_open() refuses it, so that no thread may make more calls than the bounds say. */
 static bool by_vhost(const struct emu *m)
 {
     return m->vhost;
@@ -206,7 +218,12 @@ static const struct feature {
     bool (*wanted)(const struct emu *m);
     struct allowed calls[4];
 } features[] = {
-    { "console on a terminal", on_terminal, { { SCMP_SYS(ioctl), ON_MAIN } } },
+    { "console on a terminal, or KVM", on_terminal_or_kvm, { { SCMP_SYS(ioctl), ON_MAIN } } },
+    { "KVM",
+      by_kvm,
+      { { SCMP_SYS(ioctl), ON_VCPU },
+        { SCMP_SYS(tgkill), ON_MAIN | ON_VCPU },
+        { SCMP_SYS(rt_sigtimedwait), ON_VCPU } } },
     { "shared folders by vhost-user", by_vhost, { { SCMP_SYS(sendmsg), ON_MAIN } } },
 };
 
@@ -224,7 +241,7 @@ static const struct allowed *next_call(const struct emu *m, enum confine_kind ki
             const struct feature *f = &features[(i - ARRAY_LEN(allowed)) / per];
 
             a = &f->calls[(i - ARRAY_LEN(allowed)) % per];
-            if (m && !f->wanted(m)) {
+            if (!f->wanted(m)) {
                 continue;
             }
         }
@@ -268,28 +285,31 @@ static const struct {
     int call;
     unsigned arg;
     uint64_t mask, value;
+    unsigned on;                         /* which threads; 0: all that may make the call */
+    bool (*wanted)(const struct emu *m); /* NULL: always */
 } narrowed[] = {
-    { SCMP_SYS(mmap), 2, PROT_EXEC, 0 },
-    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_GETFL },
-    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_SETFL },
-    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_GETFD },
-    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_SETFD },
-    { SCMP_SYS(fcntl), 1, UINT32_MAX,
-      F_OFD_SETLK }, /* locks of images that are opened while the VM runs */
-    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_OFD_GETLK },
-    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_SETLK },
-    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_GETLK },
-    { SCMP_SYS(fcntl), 1, UINT32_MAX,
-      F_DUPFD_CLOEXEC }, /* new images in files that were passed */
-    { SCMP_SYS(newfstatat), 3, UINT32_MAX, AT_EMPTY_PATH },
-    { SCMP_SYS(io_uring_register), 1, UINT32_MAX, REGISTER_FILES_UPDATE },
-    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_REGISTER },
-    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_UNREGISTER },
-    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_WAKE },
-    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_COPY },
-    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_ZEROPAGE },
-    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_WRITEPROTECT },
-    { SCMP_SYS(ioctl), 1, UINT32_MAX, TCSETS }, /* the terminal gets back what it had */
+    { SCMP_SYS(mmap), 2, PROT_EXEC, 0, 0, NULL },
+    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_GETFL, 0, NULL },
+    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_SETFL, 0, NULL },
+    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_GETFD, 0, NULL },
+    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_SETFD, 0, NULL },
+    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_OFD_SETLK, 0,
+      NULL }, /* locks of images that are opened while the VM runs */
+    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_OFD_GETLK, 0, NULL },
+    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_SETLK, 0, NULL },
+    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_GETLK, 0, NULL },
+    { SCMP_SYS(fcntl), 1, UINT32_MAX, F_DUPFD_CLOEXEC, 0,
+      NULL }, /* new images in files that were passed */
+    { SCMP_SYS(newfstatat), 3, UINT32_MAX, AT_EMPTY_PATH, 0, NULL },
+    { SCMP_SYS(io_uring_register), 1, UINT32_MAX, REGISTER_FILES_UPDATE, 0, NULL },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_REGISTER, ON_PAGER, NULL },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_UNREGISTER, ON_PAGER, NULL },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_WAKE, ON_PAGER, NULL },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_COPY, ON_PAGER, NULL },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_ZEROPAGE, ON_PAGER, NULL },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, UFFDIO_WRITEPROTECT, ON_PAGER, NULL },
+    { SCMP_SYS(ioctl), 1, UINT32_MAX, TCSETS, ON_MAIN,
+      on_terminal }, /* the terminal gets back what it had */
 };
 
 /* Refused with an error that the C library has an answer to (it copies), and so neither allowed nor deadly. */
@@ -301,22 +321,52 @@ static const struct {
     { SCMP_SYS(sysinfo), ENOSYS }, /* how much memory sorting may use */
 };
 
-/* Allows a call, whatever its arguments or as narrowed[] says. */
-static int allow(scmp_filter_ctx ctx, int call)
+static int allow_if(scmp_filter_ctx ctx, int call, unsigned arg, uint64_t mask, uint64_t value)
 {
-    bool narrow = false;
+    const struct scmp_arg_cmp cmp = {
+        .arg = arg, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value
+    };
+
+    return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, 1, &cmp);
+}
+
+/* What threads of a running VM ask of KVM, and the one signal to threads of this process. */
+static int allow_kvm(const struct emu *m, scmp_filter_ctx ctx, int call)
+{
+    const struct scmp_arg_cmp kick[] = { { .arg = 0,
+                                           .op = SCMP_CMP_MASKED_EQ,
+                                           .datum_a = UINT32_MAX,
+                                           .datum_b = (uint32_t)m->pid },
+                                         { .arg = 2,
+                                           .op = SCMP_CMP_MASKED_EQ,
+                                           .datum_a = UINT32_MAX,
+                                           .datum_b = KVM_KICK_SIGNAL } };
     int rc = 0;
 
-    for (unsigned i = 0; i < ARRAY_LEN(narrowed) && rc == 0; i++) {
-        const struct scmp_arg_cmp cmp = { .arg = narrowed[i].arg,
-                                          .op = SCMP_CMP_MASKED_EQ,
-                                          .datum_a = narrowed[i].mask,
-                                          .datum_b = narrowed[i].value };
+    if (call == SCMP_SYS(tgkill)) {
+        return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, ARRAY_LEN(kick), kick);
+    }
+    for (unsigned i = 0; i < kvm_n_requests && rc == 0; i++) {
+        rc = allow_if(ctx, call, 1, UINT32_MAX, (uint32_t)kvm_requests[i]);
+    }
+    return rc;
+}
 
-        if (narrowed[i].call == call) {
-            narrow = true;
-            rc = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, 1, &cmp);
+/* Allows a call, whatever its arguments or as narrowed[] says. */
+static int allow(const struct emu *m, scmp_filter_ctx ctx, enum confine_kind kind, int call)
+{
+    bool kvm = by_kvm(m) && kind != CONFINE_PAGER &&
+               (call == SCMP_SYS(ioctl) || call == SCMP_SYS(tgkill));
+    bool narrow = kvm;
+    int rc = kvm ? allow_kvm(m, ctx, call) : 0;
+
+    for (unsigned i = 0; i < ARRAY_LEN(narrowed) && rc == 0; i++) {
+        if (narrowed[i].call != call || (narrowed[i].on && !(narrowed[i].on & 1u << kind)) ||
+            (narrowed[i].wanted && !narrowed[i].wanted(m))) {
+            continue;
         }
+        narrow = true;
+        rc = allow_if(ctx, call, narrowed[i].arg, narrowed[i].mask, narrowed[i].value);
     }
     return narrow ? rc : seccomp_rule_add(ctx, SCMP_ACT_ALLOW, call, 0);
 }
@@ -333,7 +383,7 @@ static int load_filter(const struct emu *m, enum confine_kind kind, unsigned *ca
         return err_set(e, -ENOTSUP, "libseccomp cannot make a filter");
     }
     while (rc == 0 && (a = next_call(m, kind, &at)) != NULL) {
-        rc = allow(ctx, a->call);
+        rc = allow(m, ctx, kind, a->call);
         (*calls)++;
     }
     for (unsigned i = 0; i < ARRAY_LEN(refused) && rc == 0; i++) {

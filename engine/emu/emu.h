@@ -12,6 +12,7 @@
 #include "engine/base/loop.h"
 #include "engine/base/statspage.h"
 #include "engine/core/vm.h"
+#include "engine/kvm/kvm.h"
 #include "engine/tcg/tcg.h"
 
 #include <stdbool.h>
@@ -59,6 +60,7 @@ struct emu_options {
     int config_fd, control_fd, console_fd, console_log_fd, stats_fd, lock_fd,
         vnc_fd;           /* -1: not given */
     int uffd_fd;          /* /dev/userfaultfd, or -1 */
+    int kvm_fd;           /* /dev/kvm, or -1 */
     int vsock_fd, vsock_call_fd; /* bound socket; to the monitor; or -1 */
     int gdb_fd;           /* bound socket for a debugger, or -1 */
     const char *gdb_path; /* where to make one, or NULL */
@@ -110,6 +112,7 @@ struct emu {
     const struct board_class *board_class;
     struct board *board;
     struct tcg_config tcg;
+    struct kvm_config kvm;
     struct blk_pool *pool;
     struct workers *workers;                /* of block jobs */
     struct blk_jobs *jobs;                  /* NULL: the VM has no disks */
@@ -383,8 +386,7 @@ void confine_io_thread(void *emu);
 void confine_vcpu_thread(void *emu, struct vcpu *c);
 void confine_pager_thread(struct emu *m);
 bool confine_wanted(const struct emu *m);
-/* Numbers of the system calls that such a thread may make, up to n of them; returns how many there are. `m` NULL: with every
- * feature there is. */
+/* Numbers of the system calls that such a thread may make, up to n of them; returns how many there are. */
 unsigned confine_calls(const struct emu *m, enum confine_kind kind, int *call, unsigned n);
 /* Lines for people, "layer: state", up to n; each to be freed. Returns how many. */
 unsigned confine_describe(const struct emu *m, char **lines, unsigned n);

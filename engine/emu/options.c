@@ -24,6 +24,7 @@ enum opt {
     OPT_STATS_FD,
     OPT_LOCK_FD,
     OPT_UFFD_FD,
+    OPT_KVM_FD,
     OPT_FILE,
     OPT_NIC,
     OPT_CHANNEL,
@@ -58,6 +59,7 @@ static const struct option long_options[] = {
     { "stats-fd", required_argument, NULL, OPT_STATS_FD },
     { "lock-fd", required_argument, NULL, OPT_LOCK_FD },
     { "uffd-fd", required_argument, NULL, OPT_UFFD_FD },
+    { "kvm-fd", required_argument, NULL, OPT_KVM_FD },
     { "vsock-fd", required_argument, NULL, OPT_VSOCK_FD },
     { "vsock-call-fd", required_argument, NULL, OPT_VSOCK_CALL_FD },
     { "file", required_argument, NULL, OPT_FILE },
@@ -109,8 +111,9 @@ static const char help[] =
     "  --sandbox MODE        off, on, or require (fails without); default: on in the second "
     "form\n"
     "  --config-fd, --control-fd, --console-fd, --console-log-fd, --vnc-fd, --stats-fd,\n"
-    "  --lock-fd, --uffd-fd, --vsock-fd, --vsock-call-fd N  (uffd: /dev/userfaultfd; vsock: the\n"
-    "                        bound socket for calls to the guest, the way of its own calls)\n"
+    "  --lock-fd, --uffd-fd, --kvm-fd, --vsock-fd, --vsock-call-fd N  (uffd: /dev/userfaultfd; kvm:\n"
+    "                        /dev/kvm; vsock: the bound socket for calls to the guest, the way of\n"
+    "                        its own calls)\n"
     "  --file PATH=FD        a file of the configuration, already open\n"
     "  --nic NAME=FD         the connected socket of a network card\n"
     "  --channel NAME=FD     the bound socket of a channel\n"
@@ -250,6 +253,7 @@ static const struct {
     FD(OPT_STATS_FD, "--stats-fd", stats_fd),
     FD(OPT_LOCK_FD, "--lock-fd", lock_fd),
     FD(OPT_UFFD_FD, "--uffd-fd", uffd_fd),
+    FD(OPT_KVM_FD, "--kvm-fd", kvm_fd),
     FD(OPT_VSOCK_FD, "--vsock-fd", vsock_fd),
     FD(OPT_VSOCK_CALL_FD, "--vsock-call-fd", vsock_call_fd),
     FD(OPT_PERF_MAP_FD, "--perf-map-fd", perf_map_fd),
@@ -335,6 +339,7 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
                                .stats_fd = -1,
                                .lock_fd = -1,
                                .uffd_fd = -1,
+                               .kvm_fd = -1,
                                .vsock_fd = -1,
                                .vsock_call_fd = -1,
                                .gdb_fd = -1,

@@ -189,6 +189,13 @@ int shares_open(struct emu *m, struct board_config *b, struct err *e)
 
     m->shares = xnew(struct emu_shares);
     *m->shares = (struct emu_shares){ .n = 0 };
+    for (size_t i = 0; i < m->config.n_shares && m->kvm.pid; i++) {
+        if (m->config.shares[i].driver == API_SHARE_DRIVER_VIRTIOFS) {
+            return err_set(e, -ENOTSUP,
+                           "shared folder '%s': virtiofs is not there under the engine kvm; set its driver to 9p",
+                           m->config.shares[i].tag);
+        }
+    }
     rc = open_kits(m, e);
     for (size_t i = 0; i < m->config.n_shares && rc == 0; i++) {
         rc = open_one(m, &m->config.shares[i], b, e);

@@ -72,6 +72,12 @@ static int get_lists(struct kvm_vm *k, struct x86_vm *x, struct err *e)
     if (kvm_call(k->dev_fd, KVM_GET_SUPPORTED_CPUID, x->cpuid) != 0) {
         return err_errno(e, errno, "engine kvm: its CPUID");
     }
+    if (kvm_call(k->dev_fd, KVM_CHECK_EXTENSION,
+                 (void *)(uintptr_t)KVM_CAP_TSC_DEADLINE_TIMER) > 0) {
+        for (unsigned i = 0; i < x->cpuid->nent; i++) { /* the APIC's, so CPUID does not tell */
+            x->cpuid->entries[i].ecx |= x->cpuid->entries[i].function == 1 ? 1u << 24 : 0;
+        }
+    }
     return 0;
 }
 
@@ -518,6 +524,31 @@ static void msi(struct vm *vm, uint64_t address, uint32_t data)
                    &m); /* to nobody: lost, as on the bus */
 }
 
+/* In split mode the kernel looks at the routes of the I/O APIC's pins for vectors whose EOI is an exit. They lead nothing in. */
+static void level_pins(struct vm *vm, const struct irq_message *pin, unsigned n)
+{
+    struct {
+        struct kvm_irq_routing head;
+        struct kvm_irq_routing_entry pin[IOAPIC_PINS];
+    } table = { .head = { .nr = 0 } };
+
+    for (unsigned i = 0; i < n && i < IOAPIC_PINS; i++) {
+        if (pin[i].address) {
+            table.pin[table.head.nr++] = (struct kvm_irq_routing_entry){
+                .gsi = i,
+                .type = KVM_IRQ_ROUTING_MSI,
+                .u.msi = { .address_lo = (uint32_t)pin[i].address,
+                           .address_hi = (uint32_t)(pin[i].address >> 32),
+                           .data = pin[i].data }
+            };
+        }
+    }
+    if (kvm_call(((struct kvm_vm *)vm->engine_data)->fd, KVM_SET_GSI_ROUTING, &table) != 0) {
+        log_error("kvm", "KVM refuses routes of interrupts: %s", strerror(errno));
+        vm_request(vm, VM_REQ_CRASH, "crash: the engine failed");
+    }
+}
+
 static bool on_exit_x86(struct vcpu *c, int *why)
 {
     const struct kvm_vcpu *v = c->engine_data;
@@ -588,6 +619,7 @@ const struct kvm_arch kvm_arch_x86 = {
     .at_breakpoint = at_breakpoint,
     .debug = debug,
     .msi = msi,
+    .level_pins = level_pins,
 };
 #else
 typedef int kvm_not_this_host; /* a file without a declaration is no C */

@@ -73,6 +73,7 @@ struct kvm_arch {
     /* Tells KVM of steps and breakpoints. */
     int (*debug)(struct vcpu *c);
     void (*msi)(struct vm *vm, uint64_t address, uint32_t data);
+    void (*level_pins)(struct vm *vm, const struct irq_message *pin, unsigned n);
 };
 
 /* The architecture of this host; NULL: KVM is not used on it. */

@@ -232,6 +232,11 @@ static void kvm_msi(struct vm *vm, uint64_t address, uint32_t data)
     kvm_arch->msi(vm, address, data);
 }
 
+static void kvm_level_pins(struct vm *vm, const struct irq_message *pin, unsigned n)
+{
+    kvm_arch->level_pins(vm, pin, n);
+}
+
 static void kvm_stats(struct vm *vm, struct buf *out)
 {
     for (unsigned i = 0; i < vm->n_vcpus; i++) {
@@ -267,6 +272,7 @@ const struct engine_ops kvm_engine_ops = {
     .regs_put = kvm_regs_put,
     .regs_get = kvm_regs_get,
     .msi = kvm_msi,
+    .level_pins = kvm_level_pins,
     .debug_translate = kvm_debug_translate,
     .debug_breakpoints = kvm_debug_breakpoints,
     .debug_step = kvm_debug_step,
@@ -301,6 +307,7 @@ const unsigned long kvm_requests[] = {
     KVM_SET_LAPIC,
     KVM_INTERRUPT,
     KVM_NMI,
+    KVM_SET_GSI_ROUTING,
 #endif
 };
 const unsigned kvm_n_requests = ARRAY_LEN(kvm_requests);

@@ -7,6 +7,7 @@
 
 #include "engine/core/engine.h"
 
+#include <signal.h>
 #include <sys/types.h>
 
 /* vm->engine_config. */

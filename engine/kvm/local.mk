@@ -15,3 +15,7 @@ check_PROGRAMS += tests/kvm/kvm_test
 TESTS += tests/kvm/kvm_test
 tests_kvm_kvm_test_SOURCES = tests/kvm/kvm_test.c tests/kvm/guests.S
 tests_kvm_kvm_test_LDADD = $(LINK_KVM) $(CHECK_LIBS)
+
+kvm_tests = tests/kvm/microvm.py tests/kvm/daemon_kvm.py
+TESTS += $(kvm_tests)
+EXTRA_DIST += $(kvm_tests) tests/kvm/kvm_lib.py tests/kvm/pvh.S

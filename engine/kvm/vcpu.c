@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -147,6 +148,25 @@ static int broken(struct vcpu *c, const char *what, uint64_t detail)
     return VCPU_EXIT_ERROR;
 }
 
+/* With the instruction, where KVM tells it. */
+static int not_emulated(struct vcpu *c)
+{
+    const struct kvm_run *r = ((struct kvm_vcpu *)c->engine_data)->run;
+    char bytes[48] = "";
+    bool told = r->internal.suberror == KVM_INTERNAL_ERROR_EMULATION &&
+                r->internal.ndata >= 4 &&
+                r->emulation_failure.flags &
+                    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+
+    for (unsigned i = 0; told && i < r->emulation_failure.insn_size && i < 15; i++) {
+        snprintf(bytes + i * 3, sizeof(bytes) - i * 3, " %02x",
+                 r->emulation_failure.insn_bytes[i]);
+    }
+    log_error("kvm", "vCPU %u: KVM cannot carry out the guest's instruction%s (%u)", c->index,
+              bytes, r->internal.suberror);
+    return VCPU_EXIT_ERROR;
+}
+
 /* What to do about the exit: RUN_ON, or why run() returns. */
 static int on_exit_reason(struct vcpu *c)
 {
@@ -177,7 +197,7 @@ static int on_exit_reason(struct vcpu *c)
         return broken(c, "the processor refuses the guest's state",
                       r->fail_entry.hardware_entry_failure_reason);
     case KVM_EXIT_INTERNAL_ERROR:
-        return broken(c, "KVM cannot carry out the guest's instruction", r->internal.suberror);
+        return not_emulated(c);
     default:
         return kvm_arch->exit(c, &why) ? why
                                        : broken(c, "an exit that is not known", r->exit_reason);
@@ -215,11 +235,41 @@ static int enter(struct kvm_vcpu *v)
 }
 
 /* KVM_RUN was interrupted, all accesses are finished. */
-static bool interrupted(struct kvm_vcpu *v)
+static void interrupted(struct kvm_vcpu *v)
 {
     eat_signal();
     __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-    return atomic_exchange(&v->kicked, false);
+}
+
+static int failed_run(struct vcpu *c)
+{
+    log_error("kvm", "vCPU %u: KVM_RUN: %s", c->index, strerror(errno));
+    return VCPU_EXIT_ERROR;
+}
+
+/* On a kick: what KVM still has to tell (the EOI of a level-triggered interrupt) is part of no state, and must not wait for another run. With a
+ * signal pending KVM_RUN tells it, and runs no instruction. */
+static int settle(struct vcpu *c)
+{
+    struct kvm_vcpu *v = c->engine_data;
+
+    for (;;) {
+        (void)syscall(SYS_tgkill, v->vm->pid, v->tid, KVM_KICK_SIGNAL);
+        int rc = enter(v), why = rc < 0 ? VCPU_EXIT_KICK : on_exit_reason(c);
+        if (rc < 0 && errno != EINTR && errno != EAGAIN) {
+            return failed_run(c);
+        }
+        interrupted(v);
+        if (rc < 0) {
+            atomic_fetch_add_explicit(&v->n_kick, 1, memory_order_relaxed);
+            atomic_store(&v->kicked, false);
+            return VCPU_EXIT_KICK;
+        }
+        if (why != RUN_ON) {
+            kvm_kick(c); /* it stays */
+            return why;
+        }
+    }
 }
 
 enum vcpu_exit kvm_run_vcpu(struct vcpu *c)
@@ -237,14 +287,13 @@ enum vcpu_exit kvm_run_vcpu(struct vcpu *c)
         kvm_arch->before(c);
         if (enter(v) < 0) {
             if (errno != EINTR && errno != EAGAIN) {
-                log_error("kvm", "vCPU %u: KVM_RUN: %s", c->index, strerror(errno));
-                return VCPU_EXIT_ERROR;
+                return (enum vcpu_exit)failed_run(c);
             }
-            if (interrupted(v)) {
-                atomic_fetch_add_explicit(&v->n_kick, 1, memory_order_relaxed);
-                return VCPU_EXIT_KICK;
+            interrupted(v);
+            if (!atomic_load(&v->kicked)) {
+                continue;
             }
-            continue;
+            return (enum vcpu_exit)settle(c);
         }
         atomic_fetch_add_explicit(&v->n_exit, 1, memory_order_relaxed);
         int why = on_exit_reason(c);

@@ -2,6 +2,7 @@
 /*
  * One scripted register test a device, against an instance on a VM that runs no code.
  */
+#include "devices/irqchip/ioapic.h"
 #include "devices/irqchip/plic.h"
 #include "devices/misc/fw_cfg.h"
 #include "devices/registry.h"
@@ -292,6 +293,166 @@ START_TEST(mtime_written_is_the_time_of_every_hart)
 }
 END_TEST
 
+/* --- ioapic --- */
+
+struct messages {
+    unsigned n;
+    uint64_t address;
+    uint32_t data;
+};
+
+static void take_message(void *opaque, uint64_t address, uint32_t data)
+{
+    struct messages *m = opaque;
+
+    m->n++;
+    m->address = address;
+    m->data = data;
+}
+
+static struct device *ioapic_new(struct rig *r, struct messages *m)
+{
+    struct device *d = rig_device(r, &ioapic_class);
+
+    ck_assert_int_eq(dev_set_u64(d, "id", 5, NULL), 0);
+    rig_place(r, d, AT);
+    rig_start(r);
+    *m = (struct messages){ .n = 0 };
+    r->vm->msi = (struct irq_msi){ .send = take_message, .opaque = m };
+    return d;
+}
+
+static uint32_t ioapic_get(struct rig *r, unsigned n)
+{
+    wr32(r, AT, n);
+    return rd32(r, AT + 0x10);
+}
+
+static void ioapic_put(struct rig *r, unsigned n, uint32_t v)
+{
+    wr32(r, AT, n);
+    wr32(r, AT + 0x10, v);
+}
+
+START_TEST(ioapic_sends_edges_that_are_not_masked)
+{
+    struct rig *r = rig_new(1);
+    struct messages m;
+    struct device *d = ioapic_new(r, &m);
+    struct irq_line four = ioapic_input(d, 4, 0);
+
+    ck_assert_uint_eq(ioapic_get(r, 0), 5u << 24);
+    ck_assert_uint_eq(ioapic_get(r, 1), 0x170020);
+    ck_assert_uint_eq(ioapic_get(r, 0x18), 0x10000); /* all are masked */
+    ck_assert_uint_eq(ioapic_get(r, 0x40), 0);       /* there is no pin 24 */
+    irq_pulse(&four);
+    ck_assert_uint_eq(m.n, 0);
+    ioapic_put(r, 0x19, 3u << 24);
+    ioapic_put(r, 0x18, 0x5000 | 0x941); /* logical, lowest priority; what is read-only stays */
+    ck_assert_uint_eq(ioapic_get(r, 0x18), 0x941);
+    ck_assert_uint_eq(ioapic_get(r, 0x19), 3u << 24);
+    ck_assert_uint_eq(m.n, 0); /* a masked edge is lost */
+    irq_set(&four, true);
+    irq_set(&four, true);
+    ck_assert_uint_eq(m.n, 1);
+    ck_assert_uint_eq(m.address, 0xfee03004);
+    ck_assert_uint_eq(m.data, 0x4141);
+    irq_set(&four, false);
+    irq_pulse(&four);
+    ck_assert_uint_eq(m.n, 2);
+    rig_free(r);
+}
+END_TEST
+
+START_TEST(ioapic_levels_ask_until_they_are_served)
+{
+    struct rig *r = rig_new(1);
+    struct messages m;
+    struct device *d = ioapic_new(r, &m);
+    struct irq_line a = ioapic_input(d, 16, 0), b = ioapic_input(d, 16, 2);
+
+    irq_set(&a, true);
+    ioapic_put(r, 0x30, 0x8052);
+    ck_assert_uint_eq(m.n, 1); /* a level waits behind the mask */
+    ck_assert_uint_eq(m.data, 0xc052);
+    ck_assert_uint_eq(ioapic_get(r, 0x30), 0xc052);
+    irq_set(&b, true); /* shared: nothing new is sent before it was served */
+    irq_set(&a, false);
+    ck_assert_uint_eq(m.n, 1);
+    ioapic_eoi(d, 0x51); /* another's */
+    ck_assert_uint_eq(m.n, 1);
+    ioapic_eoi(d, 0x52);
+    ck_assert_uint_eq(m.n, 2); /* b asks still */
+    irq_set(&b, false);
+    wr32(r, AT + 0x40, 0x52);
+    ck_assert_uint_eq(m.n, 2);
+    ck_assert_uint_eq(ioapic_get(r, 0x30), 0x8052);
+    irq_set(&a, true);
+    ck_assert_uint_eq(m.n, 3);
+    ioapic_put(r, 0x30, 0x18052);
+    ioapic_eoi(d, 0x52);
+    ck_assert_uint_eq(m.n, 3); /* masked meanwhile */
+    ioapic_put(r, 0x30, 0x8052);
+    ck_assert_uint_eq(m.n, 4);
+    dev_reset(d);
+    ck_assert_uint_eq(ioapic_get(r, 0x30), 0x10000);
+    rig_free(r);
+}
+END_TEST
+
+/* --- pc-control --- */
+
+START_TEST(pc_control_answers_as_a_keyboard_controller_without_keyboard)
+{
+    struct rig *r = rig_new(1);
+    struct device *d = rig_device(r, &pc_control_class);
+    const uint64_t data = AT, command = AT + 4;
+
+    rig_place(r, d, AT);
+    rig_start(r);
+    ck_assert_uint_eq(rig_read(r, command, 1), 0);
+    rig_write(r, command, 0xaa, 1);
+    ck_assert_uint_eq(rig_read(r, command, 1), 0x0d);
+    ck_assert_uint_eq(rig_read(r, data, 1), 0x55);
+    ck_assert_uint_eq(rig_read(r, command, 1), 0x0c);
+    rig_write(r, command, 0x60, 1);
+    rig_write(r, data, 0x61, 1);
+    rig_write(r, command, 0x20, 1);
+    ck_assert_uint_eq(rig_read(r, data, 1), 0x61);
+    rig_write(r, command, 0xd3, 1); /* no second port loops back */
+    rig_write(r, data, 0x5a, 1);
+    ck_assert_uint_ne(rig_read(r, data, 1), 0x5a);
+    rig_write(r, command, 0xa9, 1);
+    ck_assert_uint_eq(rig_read(r, data, 1), 1);
+    rig_write(r, data, 0xf2, 1); /* nobody answers */
+    ck_assert_uint_eq(rig_read(r, command, 1) & 1, 0);
+    ck_assert_uint_eq(atomic_load(&r->vm->requests), 0);
+    rig_write(r, command, 0xfe, 1);
+    ck_assert_uint_eq(atomic_load(&r->vm->requests), VM_REQ_RESET);
+    dev_reset(d);
+    ck_assert_uint_eq(rig_read(r, command, 1), 0);
+    rig_free(r);
+}
+END_TEST
+
+START_TEST(pc_control_powers_off)
+{
+    struct rig *r = rig_new(1);
+    struct device *d = rig_device(r, &pc_control_class);
+
+    rig_place(r, d, AT);
+    rig_start(r);
+    const uint64_t pm1 = AT + 5; /* the second block follows the first */
+    rig_write(r, pm1, 0x1c01, 2);
+    ck_assert_uint_eq(rig_read(r, pm1, 2), 0x1c01);
+    ck_assert_uint_eq(atomic_load(&r->vm->requests), 0);
+    rig_write(r, pm1, 0x3c01, 2);
+    ck_assert_uint_eq(atomic_load(&r->vm->requests), VM_REQ_POWEROFF);
+    ck_assert_uint_eq(rig_read(r, pm1, 2), 0x1c01);
+    rig_free(r);
+}
+END_TEST
+
 /* --- plic --- */
 
 enum { P_PENDING = 0x1000, P_ENABLE = 0x2000, P_CONTEXT = 0x200000 };
@@ -556,6 +717,10 @@ static Suite *suite_registers(void)
     tcase_add_test(t, uart_loops_back_and_mirrors_modem_lines);
     tcase_add_test(t, aclint_drives_software_and_timer_interrupts);
     tcase_add_test(t, mtime_written_is_the_time_of_every_hart);
+    tcase_add_test(t, ioapic_sends_edges_that_are_not_masked);
+    tcase_add_test(t, ioapic_levels_ask_until_they_are_served);
+    tcase_add_test(t, pc_control_answers_as_a_keyboard_controller_without_keyboard);
+    tcase_add_test(t, pc_control_powers_off);
     tcase_add_test(t, plic_claims_by_priority_and_completes);
     tcase_add_test(t, plic_threshold_masks_and_foreign_completion_is_ignored);
     tcase_add_test(t, rtc_tells_and_sets_time_and_raises_its_alarm);

@@ -698,7 +698,7 @@ int main(int argc, char **argv)
         { "config-fd", 1, NULL, 'c' },  { "control-fd", 1, NULL, 'o' },
         { "console-fd", 1, NULL, 'n' }, { "console-log-fd", 1, NULL, 'l' },
         { "stats-fd", 1, NULL, 's' },   { "lock-fd", 1, NULL, 'k' },
-        { "uffd-fd", 1, NULL, 'k' },    { "file", 1, NULL, 'f' },
+        { "uffd-fd", 1, NULL, 'k' },    { "kvm-fd", 1, NULL, 'k' },    { "file", 1, NULL, 'f' },
         { "paused", 0, NULL, 'p' },     { "version", 0, NULL, 'v' },
         { "channel", 1, NULL, 'h' },    { "share", 1, NULL, 'h' },
         { NULL, 0, NULL, 0 },

@@ -8,6 +8,7 @@
 #include "engine/emu/emu.h"
 #include "tests/lib/testing.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <seccomp.h>
@@ -193,12 +194,28 @@ static bool may(int kind, const struct act *a)
 
 static const char *const kinds[] = { "main", "io", "vcpu", "pager" };
 
-static void confine_or_exit(enum confine_kind kind)
+/* What a VM has that its threads make more calls for. */
+enum variant { PLAIN, WITH_KVM, VARIANTS };
+
+static void set_variant(struct emu *m, enum variant v)
+{
+    m->opt.console = CONSOLE_STDIO; /* the terminal's call goes with both */
+    if (v == WITH_KVM) {
+        m->kvm.pid = m->pid = getpid();
+    } else {
+        m->vhost = true;
+    }
+}
+
+static void confine_or_exit(enum confine_kind kind, enum variant v)
 {
     struct emu *m = xnew(struct emu);
     struct err e = ERR_INIT;
 
     m->opt.sandbox = SANDBOX_REQUIRE;
+    if (v != PLAIN) {
+        set_variant(m, v);
+    }
     if (confine_process(m, &e) != 0 || confine_thread(m, kind, &e) != 0) {
         fprintf(stderr, "%s\n", e.msg);
         _exit(2);
@@ -222,14 +239,15 @@ static void do_act(const struct act *a)
 }
 
 /* How a child ends that is confined and then runs fn. */
-static int outcome(enum confine_kind kind, void (*fn)(const struct act *a), const struct act *a)
+static int outcome(enum confine_kind kind, enum variant v, void (*fn)(const struct act *a),
+                   const struct act *a)
 {
     int status = 0;
     pid_t pid = fork();
 
     ck_assert_int_ge(pid, 0);
     if (pid == 0) {
-        confine_or_exit(kind);
+        confine_or_exit(kind, v);
         fn(a);
         _exit(0);
     }
@@ -244,8 +262,8 @@ START_TEST(each_escape_act_kills)
 #ifdef VMD_SANITIZERS
     return; /* no filter in such a build: they need other system calls */
 #endif
-    for (int k = CONFINE_MAIN; k <= CONFINE_PAGER; k++) {
-        int status = outcome((enum confine_kind)k, do_act, a);
+    for (int i = 0; i < (CONFINE_PAGER + 1) * VARIANTS; i++) {
+        int k = i / VARIANTS, status = outcome((enum confine_kind)k, i % VARIANTS, do_act, a);
 
         ck_assert_msg(may(k, a) || (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS),
                       "%s thread survives %s: 0x%x", kinds[k], a->name, status);
@@ -276,7 +294,43 @@ START_TEST(ordinary_work_is_allowed)
     return;
 #endif
     for (int k = CONFINE_MAIN; k <= CONFINE_PAGER; k++) {
-        ck_assert_int_eq(outcome((enum confine_kind)k, ordinary, NULL), 0);
+        ck_assert_int_eq(outcome((enum confine_kind)k, PLAIN, ordinary, NULL), 0);
+    }
+}
+END_TEST
+
+/* What vCPUs of KVM are called out by, and asked for: reaches the kernel, which knows no such thread and no such descriptor. */
+static void kick_and_ask(pid_t self)
+{
+    if (syscall(SYS_tgkill, self, INT32_MAX, KVM_KICK_SIGNAL) != -1 || errno != ESRCH) {
+        _exit(4);
+    }
+    if (syscall(SYS_ioctl, -1, kvm_requests[0], 0) != -1 || errno != EBADF) {
+        _exit(5);
+    }
+}
+
+START_TEST(kvm_threads_may_kick_and_ask)
+{
+#ifdef VMD_SANITIZERS
+    return;
+#endif
+    static const enum confine_kind both[] = { CONFINE_MAIN, CONFINE_VCPU };
+
+    for (unsigned i = 0; i < ARRAY_LEN(both); i++) {
+        int status = 0;
+        pid_t pid = fork();
+
+        ck_assert_int_ge(pid, 0);
+        if (pid == 0) {
+            pid_t self = getpid();
+
+            confine_or_exit(both[i], WITH_KVM);
+            kick_and_ask(self);
+            _exit(0);
+        }
+        ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+        ck_assert_int_eq(status, 0);
     }
 }
 END_TEST
@@ -327,10 +381,13 @@ START_TEST(each_thread_may_make_few_calls)
     static const unsigned most[] = { 35, 30, 20, 20 };
 
     ck_assert_uint_ge(ARRAY_LEN(acts), 100);
-    for (int k = CONFINE_MAIN; k <= CONFINE_PAGER; k++) {
+    for (int at = 0; at < (CONFINE_PAGER + 1) * VARIANTS; at++) {
+        AUTO_FREE struct emu *m = xnew(struct emu);
         AUTO_BUF names = BUF_INIT;
-        int calls[64];
-        unsigned n = confine_calls(NULL, (enum confine_kind)k, calls, ARRAY_LEN(calls));
+        int calls[64], k = at / VARIANTS;
+
+        set_variant(m, at % VARIANTS);
+        unsigned n = confine_calls(m, (enum confine_kind)k, calls, ARRAY_LEN(calls));
 
         ck_assert_uint_le(n, ARRAY_LEN(calls));
         for (unsigned i = 0; i < n; i++) {
@@ -342,8 +399,8 @@ START_TEST(each_thread_may_make_few_calls)
                 ck_assert_msg(calls[i] != calls[j], "%s has two rows", kinds[k]);
             }
         }
-        printf("# a %s thread may make %u system calls of %u:%s\n", kinds[k], n, most[k],
-               names.data);
+        printf("# a %s thread%s may make %u system calls of %u:%s\n", kinds[k],
+               at % VARIANTS == WITH_KVM ? " of KVM" : "", n, most[k], names.data);
         ck_assert_msg(n <= most[k], "a %s thread may make %u calls", kinds[k], n);
     }
 }
@@ -357,6 +414,7 @@ static Suite *suite_confine(void)
     tcase_add_loop_test(t, each_escape_act_kills, 0, (int)ARRAY_LEN(acts));
     tcase_add_test(t, each_thread_may_make_few_calls);
     tcase_add_test(t, ordinary_work_is_allowed);
+    tcase_add_test(t, kvm_threads_may_kick_and_ask);
     tcase_add_test(t, memory_of_another_thread_can_be_freed);
     suite_add_tcase(s, t);
     return s;

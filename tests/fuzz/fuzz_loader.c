@@ -47,6 +47,26 @@ void fuzz_finish(void)
     printf("# %llu files were loaded\n", (unsigned long long)n_loaded);
 }
 
+/* bzImages, and notes of ELF programs. */
+static void one_for_pcs(uint64_t to)
+{
+    struct loader_bzimage b;
+    struct err e = ERR_INIT;
+    uint64_t entry;
+
+    if (loader_is_bzimage(fd) &&
+        loader_bzimage(space, fd, "input", to, RAM + RAM_SIZE - to, &b, &e) == 0) {
+        n_loaded++;
+        if (b.image.low != to || b.image.high > RAM + RAM_SIZE || b.setup_len > sizeof(b.setup)) {
+            FUZZ_FAIL("loaded at %#llx to %#llx", (unsigned long long)b.image.low,
+                      (unsigned long long)b.image.high);
+        }
+    }
+    if (loader_elf_note(fd, "input", "Xen", 18, &entry, &e) == 0) {
+        n_loaded++;
+    }
+}
+
 void fuzz_one(const uint8_t *data, size_t size)
 {
     static const uint32_t at[] = { 0, 0x200000, 0xfff000, 0x123 };
@@ -69,5 +89,6 @@ void fuzz_one(const uint8_t *data, size_t size)
                       (unsigned long long)out.high);
         }
     }
+    one_for_pcs(to);
     (void)loader_load_raw(space, fd, "input", to, data[0], &raw, &e);
 }

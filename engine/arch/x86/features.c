@@ -183,17 +183,19 @@ static void apply_level(struct x86_features *f, unsigned level, struct lacking *
     }
 }
 
-/* ",+name,-name" */
+/* ",+name,-name" or ",name=on,name=off" */
 static int apply_changes(struct x86_features *f, const struct x86_features *offered,
                          const char *p, struct lacking *l, struct err *e)
 {
     while (*p == ',') {
-        size_t n = strcspn(p + 1, ",");
-        bool on = p[1] == '+';
-        const struct feature *t = n > 1 && (on || p[1] == '-') ? find(p + 2, n - 1) : NULL;
+        size_t n = strcspn(p + 1, ","), eq = strcspn(p + 1, "=");
+        bool word = eq < n, on = word ? n - eq == 3 && memcmp(p + 1 + eq, "=on", 3) == 0 : p[1] == '+';
+        bool off = word ? n - eq == 4 && memcmp(p + 1 + eq, "=off", 4) == 0 : p[1] == '-';
+        const struct feature *t = n > 1 && (on || off) ? word ? find(p + 1, eq) : find(p + 2, n - 1)
+                                                       : NULL;
         if (!t) {
             return err_set(e, -EINVAL,
-                           "cpu: unknown feature '%.*s'; write +name or -name, e.g. -avx2",
+                           "cpu: unknown feature '%.*s'; write +name, -name, name=on or name=off, e.g. -avx2",
                            (int)n, p + 1);
         }
         if (on && !has(offered, t)) {

@@ -175,8 +175,8 @@ static void cpu_reset(struct vcpu *v)
     c->activity = v->index == 0 ? X86_RUNS : X86_WAITS_FOR_SIPI;
 }
 
-/* As a PVH kernel starts: 32-bit protected mode, flat segments, no paging; arg0 in ebx, arg1 in esi. The others wait for
- * the first one's IPIs. */
+/* As a PVH kernel starts, and one of Linux's boot protocol: 32-bit protected mode, flat segments (the latter's selectors), no paging; arg0 in ebx, arg1 in esi.
+ * The others wait for the first one's IPIs. */
 static void cpu_boot(struct vcpu *v, uint64_t pc, uint64_t arg0, uint64_t arg1, uint64_t arg2)
 {
     struct x86_cpu *c = v->cpu;
@@ -185,9 +185,9 @@ static void cpu_boot(struct vcpu *v, uint64_t pc, uint64_t arg0, uint64_t arg1, 
         return;
     }
     for (unsigned i = X86_ES; i <= X86_GS; i++) {
-        set_seg(c, i, 0x10, 0, UINT32_MAX, X86_SEG_P | X86_SEG_DB | X86_SEG_G | 0x13);
+        set_seg(c, i, 0x18, 0, UINT32_MAX, X86_SEG_P | X86_SEG_DB | X86_SEG_G | 0x13);
     }
-    set_seg(c, X86_CS, 8, 0, UINT32_MAX, X86_SEG_P | X86_SEG_DB | X86_SEG_G | 0x1b);
+    set_seg(c, X86_CS, 0x10, 0, UINT32_MAX, X86_SEG_P | X86_SEG_DB | X86_SEG_G | 0x1b);
     set_seg(c, X86_TR, 0, 0, 0x67, X86_SEG_P | 11);
     c->cr0 = X86_CR0_PE | X86_CR0_ET;
     c->rip = pc;

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""VMs with the engine kvm under the daemon, beside translated ones: vmctl's verbs, XML, checks, the sandbox of their threads."""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import kvm_lib  # noqa: E402
+import daemon_lib as lib  # noqa: E402
+import tap  # noqa: E402
+
+FOLDER = tempfile.TemporaryDirectory(prefix="vmd-kvm-")
+VMCTL = os.path.join(lib.BUILD, "vmctl")
+
+
+def needs_kvm():
+    why = kvm_lib.missing()
+    if why:
+        raise tap.Skip(why)
+    return kvm_lib.build_guest(FOLDER.name)
+
+
+def vmctl(daemon, *words, status=0):
+    done = subprocess.run([VMCTL, "--dir", daemon.dir, *words], capture_output=True, text=True, timeout=120, check=False)
+    tap.check(done.returncode == status, f"{words}: {done.returncode} {done.stdout[-300:]}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def said(console, what):
+    text = b""
+    while what not in text:
+        tap.check(console.ready(60), f"no {what} behind {text}")
+        text += console.read_some(60)
+    return text
+
+
+def runs_beside_a_translated_machine():
+    guest = needs_kvm()
+    with lib.Daemon() as daemon, daemon.client() as client:
+        disk = kvm_lib.make_disk(daemon.dir)
+        client.call("vm.create", config=daemon.config("rv"))
+        vmctl(daemon, "create", "pc", "--arch", "x86_64", "--machine", "microvm", "--engine", "kvm", "--kernel", guest,
+              "--append", "echo", "--memory", "64M", "--cpus", "2", "--disk", f"{disk},format=raw")
+        tap.check(client.call("vm.get", vm="pc")["state"] == "running", "it runs")
+        listed = vmctl(daemon, "list")
+        tap.check("pc" in listed and "rv" in listed and listed.count("running") == 2, listed)
+        console = daemon.console("pc")
+        text = said(console, b"ready\n")
+        tap.check(b"disk: " + kvm_lib.DISK_TEXT in text, text)
+        console.sock.sendall(b"typed")
+        said(console, b"typed")
+        lines = client.call("vm.get", vm="pc")
+        tap.check(lines["config"]["engine"] == "kvm", lines)
+        counters = client.call("vm.engine", vm="pc")
+        exits = {c["name"]: c["value"] for c in counters["vcpus"][0]["counters"]}
+        tap.check(exits["port-exits"] > 100 and exits["mmio-exits"] > 20, exits)
+        vmctl(daemon, "pause", "pc")
+        vmctl(daemon, "resume", "pc")
+        client.call("vm.reset", vm="pc")
+        said(console, b"ready\n")
+        console.sock.sendall(b"q")
+        said(console, b"bye\n")
+        lib.wait_for(lambda: client.call("vm.get", vm="pc")["state"] == "stopped", 60, "its power-off")
+        vmctl(daemon, "start", "pc")
+        vmctl(daemon, "stop", "pc", "--force")
+        tap.check(client.call("vm.get", vm="pc")["state"] == "stopped", "it was stopped")
+        tap.check(client.call("vm.get", vm="rv")["state"] == "running", "the other goes on")
+
+
+def its_threads_are_confined():
+    guest = needs_kvm()
+    with lib.Daemon() as daemon, daemon.client() as client:
+        client.call("vm.define", config=kvm_lib.config(guest, "count", cpus=3))
+        client.call("vm.start", vm="pc")
+        said(daemon.console("pc"), b"ready\n")
+        pid = client.call("vm.get", vm="pc")["pid"]
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/status", encoding="ascii") as file:
+                status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+            if not lib.sanitized():
+                tap.check(status["Seccomp"] == "2", f"thread {status['Name']}: {status['Seccomp']}")
+            tap.check(int(status["SigCgt"], 16) & 0x7fffffff == 0, f"no handlers: {status['SigCgt']}")
+        client.call("vm.stop", vm="pc", force=True)
+
+
+def libvirts_xml_says_kvm():
+    guest = needs_kvm()
+    xml = (f"<domain type='kvm'><name>px</name><memory unit='MiB'>64</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='microvm'>hvm</type>"
+           f"<kernel>{guest}</kernel><cmdline>echo</cmdline></os><cpu mode='host-passthrough'/></domain>")
+    with lib.Daemon() as daemon, daemon.client() as client:
+        client.call("xml.define", xml=xml)
+        config = client.call("vm.get", vm="px")["config"]
+        tap.check((config["arch"], config["machine"], config["engine"], config["cpu"], config["cpus"]) ==
+                  ("x86_64", "microvm", "kvm", "host", 2), config)
+        client.call("vm.start", vm="px")
+        said(daemon.console("px"), b"ready\n")
+        back = client.call("xml.get", vm="px")["xml"]
+        tap.check("type='kvm'" in back.replace('"', "'") and "machine='microvm'" in back.replace('"', "'") and
+                  "host-passthrough" in back, back)
+
+
+def what_the_host_lacks_is_named():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        info = client.call("host.info")
+        archs = {a["arch"]: a for a in client.call("host.capabilities")["archs"]}
+        good = kvm_lib.config(daemon.guest(), "off")
+        for change, object_ in (({"engine": "tcg"}, "config.engine"), ({"machine": "rv-virt"}, "config.machine"),
+                                ({"arch": "riscv64"}, "config.machine"), ({"cpu": "rv64"}, "config.cpu")):
+            error = client.fails("invalid-params", "vm.define", config={**good, **change})
+            tap.check(error.object == object_ and error.remedy, f"{change}: {error.object} {error.message} / {error.remedy}")
+        client.call("vm.define", config=good)
+        if not info["kvm"]:
+            tap.check("x86_64" not in archs and info["kvm_problem"], info)
+            error = client.fails("host-limit", "vm.start", vm="pc")
+            tap.check("/dev/kvm" in error.message + error.remedy or "architecture" in error.message, error.message)
+            return
+        tap.check(archs["x86_64"]["engines"] == ["kvm"] and archs["x86_64"]["machines"] == ["microvm"] and "host" in archs["x86_64"]["cpus"],
+                  archs["x86_64"])
+        error = client.fails("start-failed", "vm.start", vm="pc")
+        tap.check("neither a bzImage nor an ELF program" in error.message, error.message)
+        tap.check("kvm_problem" not in info, info)
+
+
+def a_missing_device_is_named():
+    """As a daemon of a host without it sees it: in a mount namespace where nothing is at that place."""
+    needs_kvm()
+    hide = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs none /dev/shm && mkdir -p /dev/shm/e && mount --bind /dev/null /dev/kvm && exec \"$@\"", "-"]
+    probe = subprocess.run([*hide, "true"], capture_output=True, text=True, timeout=60, check=False)
+    if probe.returncode != 0:
+        raise tap.Skip(f"mounts in a namespace of one's own: {probe.stderr.strip()}")
+    with lib.Daemon(wrapper=hide) as daemon, daemon.client() as client:
+        client.call("vm.define", config=kvm_lib.config(needs_kvm(), "off"))
+        error = client.fails("start-failed", "vm.start", vm="pc")
+        tap.check("engine kvm: /dev/kvm has interface -1" in error.message, error.message)
+
+
+if __name__ == "__main__":
+    sys.exit(tap.run_cases([
+        runs_beside_a_translated_machine,
+        its_threads_are_confined,
+        libvirts_xml_says_kvm,
+        what_the_host_lacks_is_named,
+        a_missing_device_is_named,
+    ]))
