@@ -59,6 +59,8 @@ static void put_guest(struct buf *b, struct json_object *arch, const char *emula
 {
     const char *name = api_json_get_str(arch, "arch");
     struct json_object *engines = api_json_get(arch, "engines");
+    const char *machine = json_object_get_string(
+        json_object_array_get_idx(api_json_get(arch, "machines"), 0));
 
     buf_printf(b,
                "  <guest>\n"
@@ -66,9 +68,10 @@ static void put_guest(struct buf *b, struct json_object *arch, const char *emula
                "    <arch name='%s'>\n"
                "      <wordsize>%d</wordsize>\n"
                "      <emulator>%s</emulator>\n"
-               "      <machine maxCpus='%lld'>virt</machine>\n",
+               "      <machine maxCpus='%lld'>%s</machine>\n",
                name, strstr(name, "32") ? 32 : 64, emulator,
-               (long long)api_json_get_int(arch, "max_cpus", 1));
+               (long long)api_json_get_int(arch, "max_cpus", 1),
+               machine && strcmp(machine, "rv-virt") != 0 ? machine : "virt");
     for (size_t i = 0; engines && i < json_object_array_length(engines); i++) {
         const char *engine = json_object_get_string(json_object_array_get_idx(engines, i));
         buf_printf(b, "      <domain type='%s'/>\n",

@@ -314,15 +314,19 @@ void lv_do_domain_addresses(struct lv_call *c)
 
 static void on_xml(struct lv_call *c, struct json_object *result)
 {
-    static const char *const head = "<domain type='qemu'";
+    static const char *const heads[] = { "<domain type='qemu'", "<domain type='kvm'" };
     const char *xml = api_json_get_str(result, "xml");
     const struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
                                   false);
     AUTO_BUF out = BUF_INIT;
 
-    if (vm && vm->run && !(lv_int(c, "flags") & XML_INACTIVE) && str_starts(xml, head)) {
-        buf_printf(&out, "%s id='%lld'%s", head, (long long)vm->id, xml + strlen(head));
-        xml = out.data;
+    for (unsigned i = 0; i < ARRAY_LEN(heads) && vm && vm->run; i++) {
+        if (!(lv_int(c, "flags") & XML_INACTIVE) && str_starts(xml, heads[i])) {
+            buf_printf(&out, "%s id='%lld'%s", heads[i], (long long)vm->id,
+                       xml + strlen(heads[i]));
+            xml = out.data;
+            break;
+        }
     }
     lv_reply(c, lv_object("xml", xml));
 }

@@ -6,6 +6,7 @@
 #include "devices/board/board.h"
 #include "devices/registry.h"
 #include "engine/arch/riscv/cpu.h"
+#include "engine/arch/x86/cpu.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "storage/block.h"
@@ -483,6 +484,14 @@ START_TEST(state_fields_match_the_golden)
     const char *src = getenv("VMD_SRCDIR");
     AUTO_FREE char *path = xasprintf("%s/tests/device/state.golden", src ? src : ".");
 
+    static const struct arch_ops *const archs[] = { &riscv64_arch, &x86_64_arch };
+
+    for (unsigned i = 0; i < ARRAY_LEN(archs); i++) {
+        AUTO_FREE char *name = xasprintf("vcpu-%s", archs[i]->name);
+
+        buf_printf(&have, "%s version %u\n", name, archs[i]->state->version);
+        list_fields(&have, name, archs[i]->state);
+    }
     for (unsigned i = 0; device_classes()[i]; i++) {
         const struct device_class *cls = device_classes()[i];
 

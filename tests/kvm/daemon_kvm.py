@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """VMs with the engine kvm under the daemon, beside translated ones: vmctl's verbs, XML, checks, the sandbox of their threads."""
 
+import base64
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,6 +13,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import kvm_lib  # noqa: E402
 import daemon_lib as lib  # noqa: E402
+import migrate_lib  # noqa: E402
 import tap  # noqa: E402
 
 FOLDER = tempfile.TemporaryDirectory(prefix="vmd-kvm-")
@@ -103,6 +106,72 @@ def libvirts_xml_says_kvm():
                   "host-passthrough" in back, back)
 
 
+def job(client, method, **params):
+    out = client.call("job.wait", job=client.call(method, **params)["job"], timeout_ms=120000)
+    tap.check(out["state"] == "done", f"{method}: {out}")
+
+
+def watch(daemon, passes=3):
+    """The guest goes on, and finds what it wrote."""
+    console = daemon.console("pc")
+    console.drain()
+    text = b""
+    while text.count(b".") < passes:
+        tap.check(console.ready(60), f"it stands behind {text}")
+        text += console.read_some(60)
+    tap.check(b"E" not in text and b"FAILED" not in text, text)
+    console.close()
+
+
+def states_go_on_where_they_were():
+    guest = needs_kvm()
+    if not shutil.which("qemu-img"):
+        raise tap.Skip("qemu-img (qemu-utils)")
+    with lib.Daemon() as daemon, daemon.client() as client:
+        disk = os.path.join(daemon.dir, "disk.qcow2")
+        subprocess.run(["qemu-img", "convert", "-O", "qcow2", kvm_lib.make_disk(daemon.dir), disk], check=True, timeout=120)
+        client.call("vm.define", config=kvm_lib.config(guest, "count", cpus=2, disks=[{"file": disk, "format": "qcow2"}]))
+        client.call("vm.start", vm="pc")
+        said(daemon.console("pc"), b"ready\n")
+        passes = kvm_lib.symbols(guest)["passes"]
+        def now():
+            data = client.call("vm.memory", vm="pc", address=hex(passes), size=4)["data"]
+            return int.from_bytes(base64.b64decode(data), "little")
+        watch(daemon)
+        job(client, "snapshot.create", vm="pc", name="one")  # memory is kept while it runs
+        then = now()
+        watch(daemon)
+        for _ in range(3):
+            job(client, "vm.save", vm="pc")
+            before = now() if client.call("vm.get", vm="pc")["state"] == "running" else None
+            client.call("vm.start", vm="pc")
+            tap.check(before is None and now() >= then, "it did not begin anew")
+            watch(daemon)
+        fields = {(f["part"], f["field"]): f["value"] for f in client.call("vm.inspect", vm="pc")["fields"]}
+        tap.check(int(fields["cpu0", "rip"], 0) >= 0x200000, fields["cpu0", "rip"])
+        last = now()
+        job(client, "snapshot.revert", vm="pc", name="one")
+        watch(daemon, 1)
+        tap.check(now() < last, "it went back")
+
+
+def it_migrates_to_and_fro():
+    guest = needs_kvm()
+    with migrate_lib.Pair() as pair:
+        here, there = pair.both
+        path = os.path.join(here.dir, "pvh")
+        shutil.copy(guest, path)
+        here.call("vm.define", config=kvm_lib.config(path, "count", cpus=2))
+        here.call("vm.start", vm="pc")
+        said(here.console("pc"), b"ready\n")
+        for _ in range(3):
+            watch(here)
+            done = pair.migrate(here, there, name="pc")
+            tap.check(done["state"] == "done", f"{done}\n{here.tail()}\n{there.tail()}")
+            here, there = there, here
+        watch(here)
+
+
 def what_the_host_lacks_is_named():
     with lib.Daemon() as daemon, daemon.client() as client:
         info = client.call("host.info")
@@ -143,6 +212,8 @@ if __name__ == "__main__":
         runs_beside_a_translated_machine,
         its_threads_are_confined,
         libvirts_xml_says_kvm,
+        states_go_on_where_they_were,
+        it_migrates_to_and_fro,
         what_the_host_lacks_is_named,
         a_missing_device_is_named,
     ]))

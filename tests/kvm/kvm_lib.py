@@ -39,6 +39,11 @@ def build_guest(folder):
     return path
 
 
+def symbols(path):
+    done = subprocess.run(["nm", path], capture_output=True, text=True, timeout=60, check=True)
+    return {line.split()[2]: int(line.split()[0], 16) for line in done.stdout.splitlines()}
+
+
 def make_disk(folder, name="disk.raw"):
     path = os.path.join(folder, name)
     with open(path, "wb") as file:

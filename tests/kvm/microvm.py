@@ -6,6 +6,7 @@ interrupt, a disk by virtio-mmio with level-triggered interrupts, resets and pow
 import json
 import os
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -115,6 +116,23 @@ def resets_and_triple_faults_begin_anew():
                 m.until(b"pvh: " + how.encode())
 
 
+def gdb_stops_it_and_changes_it():
+    needs_kvm()
+    if not shutil.which("gdb"):
+        raise tap.Skip("gdb")
+    door = os.path.join(FOLDER.name, "gdb")
+    with Machine("count", extra=("--gdb", door, "--sandbox", "on")) as m:
+        m.until(b"ready\n")
+        commands = [f"target remote {door}", "break *on_timer", "continue", "p $pc == (void *)&on_timer", "stepi", "stepi",
+                    "p *(int *)&timer_count > 0", "set var *(int *)&timer_count = 1000000", "set var $r11 = 12345", "continue",
+                    "p *(int *)&timer_count", "p $r11", "p/x $cs", "delete", "detach"]
+        done = subprocess.run(["gdb", "-nx", "-batch", *(word for c in commands for word in ("-ex", c)), GUEST],
+                              capture_output=True, text=True, timeout=LIMIT, check=False)
+        said = [line.split(" = ")[1] for line in done.stdout.splitlines() if line.startswith("$")]
+        tap.check(said == ["1", "1", "1000000", "12345", "0x8"], f"{said} {done.stdout} {done.stderr}")
+        m.until(b"." * 2)
+
+
 def refuses(words, status=1, **more):
     with Machine(more.pop("append", "off"), **more) as m:
         _out, errors = m.process.communicate(timeout=LIMIT)
@@ -188,6 +206,7 @@ if __name__ == "__main__":
         reads_a_disk_with_an_interrupt_each,
         echoes_by_the_serial_interrupt,
         resets_and_triple_faults_begin_anew,
+        gdb_stops_it_and_changes_it,
         wrong_kernels_are_named_with_the_remedy,
         wrong_machines_are_named_with_the_remedy,
     ]))
