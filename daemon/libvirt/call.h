@@ -6,6 +6,7 @@
 #ifndef VMD_DAEMON_LIBVIRT_CALL_H
 #define VMD_DAEMON_LIBVIRT_CALL_H
 
+#include "api-schema/gen/types.h"
 #include "api-schema/json/error.h"
 #include "api-schema/json/json.h"
 #include "engine/base/buf.h"
@@ -103,6 +104,11 @@ struct json_object *lv_object(const char *key, const char *value);
 struct json_object *lv_domain_of(struct vmd *d, struct json_object *info);
 struct json_object *lv_domain(const struct vm *vm);
 /* Runs as libvirt counts: has an emulator. */
-bool lv_active(const char *state);
+bool lv_active(enum api_vm_state state);
+bool lv_active_word(const char *state);
+/* The same on the wire. */
+void lv_put_domain(struct buf *out, const struct vm *vm);
+/* Domains that this client may look at and that pass the flags of CONNECT_LIST_ALL_DOMAINS; by name. The array is the caller's. */
+struct vm **lv_domains(struct lv_call *c, int64_t flags, size_t *n);
 
 #endif

@@ -7,6 +7,7 @@
 #include "daemon/libvirt/procs.h"
 #include "daemon/libvirt/xdr.h"
 #include "daemon/registry.h"
+#include "daemon/xml/xml.h"
 #include "engine/base/str.h"
 
 #include <string.h>
@@ -22,7 +23,12 @@ enum {
     XML_INACTIVE = 2,
 };
 
-bool lv_active(const char *state)
+bool lv_active(enum api_vm_state state)
+{
+    return state != API_VM_STATE_STOPPED && state != API_VM_STATE_CRASHED;
+}
+
+bool lv_active_word(const char *state)
 {
     return state && strcmp(state, "stopped") != 0 && strcmp(state, "crashed") != 0;
 }
@@ -44,7 +50,8 @@ struct json_object *lv_domain_of(struct vmd *d, struct json_object *info)
 
     api_json_set_str(o, "name", api_json_get_str(info, "name"));
     api_json_set_str(o, "uuid", api_json_get_str(info, "uuid"));
-    api_json_set_int(o, "id", vm && lv_active(api_json_get_str(info, "state")) ? vm->id : -1);
+    api_json_set_int(o, "id",
+                     vm && lv_active_word(api_json_get_str(info, "state")) ? vm->id : -1);
     return o;
 }
 
@@ -123,7 +130,7 @@ static int state_of(struct json_object *info, int *why)
         *why = 3;
         return SHUTOFF;
     }
-    if (!lv_active(state)) {
+    if (!lv_active_word(state)) {
         *why = shutoff_reason(info);
         return SHUTOFF;
     }
@@ -170,7 +177,7 @@ static void on_active(struct lv_call *c, struct json_object *info)
 {
     struct json_object *o = json_object_new_object();
 
-    api_json_set_int(o, "active", lv_active(api_json_get_str(info, "state")));
+    api_json_set_int(o, "active", lv_active_word(api_json_get_str(info, "state")));
     lv_reply(c, o);
 }
 
@@ -336,21 +343,6 @@ void lv_do_domain_xml(struct lv_call *c)
     lv_ask(c, "domain", "xml.get", lv_vm(c), on_xml);
 }
 
-/* The first problem of xml.check; true when there is one, and the call has failed. */
-bool lv_xml_refused(struct lv_call *c, struct json_object *checked)
-{
-    struct json_object *one;
-
-    if (api_json_get_bool(checked, "ok", false)) {
-        return false;
-    }
-    one = json_object_array_get_idx(api_json_get(checked, "problems"), 0);
-    const char *text = one ? api_json_get_str(one, "text") : "the document is refused";
-    lv_fail(c, strstr(text, "not supported") ? LV_E_CONFIG_UNSUPPORTED : LV_E_XML,
-            "line %lld: %s", (long long)(one ? api_json_get_int(one, "line", 0) : 0), text);
-    return true;
-}
-
 static void on_changed(struct lv_call *c, struct json_object *result)
 {
     (void)result;
@@ -380,21 +372,22 @@ static struct json_object *patch(const struct vm *vm, struct json_object *defini
     return set;
 }
 
-static void on_checked(struct lv_call *c, struct json_object *checked)
+void lv_do_domain_define(struct lv_call *c)
 {
-    struct json_object *definition = api_json_get(checked, "definition"), *params;
+    struct json_object *definition = lv_read_xml(c, &xml_domain, lv_str(c, "xml")), *params;
     const char *uuid = api_json_get_str(definition, "uuid"),
                *name = api_json_get_str(definition, "name");
     const struct vm *vm;
 
-    if (lv_xml_refused(c, checked)) {
+    if (!definition) {
         return;
     }
+    c->kept = definition;
     vm = uuid ? vm_find(c->d, uuid, false) : NULL;
     if (!vm) {
-        lv_ask(c, "domain", "xml.define",
-               lv_object("xml", lv_str(c, "xml") ? lv_str(c, "xml") : lv_str(c, "xml_desc")),
-               reply_domain);
+        params = json_object_new_object();
+        api_json_set(params, "config", json_object_get(definition));
+        lv_ask(c, "domain", "vm.define", params, reply_domain);
         return;
     }
     if (name && strcmp(name, vm->config.name) != 0) {
@@ -404,16 +397,7 @@ static void on_checked(struct lv_call *c, struct json_object *checked)
     }
     params = lv_object("vm", uuid);
     api_json_set(params, "set", patch(vm, definition));
-    c->kept = lv_object("uuid", uuid);
     lv_ask(c, "domain", "vm.set", params, on_changed);
-}
-
-void lv_do_domain_define(struct lv_call *c)
-{
-    struct json_object *params = lv_object("xml", lv_str(c, "xml"));
-
-    api_json_set_str(params, "kind", "domain");
-    lv_ask(c, NULL, "xml.check", params, on_checked);
 }
 
 void lv_do_domain_undefine(struct lv_call *c)

@@ -2,6 +2,8 @@
 /* See jobs.h. */
 #include "daemon/libvirt/jobs.h"
 
+#include "daemon/xml/xml.h"
+
 #include <string.h>
 
 enum { ASK_AGAIN_MS = 3600000 };
@@ -37,4 +39,22 @@ void lv_wait(struct lv_call *c, struct json_object *result,
     c->over = then;
     c->number = api_json_get_int(result, "job", 0);
     wait_more(c);
+}
+
+struct json_object *lv_read_xml(struct lv_call *c, const struct xml_kind *kind,
+                                const char *text)
+{
+    struct json_object *definition = NULL;
+    struct xml_result r;
+
+    xml_parse(kind, text, strlen(text), &r);
+    if (r.definition) {
+        definition = json_object_get(r.definition);
+    } else {
+        const char *why = r.n_problems ? r.problems[0].text : "the document is refused";
+        lv_fail(c, strstr(why, "not supported") ? LV_E_CONFIG_UNSUPPORTED : LV_E_XML,
+                "line %u: %s", r.n_problems ? r.problems[0].line : 0, why);
+    }
+    xml_result_done(&r);
+    return definition;
 }

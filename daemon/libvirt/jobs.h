@@ -4,12 +4,14 @@
 #define VMD_DAEMON_LIBVIRT_JOBS_H
 
 #include "daemon/libvirt/call.h"
+#include "daemon/xml/table.h"
 
 /* `result` of a method has the member "job": waits until that is over, then then(c, the job). One that failed or was cancelled
  * fails the call. */
 void lv_wait(struct lv_call *c, struct json_object *result,
              void (*then)(struct lv_call *c, struct json_object *job));
-/* The call fails with the first problem of xml.check's answer; false: there is none, and nothing was done. */
-bool lv_xml_refused(struct lv_call *c, struct json_object *checked);
+/* The definition that an XML text means, the caller's. NULL: it is refused, and the call has failed. */
+struct json_object *lv_read_xml(struct lv_call *c, const struct xml_kind *kind,
+                                const char *text);
 
 #endif

@@ -5,6 +5,7 @@
 #include "daemon/libvirt/jobs.h"
 #include "daemon/libvirt/procs.h"
 #include "daemon/registry.h"
+#include "daemon/xml/xml.h"
 
 #include <string.h>
 
@@ -70,31 +71,25 @@ static void on_create_job(struct lv_call *c, struct json_object *result)
     lv_wait(c, result, on_created);
 }
 
-static void on_create_checked(struct lv_call *c, struct json_object *checked)
+void lv_do_domain_create_xml(struct lv_call *c)
 {
-    struct json_object *definition = api_json_get(checked, "definition"), *params;
+    struct json_object *definition = lv_read_xml(c, &xml_domain, lv_str(c, "xml_desc")),
+                       *params;
     const char *uuid = api_json_get_str(definition, "uuid");
 
-    if (lv_xml_refused(c, checked)) {
+    if (!definition) {
         return;
     }
     if (uuid && vm_find(c->d, uuid, false)) {
         lv_fail(c, LV_E_OPERATION_FAILED, "domain with uuid %s is defined: start it", uuid);
+        json_object_put(definition);
         return;
     }
     params = json_object_new_object();
-    api_json_set(params, "config", json_object_get(definition));
+    api_json_set(params, "config", definition);
     api_json_set_bool(params, "transient", true);
     api_json_set_bool(params, "paused", lv_int(c, "flags") & START_PAUSED);
     lv_ask(c, "domain", "vm.create", params, on_create_job);
-}
-
-void lv_do_domain_create_xml(struct lv_call *c)
-{
-    struct json_object *params = lv_object("xml", lv_str(c, "xml_desc"));
-
-    api_json_set_str(params, "kind", "domain");
-    lv_ask(c, NULL, "xml.check", params, on_create_checked);
 }
 
 /* --- ends ---------------------------------------------------------------------------------------------- */

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lists of domains, networks and pools, by the flags that tools filter with. */
+#include "daemon/auth/access.h"
 #include "daemon/daemon.h"
 #include "daemon/libvirt/call.h"
 #include "daemon/libvirt/procs.h"
+#include "daemon/libvirt/session.h"
+#include "daemon/libvirt/xdr.h"
 #include "daemon/registry.h"
 #include "daemon/vm/snapshot.h"
 
@@ -36,130 +39,113 @@ enum {
     STATES = RUNNING | PAUSED | SHUTOFF | OTHER,
 };
 
-static bool state_passes(int64_t flags, const char *state)
+static bool state_passes(int64_t flags, enum api_vm_state state)
 {
-    int64_t is = strcmp(state, "running") == 0  ? RUNNING
-                 : strcmp(state, "paused") == 0 ? PAUSED
+    int64_t is = state == API_VM_STATE_RUNNING  ? RUNNING
+                 : state == API_VM_STATE_PAUSED ? PAUSED
                  : !lv_active(state)            ? SHUTOFF
                                                 : OTHER;
 
     return !(flags & STATES) || (flags & is);
 }
 
-static bool domain_passes(struct vmd *d, struct json_object *info, int64_t flags)
+static bool domain_passes(const struct vm *vm, int64_t flags)
 {
-    const char *state = api_json_get_str(info, "state");
-    const struct vm *vm = vm_find(d, api_json_get_str(info, "uuid"), false);
-
-    return passes(flags, ACTIVE, INACTIVE, lv_active(state)) &&
-           passes(flags, TRANSIENT, PERSISTENT, api_json_get_bool(info, "transient", false)) &&
-           passes(flags, SAVED, NOT_SAVED, api_json_get_bool(info, "saved", false)) &&
-           passes(flags, AUTOSTART, NO_AUTOSTART, vm && vm->config.autostart) &&
-           passes(flags, HAS_SNAPSHOT, NO_SNAPSHOT, vm && snapshots_any(vm)) &&
-           passes(flags, HAS_CHECKPOINT, NO_CHECKPOINT, false) && state_passes(flags, state);
+    return passes(flags, ACTIVE, INACTIVE, lv_active(vm->state)) &&
+           passes(flags, TRANSIENT, PERSISTENT, vm->transient) &&
+           passes(flags, SAVED, NOT_SAVED, vm->saved) &&
+           passes(flags, AUTOSTART, NO_AUTOSTART, vm->config.autostart != NULL) &&
+           passes(flags, HAS_SNAPSHOT, NO_SNAPSHOT, snapshots_any(vm)) &&
+           passes(flags, HAS_CHECKPOINT, NO_CHECKPOINT, false) &&
+           state_passes(flags, vm->state);
 }
 
-static struct json_object *filtered(struct lv_call *c, struct json_object *result,
-                                    int64_t flags)
+struct vm **lv_domains(struct lv_call *c, int64_t flags, size_t *n)
 {
-    struct json_object *vms = api_json_get(result, "vms"), *out = json_object_new_array();
+    struct vm **list = vm_list(c->d, n);
+    size_t kept = 0;
 
-    for (size_t i = 0; i < json_object_array_length(vms); i++) {
-        struct json_object *info = json_object_array_get_idx(vms, i);
-        if (domain_passes(c->d, info, flags)) {
-            json_object_array_add(out, lv_domain_of(c->d, info));
+    for (size_t i = 0; i < *n; i++) {
+        if (access_peer_sees(c->d, &c->q->s->peer, list[i]->config.project) &&
+            domain_passes(list[i], flags)) {
+            list[kept++] = list[i];
         }
     }
-    return out;
+    *n = kept;
+    return list;
 }
 
-static void on_domains(struct lv_call *c, struct json_object *result)
+void lv_put_domain(struct buf *out, const struct vm *vm)
 {
-    struct json_object *o = json_object_new_object(),
-                       *list = filtered(c, result, lv_int(c, "flags"));
-
-    api_json_set_int(o, "ret", (int64_t)json_object_array_length(list));
-    if (lv_int(c, "need_results")) {
-        api_json_set(o, "domains", list);
-    } else {
-        json_object_put(list);
-    }
-    lv_reply(c, o);
+    lv_put_text(out, vm->config.name);
+    lv_put_uuid(out, vm->config.uuid);
+    lv_put_word(out, (uint32_t)(lv_active(vm->state) ? vm->id : -1));
 }
 
 void lv_do_list_domains(struct lv_call *c)
 {
-    lv_ask(c, NULL, "vm.list", NULL, on_domains);
-}
+    size_t n;
+    struct vm **list = lv_domains(c, lv_int(c, "flags"), &n);
+    AUTO_BUF out = BUF_INIT;
 
-/* The old calls: a member of each, at most so many. */
-static struct json_object *column(struct json_object *take_list, const char *member,
-                                  int64_t max)
-{
-    struct json_object *out = json_object_new_array();
-
-    for (size_t i = 0; i < json_object_array_length(take_list) && (int64_t)i < max; i++) {
-        struct json_object *one = json_object_array_get_idx(take_list, i);
-        json_object_array_add(out, json_object_get(api_json_get(one, member)));
+    lv_put_word(&out, lv_int(c, "need_results") ? (uint32_t)n : 0);
+    for (size_t i = 0; i < n && lv_int(c, "need_results"); i++) {
+        lv_put_domain(&out, list[i]);
     }
-    json_object_put(take_list);
-    return out;
+    lv_put_word(&out, (uint32_t)n);
+    free(list);
+    lv_reply_raw(c, &out);
 }
 
-static void on_ids(struct lv_call *c, struct json_object *result)
-{
-    struct json_object *o = json_object_new_object();
-
-    api_json_set(o, "ids", column(filtered(c, result, ACTIVE), "id", lv_int(c, "maxids")));
-    lv_reply(c, o);
-}
-
+/* The old calls: so many at most. */
 void lv_do_list_domain_ids(struct lv_call *c)
 {
-    lv_ask(c, NULL, "vm.list", NULL, on_ids);
-}
+    size_t n;
+    struct vm **list = lv_domains(c, ACTIVE, &n);
+    AUTO_BUF out = BUF_INIT;
 
-static void on_names(struct lv_call *c, struct json_object *result)
-{
-    struct json_object *o = json_object_new_object();
-
-    api_json_set(o, "names",
-                 column(filtered(c, result, INACTIVE), "name", lv_int(c, "maxnames")));
-    lv_reply(c, o);
+    n = (int64_t)n < lv_int(c, "maxids") ? n : (size_t)lv_int(c, "maxids");
+    lv_put_word(&out, (uint32_t)n);
+    for (size_t i = 0; i < n; i++) {
+        lv_put_word(&out, (uint32_t)list[i]->id);
+    }
+    free(list);
+    lv_reply_raw(c, &out);
 }
 
 void lv_do_list_defined_domains(struct lv_call *c)
 {
-    lv_ask(c, NULL, "vm.list", NULL, on_names);
+    size_t n;
+    struct vm **list = lv_domains(c, INACTIVE, &n);
+    AUTO_BUF out = BUF_INIT;
+
+    n = (int64_t)n < lv_int(c, "maxnames") ? n : (size_t)lv_int(c, "maxnames");
+    lv_put_word(&out, (uint32_t)n);
+    for (size_t i = 0; i < n; i++) {
+        lv_put_text(&out, list[i]->config.name);
+    }
+    free(list);
+    lv_reply_raw(c, &out);
 }
 
-static void reply_count(struct lv_call *c, struct json_object *take_list)
+static void reply_count(struct lv_call *c, int64_t flags)
 {
     struct json_object *o = json_object_new_object();
+    size_t n;
 
-    api_json_set_int(o, "num", (int64_t)json_object_array_length(take_list));
-    json_object_put(take_list);
+    free(lv_domains(c, flags, &n));
+    api_json_set_int(o, "num", (int64_t)n);
     lv_reply(c, o);
-}
-
-static void on_count(struct lv_call *c, struct json_object *result)
-{
-    reply_count(c, filtered(c, result, ACTIVE));
-}
-
-static void on_count_defined(struct lv_call *c, struct json_object *result)
-{
-    reply_count(c, filtered(c, result, INACTIVE));
 }
 
 void lv_do_num_of_domains(struct lv_call *c)
 {
-    lv_ask(c, NULL, "vm.list", NULL, on_count);
+    reply_count(c, ACTIVE);
 }
 
 void lv_do_num_of_defined_domains(struct lv_call *c)
 {
-    lv_ask(c, NULL, "vm.list", NULL, on_count_defined);
+    reply_count(c, INACTIVE);
 }
 
 /* --- networks, pools ------------------------------------------------------------------------------------ */

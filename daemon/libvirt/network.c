@@ -50,72 +50,50 @@ void lv_do_network_xml(struct lv_call *c)
 
 /* --- definitions -------------------------------------------------------------------------------------- */
 
-static void on_replaced(struct lv_call *c, struct json_object *info)
+static void define(struct lv_call *c, const char *method)
 {
-    reply_network(c, info);
+    struct json_object *params = json_object_new_object();
+
+    api_json_set(params, "config", json_object_get(c->kept));
+    lv_ask(c, "network", method, params, reply_network);
 }
 
-static void define(struct lv_call *c, struct json_object *checked, const char *method)
-{
-    struct json_object *params;
-
-    if (lv_xml_refused(c, checked)) {
-        return;
-    }
-    params = json_object_new_object();
-    api_json_set(params, "config", json_object_get(api_json_get(checked, "definition")));
-    lv_ask(c, "network", method, params, on_replaced);
-}
-
-/* There is one of that name or UUID already, when `list` has it: its definition is replaced. */
+/* When there is one of that UUID already its definition is replaced. */
 static void on_known(struct lv_call *c, struct json_object *result)
 {
-    struct json_object *list = api_json_get(result, "networks"),
-                       *config = api_json_get(c->kept, "definition"), *params;
-    const char *uuid = api_json_get_str(config, "uuid");
+    struct json_object *list = api_json_get(result, "networks"), *params;
+    const char *uuid = api_json_get_str(c->kept, "uuid");
 
     for (size_t i = 0; uuid && i < json_object_array_length(list); i++) {
         struct json_object *one = json_object_array_get_idx(list, i);
         if (strcmp(api_json_get_str(one, "uuid"), uuid) == 0) {
             params = lv_object("network", uuid);
-            api_json_set(params, "config", json_object_get(config));
-            lv_ask(c, "network", "network.update", params, on_replaced);
+            api_json_set(params, "config", json_object_get(c->kept));
+            lv_ask(c, "network", "network.update", params, reply_network);
             return;
         }
     }
-    define(c, c->kept, "network.define");
-}
-
-static void on_checked(struct lv_call *c, struct json_object *checked)
-{
-    if (!lv_xml_refused(c, checked)) {
-        c->kept = json_object_get(checked);
-        lv_ask(c, NULL, "network.list", NULL, on_known);
-    }
-}
-
-static void check(struct lv_call *c,
-                  void (*then)(struct lv_call *c, struct json_object *checked))
-{
-    struct json_object *params = lv_object("xml", lv_str(c, "xml"));
-
-    api_json_set_str(params, "kind", "network");
-    lv_ask(c, NULL, "xml.check", params, then);
+    define(c, "network.define");
 }
 
 void lv_do_network_define(struct lv_call *c)
 {
-    check(c, on_checked);
-}
+    struct json_object *definition = lv_read_xml(c, &xml_network, lv_str(c, "xml"));
 
-static void on_create_checked(struct lv_call *c, struct json_object *checked)
-{
-    define(c, checked, "network.create");
+    if (definition) {
+        c->kept = definition;
+        lv_ask(c, NULL, "network.list", NULL, on_known);
+    }
 }
 
 void lv_do_network_create_xml(struct lv_call *c)
 {
-    check(c, on_create_checked);
+    struct json_object *definition = lv_read_xml(c, &xml_network, lv_str(c, "xml"));
+
+    if (definition) {
+        c->kept = definition;
+        define(c, "network.create");
+    }
 }
 
 /* --- what it is ----------------------------------------------------------------------------------------- */

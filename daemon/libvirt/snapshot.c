@@ -74,42 +74,35 @@ static void on_begun(struct lv_call *c, struct json_object *result)
     lv_wait(c, result, on_made);
 }
 
-static void on_checked(struct lv_call *c, struct json_object *checked)
-{
-    struct json_object *config = api_json_get(checked, "definition"), *params;
-    static const char *const taken[] = { "name", "description", "memory", "disks" };
-    int64_t flags = lv_int(c, "flags");
-
-    if (lv_xml_refused(c, checked)) {
-        return;
-    }
-    params = lv_vm(c);
-    for (unsigned i = 0; i < ARRAY_LEN(taken); i++) {
-        struct json_object *v = api_json_get(config, taken[i]);
-        if (v) {
-            api_json_set(params, taken[i], json_object_get(v));
-        }
-    }
-    if (flags & DISK_ONLY) {
-        api_json_set_str(params, "memory", "no");
-    }
-    api_json_set_bool(params, "quiesce", flags & QUIESCE);
-    lv_ask(c, "domain", "snapshot.create", params, on_begun);
-}
-
 void lv_do_snapshot_create(struct lv_call *c)
 {
-    struct json_object *params;
+    static const char *const taken[] = { "name", "description", "memory", "disks" };
+    struct json_object *config, *params, *v;
+    int64_t flags = lv_int(c, "flags");
 
-    if (lv_int(c, "flags") & (REDEFINE | HALT | REUSE_EXTERNAL)) {
+    if (flags & (REDEFINE | HALT | REUSE_EXTERNAL)) {
         lv_fail(
             c, LV_E_ARGUMENT_UNSUPPORTED,
             "snapshots are not redefined, do not halt their domain and lie inside its images");
         return;
     }
-    params = lv_object("xml", lv_str(c, "xml_desc"));
-    api_json_set_str(params, "kind", "snapshot");
-    lv_ask(c, NULL, "xml.check", params, on_checked);
+    config = lv_read_xml(c, &xml_snapshot, lv_str(c, "xml_desc"));
+    if (!config) {
+        return;
+    }
+    params = lv_vm(c);
+    for (unsigned i = 0; i < ARRAY_LEN(taken); i++) {
+        v = api_json_get(config, taken[i]);
+        if (v) {
+            api_json_set(params, taken[i], json_object_get(v));
+        }
+    }
+    json_object_put(config);
+    if (flags & DISK_ONLY) {
+        api_json_set_str(params, "memory", "no");
+    }
+    api_json_set_bool(params, "quiesce", flags & QUIESCE);
+    lv_ask(c, "domain", "snapshot.create", params, on_begun);
 }
 
 /* --- finding ---------------------------------------------------------------------------------------- */

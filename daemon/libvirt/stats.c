@@ -3,9 +3,12 @@
  * Statistics of all domains in one answer, written as they go: a thousand domains have some twenty thousand values. What an
  * emulator published last is given; none is asked.
  */
+#include "api-schema/json/codec.h"
 #include "daemon/libvirt/call.h"
 #include "daemon/libvirt/procs.h"
 #include "daemon/libvirt/xdr.h"
+#include "daemon/registry.h"
+#include "daemon/run/supervise.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,21 +22,20 @@ enum {
     INTERFACE = 16,
     BLOCK = 32,
     SUPPORTED = STATE | CPU_TOTAL | BALLOON | VCPU | INTERFACE | BLOCK,
-    /* virConnectGetAllDomainStatsFlags, as list flags */
-    ONLY_ACTIVE = 1,
-    ONLY_INACTIVE = 2,
-    ONLY_TRANSIENT = 8,
-    ONLY_PERSISTENT = 4,
-    ONLY_RUNNING = 16,
-    ONLY_PAUSED = 32,
-    ONLY_SHUTOFF = 64,
+    /* virConnectGetAllDomainStatsFlags: those of CONNECT_LIST_ALL_DOMAINS, and others above them */
+    LIST_FLAGS = 255,
 };
 
-static void put(struct json_object *list, const char *type, struct json_object *value,
-                const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* One record's parameters; they are counted as they are written. */
+struct record {
+    struct buf params;
+    uint32_t n;
+};
 
-static void put(struct json_object *list, const char *type, struct json_object *value,
-                const char *fmt, ...)
+static void put(struct record *r, char type, uint64_t value, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static void put(struct record *r, char type, uint64_t value, const char *fmt, ...)
 {
     char field[96];
     va_list ap;
@@ -41,191 +43,176 @@ static void put(struct json_object *list, const char *type, struct json_object *
     va_start(ap, fmt);
     vsnprintf(field, sizeof(field), fmt, ap);
     va_end(ap);
-    json_object_array_add(list, lv_param(field, type, value));
+    lv_put_param(&r->params, field, type, value);
+    r->n++;
 }
 
-static void put_int(struct json_object *list, const char *type, int64_t value,
-                    const char *field)
+static void put_name(struct record *r, const char *prefix, size_t i, const char *name)
 {
-    put(list, type, json_object_new_int64(value), "%s", field);
+    char field[96];
+
+    snprintf(field, sizeof(field), "%s.%zu.name", prefix, i);
+    lv_put_param_text(&r->params, field, name);
+    r->n++;
 }
 
-static int state_number(const char *state)
+static void put_state(struct record *r, const struct vm *vm)
 {
-    return strcmp(state, "paused") == 0     ? 3
-           : strcmp(state, "stopping") == 0 ? 4
-           : lv_active(state)               ? 1
-                                            : 5;
+    enum { RUNNING = 1, PAUSED = 3, SHUTDOWN = 4, SHUTOFF = 5 };
+
+    put(r, 'i',
+        vm->state == API_VM_STATE_PAUSED     ? PAUSED
+        : vm->state == API_VM_STATE_STOPPING ? SHUTDOWN
+        : lv_active(vm->state)               ? RUNNING
+                                             : SHUTOFF,
+        "state.state");
+    put(r, 'i', 1, "state.reason");
 }
 
-static void put_balloon(struct json_object *list, struct json_object *info,
-                        struct json_object *stats)
+static void put_balloon(struct record *r, const struct vm *vm, const struct api_vm_stats *s)
 {
-    static const struct {
-        const char *ours, *theirs;
-        bool bytes;
-    } known[] = { { "swap_in", "balloon.swap_in", true },
-                  { "swap_out", "balloon.swap_out", true },
-                  { "major_faults", "balloon.major_fault", false },
-                  { "minor_faults", "balloon.minor_fault", false },
-                  { "free", "balloon.unused", true },
-                  { "available", "balloon.usable", true },
-                  { "total", "balloon.available", true },
-                  { "caches", "balloon.disk_caches", true } };
-    struct json_object *b = api_json_get(stats, "balloon"), *v;
-    int64_t memory = api_json_get_int(info, "memory", 0);
+    const struct api_balloon_stats *b = s ? s->balloon : NULL;
 
-    put_int(list, "H", api_json_get_int(b, "actual", memory) / 1024, "balloon.current");
-    put_int(list, "H", memory / 1024, "balloon.maximum");
-    for (unsigned i = 0; b && i < ARRAY_LEN(known); i++) {
-        v = api_json_get(b, known[i].ours);
-        if (v) {
-            put_int(list, "H", json_object_get_int64(v) / (known[i].bytes ? 1024 : 1),
-                    known[i].theirs);
-        }
+    put(r, 'H', (uint64_t)(b ? b->actual : vm->config.memory) / 1024, "balloon.current");
+    put(r, 'H', (uint64_t)vm->config.memory / 1024, "balloon.maximum");
+    if (b && b->has_free) {
+        put(r, 'H', (uint64_t)b->free / 1024, "balloon.unused");
     }
-    if (stats) {
-        put_int(list, "H", api_json_get_int(stats, "memory_rss", 0) / 1024, "balloon.rss");
+    if (b && b->has_available) {
+        put(r, 'H', (uint64_t)b->available / 1024, "balloon.usable");
     }
-}
-
-static void put_vcpus(struct json_object *list, struct json_object *info,
-                      struct json_object *stats)
-{
-    struct json_object *vcpus = api_json_get(stats, "vcpus");
-    int64_t n = api_json_get_int(info, "cpus", 1);
-
-    put_int(list, "u", vcpus ? n : 0, "vcpu.current");
-    put_int(list, "u", n, "vcpu.maximum");
-    for (size_t i = 0; vcpus && i < json_object_array_length(vcpus); i++) {
-        struct json_object *v = json_object_array_get_idx(vcpus, i);
-        put(list, "i", json_object_new_int(1), "vcpu.%zu.state", i);
-        put(list, "H", json_object_new_int64(api_json_get_int(v, "cpu_time_ns", 0)),
-            "vcpu.%zu.time", i);
-        put(list, "b", json_object_new_int(api_json_get_bool(v, "halted", false)),
-            "vcpu.%zu.halted", i);
+    if (b && b->has_total) {
+        put(r, 'H', (uint64_t)b->total / 1024, "balloon.available");
+    }
+    if (b && b->has_caches) {
+        put(r, 'H', (uint64_t)b->caches / 1024, "balloon.disk_caches");
+    }
+    if (b && b->has_swap_in) {
+        put(r, 'H', (uint64_t)b->swap_in / 1024, "balloon.swap_in");
+    }
+    if (b && b->has_swap_out) {
+        put(r, 'H', (uint64_t)b->swap_out / 1024, "balloon.swap_out");
+    }
+    if (b && b->has_major_faults) {
+        put(r, 'H', (uint64_t)b->major_faults, "balloon.major_fault");
+    }
+    if (b && b->has_minor_faults) {
+        put(r, 'H', (uint64_t)b->minor_faults, "balloon.minor_fault");
+    }
+    if (s) {
+        put(r, 'H', (uint64_t)s->memory_rss / 1024, "balloon.rss");
     }
 }
 
-/* Counters of a list of devices: PREFIX.count, PREFIX.N.name, PREFIX.N.COUNTER. */
-struct counter {
-    const char *ours, *theirs;
-};
-
-static void put_devices(struct json_object *list, struct json_object *devices,
-                        const char *prefix, const struct counter *counters, unsigned n)
+static void put_vcpus(struct record *r, const struct vm *vm, const struct api_vm_stats *s)
 {
-    size_t count = devices ? json_object_array_length(devices) : 0;
-
-    put(list, "u", json_object_new_int64((int64_t)count), "%s.count", prefix);
-    for (size_t i = 0; i < count; i++) {
-        struct json_object *one = json_object_array_get_idx(devices, i);
-        put(list, "s", json_object_get(api_json_get(one, "name")), "%s.%zu.name", prefix, i);
-        for (unsigned k = 0; k < n; k++) {
-            put(list, "H", json_object_new_int64(api_json_get_int(one, counters[k].ours, 0)),
-                "%s.%zu.%s", prefix, i, counters[k].theirs);
-        }
+    put(r, 'u', s ? (uint64_t)vm->config.cpus : 0, "vcpu.current");
+    put(r, 'u', (uint64_t)vm->config.cpus, "vcpu.maximum");
+    for (size_t i = 0; s && i < s->n_vcpus; i++) {
+        put(r, 'i', 1, "vcpu.%zu.state", i); /* running */
+        put(r, 'H', (uint64_t)s->vcpus[i].cpu_time_ns, "vcpu.%zu.time", i);
+        put(r, 'b', s->vcpus[i].halted, "vcpu.%zu.halted", i);
     }
 }
 
-static const struct counter nic_counters[] = {
-    { "rx_bytes", "rx.bytes" },  { "rx_frames", "rx.pkts" },  { "rx_errors", "rx.errs" },
-    { "rx_dropped", "rx.drop" }, { "tx_bytes", "tx.bytes" },  { "tx_frames", "tx.pkts" },
-    { "tx_errors", "tx.errs" },  { "tx_dropped", "tx.drop" },
-};
-static const struct counter disk_counters[] = {
-    { "reads", "rd.reqs" },          { "read_bytes", "rd.bytes" }, { "writes", "wr.reqs" },
-    { "written_bytes", "wr.bytes" }, { "flushes", "fl.reqs" },
-};
-
-static struct json_object *params_of(struct json_object *info, int64_t wanted)
+static void put_nics(struct record *r, const struct api_vm_stats *s)
 {
-    struct json_object *list = json_object_new_array(), *stats = api_json_get(info, "stats");
+    put(r, 'u', s->n_nics, "net.count");
+    for (size_t i = 0; i < s->n_nics; i++) {
+        const struct api_nic_stats *n = &s->nics[i];
+        put_name(r, "net", i, n->name);
+        put(r, 'H', (uint64_t)n->rx_bytes, "net.%zu.rx.bytes", i);
+        put(r, 'H', (uint64_t)n->rx_frames, "net.%zu.rx.pkts", i);
+        put(r, 'H', (uint64_t)n->rx_errors, "net.%zu.rx.errs", i);
+        put(r, 'H', (uint64_t)n->rx_dropped, "net.%zu.rx.drop", i);
+        put(r, 'H', (uint64_t)n->tx_bytes, "net.%zu.tx.bytes", i);
+        put(r, 'H', (uint64_t)n->tx_frames, "net.%zu.tx.pkts", i);
+        put(r, 'H', (uint64_t)n->tx_errors, "net.%zu.tx.errs", i);
+        put(r, 'H', (uint64_t)n->tx_dropped, "net.%zu.tx.drop", i);
+    }
+}
+
+static void put_disks(struct record *r, const struct api_vm_stats *s)
+{
+    put(r, 'u', s->n_disks, "block.count");
+    for (size_t i = 0; i < s->n_disks; i++) {
+        const struct api_disk_stats *d = &s->disks[i];
+        put_name(r, "block", i, d->name);
+        put(r, 'H', (uint64_t)d->reads, "block.%zu.rd.reqs", i);
+        put(r, 'H', (uint64_t)d->read_bytes, "block.%zu.rd.bytes", i);
+        put(r, 'H', (uint64_t)d->writes, "block.%zu.wr.reqs", i);
+        put(r, 'H', (uint64_t)d->written_bytes, "block.%zu.wr.bytes", i);
+        put(r, 'H', (uint64_t)d->flushes, "block.%zu.fl.reqs", i);
+    }
+}
+
+static void put_record(struct buf *out, const struct vm *vm, int64_t wanted)
+{
+    struct api_vm_stats stats;
+    bool has = vm->run && !run_has_ended(vm->run) && run_stats(vm->run, &stats);
+    struct record r = { .params = BUF_INIT };
 
     if (wanted & STATE) {
-        put_int(list, "i", state_number(api_json_get_str(info, "state")), "state.state");
-        put_int(list, "i", 1, "state.reason");
+        put_state(&r, vm);
     }
-    if ((wanted & CPU_TOTAL) && stats) {
-        put_int(list, "H", api_json_get_int(stats, "cpu_time_ns", 0), "cpu.time");
+    if ((wanted & CPU_TOTAL) && has) {
+        put(&r, 'H', (uint64_t)stats.cpu_time_ns, "cpu.time");
     }
     if (wanted & BALLOON) {
-        put_balloon(list, info, stats);
+        put_balloon(&r, vm, has ? &stats : NULL);
     }
     if (wanted & VCPU) {
-        put_vcpus(list, info, stats);
+        put_vcpus(&r, vm, has ? &stats : NULL);
     }
-    if ((wanted & INTERFACE) && stats) {
-        put_devices(list, api_json_get(stats, "nics"), "net", nic_counters,
-                    ARRAY_LEN(nic_counters));
+    if ((wanted & INTERFACE) && has) {
+        put_nics(&r, &stats);
     }
-    if ((wanted & BLOCK) && stats) {
-        put_devices(list, api_json_get(stats, "disks"), "block", disk_counters,
-                    ARRAY_LEN(disk_counters));
+    if ((wanted & BLOCK) && has) {
+        put_disks(&r, &stats);
     }
-    return list;
+    lv_put_domain(out, vm);
+    lv_put_word(out, r.n);
+    if (r.params.len) {
+        buf_add(out, r.params.data, r.params.len);
+    }
+    buf_done(&r.params);
+    if (has) {
+        api_release(&api_type_vm_stats, &stats);
+    }
 }
 
-static bool asked_for(const struct lv_call *c, struct json_object *info)
+static bool asked_for(const struct lv_call *c, const struct vm *vm)
 {
     struct json_object *doms = api_json_get(c->args, "doms");
-    const char *state = api_json_get_str(info, "state");
-    int64_t flags = lv_int(c, "flags");
-    bool active = lv_active(state), transient = api_json_get_bool(info, "transient", false);
     size_t n = doms ? json_object_array_length(doms) : 0;
 
-    if (((flags & (ONLY_ACTIVE | ONLY_INACTIVE)) &&
-         !(flags & (active ? ONLY_ACTIVE : ONLY_INACTIVE))) ||
-        ((flags & (ONLY_TRANSIENT | ONLY_PERSISTENT)) &&
-         !(flags & (transient ? ONLY_TRANSIENT : ONLY_PERSISTENT)))) {
-        return false;
-    }
-    if ((flags & (ONLY_RUNNING | ONLY_PAUSED | ONLY_SHUTOFF)) &&
-        !(flags & (strcmp(state, "running") == 0  ? ONLY_RUNNING
-                   : strcmp(state, "paused") == 0 ? ONLY_PAUSED
-                   : active                       ? 0
-                                                  : ONLY_SHUTOFF))) {
-        return false;
-    }
     for (size_t i = 0; i < n; i++) {
         if (strcmp(api_json_get_str(json_object_array_get_idx(doms, i), "uuid"),
-                   api_json_get_str(info, "uuid")) == 0) {
+                   vm->config.uuid) == 0) {
             return true;
         }
     }
     return n == 0;
 }
 
-static void on_listed(struct lv_call *c, struct json_object *result)
+void lv_do_domain_stats(struct lv_call *c)
 {
-    struct json_object *vms = api_json_get(result, "vms");
     int64_t wanted = lv_int(c, "stats") ? lv_int(c, "stats") : SUPPORTED;
     AUTO_BUF out = BUF_INIT, records = BUF_INIT;
     uint32_t count = 0;
+    size_t n;
+    struct vm **list = lv_domains(c, lv_int(c, "flags") & LIST_FLAGS, &n);
 
-    for (size_t i = 0; i < json_object_array_length(vms); i++) {
-        struct json_object *info = json_object_array_get_idx(vms, i);
-        if (asked_for(c, info)) {
-            AUTO_JSON record = json_object_new_object();
-            api_json_set(record, "dom", lv_domain_of(c->d, info));
-            api_json_set(record, "params", params_of(info, wanted));
-            lv_encode("dom:D params:[T]", record, &records, NULL);
+    for (size_t i = 0; i < n; i++) {
+        if (asked_for(c, list[i])) {
+            put_record(&records, list[i], wanted);
             count++;
         }
     }
-    AUTO_JSON head = json_object_new_object();
-    api_json_set_int(head, "n", count);
-    lv_encode("n:u", head, &out, NULL);
+    free(list);
+    lv_put_word(&out, count);
     if (records.len) {
         buf_add(&out, records.data, records.len);
     }
     lv_reply_raw(c, &out);
-}
-
-void lv_do_domain_stats(struct lv_call *c)
-{
-    struct json_object *params = json_object_new_object();
-
-    api_json_set_bool(params, "stats", true);
-    lv_ask(c, NULL, "vm.list", params, on_listed);
 }

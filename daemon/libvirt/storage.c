@@ -49,24 +49,15 @@ void lv_do_pool_by_volume(struct lv_call *c)
     lv_ask(c, "pool", "pool.get", lv_object("pool", name), reply_pool);
 }
 
-static void on_pool_checked(struct lv_call *c, struct json_object *checked)
-{
-    struct json_object *params;
-
-    if (lv_xml_refused(c, checked)) {
-        return;
-    }
-    params = json_object_new_object();
-    api_json_set(params, "config", json_object_get(api_json_get(checked, "definition")));
-    lv_ask(c, "pool", "pool.define", params, reply_pool);
-}
-
 void lv_do_pool_define(struct lv_call *c)
 {
-    struct json_object *params = lv_object("xml", lv_str(c, "xml"));
+    struct json_object *definition = lv_read_xml(c, &xml_pool, lv_str(c, "xml")), *params;
 
-    api_json_set_str(params, "kind", "pool");
-    lv_ask(c, NULL, "xml.check", params, on_pool_checked);
+    if (definition) {
+        params = json_object_new_object();
+        api_json_set(params, "config", definition);
+        lv_ask(c, "pool", "pool.define", params, reply_pool);
+    }
 }
 
 void lv_do_pool_start(struct lv_call *c)
@@ -349,22 +340,13 @@ void lv_do_volume_resize(struct lv_call *c)
     lv_ask(c, "volume", "volume.resize", params, lv_done);
 }
 
-static void on_volume_checked(struct lv_call *c, struct json_object *checked)
-{
-    struct json_object *params;
-
-    if (lv_xml_refused(c, checked)) {
-        return;
-    }
-    params = lv_object("pool", api_json_get_str(api_json_get(c->args, "pool"), "name"));
-    api_json_set(params, "config", json_object_get(api_json_get(checked, "definition")));
-    lv_ask(c, "volume", "volume.create", params, reply_volume);
-}
-
 void lv_do_volume_create(struct lv_call *c)
 {
-    struct json_object *params = lv_object("xml", lv_str(c, "xml"));
+    struct json_object *definition = lv_read_xml(c, &xml_volume, lv_str(c, "xml")), *params;
 
-    api_json_set_str(params, "kind", "volume");
-    lv_ask(c, NULL, "xml.check", params, on_volume_checked);
+    if (definition) {
+        params = lv_object("pool", api_json_get_str(api_json_get(c->args, "pool"), "name"));
+        api_json_set(params, "config", definition);
+        lv_ask(c, "volume", "volume.create", params, reply_volume);
+    }
 }

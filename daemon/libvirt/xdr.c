@@ -295,72 +295,57 @@ struct writer {
 
 static void put_value(struct writer *w, const char *type, struct json_object *v);
 
-/* Room for n bytes of XDR at the end of the output, written by fn's caller through *x. */
-static void begin(struct writer *w, XDR *x, size_t n)
+/* Room for n bytes of XDR at the end of the output. */
+static void begin(struct buf *out, XDR *x, size_t n)
 {
-    buf_reserve(w->out, n);
-    xdrmem_create(x, w->out->data + w->out->len, (u_int)n, XDR_ENCODE);
+    buf_reserve(out, n);
+    xdrmem_create(x, out->data + out->len, (u_int)n, XDR_ENCODE);
 }
 
-static void end(struct writer *w, XDR *x)
+static void end(struct buf *out, XDR *x)
 {
-    w->out->len += xdr_getpos(x);
-    w->out->data[w->out->len] = 0;
+    out->len += xdr_getpos(x);
+    out->data[out->len] = 0;
     xdr_destroy(x);
 }
 
-static void put_word(struct writer *w, u_int32_t word)
+void lv_put_word(struct buf *out, uint32_t word)
 {
+    u_int32_t value = word;
     XDR x;
 
-    begin(w, &x, 4);
-    xdr_u_int32_t(&x, &word);
-    end(w, &x);
+    begin(out, &x, 4);
+    xdr_u_int32_t(&x, &value);
+    end(out, &x);
 }
 
-static void put_number(struct writer *w, char type, struct json_object *v)
+void lv_put_wide(struct buf *out, uint64_t wide)
 {
-    u_int64_t wide = type == 'H' ? json_object_get_uint64(v)
-                                 : (u_int64_t)json_object_get_int64(v);
-    double real = json_object_get_double(v);
+    u_int64_t value = wide;
     XDR x;
 
-    if (type == 'i' || type == 'u' || type == 'b') {
-        put_word(w, (u_int32_t)wide);
-        return;
-    }
-    begin(w, &x, 8);
-    if (type == 'd') {
-        xdr_double(&x, &real);
-    } else {
-        xdr_u_int64_t(&x, &wide);
-    }
-    end(w, &x);
+    begin(out, &x, 8);
+    xdr_u_int64_t(&x, &value);
+    end(out, &x);
 }
 
-static void put_bytes(struct writer *w, struct json_object *v)
+static void put_counted(struct buf *out, const char *p, size_t n)
 {
-    const char *p = v ? json_object_get_string(v) : "";
-    size_t n = v ? (size_t)json_object_get_string_len(v) : 0;
     XDR x;
 
-    if (v && !json_object_is_type(v, json_type_string)) {
-        n = strlen(p);
-    }
-    if (n > LV_STRING_MAX) {
-        err_set(w->e, -EMSGSIZE, "a string of the answer exceeds %d bytes", LV_STRING_MAX);
-        w->failed = true;
-        return;
-    }
-    put_word(w, (u_int32_t)n);
-    begin(w, &x, n + 4);
+    lv_put_word(out, (uint32_t)n);
+    begin(out, &x, n + 4);
     xdr_opaque(&x, (char *)(uintptr_t)p, (u_int)n);
-    end(w, &x);
+    end(out, &x);
 }
 
-static void put_uuid(struct writer *w, struct json_object *v)
+void lv_put_text(struct buf *out, const char *text)
 {
-    const char *text = v ? json_object_get_string(v) : "";
+    put_counted(out, text, strlen(text));
+}
+
+void lv_put_uuid(struct buf *out, const char *text)
+{
     unsigned char b[UUID_SIZE] = { 0 };
     XDR x;
 
@@ -371,9 +356,59 @@ static void put_uuid(struct writer *w, struct json_object *v)
             i++;
         }
     }
-    begin(w, &x, sizeof(b));
+    begin(out, &x, sizeof(b));
     xdr_opaque(&x, (char *)b, sizeof(b));
-    end(w, &x);
+    end(out, &x);
+}
+
+void lv_put_param(struct buf *out, const char *field, char type, uint64_t value)
+{
+    lv_put_text(out, field);
+    lv_put_word(out, (uint32_t)(strchr(param_types, type) - param_types) + 1);
+    if (type == 'h' || type == 'H') {
+        lv_put_wide(out, value);
+    } else {
+        lv_put_word(out, (uint32_t)value);
+    }
+}
+
+void lv_put_param_text(struct buf *out, const char *field, const char *value)
+{
+    lv_put_text(out, field);
+    lv_put_word(out, (uint32_t)(strchr(param_types, 's') - param_types) + 1);
+    lv_put_text(out, value);
+}
+
+static void put_number(struct writer *w, char type, struct json_object *v)
+{
+    double real = json_object_get_double(v);
+    XDR x;
+
+    if (type == 'd') {
+        begin(w->out, &x, 8);
+        xdr_double(&x, &real);
+        end(w->out, &x);
+    } else if (type == 'H') {
+        lv_put_wide(w->out, json_object_get_uint64(v));
+    } else if (type == 'h') {
+        lv_put_wide(w->out, (uint64_t)json_object_get_int64(v));
+    } else {
+        lv_put_word(w->out, (uint32_t)json_object_get_int64(v));
+    }
+}
+
+static void put_bytes(struct writer *w, struct json_object *v)
+{
+    const char *p = v ? json_object_get_string(v) : "";
+    size_t n = json_object_is_type(v, json_type_string) ? (size_t)json_object_get_string_len(v)
+                                                        : strlen(p);
+
+    if (n > LV_STRING_MAX) {
+        err_set(w->e, -EMSGSIZE, "a string of the answer exceeds %d bytes", LV_STRING_MAX);
+        w->failed = true;
+        return;
+    }
+    put_counted(w->out, p, n);
 }
 
 static void put_model(struct writer *w, struct json_object *v)
@@ -382,7 +417,7 @@ static void put_model(struct writer *w, struct json_object *v)
     size_t n = strlen(text);
 
     for (size_t i = 0; i < MODEL_SIZE; i++) {
-        put_word(w, i < n && i < MODEL_SIZE - 1 ? (unsigned char)text[i] : 0);
+        lv_put_word(w->out, i < n && i < MODEL_SIZE - 1 ? (unsigned char)text[i] : 0);
     }
 }
 
@@ -397,7 +432,7 @@ static void put_param(struct writer *w, struct json_object *v)
         return;
     }
     put_bytes(w, api_json_get(v, "field"));
-    put_word(w, (u_int32_t)(at - param_types) + 1);
+    lv_put_word(w->out, (u_int32_t)(at - param_types) + 1);
     put_value(w, type, api_json_get(v, "value"));
 }
 
@@ -405,7 +440,7 @@ static void put_array(struct writer *w, const char *type, struct json_object *v)
 {
     size_t n = json_object_is_type(v, json_type_array) ? json_object_array_length(v) : 0;
 
-    put_word(w, (u_int32_t)n);
+    lv_put_word(w->out, (u_int32_t)n);
     for (size_t i = 0; i < n && !w->failed; i++) {
         put_value(w, type, json_object_array_get_idx(v, i));
     }
@@ -425,7 +460,7 @@ static void put_value(struct writer *w, const char *type, struct json_object *v)
 {
     switch (*type) {
     case 'S':
-        put_word(w, v != NULL);
+        lv_put_word(w->out, v != NULL);
         if (v) {
             put_bytes(w, v);
         }
@@ -438,7 +473,7 @@ static void put_value(struct writer *w, const char *type, struct json_object *v)
         put_model(w, v);
         break;
     case 'U':
-        put_uuid(w, v);
+        lv_put_uuid(w->out, v ? json_object_get_string(v) : "");
         break;
     case 'T':
         put_param(w, v);
@@ -464,15 +499,4 @@ int lv_encode(const char *form, struct json_object *value, struct buf *out, stru
 
     put_members(&w, form, value);
     return w.failed ? -1 : 0;
-}
-
-struct json_object *lv_param(const char *field, const char *type,
-                             struct json_object *take_value)
-{
-    struct json_object *o = json_object_new_object();
-
-    api_json_set_str(o, "field", field);
-    api_json_set_str(o, "type", type);
-    api_json_set(o, "value", take_value);
-    return o;
 }

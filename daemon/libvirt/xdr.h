@@ -25,6 +25,7 @@
 #include "engine/base/err.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct buf;
 struct json_object;
@@ -35,9 +36,14 @@ enum { LV_STRING_MAX = 4 << 20, LV_ARRAY_MAX = 65536 };
 struct json_object *lv_decode(const char *form, const void *data, size_t n, struct err *e);
 /* Members that `value` has not are 0, "" or empty; a string longer than LV_STRING_MAX is -EMSGSIZE. */
 int lv_encode(const char *form, struct json_object *value, struct buf *out, struct err *e);
-/* An entry for lists of typed parameters, of the JSON value's type: "H" and so on; the caller's. */
-struct json_object *lv_param(const char *field, const char *type,
-                             struct json_object *take_value);
+/* The same without a JSON value, for long answers: a word, two words, a string, a UUID given as text; a typed parameter of type i, u, b
+ * (value: a word), h, H or of s. */
+void lv_put_word(struct buf *out, uint32_t word);
+void lv_put_wide(struct buf *out, uint64_t wide);
+void lv_put_text(struct buf *out, const char *text);
+void lv_put_uuid(struct buf *out, const char *text);
+void lv_put_param(struct buf *out, const char *field, char type, uint64_t value);
+void lv_put_param_text(struct buf *out, const char *field, const char *value);
 
 /* Walking a form: the struct that a letter is, NULL when it is none; the text behind the type that begins at `at`. */
 const char *lv_struct(char type);

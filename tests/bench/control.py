@@ -400,11 +400,11 @@ def theirs_in_memory(virt, add):
     add("client-test", process_ms(["virsh", "-c", "test:///default", "list", "--all", "--name"]))
 
 
-def bench_peer(args, rows):
+def bench_peer(args, rows, mine=ours):
     """Both in turns, in one run."""
     values, failures, table = {}, [], []
     for _ in range(args.runs):
-        for who, run in (("ours", ours), ("theirs", theirs)):
+        for who, run in (("ours", mine), ("theirs", theirs)):
             run(lambda name, value, who=who: values.setdefault(name, {}).setdefault(
                 who, []).append(value))
     for name in TEST_ROWS:
