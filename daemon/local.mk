@@ -147,6 +147,9 @@ libdaemon_a_SOURCES = \
 	daemon/libvirt/snapshot.c \
 	daemon/libvirt/stats.c \
 	daemon/libvirt/storage.c \
+	daemon/libvirt/stream.c \
+	daemon/libvirt/stream.h \
+	daemon/libvirt/transfer.c \
 	daemon/libvirt/xdr.c \
 	daemon/libvirt/xdr.h \
 	daemon/qmp/backs.c \

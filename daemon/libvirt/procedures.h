@@ -104,8 +104,12 @@
     DO(193, DOMAIN_SNAPSHOT_DELETE, snapshot_delete, "snap:K flags:u", "")                     \
     DO(196, DOMAIN_CREATE_WITH_FLAGS, domain_create_flags, "dom:D flags:u", "dom:D")           \
     DO(200, DOMAIN_GET_VCPUS_FLAGS, domain_max_vcpus, "dom:D flags:u", "num:i")                \
+    DO(201, DOMAIN_OPEN_CONSOLE, domain_open_console, "dom:D dev_name:S flags:u", "")          \
     DO(202, DOMAIN_IS_UPDATED, domain_is_updated, "dom:D", "updated:i")                        \
     DO(204, DOMAIN_SET_MEMORY_FLAGS, domain_set_memory, "dom:D memory:H flags:u", "")          \
+    DO(208, STORAGE_VOL_UPLOAD, volume_upload, "vol:V offset:H length:H flags:u", "")          \
+    DO(209, STORAGE_VOL_DOWNLOAD, volume_download, "vol:V offset:H length:H flags:u", "")      \
+    DO(211, DOMAIN_SCREENSHOT, domain_screenshot, "dom:D screen:u flags:u", "mime:S")          \
     DO(212, DOMAIN_GET_STATE, domain_state, "dom:D flags:u", "state:i reason:i")               \
     DO(229, DOMAIN_GET_CONTROL_INFO, domain_control, "dom:D flags:u",                          \
        "state:u details:u state_time:H")                                                       \
@@ -130,6 +134,7 @@
        "nets:[N] ret:u")                                                                       \
     DO(293, NODE_GET_CPU_MAP, node_cpu_map, "need_map:i need_online:i flags:u",                \
        "cpumap:o online:u ret:i")                                                              \
+    DO(296, DOMAIN_OPEN_CHANNEL, domain_open_channel, "dom:D name:S flags:u", "")              \
     DO(313, CONNECT_NETWORK_EVENT_REGISTER_ANY, network_event_register,                        \
        "event_id:i object:[N]", "callback_id:i")                                               \
     DO(314, CONNECT_NETWORK_EVENT_DEREGISTER_ANY, event_deregister, "callback_id:i", "")       \

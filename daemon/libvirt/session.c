@@ -10,6 +10,7 @@
 #include "daemon/libvirt/call.h"
 #include "daemon/libvirt/events.h"
 #include "daemon/libvirt/libvirt.h"
+#include "daemon/libvirt/stream.h"
 #include "daemon/libvirt/xdr.h"
 #include "daemon/registry.h"
 #include "engine/base/log.h"
@@ -81,14 +82,12 @@ void lv_send_event(struct lv_session *q, uint32_t procedure, const char *form,
 static void send_error(struct lv_session *q, const struct lv_head *to, int code, int domain,
                        const char *message)
 {
-    struct lv_head head = { .program = to->program,
-                            .procedure = to->procedure,
-                            .type = LV_REPLY,
-                            .serial = to->serial,
-                            .status = LV_ERROR };
+    struct lv_head head = *to;
     AUTO_JSON o = json_object_new_object();
     AUTO_BUF b = BUF_INIT;
 
+    head.type = to->type == LV_STREAM ? LV_STREAM : LV_REPLY;
+    head.status = LV_ERROR;
     api_json_set_int(o, "code", code);
     api_json_set_int(o, "domain", domain);
     api_json_set_str(o, "message", message);
@@ -99,6 +98,12 @@ static void send_error(struct lv_session *q, const struct lv_head *to, int code,
     api_json_set_int(o, "int2", -1);
     lv_encode(error_form, o, &b, NULL);
     lv_send(q, &head, &b);
+}
+
+void lv_send_error(struct lv_session *q, const struct lv_head *to, int code,
+                   const char *message)
+{
+    send_error(q, to, code, FROM_HYPERVISOR, message);
 }
 
 /* --- calls ---------------------------------------------------------------------------------------- */
@@ -385,6 +390,8 @@ static void on_frame(void *state, const unsigned char *data, size_t n)
         keepalive(q, &head);
     } else if (head.type == LV_CALL && head.status == LV_OK) {
         run(q, &head, data + HEAD_SIZE, n - HEAD_SIZE);
+    } else if (head.type == LV_STREAM) {
+        lv_stream_packet(q, &head, data + HEAD_SIZE, n - HEAD_SIZE);
     } else if (head.type == LV_CALL_FDS) {
         send_error(q, &head, LV_E_NO_SUPPORT, FROM_RPC, "descriptors are not taken");
     } else {
@@ -413,6 +420,7 @@ static void *session_begin(void *arg, struct rpc_session *s)
     q->s = s;
     list_init(&q->calls);
     list_init(&q->callbacks);
+    list_init(&q->streams);
     list_append(&l->sessions, &q->link);
     return q;
 }
@@ -426,6 +434,7 @@ static void session_end(void *state)
 {
     struct lv_session *q = state;
 
+    lv_streams_gone(q);
     list_for_each_safe (it, &q->calls) {
         struct lv_call *c = list_entry(it, struct lv_call, link);
         list_remove(&c->link);

@@ -50,8 +50,10 @@ struct lv_session {
     struct rpc_session *s;
     struct list calls; /* struct lv_call.link */
     unsigned n_calls;
-    bool held;   /* too many calls: not read */
-    bool opened; /* CONNECT_OPEN succeeded */
+    bool held;           /* too many calls: not read */
+    bool opened;         /* CONNECT_OPEN succeeded */
+    struct list streams; /* struct lv_stream.link */
+    unsigned n_streams;
     struct list callbacks;
     unsigned n_callbacks;
     int next_callback;
@@ -63,6 +65,9 @@ struct lv_head {
 
 /* One packet. */
 void lv_send(struct lv_session *q, const struct lv_head *head, const struct buf *payload);
+/* A packet that says that the call or the stream of `to` has failed. */
+void lv_send_error(struct lv_session *q, const struct lv_head *to, int code,
+                   const char *message);
 /* An event of the program `remote`; the value has the members of `form`. */
 void lv_send_event(struct lv_session *q, uint32_t procedure, const char *form,
                    struct json_object *value);

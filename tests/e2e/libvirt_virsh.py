@@ -6,7 +6,9 @@ told to it. Frames that lie, by hand."""
 import json
 import os
 import pathlib
+import random
 import re
+import select
 import shutil
 import socket
 import struct
@@ -176,6 +178,52 @@ def snapshots_of_a_stopped_domain():
         h.fails("snapshot", "snapshot-info", "a", "s2")
 
 
+def streams_carry_consoles_volumes_and_pictures():
+    with Host() as h:
+        folder = os.path.join(h.d.dir, "pool")
+        os.mkdir(folder)
+        h.run("pool-define-as", "p1", "dir", "--target", folder)
+        h.run("pool-start", "p1")
+        h.run("vol-create-as", "p1", "v", "3M", "--format", "raw")
+        data = random.Random(1).randbytes(3 << 20)
+        up, down = os.path.join(h.d.dir, "up"), os.path.join(h.d.dir, "down")
+        pathlib.Path(up).write_bytes(data)
+        h.run("vol-upload", "v", up, "--pool", "p1")
+        tap.check(pathlib.Path(folder, "v").read_bytes() == data, "another volume came up")
+        h.run("vol-download", "v", down, "--pool", "p1")
+        tap.check(pathlib.Path(down).read_bytes() == data, "another volume came down")
+        h.run("vol-download", "v", down, "--pool", "p1", "--offset", "1048577", "--length", "70000")
+        tap.check(pathlib.Path(down).read_bytes() == data[1048577:1118577], "another part came down")
+        h.fails("volume", "vol-download", "none", down, "--pool", "p1")
+        h.d.call("vm.define", config=h.d.config("a", firmware=h.d.guest("talks", b"spoken "), display={}))
+        h.run("start", "a")
+        h.run("screenshot", "a", down)
+        tap.check(pathlib.Path(down).read_bytes().startswith(b"\x89PNG"), "no picture")
+        master, slave = os.openpty()
+        console = subprocess.Popen(["virsh", "-c", h.uri(), "console", "a"], stdin=slave, stdout=slave, stderr=slave,
+                                   start_new_session=True)
+        os.close(slave)
+        try:
+            seen = b""
+            while seen.count(b"spoken ") < 3:
+                ready, _, _ = select.select([master], [], [], 60)
+                tap.check(ready, f"virsh console prints {seen!r}")
+                seen += os.read(master, 4096)
+            os.write(master, b"\x1d")  # Ctrl-]
+            while console.poll() is None:
+                if select.select([master], [], [], 0.1)[0]:
+                    try:
+                        os.read(master, 4096)
+                    except OSError:  # it has gone
+                        break
+            console.wait(60)
+        finally:
+            console.kill()
+            console.wait()
+            os.close(master)
+        tap.check(console.returncode == 0, f"virsh console ends with {console.returncode}")
+
+
 def events_are_told_in_order():
     with Host() as h:
         log = open(os.path.join(h.d.dir, "events"), "w", encoding="utf-8")
@@ -305,7 +353,8 @@ def a_crowd_of_idle_clients_delays_nobody():
 
 
 CASES = (lives_of_a_domain_are_virshs_to_lead, a_domain_of_no_definition_goes_when_it_ends, what_is_made_elsewhere_is_seen,
-         networks_pools_and_volumes, snapshots_of_a_stopped_domain, events_are_told_in_order, looking_only_changes_nothing,
+         networks_pools_and_volumes, snapshots_of_a_stopped_domain,
+         streams_carry_consoles_volumes_and_pictures, events_are_told_in_order, looking_only_changes_nothing,
          what_vmd_has_not_is_said, frames_that_lie_are_refused, a_crowd_of_idle_clients_delays_nobody)
 
 if __name__ == "__main__":
