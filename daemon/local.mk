@@ -224,6 +224,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/relay.h \
 	daemon/vm/balloon.c \
 	daemon/vm/balloon.h \
+	daemon/vm/memdev.c \
+	daemon/vm/memdev.h \
 	daemon/run/supervise.h \
 	daemon/host/systemd.c \
 	daemon/host/systemd.h \

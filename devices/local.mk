@@ -79,6 +79,8 @@ libdevices_a_SOURCES = \
 	devices/misc/syscon.c \
 	devices/misc/virtio_balloon.c \
 	devices/misc/virtio_balloon.h \
+	devices/misc/virtio_mem.c \
+	devices/misc/virtio_mem.h \
 	devices/misc/virtio_vsock.c \
 	devices/misc/virtio_vsock.h \
 	devices/misc/vsock_conn.c \

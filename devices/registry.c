@@ -30,6 +30,7 @@ static const struct device_class *const classes[] = {
     &cfi_flash_class,
     &virtio_rng_class,
     &virtio_balloon_class,
+    &virtio_mem_class,
     &virtio_vsock_class,
     &virtio_console_class,
     &virtio_serial_class,

@@ -50,6 +50,9 @@ struct json_object *qmp_vm_param(const struct qmp_cmd *c);
 /* Arguments; NULL, false when absent. */
 const char *qmp_arg(const struct qmp_cmd *c, const char *name);
 
+/* qom-set of requested-size of a memory device. */
+void qmp_resize_memory(struct qmp_cmd *c, const char *name, struct json_object *value);
+
 /* Data of the event DUMP_COMPLETED; the caller's. */
 struct json_object *qmp_dump_completed(const struct vm *vm, const struct api_job *job);
 /* Data of the events about VNC clients; the caller's. */

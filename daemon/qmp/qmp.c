@@ -265,6 +265,14 @@ static void on_event(void *arg, const struct api_event *e)
         struct json_object *o = json_object_new_object();
         api_json_set_int(o, "actual", api_json_get_int(e->detail, "actual", 0));
         tell(q, vm, e, "BALLOON_CHANGE", o);
+    } else if (e->type == API_EVENT_TYPE_VM_MEMORY) {
+        const char *name = api_json_get_str(e->detail, "name");
+        struct json_object *o = json_object_new_object();
+        AUTO_FREE char *path = xasprintf("/machine/peripheral/%s", name ? name : "");
+        api_json_set_str(o, "id", name ? name : "");
+        api_json_set_int(o, "size", api_json_get_int(e->detail, "plugged", 0));
+        api_json_set_str(o, "qom-path", path);
+        tell(q, vm, e, "MEMORY_DEVICE_SIZE_CHANGE", o);
     } else if (e->type == API_EVENT_TYPE_VM_CHANNEL) {
         on_channel(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_RESET) {

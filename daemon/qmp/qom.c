@@ -311,7 +311,9 @@ static void with_device_set(struct qmp_cmd *c, struct json_object *result)
 {
     const char *class = api_json_get_str(device_at(result, 0), "device_class");
 
-    if (class) {
+    if (class && strcmp(class, "virtio-mem") == 0 && strcmp(qmp_arg(c, "property"), "requested-size") == 0) {
+        qmp_resize_memory(c, device_of(qmp_arg(c, "path")), api_json_get(c->args, "value"));
+    } else if (class) {
         qmp_error(c, "GenericError", "Property '%.64s.%.100s' is not writable", class,
                   qmp_arg(c, "property"));
     } else {

@@ -309,12 +309,29 @@ void qmp_do_query_stats_schemas(struct qmp_cmd *c)
 
 /* --- memory, consoles, buses --------------------------------------------------------------------------------- */
 
+static void on_plugged(struct qmp_cmd *c, struct json_object *result)
+{
+    struct json_object *list = api_json_get(result, "devices");
+    int64_t all = 0;
+
+    for (size_t i = 0; json_object_is_type(list, json_type_array) && i < json_object_array_length(list); i++) {
+        all += api_json_get_int(json_object_array_get_idx(list, i), "plugged", 0) >> 20;
+    }
+    api_json_set_int(c->kept, "plugged-memory", all << 20);
+    qmp_return(c, json_object_get(c->kept));
+}
+
 void qmp_do_query_memory_size_summary(struct qmp_cmd *c)
 {
     struct json_object *o = json_object_new_object();
 
     api_json_set_int(o, "base-memory", c->vm->config.memory);
-    qmp_return(c, o);
+    if (c->vm->config.n_memory_devices > 0) {
+        c->kept = o;
+        qmp_ask(c, "emu.memory_devices", NULL, on_plugged);
+    } else {
+        qmp_return(c, o);
+    }
 }
 
 static struct json_object *chardev(const char *label, const char *path, bool open)
@@ -358,7 +375,6 @@ void qmp_do_query_chardev(struct qmp_cmd *c)
         qmp_return(c, json_object_new_array());                                                \
     }
 
-EMPTY(query_memory_devices)
 EMPTY(query_fdsets)
 
 /* --- what VMs do not have ---------------------------------------------------------------------------------- */

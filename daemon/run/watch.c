@@ -16,6 +16,7 @@
 #include "daemon/run/stats.h"
 #include "daemon/vm/agent.h"
 #include "daemon/vm/balloon.h"
+#include "daemon/vm/memdev.h"
 #include "daemon/vm/channels.h"
 #include "daemon/vm/hotplug.h"
 #include "daemon/vm/reconnect.h"
@@ -306,6 +307,15 @@ static void on_balloon(struct run *run, struct json_object *params)
     }
 }
 
+/* It has another size of a memory device. */
+static void on_memory(struct run *run, struct json_object *params)
+{
+    const char *name = api_json_get_str(params, "name");
+    if (name && strlen(name) <= 63 && run->up && !run->ended) {
+        memory_told(run->vm, name, api_json_get_int(params, "actual", 0));
+    }
+}
+
 /* An emulator asks again by itself, for each of its disks. */
 static void on_disk_lost(struct run *run, const char *disk)
 {
@@ -340,6 +350,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
         on_io_error(run, params);
     } else if (type && strcmp(type, "balloon") == 0) {
         on_balloon(run, params);
+    } else if (type && strcmp(type, "memory") == 0) {
+        on_memory(run, params);
     } else if (type && strcmp(type, "channel") == 0) {
         on_channel(run, params);
     } else if (type && strcmp(type, "disk-lost") == 0) {

@@ -65,6 +65,15 @@ void preflight_memory(int64_t *total, int64_t *available)
     }
 }
 
+int64_t preflight_all_memory(const struct api_vm_config *c)
+{
+    int64_t all = c->memory;
+    for (size_t i = 0; i < c->n_memory_devices; i++) {
+        all += c->memory_devices[i].size; /* at most four of 16 TiB */
+    }
+    return all;
+}
+
 /* ---- definitions ---- */
 
 static int check_host(const struct api_vm_config *c, struct api_error *x)
@@ -72,9 +81,9 @@ static int check_host(const struct api_vm_config *c, struct api_error *x)
     int64_t total;
     char has[32], wants[32];
     preflight_memory(&total, NULL);
-    if (c->memory > total) {
+    if (preflight_all_memory(c) > total) {
         str_size((uint64_t)total, has, sizeof(has));
-        str_size((uint64_t)c->memory, wants, sizeof(wants));
+        str_size((uint64_t)preflight_all_memory(c), wants, sizeof(wants));
         return api_error_set(
             x, API_E_HOST_LIMIT, "config.memory", "give the VM less memory than the host has",
             "VM '%s' wants %s of memory, the host has %s", c->name, wants, has);
@@ -144,8 +153,52 @@ static int check_cpu(const struct api_vm_config *c, struct api_error *x)
                          (int)length, c->cpu, api_arch_name(c->arch));
 }
 
+enum { MEMORY_BLOCKS = 4096 }; /* of a device; the emulator's bound */
+
+/* What is wrong with the sizes of a memory device; NULL: nothing. */
+static const char *memory_fault(const struct api_memory_device *m)
+{
+    int64_t block = m->block;
+    if (m->has_block && (block & (block - 1))) {
+        return "its block must be a power of two";
+    }
+    if (m->has_block && m->size / block > MEMORY_BLOCKS) {
+        return "it has more than 4096 blocks: make them larger";
+    }
+    for (block = m->has_block ? block : 2 << 20; m->size / block > MEMORY_BLOCKS; block *= 2) {
+    }
+    if (m->size % block || m->requested % block) {
+        return "its sizes must be multiples of its block, which grows with its size (2 MiB up to 8 GiB)";
+    }
+    return m->requested > m->size ? "the guest cannot be asked to have more than its size" : NULL;
+}
+
+static int check_memory_devices(const struct api_vm_config *c, struct api_error *x)
+{
+    if (c->n_memory_devices > 0 && c->arch != API_ARCH_RISCV64) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.memory_devices", NULL,
+                             "VM '%s': memory devices take a guest of 64 bits", c->name);
+    }
+    for (size_t i = 0; i < c->n_memory_devices; i++) {
+        const struct api_memory_device *m = &c->memory_devices[i];
+        const char *fault = memory_fault(m);
+        for (size_t k = 0; k < i && !fault && m->name; k++) {
+            const char *other = c->memory_devices[k].name;
+            fault = other && strcmp(other, m->name) == 0 ? "another one has its name" : NULL;
+        }
+        if (fault) {
+            return api_error_set(x, API_E_INVALID_PARAMS, "config.memory_devices", NULL,
+                                 "VM '%s': memory device %zu: %s", c->name, i, fault);
+        }
+    }
+    return 0;
+}
+
 static int check_members(const struct api_vm_config *c, struct api_error *x)
 {
+    if (check_memory_devices(c, x) < 0) {
+        return -1;
+    }
     const char *lacks = !c->kernel && c->initrd   ? "initrd"
                         : !c->kernel && c->append ? "append"
                                                   : NULL;

@@ -38,6 +38,9 @@ int64_t preflight_max_cpus(void);
 /* Bytes of memory of the host, in all and available now (NULL: not asked for, which saves reading a file). */
 void preflight_memory(int64_t *total, int64_t *available);
 
+/* Bytes that a VM has at most: its memory and all that may come to it. */
+int64_t preflight_all_memory(const struct api_vm_config *config);
+
 /* For vmd-spawn; the caller's. */
 struct json_object *preflight_emu_config(const struct api_vm_config *config);
 struct json_object *preflight_files(const struct api_vm_config *config);

@@ -361,7 +361,7 @@ static struct used project_used(struct vmd *d, const char *project, const struct
         if (list[i] != without && strcmp(list[i]->config.project, project) == 0) {
             u.vms++;
             u.cpus += list[i]->config.cpus;
-            u.memory += list[i]->config.memory;
+            u.memory += preflight_all_memory(&list[i]->config);
         }
     }
     free(list);
@@ -401,8 +401,8 @@ int supply_quota(struct vmd *d, const struct api_vm_config *c, const struct vm *
     if (!instead || c->cpus > instead->config.cpus) {
         add_reason(&why, "vCPUs", q->cpus, u.cpus, c->cpus, false);
     }
-    if (!instead || c->memory > instead->config.memory) {
-        add_reason(&why, "memory", q->memory, u.memory, c->memory, true);
+    if (!instead || preflight_all_memory(c) > preflight_all_memory(&instead->config)) {
+        add_reason(&why, "memory", q->memory, u.memory, preflight_all_memory(c), true);
     }
     return why.len == 0 ? 0
                         : api_error_set(x, API_E_QUOTA_EXCEEDED, c->project,
@@ -489,7 +489,7 @@ void supply_used(struct vmd *d, int64_t *cpus, int64_t *memory)
     for (size_t i = 0; i < n; i++) {
         if (list[i]->run) {
             *cpus += list[i]->config.cpus;
-            *memory += list[i]->config.memory;
+            *memory += preflight_all_memory(&list[i]->config);
         }
     }
     free(list);
@@ -535,7 +535,7 @@ int supply_place(struct vmd *d, const struct api_vm_config *c, struct api_error 
     int64_t most_cpus = d->opt.cpu_overcommit ? host_cpus * d->opt.cpu_overcommit / 100
                                               : NO_BOUND;
     add_reason(&why, "vCPUs", most_cpus, cpus, c->cpus, false);
-    add_reason(&why, "memory", most_memory, memory, c->memory, true);
+    add_reason(&why, "memory", most_memory, memory, preflight_all_memory(c), true);
     return why.len == 0
                ? 0
                : api_error_set(x, API_E_HOST_LIMIT, c->name,

@@ -21,6 +21,13 @@ static const char *balloon_model(const struct xml_node *domain)
     return balloon ? xml_get_attr(balloon, "model") : NULL;
 }
 
+static bool has_memory_devices(const struct xml_node *domain)
+{
+    const struct xml_node *devices = domain ? xml_get_kid(domain, "devices") : NULL;
+
+    return devices && xml_get_kid(devices, "memory");
+}
+
 static int current_get(const struct xml_row *row, const struct xml_node *n, const char *text,
                        struct json_object **out, struct err *e)
 {
@@ -41,6 +48,9 @@ static int current_get(const struct xml_row *row, const struct xml_node *n, cons
     }
     if (json_object_get_int64(current) > json_object_get_int64(all)) {
         return err_set(e, -EINVAL, "not supported: more than <memory>");
+    }
+    if ((!model || strcmp(model, "none") == 0) && has_memory_devices(n->parent)) {
+        return 0; /* what is not plugged: xml_read_memory() */
     }
     if (model && strcmp(model, "none") == 0) {
         return err_set(e, -EINVAL, "not supported: less than <memory> takes a <memballoon>");
@@ -137,3 +147,41 @@ static bool vsock_put(const struct xml_row *row, struct json_object *v, struct x
 }
 
 const struct xml_conv xml_as_vsock = { vsock_get, vsock_put, "sockets of AF_VSOCK" };
+
+/* ---- memory that comes and goes ---- */
+
+static int64_t device_sizes(struct json_object *definition)
+{
+    struct json_object *list = api_json_get(definition, "memory_devices");
+    int64_t all = 0;
+
+    for (size_t i = 0; json_object_is_type(list, json_type_array) && i < json_object_array_length(list); i++) {
+        int64_t size = api_json_get_int(json_object_array_get_idx(list, i), "size", 0);
+
+        all += size > 0 && size < INT64_MAX / 64 && all < INT64_MAX / 2 ? size : 0;
+    }
+    return all;
+}
+
+void xml_read_memory(struct json_object *definition)
+{
+    int64_t all = api_json_get_int(definition, "memory", 0), base = all - device_sizes(definition);
+    struct json_object *balloon = api_json_get(definition, "balloon");
+
+    if (base == all) {
+        return;
+    }
+    api_json_set_int(definition, "memory", base); /* none left: the definition is refused for it */
+    if (balloon && api_json_get_int(balloon, "memory", 0) >= base) {
+        json_object_object_del(balloon, "memory");
+    }
+}
+
+void xml_written_memory(struct json_object *definition)
+{
+    int64_t sizes = device_sizes(definition), base = api_json_get_int(definition, "memory", 512 << 20);
+
+    if (sizes > 0 && base < INT64_MAX - sizes) {
+        api_json_set_int(definition, "memory", base + sizes);
+    }
+}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rows of the devices that a board may have besides disks, cards and screen (rows.h): the memory balloon, sockets between
- * guest and host. Constant data, any thread.
+ * guest and host, a watchdog, memory that comes and goes. Constant data, any thread.
  */
 #ifndef VMD_DAEMON_XML_EXTRAS_H
 #define VMD_DAEMON_XML_EXTRAS_H
@@ -67,5 +67,36 @@ extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
           "reset=reset poweroff=poweroff pause=pause none=none",                               \
           "not supported: what is done when the guest does not feed it" },                     \
         XML_PCI_PLACE("devices/watchdog")
+
+#define XML_NO_MEMORY "memory of a guest is that of the host, in blocks that its virtio-mem device plugs"
+#define MEMORY_ROWS                                                                            \
+    LIST("devices/memory", "memory_devices", NULL),                                            \
+        SAYS("devices/memory@model", XML_PRINT | XML_NEEDED, "virtio-mem", XML_NO_MEMORY),     \
+        NO("devices/memory@access|discard", XML_NO_MEMORY),                                    \
+        NO("devices/memory/source|uuid", XML_NO_MEMORY),                                       \
+        GROUP("devices/memory/target", XML_PRINT | XML_NEEDED),                                \
+        SAYS("devices/memory/target@dynamicMemslots", 0, "yes", XML_NO_MEMORY),                \
+        { "devices/memory/target/size",                                                        \
+          XML_VALUE,                                                                           \
+          XML_NEEDED,                                                                          \
+          "size",                                                                              \
+          &xml_as_size,                                                                        \
+          "KiB",                                                                               \
+          "also part of <memory>" },                                                           \
+        PART("devices/memory/target/size@unit", NULL),                                         \
+        SAYS("devices/memory/target/node", 0, "0", "the board has one node"),                  \
+        SIZE("devices/memory/target/block", "block", "KiB", NULL),                             \
+        PART("devices/memory/target/block@unit", NULL),                                        \
+        SIZE("devices/memory/target/requested", "requested", "KiB", NULL),                     \
+        PART("devices/memory/target/requested@unit", NULL),                                    \
+        LEFT("devices/memory/target/current", "of a running domain"),                          \
+        NO("devices/memory/target/address|label|readonly", XML_NO_MEMORY),                     \
+        XML_PCI_PLACE("devices/memory")
+
+struct json_object;
+
+/* <memory> is all of it in libvirt, with its memory devices; VmConfig.memory is that of the board alone. */
+void xml_read_memory(struct json_object *definition);
+void xml_written_memory(struct json_object *definition);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "api-schema/json/json.h"
 #include "daemon/xml/channels.h"
+#include "daemon/xml/extras.h"
 #include "daemon/xml/tree.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -267,12 +268,14 @@ static void written_inputs(struct json_object *definition)
 void xml_read_domain(struct json_object *definition)
 {
     xml_read_channels(definition);
+    xml_read_memory(definition);
     read_inputs(definition);
 }
 
 void xml_written_domain(struct json_object *definition)
 {
     xml_written_channels(definition);
+    xml_written_memory(definition);
     written_inputs(definition);
 }
 

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct balloon_watch;
+struct virtio_mem_watch;
 struct vsock_host;
 struct watchdog_host;
 struct blk_node;
@@ -25,6 +26,7 @@ struct vm;
 
 #define BOARD_MAX_DISKS 32
 #define BOARD_MAX_FLASH 2
+#define BOARD_MAX_MEMORY 4 /* devices of memory that comes and goes */
 #define BOARD_MAX_NICS 8
 #define BOARD_MAX_PORTS 16
 #define BOARD_MAX_SERIAL 8
@@ -110,6 +112,12 @@ struct board_config {
         bool deflate_on_oom, reporting;
         struct balloon_watch *watch; /* outlives the VM; may be NULL */
     } balloon; /* virtio-pci */
+    struct board_memory {
+        const char *id;
+        uint64_t size, block, requested; /* bytes; block 0: what fits */
+        struct virtio_mem_watch *watch;  /* outlives the VM; may be NULL */
+    } memory_device[BOARD_MAX_MEMORY]; /* virtio-pci, above RAM */
+    unsigned n_memory_devices;
     struct board_vsock {
         uint64_t cid;            /* 0: none */
         struct vsock_host *host; /* outlives the VM; may be NULL */

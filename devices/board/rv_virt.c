@@ -519,6 +519,9 @@ static int check_config(const struct board_config *c, struct err *e)
     if (c->xlen == 32 && c->memory > 2048 * MIB) {
         return err_set(e, -EINVAL, "memory: a riscv32 guest can have at most 2 GiB");
     }
+    if (c->xlen == 32 && c->n_memory_devices > 0) {
+        return err_set(e, -EINVAL, "memory devices: a riscv32 guest has no room for them above its memory");
+    }
     if (!c->kernel.path && !c->firmware.path && !c->flash[0]) {
         return err_set(e, -EINVAL, "nothing to run: give a kernel, a firmware or a flash bank");
     }
@@ -542,6 +545,9 @@ static void rv_virt_free(struct board *b)
     if (b) {
         mem_free(b->ram);
         mem_free(b->rom);
+        for (unsigned i = 0; i < BOARD_MAX_MEMORY; i++) {
+            mem_free(b->more[i]);
+        }
         free(b->fdt);
         free(b);
     }

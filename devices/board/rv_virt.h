@@ -52,7 +52,7 @@ struct mem_region;
 struct board {
     struct vm *vm;
     struct board_config cfg;
-    struct mem_region *ram, *rom;
+    struct mem_region *ram, *rom, *more[BOARD_MAX_MEMORY]; /* of memory devices */
     bool flash[BOARD_MAX_FLASH]; /* which banks there are */
     struct device *serial; /* with the ports, or NULL */
     struct device *usb; /* the host controller, or NULL */
@@ -89,6 +89,10 @@ int rv_virt_add_screen(struct board *b, struct err *e);
 struct device *rv_virt_input(struct board *b, enum board_input kind);
 /* What a board may have besides (rv_virt_extras.c), on the root bus, behind all else. */
 int rv_virt_add_extras(struct board *b, struct err *e);
+/* Memory that comes and goes (rv_virt_extras.c): where device i of it lies, behind RAM; with i the number of them, where what follows may. */
+uint64_t rv_virt_memory_at(const struct board *b, unsigned i);
+/* Behind everything else on the root bus. */
+int rv_virt_add_memory(struct board *b, struct err *e);
 /* The USB controller and what is at it (rv_virt_usb.c): the devices of the configuration and the disks, behind everything else. */
 int rv_virt_add_usb(struct board *b, struct err *e);
 /* On the root bus: a virtio device behind a function of its own; a function. Freed when that fails. */

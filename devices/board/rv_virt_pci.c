@@ -19,10 +19,10 @@
 #include <errno.h>
 #include <stdio.h>
 
-/* The window for 64-bit BARs: the next multiple of its size behind RAM. */
+/* The window for 64-bit BARs: the next multiple of its size behind RAM and what may come of it. */
 static uint64_t mmio64_base(const struct board *b)
 {
-    uint64_t end = RV_RAM + b->cfg.memory;
+    uint64_t end = rv_virt_memory_at(b, b->cfg.n_memory_devices);
 
     return b->cfg.xlen == 32 ? 0 : (end + RV_PCI_MMIO64_SIZE - 1) & ~(RV_PCI_MMIO64_SIZE - 1);
 }
@@ -277,5 +277,5 @@ int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e)
     for (unsigned i = 0; i < b->cfg.n_shares && rc == 0; i++) { /* behind those that were there before them */
         rc = add_share(b, &b->cfg.share[i], e);
     }
-    return rc;
+    return rc == 0 ? rv_virt_add_memory(b, e) : rc;
 }

@@ -156,7 +156,7 @@ const struct mem_range *mem_find(const struct mem_space *s, uint64_t gpa);
 /* Total number of guest RAM pages over all RAM regions (the numbering of ram_page). */
 uint64_t mem_ram_pages(const struct mem_space *s);
 
-/* Number of the region's first page in it; false: it was never in a flat view, nothing marks its pages. Main thread. */
+/* Number of the region's first page in it; false: no commit has seen the region yet, nothing marks its pages. Main thread. */
 bool mem_region_numbered(const struct mem_region *r, uint64_t *first);
 
 /* DMA. RAM (and ROM for reads) only; -EFAULT on anything else, before anything is

@@ -35,9 +35,14 @@ static void paint_leaf(struct paint *p, struct mem_region *leaf, uint64_t lo, ui
                        uint64_t gpa)
 {
     uint64_t pos = gpa, end = gpa + (hi - lo);
-    unsigned i = 0;
-    while (i < p->n && p->r[i].base + p->r[i].size <= pos) {
-        i++;
+    unsigned i = 0, last = p->n; /* the first range that ends behind pos */
+    while (i < last) {
+        unsigned mid = i + (last - i) / 2;
+        if (p->r[mid].base + p->r[mid].size <= pos) {
+            i = mid + 1;
+        } else {
+            last = mid;
+        }
     }
     while (pos < end) {
         uint64_t stop = i < p->n && p->r[i].base < end ? p->r[i].base : end;
@@ -201,20 +206,26 @@ void mem_set_dirty_hook(struct mem_space *s, void (*sync)(void *arg))
     s->sync = sync;
 }
 
-/* Gives pages their numbers. A region keeps its numbers for life, so a bitmap's bits never
- * change their meaning. */
+/* Gives the pages of a region their numbers, which it keeps for life, so that a bitmap's bits never change their meaning. */
+static void number_region(void *arg, struct mem_region *r)
+{
+    struct mem_space *s = arg;
+
+    if (r->kind == MEM_RAM && !r->ram_numbered) {
+        r->ram_numbered = true;
+        r->ram_page = s->ram_pages;
+        s->ram_pages += r->host_size >> MEM_PAGE_BITS;
+    }
+}
+
 static void number_pages(struct mem_space *s, struct paint *p)
 {
+    mem_each_ram(s, number_region, s); /* also what the guest does not see now: it may come while a log is kept */
     for (unsigned i = 0; i < p->n; i++) {
         struct mem_range *r = &p->r[i];
         r->host = r->region->host ? r->region->host + r->offset : NULL;
         if (r->kind != MEM_RAM) {
             continue;
-        }
-        if (!r->region->ram_numbered) {
-            r->region->ram_numbered = true;
-            r->region->ram_page = s->ram_pages;
-            s->ram_pages += r->region->host_size >> MEM_PAGE_BITS;
         }
         r->ram_page = r->region->ram_page + (r->offset >> MEM_PAGE_BITS);
     }

@@ -386,12 +386,16 @@ static void set_clock(struct emu *m)
 static int check_memory(const struct api_vm_config *c, struct err *e)
 {
     uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t all = (uint64_t)c->memory;
     char want[32], have[32];
 
-    if ((uint64_t)c->memory <= host) {
+    for (size_t i = 0; i < c->n_memory_devices; i++) {
+        all += (uint64_t)c->memory_devices[i].size; /* at most 16 TiB each */
+    }
+    if (all <= host) {
         return 0;
     }
-    str_size((uint64_t)c->memory, want, sizeof(want));
+    str_size(all, want, sizeof(want));
     str_size(host, have, sizeof(have));
     return err_set(e, -ENOMEM, "memory: %s are asked for, this host has %s", want, have);
 }
@@ -470,6 +474,9 @@ int build_vm(struct emu *m, struct err *e)
     usb_devices(m, &b);
     if (rc == 0) {
         rc = balloon_new(m, &b, e);
+    }
+    if (rc == 0) {
+        rc = memory_new(m, &b, e);
     }
     if (rc == 0) {
         rc = vsock_new(m, &b, e);
@@ -568,6 +575,7 @@ void build_done(struct emu *m)
     nbd_done(m);
     hotplug_done(m);
     balloon_free(m);
+    memory_free(m);
     vsock_free(m);
     guard_free(m);
     channels_free(m);

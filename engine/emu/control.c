@@ -567,6 +567,21 @@ void control_balloon(struct emu *m, uint64_t actual)
     json_object_put(p);
 }
 
+void control_memory(struct emu *m, const char *name, uint64_t plugged)
+{
+    struct json_object *p;
+
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    p = json_object_new_object();
+    json_object_object_add(p, "type", json_object_new_string("memory"));
+    json_object_object_add(p, "name", json_object_new_string(name));
+    json_object_object_add(p, "actual", json_object_new_int64((int64_t)plugged));
+    rpc_server_notify_all(m->control->server, "event", p);
+    json_object_put(p);
+}
+
 static bool queued(const struct emu_control *c)
 {
     for (unsigned i = 0; i < c->n_sessions; i++) {

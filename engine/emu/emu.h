@@ -144,6 +144,7 @@ struct emu {
     struct emu_migrate *migrate; /* the same of migrations; state/migrate.h */
     bool unfit;              /* a state was loaded in part only: it must not run */
     struct emu_balloon *balloon; /* NULL: the VM has none */
+    struct emu_memory *memory;   /* the same */
     struct emu_vsock *vsock;     /* the same */
     struct emu_guard *guard;     /* the same */
     struct emu_screen *screen; /* NULL: the VM has none */
@@ -318,6 +319,8 @@ void control_device(struct emu *m, const char *type, const char *kind, const cha
 void control_channel(struct emu *m, const char *name, bool open);
 /* To every client: the guest has another size. */
 void control_balloon(struct emu *m, uint64_t actual);
+/* To every client: the guest has another size of that memory device. */
+void control_memory(struct emu *m, const char *name, uint64_t plugged);
 /* To every client: our state, or a reset, and why. */
 void control_event(struct emu *m, const char *type, const char *reason);
 /* Gives what is queued for clients a moment to go out. */
@@ -360,6 +363,10 @@ struct stats_balloon;
 int balloon_new(struct emu *m, struct board_config *b, struct err *e);
 void balloon_figures(struct emu *m, struct stats_balloon *s); /* untouched when there is none */
 void balloon_free(struct emu *m); /* after the device that uses it */
+
+/* --- memdev.c: memory that comes and goes --- */
+int memory_new(struct emu *m, struct board_config *b, struct err *e);
+void memory_free(struct emu *m); /* after the devices that use it */
 
 /* --- guard.c: the guest's watchdog --- */
 void guard_new(struct emu *m, struct board_config *b);

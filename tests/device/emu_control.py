@@ -675,7 +675,24 @@ def balloon_is_told_and_asked():
         tap.check("no balloon" in Client(emu).call("emu.balloon")["error"]["message"], "none")
 
 
+def memory_devices_are_told_and_asked():
+    with Emu(config={"memory": 64 << 20, "memory_devices": [{"size": 64 << 20, "requested": 8 << 20}, {"name": "b", "size": 8 << 20}]}) as emu:
+        c = Client(emu)
+        have = c.ok("emu.memory_devices")["devices"]
+        tap.check([(d["name"], d["address"], d["size"], d["block"], d["requested"], d["plugged"]) for d in have] ==
+                  [("memory0", "0xc0000000", 64 << 20, 2 << 20, 8 << 20, 0), ("b", "0x100000000", 8 << 20, 2 << 20, 0, 0)], f"{have}")
+        tap.check(c.ok("emu.memory_devices", name="b", requested=4 << 20)["devices"][1]["requested"] == 4 << 20, "another size")
+        tap.check("2 memory devices" in c.call("emu.memory_devices", requested=4 << 20)["error"]["message"], "which")
+        tap.check("more than its size" in c.call("emu.memory_devices", name="b", requested=16 << 20)["error"]["message"], "too much")
+        tap.check("no such" in c.call("emu.memory_devices", name="c", requested=0)["error"]["message"], "none of that name")
+        c.ok("emu.quit")
+        check_end(emu)
+    with Emu() as emu:
+        tap.check("no memory device" in Client(emu).call("emu.memory_devices")["error"]["message"], "none")
+
+
 CASES = [
+    memory_devices_are_told_and_asked,
     balloon_is_told_and_asked,
     emulator_says_who_it_is,
     pause_resume_and_reset_answer_and_notify_all_clients,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Devices that join a guest to its host, by their rings: the memory balloon, sockets. */
+/* Devices that join a guest to its host, by their rings: the memory balloon, memory in blocks, sockets. */
 #include "devices/misc/virtio_balloon.h"
+#include "devices/misc/virtio_mem.h"
 #include "devices/misc/virtio_vsock.h"
 #include "tests/device/vio.h"
 
@@ -182,6 +183,227 @@ START_TEST(balloon_waits_while_memory_is_watched)
     rig_until(v.r, queue_used, &w);
     ck_assert_uint_eq(*(uint8_t *)rig_ram(v.r, PAGE(1)), 0);
     rig_free(v.r);
+}
+END_TEST
+
+/* --- memory in blocks ---------------------------------------------------------------------------------------- */
+
+#define MEMORY_AT 0x100000000ull
+#define BLOCK VIRTIO_MEM_BLOCK
+#define BLOCKS 16
+enum { PLUG, UNPLUG, UNPLUG_ALL, STATE };
+enum { ACK, NACK, BUSY, ERROR };
+
+struct memory {
+    struct vio v;
+    struct mem_region *ram;
+    unsigned told;
+};
+
+static void on_memory(void *arg, struct device *d)
+{
+    (void)d;
+    ++*(unsigned *)arg;
+}
+
+static void memory_new(struct memory *m, struct virtio_mem_watch *w, uint64_t requested,
+                       uint32_t features)
+{
+    struct vio *v = &m->v;
+
+    *w = (struct virtio_mem_watch){ on_memory, &m->told };
+    *m = (struct memory){ .v = { .r = rig_new(1) } };
+    v->dev = rig_device(v->r, &virtio_mem_class);
+    ck_assert_int_eq(mem_new_ram("more", BLOCKS * BLOCK, &m->ram, NULL), 0);
+    ck_assert_int_eq(dev_set_ptr(v->dev, "ram", m->ram, NULL), 0);
+    ck_assert_int_eq(dev_set_ptr(v->dev, "watch", w, NULL), 0);
+    ck_assert_int_eq(dev_set_u64(v->dev, "memaddr", MEMORY_AT, NULL), 0);
+    ck_assert_int_eq(dev_set_u64(v->dev, "max-size", BLOCKS * BLOCK, NULL), 0);
+    ck_assert_int_eq(dev_set_u64(v->dev, "requested-size", requested * BLOCK, NULL), 0);
+    vio_place(v);
+    bring_up(v, features, 1);
+}
+
+static void memory_free(struct memory *m)
+{
+    rig_free(m->v.r);
+    mem_free(m->ram);
+}
+
+/* Response to a request, and in *state what it says of blocks. */
+static unsigned ask(struct memory *m, unsigned type, uint64_t first, unsigned n,
+                    unsigned *state)
+{
+    struct {
+        uint16_t type, pad[3];
+        uint64_t addr;
+        uint16_t n, pad2[3];
+    } r = { .type = (uint16_t)type, .addr = MEMORY_AT + first, .n = (uint16_t)n };
+    uint16_t *answer = rig_ram(m->v.r, BUF + 0x100);
+
+    memcpy(rig_ram(m->v.r, BUF), &r, sizeof(r));
+    memset(answer, 0xff, 10);
+    put(&m->v, DESC(0), 0, (struct desc){ BUF, sizeof(r), NEXT, 1 });
+    put(&m->v, DESC(0), 1, (struct desc){ BUF + 0x100, 10, WRITE, 0 });
+    offer_and_wait(&m->v, 0, 0);
+    if (state) {
+        *state = answer[4];
+    }
+    return answer[0];
+}
+
+static bool there(struct memory *m, uint64_t block)
+{
+    return mem_dma_reaches(m->v.r->vm->mem, MEMORY_AT + block * BLOCK, BLOCK, true);
+}
+
+static uint64_t plugged(struct memory *m)
+{
+    return rig_read(m->v.r, AT + R_CONFIG + 40, 4) / BLOCK;
+}
+
+START_TEST(memory_has_the_blocks_that_are_plugged_and_nothing_else)
+{
+    struct virtio_mem_watch w;
+    struct memory m;
+    struct mem_space *mem;
+    unsigned state = 9;
+    uint64_t word = 0x1234;
+
+    memory_new(&m, &w, 8, 2);
+    mem = m.v.r->vm->mem;
+    ck_assert_uint_eq(rig_read(m.v.r, AT + R_CONFIG, 4), BLOCK);
+    ck_assert_uint_eq(rig_read(m.v.r, AT + R_CONFIG + 20, 4), 1); /* 4 GiB */
+    ck_assert_uint_eq(rig_read(m.v.r, AT + R_CONFIG + 24, 4), BLOCKS * BLOCK);
+    ck_assert_uint_eq(rig_read(m.v.r, AT + R_CONFIG + 48, 4), 8 * BLOCK);
+    ck_assert(!there(&m, 0) && mem_dma_write(mem, MEMORY_AT, &word, 8) < 0);
+    ck_assert_uint_eq(ask(&m, PLUG, 2 * BLOCK, 3, NULL), ACK);
+    ck_assert(!there(&m, 1) && there(&m, 2) && there(&m, 4) && !there(&m, 5));
+    ck_assert_uint_eq(plugged(&m), 3);
+    ck_assert_int_eq(mem_dma_write(mem, MEMORY_AT + 3 * BLOCK, &word, 8), 0);
+    ck_assert(mem_dma_write(mem, MEMORY_AT + 5 * BLOCK - 4, &word, 8) < 0); /* over the edge */
+    ck_assert_uint_eq(ask(&m, STATE, 2 * BLOCK, 3, &state), ACK);
+    ck_assert_uint_eq(state, 0);
+    ck_assert_uint_eq(ask(&m, STATE, 0, 2, &state), ACK);
+    ck_assert_uint_eq(state, 1);
+    ck_assert_uint_eq(ask(&m, STATE, 0, 16, &state), ACK);
+    ck_assert_uint_eq(state, 2);
+    ck_assert_uint_eq(ask(&m, UNPLUG, 3 * BLOCK, 1, NULL), ACK);
+    ck_assert(there(&m, 2) && !there(&m, 3) && there(&m, 4));
+    ck_assert_uint_eq(ask(&m, PLUG, 3 * BLOCK, 1, NULL), ACK);
+    ck_assert_int_eq(mem_dma_read(mem, MEMORY_AT + 3 * BLOCK, &word, 8), 0);
+    ck_assert_uint_eq(word, 0);
+    ck_assert_uint_eq(ask(&m, UNPLUG_ALL, 0, 0, NULL), ACK);
+    ck_assert(plugged(&m) == 0 && !there(&m, 2) && m.told == 4);
+    memory_free(&m);
+}
+END_TEST
+
+static bool is_broken(void *arg)
+{
+    struct memory *m = arg;
+
+    return rd32(m->v.r, AT + R_STATUS) & VIRTIO_STATUS_NEEDS_RESET;
+}
+
+START_TEST(memory_refuses_what_is_too_much_or_makes_no_sense)
+{
+    struct virtio_mem_watch w;
+    struct memory m;
+
+    memory_new(&m, &w, 8, 2);
+    ck_assert_uint_eq(ask(&m, PLUG, 0, 9, NULL), NACK);
+    ck_assert_uint_eq(ask(&m, PLUG, 0, 8, NULL), ACK);
+    ck_assert_uint_eq(ask(&m, PLUG, 9 * BLOCK, 1, NULL), NACK);
+    ck_assert_uint_eq(ask(&m, PLUG, 7 * BLOCK, 2, NULL), ERROR);
+    ck_assert_uint_eq(ask(&m, UNPLUG, 7 * BLOCK, 2, NULL), ERROR);
+    ck_assert_uint_eq(ask(&m, UNPLUG, 15 * BLOCK, 2, NULL), ERROR);
+    ck_assert_uint_eq(ask(&m, UNPLUG, BLOCK / 2, 1, NULL), ERROR);
+    ck_assert_uint_eq(ask(&m, UNPLUG, 0, 0, NULL), ERROR);
+    ck_assert_uint_eq(ask(&m, UNPLUG, (uint64_t)-BLOCK, 2, NULL), ERROR);
+    ck_assert_uint_eq(ask(&m, 4, 0, 1, NULL), ERROR);
+    ck_assert_uint_eq(plugged(&m), 8);
+    ck_assert_int_eq(virtio_mem_request(m.v.dev, 17 * BLOCK, NULL), -EINVAL);
+    ck_assert_int_eq(virtio_mem_request(m.v.dev, BLOCK / 2, NULL), -EINVAL);
+    m.v.line.rises = 0;
+    ck_assert_int_eq(virtio_mem_request(m.v.dev, 2 * BLOCK, NULL), 0);
+    ck_assert(rig_read(m.v.r, AT + R_CONFIG + 48, 4) == 2 * BLOCK &&
+              (rd32(m.v.r, AT + R_ISR) & 2));
+    ck_assert_uint_eq(ask(&m, PLUG, 9 * BLOCK, 1, NULL), NACK);
+    put(&m.v, DESC(0), 0,
+        (struct desc){ BUF, 8, 0, 0 }); /* a request without room for an answer */
+    offer(&m.v, 0, 0);
+    rig_until(m.v.r, is_broken, &m);
+    memory_free(&m);
+    memory_new(&m, &w, 8, 0); /* a driver that might look at blocks that are not there */
+    ck_assert_uint_eq(ask(&m, PLUG, 0, 1, NULL), NACK);
+    memory_free(&m);
+}
+END_TEST
+
+START_TEST(memory_that_is_watched_stays_as_it_is)
+{
+    struct virtio_mem_watch w;
+    struct memory m;
+
+    memory_new(&m, &w, 8, 2);
+    ck_assert_uint_eq(ask(&m, PLUG, 0, 2, NULL), ACK);
+    mem_region_hold(m.ram, true);
+    ck_assert_uint_eq(ask(&m, PLUG, 4 * BLOCK, 1, NULL), BUSY);
+    ck_assert_uint_eq(ask(&m, UNPLUG, 0, 1, NULL), BUSY);
+    ck_assert_uint_eq(ask(&m, UNPLUG_ALL, 0, 0, NULL), BUSY);
+    vm_reset(m.v.r->vm);
+    ck_assert(there(&m, 0) && there(&m, 1));
+    mem_region_hold(m.ram, false);
+    vm_reset(m.v.r->vm);
+    ck_assert(!there(&m, 0) && !there(&m, 1));
+    memory_free(&m);
+}
+END_TEST
+
+START_TEST(memory_is_kept_by_a_driver_s_reset_and_in_a_state)
+{
+    struct virtio_mem_watch w;
+    struct memory m;
+
+    memory_new(&m, &w, 8, 2);
+    ck_assert_uint_eq(ask(&m, PLUG, 0, 3, NULL), ACK);
+    ck_assert_uint_eq(ask(&m, UNPLUG, BLOCK, 1, NULL), ACK);
+    bring_up(&m.v, 2, 1);
+    ck_assert(plugged(&m) == 2 && there(&m, 0) && !there(&m, 1) && there(&m, 2));
+    vm_pause(m.v.r->vm);
+    rig_state_round_trip(m.v.dev);
+    ck_assert(there(&m, 0) && !there(&m, 1) && there(&m, 2));
+    vm_resume(m.v.r->vm);
+    ck_assert_uint_eq(ask(&m, PLUG, BLOCK, 1, NULL), ACK);
+    memory_free(&m);
+}
+END_TEST
+
+/* Pages have their numbers before they are plugged: a log that was begun then has them. */
+START_TEST(memory_that_comes_while_a_log_is_kept_is_in_it)
+{
+    struct virtio_mem_watch w;
+    struct memory m;
+    struct mem_space *mem;
+    uint64_t *log, first, word = 1;
+
+    memory_new(&m, &w, 8, 2);
+    mem = m.v.r->vm->mem;
+    ck_assert(mem_region_numbered(m.ram, &first));
+    mem_dirty_start(mem);
+    log = xnew_n(uint64_t, mem_ram_pages(mem) / 64 + 1);
+    ck_assert_uint_eq(ask(&m, PLUG, 0, 2, NULL), ACK);
+    ck_assert_int_eq(mem_dma_write(mem, MEMORY_AT + BLOCK + 5 * 4096, &word, 8), 0);
+    mem_dirty_take(mem, log);
+    first += BLOCK / 4096 + 5;
+    ck_assert(log[first / 64] >> first % 64 & 1);
+    ck_assert_uint_eq(ask(&m, UNPLUG, BLOCK, 1, NULL), ACK);
+    mem_dirty_take(mem, log);
+    ck_assert(log[first / 64] >> first % 64 & 1);
+    mem_dirty_stop(mem);
+    free(log);
+    memory_free(&m);
 }
 END_TEST
 
@@ -381,6 +603,11 @@ static Suite *suite_extras(void)
     tcase_add_test(t, balloon_takes_statistics_and_keeps_the_buffer);
     tcase_add_test(t, balloon_takes_reported_pages);
     tcase_add_test(t, balloon_waits_while_memory_is_watched);
+    tcase_add_test(t, memory_has_the_blocks_that_are_plugged_and_nothing_else);
+    tcase_add_test(t, memory_refuses_what_is_too_much_or_makes_no_sense);
+    tcase_add_test(t, memory_that_is_watched_stays_as_it_is);
+    tcase_add_test(t, memory_is_kept_by_a_driver_s_reset_and_in_a_state);
+    tcase_add_test(t, memory_that_comes_while_a_log_is_kept_is_in_it);
     tcase_add_test(t, sockets_of_the_host_reach_the_guest_as_far_as_its_credit_goes);
     tcase_add_test(t, sockets_of_the_guest_are_answered_or_refused);
     tcase_add_test(t, sockets_end_with_a_reset_and_the_driver_of_a_loaded_state_is_told);

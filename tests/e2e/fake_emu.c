@@ -321,6 +321,18 @@ void api_handle_emu_balloon(struct api_call *call, struct api_emu_balloon_in *in
     api_reply_emu_balloon(call, &out);
 }
 
+void api_handle_emu_memory_devices(struct api_call *call, struct api_emu_memory_devices_in *in)
+{
+    struct api_memory_device_state one = { .name = "memory0",
+                                           .address = "0x100000000",
+                                           .size = 1 << 30,
+                                           .block = 2 << 20,
+                                           .requested = in->has_requested ? in->requested : 0 };
+    struct api_emu_memory_devices_out out = { .devices = &one, .n_devices = 1 };
+
+    api_reply_emu_memory_devices(call, &out);
+}
+
 void api_handle_emu_channel_resize(struct api_call *call, struct api_emu_channel_resize_in *in)
 {
     (void)in;

@@ -50,8 +50,7 @@ class Machine(guest_shell.Shell):
 
     def __init__(self, options=(), **config):
         have = files()
-        self.daemon = lib.Daemon(options=options)
-        self.daemon.__enter__()
+        self.daemon = self.start_daemon(options)
         have["initrd"] = self.initrd(have["initrd"])
         self.client = self.daemon.client(LIMIT)
         disk = os.path.join(self.daemon.dir, "disk.img")
@@ -64,6 +63,11 @@ class Machine(guest_shell.Shell):
         self.console = self.connect("vm.console", vm="a")
         self.expect("guest# ")
         self.run("stty -echo; PS1=; " + PORTS)
+
+    def start_daemon(self, options):
+        daemon = lib.Daemon(options=options)
+        daemon.__enter__()
+        return daemon
 
     def initrd(self, path):
         """What it boots with, made of that file."""

@@ -206,7 +206,12 @@ void fuzz_setup(void)
 #ifdef FUZZ_EXTRAS
     cfg.screen.gpu = BOARD_GPU_NONE;
     cfg.vsock = (struct board_vsock){ 3, &fuzz_vsock_host };
-    cfg.balloon = (struct board_balloon){ .on = true, .deflate_on_oom = true, .reporting = true };
+    cfg.memory_device[cfg.n_memory_devices++] = (struct board_memory){ .id = "memory0",
+                                                                       .size = 64 << 20,
+                                                                       .requested = 32 << 20 };
+    cfg.balloon = (struct board_balloon){ .on = true,
+                                          .deflate_on_oom = true,
+                                          .reporting = true };
 #endif
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
@@ -263,6 +268,7 @@ static uint64_t somewhere(struct fuzz_in *in)
 #ifdef FUZZ_EXTRAS
 #define PCI_SLOTS 16 /* and the balloon, the sockets, ... */
 #define XHCI_SLOT 10
+#define FUZZ_MEMORY_AT 0xc0000000ull /* of the memory device */
 #else
 #define PCI_SLOTS 9
 #define XHCI_SLOT 8
@@ -420,7 +426,10 @@ static inline void vpci_buffer(struct fuzz_in *in, unsigned slot, uint64_t base,
     poke(ring + 16 * i, at, 8);
     poke(ring + 16 * i + 8, length, 4);
     poke(ring + 16 * i + 12,
-         fuzz_rarely(in, 24) ? fuzz_8(in) & 7u : device_writes ? 2u : 0u, 2);
+         fuzz_rarely(in, 24) ? fuzz_8(in) & 7u
+         : device_writes     ? 2u
+                             : 0u,
+         2);
     poke(ring + 16 * i + 14, fuzz_8(in) & 7, 2);
     poke(ring + 0x404 + 2 * i, fuzz_rarely(in, 32) ? fuzz_64(in) : i, 2);
     vpci_avail[q]++;

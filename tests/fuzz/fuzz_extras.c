@@ -4,6 +4,7 @@
  * side does its part, too.
  */
 #include "devices/misc/virtio_balloon.h"
+#include "devices/misc/virtio_mem.h"
 #include "devices/misc/virtio_vsock.h"
 #include "engine/core/device.h"
 #include "tests/fuzz/fuzz.h"
@@ -16,7 +17,8 @@ const char fuzz_name[] = "fuzz_extras";
 #define RINGS (RV_RAM + 0x40000)
 #define BUFFERS (RV_RAM + 0x50000)
 #define VSOCK_RINGS (RV_RAM + 0x60000)
-enum { BALLOON = 8, VSOCK = 9 }; /* slots */
+#define MEMORY_RINGS (RV_RAM + 0x70000)
+enum { BALLOON = 8, VSOCK = 9, MEMORY_SLOT = 11 }; /* slots */
 
 static uint64_t buffer(struct fuzz_in *in)
 {
@@ -115,6 +117,61 @@ static void vsock(struct fuzz_in *in)
     }
 }
 
+/* What the guest has is what devices reach, whatever was asked for. */
+static void check_memory(struct device *d)
+{
+    struct vmem_view v;
+    uint64_t seen = 0;
+
+    virtio_mem_view(d, &v);
+    for (uint64_t at = 0; at < v.size; at += v.block) {
+        seen += mem_dma_reaches(vm->mem, v.addr + at, v.block, true) ? v.block : 0;
+        if (mem_dma_reaches(vm->mem, v.addr + at, 1, false) !=
+            mem_dma_reaches(vm->mem, v.addr + at + v.block - 1, 1, false)) {
+            FUZZ_FAIL("half a block at 0x%llx", (unsigned long long)at);
+        }
+    }
+    if (seen != v.plugged) {
+        FUZZ_FAIL("%llu bytes plugged, %llu there", (unsigned long long)v.plugged,
+                  (unsigned long long)seen);
+    }
+}
+
+/* Requests, mostly of blocks that there are. */
+static void memory(struct fuzz_in *in)
+{
+    struct device *d = dev_find(vm, "memory0");
+    uint64_t at = buffer(in);
+
+    switch (fuzz_below(in, 8)) {
+    case 0:
+        vpci_bring_up(in, MEMORY_SLOT, MEMORY_RINGS);
+        break;
+    case 1:
+        (void)virtio_mem_request(
+            d, fuzz_rarely(in, 8) ? fuzz_64(in) : VIRTIO_MEM_BLOCK * fuzz_below(in, 34), NULL);
+        break;
+    case 2:
+        mem_region_hold(board->ram, fuzz_rarely(in, 4));
+        break;
+    case 3:
+        poke(FUZZ_MEMORY_AT + 0x1000u * fuzz_below(in, 0x4400), fuzz_64(in), 8);
+        break;
+    default:
+        poke(at, fuzz_rarely(in, 16) ? fuzz_64(in) : fuzz_below(in, 4), 2);
+        poke(at + 8,
+             fuzz_rarely(in, 16) ? fuzz_64(in)
+                                 : FUZZ_MEMORY_AT + VIRTIO_MEM_BLOCK * fuzz_below(in, 33),
+             8);
+        poke(at + 16, fuzz_rarely(in, 16) ? fuzz_64(in) : 1 + fuzz_below(in, 8), 2);
+        vpci_buffer(in, MEMORY_SLOT, MEMORY_RINGS, 0, at, fuzz_rarely(in, 16) ? fuzz_8(in) : 24,
+                    false);
+        break;
+    }
+    (void)loop_run_once(loop, 0, NULL);
+    check_memory(d);
+}
+
 static void host(struct fuzz_in *in)
 {
     struct device *d = dev_find(vm, "balloon0");
@@ -135,7 +192,7 @@ static void host(struct fuzz_in *in)
 
 void fuzz_act(struct fuzz_in *in)
 {
-    switch (fuzz_below(in, 16)) {
+    switch (fuzz_below(in, 20)) {
     case 0:
         vpci_bring_up(in, BALLOON, RINGS);
         break;
@@ -159,6 +216,12 @@ void fuzz_act(struct fuzz_in *in)
     case 10:
     case 11:
         vsock(in);
+        break;
+    case 12:
+    case 13:
+    case 14:
+    case 15:
+        memory(in);
         break;
     default:
         balloon(in);

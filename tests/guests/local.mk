@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/guests: tests, helper programs and EXTRA_DIST of this folder.
-EXTRA_DIST += tests/guests/cgroup_check.py tests/guests/cloud_check.py tests/guests/crash_check.py tests/guests/esp.py tests/guests/fetch tests/guests/guest.py tests/guests/init tests/guests/newc.py \
+EXTRA_DIST += tests/guests/cgroup_check.py tests/guests/cloud_check.py tests/guests/crash_check.py tests/guests/esp.py tests/guests/fetch tests/guests/guest.py tests/guests/init tests/guests/module tests/guests/newc.py \
 	tests/guests/rootfs tests/guests/rootfs-init tests/guests/rootfs-second-stage \
 	tests/guests/rootfs_check.py $(guest_project)
 guest_project = tests/guests/project/Makefile tests/guests/project/project.h \

@@ -253,6 +253,8 @@ CONFIGS = [
     {"name": "a", "balloon": {"memory": 256 << 20, "deflate_on_oom": True, "period": 10}},
     {"name": "a", "clock": {"base": "localtime"}}, {"name": "a", "clock": {"offset": -5}},
     {"name": "a", "guest_watchdog": {"action": "pause"}}, {"name": "a", "guest_watchdog": {}},
+    {"name": "a", "memory": 1 << 30, "memory_devices": [{"size": 4 << 30, "requested": 1 << 30, "block": 4 << 20}, {"size": 2 << 20}]},
+    {"name": "a", "memory": 1 << 30, "memory_devices": [{"name": "m", "size": 4 << 30}], "balloon": {"memory": 256 << 20}},
     {"name": "a", "vsock": {"cid": 77}}, {"name": "a", "vsock": {}},
     {"name": "a", "balloon": {"mode": "auto", "minimum": 64 << 20, "free_page_reporting": False}},
     {"name": "a", "watchdog": {"action": "stop"}, "host_shutdown": {"mode": "leave"}, "project": "p"},
