@@ -117,13 +117,14 @@ static int add_memory(struct board *b, struct err *e)
 
 static int check_config(const struct board_config *c, struct err *e)
 {
-    const char *lacks = c->firmware.path ? "firmware"
-                        : c->flash[0]    ? "banks of flash"
-                        : c->watchdog    ? "a watchdog"
-                        : c->panic       ? "a panic device"
-                        : c->n_usb       ? "USB"
-                        : c->root_ports  ? "slots for hot-plug"
-                                         : NULL;
+    const char *lacks = c->firmware.path      ? "firmware"
+                        : c->flash[0]         ? "banks of flash"
+                        : c->watchdog         ? "a watchdog"
+                        : c->n_memory_devices ? "memory devices"
+                        : c->panic            ? "a panic device"
+                        : c->n_usb            ? "USB"
+                        : c->root_ports       ? "slots for hot-plug"
+                                              : NULL;
 
     if (lacks) {
         return err_set(e, -ENOTSUP, "machine microvm has no place for %s", lacks);
