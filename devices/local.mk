@@ -24,6 +24,7 @@ libdevices_a_SOURCES = \
 	devices/board/disks.h \
 	devices/board/microvm.c \
 	devices/board/microvm.h \
+	devices/board/microvm_acpi.c \
 	devices/board/microvm_boot.c \
 	devices/board/microvm_slots.c \
 	devices/board/rv_virt.c \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * microvm: an x86-64 board with what a Linux kernel needs and nothing besides: local APICs (the engine's), an I/O APIC, a serial port, virtio-mmio. There is no
- * firmware, no PCI and no ACPI; kernels are entered directly. Owns RAM; the devices belong to the VM. Main thread.
+ * firmware and no PCI; kernels are entered directly. Owns RAM; the devices belong to the VM. Main thread.
  */
 #include "devices/board/microvm.h"
 
@@ -221,7 +221,7 @@ static const char *const microvm_archs[] = { "x86_64", NULL };
 
 const struct board_class microvm_board = {
     .name = "microvm",
-    .doc = "x86-64 board without firmware, PCI and ACPI: a serial port and virtio-mmio",
+    .doc = "x86-64 board without firmware and PCI: a serial port and virtio-mmio",
     .archs = microvm_archs,
     .ram_base = 0,
     .build = microvm_build,

@@ -19,6 +19,7 @@ enum {
     MICROVM_CMDLINE = 0x20000,
     MICROVM_CMDLINE_MAX = 0x10000,
     MICROVM_LOW_END = 0x9fc00,
+    MICROVM_ACPI = 0xe0000,
     MICROVM_MP_TABLE = 0xf0000,
     MICROVM_KERNEL = 0x100000
 };
@@ -29,7 +30,7 @@ enum {
 #define MICROVM_HIGH 0x100000000ull
 
 /* Ports. */
-enum { MICROVM_KBC = 0x60, MICROVM_COM1 = 0x3f8, MICROVM_PM1 = 0x604 };
+enum { MICROVM_KBC = 0x60, MICROVM_COM1 = 0x3f8, MICROVM_PM1 = 0x604, MICROVM_SLEEP = 0x606 };
 enum { MICROVM_COM1_PIN = 4 };
 
 struct device;
@@ -46,6 +47,7 @@ struct board {
     struct loader_bzimage linux_image;
     bool is_bzimage;
     uint64_t initrd_at, initrd_size;
+    bool acpi;  /* the kernel finds its devices by ACPI, else by its command line */
     bool fresh; /* images were just loaded by build */
 };
 
@@ -57,6 +59,9 @@ void microvm_close(struct board *b);
 
 /* microvm_boot.c: kernel, initrd, and the tables that the kernel looks for; again at each reset. */
 int microvm_load(struct board *b, struct err *e);
+/* microvm_acpi.c: the tables, as they lie from MICROVM_ACPI on. */
+struct buf;
+void microvm_acpi(const struct board *b, struct buf *t);
 /* The first processor stands at the kernel's entry. */
 void microvm_start(struct board *b);
 

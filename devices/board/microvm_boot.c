@@ -156,7 +156,31 @@ static int put_mp_table(struct board *b, struct err *e)
     return put(b, MICROVM_MP_TABLE, p, t.len, e);
 }
 
-/* --- command line: what was asked for, and where the devices are
+/* --- ACPI, unless the command line speaks against it
+ * ----------------------------------------------------------------------------------- */
+
+static bool wants_acpi(const char *append)
+{
+    static const char word[] = "acpi=off";
+    const size_t n = sizeof(word) - 1;
+
+    for (const char *p = append; p && (p = strstr(p, word)) != NULL; p += n) {
+        if ((p == append || p[-1] == ' ') && (p[n] == ' ' || p[n] == 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int put_acpi(struct board *b, struct err *e)
+{
+    AUTO_BUF t = BUF_INIT;
+
+    microvm_acpi(b, &t);
+    return put(b, MICROVM_ACPI, t.data, t.len, e);
+}
+
+/* --- command line: what was asked for, and, without ACPI, where the devices are
  * --------------------------------------------------------------------------- */
 
 static int put_cmdline(struct board *b, struct err *e)
@@ -165,7 +189,7 @@ static int put_cmdline(struct board *b, struct err *e)
     uint64_t max = MICROVM_CMDLINE_MAX;
 
     buf_printf(&t, "%s", b->cfg.append ? b->cfg.append : "");
-    for (unsigned i = 0; i <= b->n_slots; i++) {
+    for (unsigned i = 0; i <= b->n_slots && !b->acpi; i++) {
         unsigned slot = i < b->n_slots ? i : MICROVM_SLOTS - 1; /* the button's */
 
         buf_printf(&t, "%svirtio_mmio.device=4K@0x%llx:%u", t.len ? " " : "",
@@ -276,6 +300,7 @@ static int put_params(struct board *b, struct err *e)
     unsigned n = memory_map(b, a);
 
     memcpy(page + 0x1f1, b->linux_image.setup, b->linux_image.setup_len);
+    le_put(page + 0x70, b->acpi ? MICROVM_ACPI : 0, 8);
     le_put(page + 0x1fa, 0xffff, 2); /* video mode: as it is */
     page[0x210] = 0xff;              /* a loader without a number */
     le_put(page + 0x218, b->initrd_at, 4);
@@ -303,6 +328,7 @@ static int put_start_info(struct board *b, struct err *e)
     le_put(page + 12, initrd, 4);
     le_put(page + 16, initrd ? MICROVM_START_INFO + module_at : 0, 8);
     le_put(page + 24, MICROVM_CMDLINE, 8);
+    le_put(page + 32, b->acpi ? MICROVM_ACPI : 0, 8);
     le_put(page + 40, MICROVM_START_INFO + map_at, 8);
     le_put(page + 48, n, 4);
     le_put(page + module_at, b->initrd_at, 8);
@@ -328,9 +354,11 @@ int microvm_load(struct board *b, struct err *e)
 {
     int rc = load_kernel(b, e);
 
+    b->acpi = wants_acpi(b->cfg.append);
     rc = rc == 0 && b->cfg.initrd.path ? load_initrd(b, e) : rc;
     rc = rc == 0 ? put_gdt(b, e) : rc;
     rc = rc == 0 ? put_mp_table(b, e) : rc;
+    rc = rc == 0 && b->acpi ? put_acpi(b, e) : rc;
     rc = rc == 0 ? put_cmdline(b, e) : rc;
     rc = rc == 0 ? put_params(b, e) : rc;
     return rc == 0 ? put_start_info(b, e) : rc;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pc-control: what a PC without a chip set is reset and switched off by: the command port of a keyboard controller (Intel 8042) that has no keyboard, and a
- * PM1 control register (ACPI 6.4 §4.8.3.2). vCPU threads enter by ports; requests are served by the main thread.
+ * pc-control: what a PC without a chip set is reset and switched off by: the command port of a keyboard controller (Intel 8042) that has no keyboard, and the
+ * registers that ACPI switches machines off by (6.4 §4.8.3.2, §4.8.3.7). vCPU threads enter by ports; requests are served by the main thread.
  */
 #include "devices/registry.h"
 #include "engine/base/log.h"
 #include "engine/core/vm.h"
 
-enum { OUT_FULL = 1, SELF_TESTED = 4, WAS_COMMAND = 8 }; /* status */
+enum { OUT_FULL = 1, SELF_TESTED = 4, WAS_COMMAND = 8, UNLOCKED = 16 }; /* status */
 enum { SLEEP_ENABLE = 1 << 13 };
 
 struct pc_control {
@@ -51,7 +51,7 @@ static void kbc_written_data(struct device *d, const struct dev_reg *r, unsigned
 static uint64_t kbc_read_status(struct device *d, const struct dev_reg *r, unsigned index)
 {
     (void)r, (void)index;
-    return ((const struct pc_control *)d)->status;
+    return ((const struct pc_control *)d)->status | UNLOCKED;
 }
 
 static void kbc_written_command(struct device *d, const struct dev_reg *r, unsigned index,
@@ -103,6 +103,15 @@ static void pm_written_control(struct device *d, const struct dev_reg *r, unsign
     }
 }
 
+static void pm_written_sleep(struct device *d, const struct dev_reg *r, unsigned index,
+                             uint64_t old, uint64_t value)
+{
+    (void)r, (void)index, (void)old;
+    if (value & 1 << 5) {
+        vm_request(d->vm, VM_REQ_POWEROFF, "guest-poweroff");
+    }
+}
+
 static const struct dev_reg kbc_regs[] = {
     { .name = "DATA",
       .doc =
@@ -132,12 +141,24 @@ static const struct dev_reg pm_regs[] = {
       .writable = 0x3c07,
       .field = offsetof(struct pc_control, pm1),
       .written = pm_written_control },
+    { .name = "SLEEP_CONTROL",
+      .doc = "bit 5 switches the machine off (ACPI, hardware-reduced)",
+      .offset = 2,
+      .size = 1,
+      .writable = 0x3c,
+      .field = DEV_NO_FIELD,
+      .written = pm_written_sleep },
+    { .name = "SLEEP_STATUS",
+      .doc = "bit 7: awake after a sleep, which there is none of",
+      .offset = 3,
+      .size = 1,
+      .field = DEV_NO_FIELD },
     { .name = NULL },
 };
 
 static const struct dev_reg_block pc_blocks[] = {
     { .name = "keyboard", .size = 5, .regs = kbc_regs, .min_size = 1, .max_size = 1 },
-    { .name = "power", .size = 2, .regs = pm_regs, .min_size = 1, .max_size = 2 },
+    { .name = "power", .size = 4, .regs = pm_regs, .min_size = 1, .max_size = 2 },
     { .name = NULL },
 };
 

@@ -410,11 +410,11 @@ START_TEST(pc_control_answers_as_a_keyboard_controller_without_keyboard)
 
     rig_place(r, d, AT);
     rig_start(r);
-    ck_assert_uint_eq(rig_read(r, command, 1), 0);
+    ck_assert_uint_eq(rig_read(r, command, 1), 0x10);
     rig_write(r, command, 0xaa, 1);
-    ck_assert_uint_eq(rig_read(r, command, 1), 0x0d);
+    ck_assert_uint_eq(rig_read(r, command, 1), 0x1d);
     ck_assert_uint_eq(rig_read(r, data, 1), 0x55);
-    ck_assert_uint_eq(rig_read(r, command, 1), 0x0c);
+    ck_assert_uint_eq(rig_read(r, command, 1), 0x1c);
     rig_write(r, command, 0x60, 1);
     rig_write(r, data, 0x61, 1);
     rig_write(r, command, 0x20, 1);
@@ -430,7 +430,7 @@ START_TEST(pc_control_answers_as_a_keyboard_controller_without_keyboard)
     rig_write(r, command, 0xfe, 1);
     ck_assert_uint_eq(atomic_load(&r->vm->requests), VM_REQ_RESET);
     dev_reset(d);
-    ck_assert_uint_eq(rig_read(r, command, 1), 0);
+    ck_assert_uint_eq(rig_read(r, command, 1), 0x10);
     rig_free(r);
 }
 END_TEST
@@ -449,6 +449,12 @@ START_TEST(pc_control_powers_off)
     rig_write(r, pm1, 0x3c01, 2);
     ck_assert_uint_eq(atomic_load(&r->vm->requests), VM_REQ_POWEROFF);
     ck_assert_uint_eq(rig_read(r, pm1, 2), 0x1c01);
+    atomic_store(&r->vm->requests, 0);
+    rig_write(r, pm1 + 2, 0x14, 1);
+    ck_assert_uint_eq(rig_read(r, pm1 + 3, 1), 0);
+    ck_assert_uint_eq(atomic_load(&r->vm->requests), 0);
+    rig_write(r, pm1 + 2, 0x34, 1);
+    ck_assert_uint_eq(atomic_load(&r->vm->requests), VM_REQ_POWEROFF);
     rig_free(r);
 }
 END_TEST

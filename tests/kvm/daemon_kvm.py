@@ -4,6 +4,7 @@
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -172,6 +173,42 @@ def it_migrates_to_and_fro():
         watch(here)
 
 
+def acpi_tables_are_clean():
+    """What a kernel finds, disassembled and compiled again."""
+    guest = needs_kvm()
+    with lib.Daemon() as daemon, daemon.client() as client:
+        client.call("vm.define", config=kvm_lib.config(guest, "count", cpus=3, disks=[{"file": kvm_lib.make_disk(daemon.dir), "format": "raw"}]))
+        client.call("vm.start", vm="pc")
+        said(daemon.console("pc"), b"ready\n")
+        memory = base64.b64decode(client.call("vm.memory", vm="pc", address="0xe0000", size=16384)["data"])
+    tap.check(memory[:8] == b"RSD PTR " and sum(memory[:20]) % 256 == 0 and sum(memory[:36]) % 256 == 0, memory[:36])
+    def table(at):
+        one = memory[at - 0xe0000:]
+        one = one[:int.from_bytes(one[4:8], "little")]
+        tap.check(sum(one) % 256 == 0, f"sum of {one[:4]}")
+        return one
+    xsdt = table(int.from_bytes(memory[24:32], "little"))
+    tables = {one[:4].decode(): one for one in (table(int.from_bytes(xsdt[i:i + 8], "little")) for i in range(36, len(xsdt), 8))}
+    tables["DSDT"] = table(int.from_bytes(tables["FACP"][140:148], "little"))
+    tap.check(set(tables) == {"FACP", "APIC", "DSDT"}, str(set(tables)))
+    if not shutil.which("iasl"):
+        raise tap.Skip("iasl (acpica-tools)")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in tables.items():
+            path = os.path.join(folder, name.lower())
+            with open(path + ".aml", "wb") as file:
+                file.write(data)
+            for command in (["iasl", "-d", path + ".aml"], ["iasl", "-we", path + ".dsl"]):
+                done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+                told = done.stdout + done.stderr
+                tap.check(done.returncode == 0 and not re.search(r"\b[1-9]\d* (Error|Warning)|^(Error|Warning)", told, re.M),
+                          f"{name}: {told}")
+        with open(os.path.join(folder, "dsdt.dsl"), encoding="utf-8") as file:
+            text = file.read()
+    for want in ("Device (COM1)", "Device (VR00)", "Device (VR01)", "Device (VR23)", "LNRO0005", "0xFEB17000", "_S5"):
+        tap.check(want in text, f"{want}: {text}")
+
+
 def what_the_host_lacks_is_named():
     with lib.Daemon() as daemon, daemon.client() as client:
         info = client.call("host.info")
@@ -214,6 +251,7 @@ if __name__ == "__main__":
         libvirts_xml_says_kvm,
         states_go_on_where_they_were,
         it_migrates_to_and_fro,
+        acpi_tables_are_clean,
         what_the_host_lacks_is_named,
         a_missing_device_is_named,
     ]))

@@ -69,9 +69,12 @@ def needs_kvm():
 
 def starts_by_pvh_and_powers_off():
     needs_kvm()
-    with Machine("off", rng=False) as m:
+    with Machine("off acpi=off", rng=False) as m:
         text = m.end()
-    tap.check(b"pvh: off virtio_mmio.device=4K@0xfeb17000:23\n" in text, text)
+    tap.check(b"pvh: off acpi=off virtio_mmio.device=4K@0xfeb17000:23\n" in text, text)
+    with Machine("off") as m:
+        text = m.end()
+    tap.check(b"pvh: off\n" in text, f"ACPI tells of the devices: {text}")
     tap.check(b"map:\n00000000 0009fc00\n0009fc00 00060400\n00100000 03f00000\n" in text and text.endswith(b"bye\n"), text)
     for sandbox in ("on", "off"):
         with Machine("off", extra=("--sandbox", sandbox), cpus=4, memory=5 << 30) as m:
@@ -92,7 +95,7 @@ def reads_a_disk_with_an_interrupt_each():
     needs_kvm()
     with Machine("off", extra=("--sandbox", "on"), rng=True, disks=[{"file": lib.make_disk(FOLDER.name), "format": "raw"}]) as m:
         text = m.end()
-    tap.check(b"disk: " + lib.DISK_TEXT in text and b"virtio_mmio.device=4K@0xfeb01000:17" in text, text)
+    tap.check(b"disk: " + lib.DISK_TEXT in text, text)
 
 
 def echoes_by_the_serial_interrupt():
@@ -167,7 +170,7 @@ def wrong_kernels_are_named_with_the_remedy():
     struct.pack_into("<II", header, 0x258, 0, 0)
     struct.pack_into("<I", header, 0x260, 8192)
     struct.pack_into("<I", header, 0x238, 40)
-    refuses(["command line has", "takes 40"], kernel=kernel("bz-short", bytes(header)))
+    refuses(["command line has", "takes 40"], append="a" * 41, kernel=kernel("bz-short", bytes(header)))
     header[0x206:0x208] = b"\x03\x02"
     refuses(["boot protocol", "2.3", "too old"], kernel=kernel("bz-old", bytes(header)))
     header[0x206:0x208] = b"\x0c\x02"
