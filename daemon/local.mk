@@ -52,6 +52,10 @@ libdaemon_a_SOURCES = \
 	daemon/daemon.h \
 	daemon/vm/cloudinit.c \
 	daemon/vm/cloudinit.h \
+	daemon/vm/fork.c \
+	daemon/vm/fork.h \
+	daemon/vm/fork_copies.c \
+	daemon/vm/fork_plan.c \
 	daemon/vm/inspect.c \
 	daemon/vm/iso9660.c \
 	daemon/vm/iso9660.h \

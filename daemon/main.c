@@ -16,6 +16,7 @@
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/vm/dump.h"
+#include "daemon/vm/fork.h"
 #include "daemon/vm/migrate.h"
 #include "daemon/vm/peer.h"
 #include "daemon/vm/save.h"
@@ -179,6 +180,7 @@ static void settle_job(void *arg, struct job *job)
     if (blockjob_follow(d, job) || disk_intent_follow(d, job)) {
         return;
     }
+    forks_clean(d, job);
     struct vm *vm = job->info.vm ? vm_find(d, job->info.vm, false) : NULL;
     struct api_error x = API_ERROR_INIT;
     struct change *c = change_new(d);
@@ -469,6 +471,7 @@ static void tear_down(struct start *st)
     dumps_end(d);
     saves_end(d);
     snapshots_end(d);
+    forks_end(d);
     disk_actions_end(d);
     disk_exports_end(d);
     migrates_end(d);
@@ -502,6 +505,7 @@ static void tear_down(struct start *st)
     spawner_free(d->spawner);
     lingers_free(d);
     snapshots_free(d);
+    forks_free(d);
     registry_free(d->vms);
     pools_free(d->pools);
     networks_free(d->networks);
@@ -606,6 +610,7 @@ int main(int argc, char **argv)
     list_init(&d.snapshots);
     list_init(&d.snapshot_work);
     list_init(&d.bjobs);
+    list_init(&d.forks);
     list_init(&d.dacts);
     list_init(&d.dintents);
     list_init(&d.dexports);

@@ -93,6 +93,7 @@ void runfs_clean(const struct vmd_options *o, int64_t vm)
                                          VM_PROCESS,
                                          VM_EXIT,
                                          VM_ENDING,
+                                         VM_DISKS,
                                          "." VM_PROCESS ".tmp",
                                          "." VM_EXIT ".tmp",
                                          VM_LOCK };
@@ -143,7 +144,10 @@ int runfs_process(const struct vmd_options *o, int64_t vm, const char *cookie,
             .start_time = (uint64_t)api_json_get_int(j, "start_time", 0),
             .mon_start = (uint64_t)api_json_get_int(j, "mon_start", 0),
         };
-        run_disks_read(api_json_get(j, "disks"), &out->disks);
+        AUTO_JSON later = NULL;
+        bool others = read_json(o, vm, VM_DISKS, cookie, &later, NULL) == 0;
+
+        run_disks_read(api_json_get(others ? later : j, "disks"), &out->disks);
     }
     return rc;
 }
@@ -168,6 +172,31 @@ void runfs_set_ending(const struct vmd_options *o, int64_t vm, const char *cooki
     AUTO_FREE char *text = xasprintf("{\"cookie\":\"%s\",\"reason\":\"%s\"}\n", cookie, reason);
     AUTO_FD fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (fd >= 0) {
+        fd_write_all(fd, text, strlen(text), path, NULL);
+    }
+}
+
+void runfs_set_disks(const struct vmd_options *o, int64_t vm, const char *cookie,
+                     const struct run_disks *disks)
+{
+    AUTO_FREE char *path = runfs_path(o, vm, VM_DISKS);
+    AUTO_JSON all = json_object_new_object();
+    struct json_object *list = json_object_new_array();
+    AUTO_FD fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+
+    for (unsigned i = 0; i < disks->n; i++) {
+        struct json_object *one = json_object_new_object();
+
+        api_json_set_int(one, "dev", (int64_t)disks->disk[i].dev);
+        api_json_set_int(one, "ino", (int64_t)disks->disk[i].ino);
+        api_json_set_bool(one, "write", disks->disk[i].write);
+        json_object_array_add(list, one);
+    }
+    api_json_set_str(all, "cookie", cookie);
+    api_json_set(all, "disks", list);
+    if (fd >= 0) {
+        const char *text = api_json_text(all);
+
         fd_write_all(fd, text, strlen(text), path, NULL);
     }
 }

@@ -17,6 +17,8 @@ struct vmd_options;
 
 /* QMP socket, the daemon's own, beside those of spawn/proto.h. */
 #define VM_QMP "qmp.sock"
+/* In RUN/vm/ID, by the daemon: files of its disks, which are others than at its start. */
+#define VM_DISKS "disks"
 /* In LIB/vm/ID: the state of a saved VM, and one that is not whole yet. */
 #define VM_STATE "state"
 #define VM_STATE_NEW VM_STATE ".new"
@@ -54,6 +56,9 @@ void runfs_set_ending(const struct vmd_options *o, int64_t vm, const char *cooki
 /* That reason, or false. */
 bool runfs_ending(const struct vmd_options *o, int64_t vm, const char *cookie, char *out,
                   size_t size);
+/* Writes down which files its disks are by now, in place of what the monitor wrote. As runfs_set_ending(). */
+void runfs_set_disks(const struct vmd_options *o, int64_t vm, const char *cookie,
+                     const struct run_disks *disks);
 /* Last line of the emulator's standard error, without control characters; "" when there is none. */
 void runfs_last_words(const struct vmd_options *o, int64_t vm, char *out, size_t size);
 /* True when an emulator (or a start under way) holds the VM's lock. */

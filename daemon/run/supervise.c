@@ -101,6 +101,22 @@ const struct run_disks *run_disks_of(struct run *run)
     return &run->disks;
 }
 
+void run_disk_covered(struct run *run, const struct run_disk *was, const struct run_disk *now)
+{
+    struct run_disks *disks = &run->disks;
+
+    (void)run_disks_of(run);
+    for (unsigned i = 0; i < disks->n; i++) {
+        if (disks->disk[i].dev == was->dev && disks->disk[i].ino == was->ino) {
+            disks->disk[i].write = false;
+        }
+    }
+    if (disks->n < RUN_DISKS) {
+        disks->disk[disks->n++] = *now;
+    }
+    runfs_set_disks(&run->d->opt, run->vm->id, run->cookie, disks);
+}
+
 void run_disks_read(const struct json_object *list, struct run_disks *out)
 {
     out->n = 0;

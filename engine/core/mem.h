@@ -65,6 +65,13 @@ bool mem_region_is_shared(const struct mem_region *r);
 /* Makes a part zero and gives its memory back to the host where that goes. The caller tells the engine. Any thread. */
 void mem_region_clear(struct mem_region *r, uint64_t offset, uint64_t n);
 
+/* The region's bytes become those of a file of memory that nobody writes to any more, as long as the region: pages that are written from now on are copied first.
+ * What the file does not hold is zero, and takes memory when it is written. fd is borrowed. Main thread, vCPUs at the barrier, pages shown
+ * nowhere else. When it fails the region's contents are gone. */
+int mem_region_borrow(struct mem_region *r, int fd, struct err *e);
+/* Its pages may be a file's, which others read, too. */
+bool mem_region_is_borrowed(const struct mem_region *r);
+
 /* Gives the memory of the whole pages in [gpa, gpa+n) of RAM back to the host: they read as zeroes from now on, are dirty, and have no
  * translations. What is no RAM is passed over. Returns the bytes given back. Main thread, and not while mem_held(). */
 uint64_t mem_discard(struct mem_space *s, uint64_t gpa, uint64_t n);

@@ -30,6 +30,8 @@ struct mem_region {
     size_t host_size;  /* rounded up to host pages */
     int fd;            /* of the memory when it is shared, else -1 */
     _Atomic bool held; /* shown nowhere else */
+    bool borrowed;     /* mapped from a file that others have, too; fd is -1 */
+    unsigned pieces;   /* of a borrowed region: mappings that it was cut into */
     _Atomic uint64_t *huge; /* shared: bit per huge page that was asked for */
     uint64_t ram_page; /* RAM: number of the first page, given at its first commit */
     bool ram_numbered;

@@ -89,7 +89,8 @@ bool mem_range_show(const struct mem_range *range, uint64_t gpa, void *at)
 {
     const struct mem_region *r = range->region;
     uint64_t from = range->offset + (gpa - range->base);
-    return range->kind == MEM_RAM && r->fd >= 0 && !atomic_load(&r->held) && from % MEM_PAGE_SIZE == 0 &&
+    return range->kind == MEM_RAM && r->fd >= 0 && !atomic_load(&r->held) &&
+           from % MEM_PAGE_SIZE == 0 &&
            mmap(at, MEM_PAGE_SIZE, PROT_READ | PROT_WRITE,
                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, r->fd, (off_t)from) != MAP_FAILED &&
            madvise(at, MEM_PAGE_SIZE, MADV_DONTDUMP) == 0;
@@ -134,13 +135,100 @@ bool mem_range_holds(const struct mem_range *range, uint64_t gpa, uint64_t *leng
     return holds;
 }
 
+/* ---- memory that others read, too ---- */
+
+enum { PIECES_MAX = 8192 }; /* mappings of a region; a process has 65,530 */
+
+/* Memory of nobody else's, zero. Small pages: a huge one for each place that is written would be most of what a copy costs. */
+static bool map_own(struct mem_region *r, uint64_t from, uint64_t n)
+{
+    if (mmap(r->host + from, n, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED) {
+        return false;
+    }
+    (void)madvise(r->host + from, n, MADV_DONTDUMP);
+    (void)madvise(r->host + from, n, MADV_NOHUGEPAGE);
+    return true;
+}
+
+static bool map_theirs(struct mem_region *r, int fd, uint64_t from, uint64_t n)
+{
+    return mmap(r->host + from, n, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)from) != MAP_FAILED &&
+           madvise(r->host + from, n, MADV_DONTDUMP) == 0;
+}
+
+/* The next part of the file that holds something, in steps of CHUNK so that there are few; the last one is the rest. */
+static bool next_part(const struct mem_region *r, int fd, uint64_t at, uint64_t *from,
+                      uint64_t *n)
+{
+    off_t data = at < r->host_size ? lseek(fd, (off_t)at, SEEK_DATA) : -1, hole;
+
+    if (data < 0 || (uint64_t)data >= r->host_size) {
+        return false;
+    }
+    hole = lseek(fd, data, SEEK_HOLE);
+    *from = (uint64_t)data & ~(CHUNK - 1);
+    *from = *from < at ? at : *from;
+    uint64_t end = hole > data ? ((uint64_t)hole + CHUNK - 1) & ~(CHUNK - 1) : r->host_size;
+    end = end < r->host_size && r->pieces < PIECES_MAX / 2 ? end : r->host_size;
+    *n = end - *from;
+    return true;
+}
+
+int mem_region_borrow(struct mem_region *r, int fd, struct err *e)
+{
+    uint64_t from = 0, n = 0;
+    off_t size = lseek(fd, 0, SEEK_END);
+
+    if (r->kind != MEM_RAM || size < 0 || (uint64_t)size != r->host_size) {
+        return err_set(e, -EINVAL, "the file of memory has %lld bytes, memory '%s' has %zu",
+                       (long long)size, r->name, r->host_size);
+    }
+    r->borrowed = true;
+    r->pieces = 0;
+    if (r->fd >= 0) {
+        close(r->fd);
+        r->fd = -1;
+    }
+    free((void *)r->huge);
+    r->huge = NULL;
+    bool ok = map_own(r, 0, r->host_size);
+    while (ok && next_part(r, fd, from + n, &from, &n)) {
+        ok = map_theirs(r, fd, from, n);
+        r->pieces += 2;
+    }
+    return ok ? 0 : err_errno(e, errno, "memory '%s' cannot be mapped from a file", r->name);
+}
+
+bool mem_region_is_borrowed(const struct mem_region *r)
+{
+    return r->borrowed;
+}
+
+/* The page below a private one is not zero: giving that back would show it. */
+static void clear_borrowed(struct mem_region *r, uint64_t offset, uint64_t n)
+{
+    for (uint64_t at = offset, end = offset + n, next; at < end; at = next) {
+        const uint8_t *p = r->host + at;
+
+        next = (at | (MEM_PAGE_SIZE - 1)) + 1;
+        next = next < end ? next : end;
+        if (p[0] != 0 || memcmp(p, p + 1, next - at - 1) != 0) { /* writing makes a copy */
+            memset(r->host + at, 0, next - at);
+        }
+    }
+}
+
 void mem_region_clear(struct mem_region *r, uint64_t offset, uint64_t n)
 {
     uint64_t first = (offset + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     uint64_t end = (offset + n) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
 
-    if (first < end &&
-        madvise(r->host + first, end - first, r->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED) == 0) {
+    if (r->borrowed) {
+        clear_borrowed(r, offset, n);
+    } else if (first < end && madvise(r->host + first, end - first,
+                                      r->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED) == 0) {
         memset(r->host + offset, 0, first - offset);
         memset(r->host + end, 0, offset + n - end);
     } else {
@@ -151,7 +239,8 @@ void mem_region_clear(struct mem_region *r, uint64_t offset, uint64_t n)
 /* A huge page that was given back as a whole may come back as one; of one that lost a part, the part would come back with it. */
 static void mark_huge(struct mem_region *r, uint64_t first, uint64_t end)
 {
-    for (uint64_t chunk = first >> CHUNK_BITS; r->huge && chunk <= (end - 1) >> CHUNK_BITS; chunk++) {
+    for (uint64_t chunk = first >> CHUNK_BITS; r->huge && chunk <= (end - 1) >> CHUNK_BITS;
+         chunk++) {
         uint64_t bit = 1ull << chunk % 64;
 
         if (chunk << CHUNK_BITS >= first && (chunk + 1) << CHUNK_BITS <= end) {
@@ -164,6 +253,12 @@ static void mark_huge(struct mem_region *r, uint64_t first, uint64_t end)
 
 bool mem_region_discard(struct mem_region *r, uint64_t offset, uint64_t n)
 {
+    if (r->borrowed) {
+        bool room = r->pieces < PIECES_MAX;
+
+        r->pieces += room ? 2 : 0;
+        return room && map_own(r, offset, n);
+    }
     mark_huge(r, offset, offset + n);
     return madvise(r->host + offset, n, r->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED) == 0;
 }

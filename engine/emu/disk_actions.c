@@ -328,10 +328,24 @@ static int run_actions(struct actions *t, struct err *e)
     return rc;
 }
 
+int disks_act(struct emu *m, const struct api_disk_action *actions, size_t n, struct err *e)
+{
+    AUTO_FREE struct actions *t = xnew(struct actions);
+
+    if (n > ACTIONS_MAX) {
+        return err_set(e, -EINVAL, "at most %d actions go together", ACTIONS_MAX);
+    }
+    t->m = m;
+    t->n = (unsigned)n;
+    for (unsigned i = 0; i < t->n; i++) {
+        t->a[i].in = &actions[i];
+    }
+    return run_actions(t, e);
+}
+
 void api_handle_emu_disk_actions(struct api_call *call, struct api_emu_disk_actions_in *in)
 {
     struct emu *m = control_emu(call);
-    AUTO_FREE struct actions *t = xnew(struct actions);
     struct err e = ERR_INIT;
     int rc;
 
@@ -340,12 +354,7 @@ void api_handle_emu_disk_actions(struct api_call *call, struct api_emu_disk_acti
                  "the machine's state is being saved or loaded");
         return;
     }
-    t->m = m;
-    t->n = (unsigned)in->n_actions;
-    for (unsigned i = 0; i < t->n; i++) {
-        t->a[i].in = &in->actions[i];
-    }
-    rc = run_actions(t, &e);
+    rc = disks_act(m, in->actions, in->n_actions, &e);
     if (rc != 0) {
         api_fail(call, jobs_error_code(rc), m->vm->name, NULL, "%s", e.msg);
         return;

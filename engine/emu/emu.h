@@ -291,6 +291,9 @@ enum { JOBS_MAX = 64 };
 /* All writable disks at this instant, as snapshots of that name inside their images; all or none. For whom saves the machine's
  * memory of the same instant: the vCPUs stand still. -ENOTSUP names the disk whose image keeps none. */
 int disks_snapshot(struct emu *m, const char *name, struct err *e);
+/* All of the actions at this instant, or none; nothing is in flight. */
+struct api_disk_action;
+int disks_act(struct emu *m, const struct api_disk_action *actions, size_t n, struct err *e);
 /* Takes them away again; a disk that has none is no error. */
 int disks_snapshot_delete(struct emu *m, const char *name, struct err *e);
 /* A dirty bitmap of a disk or of its image. */

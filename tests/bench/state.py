@@ -4,7 +4,8 @@ has filled 256 MiB with random numbers, and goes on writing.
 
 save: seconds until the state is whole in its file, of emu.save with the guest standing still, and of savevm into a qcow2
 image. resume: seconds from the command until the guest runs again, of emu.load, whose memory comes behind, and of loadvm.
-live-pause and lazy-restore have limits in place of a peer: how long a guest stands still that is saved while it runs, and the
+fork-50: seconds until 50 copies of that VM, which waits by then, run under vmd; fork-memory: MiB that are one copy's alone, the worst of them.
+live-pause, lazy-restore and the forks have limits in place of a peer: how long a guest stands still that is saved while it runs, and the
 same as resume."""
 
 import base64
@@ -17,6 +18,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import daemon_lib as lib  # noqa: E402
 import guest
 from report import say
 
@@ -24,7 +28,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MIB = 1 << 20
 MEMORY, FILLED = 1024, 256
 KEY = base64.b64encode(bytes(range(32))).decode()
-PAUSE_LIMIT, RESTORE_LIMIT = 0.020, 0.030
+PAUSE_LIMIT, RESTORE_LIMIT, FORK_LIMIT, FORK_MIB_LIMIT = 0.020, 0.030, 2.0, 10.0
+COPIES = 50
 UUID = "5fe4ad6b-9f31-4f5b-9b6c-0d7d9a2b4c11"
 
 
@@ -213,7 +218,7 @@ def spread(values):
 
 def entry(name, title, mine, theirs, limit, version):
     best = lambda taken, i: max(min(one[i] for one in taken), 1e-6)
-    out = {"name": name, "title": title, "unit": "s", "group": "state", "ours": round(best(mine, 0), 4),
+    out = {"name": name, "title": title, "unit": "MiB" if name == "fork-memory" else "s", "group": "state", "ours": round(best(mine, 0), 4),
            "spread": spread([one[0] for one in mine])}
     if limit:
         return {**out, "limit": limit, "ratio": round(limit / best(mine, 0), 3)}
@@ -223,9 +228,40 @@ def entry(name, title, mine, theirs, limit, version):
             "spread": max(out["spread"], spread([one[0] for one in theirs]))}
 
 
+def forks(samples):
+    """A guest that has filled its memory and waits, under vmd, and 50 copies of it."""
+    idle = payload()[:-12] + word((0x10500073, 0)) + back(0, 0, 0, 1)  # wfi, again
+    with lib.Daemon() as daemon, daemon.client(timeout=300) as client:
+        firmware = os.path.join(daemon.dir, "guest.bin")
+        with open(firmware, "wb") as file:
+            file.write(idle)
+        client.call("vm.define", config={**daemon.config("a", memory=MEMORY * MIB), "firmware": firmware})
+        client.call("vm.start", vm="a")
+        log = os.path.join(daemon.dir, "lib", "vm", "1", "console.log")
+        end = time.monotonic() + 120
+        while not os.path.exists(log) or b"!" not in open(log, "rb").read():  # pylint: disable=consider-using-with
+            if time.monotonic() > end:
+                raise guest.GuestError("the guest does not get ready")
+            time.sleep(0.02)
+        cpu, start = cpu_of(daemon.process.pid), time.monotonic()
+        job = client.call("job.wait", job=client.call("vm.fork", vm="a", count=COPIES)["job"], timeout_ms=120000)
+        taken = time.monotonic() - start
+        if job["state"] != "done":
+            raise guest.GuestError(str(job))
+        samples["fork-50"].append((taken, cpu_of(daemon.process.pid) - cpu))
+        time.sleep(1)
+        worst = 0
+        for name in job["result"]["copies"]:
+            with open(f"/proc/{client.call('vm.get', vm=name)['pid']}/smaps_rollup", encoding="ascii") as file:
+                worst = max(worst, sum(int(line.split()[1]) for line in file if line.startswith("Private_")))
+        samples["fork-memory"].append((worst / 1024, 0))
+
+
 def bench(args):
     rows = (("save", "save 1 GiB, 256 MiB of it random", None), ("resume", "restored until it runs", None),
-            ("live-pause", "pause of a live save, 1 GiB", PAUSE_LIMIT), ("lazy-restore", "lazy restore, 1 GiB", RESTORE_LIMIT))
+            ("live-pause", "pause of a live save, 1 GiB", PAUSE_LIMIT), ("lazy-restore", "lazy restore, 1 GiB", RESTORE_LIMIT),
+            ("fork-50", "fork of 50 copies, 1 GiB, 256 MiB of it random", FORK_LIMIT),
+            ("fork-memory", "private memory of an idle copy, MiB", FORK_MIB_LIMIT))
     wanted = [row for row in rows if not args.rows or row[0] in args.rows]
     mine, theirs, failures = {row[0]: [] for row in rows}, {row[0]: [] for row in rows}, []
     program = guest.emulator_path("qemu")
@@ -235,6 +271,8 @@ def bench(args):
             file.write(payload())
         for run in range(args.runs):
             ours(folder, firmware, mine)
+            if not args.rows or {"fork-50", "fork-memory"} & set(args.rows):
+                forks(mine)
             if "qemu" not in args.skip:
                 peer(folder, firmware, program, theirs)
             say(f"run {run + 1} of {args.runs}: " + ", ".join(f"{name} {taken[-1][0]:.3f} s" for name, taken in mine.items() if taken))

@@ -444,6 +444,12 @@ void api_handle_emu_save(struct api_call *call, struct api_emu_save_in *in)
     api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no state");
 }
 
+void api_handle_emu_fork_memory(struct api_call *call, struct api_emu_fork_memory_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no state");
+}
+
 void api_handle_emu_load(struct api_call *call, struct api_emu_load_in *in)
 {
     (void)in;

@@ -34,6 +34,7 @@ e2e_tests = \
 	tests/e2e/daemon_disks.py \
 	tests/e2e/daemon_chain.py \
 	tests/e2e/daemon_export.py \
+	tests/e2e/daemon_fork.py \
 	tests/e2e/daemon_hotplug.py \
 	tests/e2e/daemon_inspect.py \
 	tests/e2e/daemon_faults.py \

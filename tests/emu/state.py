@@ -3,6 +3,7 @@
 
 import base64
 import fcntl
+import hashlib
 import os
 import random
 import re
@@ -352,6 +353,61 @@ def a_guest_that_runs_is_saved_as_of_one_instant():
         tap.check(found == sorted(found) and found[-1] <= last, f"{found}, {last}")
 
 
+def copies_share_the_memory_of_one_instant():
+    """A guest that never stops writing is forked: copies go on from one moment of it, by themselves, and the file that they share stays as it was."""
+    mib = 64
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(sweeper(mib))
+        file.flush()
+        config = {"firmware": file.name, "memory": mib << 20, "rng": False}
+        memory = os.memfd_create("memory", os.MFD_ALLOW_SEALING)
+        os.ftruncate(memory, mib << 20)
+        with Emu(config=config, files={file.name: os.O_RDONLY}) as emu:
+            c = Client(emu)
+            c.sock.settimeout(60)
+            sweeps_on(c, mib, 1)
+            data, answer = save(c, memory_apart=True)
+            tap.check("emu.fork_memory" in str(answer), str(answer))
+            wrong = c.call_with(file_of(bytes(4096)), "emu.fork_memory")
+            tap.check(wrong["error"]["data"]["error"] == "invalid-params", str(wrong))
+            tap.check("result" in c.call_with(os.dup(memory), "emu.fork_memory"), "not taken")
+            data = live(c, memory_apart=True)[0]
+            tap.check(len(data) < 1 << 20 and c.ok("emu.status")["state"] == "running", f"{len(data)} bytes")
+            sweeps_on(c, mib)
+            fcntl.fcntl(memory, F_ADD_SEALS, 1 | 2 | 4 | 8)
+            was = hashlib.sha256(os.pread(memory, mib << 20, 0)).digest()
+        seen = []
+        for number in range(3):
+            with Emu(config=config, files={file.name: os.O_RDONLY}, paused=True) as emu:
+                c = Client(emu)
+                c.sock.settimeout(60)
+                if number == 0:
+                    answer = load(c, data)
+                    tap.check("not given" in str(answer), str(answer))
+                tap.check("result" in c.call_with(os.dup(memory), "emu.fork_memory"), "not taken")
+                answer = load(c, data, memory_apart=True)
+                tap.check("result" in answer, str(answer))
+                tap.check(one_instant(numbers := swept(emu, c, mib)), f"a mixture: {sorted(set(numbers))}")
+                seen.append(numbers)
+                c.ok("emu.resume")
+                sweeps_on(c, mib)
+                # A copy is saved while it runs, and loaded elsewhere with all of its memory.
+                state = live(c)[0]
+                sweeps_on(c, mib)
+                c.ok("emu.pause")
+                tap.check(one_instant(numbers := swept(emu, c, mib)) and numbers[0] > seen[-1][0], str(set(numbers)))
+                with Emu(config=config, files={file.name: os.O_RDONLY}, paused=True) as other:
+                    o = Client(other)
+                    o.sock.settimeout(60)
+                    answer = load(o, state, lazy=True)
+                    tap.check("result" in answer, str(answer))
+                    tap.check(one_instant(found := swept(other, o, mib)), f"a mixture: {sorted(set(found))}")
+                    tap.check(seen[-1][0] <= found[0] <= numbers[0], "of another time")
+        tap.check(seen[0] == seen[1] == seen[2], "copies differ")
+        tap.check(hashlib.sha256(os.pread(memory, mib << 20, 0)).digest() == was, "a copy has written to what all share")
+        os.close(memory)
+
+
 def damage_that_is_found_behind_a_guest_ends_it():
     with Emu() as emu:
         _, c = ready(emu)
@@ -510,7 +566,7 @@ if __name__ == "__main__":
     sys.exit(tap.run_cases([
         a_guest_goes_on_in_another_emulator, a_save_may_let_it_run_on, a_file_that_cannot_grow_leaves_it_running,
         damage_of_every_kind_is_refused, a_state_of_another_machine_is_refused_by_name, linux_goes_on_where_it_was,
-        a_guest_that_runs_is_saved_as_of_one_instant, damage_that_is_found_behind_a_guest_ends_it,
+        a_guest_that_runs_is_saved_as_of_one_instant, copies_share_the_memory_of_one_instant, damage_that_is_found_behind_a_guest_ends_it,
         a_live_save_into_a_full_file_leaves_it_running, disks_are_of_the_same_instant_or_left_as_they_were,
         disk_and_memory_are_of_one_instant,
         a_disk_that_keeps_no_snapshots_is_named, a_vm_that_ends_while_it_is_saved_leaves_no_snapshot,

@@ -27,6 +27,9 @@ int load_piece(struct state_hand *h)
     uint64_t from = h->page * MEM_PAGE_SIZE, end = from + CHUNK_BYTES, length;
     int rc;
 
+    if (state_is_apart(s, h->region)) {
+        return 0; /* it is there */
+    }
     if (en) {
         rc = state_in_get(&s->in, en, &h->codec.bytes, &h->e);
         return rc == 0 ? chunk_unpack(&h->codec, r->r, h->page, &h->e) : rc;
@@ -74,6 +77,12 @@ static int check_info(struct emu_state *s, const struct buf *text)
                          " here",
                          name ? name : "?", size, mem_region_name(s->region[i].r),
                          mem_region_size(s->region[i].r));
+        } else if (api_json_get_bool(r, "apart", false) != state_is_apart(s, i)) {
+            rc = err_set(&s->e, -EINVAL,
+                         state_is_apart(s, i)
+                             ? "the state holds memory '%s', for which a file was given"
+                             : "the state has its memory '%s' in a file that was not given",
+                         name);
         }
     }
     json_object_put(o);
@@ -117,6 +126,21 @@ static int get_section(struct emu_state *s, enum state_section type, struct buf 
               : err_set(&s->e, -EBADMSG, "the state lacks its section %d", (int)type);
 }
 
+/* The guest's memory is the file's from here on. */
+static int borrow(struct emu_state *s)
+{
+    struct vm *vm = s->m->vm;
+    int rc;
+
+    if (vm->engine->mem_unshow) {
+        vm->engine->mem_unshow(vm);
+    }
+    s->lazy = false; /* it is there */
+    rc = mem_region_borrow(s->apart, s->memory_fd, &s->e);
+    s->m->unfit = rc != 0;
+    return rc;
+}
+
 static int open_state(struct emu_state *s)
 {
     AUTO_BUF info = BUF_INIT;
@@ -129,7 +153,11 @@ static int open_state(struct emu_state *s)
     if (rc == 0) {
         rc = check_info(s, &info);
     }
-    return rc == 0 ? check_places(s) : rc;
+    rc = rc == 0 ? check_places(s) : rc;
+    if (rc == 0 && s->apart) {
+        rc = borrow(s);
+    }
+    return rc;
 }
 
 /* ---- memory behind a guest that runs ---- */
@@ -266,7 +294,7 @@ void api_handle_emu_load(struct api_call *call, struct api_emu_load_in *in)
                  "only a VM that was started paused can take over a state");
         return;
     }
-    if (!state_take_args(s, call, in->key)) {
+    if (!state_choose_apart(s, call, in->memory_apart) || !state_take_args(s, call, in->key)) {
         return;
     }
     s->loading = true;

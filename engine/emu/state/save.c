@@ -6,6 +6,7 @@
 #include "engine/emu/state/state.h"
 
 #include "api-schema/gen/methods.h"
+#include "api-schema/json/codec.h"
 #include "api-schema/rpc/call.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -30,7 +31,23 @@ static int64_t now(void)
 int save_piece(struct state_hand *h)
 {
     struct emu_state *s = h->s;
+    struct mem_region *r = s->region[h->region].r;
 
+    if (state_is_apart(s, h->region)) {
+        uint64_t at = h->page * MEM_PAGE_SIZE, left = mem_region_size(r) - at;
+        uint64_t end = at + (left < CHUNK_BYTES ? left : CHUNK_BYTES), length;
+        int rc = 0;
+
+        for (; at < end && rc == 0; at += length) {
+            bool holds = mem_region_holds(r, at, &length);
+
+            length = length < end - at ? length : end - at;
+            rc = holds ? state_put_apart(s, at / MEM_PAGE_SIZE, mem_ram_host(r) + at, length,
+                                         &h->e)
+                       : 0;
+        }
+        return rc;
+    }
     if (!chunk_pack(&h->codec, s->region[h->region].r, h->page)) {
         return 0;
     }
@@ -81,6 +98,9 @@ static int live_piece(void *arg, struct chunk_codec *c, unsigned region, uint64_
 {
     struct emu_state *s = arg;
 
+    if (state_is_apart(s, region)) {
+        return state_put_apart(s, page, bytes, n, e);
+    }
     return chunk_pack_copy(c, bytes, n) ? state_out_put(&s->out, STATE_MEMORY, region, page,
                                                         c->bytes.data, c->bytes.len, e)
                                         : 0;
@@ -133,6 +153,13 @@ static int take_disks(struct emu_state *s)
     int rc = s->snapshot ? disks_snapshot(s->m, s->snapshot, &s->e) : 0;
 
     s->disks_taken = s->snapshot && rc == 0;
+    if (rc == 0 && s->n_actions) {
+        rc = disks_act(s->m, s->action, s->n_actions, &s->e);
+        s->acted = rc == 0;
+        if (rc != 0) {
+            save_drop_disks(s);
+        }
+    }
     return rc;
 }
 
@@ -249,7 +276,7 @@ void api_handle_emu_save(struct api_call *call, struct api_emu_save_in *in)
         api_fail_err(call, API_E_BAD_STATE, m->vm->name, HOTPLUG_REMEDY, &busy);
         return;
     }
-    if (!state_take_args(s, call, in->key)) {
+    if (!state_choose_apart(s, call, in->memory_apart) || !state_take_args(s, call, in->key)) {
         return;
     }
     s->loading = false;
@@ -257,7 +284,11 @@ void api_handle_emu_save(struct api_call *call, struct api_emu_save_in *in)
     s->live = in->live;
     free(s->snapshot);
     s->snapshot = in->snapshot ? xstrdup(in->snapshot) : NULL;
-    s->disks_taken = false;
+    s->disks_taken = s->acted = false;
+    s->action = xnew_n(struct api_disk_action, in->n_actions + 1);
+    for (; s->n_actions < in->n_actions; s->n_actions++) {
+        api_copy(&api_type_disk_action, &in->actions[s->n_actions], &s->action[s->n_actions]);
+    }
     s->pause_ns = s->paused_at = 0;
     s->active = true; /* nobody resumes it from here on */
     if (pager_filling(m->pager)) {

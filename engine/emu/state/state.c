@@ -27,7 +27,7 @@ struct emu_state *state_of_vm(struct emu *m)
     if (!m->state) {
         m->state = xnew(struct emu_state);
         *m->state = (struct emu_state){
-            .m = m, .fd = -1, .in = { .fd = -1 }, .out = { .fd = -1 }
+            .m = m, .fd = -1, .memory_fd = -1, .in = { .fd = -1 }, .out = { .fd = -1 }
         };
         m->state->timer = loop_timer_new(m->loop, on_turn, m->state);
     }
@@ -202,6 +202,95 @@ bool state_take_args(struct emu_state *s, struct api_call *call, const char *key
     return false;
 }
 
+/* ---- memory in a file of its own ---- */
+
+static void drop_memory(struct emu_state *s)
+{
+    s->apart = NULL;
+    if (s->memory_fd >= 0) {
+        close(take_fd(&s->memory_fd));
+    }
+}
+
+bool state_is_apart(const struct emu_state *s, unsigned region)
+{
+    return s->apart && s->region[region].r == s->apart;
+}
+
+int state_put_apart(const struct emu_state *s, uint64_t page, const uint8_t *bytes, size_t n,
+                    struct err *e)
+{
+    for (size_t at = 0, end; at < n; at = end) {
+        size_t some = n - at < MEM_PAGE_SIZE ? n - at : MEM_PAGE_SIZE;
+
+        end = at + some;
+        if (bytes[at] == 0 && memcmp(bytes + at, bytes + at + 1, some - 1) == 0) {
+            continue;
+        }
+        while (end < n && bytes[end] != 0) { /* a guess: a page of zeroes in it does no harm */
+            end += n - end < MEM_PAGE_SIZE ? n - end : MEM_PAGE_SIZE;
+        }
+        while (at < end) {
+            ssize_t done = fd_pwrite(s->memory_fd, bytes + at, end - at,
+                                     page * MEM_PAGE_SIZE + at);
+
+            if (done == 0 || (done < 0 && errno != EINTR)) {
+                return err_errno(e, done < 0 ? errno : ENOSPC,
+                                 "the memory of a fork cannot be written");
+            }
+            at += done > 0 ? (size_t)done : 0;
+        }
+    }
+    return 0;
+}
+
+bool state_choose_apart(struct emu_state *s, struct api_call *call, bool apart)
+{
+    if (!apart) { /* of a call that never came */
+        drop_memory(s);
+    } else if (!s->apart) {
+        api_fail(call, API_E_INVALID_PARAMS, "memory_apart", "call emu.fork_memory before",
+                 "no file of memory was given");
+        return false;
+    }
+    return true;
+}
+
+static void find_apart(void *arg, struct mem_region *r)
+{
+    struct emu_state *s = arg;
+    off_t size = lseek(s->memory_fd, 0, SEEK_END);
+
+    if (mem_region_kind(r) == MEM_RAM && !s->apart && size > 0 &&
+        mem_region_size(r) == (uint64_t)size) {
+        s->apart = r;
+    }
+}
+
+void api_handle_emu_fork_memory(struct api_call *call, struct api_emu_fork_memory_in *in)
+{
+    struct emu *m = control_emu(call);
+    struct emu_state *s = state_of_vm(m);
+    AUTO_FD fd = control_passed_fd(call);
+
+    (void)in;
+    if (s->active) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, "wait for it, or cancel it",
+                 "its state is being %s already", s->loading ? "loaded" : "saved");
+        return;
+    }
+    drop_memory(s);
+    s->memory_fd = take_fd(&fd);
+    mem_each_ram(m->vm->mem, find_apart, s);
+    if (!s->apart) {
+        drop_memory(s);
+        api_fail(call, API_E_INVALID_PARAMS, "fd", "pass a file as large as the VM's memory",
+                 "no file of memory came with the call, or none that is as large as a region");
+        return;
+    }
+    api_reply_emu_fork_memory(call);
+}
+
 void state_info(const struct emu_state *s, struct buf *out)
 {
     const struct emu *m = s->m;
@@ -217,6 +306,9 @@ void state_info(const struct emu_state *s, struct buf *out)
 
         api_json_set_str(r, "name", mem_region_name(s->region[i].r));
         api_json_set_int(r, "size", (int64_t)mem_region_size(s->region[i].r));
+        if (state_is_apart(s, i)) {
+            api_json_set_bool(r, "apart", true);
+        }
         json_object_array_add(list, r);
     }
     json_object_object_add(o, "memory", list);
@@ -233,7 +325,7 @@ void state_answer(struct emu_state *s)
     if (!call) {
         return;
     }
-    if (s->e.code != 0) {
+    if (s->e.code != 0 && !s->acted) {
         int code = s->e.code == -ECANCELED                         ? API_E_CANCELLED
                    : s->e.code == -EBUSY                           ? API_E_BAD_STATE
                    : s->e.code == -EBADMSG || s->e.code == -EINVAL ? API_E_INVALID_PARAMS
@@ -249,9 +341,20 @@ void state_answer(struct emu_state *s)
                                         .live = s->live,
                                         .pause_us = s->pause_ns / 1000 };
 
+        out.failed = s->e.code != 0 ? s->e.msg : NULL;
         out.why_not_live = !s->live && m->no_pager[0] ? m->no_pager : NULL;
         api_reply_emu_save(call, &out);
     }
+}
+
+static void drop_actions(struct emu_state *s)
+{
+    for (size_t i = 0; i < s->n_actions; i++) {
+        api_release(&api_type_disk_action, &s->action[i]);
+    }
+    free(take_ptr(s->action));
+    s->n_actions = 0;
+    s->acted = false;
 }
 
 void state_over(struct emu_state *s)
@@ -273,7 +376,9 @@ void state_over(struct emu_state *s)
     free(take_ptr(s->snapshot));
     s->disks_taken = false;
     s->n_regions = 0;
+    drop_memory(s);
     state_answer(s);
+    drop_actions(s);
 }
 
 void api_handle_emu_state_status(struct api_call *call, struct api_emu_state_status_in *in)

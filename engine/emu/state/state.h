@@ -43,6 +43,11 @@ struct emu_state {
     bool resume;    /* it runs when all is well */
     char *snapshot; /* of the disks, of the same instant; NULL: none */
     bool disks_taken;
+    struct api_disk_action *action; /* done to the disks at the same instant */
+    size_t n_actions;
+    bool acted;               /* they were, and stay done */
+    struct mem_region *apart; /* its bytes are in memory_fd, not in the state; NULL: there is none */
+    int memory_fd;
     int fd;
     uint8_t key[STATE_KEY_LEN];
     struct state_out out;
@@ -69,6 +74,13 @@ void state_pieces(struct emu_state *s);
 void state_answer(struct emu_state *s);
 /* The same, and the end of it. */
 void state_over(struct emu_state *s);
+/* As a call says; fails it when no file was given. */
+bool state_choose_apart(struct emu_state *s, struct api_call *call, bool apart);
+/* Memory that stays apart has no sections. */
+bool state_is_apart(const struct emu_state *s, unsigned region);
+/* n bytes of that memory, at `page`, go to their file; zeroes are left out. Any thread. */
+int state_put_apart(const struct emu_state *s, uint64_t page, const uint8_t *bytes, size_t n,
+                    struct err *e);
 /* The JSON that says whose state it is. Text, appended. */
 void state_info(const struct emu_state *s, struct buf *out);
 /* Takes fd and key of a call; answers it when they are wrong. */
