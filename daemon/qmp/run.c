@@ -168,13 +168,25 @@ static void on_action(struct qmp_cmd *c, struct json_object *result)
     qmp_return_nothing(c);
 }
 
-/* The emulator keeps what resets, power-offs and panics do. No board has a watchdog: an action for it would never come to
- * pass, so that none is the only one taken. All or nothing. */
+/* Does the emulator know that action of a watchdog that is not fed? */
+static bool watchdog_knows(const char *action)
+{
+    static const char *const known[] = { "reset", "poweroff", "pause", "none" };
+
+    for (unsigned i = 0; i < ARRAY_LEN(known); i++) {
+        if (strcmp(action, known[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The emulator keeps what resets, power-offs, panics and watchdogs do. All or nothing. */
 void qmp_do_set_action(struct qmp_cmd *c)
 {
-    static const char *const kept[] = { "reboot", "shutdown", "panic" };
+    static const char *const kept[] = { "reboot", "shutdown", "panic", "watchdog" };
     const char *watchdog = qmp_arg(c, "watchdog"), *panic = qmp_arg(c, "panic");
-    const char *never = watchdog && strcmp(watchdog, "none") != 0     ? watchdog
+    const char *never = watchdog && !watchdog_knows(watchdog)         ? watchdog
                         : panic && strcmp(panic, "exit-failure") == 0 ? panic
                                                                       : NULL;
     struct json_object *params;

@@ -871,7 +871,7 @@ static const struct xml_row rows[] = {
     NO("devices/interface/target@managed", NO_NET),
     LEFT("devices/interface/alias", ALIAS),
     VSOCK_ROWS,
-    NO("devices/filesystem", "directories of the host cannot be shared with guests yet"),
+    SHARE_ROWS,
     CHANNEL_ROWS,
     NO("devices/parallel", "the board has one UART and one virtio console"),
     NO("devices/hostdev|redirdev|redirfilter|smartcard|iommu|nvdimm|shmem|pstore",

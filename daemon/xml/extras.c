@@ -185,3 +185,49 @@ void xml_written_memory(struct json_object *definition)
         api_json_set_int(definition, "memory", base + sizes);
     }
 }
+
+/* ---- shared folders ---- */
+
+static struct json_object *share_at(struct json_object *definition, size_t i)
+{
+    struct json_object *list = api_json_get(definition, "shares");
+
+    return json_object_is_type(list, json_type_array) && i < json_object_array_length(list)
+               ? json_object_array_get_idx(list, i)
+               : NULL;
+}
+
+static bool says(struct json_object *o, const char *member, const char *word)
+{
+    const char *has = api_json_get_str(o, member);
+
+    return has && strcmp(has, word) == 0;
+}
+
+void xml_read_shares(struct json_object *definition)
+{
+    struct json_object *o;
+
+    for (size_t i = 0; (o = share_at(definition, i)); i++) {
+        if (!api_json_get_str(o, "driver")) {
+            api_json_set_str(o, "driver", "9p");
+        }
+        if (says(o, "security", says(o, "driver", "9p") ? "mapped" : "passthrough")) {
+            json_object_object_del(o, "security"); /* what it is anyway */
+        }
+    }
+}
+
+void xml_written_shares(struct json_object *definition)
+{
+    struct json_object *o;
+
+    for (size_t i = 0; (o = share_at(definition, i)); i++) {
+        if (!api_json_get_str(o, "driver")) {
+            api_json_set_str(o, "driver", "virtiofs");
+        }
+        if (says(o, "driver", "9p") && !api_json_get_str(o, "security")) {
+            api_json_set_str(o, "security", "mapped");
+        }
+    }
+}

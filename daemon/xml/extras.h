@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rows of the devices that a board may have besides disks, cards and screen (rows.h): the memory balloon, sockets between
- * guest and host, a watchdog, memory that comes and goes. Constant data, any thread.
+ * guest and host, a watchdog, memory that comes and goes, shared
+ * folders. Constant data, any thread.
  */
 #ifndef VMD_DAEMON_XML_EXTRAS_H
 #define VMD_DAEMON_XML_EXTRAS_H
@@ -93,10 +94,38 @@ extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
         NO("devices/memory/target/address|label|readonly", XML_NO_MEMORY),                     \
         XML_PCI_PLACE("devices/memory")
 
+#define XML_NO_SHARE "a shared folder is served by virtiofsd as Debian has it, or by vmd-share"
+#define SHARE_ROWS                                                                             \
+    LIST("devices/filesystem", "shares", NULL),                                                \
+        SAYS("devices/filesystem@type", XML_PRINT, "mount", XML_NO_SHARE),                     \
+        WORD("devices/filesystem@accessmode", "security",                                      \
+             "mapped=mapped passthrough=passthrough",                                          \
+             "of 9p; absent: `mapped`. virtiofs has `passthrough` alone"),                     \
+        SAYS("devices/filesystem@model", 0, "virtio virtio-non-transitional", NO_BOARD),       \
+        NO("devices/filesystem@dmode|fmode|multidevs", XML_NO_SHARE),                          \
+        WORD("devices/filesystem/driver@type", "driver", "path=9p virtiofs=virtiofs",          \
+             "not supported: `path` (also where none is given) is 9p"),                        \
+        NO("devices/filesystem/driver@ats|format|iommu|name|packed|page_per_vq|queue|wrpolicy", \
+           NO_TUNE),                                                                           \
+        GROUP("devices/filesystem/driver", 0), NO("devices/filesystem/binary", XML_NO_SHARE),  \
+        GROUP("devices/filesystem/source", XML_NEEDED),                                        \
+        VALUE("devices/filesystem/source@dir", "path", xml_as_path, NULL),                     \
+        VALUE("devices/filesystem/source@socket", "socket", xml_as_path,                       \
+              "of virtiofs: a server of somebody else's listens there"),                       \
+        NO("devices/filesystem/source@dev|file|name|pool|units|usage|volume", XML_NO_SHARE),   \
+        GROUP("devices/filesystem/target", XML_NEEDED),                                        \
+        MUST("devices/filesystem/target@dir", "tag", xml_as_text, "its name for the guest"),   \
+        { "devices/filesystem/readonly", XML_FLAG, 0, "readonly", NULL, NULL, NULL },          \
+        NO("devices/filesystem/boot|idmap|space_hard_limit|space_soft_limit", XML_NO_SHARE),        \
+        XML_PCI_PLACE("devices/filesystem")
+
 struct json_object;
 
 /* <memory> is all of it in libvirt, with its memory devices; VmConfig.memory is that of the board alone. */
 void xml_read_memory(struct json_object *definition);
 void xml_written_memory(struct json_object *definition);
+/* Without a <driver> a <filesystem> is 9p, a share virtiofs. */
+void xml_read_shares(struct json_object *definition);
+void xml_written_shares(struct json_object *definition);
 
 #endif

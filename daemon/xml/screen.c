@@ -269,6 +269,7 @@ void xml_read_domain(struct json_object *definition)
 {
     xml_read_channels(definition);
     xml_read_memory(definition);
+    xml_read_shares(definition);
     read_inputs(definition);
 }
 
@@ -276,6 +277,7 @@ void xml_written_domain(struct json_object *definition)
 {
     xml_written_channels(definition);
     xml_written_memory(definition);
+    xml_written_shares(definition);
     written_inputs(definition);
 }
 

@@ -189,6 +189,12 @@ void api_handle_emu_set_action(struct api_call *call, struct api_emu_set_action_
 {
     struct emu *m = control_emu(call);
 
+    if (in->has_watchdog && !guard_set(m, in->watchdog) && in->watchdog != API_GUEST_WATCHDOG_ACTION_NONE) {
+        api_fail(call, API_E_UNSUPPORTED, m->vm->name,
+                 "give it one: 'vmctl set VM --guest-watchdog reset', then start it anew",
+                 "the VM has no watchdog");
+        return;
+    }
     if (in->has_reboot) {
         m->vm->reset_ends = in->reboot == API_EMU_REBOOT_SHUTDOWN;
     }

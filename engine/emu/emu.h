@@ -373,6 +373,8 @@ void memory_free(struct emu *m); /* after the devices that use it */
 
 /* --- guard.c: the guest's watchdog --- */
 void guard_new(struct emu *m, struct board_config *b);
+/* What is done from now on when it is not fed. False: the VM has none. */
+bool guard_set(struct emu *m, enum api_guest_watchdog_action action);
 void guard_free(struct emu *m); /* after the device that uses it */
 
 /* --- vsock.c --- */

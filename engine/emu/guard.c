@@ -11,6 +11,7 @@
 struct emu_guard {
     struct emu *m;
     struct watchdog_host host;
+    enum api_guest_watchdog_action action;
 };
 
 static void on_pause(void *arg)
@@ -28,7 +29,7 @@ static void on_expired(void *arg)
 {
     struct emu_guard *g = arg;
     struct emu *m = g->m;
-    enum api_guest_watchdog_action action = m->config.guest_watchdog->action;
+    enum api_guest_watchdog_action action = g->action;
 
     control_event(m, "watchdog", api_enum_name(&api_type_guest_watchdog_action, (int)action));
     if (action == API_GUEST_WATCHDOG_ACTION_RESET) {
@@ -45,10 +46,19 @@ void guard_new(struct emu *m, struct board_config *b)
     if (m->config.guest_watchdog) {
         m->guard = xnew(struct emu_guard);
         m->guard->m = m;
+        m->guard->action = m->config.guest_watchdog->action;
         m->guard->host = (struct watchdog_host){ on_expired, m->guard };
         b->watchdog = true;
         b->guard = &m->guard->host;
     }
+}
+
+bool guard_set(struct emu *m, enum api_guest_watchdog_action action)
+{
+    if (m->guard) {
+        m->guard->action = action;
+    }
+    return m->guard != NULL;
 }
 
 void guard_free(struct emu *m)

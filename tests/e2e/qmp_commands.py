@@ -156,8 +156,9 @@ def actions_make_a_reset_an_end_and_keep_a_vm_that_powers_off():
                 q.execute("system_reset")
                 assert q.event("RESET")["data"]["guest"] is False
                 assert q.execute("query-status")["status"] == "prelaunch"
-            desc = q.fails("GenericError", "set-action", shutdown="poweroff", watchdog="pause")
-            assert desc == "Action 'pause' of 'watchdog' is not supported", desc
+            desc = q.fails("GenericError", "set-action", shutdown="poweroff", watchdog="debug")
+            assert desc == "Action 'debug' of 'watchdog' is not supported", desc
+            assert "no watchdog" in q.fails("GenericError", "set-action", shutdown="poweroff", watchdog="pause")
             q.execute("cont")
             q.event("STOP")  # the refused command has changed nothing
             if q.bound:

@@ -206,6 +206,7 @@ void fuzz_setup(void)
 #ifdef FUZZ_EXTRAS
     cfg.screen.gpu = BOARD_GPU_NONE;
     cfg.vsock = (struct board_vsock){ 3, &fuzz_vsock_host };
+    cfg.watchdog = true;
     cfg.memory_device[cfg.n_memory_devices++] = (struct board_memory){ .id = "memory0",
                                                                        .size = 64 << 20,
                                                                        .requested = 32 << 20 };
@@ -267,7 +268,7 @@ static uint64_t somewhere(struct fuzz_in *in)
 /* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI, network card, virtio-serial, xHCI; where BARs are put, by slot and number. */
 #ifdef FUZZ_EXTRAS
 #define PCI_SLOTS 16 /* and the balloon, the sockets, ... */
-#define XHCI_SLOT 10
+#define XHCI_SLOT 11
 #define FUZZ_MEMORY_AT 0xc0000000ull /* of the memory device */
 #else
 #define PCI_SLOTS 9

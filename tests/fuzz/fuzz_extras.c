@@ -18,7 +18,7 @@ const char fuzz_name[] = "fuzz_extras";
 #define BUFFERS (RV_RAM + 0x50000)
 #define VSOCK_RINGS (RV_RAM + 0x60000)
 #define MEMORY_RINGS (RV_RAM + 0x70000)
-enum { BALLOON = 8, VSOCK = 9, MEMORY_SLOT = 11 }; /* slots */
+enum { BALLOON = 8, VSOCK = 9, WATCHDOG = 10, MEMORY_SLOT = 12 }; /* slots */
 
 static uint64_t buffer(struct fuzz_in *in)
 {
@@ -172,6 +172,40 @@ static void memory(struct fuzz_in *in)
     check_memory(d);
 }
 
+/* As a driver feeds, sets and locks it; time goes on in between. */
+static void watchdog(struct fuzz_in *in)
+{
+    uint64_t at = PCI_BAR(WATCHDOG, 0);
+
+    switch (fuzz_below(in, 6)) {
+    case 0:
+        pci_setup(in);
+        break;
+    case 1:
+        set(at + 12, 0x80, 2);
+        set(at + 12, 0x86, 2);
+        set(at + 4 * fuzz_below(in, 2), fuzz_rarely(in, 4) ? fuzz_64(in) : fuzz_below(in, 3),
+            4);
+        break;
+    case 2:
+        set(at + 12, 0x80, 2);
+        set(at + 12, 0x86, 2);
+        set(at + 12, fuzz_rarely(in, 4) ? fuzz_64(in) : 0x100, 2);
+        break;
+    case 3:
+        set(pci_config(WATCHDOG, 0x60 + fuzz_below(in, 12)), fuzz_64(in),
+            1u << fuzz_below(in, 3));
+        break;
+    case 4:
+        set(at + fuzz_below(in, 32), fuzz_64(in), 1u << fuzz_below(in, 4));
+        break;
+    default:
+        (void)get(at + fuzz_below(in, 32), 1u << fuzz_below(in, 4));
+        break;
+    }
+    (void)loop_run_once(loop, 0, NULL);
+}
+
 static void host(struct fuzz_in *in)
 {
     struct device *d = dev_find(vm, "balloon0");
@@ -192,7 +226,7 @@ static void host(struct fuzz_in *in)
 
 void fuzz_act(struct fuzz_in *in)
 {
-    switch (fuzz_below(in, 20)) {
+    switch (fuzz_below(in, 22)) {
     case 0:
         vpci_bring_up(in, BALLOON, RINGS);
         break;
@@ -222,6 +256,10 @@ void fuzz_act(struct fuzz_in *in)
     case 14:
     case 15:
         memory(in);
+        break;
+    case 16:
+    case 17:
+        watchdog(in);
         break;
     default:
         balloon(in);
