@@ -186,6 +186,34 @@ def a_machine_is_moved_while_memory_comes():
         m.has(0)
 
 
+class Copied(Machine):
+    """Which of the two is driven; the copy's name is made of the source's."""
+
+    name = "a"
+
+    def call(self, method, **params):
+        return self.client.call(method, vm=self.name, **params)
+
+
+def a_copy_goes_on_with_what_its_source_has():
+    with Copied(requested=256 * MIB) as m:
+        m.has(256)
+        m.run(FILL.format(300))
+        m.vmctl("fork", "a")
+        m.console.close()
+        m.name = "a-1"
+        m.console = m.connect("vm.console", vm="a-1")
+        m.run("sha256sum -c /tmp/sum")
+        m.call("vm.memory_resize", requested=512 * MIB)
+        m.has(512)
+        m.run("sha256sum -c /tmp/sum && rm /tmp/fill")
+        m.call("vm.memory_resize", requested=0)
+        m.has(0)
+        m.name = "a"
+        tap.check(m.device()["plugged"] == 256 * MIB, f"the source: {m.device()}")
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([memory_comes_and_goes, what_is_not_plugged_is_nowhere, a_saved_machine_has_what_it_had,
-                            a_machine_is_moved_while_memory_comes]))
+                            a_machine_is_moved_while_memory_comes,
+                            a_copy_goes_on_with_what_its_source_has]))
