@@ -134,6 +134,7 @@ libdaemon_a_SOURCES = \
 	daemon/libvirt/call.h \
 	daemon/libvirt/capabilities.c \
 	daemon/libvirt/connect.c \
+	daemon/libvirt/device.c \
 	daemon/libvirt/domain.c \
 	daemon/libvirt/events.c \
 	daemon/libvirt/events.h \

@@ -397,12 +397,24 @@ void lv_do_domain_define(struct lv_call *c)
     }
     params = lv_object("vm", uuid);
     api_json_set(params, "set", patch(vm, definition));
+    api_json_set_bool(params, "transient", false);
     lv_ask(c, "domain", "vm.set", params, on_changed);
 }
 
+/* One that runs goes on without a definition, until it ends. */
 void lv_do_domain_undefine(struct lv_call *c)
 {
-    lv_ask(c, "domain", "vm.delete", lv_vm(c), lv_done);
+    const struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
+                                  false);
+    struct json_object *params = lv_vm(c);
+
+    if (vm && vm->run) {
+        api_json_set(params, "set", json_object_new_object());
+        api_json_set_bool(params, "transient", true);
+        lv_ask(c, "domain", "vm.set", params, lv_done);
+    } else {
+        lv_ask(c, "domain", "vm.delete", params, lv_done);
+    }
 }
 
 static void on_renamed(struct lv_call *c, struct json_object *info)

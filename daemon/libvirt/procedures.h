@@ -12,10 +12,12 @@
     DO(6, NODE_GET_INFO, node_info, "",                                                        \
        "model:M memory:H cpus:i mhz:i nodes:i sockets:i cores:i threads:i")                    \
     DO(7, CONNECT_GET_CAPABILITIES, capabilities, "", "capabilities:s")                        \
+    DO(8, DOMAIN_ATTACH_DEVICE, domain_attach, "dom:D xml:s", "")                              \
     DO(9, DOMAIN_CREATE, domain_create, "dom:D", "")                                           \
     DO(10, DOMAIN_CREATE_XML, domain_create_xml, "xml_desc:s flags:u", "dom:D")                \
     DO(11, DOMAIN_DEFINE_XML, domain_define, "xml:s", "dom:D")                                 \
     DO(12, DOMAIN_DESTROY, domain_destroy, "dom:D", "")                                        \
+    DO(13, DOMAIN_DETACH_DEVICE, domain_detach, "dom:D xml:s", "")                             \
     DO(14, DOMAIN_GET_XML_DESC, domain_xml, "dom:D flags:u", "xml:s")                          \
     DO(15, DOMAIN_GET_AUTOSTART, domain_autostart, "dom:D", "autostart:i")                     \
     DO(16, DOMAIN_GET_INFO, domain_info, "dom:D",                                              \
@@ -34,7 +36,7 @@
     DO(31, DOMAIN_SET_MEMORY, domain_set_memory, "dom:D memory:H", "")                         \
     PLAIN(33, DOMAIN_SHUTDOWN, "vm.shutdown", "dom:D")                                         \
     PLAIN(34, DOMAIN_SUSPEND, "vm.pause", "dom:D")                                             \
-    PLAIN(35, DOMAIN_UNDEFINE, "vm.delete", "dom:D")                                           \
+    DO(35, DOMAIN_UNDEFINE, domain_undefine, "dom:D", "")                                      \
     DO(37, CONNECT_LIST_DOMAINS, list_domain_ids, "maxids:i", "ids:[i]")                       \
     PLAIN(39, NETWORK_CREATE, "network.start", "net:N")                                        \
     DO(40, NETWORK_CREATE_XML, network_create_xml, "xml:s", "net:N")                           \
@@ -87,6 +89,8 @@
     DO(154, STORAGE_POOL_IS_ACTIVE, pool_is_active, "pool:P", "active:i")                      \
     DO(155, STORAGE_POOL_IS_PERSISTENT, yes_persistent, "pool:P", "persistent:i")              \
     DO(157, CONNECT_GET_LIB_VERSION, connect_lib_version, "", "lib_ver:H")                     \
+    DO(160, DOMAIN_ATTACH_DEVICE_FLAGS, domain_attach, "dom:D xml:s flags:u", "")              \
+    DO(161, DOMAIN_DETACH_DEVICE_FLAGS, domain_detach, "dom:D xml:s flags:u", "")              \
     DO(165, STORAGE_VOL_WIPE, volume_wipe, "vol:V flags:u", "")                                \
     DO(167, CONNECT_DOMAIN_EVENT_REGISTER_ANY, event_register_any_old, "event_id:i", "")       \
     DO(168, CONNECT_DOMAIN_EVENT_DEREGISTER_ANY, event_deregister_any_old, "event_id:i", "")   \
@@ -145,6 +149,8 @@
     DO(341, NETWORK_GET_DHCP_LEASES, network_leases, "net:N mac:S need_results:i flags:u",     \
        "leases:[{iface:s expirytime:h type:i mac:S iaid:S ipaddr:s prefix:u hostname:S "       \
        "clientid:S}] ret:u")                                                                   \
+    DO(342, CONNECT_GET_DOMAIN_CAPABILITIES, domain_capabilities,                              \
+       "emulatorbin:S arch:S machine:S virttype:S flags:u", "capabilities:s")                  \
     DO(344, CONNECT_GET_ALL_DOMAIN_STATS, domain_stats, "doms:[D] stats:u flags:u",            \
        "ret_stats:[{dom:D params:[T]}]")                                                       \
     DO(350, DOMAIN_DEFINE_XML_FLAGS, domain_define, "xml:s flags:u", "dom:D")                  \

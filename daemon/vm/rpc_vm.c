@@ -379,6 +379,7 @@ struct redefine {
     struct op *op;
     struct api_vm_config config;
     char *old_name; /* rename */
+    bool was_transient;
 };
 
 /* Limits hold at once; the rest of a definition waits for the next start. */
@@ -410,12 +411,28 @@ static void redefined(void *arg, const struct err *e)
         }
     } else if (k->old_name) {
         vm_name_drop(vm, k->config.name);
+    } else {
+        vm->transient = k->was_transient;
     }
     api_release(&api_type_vm_config, &k->config);
     free(k->old_name);
     free(k);
     op->call = NULL;
     op_end(op);
+}
+
+/* May it go with its end from now on? */
+static bool may_be_transient(const struct vm *vm, struct api_error *x)
+{
+    if (!vm->run || run_has_ended(vm->run) || vm->saved || snapshots_any(vm)) {
+        api_error_set(x, API_E_BAD_STATE, vm->config.name, "delete it: 'vmctl rm'",
+                      "VM '%s' %s: its definition cannot go with its end", vm->config.name,
+                      snapshots_any(vm) ? "has snapshots"
+                      : vm->saved       ? "has a saved state"
+                                        : "does not run");
+        return false;
+    }
+    return true;
 }
 
 static void set_begin(struct op *op)
@@ -430,13 +447,16 @@ static void set_begin(struct op *op)
     if (api_patch(&api_type_vm_config, &k->config, in->set, &x) < 0 ||
         preflight_change(vm->d, &k->config, &x) < 0 ||
         access_config(op->call, &k->config, API_ROLE_OPERATOR, &x) < 0 ||
-        supply_quota(vm->d, &k->config, vm, &x) < 0) {
+        supply_quota(vm->d, &k->config, vm, &x) < 0 ||
+        (in->has_transient && in->transient && !vm->transient && !may_be_transient(vm, &x))) {
         api_release(&api_type_vm_config, &k->config);
         free(k);
         op_fail(op, &x);
         return;
     }
     struct change *c = change_new(d);
+    k->was_transient = vm->transient;
+    vm->transient = in->has_transient ? in->transient : vm->transient;
     vm_put_as(vm, &k->config, c);
     vm_event(vm, c, API_EVENT_TYPE_VM_CHANGED, NULL, in->set);
     struct api_vm_set_out out = { .config = &k->config, .restart_needed = vm->run != NULL };
@@ -447,6 +467,9 @@ static void set_begin(struct op *op)
 void api_handle_vm_set(struct api_call *call, struct api_vm_set_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);
+    if (vm && in->has_transient && in->transient && !call_owns(call, vm)) {
+        return; /* answered: it comes to a deletion */
+    }
     if (vm) {
         op_queue(vm, call, NULL, in, set_begin, false);
     }

@@ -116,6 +116,54 @@ def a_domain_of_no_definition_goes_when_it_ends():
         wait_for(lambda: not h.d.call("vm.list")["vms"], what="that it goes")
 
 
+def definitions_come_and_go_while_a_domain_runs():
+    with Host() as h:
+        h.run("create", h.domain())
+        h.run("define", h.domain())
+        tap.check(not h.vm()["transient"], "defining what runs did not keep it")
+        h.run("destroy", "a")
+        h.run("start", "a")
+        h.run("undefine", "a")
+        tap.check(h.vm()["transient"] and h.vm()["state"] == "running", "it does not run on without a definition")
+        h.run("destroy", "a")
+        wait_for(lambda: not h.d.call("vm.list")["vms"], what="that it goes")
+
+
+def devices_come_and_go_by_their_xml():
+    with Host() as h:
+        disk = os.path.join(h.d.dir, "d.raw")
+        with open(disk, "wb") as file:
+            file.truncate(1 << 20)
+        h.run("define", h.domain())
+        h.run("attach-disk", "a", disk, "vdb", "--config", "--subdriver", "raw", "--targetbus", "virtio")
+        tap.check("vdb" in h.run("domblklist", "a"), "the disk is not there")
+        h.run("detach-disk", "a", "vdb", "--config")
+        tap.check("vdb" not in h.run("domblklist", "a"), "the disk is still there")
+        h.d.call("vm.set", vm="a", set={"root_ports": 2})
+        h.run("start", "a")
+        h.run("attach-disk", "a", disk, "vdc", "--live", "--subdriver", "raw")
+        wait_for(lambda: [d["name"] for d in h.d.call("vm.stats", vm="a")["vms"][0]["stats"]["disks"]] == ["vdc"], what="the disk")
+        h.fails("not supported|unknown", "attach-device", "a", h.file("tpm.xml", "<tpm model='tpm-crb'><backend type='emulator'/></tpm>"))
+
+
+def virt_install_makes_a_domain():
+    if not shutil.which("virt-install"):
+        raise tap.Skip("virt-install (Debian: virtinst)")
+    with Host() as h:
+        disk = os.path.join(h.d.dir, "d.raw")
+        with open(disk, "wb") as file:
+            file.truncate(1 << 20)
+        done = subprocess.run(["virt-install", "--connect", h.uri(), "--name", "v", "--arch", "riscv64", "--machine", "virt", "--memory", "32",
+                               "--disk", f"path={disk},format=raw", "--import", "--osinfo", "generic", "--graphics", "none",
+                               "--noautoconsole", "--network", "none", "--boot", f"loader={h.d.guest()},loader.type=rom"],
+                              capture_output=True, text=True, timeout=300, check=False)
+        tap.check(done.returncode == 0, done.stderr + done.stdout)
+        tap.check(h.vm("v")["state"] == "running" and not h.vm("v")["transient"], str(h.vm("v")))
+        caps = h.file("caps.xml", h.run("domcapabilities", "--arch", "riscv64"))
+        schema = subprocess.run(["virt-xml-validate", caps, "domaincaps"], capture_output=True, text=True, check=False)
+        tap.check(schema.returncode == 0, schema.stderr)
+
+
 def what_is_made_elsewhere_is_seen():
     with Host() as h:
         for name in ("x1", "x2"):
@@ -352,7 +400,8 @@ def a_crowd_of_idle_clients_delays_nobody():
             s.close()
 
 
-CASES = (lives_of_a_domain_are_virshs_to_lead, a_domain_of_no_definition_goes_when_it_ends, what_is_made_elsewhere_is_seen,
+CASES = (lives_of_a_domain_are_virshs_to_lead, a_domain_of_no_definition_goes_when_it_ends, definitions_come_and_go_while_a_domain_runs,
+         devices_come_and_go_by_their_xml, virt_install_makes_a_domain, what_is_made_elsewhere_is_seen,
          networks_pools_and_volumes, snapshots_of_a_stopped_domain,
          streams_carry_consoles_volumes_and_pictures, events_are_told_in_order, looking_only_changes_nothing,
          what_vmd_has_not_is_said, frames_that_lie_are_refused, a_crowd_of_idle_clients_delays_nobody)
