@@ -96,7 +96,8 @@ ELSE = [("human-monitor-command", {"command-line": "info status", "cpu-index": 2
         ("human-monitor-command", {"command-line": "info status", "cpu-index": -1},
          "Parameter 'cpu-index' expects a CPU number"),
         ("set-action", {"reboot": "reset", "panic": "exit-failure"}, "Action 'exit-failure' of 'panic' is not supported"),
-        ("set-action", {"watchdog": "poweroff"}, "Action 'poweroff' of 'watchdog' is not supported"),
+        ("set-action", {"watchdog": "poweroff"}, "the VM has no watchdog"),
+        ("set-action", {"watchdog": "inject-nmi"}, "Action 'inject-nmi' of 'watchdog' is not supported"),
         ("transaction", {"actions": [{"type": "abort", "data": {}}]}, "Transaction aborted using Abort action")]
 
 
