@@ -2,7 +2,7 @@
 # tests/bench: tests, helper programs and EXTRA_DIST of this folder.
 TESTS += tests/bench/harness.py
 EXTRA_DIST += tests/bench/harness.py
-EXTRA_DIST += tests/bench/badimages.py tests/bench/build.py tests/bench/control.py tests/bench/wire.py tests/bench/libvirt_peer.py tests/bench/linux.py tests/bench/memory.py tests/bench/network.py tests/bench/report.py \
+EXTRA_DIST += tests/bench/badimages.py tests/bench/build.py tests/bench/control.py tests/bench/wire.py tests/bench/libvirt_peer.py tests/bench/kvm.py tests/bench/linux.py tests/bench/memory.py tests/bench/network.py tests/bench/report.py \
 	tests/bench/rows.py tests/bench/run tests/bench/state.py tests/bench/storage.py
 EXTRA_DIST += tests/bench/guest/bc.sh tests/bench/guest/jq.sh tests/bench/guest/lua.sh \
 	tests/bench/guest/node.sh tests/bench/guest/pack.sh tests/bench/guest/perl.sh \

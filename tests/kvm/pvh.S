@@ -3,7 +3,7 @@
  * A bare PVH kernel for the microvm board (tests/kvm/microvm.py): 64-bit code behind 32-bit entry. Says what it was started with on the serial port (its own
  * transmitter-empty interrupt by the I/O APIC counted), reads the first sector of a virtio-mmio disk at the address that the command line
  * names first and prints its text, and then does what the command line begins with: "off" ends by PM1 control, "reset" by the keyboard controller, "fault" by a
- * triple fault, "echo" gives back what the serial port brings until a 'q', "count" writes memory and checks it for ever.
+ * triple fault, "port" and "mmio" access a device often (tests/bench/kvm.py), "echo" gives back what the serial port brings until a 'q', "count" writes memory and checks it for ever.
  * Linked at 2 MiB.
  */
 #define COM1 0x3f8
@@ -107,6 +107,10 @@ in_long:
     je count
     cmpl $0x6c756166, (%rsi)    /* faul(t) */
     je fault
+    cmpl $0x74726f70, (%rsi)    /* port */
+    je port
+    cmpl $0x6f696d6d, (%rsi)    /* mmio */
+    je mmio
     cmpl $0x65736572, (%rsi)    /* rese(t) */
     je reset
 off:
@@ -130,6 +134,26 @@ reset:
 fault:
     lidt none
     ud2
+
+/* So many accesses to the serial port's scratch register, or reads of a virtio-mmio slot's first one. */
+#define ACCESSES 200000
+port:
+    movl $ready, %esi
+    call print
+    movl $ACCESSES, %ecx
+    movw $COM1 + 7, %dx
+1:  outb %al, %dx
+    decl %ecx
+    jnz 1b
+    jmp off
+mmio:
+    movl $ready, %esi
+    call print
+    movl $ACCESSES, %ecx
+1:  movl (%r10), %eax
+    decl %ecx
+    jnz 1b
+    jmp off
 
 /* Gives back what comes, by the receiver's interrupt. */
 echo:
