@@ -87,6 +87,8 @@ libdevices_a_SOURCES = \
 	devices/misc/vsock_conn.c \
 	devices/misc/vsock_conn.h \
 	devices/misc/virtio_rng.c \
+	devices/misc/vmgenid.c \
+	devices/misc/vmgenid.h \
 	devices/registry.c \
 	devices/registry.h \
 	devices/scsi/inquiry.c \

@@ -14,6 +14,7 @@ static const struct device_class *const classes[] = {
     &ns16550a_class,
     &goldfish_rtc_class,
     &syscon_class,
+    &vmgenid_class,
     &fw_cfg_class,
     &pci_host_class,
     &pci_host_bridge_class,

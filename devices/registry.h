@@ -15,6 +15,7 @@ extern const struct device_class pc_control_class;
 extern const struct device_class ns16550a_class;
 extern const struct device_class goldfish_rtc_class;
 extern const struct device_class syscon_class;
+extern const struct device_class vmgenid_class;
 extern const struct device_class fw_cfg_class;
 extern const struct device_class pci_host_class;
 extern const struct device_class pci_host_bridge_class;

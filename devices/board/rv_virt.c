@@ -276,6 +276,12 @@ static int add_devices(struct board *b, struct err *e)
         }
     }
     if (rc == 0) {
+        rc = add_plain(b, &vmgenid_class, "genid", RV_GENID, &d, e);
+        if (rc == 0) {
+            d->irq[0] = plic_input(plic, RV_IRQ_GENID);
+        }
+    }
+    if (rc == 0) {
         rc = add_fw_cfg(b, e);
     }
     if (rc == 0) {
@@ -520,7 +526,8 @@ static int check_config(const struct board_config *c, struct err *e)
         return err_set(e, -EINVAL, "memory: a riscv32 guest can have at most 2 GiB");
     }
     if (c->xlen == 32 && c->n_memory_devices > 0) {
-        return err_set(e, -EINVAL, "memory devices: a riscv32 guest has no room for them above its memory");
+        return err_set(e, -EINVAL,
+                       "memory devices: a riscv32 guest has no room for them above its memory");
     }
     if (!c->kernel.path && !c->firmware.path && !c->flash[0]) {
         return err_set(e, -EINVAL, "nothing to run: give a kernel, a firmware or a flash bank");

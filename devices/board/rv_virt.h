@@ -24,6 +24,7 @@ enum {
     RV_VIRTIO = 0x10001000,
     RV_VIRTIO_STEP = 0x1000,
     RV_BUTTON = 0x10009000, /* a slot of its own, which QEMU's board does not have */
+    RV_GENID = 0x1000a000,  /* the same */
     RV_FW_CFG = 0x10100000,
     RV_FLASH = 0x20000000,
     RV_FLASH_BANK = 0x2000000,
@@ -43,6 +44,7 @@ enum {
     RV_IRQ_UART = 10,
     RV_IRQ_RTC = 11,
     RV_IRQ_BUTTON = 12,
+    RV_IRQ_GENID = 13,
     RV_IRQ_PCI = 32
 };
 

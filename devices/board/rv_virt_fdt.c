@@ -255,6 +255,8 @@ static void add_soc(struct tree *t)
     }
     device_begin(t, "virtio_mmio", RV_BUTTON, 0x1000, "virtio,mmio", RV_IRQ_BUTTON);
     fdt_node_end(f);
+    device_begin(t, "vmgenid", RV_GENID, 0x1000, "microsoft,vmgenid", RV_IRQ_GENID);
+    fdt_node_end(f);
     add_pci(t);
     add_flash(t);
     add_irqchips(t);

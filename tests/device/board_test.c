@@ -312,6 +312,7 @@ START_TEST(device_tree_is_address_compatible)
     } nodes[] = {
         { "/soc/serial@10000000", "ns16550a", 0x10000000, 0x100, 10 },
         { "/soc/rtc@101000", "google,goldfish-rtc", 0x101000, 0x1000, 11 },
+        { "/soc/vmgenid@1000a000", "microsoft,vmgenid", 0x1000a000, 0x1000, 13 },
         { "/soc/test@100000", "sifive,test1", 0x100000, 0x1000, 0 },
         { "/soc/clint@2000000", "sifive,clint0", 0x2000000, 0x10000, 0 },
         { "/soc/plic@c000000", "sifive,plic-1.0.0", 0xc000000, 0x600000, 0 },

@@ -5,6 +5,7 @@
 #include "devices/irqchip/ioapic.h"
 #include "devices/irqchip/plic.h"
 #include "devices/misc/fw_cfg.h"
+#include "devices/misc/vmgenid.h"
 #include "devices/registry.h"
 #include "engine/arch/riscv/cpu.h"
 #include "engine/base/mem.h"
@@ -529,6 +530,41 @@ START_TEST(plic_threshold_masks_and_foreign_completion_is_ignored)
 }
 END_TEST
 
+/* --- vmgenid --- */
+
+START_TEST(vmgenid_changes_and_tells_until_it_is_read)
+{
+    struct rig *r = rig_new(1);
+    struct device *d = rig_device(r, &vmgenid_class);
+    struct rig_line line = { 0 };
+    uint32_t was[4], same = 0;
+
+    rig_place(r, d, AT);
+    d->irq[0] = rig_line(&line);
+    rig_start(r);
+    ck_assert(!line.level);
+    for (unsigned i = 0; i < 4; i++) {
+        was[i] = rd32(r, AT + 4 * i);
+    }
+    ck_assert(was[0] | was[1] | was[2] | was[3]);
+    wr32(r, AT, 0x1234); /* it is for reading */
+    ck_assert_uint_eq(rd32(r, AT), was[0]);
+    dev_reset(d);
+    ck_assert_uint_eq(rd32(r, AT + 12), was[3]);
+    vmgenid_renew(d);
+    ck_assert(!line.level); /* as it was saved, until it runs */
+    d->cls->resumed(d);
+    ck_assert(line.level);
+    d->cls->resumed(d);
+    for (unsigned i = 0; i < 4; i++) {
+        same += rd32(r, AT + 4 * i) == was[i];
+    }
+    ck_assert(!line.level);
+    ck_assert_uint_lt(same, 4);
+    rig_free(r);
+}
+END_TEST
+
 /* --- goldfish-rtc --- */
 
 static uint64_t rtc_time(struct rig *r)
@@ -729,6 +765,7 @@ static Suite *suite_registers(void)
     tcase_add_test(t, pc_control_powers_off);
     tcase_add_test(t, plic_claims_by_priority_and_completes);
     tcase_add_test(t, plic_threshold_masks_and_foreign_completion_is_ignored);
+    tcase_add_test(t, vmgenid_changes_and_tells_until_it_is_read);
     tcase_add_test(t, rtc_tells_and_sets_time_and_raises_its_alarm);
     tcase_add_test(t, syscon_resets_and_powers_off);
     tcase_add_test(t, fw_cfg_reads_items_and_directory_by_port);

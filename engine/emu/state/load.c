@@ -9,8 +9,10 @@
 #include "api-schema/json/json.h"
 #include "api-schema/json/text.h"
 #include "api-schema/rpc/call.h"
+#include "devices/misc/vmgenid.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
+#include "engine/core/device.h"
 #include "engine/core/vmstate.h"
 
 #include <errno.h>
@@ -247,6 +249,11 @@ static void load_machine(struct emu_state *s, const struct buf *machine)
     }
     s->active = false;
     if (s->e.code == 0) {
+        struct device *genid = dev_find(m->vm, "genid");
+
+        if (genid) { /* others may go on from this moment, too */
+            vmgenid_renew(genid);
+        }
         str_copy(m->reason, sizeof(m->reason), "restored");
         control_event(m, "state", "restored");
         if (s->resume) {
