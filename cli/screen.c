@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <termios.h>
 #include <unistd.h>
 
 /* --- pictures --------------------------------------------------------------------------------- */
@@ -212,6 +213,57 @@ int cli_verb_vnc(struct cli *c, struct cli_input *in)
         } else if (errno != EINTR && errno != ECONNABORTED) {
             rc = cli_fail(c, CLI_FAILED, NULL, "%s: %s", address, strerror(errno));
         }
+    }
+    return rc;
+}
+
+/* --- the password of viewers -------------------------------------------------------------------------- */
+
+/* One line of standard input without its newline; a terminal does not show it. */
+static int read_password(char *text, size_t size, struct err *e)
+{
+    struct termios was, now;
+    bool tty = isatty(0) && tcgetattr(0, &was) == 0, got;
+    char *end;
+
+    if (tty) {
+        now = was;
+        now.c_lflag &= ~(tcflag_t)ECHO;
+        fputs("Password for viewers: ", stderr);
+        tcsetattr(0, TCSAFLUSH, &now);
+    }
+    got = fgets(text, (int)size, stdin) != NULL;
+    if (tty) {
+        tcsetattr(0, TCSAFLUSH, &was);
+        fputc('\n', stderr);
+    }
+    end = got ? strpbrk(text, "\r\n") : NULL;
+    if (!got || (!end && !feof(stdin))) {
+        return err_set(e, -EINVAL, "%s",
+                       got ? "the password is longer than 128 bytes"
+                           : "there is no password on standard input");
+    }
+    if (end) {
+        *end = 0;
+    }
+    return text[0] ? 0 : err_set(e, -EINVAL, "the password is empty; --clear takes it away");
+}
+
+int cli_verb_vnc_password(struct cli *c, struct cli_input *in)
+{
+    AUTO_JSON out = NULL;
+    char text[131] = "";
+    struct err e = ERR_INIT;
+    int rc;
+
+    if (!cli_own(in, "clear") && read_password(text, sizeof(text), &e) < 0) {
+        return cli_fail(c, CLI_FAILED, NULL, "%s", e.msg);
+    }
+    api_json_set_str(in->params, "password", text);
+    rc = cli_call(c, "vm.set_vnc_password", json_object_get(in->params), &out);
+    if (rc == CLI_OK && strlen(text) > 8) {
+        fputs("only its first 8 letters count, unless the VM's vnc has security=tls-user\n",
+              stderr);
     }
     return rc;
 }

@@ -95,6 +95,7 @@ int cli_verb_snapshot_diff(struct cli *c, struct cli_input *in);
 int cli_verb_screenshot(struct cli *c, struct cli_input *in);
 int cli_verb_send_key(struct cli *c, struct cli_input *in);
 int cli_verb_vnc(struct cli *c, struct cli_input *in);
+int cli_verb_vnc_password(struct cli *c, struct cli_input *in);
 int cli_verb_events(struct cli *c, struct cli_input *in);
 int cli_verb_stats(struct cli *c, struct cli_input *in);
 int cli_verb_top(struct cli *c, struct cli_input *in);

@@ -47,6 +47,16 @@ libdaemon_a_SOURCES = \
 	daemon/auth/stream.c \
 	daemon/auth/stream.h \
 	daemon/auth/token.c \
+	daemon/screen/guard.c \
+	daemon/screen/guard.h \
+	daemon/screen/pump.c \
+	daemon/screen/pump.h \
+	daemon/screen/rfb.c \
+	daemon/screen/rfb.h \
+	daemon/screen/vnc.c \
+	daemon/screen/vnc.h \
+	daemon/screen/vnc_guest.c \
+	daemon/screen/vnc_int.h \
 	daemon/calls.c \
 	daemon/calls.h \
 	daemon/daemon.h \

@@ -14,6 +14,7 @@
 #include "daemon/qmp/qmp.h"
 #include "daemon/run/stats.h"
 #include "daemon/run/supervise.h"
+#include "daemon/screen/vnc.h"
 #include "engine/base/buf.h"
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
@@ -100,6 +101,7 @@ void vm_free(struct vm *vm)
         free(vm->exit);
     }
     loop_timer_free(vm->restart_timer);
+    vnc_free(vm);
     free(vm->reason);
     if (vm->dump_fd >= 0) {
         close(vm->dump_fd);
@@ -316,6 +318,7 @@ void vm_set_state(struct vm *vm, enum api_vm_state state, const char *reason, st
     vm->since_ms = time_real_ns() / 1000000;
     free(vm->reason);
     vm->reason = reason ? xstrdup(reason) : NULL;
+    vnc_changed(vm);
     vm_event(vm, c, API_EVENT_TYPE_VM_STATE, reason, NULL);
 }
 

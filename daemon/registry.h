@@ -28,6 +28,7 @@ struct qmp_vm;
 struct registry;
 struct run;
 struct vmd;
+struct vnc_door;
 
 struct vm {
     struct vmd *d;
@@ -57,6 +58,7 @@ struct vm {
     int dump_fd;           /* given to the next one by the caller; -1: none */
     struct qmp_vm *qmp;    /* its QMP socket; qmp/qmp.c */
     struct list waiters;   /* vm.wait calls; rpc_vm.c */
+    struct vnc_door *vnc;  /* its listener for viewers; screen/vnc.h; NULL: never had one */
     struct agent *agent;   /* what is known of its guest agent; vm/agent.c; NULL: nothing */
 };
 

@@ -222,6 +222,19 @@ struct tls_ctx *tls_server_new(const struct tls_files *f, tls_judge_fn *judge, v
     return c;
 }
 
+struct tls_ctx *tls_public_new(const struct tls_files *f, struct err *e)
+{
+    struct tls_files own = { .cert = f->cert, .key = f->key };
+    struct tls_ctx *c = new_ctx(TLS_server_method(), &own, e);
+
+    if (c) {
+        SSL_CTX_set_verify(c->ctx, SSL_VERIFY_NONE, NULL);
+        SSL_CTX_set_max_early_data(c->ctx, 0);
+        ERR_clear_error();
+    }
+    return c;
+}
+
 struct tls_ctx *tls_client_new(const struct tls_files *f, struct err *e)
 {
     struct tls_ctx *c = new_ctx(TLS_client_method(), f, e);

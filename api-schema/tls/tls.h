@@ -43,6 +43,8 @@ typedef const char *tls_judge_fn(void *arg, struct x509_st *leaf, bool *revoked)
 /* NULL on failure; the error names the file. `judge` may be NULL. */
 struct tls_ctx *tls_server_new(const struct tls_files *f, tls_judge_fn *judge, void *arg,
                                struct err *e);
+/* For clients that show no certificate and prove otherwise who they are; f->ca and f->crl are not looked at. */
+struct tls_ctx *tls_public_new(const struct tls_files *f, struct err *e);
 struct tls_ctx *tls_client_new(const struct tls_files *f, struct err *e);
 void tls_ctx_free(struct tls_ctx *c); /* NULL is fine; connections live on */
 

@@ -602,6 +602,11 @@ int access_config(struct api_call *call, const struct api_vm_config *k, enum api
                                  "user '%s' may not use interfaces of the host", p->user);
         }
     }
+    if (k->vnc) {
+        return api_error_set(x, API_E_DENIED, "config.vnc",
+                             "use 'vmctl vnc', or ask an administrator of the host",
+                             "user '%s' may not open ports of the host", p->user);
+    }
     return check_paths(&(struct path_check){ .p = p, .d = d, .project = k->project, .x = x },
                        &api_type_vm_config, k, "config");
 }

@@ -58,6 +58,7 @@ struct guest {
 struct doors {
     struct vmd *d;
     struct tls_ctx *ctx;
+    struct tls_ctx *public; /* for who shows no certificate; NULL with ctx */
     struct door doors[2 * DOORS_LISTEN_MAX];
     unsigned n_doors;
     bool draining;
@@ -405,6 +406,23 @@ static struct tls_ctx *new_ctx(struct doors *o, struct err *e)
     return tls_server_new(&f, access_judge, o->d, e);
 }
 
+static struct tls_ctx *new_public(struct doors *o, struct err *e)
+{
+    AUTO_FREE char *cert = doors_file(o->d, "server.pem"),
+                   *key = doors_file(o->d, "server.key");
+    struct tls_files f = { .cert = cert, .key = key };
+    return tls_public_new(&f, e);
+}
+
+struct ssl_st *doors_accept_viewer(struct doors *o, int fd, struct err *e)
+{
+    if (!o->public) {
+        err_set(e, -ENOENT, "the daemon has no certificate; 'vmctl host init-tls' makes one");
+        return NULL;
+    }
+    return tls_accept_new(o->public, fd, e);
+}
+
 int doors_load(struct doors *o, unsigned *dropped, struct err *e)
 {
     const struct vmd_options *k = &o->d->opt;
@@ -416,12 +434,15 @@ int doors_load(struct doors *o, unsigned *dropped, struct err *e)
         }
         return 0;
     }
-    struct tls_ctx *fresh = new_ctx(o, e);
-    if (!fresh) {
+    struct tls_ctx *fresh = new_ctx(o, e), *public = fresh ? new_public(o, e) : NULL;
+    if (!public) {
+        tls_ctx_free(fresh);
         return e->code;
     }
     tls_ctx_free(o->ctx);
+    tls_ctx_free(o->public);
     o->ctx = fresh;
+    o->public = public;
     for (unsigned i = 0; o->n_doors == 0 && !o->draining && i < k->n_listen; i++) {
         int rc = listen_on(o, k->listen[i], e);
         if (rc < 0) {
@@ -552,5 +573,6 @@ void doors_free(struct doors *o)
     }
     loop_timer_free(o->sweep);
     tls_ctx_free(o->ctx);
+    tls_ctx_free(o->public);
     free(o);
 }

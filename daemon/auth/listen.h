@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 struct doors;
+struct ssl_st;
 struct tunnel;
 struct vmd;
 
@@ -51,6 +52,8 @@ void doors_join(struct vmd *d, struct tunnel *t, const char *address, const char
 struct tunnel *doors_joining(const struct doors *o, const char *address);
 /* Tells the client of a line protocol that it is refused, and ends. */
 void doors_say_error(struct tunnel *t, int code, const char *text);
+/* TLS for one who shows no certificate, with the daemon's own; the descriptor stays the caller's. NULL: there is none. */
+struct ssl_st *doors_accept_viewer(struct doors *o, int fd, struct err *e);
 /* Audits a refused connection; bounded in rate. */
 void doors_refuse(struct doors *o, const char *who, const char *method, const char *why);
 

@@ -63,6 +63,12 @@ static bool take(struct vmd *d, const char *secret, const char *user, struct str
     return false;
 }
 
+bool stream_spend(struct vmd *d, const char *secret, const char *user, const char *path)
+{
+    struct stream_ticket k;
+    return take(d, secret, user, &k) && strcmp(k.path, path) == 0;
+}
+
 void stream_begin(struct vmd *d, struct tunnel *t, const struct rpc_peer *p, const char *line,
                   size_t n)
 {

@@ -11,6 +11,7 @@
 
 #include "api-schema/rpc/conn.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct tunnel;
@@ -20,6 +21,8 @@ struct vmd;
  * `path` can be opened) and when there are too many. */
 char *stream_ticket(struct vmd *d, const struct rpc_peer *p, const char *path,
                     const char *what);
+/* Uses up a ticket; false when it is not one of this user's for this socket. */
+bool stream_spend(struct vmd *d, const char *secret, const char *user, const char *path);
 void stream_begin(struct vmd *d, struct tunnel *t, const struct rpc_peer *p, const char *line,
                   size_t n);
 

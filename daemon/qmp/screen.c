@@ -12,6 +12,8 @@
 #include "daemon/spawn/proto.h"
 #include "daemon/storage/pools.h"
 #include "daemon/storage/work.h"
+#include "daemon/run/proc.h"
+#include "daemon/screen/vnc.h"
 #include "engine/base/base64.h"
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
@@ -229,6 +231,75 @@ struct json_object *qmp_vnc_event(const struct vm *vm)
     api_json_set(o, "server", server);
     api_json_set(o, "client", client);
     return o;
+}
+
+static bool no_viewers(struct qmp_cmd *c)
+{
+    const char *protocol = qmp_arg(c, "protocol");
+
+    if (protocol && strcmp(protocol, "vnc") != 0) {
+        qmp_error(c, "GenericError", "VMs have no display by %s", protocol);
+        return true;
+    }
+    if (!c->vm->config.vnc) {
+        qmp_error(c, "GenericError",
+                  "VNC is not served on the network: the VM has no member 'vnc'");
+    }
+    return !c->vm->config.vnc;
+}
+
+void qmp_do_set_password(struct qmp_cmd *c)
+{
+    const char *password = qmp_arg(c, "password"), *connected = qmp_arg(c, "connected");
+
+    if (no_viewers(c)) {
+        return;
+    }
+    if (strlen(password) > VNC_PASSWORD_MAX) {
+        qmp_error(c, "GenericError", "The password is longer than %d bytes", VNC_PASSWORD_MAX);
+        return;
+    }
+    if (connected && strcmp(connected, "fail") == 0 && vnc_viewers(c->vm) > 0) {
+        qmp_error(c, "GenericError", "Viewers are connected");
+        return;
+    }
+    vnc_set_password(c->vm, password);
+    if (connected && strcmp(connected, "disconnect") == 0) {
+        vnc_disconnect(c->vm);
+    }
+    qmp_return_nothing(c);
+}
+
+void qmp_do_change_vnc_password(struct qmp_cmd *c)
+{
+    qmp_do_set_password(c);
+}
+
+void qmp_do_expire_password(struct qmp_cmd *c)
+{
+    const char *text = qmp_arg(c, "time");
+    const bool from_now = text[0] == '+';
+    int64_t real_s = time_real_ns() / 1000000000, left_s = 0;
+    uint64_t value = 0;
+
+    if (no_viewers(c)) {
+        return;
+    }
+    if (strcmp(text, "never") == 0) {
+        vnc_set_expiry(c->vm, VNC_FOREVER);
+        qmp_return_nothing(c);
+        return;
+    }
+    if (strcmp(text, "now") != 0) {
+        if (str_to_u64(text + from_now, 0, UINT32_MAX, "time", &value, NULL) < 0) {
+            qmp_error(c, "GenericError",
+                      "Parameter 'time' expects now, never, +SECONDS or seconds since 1970");
+            return;
+        }
+        left_s = from_now ? (int64_t)value : (int64_t)value - real_s;
+    }
+    vnc_set_expiry(c->vm, time_mono_ns() + (left_s > 0 ? left_s : 0) * INT64_C(1000000000));
+    qmp_return_nothing(c);
 }
 
 /* --- keys and pointers ------------------------------------------------------------------------------------- */

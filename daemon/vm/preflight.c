@@ -19,6 +19,7 @@
 #include "daemon/run/supervise.h"
 #include "daemon/storage/pools.h"
 #include "daemon/vm/supply.h"
+#include "daemon/screen/vnc.h"
 #include "engine/base/buf.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
@@ -291,7 +292,7 @@ int preflight_change(struct vmd *d, struct api_vm_config *c, struct api_error *x
                    check_members(c, x) < 0 || name_disks(c, x) < 0 ||
                    cloudinit_check(c, x) < 0 || nics_check(c, x) < 0 ||
                    networks_check(d, c, x) < 0 || channels_check(c, x) < 0 ||
-                   shares_check(c, x) < 0
+                   shares_check(c, x) < 0 || vnc_check(c, x) < 0
                ? -1
                : 0;
 }

@@ -19,12 +19,14 @@
 #include "daemon/vm/snapshot.h"
 #include "daemon/qmp/qmp.h"
 #include "daemon/registry.h"
+#include "daemon/run/proc.h"
 #include "daemon/run/runfs.h"
 #include "daemon/spawn/proto.h"
 #include "daemon/run/supervise.h"
 #include "daemon/vm/supply.h"
 #include "daemon/vm/vmdefine.h"
 #include "daemon/vm/vmops.h"
+#include "daemon/screen/vnc.h"
 #include "engine/base/buf.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -283,7 +285,36 @@ void api_handle_vm_vnc(struct api_call *call, struct api_vm_vnc_in *in)
         return;
     }
     AUTO_FREE char *ticket = stream_ticket(d, api_call_peer(call), path, vm->config.name);
-    api_reply_vm_vnc(call, &(struct api_vm_vnc_out){ .path = path, .ticket = ticket });
+    struct api_vm_vnc_out out = { .path = path,
+                                  .ticket = ticket,
+                                  .address = (char *)vnc_address(vm),
+                                  .problem = (char *)vnc_problem(vm) };
+    if (vm->config.vnc) {
+        out.has_security = out.has_password = true;
+        out.security = vm->config.vnc->security;
+        out.password = vnc_has_password(vm);
+    }
+    api_reply_vm_vnc(call, &out);
+}
+
+void api_handle_vm_set_vnc_password(struct api_call *call,
+                                    struct api_vm_set_vnc_password_in *in)
+{
+    struct vm *vm = call_vm(call, in->vm);
+    struct api_vm_set_vnc_password_out out = { 0 };
+    if (!vm) {
+        return;
+    }
+    if (in->password) {
+        vnc_set_password(vm, in->password);
+    }
+    vnc_set_expiry(vm, in->has_valid ? time_mono_ns() + in->valid * INT64_C(1000000000)
+                                     : VNC_FOREVER);
+    if (in->disconnect) {
+        out.disconnected = vnc_disconnect(vm);
+    }
+    call_finish(call_daemon(call), call, vm->config.name,
+                api_encode(&api_type_vm_set_vnc_password_out, &out));
 }
 
 /* ---- changing a definition ---- */
@@ -407,6 +438,7 @@ static void redefined(void *arg, const struct err *e)
         } else {
             vm->restart_needed = vm->run != NULL;
             policy_changed(vm);
+            vnc_changed(vm);
             limits_changed(vm);
         }
     } else if (k->old_name) {

@@ -21,6 +21,7 @@
 #include "daemon/vm/preflight.h"
 #include "daemon/vm/save.h"
 #include "daemon/waits.h"
+#include "daemon/screen/vnc.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
@@ -405,6 +406,7 @@ static bool take_definition(struct work_on *k)
     vm->config = config;
     vm->restart_needed = false;
     policy_changed(vm);
+    vnc_changed(vm);
     return true;
 }
 

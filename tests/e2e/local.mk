@@ -40,6 +40,8 @@ e2e_tests = \
 	tests/e2e/daemon_inspect.py \
 	tests/e2e/daemon_faults.py \
 	tests/e2e/daemon_networks.py \
+	tests/e2e/daemon_vnc.py \
+	tests/e2e/guest_viewer.py \
 	tests/e2e/daemon_pools.py \
 	tests/e2e/daemon_schedule.py \
 	tests/e2e/libvirt_virsh.py

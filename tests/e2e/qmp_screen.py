@@ -78,6 +78,9 @@ def without_a_screen_there_is_nothing():
         assert "no console" in q.fails("GenericError", "screendump", filename="/tmp/x")
         assert "no screen" in q.fails("GenericError", "send-key", keys=[QCODE])
         assert "no screen" in q.fails("GenericError", "input-send-event", events=[key(QCODE)])
+        for command, args in (("set_password", {"protocol": "vnc", "password": "x"}), ("change-vnc-password", {"password": "x"}),
+                              ("expire_password", {"protocol": "vnc", "time": "now"})):
+            assert "not served" in q.fails("GenericError", command, **args), command
         assert q.execute("query-vnc")["enabled"] is False
 
 
