@@ -29,6 +29,7 @@
 #define PORT_FIRST 5900 /* where viewers look by themselves */
 #define PORTS 100
 #define ACCEPTS_A_TURN 4
+#define PAUSE_NS INT64_C(100000000)
 
 static const enum rfb_security kinds[] = {
     [API_VNC_SECURITY_NONE] = RFB_NONE,
@@ -187,6 +188,10 @@ static void on_acceptable(void *arg, int fd, unsigned events)
         int client = accept4(fd, (struct sockaddr *)&at, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (client < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+                loop_fd_set(o->watch, 0);
+                loop_timer_arm(o->again, PAUSE_NS);
+            }
             return;
         }
         (void)getnameinfo((struct sockaddr *)&at, n, host, sizeof(host), port, sizeof(port),
@@ -196,6 +201,13 @@ static void on_acceptable(void *arg, int fd, unsigned events)
                  name, port);
         vnc_guest_new(o, client, name, address);
     }
+}
+
+static void on_again(void *arg)
+{
+    struct vnc_door *o = arg;
+
+    loop_fd_set(o->watch, LOOP_READ);
 }
 
 static int bind_at(const char *host, int port, struct err *e)
@@ -270,6 +282,7 @@ static void open_door(struct vnc_door *o)
     }
     name_own_address(o);
     o->watch = loop_fd_new(o->d->loop, o->fd, LOOP_READ, on_acceptable, o);
+    o->again = loop_timer_new(o->d->loop, on_again, o);
     log_info("vnc", "VM '%s': viewers are waited for at %s (%s)", c->name, o->address,
              api_vnc_security_name(c->vnc->security));
 }
@@ -277,7 +290,9 @@ static void open_door(struct vnc_door *o)
 static void close_door(struct vnc_door *o)
 {
     loop_fd_free(o->watch);
+    loop_timer_free(o->again);
     o->watch = NULL;
+    o->again = NULL;
     if (o->fd >= 0) {
         close(o->fd);
     }

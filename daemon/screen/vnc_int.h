@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 struct loop_fd;
+struct loop_timer;
 struct vm;
 struct vmd;
 struct vnc_guest;
@@ -22,6 +23,7 @@ struct vnc_door {
     struct vm *vm;
     int fd; /* -1: closed */
     struct loop_fd *watch;
+    struct loop_timer *again; /* after descriptors ran out */
     enum rfb_security security;
     char listen[128]; /* as the definition says */
     char address[80];

@@ -308,8 +308,10 @@ void api_handle_vm_set_vnc_password(struct api_call *call,
     if (in->password) {
         vnc_set_password(vm, in->password);
     }
-    vnc_set_expiry(vm, in->has_valid ? time_mono_ns() + in->valid * INT64_C(1000000000)
-                                     : VNC_FOREVER);
+    if (in->password || in->has_valid) {
+        vnc_set_expiry(vm, in->has_valid ? time_mono_ns() + in->valid * INT64_C(1000000000)
+                                         : VNC_FOREVER);
+    }
     if (in->disconnect) {
         out.disconnected = vnc_disconnect(vm);
     }

@@ -772,8 +772,10 @@ static const struct xml_row rows[] = {
     SAYS("devices/graphics@autoport", 0, "yes", "VNC is a socket of vmd: 'vmctl vnc'"),
     SAYS("devices/graphics@sharePolicy", 0, "ignore",
          "each client is let in beside the others"),
+    NO("devices/graphics@passwd|passwdValidTo|connected",
+       "passwords are in no definition: 'vmctl vnc-password' sets them"),
     NO("devices/"
-       "graphics@address|p2p|listen|socket|websocket|tlsPort|passwd|passwdValidTo|connected|"
+       "graphics@address|p2p|listen|socket|websocket|tlsPort|"
        "keymap|"
        "powerControl|defaultMode|display|xauth|fullscreen|multiUser|replaceUser",
        "VNC is a socket of vmd, whose permissions are who may come in: 'vmctl vnc'"),
