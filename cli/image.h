@@ -39,8 +39,13 @@ struct img_options {
 int img_options(struct cli *c, struct cli_input *in, struct img_options *o);
 /* The next of a list with commas, of which two stand for one; NULL at its end. Writes into it. */
 char *img_next_option(char **at);
-/* Where --image-opts was given, the verb's image arguments become paths and formats. */
-int img_image_opts(struct cli *c, struct cli_input *in);
+/*
+ * Before the verb runs: tells of options without effect, and where --image-opts was given, its image arguments become paths and
+ * formats. dd finds its input as "IF" then.
+ */
+int img_arguments(struct cli *c, struct cli_input *in);
+/* An operand of dd, "key=value"; NULL when it was not given. */
+const char *img_dd_word(const struct cli_input *in, const char *key);
 void img_option_add(struct img_options *o, const char *key, const char *value);
 void img_options_done(struct img_options *o);
 /* Makes an image, with the secret that its options name, or else with this file's. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * --image-opts: names of images that are options. They become a path (or a URI of NBD) and a format before the verb sees its
- * arguments. One thread.
+ * What is done to the arguments of image verbs before the verb sees them. --image-opts: names of images that are options become
+ * a path (or a URI of NBD) and a format. Options that scripts written for qemu-img give and that change nothing here: the
+ * user is told. One thread.
  */
 #include "cli/image.h"
 
@@ -87,39 +88,75 @@ static int use(struct cli *c, struct json_object *own, const struct named *n, co
     return CLI_OK;
 }
 
-int img_image_opts(struct cli *c, struct cli_input *in)
+/* `given` is what the user wrote for the argument `arg`; the verb finds the path there, and the format where it looks for that. */
+static int translate(struct cli *c, struct cli_input *in, const char *given, const char *arg,
+                     const char *format)
+{
+    AUTO_FREE char *text = xstrdup(given);
+    struct named n = { .far = { .port = "10809" } };
+    char *at = text, *word;
+    int status = CLI_OK;
+
+    if (cli_own(in, format)) {
+        return cli_fail(c, CLI_USAGE, NULL, "--image-opts and --%s do not go together", format);
+    }
+    while (status == CLI_OK && (word = img_next_option(&at))) {
+        char *equals = strchr(word, '=');
+
+        if (!equals) {
+            return cli_fail(c, CLI_USAGE, NULL, "--image-opts takes key=value, not '%s'", word);
+        }
+        *equals = 0;
+        status = take(c, &n, word, equals + 1);
+    }
+    return status ? status : use(c, in->own, &n, arg, format);
+}
+
+static void say_what_is_ignored(const struct cli *c, const struct cli_input *in)
+{
+    static const struct {
+        const char *verb, *option, *why;
+    } ignored[] = {
+        { "image convert", "copy-range", "data is read and written; holes are not copied" },
+        { "image amend", "progress", "nothing takes long enough" },
+        { "image amend", "force", "nothing that can be amended needs it" },
+        { "image rebase", "source-cache", "backing files are read through the host's cache" },
+        { "image rebase", "force-share", "the image is written, so nobody else may have it" },
+        { "image bench", "no-drain", "a flush never waits for other requests" },
+        { "image bench", "aio", "the kind of I/O is found out by probing" },
+        { "image bench", "native", "the kind of I/O is found out by probing" },
+    };
+
+    for (unsigned i = 0; i < ARRAY_LEN(ignored) && !c->quiet; i++) {
+        if (strcmp(in->verb->name, ignored[i].verb) == 0 &&
+            (img_flag(in, ignored[i].option) || cli_own(in, ignored[i].option))) {
+            fprintf(stderr, "vmctl: %s: --%s has no effect: %s\n", ignored[i].verb,
+                    ignored[i].option, ignored[i].why);
+        }
+    }
+}
+
+int img_arguments(struct cli *c, struct cli_input *in)
 {
     static const char *const args[][2] = { { "FILE", "image-format" },
                                            { "SOURCE", "image-format" },
                                            { "FILE1", "image-format" },
                                            { "FILE2", "second-format" } };
+    const char *input;
     int status = CLI_OK;
 
-    for (unsigned i = 0; i < ARRAY_LEN(args) && status == CLI_OK; i++) {
-        const char *given = in->own ? cli_own(in, args[i][0]) : NULL;
-        AUTO_FREE char *text = NULL;
-        char *at, *word;
-        struct named n = { .far = { .port = "10809" } };
-
-        if (!given || !img_flag(in, "image-opts")) {
-            continue;
-        }
-        if (cli_own(in, args[i][1])) {
-            return cli_fail(c, CLI_USAGE, NULL, "--image-opts and --%s do not go together",
-                            args[i][1]);
-        }
-        text = at = xstrdup(given);
-        while (status == CLI_OK && (word = img_next_option(&at))) {
-            char *equals = strchr(word, '=');
-
-            if (!equals) {
-                return cli_fail(c, CLI_USAGE, NULL, "--image-opts takes key=value, not '%s'",
-                                word);
-            }
-            *equals = 0;
-            status = take(c, &n, word, equals + 1);
-        }
-        status = status ? status : use(c, in->own, &n, args[i][0], args[i][1]);
+    if (!in->own) {
+        return CLI_OK;
     }
-    return status;
+    say_what_is_ignored(c, in);
+    if (!img_flag(in, "image-opts")) {
+        return CLI_OK;
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(args) && status == CLI_OK; i++) {
+        const char *given = cli_own(in, args[i][0]);
+
+        status = given ? translate(c, in, given, args[i][0], args[i][1]) : CLI_OK;
+    }
+    input = strcmp(in->verb->name, "image dd") == 0 ? img_dd_word(in, "if") : NULL;
+    return status == CLI_OK && input ? translate(c, in, input, "IF", "image-format") : status;
 }

@@ -167,7 +167,7 @@ int cli_verb_image_convert(struct cli *c, struct cli_input *in)
 
 /* --- dd --- */
 
-static const char *dd_word(const struct cli_input *in, const char *key)
+const char *img_dd_word(const struct cli_input *in, const char *key)
 {
     size_t n = strlen(key);
 
@@ -181,7 +181,7 @@ static const char *dd_word(const struct cli_input *in, const char *key)
 
 static int dd_number(struct cli *c, const struct cli_input *in, const char *key, uint64_t *out)
 {
-    const char *text = dd_word(in, key);
+    const char *text = img_dd_word(in, key);
 
     return text ? img_size(c, text, out) : CLI_OK;
 }
@@ -207,11 +207,12 @@ static int dd_copy(struct cli *c, struct blk_node *from, struct blk_node *to, ui
 
 int cli_verb_image_dd(struct cli *c, struct cli_input *in)
 {
-    struct img_source s = { .path = dd_word(in, "if"),
+    const char *translated = cli_own(in, "IF"); /* by --image-opts */
+    struct img_source s = { .path = translated ? translated : img_dd_word(in, "if"),
                             .format = cli_own(in, "image-format"),
                             .secret = cli_own(in, "secret"),
                             .shared = img_flag(in, "force-share") };
-    const char *format = cli_own(in, "output-format"), *out = dd_word(in, "of");
+    const char *format = cli_own(in, "output-format"), *out = img_dd_word(in, "of");
     struct target t = { .path = out,
                         .create = { .path = out, .driver = format ? format : "raw" } };
     uint64_t bs = 512, count = UINT64_MAX, skip = 0, size;

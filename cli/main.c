@@ -23,7 +23,7 @@ int main(int argc, char **argv)
     log_init("vmctl", LOG_WARN, 2);
     status = cli_parse(&c, argc, argv, &in);
     if (status < 0) {
-        status = img_image_opts(&c, &in);
+        status = img_arguments(&c, &in);
         status = status ? status : in.verb->run(&c, &in);
     }
     cli_input_done(&in);
