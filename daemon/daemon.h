@@ -35,6 +35,9 @@ struct rpc_server;
 struct spawner_client;
 struct store;
 struct supply;
+struct web;
+
+#define WEB_PORT 16516
 
 /* options.c; main() owns it. */
 struct vmd_options {
@@ -60,6 +63,7 @@ struct vmd_options {
     /* TLS (auth/listen.h) */
     char *listen[8]; /* HOST[:PORT]; NULL behind the last, and n_listen of them */
     unsigned n_listen;
+    char *web;        /* HOST:PORT of the web console; NULL: none (web/web.h) */
     bool tls_builtin; /* the authority is our own, in tls_dir */
     char *tls_dir, *tls_ca, *tls_cert, *tls_key, *tls_crl;
     int64_t tls_max, tls_max_peer; /* connections, in all and from one address */
@@ -113,6 +117,7 @@ struct vmd {
     struct libvirt *libvirt;
     struct access *access;
     struct doors *doors;
+    struct web *web; /* NULL: not configured */
     struct images *images;
     struct pools *pools;
     struct networks *networks;

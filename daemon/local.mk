@@ -33,6 +33,8 @@ libdaemon_a_SOURCES = \
 	daemon/run/adopt.c \
 	daemon/auth/access.c \
 	daemon/auth/access.h \
+	daemon/auth/admit.c \
+	daemon/auth/admit.h \
 	daemon/auth/ca.c \
 	daemon/auth/ca.h \
 	daemon/auth/image_files.c \
@@ -247,6 +249,19 @@ libdaemon_a_SOURCES = \
 	daemon/vm/vmdefine.h \
 	daemon/vm/vmops.c \
 	daemon/vm/vmops.h \
+	daemon/web/conn.c \
+	daemon/web/conn.h \
+	daemon/web/files.c \
+	daemon/web/files.h \
+	daemon/web/http.c \
+	daemon/web/http.h \
+	daemon/web/page.c \
+	daemon/web/server.c \
+	daemon/web/session.c \
+	daemon/web/session.h \
+	daemon/web/web.h \
+	daemon/web/websocket.c \
+	daemon/web/websocket.h \
 	daemon/waits.c \
 	daemon/waits.h \
 	daemon/run/watch.c \
@@ -297,6 +312,7 @@ tests_unit_daemon_test_SOURCES = \
 	tests/unit/daemon_spawn.c \
 	tests/unit/daemon_store.c \
 	tests/unit/daemon_suites.h \
+	tests/unit/daemon_web.c \
 	tests/unit/daemon_test.c
 tests_unit_daemon_test_LDADD = $(LINK_DAEMON) $(CHECK_LIBS)
 
@@ -345,7 +361,8 @@ TESTS += \
 	tests/e2e/remote_pki.py \
 	tests/e2e/remote_roles.py \
 	tests/e2e/remote_suite.py \
-	tests/e2e/remote_tls.py
+	tests/e2e/remote_tls.py \
+	tests/e2e/remote_web.py
 EXTRA_DIST += \
 	tests/e2e/clock_shim.c \
 	tests/e2e/bad_requests.json \
@@ -356,6 +373,7 @@ EXTRA_DIST += \
 	tests/e2e/remote_roles.py \
 	tests/e2e/remote_suite.py \
 	tests/e2e/remote_tls.py \
+	tests/e2e/remote_web.py \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_clock.py \
 	tests/e2e/daemon_hostile.py \

@@ -43,6 +43,7 @@
 #include "daemon/vm/supply.h"
 #include "daemon/host/systemd.h"
 #include "daemon/waits.h"
+#include "daemon/web/web.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/loop.h"
@@ -320,6 +321,7 @@ void vmd_end(struct vmd *d, bool stop_vms)
     qmp_drain(d);
     rpc_server_drain(d->server);
     doors_drain(d->doors);
+    web_drain(d->web);
     waits_end(d);
     if (stop_vms) {
         each_run(d, false);
@@ -446,6 +448,7 @@ static int set_up(struct start *st, pid_t spawner, int *spawner_sock, struct err
     d->libvirt = libvirt_new(d);
     d->server = rpc_server_new(d->loop, &config, &server_ops, d);
     d->doors = doors_new(d);
+    d->web = d->opt.web ? web_new(d) : NULL;
     return 0;
 }
 
@@ -480,6 +483,7 @@ static void tear_down(struct start *st)
     metrics_free(d->metrics);
     loop_timer_free(st->alive);
     doors_drain(d->doors);
+    web_drain(d->web);
     images_free(d->images);
     d->images = NULL;
     pools_end(d);
@@ -498,6 +502,8 @@ static void tear_down(struct start *st)
     }
     free(list);
     qmp_drain(d);
+    web_free(d->web);
+    d->web = NULL;
     doors_free(d->doors);
     rpc_server_free(d->server);
     qmp_free(d->qmp);

@@ -30,7 +30,7 @@
 #define CONFIG_MAX 65536
 #define SYSTEM_CONFIG "/etc/vmd/vmd.conf"
 
-enum kind { TEXT, FOLDER, SWITCH, NUMBER, SIZE, LISTEN, IMAGE_DIR };
+enum kind { TEXT, FOLDER, SWITCH, NUMBER, SIZE, LISTEN, IMAGE_DIR, WEB };
 
 /* A setting of daemon.h's struct vmd_options. `doc` is its help, lines apart by \n. */
 struct setting {
@@ -82,6 +82,9 @@ static const struct setting settings[] = {
     { "listen", "HOST[:PORT]", LISTEN, AT(listen), 0, 0,
       "accept TLS there, port 16515 by default, * is every address;\nmay stand several times. "
       "Without it vmd listens on no network" },
+    { "web", "HOST[:PORT]", WEB, AT(web), 0, 0,
+      "serve the web console there, port 16516 by default, by TLS and to\nwhoever has a token "
+      "('vmctl token create'); default: off" },
     { "tls-dir", "DIR", TEXT, AT(tls_dir), 0, 0,
       "the daemon's own certificate authority (default: tls beside\nthe store)" },
     { "tls-ca", "FILE", TEXT, AT(tls_ca), 0, 0,
@@ -240,6 +243,23 @@ static int add_listen(struct vmd_options *o, const char *text, const char *where
     return 0;
 }
 
+static int set_web(struct vmd_options *o, const char *text, const char *where)
+{
+    struct err e = ERR_INIT;
+    AUTO_FREE char *host = NULL;
+    int port;
+    if (strcmp(text, "off") == 0) {
+        set(&o->web, NULL);
+        return 0;
+    }
+    if (tls_parse_address_at(text, WEB_PORT, &host, &port, &e) < 0) {
+        fprintf(stderr, "vmd: %sweb: %s\n", where, e.msg);
+        return -1;
+    }
+    set(&o->web, xasprintf(strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port));
+    return 0;
+}
+
 static int add_image_dir(struct vmd_options *o, const char *text, const char *where)
 {
     struct stat st;
@@ -290,6 +310,8 @@ static int apply(struct vmd_options *o, const struct setting *t, const char *val
         }
         *(bool *)at = strcmp(value, "on") == 0;
         return 0;
+    case WEB:
+        return set_web(o, value, where);
     case LISTEN:
         return add_listen(o, value, where);
     case IMAGE_DIR:
@@ -554,7 +576,7 @@ void options_done(struct vmd_options *o)
         set(&o->image_dir[--o->n_image_dir], NULL);
     }
     for (unsigned i = 0; i < ARRAY_LEN(settings); i++) {
-        if (settings[i].kind == TEXT || settings[i].kind == FOLDER) {
+        if (settings[i].kind == TEXT || settings[i].kind == FOLDER || settings[i].kind == WEB) {
             set((char **)(void *)((char *)o + settings[i].at), NULL);
         }
     }

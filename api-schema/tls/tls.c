@@ -235,6 +235,34 @@ struct tls_ctx *tls_public_new(const struct tls_files *f, struct err *e)
     return c;
 }
 
+/* Those who offer no protocol speak it too. */
+static int choose_http(SSL *ssl, const unsigned char **out, unsigned char *outlen,
+                       const unsigned char *in, unsigned int inlen, void *arg)
+{
+    static const unsigned char http[] = "\x08http/1.1";
+    unsigned char *chosen;
+    (void)ssl;
+    (void)arg;
+    if (SSL_select_next_proto(&chosen, outlen, http, sizeof(http) - 1, in, inlen) !=
+        OPENSSL_NPN_NEGOTIATED) {
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    }
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+struct tls_ctx *tls_web_new(const struct tls_files *f, struct err *e)
+{
+    struct tls_ctx *c = new_ctx(TLS_server_method(), f, e);
+
+    if (c) {
+        SSL_CTX_set_verify(c->ctx, SSL_VERIFY_NONE, NULL);
+        SSL_CTX_set_alpn_select_cb(c->ctx, choose_http, NULL);
+        SSL_CTX_set_max_early_data(c->ctx, 0);
+    }
+    return c;
+}
+
 struct tls_ctx *tls_client_new(const struct tls_files *f, struct err *e)
 {
     struct tls_ctx *c = new_ctx(TLS_client_method(), f, e);

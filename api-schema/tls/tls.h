@@ -45,6 +45,8 @@ struct tls_ctx *tls_server_new(const struct tls_files *f, tls_judge_fn *judge, v
                                struct err *e);
 /* For clients that show no certificate and prove otherwise who they are; f->ca and f->crl are not looked at. */
 struct tls_ctx *tls_public_new(const struct tls_files *f, struct err *e);
+/* For browsers: nobody is asked for a certificate, and HTTP/1.1 is what is spoken inside. */
+struct tls_ctx *tls_web_new(const struct tls_files *f, struct err *e);
 struct tls_ctx *tls_client_new(const struct tls_files *f, struct err *e);
 void tls_ctx_free(struct tls_ctx *c); /* NULL is fine; connections live on */
 
@@ -100,5 +102,7 @@ void tls_sha256(const void *p, size_t n, unsigned char out[32]);
 void tls_hex(const unsigned char *p, size_t n, char *out); /* 2 n + 1 bytes */
 /* Host and port of "host", "host:port", "[v6]:port" behind vmd+tls://; the caller frees *host. */
 int tls_parse_address(const char *text, char **host, int *port, struct err *e);
+/* The same where another port is the usual one. */
+int tls_parse_address_at(const char *text, int usual, char **host, int *port, struct err *e);
 
 #endif

@@ -76,8 +76,13 @@ int tls_token_parse(const char *text, unsigned char secret[TLS_TOKEN_SECRET],
 
 int tls_parse_address(const char *text, char **host, int *port, struct err *e)
 {
+    return tls_parse_address_at(text, TLS_PORT, host, port, e);
+}
+
+int tls_parse_address_at(const char *text, int usual, char **host, int *port, struct err *e)
+{
     const char *end, *colon = NULL;
-    uint64_t number = TLS_PORT;
+    uint64_t number = (uint64_t)usual;
 
     if (text[0] == '[') {
         text++;

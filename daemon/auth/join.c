@@ -8,6 +8,7 @@
 #include "api-schema/tls/tls.h"
 #include "api-schema/tls/tunnel.h"
 #include "daemon/auth/access.h"
+#include "daemon/auth/admit.h"
 #include "daemon/auth/listen.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
@@ -25,10 +26,7 @@
 struct join {
     struct vmd *d;
     char address[64];
-    struct token *token;
-    struct user *user;
-    bool new_user;
-    struct user was; /* to undo */
+    struct admission in;
     struct cert *cert;
     char *pem, *ca;
 };
@@ -40,40 +38,12 @@ static void refuse(struct vmd *d, struct tunnel *t, const char *address, int cod
     doors_say_error(t, code, why);
 }
 
-/* The user this join is for; made when new. */
-static struct user *find_user(struct join *j, const char *proposed, const char **why)
-{
-    const char *name = j->token->user[0] ? j->token->user : proposed;
-    if (!name || !str_is_name(name)) {
-        *why = "it proposes no user name: letters, digits and . _ + -, at most 63";
-        return NULL;
-    }
-    struct user *u = user_find(j->d, name);
-    if (u && !j->token->known) {
-        *why = "the user name is taken; choose another";
-        return NULL;
-    }
-    j->new_user = !u;
-    u = u ? u : user_add(j->d, name);
-    if (!u) {
-        *why = "there are too many users";
-    }
-    return u;
-}
-
 static void undo(struct join *j)
 {
-    j->token->taken = false;
     if (j->cert) {
         cert_drop(j->cert);
     }
-    if (j->new_user) {
-        user_drop(j->user);
-    } else if (j->user) {
-        struct list link = j->user->link;
-        *j->user = j->was;
-        j->user->link = link;
-    }
+    admit_end(&j->in, false);
 }
 
 static void join_free(struct join *j)
@@ -88,7 +58,7 @@ static char *reply_text(const struct join *j)
     AUTO_JSON o = json_object_new_object();
     api_json_set_str(o, "certificate", j->pem);
     api_json_set_str(o, "ca", j->ca);
-    api_json_set_str(o, "user", j->user->name);
+    api_json_set_str(o, "user", j->in.user->name);
     return xasprintf("%s\n", api_json_text(o));
 }
 
@@ -106,12 +76,11 @@ static void kept(void *arg, const struct err *e)
         join_free(j);
         return;
     }
-    j->token->taken = false;
-    j->token->used = true;
-    snprintf(who, sizeof(who), "%s@%s", j->user->name, j->address);
+    admit_end(&j->in, true);
+    snprintf(who, sizeof(who), "%s@%s", j->in.user->name, j->address);
     log_info("access", "%s joined with role %s in project %s", who,
-             api_role_names[j->token->role], j->token->project);
-    access_audit(j->d, who, "tls.join", j->token->project, "ok");
+             api_role_names[j->in.token->role], j->in.token->project);
+    access_audit(j->d, who, "tls.join", j->in.token->project, "ok");
     doors_recheck(j->d->doors);
     if (t) {
         AUTO_FREE char *text = reply_text(j);
@@ -121,31 +90,18 @@ static void kept(void *arg, const struct err *e)
     join_free(j);
 }
 
-static const char *prepare(struct join *j, const char *request, const char *proposed,
-                           struct err *e)
+static const char *prepare(struct join *j, const char *request, struct err *e)
 {
-    const char *why = "";
     struct ca_issued made = { 0 };
-    j->user = find_user(j, proposed, &why);
-    if (!j->user) {
-        return why;
-    }
-    j->was = *j->user;
-    if (ca_sign(j->d->opt.tls_dir, request ? request : "", j->user->name, JOIN_SECONDS, &made,
-                e) < 0) {
+    if (ca_sign(j->d->opt.tls_dir, request ? request : "", j->in.user->name, JOIN_SECONDS,
+                &made, e) < 0) {
         return e->msg;
     }
     j->pem = made.pem;
     j->ca = ca_read(j->d->opt.tls_dir, "ca.pem", e);
-    j->cert = j->ca ? cert_add(j->d, &made, j->user->name) : NULL;
+    j->cert = j->ca ? cert_add(j->d, &made, j->in.user->name) : NULL;
     if (!j->cert) {
         return j->ca ? "there are too many certificates" : e->msg;
-    }
-    if (user_grant(j->user, j->token->project,
-                   j->token->role > access_grant_of(j->user, j->token->project)
-                       ? j->token->role
-                       : access_grant_of(j->user, j->token->project)) < 0) {
-        return "the user has too many roles";
     }
     return NULL;
 }
@@ -171,23 +127,20 @@ void doors_join(struct vmd *d, struct tunnel *t, const char *address, const char
     }
     struct join *j = xnew(struct join);
     j->d = d;
-    j->token = token;
     str_copy(j->address, sizeof(j->address), address);
-    token->taken = true;
-    why = prepare(j, api_json_get_str(o, "request"), api_json_get_str(o, "user"), &e);
+    why = admit_begin(&j->in, d, token, api_json_get_str(o, "user"));
+    bool in = !why;
+    why = why ? why : prepare(j, api_json_get_str(o, "request"), &e);
     if (why) {
-        undo(j);
+        if (in) {
+            undo(j);
+        }
         refuse(d, t, address, API_E_INVALID_PARAMS, why);
         join_free(j);
         return;
     }
     struct change *c = change_new(d);
-    struct token as = *token;
-    as.used = true;
-    str_copy(as.used_by, sizeof(as.used_by), j->user->name);
-    str_copy(token->used_by, sizeof(token->used_by), j->user->name);
-    token_put(&as, c);
-    user_put(j->user, c);
+    admit_put(&j->in, c);
     cert_put(j->cert, c);
     change_commit(c, kept, j);
 }

@@ -14,6 +14,7 @@
 #include "daemon/auth/stream.h"
 #include "daemon/daemon.h"
 #include "daemon/run/proc.h"
+#include "daemon/web/web.h"
 #include "engine/base/fd.h"
 #include "engine/base/list.h"
 #include "engine/base/log.h"
@@ -423,7 +424,7 @@ struct ssl_st *doors_accept_viewer(struct doors *o, int fd, struct err *e)
     return tls_accept_new(o->public, fd, e);
 }
 
-int doors_load(struct doors *o, unsigned *dropped, struct err *e)
+static int load(struct doors *o, unsigned *dropped, struct err *e)
 {
     const struct vmd_options *k = &o->d->opt;
     if (k->tls_builtin && !ca_there(k->tls_dir)) {
@@ -455,6 +456,12 @@ int doors_load(struct doors *o, unsigned *dropped, struct err *e)
         *dropped = n;
     }
     return 0;
+}
+
+int doors_load(struct doors *o, unsigned *dropped, struct err *e)
+{
+    int rc = load(o, dropped, e);
+    return rc < 0 ? rc : web_load(o->d->web, e);
 }
 
 /* ---- who may stay ---- */
@@ -493,6 +500,7 @@ unsigned doors_recheck(struct doors *o)
             n++;
         }
     }
+    n += web_recheck(o->d->web);
     rpc_server_each(o->d->server, fix_role, o->d);
     return n;
 }

@@ -49,8 +49,7 @@ char *stream_ticket(struct vmd *d, const struct rpc_peer *p, const char *path, c
     return NULL;
 }
 
-/* Uses up the ticket; false when it is not one of this user's. */
-static bool take(struct vmd *d, const char *secret, const char *user, struct stream_ticket *out)
+bool stream_take(struct vmd *d, const char *secret, const char *user, struct stream_ticket *out)
 {
     for (unsigned i = 0; i < STREAM_TICKETS; i++) {
         struct stream_ticket *k = &d->tickets[i];
@@ -66,7 +65,7 @@ static bool take(struct vmd *d, const char *secret, const char *user, struct str
 bool stream_spend(struct vmd *d, const char *secret, const char *user, const char *path)
 {
     struct stream_ticket k;
-    return take(d, secret, user, &k) && strcmp(k.path, path) == 0;
+    return stream_take(d, secret, user, &k) && strcmp(k.path, path) == 0;
 }
 
 void stream_begin(struct vmd *d, struct tunnel *t, const struct rpc_peer *p, const char *line,
@@ -83,7 +82,7 @@ void stream_begin(struct vmd *d, struct tunnel *t, const struct rpc_peer *p, con
     if (secret && migrate_stream(d, t, p, secret, api_json_get_int(o, "stream", -1))) {
         return;
     }
-    if (!secret || !take(d, secret, p->user, &k)) {
+    if (!secret || !stream_take(d, secret, p->user, &k)) {
         doors_refuse(d->doors, who, "tls.stream", "no such ticket");
         doors_say_error(t, API_E_DENIED,
                         secret ? "no such ticket: it was used, is too old, or is another user's"

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct stream_ticket;
 struct tunnel;
 struct vmd;
 
@@ -23,6 +24,9 @@ char *stream_ticket(struct vmd *d, const struct rpc_peer *p, const char *path,
                     const char *what);
 /* Uses up a ticket; false when it is not one of this user's for this socket. */
 bool stream_spend(struct vmd *d, const char *secret, const char *user, const char *path);
+/* Uses up the ticket; false when it is not one of this user's. */
+bool stream_take(struct vmd *d, const char *secret, const char *user,
+                 struct stream_ticket *out);
 void stream_begin(struct vmd *d, struct tunnel *t, const struct rpc_peer *p, const char *line,
                   size_t n);
 

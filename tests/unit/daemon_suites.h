@@ -11,5 +11,6 @@ Suite *suite_store(void);
 Suite *suite_migrate(void);
 Suite *suite_registry(void);
 Suite *suite_spawn(void);
+Suite *suite_web(void);
 
 #endif

@@ -7,5 +7,6 @@
 
 int main(int argc, char **argv)
 {
-    return test_main(argc, argv, suite_store, suite_migrate, suite_registry, suite_spawn, NULL);
+    return test_main(argc, argv, suite_store, suite_migrate, suite_registry, suite_spawn,
+                     suite_web, NULL);
 }
