@@ -62,7 +62,8 @@ static const char full_config[] =
     "e\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":false}],\"nics\":[],\"rng\":"
     "false,"
     "\"console\":\"virtio\","
-    "\"flash\":[],\"panic\":false,\"channels\":[],\"shares\":[],\"agent\":false,\"usb\":[],\"root_ports\":0,"
+    "\"flash\":[],\"panic\":false,\"channels\":[],\"shares\":[],\"agent\":false,\"memory_"
+    "devices\":[],\"usb\":[],\"root_ports\":0,"
     "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\",\"tier2\":\"auto\",\"coverage\":"
     "false,"
     "\"plugins\":[]},\"project\":\"default\"}";
@@ -134,7 +135,7 @@ static const struct {
       "config.cpus: expected an integer from 1 to 512, got \"2\"", "config.cpus",
       "Number of vCPUs." },
     { "{\"name\":\"a\",\"arch\":\"riscv\"}",
-      "config.arch: expected one of riscv64, riscv32, got \"riscv\"", "config.arch",
+      "config.arch: expected one of riscv64, riscv32, x86_64, got \"riscv\"", "config.arch",
       "did you mean 'riscv64'?" },
     { "{\"name\":\"a\",\"rng\":1}", "config.rng: expected true or false, got 1", "config.rng",
       NULL },
