@@ -26,6 +26,7 @@ libcli_a_SOURCES = \
 	cli/image_export.h \
 	cli/image_import.c \
 	cli/image_nbd.c \
+	cli/image_nbd_list.c \
 	cli/image_opts.c \
 	cli/image_ova.c \
 	cli/image_ova.h \

@@ -205,6 +205,7 @@ libdaemon_a_SOURCES = \
 	daemon/run/spawner.h \
 	daemon/storage/files.c \
 	daemon/storage/files.h \
+	daemon/storage/kind_nbd.c \
 	daemon/network/check.c \
 	daemon/network/networks.c \
 	daemon/network/networks.h \

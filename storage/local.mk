@@ -34,6 +34,8 @@ libstorage_a_SOURCES = \
 	storage/nbd_far.c \
 	storage/nbd_far.h \
 	storage/nbd_hello.c \
+	storage/nbd_list.c \
+	storage/nbd_list.h \
 	storage/nbd_options.c \
 	storage/nbd_requests.c \
 	storage/nbd_server.c \

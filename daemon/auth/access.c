@@ -535,7 +535,8 @@ static int check_one(const struct path_check *k, const struct api_member *m, con
         return 0;
     }
     const char *text = *(char *const *)at;
-    return m->check == API_IMAGE && text && nbd_addr_is(text)
+    return m->check == API_IMAGE && text && nbd_addr_is(text) &&
+                   !pools_may_use(k->d, k->project, text)
                ? api_error_set(k->x, API_E_DENIED, where,
                                "use an image of the project or a volume, or ask an administrator "
                                "of the host",

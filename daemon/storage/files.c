@@ -30,26 +30,28 @@ void measure_done(struct measure *m)
 {
     free(m->backing);
     free(m->backing_format);
+    free(m->export);
     *m = (struct measure){ .capacity = 0 };
 }
 
 /* ---- the folder ---- */
 
-int folder_open(const char *path, bool build, int64_t mode, int64_t owner, int64_t group,
-                struct err *e)
+int folder_open(struct folder *f, const struct folder_make *m, struct err *e)
 {
-    bool made = build && mkdir(path, 0750) == 0;
-    if (build && !made && errno != EEXIST) {
+    const char *path = f->path;
+    bool made = m->build && mkdir(path, 0750) == 0;
+    if (m->build && !made && errno != EEXIST) {
         return err_errno(e, errno, "cannot make folder '%s'", path);
     }
     AUTO_FD fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
         return err_errno(e, errno, "cannot open folder '%s'", path);
     }
-    if (made && (owner >= 0 || group >= 0) && fchown(fd, (uid_t)owner, (gid_t)group) < 0) {
+    if (made && (m->owner >= 0 || m->group >= 0) &&
+        fchown(fd, (uid_t)m->owner, (gid_t)m->group) < 0) {
         return err_errno(e, errno, "cannot give folder '%s' away", path);
     }
-    if (made && mode >= 0 && fchmod(fd, (mode_t)mode) < 0) {
+    if (made && m->mode >= 0 && fchmod(fd, (mode_t)m->mode) < 0) {
         return err_errno(e, errno, "cannot set the mode of folder '%s'", path);
     }
     int rc = flock(fd, LOCK_EX | LOCK_NB);
@@ -62,7 +64,8 @@ int folder_open(const char *path, bool build, int64_t mode, int64_t owner, int64
                    ? err_set(e, -EBUSY, "folder '%s' is in use by another vmd", path)
                    : err_errno(e, errno, "cannot lock folder '%s'", path);
     }
-    return take_fd(&fd);
+    f->fd = take_fd(&fd);
+    return 0;
 }
 
 void folder_room(const struct folder *f, int64_t *capacity, int64_t *available)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is done to the files of a pool. Names have no slash and no dot in front; what is not whole yet, or not any more,
+ * What is done to a pool: the interface of its kinds, and of kind dir the files. Names have no slash and no dot in front; what is not whole yet, or not any more,
  * has a name with a dot, which no volume's has. Files are opened below the pool's folder and never through a link.
  * No state of its own; each call blocks as long as the disk does. Threads of works.
  */
@@ -13,12 +13,50 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct folder;
+struct found;
+struct known;
+struct work;
 struct works;
 
-/* A folder that is in use. */
+/* What a definition says of the folder, to be made when missing. */
+struct folder_make {
+    bool build;
+    int64_t mode, owner, group; /* -1: not said */
+    const char *const *devices; /* of a volume group */
+    size_t n_devices;
+};
+
+/* One kind of pool. All of it is called by threads of works; run_* get a struct vop. */
+struct pool_kind {
+    const char *readonly; /* why its volumes cannot be made or changed; NULL: they can */
+    const char *remedy;   /* then: what to do instead */
+    bool raw;             /* its volumes are raw, and stand on no other */
+    bool tells_all;       /* each scan measures all */
+    int (*open)(struct folder *f, const struct folder_make *m, struct err *e); /* sets fd */
+    int (*shut)(struct folder *f, struct err *e); /* NULL: nothing to do */
+    int (*scan)(const struct folder *f, const struct known *known, size_t n, bool measure,
+                struct found **out, size_t *n_out, struct err *e);
+    void (*room)(const struct folder *f, int64_t *capacity, int64_t *available);
+    void (*run_make)(struct work *w);    /* the image under its unfinished name, measured */
+    void (*run_place)(struct work *w);   /* its real name */
+    void (*run_discard)(struct work *w); /* neither */
+    void (*run_copy)(struct work *w);    /* as run_make, of another volume */
+    void (*run_resize)(struct work *w);
+    void (*run_wipe)(struct work *w);
+    void (*run_hide)(struct work *w); /* out of the way, to be deleted */
+    void (*run_unhide)(struct work *w);
+    void (*run_forget)(struct work *w);
+    void (*run_read)(struct work *w);
+    void (*run_write)(struct work *w);
+};
+extern const struct pool_kind pool_kind_dir, pool_kind_nbd;
+
+/* A pool that is in use: a folder, or what its kind has instead. */
 struct folder {
+    const struct pool_kind *kind;
     struct works *works;
-    const char *path;
+    const char *path;  /* of the folder; the server's address */
     int fd;            /* of the folder, with its lock */
     const char *token; /* of this daemon, in the names of unfinished files */
 };
@@ -27,6 +65,7 @@ struct measure {
     int64_t capacity, allocation, ino;
     char format[8];                 /* raw, qcow2 */
     char *backing, *backing_format; /* NULL: none; owned */
+    char *export;                   /* of an NBD server, when its name is another; owned */
 };
 void measure_done(struct measure *m);
 
@@ -41,9 +80,8 @@ struct known {
     int64_t making; /* the file of that number was never acknowledged; 0: it was */
 };
 
-/* Opens and locks a folder. build: made first when missing; mode, owner, group: -1 when not said. Descriptor or error. */
-int folder_open(const char *path, bool build, int64_t mode, int64_t owner, int64_t group,
-                struct err *e);
+/* Opens and locks a folder. */
+int folder_open(struct folder *f, const struct folder_make *m, struct err *e);
 /* Undoes what a former daemon left, then lists. `known` is sorted by name. measure: also those known. */
 int folder_scan(const struct folder *f, const struct known *known, size_t n, bool measure,
                 struct found **out, size_t *n_out, struct err *e);

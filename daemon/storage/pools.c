@@ -4,6 +4,7 @@
 
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
+#include "api-schema/net/nbdaddr.h"
 #include "api-schema/rpc/call.h"
 #include "daemon/auth/access.h"
 #include "daemon/calls.h"
@@ -102,6 +103,7 @@ struct pool *pool_new(struct vmd *d, struct api_pool_config *take_config, const 
     memset(take_config, 0, sizeof(*take_config));
     p->project = xstrdup(project);
     p->folder.fd = -1;
+    pool_settle(p);
     p->by_name = hash_new_str();
     list_init(&p->volumes);
     list_init(&p->parked);
@@ -112,6 +114,43 @@ struct pool *pool_new(struct vmd *d, struct api_pool_config *take_config, const 
     list_append(at, &p->link); /* before `at` */
     s->n++;
     return p;
+}
+
+const struct pool_kind *pool_kind_of(enum api_pool_type type)
+{
+    switch (type) {
+    case API_POOL_TYPE_DIR:
+    case API_POOL_TYPE_FS:
+        return &pool_kind_dir;
+    case API_POOL_TYPE_NBD:
+        return &pool_kind_nbd;
+    default:
+        return NULL;
+    }
+}
+
+char *pool_where(const struct api_pool_config *c, struct err *e)
+{
+    struct nbd_addr a;
+    if (c->type != API_POOL_TYPE_NBD) {
+        return c->path ? xstrdup(c->path) : NULL;
+    }
+    if (nbd_addr_parse(c->uri ? c->uri : "", &a, e) < 0) {
+        return NULL;
+    }
+    a.export[0] = 0;
+    return nbd_addr_text(&a);
+}
+
+void pool_settle(struct pool *p)
+{
+    free(p->where);
+    p->where = pool_where(&p->config, NULL);
+    p->where = p->where ? p->where : xstrdup("");
+    p->folder.kind = pool_kind_of(p->config.type);
+    if (!p->folder.kind) { /* a definition of another vmd's store */
+        p->folder.kind = &pool_kind_dir;
+    }
 }
 
 void pool_close(struct pool *p)
@@ -134,6 +173,7 @@ void pool_drop(struct pool *p)
     hash_free(p->by_name);
     api_release(&api_type_pool_config, &p->config);
     free(p->project);
+    free(p->where);
     free(p);
 }
 
@@ -179,7 +219,8 @@ struct json_object *pool_info(const struct pool *p, bool config)
         .project = p->project,
         .state = p->state,
         .autostart = p->autostart,
-        .path = p->config.path,
+        .type = p->config.type,
+        .path = p->where,
         .capacity = p->capacity,
         .available = p->available,
         .allocation = p->capacity - p->available,
@@ -215,6 +256,7 @@ void volume_drop(struct volume *v)
     list_remove(&v->link);
     free(v->backing);
     free(v->backing_format);
+    free(v->export);
     free(v);
 }
 
@@ -229,6 +271,9 @@ void volume_put(const struct volume *v, struct change *c)
     }
     if (v->backing_format) {
         api_json_set_str(o, "backing_format", v->backing_format);
+    }
+    if (v->export) {
+        api_json_set_str(o, "export", v->export);
     }
     if (v->making) {
         api_json_set_int(o, "making", v->making);
@@ -255,15 +300,25 @@ void volume_take(struct volume *v, struct measure *m)
 {
     free(v->backing);
     free(v->backing_format);
+    free(v->export);
     v->capacity = m->capacity;
     v->allocation = m->allocation;
     v->backing = take_ptr(m->backing);
     v->backing_format = take_ptr(m->backing_format);
+    v->export = take_ptr(m->export);
 }
 
 char *volume_path(const struct volume *v)
 {
-    return xasprintf("%s/%s", v->pool->config.path, v->name);
+    struct nbd_addr a;
+    if (v->pool->config.type != API_POOL_TYPE_NBD) {
+        return xasprintf("%s/%s", v->pool->where, v->name);
+    }
+    if (nbd_addr_parse(v->pool->where, &a, NULL) < 0) {
+        return xstrdup("");
+    }
+    str_copy(a.export, sizeof(a.export), v->export ? v->export : v->name);
+    return nbd_addr_text(&a);
 }
 
 struct json_object *volume_json(const struct volume *v)
@@ -284,14 +339,14 @@ struct json_object *volume_definition(const struct volume *v)
 {
     AUTO_FREE char *path = volume_path(v);
     AUTO_FREE char *base = v->backing && v->backing[0] != '/'
-                               ? xasprintf("%s/%s", v->pool->config.path, v->backing)
+                               ? xasprintf("%s/%s", v->pool->where, v->backing)
                                : NULL;
     struct api_volume_config out = { .name = (char *)v->name,
                                      .capacity = v->capacity,
                                      .has_capacity = true,
                                      .allocation = v->allocation,
                                      .has_allocation = true,
-                                     .path = path,
+                                     .path = nbd_addr_is(path) ? NULL : path,
                                      .format = (char *)api_disk_format_name(v->format),
                                      .backing = base ? base : v->backing,
                                      .backing_format = v->backing_format };
@@ -300,7 +355,7 @@ struct json_object *volume_definition(const struct volume *v)
 
 bool volume_stands_on(const struct volume *v, const char *name)
 {
-    const char *base = v->backing, *dir = v->pool->config.path;
+    const char *base = v->backing, *dir = v->pool->where;
     size_t n = strlen(dir);
     if (base && strncmp(base, dir, n) == 0 && base[n] == '/') {
         base += n + 1;
@@ -334,8 +389,9 @@ void pools_load_pool(struct vmd *d, const struct store_object *row)
                   e.code ? e.msg : x.message);
         return;
     }
-    if (!config.uuid || !config.path) {
-        log_error("daemon", "storage pool '%s' left out: it has no folder", row->name);
+    AUTO_FREE char *where = pool_where(&config, &e);
+    if (!config.uuid || !where) {
+        log_error("daemon", "storage pool '%s' left out: it has no place", row->name);
         api_release(&api_type_pool_config, &config);
         return;
     }
@@ -365,6 +421,7 @@ static void load_volume(struct pool *p, const struct stray *k)
     const char *format = api_json_get_str(o, "format");
     const char *backing = api_json_get_str(o, "backing");
     const char *backing_format = api_json_get_str(o, "backing_format");
+    const char *export = api_json_get_str(o, "export");
     bool qcow2 = format && strcmp(format, "qcow2") == 0;
     struct volume *v = volume_new(p, k->name,
                                   qcow2 ? API_DISK_FORMAT_QCOW2 : API_DISK_FORMAT_RAW);
@@ -374,6 +431,7 @@ static void load_volume(struct pool *p, const struct stray *k)
     v->hidden = v->making != 0;
     v->backing = backing ? xstrdup(backing) : NULL;
     v->backing_format = backing_format ? xstrdup(backing_format) : NULL;
+    v->export = export ? xstrdup(export) : NULL;
 }
 
 static void began(void *arg, const struct err *e)
@@ -408,8 +466,9 @@ struct scan {
     struct work w;
     struct pool *p;
     struct folder folder; /* a copy: the thread's */
-    bool open, build, measure;
-    int64_t mode, owner, group, capacity, available;
+    struct folder_make make;
+    bool open, measure;
+    int64_t capacity, available;
     struct known *known;
     size_t n_known;
     struct found *found;
@@ -423,14 +482,12 @@ static void scan_run(struct work *w)
     struct scan *k = container_of(w, struct scan, w);
     int rc = 0;
     if (k->open) {
-        k->folder.fd = folder_open(k->folder.path, k->build, k->mode, k->owner, k->group,
-                                   &w->e);
-        rc = k->folder.fd < 0 ? -1 : 0;
+        rc = k->folder.kind->open(&k->folder, &k->make, &w->e);
     }
     if (rc == 0) {
-        rc = folder_scan(&k->folder, k->known, k->n_known, k->measure, &k->found, &k->n_found,
-                         &w->e);
-        folder_room(&k->folder, &k->capacity, &k->available);
+        rc = k->folder.kind->scan(&k->folder, k->known, k->n_known, k->measure, &k->found,
+                                  &k->n_found, &w->e);
+        k->folder.kind->room(&k->folder, &k->capacity, &k->available);
     }
     w->failed = rc < 0;
 }
@@ -542,7 +599,7 @@ static void scan_ended(struct work *w)
     if (!w->failed) {
         if (k->open) {
             p->folder = k->folder;
-            p->folder.path = p->config.path;
+            p->folder.path = p->where;
             p->state = API_POOL_STATE_ACTIVE;
         }
         take_all(k);
@@ -570,16 +627,17 @@ static bool scan(struct pool *p, bool open, bool build, bool measure,
     k->w.run = scan_run;
     k->w.ended = scan_ended;
     k->p = p;
-    k->folder = (struct folder){ .works = p->d->pools->works,
-                                 .path = xstrdup(c->path),
+    k->folder = (struct folder){ .kind = p->folder.kind,
+                                 .works = p->d->pools->works,
+                                 .path = xstrdup(p->where),
                                  .fd = p->folder.fd,
                                  .token = p->d->pools->token };
     k->open = open;
-    k->build = build;
-    k->measure = measure;
-    k->mode = c->has_mode ? c->mode : -1;
-    k->owner = c->has_owner ? c->owner : -1;
-    k->group = c->has_group ? c->group : -1;
+    k->measure = measure || p->folder.kind->tells_all;
+    k->make = (struct folder_make){ .build = build,
+                                    .mode = c->has_mode ? c->mode : -1,
+                                    .owner = c->has_owner ? c->owner : -1,
+                                    .group = c->has_group ? c->group : -1 };
     k->done = done;
     k->arg = arg;
     k->known = p->n_volumes ? xrealloc_n(NULL, p->n_volumes, sizeof(*k->known)) : NULL;
@@ -675,13 +733,28 @@ struct pool *call_pool(struct api_call *call, const char *ref, enum api_role rol
 
 /* ---- VMs ---- */
 
+static bool has_path(struct pool *p, const char *path)
+{
+    bool found = false;
+    list_for_each (n, &p->volumes) {
+        AUTO_FREE char *own = volume_path(list_entry(n, struct volume, link));
+        found |= strcmp(own, path) == 0;
+    }
+    return found;
+}
+
 bool pools_may_use(struct vmd *d, const char *project, const char *path)
 {
     list_for_each (n, &d->pools->all) {
         struct pool *p = list_entry(n, struct pool, link);
-        size_t len = strlen(p->config.path);
-        if (strcmp(p->project, project) == 0 && strncmp(path, p->config.path, len) == 0 &&
-            path[len] == '/' && str_is_name(path + len + 1) && volume_find(p, path + len + 1)) {
+        size_t len = strlen(p->where);
+        if (strcmp(p->project, project) != 0) {
+            continue;
+        }
+        if (p->config.type == API_POOL_TYPE_NBD
+                ? has_path(p, path)
+                : strncmp(path, p->where, len) == 0 && path[len] == '/' &&
+                      str_is_name(path + len + 1) && volume_find(p, path + len + 1)) {
             return true;
         }
     }

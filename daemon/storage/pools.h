@@ -34,6 +34,7 @@ struct volume {
     enum api_disk_format format;
     int64_t capacity, allocation;
     char *backing, *backing_format;
+    char *export;     /* of an NBD server; NULL: its name */
     int64_t making;   /* number of its file while it was not acknowledged yet; 0: it was */
     const char *busy; /* what is being done with it: "made", "resized"...; NULL: nothing */
     bool hidden;      /* not acknowledged yet, or its file is not there */
@@ -46,7 +47,8 @@ struct pool {
     bool autostart, wanted, pending; /* wanted: active as far as the store says */
     const char *busy;
     enum api_pool_state state;
-    struct folder folder; /* while it is not inactive */
+    char *where;          /* its folder, or what its kind has instead (pool_where()) */
+    struct folder folder; /* but for the kind only while it is not inactive */
     int64_t capacity, available;
     struct list volumes;
     struct hash *by_name;
@@ -91,6 +93,11 @@ bool pool_open(struct pool *p, bool build, void (*done)(void *arg, const struct 
                void *arg);
 bool pool_look(struct pool *p, void (*done)(void *arg, const struct err *e), void *arg);
 void pool_close(struct pool *p);
+/* What a definition says of where it is, as text; NULL: nothing, or an address that is none (e). */
+char *pool_where(const struct api_pool_config *c, struct err *e);
+const struct pool_kind *pool_kind_of(enum api_pool_type type);
+/* Its definition is another now. */
+void pool_settle(struct pool *p);
 /* Calls that waited go on. */
 void pool_unpark(struct pool *p);
 

@@ -5,6 +5,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
+#include "api-schema/net/nbdaddr.h"
 #include "daemon/auth/access.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
@@ -52,28 +53,43 @@ static struct vm *user_of(const struct pool *p)
 
 /* ---- define, undefine ---- */
 
-static int check_config(const struct api_pool_config *c, struct api_error *x)
+static int only_of(struct api_error *x, const char *member, const char *kind)
+{
+    return api_error_set(x, API_E_INVALID_PARAMS, member, "leave it out",
+                         "'%s' belongs to storage pools of kind %s", member, kind);
+}
+
+static int check_nbd(const struct api_pool_config *c, struct api_error *x)
+{
+    struct err e = ERR_INIT;
+    AUTO_FREE char *where = pool_where(c, &e);
+    struct nbd_addr a;
+    if (c->path || c->n_devices || c->host || c->dir || c->source_name || c->format ||
+        c->has_mode || c->has_owner || c->has_group) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config", "give type and uri alone",
+                             "storage pool '%s' of kind nbd has an address and nothing else",
+                             c->name);
+    }
+    if (!where || nbd_addr_parse(c->uri, &a, &e) < 0 || a.export[0]) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.uri",
+                             "nbd://HOST[:PORT] or nbd+unix:///?socket=PATH", "%s",
+                             !c->uri ? "a storage pool of kind nbd needs the server's address"
+                             : where ? "the address of a pool names no export"
+                                     : e.msg);
+    }
+    return 0;
+}
+
+static int check_folder(const struct api_pool_config *c, struct api_error *x)
 {
     size_t n = c->path ? strlen(c->path) : 0;
-    if (!str_is_name(c->name)) {
-        return api_error_set(x, API_E_INVALID_PARAMS, "config.name",
-                             "a letter or digit, then letters, digits and . _ + -",
-                             "'%s' is no name of a storage pool", c->name);
-    }
-    if (c->type != API_POOL_TYPE_DIR && c->type != API_POOL_TYPE_FS) {
-        return api_error_set(x, API_E_UNSUPPORTED, "config.type",
-                             "mount or make it by its own tools, and define a pool of kind dir",
-                             "storage pools of kind %s are not supported",
-                             api_pool_type_name(c->type));
+    if (c->uri) {
+        return only_of(x, "uri", "nbd");
     }
     if (c->n_devices || c->host || c->dir || c->source_name) {
         return api_error_set(x, API_E_UNSUPPORTED, "config.devices",
                              "mount it, and define the pool with its path alone",
                              "vmd mounts nothing for storage pool '%s'", c->name);
-    }
-    if (c->label) {
-        return api_error_set(x, API_E_UNSUPPORTED, "config.label", "leave it out",
-                             "security labels are not supported");
     }
     if (n < 2 || c->path[n - 1] == '/' || strstr(c->path, "//") || strstr(c->path, "/./") ||
         strstr(c->path, "/../")) {
@@ -85,6 +101,25 @@ static int check_config(const struct api_pool_config *c, struct api_error *x)
     return 0;
 }
 
+static int check_config(const struct api_pool_config *c, struct api_error *x)
+{
+    if (!str_is_name(c->name)) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.name",
+                             "a letter or digit, then letters, digits and . _ + -",
+                             "'%s' is no name of a storage pool", c->name);
+    }
+    if (!pool_kind_of(c->type)) {
+        return api_error_set(x, API_E_UNSUPPORTED, "config.type",
+                             "mount or make it by its own tools, and define a pool of kind dir",
+                             "storage pools of kind %s are not supported",
+                             api_pool_type_name(c->type));
+    }
+    if (c->label) {
+        return api_error_set(x, API_E_UNSUPPORTED, "config.label", "leave it out",
+                             "security labels are not supported");
+    }
+    return c->type == API_POOL_TYPE_NBD ? check_nbd(c, x) : check_folder(c, x);
+}
 /* The pool to be replaced in *old (NULL: it is new). */
 static int check_define(struct vmd *d, const struct api_pool_config *c, struct pool **old,
                         struct api_error *x)
@@ -102,7 +137,8 @@ static int check_define(struct vmd *d, const struct api_pool_config *c, struct p
                              "a storage pool '%s' has the UUID %s", c->name,
                              (*old)->config.uuid);
     }
-    struct vm *vm = *old && strcmp(c->path, (*old)->config.path) != 0 ? user_of(*old) : NULL;
+    AUTO_FREE char *where = pool_where(c, NULL);
+    struct vm *vm = *old && strcmp(where, (*old)->where) != 0 ? user_of(*old) : NULL;
     if (vm) {
         return api_error_set(x, API_E_BUSY, c->name, "take its disks from the VM first",
                              "VM '%s' has disks in storage pool '%s'", vm->config.name,
@@ -110,11 +146,11 @@ static int check_define(struct vmd *d, const struct api_pool_config *c, struct p
     }
     list_for_each (n, &d->pools->all) {
         struct pool *p = list_entry(n, struct pool, link);
-        bool same = strcmp(p->config.path, c->path) == 0 ||
+        bool same = strcmp(p->where, where) == 0 ||
                     (c->uuid && strcmp(p->config.uuid, c->uuid) == 0);
         if (p != *old && same) {
             return api_error_set(x, API_E_EXISTS, p->config.name, "use that pool",
-                                 "storage pool '%s' has this folder or UUID", p->config.name);
+                                 "storage pool '%s' has this place or UUID", p->config.name);
         }
     }
     return !*old && d->pools->n >= POOLS_MAX
@@ -134,6 +170,7 @@ static void defined(void *arg, const struct err *e)
         char *project = p->project;
         p->config = k->config;
         p->project = k->project;
+        pool_settle(p);
         k->config = new;
         k->project = project;
     } else {
@@ -165,6 +202,7 @@ void api_handle_pool_define(struct api_call *call, struct api_pool_define_in *in
         old->config = *in->config;
         old->project = xstrdup(in->project);
         memset(in->config, 0, sizeof(*in->config));
+        pool_settle(old);
     }
     k->p = old ? old : pool_new(d, in->config, in->project);
     k->p->pending = k->flag;
@@ -242,7 +280,11 @@ void api_handle_pool_get(struct api_call *call, struct api_pool_get_in *in)
 void api_handle_pool_xml(struct api_call *call, struct api_pool_xml_in *in)
 {
     struct pool *p = call_pool(call, in->pool, API_ROLE_VIEWER, false, NULL, NULL);
-    if (p) {
+    if (p && p->config.type == API_POOL_TYPE_NBD) {
+        api_fail(call, API_E_UNSUPPORTED, p->config.name, "'vmctl pool show' shows it as JSON",
+                 "libvirt's XML knows no storage pools of kind nbd, as '%s' is",
+                 p->config.name);
+    } else if (p) {
         AUTO_JSON o = api_encode(&api_type_pool_config, &p->config);
         AUTO_FREE char *text = xml_print(&xml_pool, o);
         api_reply_pool_xml(call, &(struct api_pool_xml_out){ .xml = text });

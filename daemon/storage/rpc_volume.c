@@ -37,8 +37,7 @@ static struct vop *vop_new(struct api_call *call, struct pool *p, struct volume 
     op->p = p;
     op->v = v;
     op->f = p->folder;
-    op->f.path = xstrdup(
-        p->config.path); /* the pool may be gone before the last of the work is */
+    op->f.path = xstrdup(p->where); /* the pool may be gone before the last of the work is */
     op->f.fd = fcntl(p->folder.fd, F_DUPFD_CLOEXEC, 3);
     op->format = v ? api_disk_format_name(v->format) : "raw";
     str_copy(op->name, sizeof(op->name), name);
@@ -120,7 +119,18 @@ static void clean(struct vop *op, void (*run)(struct work *w))
     }
 }
 
-/* The volume of a call that nothing else is done with; NULL after the call was answered. */
+/* Are volumes of this pool there as they are? Answers the call then. */
+static bool is_readonly(struct api_call *call, const struct pool *p)
+{
+    const struct pool_kind *kind = p->folder.kind;
+    if (kind->readonly) {
+        api_fail(call, API_E_UNSUPPORTED, p->config.name, kind->remedy, "storage pool '%s': %s",
+                 p->config.name, kind->readonly);
+    }
+    return kind->readonly != NULL;
+}
+
+/* The volume of a call that nothing else is done with; NULL after the call was answered. change: it is to become another. */
 static struct volume *call_volume(struct api_call *call, struct pool *p, const char *name,
                                   bool change)
 {
@@ -133,6 +143,9 @@ static struct volume *call_volume(struct api_call *call, struct pool *p, const c
     if (v->busy) {
         api_fail(call, API_E_BUSY, name, "call again when that has ended",
                  "volume '%s' is just being %s", name, v->busy);
+        return NULL;
+    }
+    if (change && is_readonly(call, p)) {
         return NULL;
     }
     struct volume *user = change ? volume_user(v) : NULL;
@@ -156,7 +169,7 @@ static void made_failed(struct vop *op, bool row)
         change_commit(c, NULL, NULL);
     }
     volume_drop(v);
-    clean(op, vop_run_discard);
+    clean(op, op->f.kind->run_discard);
 }
 
 static void acknowledged(void *arg, const struct err *e)
@@ -200,7 +213,7 @@ static void announced(void *arg, const struct err *e)
         api_fail(op->call, API_E_STORE_ERROR, op->p->d->opt.store,
                  "mend the disk under the store", "nothing was changed: %s", e->msg);
         made_failed(op, false);
-    } else if (!begin(op, vop_run_place, placed, NULL)) {
+    } else if (!begin(op, op->f.kind->run_place, placed, NULL)) {
         made_failed(op, true);
     }
 }
@@ -252,10 +265,10 @@ static struct volume *new_volume(struct api_call *call, struct pool *p, const ch
 }
 
 /* Starts to make op->v out of the arguments so far. */
-static void make(struct vop *op)
+static void make(struct vop *op, void (*run)(struct work *w))
 {
     op->temp = file_temp(&op->f, op->name, "made");
-    if (!begin(op, vop_run_make, made, "made")) {
+    if (!begin(op, run, made, "made")) {
         volume_drop(op->v);
         vop_free(op);
     }
@@ -291,8 +304,17 @@ static int check_create(const struct pool *p, const struct api_volume_create_in 
 {
     const struct api_volume_config *c = in->config;
     const char *format = c->format ? c->format : "raw", *name = in->backing_volume;
-    size_t n = strlen(p->config.path);
+    size_t n = strlen(p->where);
     *base = NULL;
+    if (p->folder.kind->raw && (strcmp(format, "raw") != 0 || name || c->backing)) {
+        return api_error_set(
+            x, API_E_UNSUPPORTED, "config.format", "use raw, or a pool of kind dir",
+            "volumes of storage pool '%s' are raw and stand on no other", p->config.name);
+    }
+    if (p->folder.kind->raw && (in->n_options || c->compat || c->has_cluster)) {
+        return api_error_set(x, API_E_UNSUPPORTED, "options", "leave them out",
+                             "raw volumes have no options");
+    }
     if (strcmp(format, "raw") != 0 && strcmp(format, "qcow2") != 0) {
         return api_error_set(x, API_E_UNSUPPORTED, "config.format", "use raw or qcow2",
                              "volumes of format '%s' are not supported", format);
@@ -300,13 +322,13 @@ static int check_create(const struct pool *p, const struct api_volume_create_in 
     if (c->label) {
         return refuse(x, "config.label", "leave it out", "security labels are not supported");
     }
-    if (c->path && (strncmp(c->path, p->config.path, n) != 0 || c->path[n] != '/' ||
+    if (c->path && (strncmp(c->path, p->where, n) != 0 || c->path[n] != '/' ||
                     strcmp(c->path + n + 1, c->name) != 0)) {
         return refuse(x, "config.path", "leave it out",
                       "the file of a volume is the one of its name in the pool's folder");
     }
     if (c->backing) {
-        name = strncmp(c->backing, p->config.path, n) == 0 && c->backing[n] == '/'
+        name = strncmp(c->backing, p->where, n) == 0 && c->backing[n] == '/'
                    ? c->backing + n + 1
                    : "/";
     }
@@ -377,7 +399,7 @@ void api_handle_volume_create(struct api_call *call, struct api_volume_create_in
     const struct api_volume_config *c = in->config;
     struct volume *base, *v;
     struct pool *p = call_pool(call, in->pool, API_ROLE_OPERATOR, true, again_create, in);
-    if (!p) {
+    if (!p || is_readonly(call, p)) {
         return;
     }
     if (check_create(p, in, &base, &x) < 0) {
@@ -397,8 +419,9 @@ void api_handle_volume_create(struct api_call *call, struct api_volume_create_in
         op->reserve = c->has_allocation && c->allocation < c->capacity ? c->allocation
                                                                        : c->capacity;
     }
+    op->capacity = c->has_capacity ? c->capacity : 0;
     create_args(op, in, base);
-    make(op);
+    make(op, op->f.kind->run_make);
 }
 
 static void again_clone(struct api_call *call, void *in)
@@ -410,9 +433,16 @@ void api_handle_volume_clone(struct api_call *call, struct api_volume_clone_in *
 {
     struct pool *p = call_pool(call, in->pool, API_ROLE_OPERATOR, true, again_clone, in);
     struct volume *from = p ? call_volume(call, p, in->volume, false) : NULL;
-    struct volume *v = from ? new_volume(call, p, in->name,
-                                         in->has_format ? in->format : from->format)
-                            : NULL;
+    if (!from || is_readonly(call, p)) {
+        return;
+    }
+    if (p->folder.kind->raw && in->has_format && in->format != API_DISK_FORMAT_RAW) {
+        api_fail(call, API_E_UNSUPPORTED, "format", "use raw, or a pool of kind dir",
+                 "volumes of storage pool '%s' are raw", p->config.name);
+        return;
+    }
+    struct volume *v = new_volume(call, p, in->name,
+                                  in->has_format ? in->format : from->format);
     if (!v) {
         return;
     }
@@ -424,7 +454,9 @@ void api_handle_volume_clone(struct api_call *call, struct api_volume_clone_in *
     for (size_t i = 0; i < ARRAY_LEN(args); i++) {
         vop_arg(op, args[i]);
     }
-    make(op);
+    str_copy(op->from, sizeof(op->from), from->name);
+    op->capacity = from->capacity;
+    make(op, op->f.kind->run_copy);
 }
 
 /* ---- changing ---- */
@@ -488,8 +520,9 @@ void api_handle_volume_resize(struct api_call *call, struct api_volume_resize_in
     if (in->shrink) {
         vop_arg(op, "--shrink");
     }
+    op->capacity = in->capacity;
     snprintf(op->size, sizeof(op->size), "%" PRId64, in->capacity);
-    if (!begin(op, vop_run_resize, measured, "resized")) {
+    if (!begin(op, op->f.kind->run_resize, measured, "resized")) {
         vop_free(op);
     }
 }
@@ -510,7 +543,7 @@ void api_handle_volume_wipe(struct api_call *call, struct api_volume_wipe_in *in
     op->random = in->algorithm == API_WIPE_ALGORITHM_RANDOM;
     op->temp = file_temp(&op->f, v->name, "wiped");
     snprintf(op->size, sizeof(op->size), "%" PRId64, v->capacity);
-    if (!begin(op, vop_run_wipe, measured, "wiped")) {
+    if (!begin(op, op->f.kind->run_wipe, measured, "wiped")) {
         vop_free(op);
     }
 }
@@ -545,11 +578,11 @@ static void deleted(void *arg, const struct err *e)
     struct volume *v = op->v;
     if (e) {
         v->busy = NULL;
-        clean(op, vop_run_unhide);
+        clean(op, op->f.kind->run_unhide);
         return;
     }
     volume_drop(v);
-    clean(op, vop_run_forget);
+    clean(op, op->f.kind->run_forget);
 }
 
 static void hidden(struct work *w)
@@ -592,7 +625,7 @@ void api_handle_volume_delete(struct api_call *call, struct api_volume_delete_in
     }
     struct vop *op = vop_new(call, p, v, v->name);
     op->temp = file_temp(&op->f, v->name, "gone");
-    if (!begin(op, vop_run_hide, hidden, "deleted")) {
+    if (!begin(op, op->f.kind->run_hide, hidden, "deleted")) {
         vop_free(op);
     }
 }
@@ -696,14 +729,14 @@ void api_handle_volume_read(struct api_call *call, struct api_volume_read_in *in
 {
     struct pool *p = call_pool(call, in->pool, API_ROLE_OPERATOR, true, again_read, in);
     struct volume *v = p ? call_volume(call, p, in->volume, false) : NULL;
-    if (!v) {
+    if (!v || (!p->folder.kind->run_read && is_readonly(call, p))) {
         return;
     }
     struct vop *op = vop_new(call, p, NULL, v->name);
     op->at = in->offset;
     op->len = (size_t)in->length;
     op->data = xalloc(op->len);
-    if (!begin(op, vop_run_read, was_read, NULL)) {
+    if (!begin(op, op->f.kind->run_read, was_read, NULL)) {
         vop_free(op);
     }
 }
@@ -751,7 +784,7 @@ void api_handle_volume_write(struct api_call *call, struct api_volume_write_in *
     op->last = in->last;
     op->total = v->format == API_DISK_FORMAT_RAW ? v->capacity : 0;
     op->temp = file_temp(&op->f, v->name, "sent");
-    if (!begin(op, vop_run_write, in->last ? measured : appended, "written")) {
+    if (!begin(op, op->f.kind->run_write, in->last ? measured : appended, "written")) {
         vop_free(op);
     }
 }

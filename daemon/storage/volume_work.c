@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What threads do for volumes. See volume_work.h. No state of its own. */
+/* What threads do for volumes that are files: pools of the kinds dir and fs. See files.h. No state of its own. */
 #include "daemon/storage/volume_work.h"
 
 #include "engine/base/fd.h"
@@ -46,7 +46,7 @@ static int run_image(struct vop *op, const char *name, struct err *e)
     return works_image(op->f.works, op->f.path, args, NULL, e);
 }
 
-void vop_run_make(struct work *w)
+static void run_make(struct work *w)
 {
     struct vop *op = op_of(w);
     const struct folder *f = &op->f;
@@ -66,7 +66,7 @@ void vop_run_make(struct work *w)
     end(op, rc);
 }
 
-void vop_run_place(struct work *w)
+static void run_place(struct work *w)
 {
     struct vop *op = op_of(w);
     int rc = file_name(&op->f, op->temp, op->name, false, &w->e);
@@ -75,7 +75,7 @@ void vop_run_place(struct work *w)
 }
 
 /* Whatever is left of one that was not acknowledged: by its number, since the name may be another's. */
-void vop_run_discard(struct work *w)
+static void run_discard(struct work *w)
 {
     struct vop *op = op_of(w);
     struct measure m = { .capacity = 0 };
@@ -88,7 +88,7 @@ void vop_run_discard(struct work *w)
     measure_done(&m);
 }
 
-void vop_run_resize(struct work *w)
+static void run_resize(struct work *w)
 {
     struct vop *op = op_of(w);
     int rc = file_free(&op->f, op->name, &w->e);
@@ -126,7 +126,7 @@ static int wipe_image(struct vop *op, struct err *e)
     return rc;
 }
 
-void vop_run_wipe(struct work *w)
+static void run_wipe(struct work *w)
 {
     struct vop *op = op_of(w);
     int rc = strcmp(op->format, "raw") == 0 ? file_wipe(&op->f, op->name, op->random, &w->e)
@@ -137,7 +137,7 @@ void vop_run_wipe(struct work *w)
     w->failed = rc < 0;
 }
 
-void vop_run_hide(struct work *w)
+static void run_hide(struct work *w)
 {
     struct vop *op = op_of(w);
     int rc = file_free(&op->f, op->name, &w->e);
@@ -148,25 +148,25 @@ void vop_run_hide(struct work *w)
     w->failed = rc < 0;
 }
 
-void vop_run_unhide(struct work *w)
+static void run_unhide(struct work *w)
 {
     struct vop *op = op_of(w);
     w->failed = file_name(&op->f, op->temp, op->name, false, &w->e) < 0;
 }
 
-void vop_run_forget(struct work *w)
+static void run_forget(struct work *w)
 {
     struct vop *op = op_of(w);
     w->failed = file_remove(&op->f, op->temp, &w->e) < 0;
 }
 
-void vop_run_read(struct work *w)
+static void run_read(struct work *w)
 {
     struct vop *op = op_of(w);
     w->failed = file_read(&op->f, op->name, op->at, op->data, &op->len, &op->total, &w->e) < 0;
 }
 
-void vop_run_write(struct work *w)
+static void run_write(struct work *w)
 {
     struct vop *op = op_of(w);
     const struct folder *f = &op->f;
@@ -191,3 +191,20 @@ void vop_run_write(struct work *w)
     (void)file_remove(f, op->temp, NULL);
     end(op, rc);
 }
+
+const struct pool_kind pool_kind_dir = {
+    .open = folder_open,
+    .scan = folder_scan,
+    .room = folder_room,
+    .run_make = run_make,
+    .run_place = run_place,
+    .run_discard = run_discard,
+    .run_copy = run_make,
+    .run_resize = run_resize,
+    .run_wipe = run_wipe,
+    .run_hide = run_hide,
+    .run_unhide = run_unhide,
+    .run_forget = run_forget,
+    .run_read = run_read,
+    .run_write = run_write,
+};

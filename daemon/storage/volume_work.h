@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One piece of work on the file of a volume, as a call asks for it, and what a thread does for each kind.
+ * One piece of work on a volume, as a call asks for it and the kind of its pool does it (files.h).
  */
 #ifndef VMD_DAEMON_STORAGE_VOLUME_WORK_H
 #define VMD_DAEMON_STORAGE_VOLUME_WORK_H
@@ -30,6 +30,8 @@ struct vop {
     char *args[VOP_ARGS];
     unsigned n_args;
     char size[24];                       /* "": none */
+    char from[64];                       /* run_copy: the volume that is copied */
+    int64_t capacity;                    /* run_make, run_copy, run_resize: as asked */
     int64_t mode, owner, group, reserve; /* -1: not said */
     struct measure m;
     bool placed, random, last;
@@ -37,16 +39,5 @@ struct vop {
     unsigned char *data;
     size_t len;
 };
-
-void vop_run_make(struct work *w);    /* the image under its unfinished name, measured */
-void vop_run_place(struct work *w);   /* its real name */
-void vop_run_discard(struct work *w); /* neither */
-void vop_run_resize(struct work *w);
-void vop_run_wipe(struct work *w);
-void vop_run_hide(struct work *w); /* out of the way, to be deleted */
-void vop_run_unhide(struct work *w);
-void vop_run_forget(struct work *w);
-void vop_run_read(struct work *w);
-void vop_run_write(struct work *w);
 
 #endif

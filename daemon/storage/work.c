@@ -24,7 +24,7 @@ enum {
     THREADS = 4,
     WORKS_MAX = 512,
     ARGS_MAX = 60,
-    OUT_MAX = 1 << 20,
+    OUT_MAX = 4 << 20,
     WORDS_MAX = 4096,
     FIRST_FILE = 3
 };
@@ -302,6 +302,13 @@ static int run(struct works *s, char **argv, const struct gets *g, struct buf *o
 int works_image(struct works *s, const char *dir, const char *const *args, struct buf *out,
                 struct err *e)
 {
+    return works_image_with(s, dir, args, -1, out, e);
+}
+
+int works_image_with(struct works *s, const char *dir, const char *const *args, int fd,
+                     struct buf *out, struct err *e)
+{
+    AUTO_FD copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FILE + WORKS_FILES);
     char own[16];
     char *argv[ARGS_MAX + 6] = { s->program, own, (char *)dir, s->vmctl, (char *)"image" };
     unsigned n = 5;
@@ -313,7 +320,10 @@ int works_image(struct works *s, const char *dir, const char *const *args, struc
     if (*args) {
         return err_set(e, -E2BIG, "too many options");
     }
-    const struct gets g = { .in = -1 };
+    if (fd >= 0 && copy < 0) {
+        return err_errno(e, errno, "cannot pass a connection");
+    }
+    const struct gets g = { .in = -1, .files = &copy, .n = fd >= 0 };
     int status = run(s, argv, &g, out, &said, e);
     if (status < 0) {
         return status;

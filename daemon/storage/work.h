@@ -35,6 +35,10 @@ bool works_start(struct works *s, struct work *w);
 int works_image(struct works *s, const char *dir, const char *const *args, struct buf *out,
                 struct err *e);
 
+/* The same, with a descriptor (borrowed) as its number 3; fd -1: none. */
+int works_image_with(struct works *s, const char *dir, const char *const *args, int fd,
+                     struct buf *out, struct err *e);
+
 /* Runs `program PID`, which looks into state files: a request on its standard input, the files on its descriptors from 3 on
  * (all borrowed, at most WORKS_FILES). Any thread of works; otherwise as works_image. -EBADMSG: a file is damaged. */
 #define WORKS_FILES 2

@@ -43,6 +43,7 @@ e2e_tests = \
 	tests/e2e/daemon_vnc.py \
 	tests/e2e/guest_viewer.py \
 	tests/e2e/daemon_pools.py \
+	tests/e2e/daemon_exports.py \
 	tests/e2e/daemon_schedule.py \
 	tests/e2e/libvirt_virsh.py
 TESTS += $(e2e_tests)
