@@ -4,6 +4,8 @@
 
 noinst_LIBRARIES += libnetwork.a
 libnetwork_a_SOURCES = \
+	network/coalesce.c \
+	network/coalesce.h \
 	network/dgram.c \
 	network/offload.c \
 	network/offload.h \

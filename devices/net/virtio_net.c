@@ -300,11 +300,13 @@ static unsigned take_buffers(struct vnet *n, unsigned q, size_t need, struct vir
     }
 }
 
-/* Copies the frame behind the header into the buffers; pushes them. */
+/* Copies the frame behind the header into the buffers; pushes them, all at once: a driver that polls meanwhile drops a frame of
+ * which a buffer is missing. */
 static void fill_buffers(struct vnet *n, unsigned q, const struct net_frame *f,
                          struct virtio_elem **el, unsigned count)
 {
     uint8_t vh[NET_VHDR];
+    uint64_t written[VIRTIO_MAX_CHAIN];
     unsigned piece = 0;
     size_t at = 0; /* in the piece */
     struct net_hdr h = f->hdr;
@@ -330,8 +332,9 @@ static void fill_buffers(struct vnet *n, unsigned q, const struct net_frame *f,
                 at = 0;
             }
         }
-        virtq_push(&n->v, q, el[i], used);
+        written[i] = used;
     }
+    virtq_push_all(&n->v, q, el, written, count);
 }
 
 /* With the lock held. */

@@ -152,28 +152,40 @@ struct virtio_elem *virtq_packed_pop(struct virtio *v, struct virtq *vq)
     return el;
 }
 
-void virtq_packed_push(struct virtio *v, struct virtq *vq, const struct virtio_elem *el,
-                       uint64_t written)
+void virtq_packed_push(struct virtio *v, struct virtq *vq, struct virtio_elem *const *el,
+                       const uint64_t *written, unsigned n)
 {
-    struct packed_desc *d;
+    uint64_t first_at = vq->desc + vq->used_idx * sizeof(struct packed_desc);
+    struct packed_desc *first;
     struct packed r;
-    uint16_t flags;
+    uint16_t first_flags = 0;
 
-    if (el->generation != vq->generation || !ring_map(v, vq, &r)) {
+    if (!ring_map(v, vq, &r)) {
         return;
     }
-    d = &r.desc[vq->used_idx];
-    d->id = htole16(el->head);
-    d->len = htole32(written > UINT32_MAX ? UINT32_MAX : (uint32_t)written);
-    flags = (uint16_t)((vq->used_wrap ? AVAIL | USED : 0) | (written ? WRITE : 0));
-    store16(&d->flags, flags);
-    mem_written(v->dev.vm->mem, vq->desc + vq->used_idx * sizeof(*d), sizeof(*d));
-    vq->used_idx += el->descs;
-    if (vq->used_idx >= vq->num) {
-        vq->used_idx -= (uint16_t)vq->num;
-        vq->used_wrap = !vq->used_wrap;
-        vq->signalled_valid = false;
+    first = &r.desc[vq->used_idx];
+    for (unsigned i = 0; i < n; i++) {
+        struct packed_desc *d = &r.desc[vq->used_idx];
+        uint16_t flags = (uint16_t)((vq->used_wrap ? AVAIL | USED : 0) |
+                                    (written[i] ? WRITE : 0));
+
+        d->id = htole16(el[i]->head);
+        d->len = htole32(written[i] > UINT32_MAX ? UINT32_MAX : (uint32_t)written[i]);
+        if (i == 0) {
+            first_flags = flags; /* until these are there the driver looks no further */
+        } else {
+            store16(&d->flags, flags);
+            mem_written(v->dev.vm->mem, vq->desc + vq->used_idx * sizeof(*d), sizeof(*d));
+        }
+        vq->used_idx += el[i]->descs;
+        if (vq->used_idx >= vq->num) {
+            vq->used_idx -= (uint16_t)vq->num;
+            vq->used_wrap = !vq->used_wrap;
+            vq->signalled_valid = false;
+        }
     }
+    store16(&first->flags, first_flags);
+    mem_written(v->dev.vm->mem, first_at, sizeof(*first));
 }
 
 void virtq_packed_unpop(struct virtq *vq, const struct virtio_elem *el)

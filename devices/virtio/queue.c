@@ -244,26 +244,47 @@ static void elem_written(struct virtio *v, const struct virtio_elem *el, uint64_
     }
 }
 
-void virtq_push(struct virtio *v, unsigned q, struct virtio_elem *el, uint64_t written)
+static void split_push(struct virtio *v, struct virtq *vq, struct virtio_elem *const *el,
+                       const uint64_t *written, unsigned n)
 {
-    struct virtq *vq = &v->queue[q];
-    struct vring_used_elem *slot;
     struct vring r;
 
-    elem_written(v, el, written);
-    if (el->generation == vq->generation) {
-        vq->in_flight--;
+    if (!vring_map(v, vq, &r)) {
+        return;
     }
-    if (v->features & VIRTIO_F_RING_PACKED) {
-        virtq_packed_push(v, vq, el, written);
-    } else if (el->generation == vq->generation && vring_map(v, vq, &r)) {
-        slot = &r.used->ring[vq->used_idx % vq->num];
-        slot->id = htole32(el->head);
-        slot->len = htole32(written > UINT32_MAX ? UINT32_MAX : (uint32_t)written);
-        store16(&r.used->idx, ++vq->used_idx);
-        mem_written(v->dev.vm->mem, vq->used, used_bytes(vq));
+    for (unsigned i = 0; i < n; i++) {
+        struct vring_used_elem *slot = &r.used->ring[vq->used_idx++ % vq->num];
+
+        slot->id = htole32(el[i]->head);
+        slot->len = htole32(written[i] > UINT32_MAX ? UINT32_MAX : (uint32_t)written[i]);
     }
-    virtio_elem_free(el);
+    store16(&r.used->idx, vq->used_idx);
+    mem_written(v->dev.vm->mem, vq->used, used_bytes(vq));
+}
+
+void virtq_push_all(struct virtio *v, unsigned q, struct virtio_elem *const *el,
+                    const uint64_t *written, unsigned n)
+{
+    struct virtq *vq = &v->queue[q];
+    unsigned live = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        elem_written(v, el[i], written[i]);
+        live += el[i]->generation == vq->generation;
+    }
+    vq->in_flight -= live;
+    if (live == n) { /* a reset ends all that came before it */
+        (v->features & VIRTIO_F_RING_PACKED ? virtq_packed_push : split_push)(v, vq, el,
+                                                                              written, n);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        virtio_elem_free(el[i]);
+    }
+}
+
+void virtq_push(struct virtio *v, unsigned q, struct virtio_elem *el, uint64_t written)
+{
+    virtq_push_all(v, q, &el, &written, 1);
 }
 
 void virtq_unpop(struct virtio *v, unsigned q, struct virtio_elem *el)

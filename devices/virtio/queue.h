@@ -28,8 +28,8 @@ struct virtio_elem *virtq_elem_new(struct virtio *v, const struct virtq *vq,
                                    const struct virtq_walk *w, uint16_t id);
 
 struct virtio_elem *virtq_packed_pop(struct virtio *v, struct virtq *vq);
-void virtq_packed_push(struct virtio *v, struct virtq *vq, const struct virtio_elem *el,
-                       uint64_t written);
+void virtq_packed_push(struct virtio *v, struct virtq *vq, struct virtio_elem *const *el,
+                       const uint64_t *written, unsigned n);
 void virtq_packed_unpop(struct virtq *vq, const struct virtio_elem *el);
 bool virtq_packed_wants(struct virtio *v, struct virtq *vq); /* an interrupt? */
 bool virtq_packed_rearm(struct virtio *v, struct virtq *vq);

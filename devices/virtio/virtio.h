@@ -129,6 +129,10 @@ struct virtio_elem *virtq_pop(struct virtio *v, unsigned q);
 /* Returns a request with `written` bytes of its in part filled (their mem_written() is done
  * here). Requests from before a reset are just freed. Lock held. */
 void virtq_push(struct virtio *v, unsigned q, struct virtio_elem *el, uint64_t written);
+/* The same for `n` requests popped in this order that are one answer: the driver sees all of them or none, as it needs for a
+ * packet in several buffers (virtio 1.2 §5.1.6.4). */
+void virtq_push_all(struct virtio *v, unsigned q, struct virtio_elem *const *el,
+                    const uint64_t *written, unsigned n);
 /* Tells the driver about pushes, if it wants to know. After a batch; lock held. */
 void virtq_signal(struct virtio *v, unsigned q);
 /* Asks the driver to ring for further requests; true when some arrived meanwhile: go on

@@ -270,7 +270,7 @@ int lan_gateway(const struct json_object *o, struct gateway_options *out, struct
                                      .mask = UINT32_MAX << (32 - prefix),
                                      .first = lan_ip(api_json_get_str(o, "first")),
                                      .last = lan_ip(api_json_get_str(o, "last")),
-                                     .mtu = number(o, "mtu", 65520),
+                                     .mtu = number(o, "mtu", 1500),
                                      .nat = api_json_get_bool(o, "nat", false),
                                      .dns = api_json_get_bool(o, "dns", true),
                                      .hosts = hosts,

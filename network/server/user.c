@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * libslirp as a port. Its sockets are watched by the loop; once a turn, when all that is ready is known, libslirp is told
- * and says what it waits for next. What it sends while a frame is put into it waits until that is done. The loop's thread.
+ * and says what it waits for next. What it sends waits until the turn's end, where segments that follow each other have
+ * become one. The loop's thread.
  */
 #include "network/server/user.h"
 
@@ -9,6 +10,7 @@
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
+#include "network/coalesce.h"
 #include "network/server/guestfwd.h"
 #include "network/server/user_parse.h"
 
@@ -30,7 +32,9 @@ struct watch {
 
 struct waiting {
     struct list link;
+    struct net_large large;
     size_t len;
+    bool roomy; /* for NET_MAX_FRAME */
     uint8_t bytes[];
 };
 
@@ -43,7 +47,7 @@ struct user {
     unsigned round;
     struct loop_task turn;
     struct loop_timer *timer;
-    bool inside; /* a frame is being put into libslirp */
+    bool turning; /* what libslirp sends is delivered before the turn's end */
     bool blocked, some;
     struct list waiting; /* struct waiting */
     size_t waiting_bytes;
@@ -72,17 +76,31 @@ static void queue_turn(struct user *u)
 
 /* --- frames from libslirp --- */
 
-static int deliver(struct user *u, const void *bytes, size_t len)
+static struct waiting *waiting_new(size_t room)
 {
-    struct iovec iov = { (void *)(uintptr_t)bytes, len };
-    /* It fills in every checksum. */
-    struct net_frame f = {
-        .hdr = { .flags = NET_HDR_DATA_VALID }, .iov = &iov, .n_iov = 1, .len = len
-    };
-    int rc = net_deliver(&u->port, &f);
+    struct waiting *w = xalloc(sizeof(*w) + room);
 
-    u->some = u->some || rc == 0;
-    return rc;
+    w->roomy = room == NET_MAX_FRAME;
+    w->len = 0;
+    return w;
+}
+
+/* The last that waits, with room for more. */
+static struct waiting *widen(struct waiting *w)
+{
+    struct waiting *wide;
+
+    if (w->roomy) {
+        return w;
+    }
+    wide = waiting_new(NET_MAX_FRAME);
+    wide->large = w->large;
+    wide->len = w->len;
+    memcpy(wide->bytes, w->bytes, w->len);
+    list_insert(&w->link, &wide->link);
+    list_remove(&w->link);
+    free(w);
+    return wide;
 }
 
 static ssize_t on_send(const void *bytes, size_t len, void *opaque)
@@ -90,19 +108,28 @@ static ssize_t on_send(const void *bytes, size_t len, void *opaque)
     struct user *u = opaque;
     struct waiting *w;
 
-    if (!u->inside && list_empty(&u->waiting) && deliver(u, bytes, len) == 0) {
-        return (ssize_t)len;
-    }
-    if (u->waiting_bytes + len > WAITING_MAX) {
+    if (len > NET_MAX_FRAME || u->waiting_bytes + len > WAITING_MAX) {
         u->port.rx.dropped++;
         return (ssize_t)len;
     }
-    w = xalloc(sizeof(*w) + len);
-    w->len = len;
-    memcpy(w->bytes, bytes, len);
-    list_append(&u->waiting, &w->link);
-    u->waiting_bytes += len;
-    queue_turn(u);
+    w = list_empty(&u->waiting) ? NULL : list_entry(u->waiting.prev, struct waiting, link);
+    if (w && net_large_fits(&w->large, w->bytes, w->len, bytes, len)) {
+        size_t before = w->len;
+
+        w = widen(w);
+        net_large_add(&w->large, w->bytes, &w->len, bytes, len);
+        u->waiting_bytes += w->len - before;
+    } else {
+        w = waiting_new(len);
+        w->len = len;
+        memcpy(w->bytes, bytes, len);
+        net_large_begin(&w->large, bytes, len);
+        list_append(&u->waiting, &w->link);
+        u->waiting_bytes += len;
+    }
+    if (!u->turning) {
+        queue_turn(u);
+    }
     return (ssize_t)len;
 }
 
@@ -111,9 +138,14 @@ static void deliver_waiting(struct user *u)
     u->blocked = false;
     while (!list_empty(&u->waiting) && !u->blocked) {
         struct waiting *w = list_entry(u->waiting.next, struct waiting, link);
+        struct iovec iov = { w->bytes, w->len };
+        struct net_frame f = { .iov = &iov, .n_iov = 1, .len = w->len };
 
-        u->blocked = deliver(u, w->bytes, w->len) == -EAGAIN;
+        net_large_end(&w->large, w->bytes, w->len);
+        f.hdr = w->large.hdr;
+        u->blocked = net_deliver(&u->port, &f) == -EAGAIN;
         if (!u->blocked) {
+            u->some = true;
             list_remove(&w->link);
             u->waiting_bytes -= w->len;
             free(w);
@@ -278,9 +310,11 @@ static void on_turn(void *arg)
 {
     struct user *u = arg;
 
-    deliver_waiting(u);
+    u->turning = true;
     slirp_pollfds_poll(u->slirp, 0, on_revents, u);
     guestfwd_run(u->guestfwds);
+    u->turning = false;
+    deliver_waiting(u);
     if (u->some) {
         u->some = false;
         net_delivered(&u->port);
@@ -305,9 +339,7 @@ static int user_send(struct net_port *p, const struct net_frame *f)
         joined = xalloc(f->len);
         net_frame_get(f, 0, joined, f->len);
     }
-    u->inside = true;
     slirp_input(u->slirp, joined ? joined : f->iov[0].iov_base, (int)f->len);
-    u->inside = false;
     free(joined);
     queue_turn(u);
     return 0;

@@ -11,6 +11,9 @@
 #include "tests/lib/testing.h"
 
 #include <arpa/inet.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -71,14 +74,14 @@ static void queue_set_up(struct card *c, unsigned q)
     memset(rig_ram(c->r, DESC(q)), 0, 0x10000);
 }
 
-static void bring_up(struct card *c, uint32_t features)
+static void bring_up_with(struct card *c, uint32_t features, uint32_t high)
 {
     wr32(c->r, AT + R_STATUS, 0);
     wr32(c->r, AT + R_STATUS, 3);
     wr32(c->r, AT + R_DRV_SEL, 0);
     wr32(c->r, AT + R_DRV_FEAT, features);
     wr32(c->r, AT + R_DRV_SEL, 1);
-    wr32(c->r, AT + R_DRV_FEAT, 1);
+    wr32(c->r, AT + R_DRV_FEAT, 1 | high);
     wr32(c->r, AT + R_STATUS, 11);
     ck_assert_uint_eq(rd32(c->r, AT + R_STATUS), 11);
     for (unsigned q = 0; q < 3; q++) {
@@ -86,6 +89,11 @@ static void bring_up(struct card *c, uint32_t features)
     }
     wr32(c->r, AT + R_STATUS, 15);
     ck_assert_uint_eq(rd32(c->r, AT + R_STATUS), 15);
+}
+
+static void bring_up(struct card *c, uint32_t features)
+{
+    bring_up_with(c, features, 0);
 }
 
 static struct card card_new(void)
@@ -258,6 +266,86 @@ START_TEST(large_frame_is_spread_over_merged_buffers)
 }
 END_TEST
 
+/* A driver on another processor that looks at the ring all the time. */
+struct watcher {
+    struct card *c;
+    bool packed;
+    atomic_uint seen; /* frames */
+    unsigned torn;    /* frames of which a buffer was missing when the first was there */
+};
+enum {
+    PIECES = 4,
+    FRAMES = 400,
+    PACKED_AVAIL = 1 << 7,
+    PACKED_USED = 1 << 15,
+    RING_PACKED = 4
+};
+
+static bool piece_there(const struct watcher *w, unsigned i)
+{
+    const uint16_t *ring = rig_ram(w->c->r, (w->packed ? DESC(0) : USED(0)));
+    bool odd = i / NUM & 1; /* lap */
+
+    if (!w->packed) {
+        return (int16_t)(__atomic_load_n(ring + 1, __ATOMIC_ACQUIRE) - (uint16_t)i) > 0;
+    }
+    uint16_t flags = __atomic_load_n(ring + 8 * (i % NUM) + 7, __ATOMIC_ACQUIRE);
+    return odd ? !(flags & (PACKED_AVAIL | PACKED_USED))
+               : (flags & PACKED_AVAIL) && (flags & PACKED_USED);
+}
+
+static void *watch(void *arg)
+{
+    struct watcher *w = arg;
+
+    for (unsigned f = 0; f < FRAMES; f++) {
+        bool torn = false;
+
+        for (unsigned turn = 1; !piece_there(w, PIECES * f); turn++) {
+            if (turn % 4096 == 0) {
+                sched_yield(); /* there may be one processor only */
+            }
+        }
+        for (unsigned i = 1; i < PIECES; i++) {
+            torn = torn || !piece_there(w, PIECES * f + i);
+        }
+        w->torn += torn;
+        atomic_store(&w->seen, f + 1);
+    }
+    return NULL;
+}
+
+START_TEST(driver_sees_all_buffers_of_a_frame_or_none)
+{
+    struct card c = card_new();
+    struct watcher w = { .c = &c, .packed = _i };
+    pthread_t t;
+
+    c.slot->irq[0] = rig_line(&c.line);
+    rig_start(c.r);
+    bring_up_with(&c, F_MRG, w.packed ? RING_PACKED : 0);
+    ck_assert_int_eq(pthread_create(&t, NULL, watch, &w), 0);
+    for (unsigned f = 0; f < FRAMES; f++) {
+        for (unsigned i = PIECES * f; w.packed && i < PIECES * (f + 1); i++) {
+            uint16_t mine = i / NUM & 1 ? PACKED_USED : PACKED_AVAIL;
+
+            put(&c, 0, i % NUM,
+                (struct desc){ BUF(0, i % NUM), BUF_SIZE, (uint16_t)i, WRITE | mine });
+        }
+        if (!w.packed) {
+            add_rx(&c, PIECES);
+        }
+        from_peer(&c, mac, 0x0800, 4 * BUF_SIZE - 100);
+        while (atomic_load(&w.seen) <= f) {
+            sched_yield();
+        }
+    }
+    pthread_join(t, NULL);
+    ck_assert_uint_eq(w.torn, 0);
+    card_free(&c);
+}
+END_TEST
+
 START_TEST(frame_that_no_buffer_fits_is_dropped)
 {
     struct card c = card_new();
@@ -366,9 +454,11 @@ static Suite *suite_net(void)
     Suite *s = suite_create("virtio-net");
     TCase *t = tcase_create("card");
 
+    tcase_set_timeout(t, 120);
     tcase_add_test(t, frame_goes_out_behind_its_length);
     tcase_add_test(t, frame_without_its_header_breaks_the_device);
     tcase_add_test(t, large_frame_is_spread_over_merged_buffers);
+    tcase_add_loop_test(t, driver_sees_all_buffers_of_a_frame_or_none, 0, 2);
     tcase_add_test(t, frame_that_no_buffer_fits_is_dropped);
     tcase_add_test(t, filters_let_in_what_the_driver_asked_for);
     tcase_add_test(t, control_commands_out_of_order_are_refused);

@@ -5,6 +5,7 @@
  */
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
+#include "network/coalesce.h"
 #include "network/offload.h"
 #include "network/stream.h"
 #include "tests/lib/testing.h"
@@ -183,6 +184,122 @@ START_TEST(checksums_are_filled_in)
         ck_assert_int_eq(net_csum_fill(f, len, &h), 0);
         ck_assert_uint_eq(net_hdr_needs(&h), 0);
         check_sums(f, len, &s);
+    }
+}
+END_TEST
+
+/* Joins what net_segment() cut. */
+struct joined {
+    struct net_large large;
+    uint8_t *whole;
+    size_t len;
+    unsigned count, flip; /* flip: change that byte of the last segment and see it refused */
+};
+
+static int join_segment(void *arg, const struct net_frame *frame)
+{
+    struct joined *j = arg;
+    size_t n = frame->len;
+    uint8_t *f = malloc(n); /* exactly */
+
+    net_frame_get(frame, 0, f, n);
+    if (j->count++ == 0) {
+        net_large_begin(&j->large, f, n);
+        memcpy(j->whole, f, n);
+        j->len = n;
+    } else {
+        ck_assert(net_large_fits(&j->large, j->whole, j->len, f, n));
+        f[j->flip] ^= 0x40;
+        ck_assert(!net_large_fits(&j->large, j->whole, j->len, f, n));
+        f[j->flip] ^= 0x40;
+        ck_assert(!net_large_fits(&j->large, j->whole, j->len, f, n - 1));
+        net_large_add(&j->large, j->whole, &j->len, f, n);
+    }
+    free(f);
+    return 0;
+}
+
+START_TEST(segments_that_follow_each_other_become_one)
+{
+    uint64_t seed = test_seed();
+    AUTO_FREE uint8_t *f = xalloc(NET_MAX_FRAME), *whole = xalloc(NET_MAX_FRAME);
+
+    for (unsigned i = 0; i < 2000; i++) {
+        struct shape s = { .v6 = i & 1,
+                           .tcp = true,
+                           .payload = test_random(&seed) % 65400 + 1 };
+        /* Bytes that tell flows and treatments apart: addresses, type of service, ports, sequence, acknowledgement, flags, window. */
+        static const uint8_t tell4[] = { 0,  5,  11, 15, 20, 22, 26, 29, 30,
+                                         33, 34, 37, 38, 41, 42, 45, 47, 48 },
+                             tell6[] = { 0,  5,  11, 15, 17, 20, 21, 22, 37,
+                                         38, 53, 54, 57, 58, 61, 62, 67, 68 };
+        unsigned mss = 100 + (unsigned)(test_random(&seed) % 1361);
+        size_t l4 = s.v6 ? 54 : 34;
+        struct net_hdr h, plain = { .flags = NET_HDR_DATA_VALID };
+        struct joined j = {
+            .whole = whole, .flip = (s.v6 ? tell6 : tell4)[test_random(&seed) % sizeof(tell4)]
+        };
+        size_t len = make(&s, f, &h, mss);
+
+        f[l4 + 13] = 0x10 | (i & 2 ? 8 : 0);
+        if (!s.v6) {
+            f[20] = 0x40, f[21] = 0;
+        }
+        ck_assert_int_eq(net_segment(f, len, &h, join_segment, &j), 0);
+        ck_assert_uint_eq(j.large.open, !(i & 2) && (j.count == 1 || s.payload % mss == 0));
+        net_large_end(&j.large, whole, j.len);
+        ck_assert_uint_eq(j.len, len);
+        ck_assert_int_eq(memcmp(whole + l4 + 20, f + l4 + 20, s.payload), 0);
+        if (j.count > 1) {
+            ck_assert_mem_eq(whole + l4, f + l4, 20); /* the pseudo header's sum, too */
+            ck_assert_int_eq(memcmp(&j.large.hdr, &h, sizeof(h)), 0);
+            ck_assert(net_hdr_ok(&j.large.hdr, len));
+            if (!s.v6) {
+                ck_assert_uint_eq(plain_sum(whole + 14, 20, 0), 0xffff);
+            }
+            ck_assert_int_eq(net_csum_fill(whole, len, &j.large.hdr), 0);
+        } else {
+            ck_assert_int_eq(memcmp(&j.large.hdr, &plain, sizeof(plain)), 0);
+        }
+        check_sums(whole, len, &s);
+    }
+}
+END_TEST
+
+START_TEST(only_plain_segments_of_tcp_are_joined)
+{
+    uint64_t seed = test_seed();
+
+    for (unsigned i = 0; i < 100000; i++) {
+        struct shape s = { .v6 = i & 1, .tcp = true, .payload = test_random(&seed) % 40 };
+        size_t len = make(&s, (uint8_t[200]){ 0 }, &(struct net_hdr){ 0 }, 10);
+        uint8_t *f = malloc(len), whole[200];
+        struct net_large g;
+        struct net_hdr h;
+
+        make(&s, f, &h, 10);
+        h.gso_type = NET_GSO_NONE;
+        f[s.v6 ? 67 : 47] = 0x10;
+        f[s.v6 ? 19 : 17] = (uint8_t)(len - (s.v6 ? 54 : 14));
+        f[s.v6 ? 18 : 16] = 0;
+        f[20] = s.v6 ? f[20] : 0x40;
+        f[21] = s.v6 ? f[21] : 0;
+        net_large_begin(&g, f, len);
+        ck_assert_uint_eq(g.open, s.payload > 0);
+        memcpy(whole, f, len);
+        for (unsigned k = 0; k < 2; k++) {
+            uint64_t r = test_random(&seed);
+
+            f[(r >> 8) % len] = (uint8_t)(r >> 32);
+        }
+        if (net_large_fits(&g, whole, len, f, len)) {
+            size_t n = len;
+
+            net_large_add(&g, whole, &n, f, len);
+            ck_assert_uint_eq(n, len + s.payload);
+        }
+        net_large_begin(&g, f, test_random(&seed) % (len + 1)); /* cut anywhere */
+        free(f);
     }
 }
 END_TEST
@@ -442,6 +559,8 @@ static Suite *suite_network(void)
     tcase_add_test(t, large_segments_are_cut_into_valid_packets);
     tcase_add_test(t, checksums_are_filled_in);
     tcase_add_test(t, headers_that_lie_do_no_harm);
+    tcase_add_test(t, segments_that_follow_each_other_become_one);
+    tcase_add_test(t, only_plain_segments_of_tcp_are_joined);
     suite_add_tcase(s, t);
     t = tcase_create("sockets");
     tcase_add_test(t, stream_speaks_the_framing_of_qemu_and_passt);
