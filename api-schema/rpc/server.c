@@ -441,7 +441,8 @@ static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *f
         return e && e->code ? e->code : -ENOMEM;
     }
     slot->server = s;
-    slot->session = (struct rpc_session){ .conn = conn, .peer = peer, .role = role };
+    slot->session =
+        (struct rpc_session){ .conn = conn, .peer = peer, .role = role, .most = max };
     slot->listener = from && from->max_clients ? from : NULL;
     list_init(&slot->calls);
     list_append(&s->slots, &slot->node);

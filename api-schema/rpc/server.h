@@ -33,6 +33,7 @@ struct rpc_session {
     struct rpc_conn *conn;
     struct rpc_peer peer;
     enum api_role role;
+    enum api_role most; /* the role never rises above it: the listener's, or what the client wished */
     void *data; /* the application's, e.g. its subscriptions; freed by ops->closed */
 };
 

@@ -482,7 +482,8 @@ static void fix_role(void *arg, struct rpc_session *s)
 {
     struct vmd *d = arg;
     if (s->peer.user[0]) {
-        s->role = access_role_anywhere(d, &s->peer);
+        enum api_role role = access_role_anywhere(d, &s->peer);
+        s->role = role < s->most ? role : s->most;
     }
 }
 

@@ -89,7 +89,7 @@ void stream_begin(struct vmd *d, struct tunnel *t, const struct rpc_peer *p, con
                                : "the first line of a stream is {\"ticket\": \"...\"}");
         return;
     }
-    int fd = unix_connect(k.path, &e);
+    int fd = unix_connect_now(k.path, &e);
     if (fd < 0) {
         doors_say_error(t, API_E_BAD_STATE, e.msg);
         return;

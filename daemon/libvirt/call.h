@@ -103,9 +103,13 @@ struct json_object *lv_object(const char *key, const char *value);
 /* {name, uuid, id} as the wire has domains; of VmInfo, or of a VM. The caller's. */
 struct json_object *lv_domain_of(struct vmd *d, struct json_object *info);
 struct json_object *lv_domain(const struct vm *vm);
-/* Runs as libvirt counts: has an emulator. */
+/* Runs as libvirt counts: by its state, whatever an emulator that ends still does. */
 bool lv_active(enum api_vm_state state);
 bool lv_active_word(const char *state);
+/* Number of one that is active, else -1. */
+int64_t lv_id(const struct vm *vm);
+/* The VM of the argument "dom"; NULL: gone. */
+struct vm *lv_the_vm(const struct lv_call *c);
 /* The same on the wire. */
 void lv_put_domain(struct buf *out, const struct vm *vm);
 /* Domains that this client may look at and that pass the flags of CONNECT_LIST_ALL_DOMAINS; by name. The array is the caller's. */

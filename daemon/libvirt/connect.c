@@ -31,10 +31,22 @@ void lv_do_auth_list(struct lv_call *c)
     lv_reply(c, o);
 }
 
+/* A client may ask to only look. */
+static void look_only(struct rpc_session *s)
+{
+    s->most = API_ROLE_VIEWER;
+    s->role = s->role < s->most ? s->role : s->most;
+}
+
 void lv_do_connect_open(struct lv_call *c)
 {
+    enum { READONLY = 1 };
+
     if (c->q) {
         c->q->opened = true;
+        if (lv_int(c, "flags") & READONLY) {
+            look_only(c->q->s);
+        }
     }
     lv_reply(c, NULL);
 }

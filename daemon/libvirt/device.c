@@ -101,8 +101,7 @@ void lv_do_domain_attach(struct lv_call *c)
 static bool find_name(struct lv_call *c, struct json_object *device, char *name, size_t size)
 {
     const char *mac = api_json_get_str(device, "mac"), *its = api_json_get_str(device, "name");
-    const struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
-                                  false);
+    const struct vm *vm = lv_the_vm(c);
 
     its = its ? its : api_json_get_str(device, "tag");
     if (!its && !mac) {

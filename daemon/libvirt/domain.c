@@ -7,6 +7,7 @@
 #include "daemon/libvirt/procs.h"
 #include "daemon/libvirt/xdr.h"
 #include "daemon/registry.h"
+#include "daemon/vm/snapshot.h"
 #include "daemon/xml/xml.h"
 #include "engine/base/str.h"
 
@@ -33,13 +34,23 @@ bool lv_active_word(const char *state)
     return state && strcmp(state, "stopped") != 0 && strcmp(state, "crashed") != 0;
 }
 
+int64_t lv_id(const struct vm *vm)
+{
+    return lv_active(vm->state) ? vm->id : -1;
+}
+
+struct vm *lv_the_vm(const struct lv_call *c)
+{
+    return vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"), false);
+}
+
 struct json_object *lv_domain(const struct vm *vm)
 {
     struct json_object *o = json_object_new_object();
 
     api_json_set_str(o, "name", vm->config.name);
     api_json_set_str(o, "uuid", vm->config.uuid);
-    api_json_set_int(o, "id", vm->run ? vm->id : -1);
+    api_json_set_int(o, "id", lv_id(vm));
     return o;
 }
 
@@ -50,8 +61,7 @@ struct json_object *lv_domain_of(struct vmd *d, struct json_object *info)
 
     api_json_set_str(o, "name", api_json_get_str(info, "name"));
     api_json_set_str(o, "uuid", api_json_get_str(info, "uuid"));
-    api_json_set_int(o, "id",
-                     vm && lv_active_word(api_json_get_str(info, "state")) ? vm->id : -1);
+    api_json_set_int(o, "id", vm ? lv_id(vm) : -1);
     return o;
 }
 
@@ -85,7 +95,7 @@ void lv_do_domain_by_id(struct lv_call *c)
 {
     const struct vm *vm = vm_by_id(c->d, lv_int(c, "id"));
 
-    if (!vm || vm->pending || !vm->run) {
+    if (!vm || vm->pending || !lv_active(vm->state)) {
         lv_fail(c, LV_E_NO_DOMAIN, "no domain with the id %lld", (long long)lv_int(c, "id"));
         return;
     }
@@ -323,11 +333,10 @@ static void on_xml(struct lv_call *c, struct json_object *result)
 {
     static const char *const heads[] = { "<domain type='qemu'", "<domain type='kvm'" };
     const char *xml = api_json_get_str(result, "xml");
-    const struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
-                                  false);
+    const struct vm *vm = lv_the_vm(c);
     AUTO_BUF out = BUF_INIT;
 
-    for (unsigned i = 0; i < ARRAY_LEN(heads) && vm && vm->run; i++) {
+    for (unsigned i = 0; i < ARRAY_LEN(heads) && vm && lv_active(vm->state); i++) {
         if (!(lv_int(c, "flags") & XML_INACTIVE) && str_starts(xml, heads[i])) {
             buf_printf(&out, "%s id='%lld'%s", heads[i], (long long)vm->id,
                        xml + strlen(heads[i]));
@@ -401,18 +410,40 @@ void lv_do_domain_define(struct lv_call *c)
     lv_ask(c, "domain", "vm.set", params, on_changed);
 }
 
+/* What a definition leaves behind when it goes, unless the flags say that it may go, too. NULL: nothing. */
+static const char *left_behind(const struct vm *vm, int64_t flags)
+{
+    enum { MANAGED_SAVE = 1, SNAPSHOTS = 2 };
+
+    if (vm->saved && !(flags & MANAGED_SAVE)) {
+        return "it has a saved state: --managed-save removes it, too";
+    }
+    if (snapshots_any(vm) && !(flags & SNAPSHOTS)) {
+        return "it has snapshots: --snapshots-metadata forgets them, too";
+    }
+    return NULL;
+}
+
 /* One that runs goes on without a definition, until it ends. */
 void lv_do_domain_undefine(struct lv_call *c)
 {
-    const struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
-                                  false);
-    struct json_object *params = lv_vm(c);
+    const struct vm *vm = lv_the_vm(c);
+    const char *kept = vm ? left_behind(vm, lv_int(c, "flags")) : NULL;
+    struct json_object *params;
 
-    if (vm && vm->run) {
+    if (kept) {
+        lv_fail(c, LV_E_OPERATION_INVALID, "domain '%s' is not undefined: %s", vm->config.name,
+                kept);
+        return;
+    }
+    params = lv_vm(c);
+    if (vm && lv_active(vm->state)) {
         api_json_set(params, "set", json_object_new_object());
         api_json_set_bool(params, "transient", true);
         lv_ask(c, "domain", "vm.set", params, lv_done);
     } else {
+        api_json_set_bool(params, "force",
+                          vm && (vm->saved || snapshots_any(vm))); /* the flags said so */
         lv_ask(c, "domain", "vm.delete", params, lv_done);
     }
 }
@@ -463,11 +494,11 @@ void lv_do_domain_set_memory(struct lv_call *c)
 {
     enum { LIVE = 1, CONFIG = 2, MAXIMUM = 4 };
     int64_t flags = lv_int(c, "flags"), bytes = lv_int(c, "memory") * 1024;
-    const struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
-                                  false);
+    const struct vm *vm = lv_the_vm(c);
     struct json_object *params;
 
-    if ((flags & MAXIMUM) || !vm || (!vm->run && !(flags & LIVE)) || (flags & CONFIG)) {
+    if ((flags & MAXIMUM) || !vm || (!lv_active(vm->state) && !(flags & LIVE)) ||
+        (flags & CONFIG)) {
         change(c, "memory", json_object_new_int64(bytes));
         return;
     }

@@ -332,23 +332,29 @@ static int stopped_detail(const char *reason)
     return STOPPED_SHUTDOWN;
 }
 
-/* What is remembered of each VM, so that a start and a resume are told apart. */
+/* What is remembered of each VM, so that a start and a resume are told apart. One of which nothing is known ran before this daemon
+ * did. */
 static const char *before(struct libvirt *l, const char *uuid)
 {
     const char *was = api_json_get_str(l->states, uuid);
 
-    return was ? was : "stopped";
+    return was ? was : "unknown";
 }
 
 static void on_vm_state(const struct about *a)
 {
     const char *now = api_vm_state_name(a->ev->state), *reason = a->ev->reason;
     AUTO_FREE char *was = xstrdup(before(a->l, a->ev->vm));
-    bool ran = strcmp(was, "running") == 0 || strcmp(was, "paused") == 0;
+    bool ran = lv_active_word(was) && strcmp(was, "starting") != 0;
 
     switch (a->ev->state) {
+    case API_VM_STATE_STARTING:
+        break;
     case API_VM_STATE_RUNNING:
     case API_VM_STATE_PAUSED:
+        if (reason && strcmp(reason, "adopted") == 0) {
+            break; /* as it was, only this daemon did not know */
+        }
         if (!ran) {
             tell_life(a, STARTED,
                       reason && strcmp(reason, "restored") == 0 ? STARTED_RESTORED

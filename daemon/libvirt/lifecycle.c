@@ -115,6 +115,18 @@ void lv_do_domain_shutdown(struct lv_call *c)
 
 void lv_do_domain_reboot(struct lv_call *c)
 {
+    enum { BY_AGENT = 2 };
+
+    if (lv_int(c, "flags") & ~BY_AGENT) {
+        lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED,
+                "a guest is asked to reboot by its agent alone; 'virsh reset' resets it");
+        return;
+    }
+    lv_ask(c, "domain", "vm.reboot", lv_vm(c), lv_done);
+}
+
+void lv_do_domain_reset(struct lv_call *c)
+{
     lv_ask(c, "domain", "vm.reset", lv_vm(c), lv_done);
 }
 

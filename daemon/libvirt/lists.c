@@ -79,7 +79,7 @@ void lv_put_domain(struct buf *out, const struct vm *vm)
 {
     lv_put_text(out, vm->config.name);
     lv_put_uuid(out, vm->config.uuid);
-    lv_put_word(out, (uint32_t)(lv_active(vm->state) ? vm->id : -1));
+    lv_put_word(out, (uint32_t)lv_id(vm));
 }
 
 void lv_do_list_domains(struct lv_call *c)

@@ -120,7 +120,7 @@
     DO(231, DOMAIN_UNDEFINE_FLAGS, domain_undefine, "dom:D flags:u", "")                       \
     DO(234, DOMAIN_DESTROY_FLAGS, domain_destroy, "dom:D flags:u", "")                         \
     DO(244, DOMAIN_SNAPSHOT_GET_PARENT, snapshot_parent, "snap:K flags:u", "snap:K")           \
-    DO(245, DOMAIN_RESET, domain_reboot, "dom:D flags:u", "")                                  \
+    DO(245, DOMAIN_RESET, domain_reset, "dom:D flags:u", "")                                   \
     DO(251, DOMAIN_BLOCK_RESIZE, domain_block_resize, "dom:D disk:s size:H flags:u", "")       \
     DO(258, DOMAIN_SHUTDOWN_FLAGS, domain_shutdown, "dom:D flags:u", "")                       \
     DO(260, STORAGE_VOL_RESIZE, volume_resize, "vol:V capacity:H flags:u", "")                 \

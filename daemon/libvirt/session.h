@@ -54,6 +54,8 @@ struct lv_session {
     bool opened;         /* CONNECT_OPEN succeeded */
     struct list streams; /* struct lv_stream.link */
     unsigned n_streams;
+    size_t held_bytes; /* of uploads, not written yet; full: too many, not read */
+    bool full;
     struct list callbacks;
     unsigned n_callbacks;
     int next_callback;

@@ -69,15 +69,16 @@ void lv_do_pool_start(struct lv_call *c)
     lv_ask(c, "pool", "pool.start", params, lv_done);
 }
 
-static void on_to_build(struct lv_call *c, struct json_object *info)
-{
-    (void)info;
-    lv_reply(c, NULL); /* its folder is made when it is started: pool.start does both */
-}
-
 void lv_do_pool_build(struct lv_call *c)
 {
-    lv_ask(c, "pool", "pool.get", which(c), on_to_build);
+    enum { NEW = 0, OVERWRITE = 2, NO_OVERWRITE = 4 };
+
+    if (lv_int(c, "flags") != NEW) {
+        lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED,
+                "a pool is a folder: what is in it is never overwritten");
+        return;
+    }
+    lv_ask(c, "pool", "pool.build", which(c), lv_done);
 }
 
 void lv_do_pool_refresh(struct lv_call *c)

@@ -43,7 +43,7 @@ struct lv_stream {
     struct loop_timer *again;
 };
 
-enum { LV_STREAMS = 64, LV_STREAM_CHUNK = 256 * 1024 };
+enum { LV_STREAMS = 16, LV_STREAM_CHUNK = 256 * 1024 };
 
 /* Answers the call with take_result and opens a stream behind it. NULL: the client has gone or has too many, `own` is the caller's still. */
 struct lv_stream *lv_stream_open(struct lv_call *c, struct json_object *take_result,

@@ -92,7 +92,7 @@ static const struct lv_stream_ops console_ops = { .data = console_data,
 static void on_console(struct lv_call *c, struct json_object *result)
 {
     struct err e = ERR_INIT;
-    AUTO_FD fd = unix_connect(api_json_get_str(result, "path"), &e);
+    AUTO_FD fd = unix_connect_now(api_json_get_str(result, "path"), &e);
     struct lv_stream *st;
     struct console *k;
 
@@ -130,21 +130,35 @@ void lv_do_domain_open_channel(struct lv_call *c)
 
 /* --- volumes ------------------------------------------------------------------------------------------ */
 
+/* HELD_MAX: of all uploads of a session together; while they hold more it is not read. */
 enum { PIECE = 512 * 1024, HELD_MAX = 4 << 20 };
 
 struct transfer {
     char *pool, *volume;
-    int64_t offset, left;           /* left: bytes still wanted; -1: all that there are */
-    struct buf held;                /* up: not written yet */
-    bool asking, finished, stopped; /* stopped: the session is not read */
+    int64_t offset, left; /* left: bytes still wanted; -1: all that there are */
+    struct buf held;      /* up: not written yet */
+    bool asking, finished, last;
 };
+
+/* So many bytes more, or less, wait to be written. */
+static void count_held(struct lv_session *q, ssize_t more)
+{
+    bool full;
+
+    q->held_bytes += (size_t)more;
+    full = q->held_bytes >= HELD_MAX;
+    if (full != q->full) {
+        q->full = full;
+        (full ? rpc_conn_hold : rpc_conn_release)(q->s->conn);
+    }
+}
 
 static void transfer_gone(struct lv_stream *st)
 {
     struct transfer *t = st->own;
 
-    if (t->stopped && st->q) {
-        rpc_conn_release(st->q->s->conn);
+    if (st->q && t->held.len) {
+        count_held(st->q, -(ssize_t)t->held.len);
     }
     free(t->pool);
     free(t->volume);
@@ -249,18 +263,14 @@ static void on_written(struct lv_stream *st, struct json_object *result)
 
     (void)result;
     t->asking = false;
-    if (t->stopped && t->held.len < HELD_MAX) {
-        t->stopped = false;
-        rpc_conn_release(st->q->s->conn);
-    }
-    if (t->finished && t->held.len == 0) {
+    if (t->last) {
         lv_stream_end(st);
     } else {
         write_more(st);
     }
 }
 
-/* The last piece ends the file when the whole of it was sent. */
+/* With the last piece, which may be empty, the file ends and is kept. */
 static void write_more(struct lv_stream *st)
 {
     struct transfer *t = st->own;
@@ -268,20 +278,20 @@ static void write_more(struct lv_stream *st)
     AUTO_BUF text = BUF_INIT;
     struct json_object *params;
 
-    if (t->asking || (!t->finished && t->held.len <= PIECE)) {
+    if (t->asking || (!t->finished && n == 0)) {
         return;
     }
-    if (t->finished && n == 0) {
-        lv_stream_end(st);
-        return;
+    t->last = t->finished && n == t->held.len;
+    if (n) {
+        base64_add(&text, t->held.data, n);
     }
-    base64_add(&text, t->held.data, n);
     params = place(t);
     api_json_set_str(params, "data", text.data ? text.data : "");
-    api_json_set_bool(params, "last", t->finished && n == t->held.len && t->left < 0);
+    api_json_set_bool(params, "last", t->last);
     buf_consume(&t->held, n);
     t->offset += (int64_t)n;
     t->asking = true;
+    count_held(st->q, -(ssize_t)n);
     lv_stream_ask(st, "volume.write", params, on_written);
 }
 
@@ -289,11 +299,13 @@ static void upload_data(struct lv_stream *st, const unsigned char *data, size_t 
 {
     struct transfer *t = st->own;
 
-    buf_add(&t->held, data, n);
-    if (t->held.len >= HELD_MAX && !t->stopped) {
-        t->stopped = true;
-        rpc_conn_hold(st->q->s->conn);
+    if (t->left >= 0 && n > (size_t)t->left) {
+        lv_stream_fail(st, "more came than was announced");
+        return;
     }
+    t->left -= t->left > 0 ? (int64_t)n : 0;
+    buf_add(&t->held, data, n);
+    count_held(st->q, (ssize_t)n);
     write_more(st);
 }
 
@@ -317,6 +329,11 @@ static void on_upload(struct lv_call *c, struct json_object *volume)
 
 void lv_do_volume_upload(struct lv_call *c)
 {
+    if (lv_int(c, "offset")) {
+        lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED,
+                "an upload takes the place of the whole volume: its offset is 0");
+        return;
+    }
     lv_ask(c, "volume", "volume.get", volume_of(c), on_upload);
 }
 

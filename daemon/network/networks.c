@@ -152,6 +152,7 @@ void network_event(const struct network *n, const char *reason, struct change *c
     AUTO_JSON detail = json_object_new_object();
 
     api_json_set_str(detail, "project", n->project);
+    api_json_set_str(detail, "uuid", n->config.uuid);
     change_event(c, &(struct api_event){ .type = API_EVENT_TYPE_NETWORK,
                                          .name = n->config.name,
                                          .reason = (char *)reason,

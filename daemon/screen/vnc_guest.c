@@ -158,7 +158,7 @@ static void enter(struct vnc_guest *g)
     AUTO_FREE char *who = xasprintf("%s@%s", user, g->address);
 
     guard_right(&g->o->guard, g->host);
-    g->emu = unix_connect(path, &e);
+    g->emu = unix_connect_now(path, &e);
     if (g->emu < 0 || !flush(g) ||
         send(g->emu, hello, sizeof(hello) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) !=
             (ssize_t)sizeof(hello) - 1) {

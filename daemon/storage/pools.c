@@ -192,10 +192,13 @@ void pool_put(const struct pool *p, bool wanted, struct change *c)
 }
 
 static void tell(struct change *c, enum api_event_type type, const char *name,
-                 const char *project, const char *reason)
+                 const struct pool *pool, const char *reason)
 {
     AUTO_JSON detail = json_object_new_object();
-    api_json_set_str(detail, "project", project);
+    api_json_set_str(detail, "project", pool->project);
+    if (type == API_EVENT_TYPE_POOL) {
+        api_json_set_str(detail, "uuid", pool->config.uuid);
+    }
     change_event(c, &(struct api_event){ .type = type,
                                          .name = (char *)name,
                                          .reason = (char *)reason,
@@ -204,7 +207,7 @@ static void tell(struct change *c, enum api_event_type type, const char *name,
 
 void pool_event(const struct pool *p, const char *reason, struct change *c)
 {
-    tell(c, API_EVENT_TYPE_POOL, p->config.name, p->project, reason);
+    tell(c, API_EVENT_TYPE_POOL, p->config.name, p, reason);
 }
 
 struct json_object *pool_info(const struct pool *p, bool config)
@@ -293,7 +296,7 @@ void volume_del(const struct volume *v, struct change *c)
 void volume_event(const struct volume *v, const char *reason, struct change *c)
 {
     AUTO_FREE char *name = xasprintf("%s/%s", v->pool->config.name, v->name);
-    tell(c, API_EVENT_TYPE_VOLUME, name, v->pool->project, reason);
+    tell(c, API_EVENT_TYPE_VOLUME, name, v->pool, reason);
 }
 
 void volume_take(struct volume *v, struct measure *m)

@@ -358,6 +358,44 @@ void api_handle_pool_start(struct api_call *call, struct api_pool_start_in *in)
     }
 }
 
+/* It was opened, which makes its folder, and is not wanted open. */
+static void built(void *arg, const struct err *e)
+{
+    struct waiting *k = arg;
+    struct pool *p = k->p;
+    if (e) {
+        fail_folder(k->call, p, e);
+    } else {
+        pool_close(p);
+        call_finish(p->d, k->call, p->config.name, pool_info(p, false));
+    }
+    waiting_free(k);
+}
+
+static void again_build(struct api_call *call, void *in)
+{
+    api_handle_pool_build(call, in);
+}
+
+void api_handle_pool_build(struct api_call *call, struct api_pool_build_in *in)
+{
+    struct pool *p = call_pool(call, in->pool, API_ROLE_OWNER, false, again_build, in);
+    if (!p) {
+        return;
+    }
+    if (p->state != API_POOL_STATE_INACTIVE) {
+        api_fail(call, API_E_BAD_STATE, p->config.name, NULL,
+                 "storage pool '%s' is active: its folder is there", p->config.name);
+        return;
+    }
+    struct waiting *k = xnew(struct waiting);
+    *k = (struct waiting){ .call = call, .p = p };
+    if (!pool_open(p, true, built, k)) {
+        waiting_free(k);
+        overloaded(call, p);
+    }
+}
+
 static void stopped(void *arg, const struct err *e)
 {
     struct pool *p = arg;

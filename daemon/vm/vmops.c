@@ -475,6 +475,41 @@ static void shutdown_begin(struct op *op)
     agent_ask(vm, "guest-shutdown", how, AGENT_MS, true, on_agent_down, op);
 }
 
+static void on_agent_reboots(void *arg, struct json_object *result, const struct api_error *x)
+{
+    (void)result;
+    on_answer(arg, NULL, x);
+}
+
+/* No button of a machine asks for it. */
+static void reboot_begin(struct op *op)
+{
+    struct vm *vm = op->vm;
+    op->method = "emu.reset"; /* what is done, by the guest itself */
+    if (!in_state(op, S_RUNNING, "only the guest of a running VM can be asked")) {
+        return;
+    }
+    if (!agent_listens(vm)) {
+        op_failf(op, API_E_UNSUPPORTED, "'vmctl reset' ('virsh reset') resets it at once",
+                 "the guest of VM '%s' cannot be asked to reboot: no guest agent listens",
+                 vm->config.name);
+        return;
+    }
+    op->held = true;
+    run_on_end(vm->run, ended_meanwhile, op);
+    struct json_object *how = json_object_new_object();
+    api_json_set_str(how, "mode", "reboot");
+    agent_ask(vm, "guest-shutdown", how, AGENT_MS, true, on_agent_reboots, op);
+}
+
+void api_handle_vm_reboot(struct api_call *call, struct api_vm_reboot_in *in)
+{
+    struct vm *vm = call_vm(call, in->vm);
+    if (vm) {
+        op_queue(vm, call, NULL, in, reboot_begin, false);
+    }
+}
+
 void api_handle_vm_pause(struct api_call *call, struct api_vm_pause_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);

@@ -151,7 +151,7 @@ static int open_stream(struct web_conn *c, const char *query, struct err *e)
         return err_set(e, -EACCES,
                        "no such ticket: it was used, is too old, or is another user's");
     }
-    int fd = unix_connect(k.path, e);
+    int fd = unix_connect_now(k.path, e);
     if (fd >= 0) {
         access_audit(c->w->d, who, "web.stream", k.what, "ok");
     }

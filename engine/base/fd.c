@@ -276,7 +276,7 @@ int unix_listen(const char *path, unsigned mode, int backlog, struct err *e)
     return take_fd(&fd);
 }
 
-int unix_connect(const char *path, struct err *e)
+static int connect_to(const char *path, int flags, struct err *e)
 {
     struct sockaddr_un sa;
     AUTO_FD dir = -1;
@@ -284,17 +284,31 @@ int unix_connect(const char *path, struct err *e)
     if (rc) {
         return rc;
     }
-    AUTO_FD fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    AUTO_FD fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
     if (fd < 0) {
         return err_errno(e, errno, "cannot make a socket");
     }
     do {
         rc = connect(fd, (struct sockaddr *)&sa, sizeof(sa));
     } while (rc < 0 && errno == EINTR);
+    if (rc < 0 && errno == EAGAIN) {
+        return err_set(e, -EAGAIN,
+                       "cannot connect to %s: whoever listens there does not answer", path);
+    }
     if (rc < 0) {
         return err_errno(e, errno, "cannot connect to %s", path);
     }
     return take_fd(&fd);
+}
+
+int unix_connect(const char *path, struct err *e)
+{
+    return connect_to(path, 0, e);
+}
+
+int unix_connect_now(const char *path, struct err *e)
+{
+    return connect_to(path, SOCK_NONBLOCK, e);
 }
 
 int unix_peer(int fd, pid_t *pid, uid_t *uid, gid_t *gid, struct err *e)

@@ -21,7 +21,8 @@ int fd_set_nonblock(int fd, bool on, struct err *e);
 int fd_set_cloexec(int fd, bool on, struct err *e);
 /* `what` names the object in errors (a path, "VM 'x' control socket"). Retry on EINTR. */
 int fd_write_all(int fd, const void *p, size_t n, const char *what, struct err *e);
-int fd_read_all(int fd, void *p, size_t n, const char *what, struct err *e); /* short: -ENODATA */
+int fd_read_all(int fd, void *p, size_t n, const char *what,
+                struct err *e); /* short: -ENODATA */
 /* pread(2) and pwrite(2) for what runs inside a sandbox, which allows preadv(2) and pwritev(2) alone. */
 ssize_t fd_pread(int fd, void *p, size_t n, uint64_t at);
 ssize_t fd_pwrite(int fd, const void *p, size_t n, uint64_t at);
@@ -37,6 +38,8 @@ int file_replace(const char *path, const void *p, size_t n, unsigned mode, struc
  * Both return the descriptor or a negative code. */
 int unix_listen(const char *path, unsigned mode, int backlog, struct err *e);
 int unix_connect(const char *path, struct err *e);
+/* For loops: never waits. -EAGAIN where the listener accepts nobody; the descriptor does not block either. */
+int unix_connect_now(const char *path, struct err *e);
 int unix_peer(int fd, pid_t *pid, uid_t *uid, gid_t *gid, struct err *e); /* SO_PEERCRED */
 /* Sends n bytes (n >= 1) with up to 64 descriptors; receives likewise (*nfds in: room, out: got). */
 int fd_send(int sock, const void *p, size_t n, const int *fds, unsigned nfds, struct err *e);

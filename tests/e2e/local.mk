@@ -45,7 +45,8 @@ e2e_tests = \
 	tests/e2e/daemon_pools.py \
 	tests/e2e/daemon_exports.py \
 	tests/e2e/daemon_schedule.py \
-	tests/e2e/libvirt_virsh.py
+	tests/e2e/libvirt_virsh.py \
+	tests/e2e/libvirt_python.py
 TESTS += $(e2e_tests)
 EXTRA_DIST += $(e2e_tests) tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c
 

@@ -173,6 +173,26 @@ START_TEST(unix_connect_names_the_path)
 }
 END_TEST
 
+/* As an emulator that was stopped. */
+START_TEST(unix_connect_now_waits_for_nobody)
+{
+    int clients[16], n = 0;
+    AUTO_FD fd = unix_listen("sock", 0600, 1, &e);
+    ck_assert_int_ge(fd, 0);
+    while (n < 16 && (clients[n] = unix_connect_now("sock", &e)) >= 0) {
+        n++;
+    }
+    ck_assert_int_gt(n, 0);
+    ck_assert_int_lt(n, 16);
+    ck_assert_int_eq(e.code, -EAGAIN);
+    ck_assert_ptr_nonnull(strstr(e.msg, "does not answer"));
+    ck_assert_int_ne(fcntl(clients[0], F_GETFL) & O_NONBLOCK, 0);
+    while (n > 0) {
+        close(clients[--n]);
+    }
+}
+END_TEST
+
 START_TEST(unix_paths_may_be_longer_than_an_address)
 {
     char path[300] = "";
@@ -287,6 +307,7 @@ Suite *suite_fd(void)
     tcase_add_test(tc, unix_listen_refuses_a_live_socket_and_replaces_a_stale_one);
     tcase_add_test(tc, unix_listen_leaves_other_files_alone);
     tcase_add_test(tc, unix_connect_names_the_path);
+    tcase_add_test(tc, unix_connect_now_waits_for_nobody);
     tcase_add_test(tc, unix_paths_may_be_longer_than_an_address);
     tcase_add_test(tc, unix_peer_is_the_process_that_listens);
     tcase_add_test(tc, fd_send_carries_descriptors);
