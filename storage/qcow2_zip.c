@@ -5,6 +5,7 @@
  */
 #include "storage/qcow2.h"
 
+#include "engine/base/entropy.h"
 #include "engine/base/mem.h"
 
 #include <endian.h>
@@ -142,26 +143,6 @@ int q2_zip_read(struct qcow2 *q, uint64_t entry, uint8_t *out)
     }
     scratch_put(q, s);
     return rc;
-}
-
-/* Do all bytes occur about equally often? One in four of them tells. Then Huffman codes gain less than one
- * percent. */
-static bool looks_random(const uint8_t *in, size_t n)
-{
-    uint32_t seen[256] = { 0 };
-    uint64_t squares = 0, total = n / 4;
-
-    if (n < 16384) {
-        return false; /* too few to tell */
-    }
-    for (size_t i = 0; i < n; i += 4) {
-        seen[in[i]]++;
-    }
-    for (unsigned i = 0; i < 256; i++) {
-        squares += (uint64_t)seen[i] * seen[i];
-    }
-    /* their sum is total^2 / 256 at least; chance adds about `total` */
-    return squares * 256 < total * total + 4 * 256 * total;
 }
 
 /* A cluster that a search for repetitions will not make smaller, found out in a fraction of its time. */

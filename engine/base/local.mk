@@ -7,6 +7,8 @@ libbase_a_SOURCES = \
 	engine/base/base64.h \
 	engine/base/buf.c \
 	engine/base/buf.h \
+	engine/base/entropy.c \
+	engine/base/entropy.h \
 	engine/base/err.c \
 	engine/base/err.h \
 	engine/base/fd.c \

@@ -340,13 +340,13 @@ static int open_disks(struct emu *m, struct board_config *b, struct err *e)
                                          .threads = any_far(m) ? FAR_THREADS : 0 };
     int rc = 0;
 
-    /* With a slot to plug one into, disks may come later, when no thread can be made any more. */
-    if (m->config.n_disks + m->config.n_flash == 0 && m->config.root_ports == 0) {
-        return 0;
+    /* Later no thread can be made any more, and what is saved is packed and sealed by those of the jobs. */
+    rc = jobs_start(m, e);
+    /* With a slot to plug one into, disks may come later, too. */
+    if (rc != 0 || (m->config.n_disks + m->config.n_flash == 0 && m->config.root_ports == 0)) {
+        return rc;
     }
     rc = blk_pool_new(m->loop, &po, &m->pool, e);
-    rc = rc != 0 || m->config.n_disks + (size_t)m->config.root_ports == 0 ? rc
-                                                                          : jobs_start(m, e);
     for (unsigned i = 0; i < m->config.n_disks && rc == 0; i++) {
         AUTO_FREE char *name = NULL;
 

@@ -136,7 +136,7 @@ void api_handle_emu_export_start(struct api_call *call, struct api_emu_export_st
                  "VM '%s' serves NBD clients already", m->vm->name);
         return;
     }
-    if (!m->workers) {
+    if (!m->pool) {
         api_fail(call, API_E_BAD_STATE, m->vm->name, NULL, "VM '%s' has no disks", m->vm->name);
         return;
     }

@@ -45,6 +45,8 @@ libemu_a_SOURCES = \
 	engine/emu/state/pages.c \
 	engine/emu/state/pages.h \
 	engine/emu/state/save.c \
+	engine/emu/state/seal.c \
+	engine/emu/state/seal.h \
 	engine/emu/state/state.c \
 	engine/emu/state/state.h \
 	engine/emu/state/stream.c \

@@ -426,7 +426,7 @@ def every_thread_is_confined():
         c.ok("emu.reset")
         layers = dict(text.split(": ", 1) for text in c.ok("emu.stats")["sandbox"])
         layers.pop("seccomp-pager", None)  # of hosts that can watch memory
-        tap.check(set(layers) == {"no-new-privs", "not-dumpable", "limits", "seccomp-main", "seccomp-vcpu"},
+        tap.check(set(layers) == {"no-new-privs", "not-dumpable", "limits", "seccomp-main", "seccomp-vcpu", "seccomp-io"},
                   str(layers))
         tap.check(all(state.startswith("on") for state in layers.values()), str(layers))
         c.ok("emu.quit")

@@ -4,6 +4,7 @@
 import base64
 import fcntl
 import hashlib
+import hmac
 import os
 import random
 import re
@@ -152,6 +153,50 @@ def damage_of_every_kind_is_refused():
             tap.check(answer.get("error", {}).get("data", {}).get("error") == "bad-state", f"it runs: {answer}")
             c.ok("emu.quit")
             check_end(emu)
+
+
+def format_1(data):
+    """The same state in the first format, with SHA-256 in place of seals."""
+    old = bytearray(data)
+    at, length = struct.unpack_from("<QQ", old, len(old) - 48)
+    struct.pack_into("<I", old, 8, 1)
+    struct.pack_into("<I", old, len(old) - 56, 1)
+    for entry in range(at, at + length, 64):
+        kind, region, page, where, size = struct.unpack_from("<IIQQQ", old, entry)
+        said = struct.pack("<IIQQ", kind, region, page, size) + old[where:where + size]
+        old[entry + 32:entry + 64] = hashlib.sha256(said).digest()
+    said = old[:64] + old[at:at + length] + old[-64:-32]
+    old[-32:] = hmac.new(bytes(range(32)), said, hashlib.sha256).digest()
+    return bytes(old)
+
+
+def a_state_of_the_first_format_is_taken():
+    with Emu() as emu:
+        console, c = ready(emu)
+        echo(console, b"a")
+        state, _ = save(c)
+    old = format_1(state)
+    with Emu(paused=True) as emu:
+        console, c = emu.connect(emu.console), Client(emu)
+        for at in (8, len(old) - 56):  # a format that does not fit the seals
+            bad = bytearray(old)
+            bad[at] = 2
+            refused(c, bytes(bad))
+        tap.check("formats 1 to 2" in refused(c, state[:8] + b"\3" + state[9:-56] + b"\3" + state[-55:]), "which formats are read is not said")
+        tap.check("result" in load(c, old), "not loaded")
+        tap.check(digests(save(c)[0]) == digests(state), "the machine is not what was saved")
+        c.ok("emu.resume")
+        echo(console, b"b")
+        console.sendall(b"q")
+        check_end(emu)
+    where, size = next(v[:2] for k, v in entries(old).items() if k[0] == MEMORY)
+    with Emu(paused=True) as emu:
+        c = Client(emu)
+        bad = bytearray(old)
+        bad[where + size // 2] ^= 1
+        tap.check("damaged" in refused(c, bytes(bad)), "which damage is not said")
+        c.ok("emu.quit")
+        check_end(emu)
 
 
 def a_state_of_another_machine_is_refused_by_name():
@@ -565,7 +610,7 @@ def a_disk_that_keeps_no_snapshots_is_named():
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         a_guest_goes_on_in_another_emulator, a_save_may_let_it_run_on, a_file_that_cannot_grow_leaves_it_running,
-        damage_of_every_kind_is_refused, a_state_of_another_machine_is_refused_by_name, linux_goes_on_where_it_was,
+        damage_of_every_kind_is_refused, a_state_of_the_first_format_is_taken, a_state_of_another_machine_is_refused_by_name, linux_goes_on_where_it_was,
         a_guest_that_runs_is_saved_as_of_one_instant, copies_share_the_memory_of_one_instant, damage_that_is_found_behind_a_guest_ends_it,
         a_live_save_into_a_full_file_leaves_it_running, disks_are_of_the_same_instant_or_left_as_they_were,
         disk_and_memory_are_of_one_instant,

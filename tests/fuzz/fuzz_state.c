@@ -131,7 +131,7 @@ static void sealed(struct fuzz_in *in)
     bool own_info = fuzz_rarely(in, 4);
     unsigned chunks = fuzz_below(in, 4), named[3] = { 0, 256, 512 };
 
-    if (state_out_begin(&out, fd, "", &e) != 0) {
+    if (state_out_begin(&out, fd, "", key, &e) != 0) {
         FUZZ_FAIL("%s", e.msg);
     }
     for (unsigned i = 0; i < chunks; i++) {
@@ -155,7 +155,7 @@ static void sealed(struct fuzz_in *in)
     memcpy(machine, in->p + part, left - part);
     mend(machine, left - part);
     (void)state_out_put(&out, STATE_MACHINE, 0, 0, machine, left - part, &e);
-    if (state_out_end(&out, key, &size, &e) == 0) {
+    if (state_out_end(&out, &size, &e) == 0) {
         look_at(fd);
     }
     state_out_done(&out);

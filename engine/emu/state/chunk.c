@@ -4,6 +4,8 @@
  */
 #include "engine/emu/state/chunk.h"
 
+#include "engine/base/entropy.h"
+
 #include <errno.h>
 #include <string.h>
 #include <zstd.h>
@@ -52,8 +54,8 @@ static void gather(struct chunk_codec *c, struct mem_region *r, uint64_t page)
 
             if (!is_zero(p, size)) {
                 bits[i / 8] |= (uint8_t)(1u << i % 8);
-                buf_add(&c->pages, p, size);
-                buf_add(&c->pages, zero, MEM_PAGE_SIZE - size);
+                buf_add(&c->bytes, p, size);
+                buf_add(&c->bytes, zero, MEM_PAGE_SIZE - size);
             }
         }
         i = end;
@@ -64,27 +66,35 @@ static void begin_pack(struct chunk_codec *c)
 {
     static const uint8_t head[HEAD];
 
-    c->bytes.len = c->pages.len = 0;
+    c->bytes.len = 0;
+    buf_reserve(&c->bytes, HEAD + CHUNK_BYTES);
     buf_add(&c->bytes, head, sizeof(head));
-    buf_reserve(&c->pages, CHUNK_BYTES);
 }
 
 static bool end_pack(struct chunk_codec *c)
 {
-    if (c->pages.len == 0) {
+    size_t have = c->bytes.len - HEAD, n;
+
+    if (have == 0) {
         return false;
     }
-    size_t room = ZSTD_compressBound(c->pages.len), n;
+    if (looks_random((const uint8_t *)c->bytes.data + HEAD, have)) {
+        return true;
+    }
     c->pack = c->pack ? c->pack : ZSTD_createCCtx();
-    buf_reserve(&c->bytes, room);
-    n = c->pack ? ZSTD_compressCCtx(c->pack, c->bytes.data + HEAD, room, c->pages.data,
-                                    c->pages.len, LEVEL)
+    c->pages.len = 0;
+    buf_reserve(&c->pages, HEAD + have);
+    n = c->pack ? ZSTD_compressCCtx(c->pack, c->pages.data + HEAD, have - 1,
+                                    c->bytes.data + HEAD, have, LEVEL)
                 : 0;
-    if (c->pack && !ZSTD_isError(n) && n < c->pages.len) {
-        c->bytes.data[0] = 1;
-        c->bytes.len = HEAD + n;
-    } else {
-        buf_add(&c->bytes, c->pages.data, c->pages.len);
+    if (c->pack && !ZSTD_isError(n)) {
+        struct buf whole = c->bytes;
+
+        memcpy(c->pages.data, whole.data, HEAD);
+        c->pages.data[0] = 1;
+        c->pages.len = HEAD + n;
+        c->bytes = c->pages;
+        c->pages = whole;
     }
     return true;
 }
@@ -108,8 +118,8 @@ bool chunk_pack_copy(struct chunk_codec *c, const uint8_t *from, size_t n)
         size = size < MEM_PAGE_SIZE ? size : MEM_PAGE_SIZE;
         if (!is_zero(p, size)) {
             c->bytes.data[8 + i / 8] |= (char)(1u << i % 8);
-            buf_add(&c->pages, p, size);
-            buf_add(&c->pages, zero, MEM_PAGE_SIZE - size);
+            buf_add(&c->bytes, p, size);
+            buf_add(&c->bytes, zero, MEM_PAGE_SIZE - size);
         }
     }
     return end_pack(c);

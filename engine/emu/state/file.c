@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * State files: bytes and digests. Numbers are little-endian. Owns the entries it reads or writes.
+ * State files: bytes and their index. Numbers are little-endian. Owns the entries it reads or writes.
  */
 #include "engine/emu/state/file.h"
 
@@ -10,19 +10,16 @@
 #include <endian.h>
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#define FORMAT 1
+#define FORMAT 2
 #define HEAD_LEN 64
 #define ENTRY_LEN 64
 #define TRAILER_LEN 64
-#define TRAILER_SAID 32 /* its bytes before the HMAC */
-#define HMAC_BLOCK 64
+#define TRAILER_SAID 32        /* its bytes before the HMAC */
 #define ENTRIES_MAX (1u << 24) /* 16 TiB of memory */
 
 static const char head_magic[8] = "VMDSTATE", tail_magic[8] = "VMDSTEND";
@@ -55,47 +52,10 @@ static uint64_t get64(const uint8_t *p)
     return le64toh(v);
 }
 
-/* ---- digests ---- */
-
-/* Over the parts, one after the other. It fails for want of memory only. */
-static int digest(const struct iovec *part, unsigned n, uint8_t out[STATE_DIGEST_LEN])
-{
-    /* A confined process can read no configuration. */
-    bool ok = OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) == 1;
-    EVP_MD *sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-    EVP_MD_CTX *x = EVP_MD_CTX_new();
-
-    ok = ok && x && sha256 && EVP_DigestInit_ex(x, sha256, NULL) == 1;
-    for (unsigned i = 0; i < n && ok; i++) {
-        ok = EVP_DigestUpdate(x, part[i].iov_base, part[i].iov_len) == 1;
-    }
-    ok = ok && EVP_DigestFinal_ex(x, out, NULL) == 1;
-    EVP_MD_CTX_free(x);
-    EVP_MD_free(sha256);
-    return ok ? 0 : -ENOMEM;
-}
-
-/* RFC 2104 with SHA-256, of the concatenation of two texts. */
-static int hmac(const uint8_t key[STATE_KEY_LEN], const struct iovec text[3],
-                uint8_t out[STATE_DIGEST_LEN])
-{
-    uint8_t inner[HMAC_BLOCK], outer[HMAC_BLOCK], d[STATE_DIGEST_LEN];
-
-    memset(inner, 0x36, sizeof(inner));
-    memset(outer, 0x5c, sizeof(outer));
-    for (unsigned i = 0; i < STATE_KEY_LEN; i++) {
-        inner[i] ^= key[i];
-        outer[i] ^= key[i];
-    }
-    const struct iovec first[] = { { inner, sizeof(inner) }, text[0], text[1], text[2] };
-    const struct iovec second[] = { { outer, sizeof(outer) }, { d, sizeof(d) } };
-    int rc = digest(first, 4, d);
-
-    return rc == 0 ? digest(second, 2, out) : rc;
-}
+/* ---- seals ---- */
 
 /* What a section's digest covers beside its bytes: where they belong. */
-static void section_head(const struct state_entry *en, uint8_t out[24])
+static void section_head(const struct state_entry *en, uint8_t out[SEAL_SAID])
 {
     put32(out, en->type);
     put32(out + 4, en->region);
@@ -103,15 +63,13 @@ static void section_head(const struct state_entry *en, uint8_t out[24])
     put64(out + 16, en->length);
 }
 
-static int section_digest(const struct state_entry *en, const void *p,
-                          uint8_t out[STATE_DIGEST_LEN])
+static int section_seal(const struct state_seal *seal, const struct state_entry *en,
+                        const void *p, uint8_t out[STATE_DIGEST_LEN])
 {
-    uint8_t head[24];
-    const struct iovec part[] = { { head, sizeof(head) },
-                                  { (void *)(uintptr_t)p, en->length } };
+    uint8_t said[SEAL_SAID];
 
-    section_head(en, head);
-    return digest(part, 2, out);
+    section_head(en, said);
+    return seal_section(seal, said, p, en->length, out);
 }
 
 /* ---- writing ---- */
@@ -136,7 +94,8 @@ static int write_at(int fd, const void *from, size_t n, uint64_t at, struct err 
     return 0;
 }
 
-int state_out_begin(struct state_out *s, int fd, const char *uuid, struct err *e)
+int state_out_begin(struct state_out *s, int fd, const char *uuid,
+                    const uint8_t key[STATE_KEY_LEN], struct err *e)
 {
     *s = (struct state_out){ .fd = fd };
     pthread_mutex_init(&s->lock, NULL);
@@ -145,6 +104,10 @@ int state_out_begin(struct state_out *s, int fd, const char *uuid, struct err *e
     put32(s->head + 8, FORMAT);
     put32(s->head + 12, HEAD_LEN);
     memcpy(s->head + 16, uuid, strnlen(uuid, 40));
+    memcpy(s->key, key, STATE_KEY_LEN);
+    if (seal_begin(&s->seal, FORMAT, key) != 0) {
+        return err_set(e, -ENOMEM, "the state cannot be sealed");
+    }
     if (ftruncate(fd, 0) != 0) {
         return err_errno(e, errno, "the state cannot be written");
     }
@@ -168,12 +131,13 @@ int state_out_put(struct state_out *s, enum state_section type, uint32_t region,
                   const void *p, size_t n, struct err *e)
 {
     struct state_entry en = { .type = type, .region = region, .page = page, .length = n };
-    int rc = section_digest(&en, p, en.digest);
+    int rc;
 
-    if (rc != 0) {
-        return err_set(e, rc, "the digest of a section cannot be computed");
-    }
     en.at = atomic_fetch_add(&s->at, n);
+    rc = section_seal(&s->seal, &en, p, en.digest);
+    if (rc != 0) {
+        return err_set(e, rc, "the seal of a section cannot be computed");
+    }
     rc = write_at(s->fd, p, n, en.at, e);
     if (rc != 0) {
         return rc;
@@ -193,8 +157,7 @@ int state_out_put(struct state_out *s, enum state_section type, uint32_t region,
     return 0;
 }
 
-int state_out_end(struct state_out *s, const uint8_t key[STATE_KEY_LEN], uint64_t *size,
-                  struct err *e)
+int state_out_end(struct state_out *s, uint64_t *size, struct err *e)
 {
     uint64_t at = atomic_load(&s->at);
     size_t len = s->n * ENTRY_LEN;
@@ -219,8 +182,8 @@ int state_out_end(struct state_out *s, const uint8_t key[STATE_KEY_LEN], uint64_
     const struct iovec said[] = { { s->head, HEAD_LEN },
                                   { index, len },
                                   { tail, TRAILER_SAID } };
-    if (hmac(key, said, tail + TRAILER_SAID) != 0) {
-        return err_set(e, -ENOMEM, "the digest of the index cannot be computed");
+    if (seal_whole(s->key, said, tail + TRAILER_SAID) != 0) {
+        return err_set(e, -ENOMEM, "the seal of the index cannot be computed");
     }
     *size = at + len + TRAILER_LEN;
     return write_at(s->fd, index, len + TRAILER_LEN, at, e);
@@ -229,6 +192,8 @@ int state_out_end(struct state_out *s, const uint8_t key[STATE_KEY_LEN], uint64_
 void state_out_done(struct state_out *s)
 {
     free(s->entry);
+    seal_done(&s->seal);
+    OPENSSL_cleanse(s->key, sizeof(s->key));
     pthread_mutex_destroy(&s->lock);
     *s = (struct state_out){ .fd = -1 };
 }
@@ -289,8 +254,8 @@ static int read_index(struct state_in *s, const uint8_t *head, const uint8_t *ta
                                   { index, len },
                                   { (void *)(uintptr_t)tail, TRAILER_SAID } };
 
-    if (rc == 0 && hmac(key, said, mac) != 0) {
-        rc = err_set(e, -ENOMEM, "the digest of the index cannot be computed");
+    if (rc == 0 && seal_whole(key, said, mac) != 0) {
+        rc = err_set(e, -ENOMEM, "the seal of the index cannot be computed");
     }
     if (rc == 0 && CRYPTO_memcmp(mac, tail + TRAILER_SAID, sizeof(mac)) != 0) {
         rc = err_set(
@@ -318,6 +283,7 @@ static int read_index(struct state_in *s, const uint8_t *head, const uint8_t *ta
 int state_in_open(struct state_in *s, int fd, const uint8_t key[STATE_KEY_LEN], struct err *e)
 {
     uint8_t head[HEAD_LEN], tail[TRAILER_LEN];
+    unsigned format = 0;
     struct stat st;
     int rc;
 
@@ -329,7 +295,7 @@ int state_in_open(struct state_in *s, int fd, const uint8_t key[STATE_KEY_LEN], 
     if (s->size < HEAD_LEN + TRAILER_LEN) {
         return err_set(e, -EBADMSG, "the file is too short for a state");
     }
-    rc = read_at(fd, head, sizeof(head), 0, e);
+    rc = read_at(fd, head, HEAD_LEN, 0, e);
     if (rc == 0) {
         rc = read_at(fd, tail, sizeof(tail), s->size - TRAILER_LEN, e);
     }
@@ -339,9 +305,16 @@ int state_in_open(struct state_in *s, int fd, const uint8_t key[STATE_KEY_LEN], 
     if (rc == 0 && memcmp(tail, tail_magic, sizeof(tail_magic)) != 0) {
         rc = err_set(e, -EBADMSG, "the state is cut off, or was never finished");
     }
-    if (rc == 0 && (get32(head + 8) != FORMAT || get32(tail + 8) != FORMAT)) {
-        rc = err_set(e, -EBADMSG, "the state has format %u, this program reads format %u",
-                     get32(head + 8), FORMAT);
+    if (rc == 0) {
+        format = get32(head + 8);
+        if (format < 1 || format > FORMAT || get32(tail + 8) != format) {
+            rc = err_set(e, -EBADMSG,
+                         "the state has format %u, this program reads formats 1 to %u", format,
+                         FORMAT);
+        }
+    }
+    if (rc == 0 && seal_begin(&s->seal, format, key) != 0) {
+        rc = err_set(e, -ENOMEM, "the seals of the state cannot be checked");
     }
     if (rc == 0) {
         rc = read_index(s, head, tail, key, e);
@@ -361,10 +334,10 @@ int state_in_get(const struct state_in *s, const struct state_entry *en, struct 
     out->len = 0;
     buf_reserve(out, en->length + 1);
     rc = read_at(s->fd, out->data, en->length, en->at, e);
-    if (rc == 0 && section_digest(en, out->data, is) != 0) {
-        rc = err_set(e, -ENOMEM, "the digest of a section cannot be computed");
+    if (rc == 0 && section_seal(&s->seal, en, out->data, is) != 0) {
+        rc = err_set(e, -ENOMEM, "the seal of a section cannot be computed");
     }
-    if (rc == 0 && memcmp(is, en->digest, sizeof(is)) != 0) {
+    if (rc == 0 && CRYPTO_memcmp(is, en->digest, sizeof(is)) != 0) {
         rc = err_set(e, -EBADMSG, "the state is damaged: type %u, region %u, page 0x%llx",
                      en->type, en->region, (unsigned long long)en->page);
     }
@@ -397,5 +370,6 @@ int state_in_check(const struct state_in *s, struct err *e)
 void state_in_done(struct state_in *s)
 {
     free(s->entry);
+    seal_done(&s->seal);
     *s = (struct state_in){ .fd = -1 };
 }

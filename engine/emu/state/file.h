@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The file that holds a machine's state: sections in any order, an index of them with their SHA-256, and a trailer whose
+ * The file that holds a machine's state: sections in any order, an index of them with their seals, and a trailer whose
  * HMAC-SHA-256 covers header and index. Any part can be read by itself, in any order and on several threads, and is checked
  * when it is; nothing in a file is trusted before that. docs/reference/state-file.md has the bytes.
  */
@@ -9,13 +9,12 @@
 
 #include "engine/base/buf.h"
 #include "engine/base/err.h"
+#include "engine/emu/state/seal.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define STATE_KEY_LEN 32
-#define STATE_DIGEST_LEN 32
 #define STATE_SECTION_MAX (64u << 20) /* bytes of a section */
 
 /* Never renumbered. */
@@ -40,17 +39,19 @@ struct state_out {
     pthread_mutex_t lock; /* of the entries */
     struct state_entry *entry;
     size_t n, room;
-    uint8_t head[64];
+    uint8_t head[64], key[STATE_KEY_LEN];
+    struct state_seal seal;
 };
 
-/* Begins an empty file; its state is for the VM of this UUID (text, may be empty). Main thread. */
-int state_out_begin(struct state_out *s, int fd, const char *uuid, struct err *e);
+/* Begins an empty file; its state is for the VM of this UUID (text, may be empty). After a failure, too, state_out_done() is due.
+ * Main thread. */
+int state_out_begin(struct state_out *s, int fd, const char *uuid,
+                    const uint8_t key[STATE_KEY_LEN], struct err *e);
 /* Writes a section. Any thread. */
 int state_out_put(struct state_out *s, enum state_section type, uint32_t region, uint64_t page,
                   const void *p, size_t n, struct err *e);
 /* Index and trailer; *size gets the file's length. The data is not on stable storage yet. */
-int state_out_end(struct state_out *s, const uint8_t key[STATE_KEY_LEN], uint64_t *size,
-                  struct err *e);
+int state_out_end(struct state_out *s, uint64_t *size, struct err *e);
 void state_out_done(struct state_out *s);
 
 /* ---- reading ---- */
@@ -60,6 +61,7 @@ struct state_in {
     uint64_t size;
     struct state_entry *entry; /* sorted by type, region, page */
     size_t n;
+    struct state_seal seal;
 };
 
 /* Reads and checks trailer, header and index. -EBADMSG: it is damaged, cut off, or was written with another key. */

@@ -59,7 +59,7 @@ int save_piece(struct state_hand *h)
 static int write_head(struct emu_state *s)
 {
     AUTO_BUF info = BUF_INIT;
-    int rc = state_out_begin(&s->out, s->fd, s->m->vm->uuid, &s->e);
+    int rc = state_out_begin(&s->out, s->fd, s->m->vm->uuid, s->key, &s->e);
 
     if (rc == 0) {
         state_list_memory(s);
@@ -226,7 +226,7 @@ void save_end(struct emu_state *s)
         err_set(&s->e, -EBUSY, "the VM ended before its state was whole");
     }
     if (s->e.code == 0) {
-        state_out_end(&s->out, s->key, &s->size, &s->e);
+        state_out_end(&s->out, &s->size, &s->e);
     }
     if (s->e.code != 0) {
         save_drop_disks(s);

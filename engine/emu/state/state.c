@@ -105,7 +105,7 @@ static bool next_piece(struct emu_state *s, struct state_hand *h)
     return true;
 }
 
-/* Every hand that is free takes a piece. Without threads (a VM without disks has none) one piece a turn is done here. */
+/* Every hand that is free takes a piece. */
 static void on_turn(void *arg)
 {
     struct emu_state *s = arg;
@@ -137,11 +137,6 @@ static void on_turn(void *arg)
         }
         h->busy = true;
         s->busy++;
-        if (!s->m->workers) {
-            run_hand(&h->work);
-            done_hand(&h->work); /* arms the timer for the next turn */
-            return;
-        }
         workers_queue(s->m->workers, &h->work);
     }
     if (s->busy == 0) {
