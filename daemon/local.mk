@@ -205,7 +205,10 @@ libdaemon_a_SOURCES = \
 	daemon/run/spawner.h \
 	daemon/storage/files.c \
 	daemon/storage/files.h \
+	daemon/storage/kind_lvm.c \
 	daemon/storage/kind_nbd.c \
+	daemon/storage/lvm_report.c \
+	daemon/storage/lvm_report.h \
 	daemon/network/check.c \
 	daemon/network/networks.c \
 	daemon/network/networks.h \
@@ -221,6 +224,7 @@ libdaemon_a_SOURCES = \
 	daemon/storage/volume_work.h \
 	daemon/storage/work.c \
 	daemon/storage/work.h \
+	daemon/storage/worker.h \
 	daemon/run/stats.c \
 	daemon/run/stats.h \
 	daemon/store/store.c \
@@ -314,6 +318,7 @@ tests_unit_daemon_test_SOURCES = \
 	tests/unit/daemon_store.c \
 	tests/unit/daemon_suites.h \
 	tests/unit/daemon_web.c \
+	tests/unit/daemon_lvm.c \
 	tests/unit/daemon_test.c
 tests_unit_daemon_test_LDADD = $(LINK_DAEMON) $(CHECK_LIBS)
 

@@ -283,11 +283,20 @@ void lv_do_volume_by_key(struct lv_call *c)
 
 /* --- what is done with one ------------------------------------------------------------------------------ */
 
+static int type_of(const char *path)
+{
+    enum { A_FILE, A_DEVICE, FAR = 3 };
+
+    return path && strncmp(path, "/dev/", 5) == 0 ? A_DEVICE
+           : path && path[0] == '/'               ? A_FILE
+                                                  : FAR;
+}
+
 static void on_volume_info(struct lv_call *c, struct json_object *volume)
 {
     struct json_object *o = json_object_new_object();
 
-    api_json_set_int(o, "type", 0); /* a file */
+    api_json_set_int(o, "type", type_of(api_json_get_str(volume, "path")));
     api_json_set_int(o, "capacity", api_json_get_int(volume, "capacity", 0));
     api_json_set_int(o, "allocation", api_json_get_int(volume, "allocation", 0));
     lv_reply(c, o);

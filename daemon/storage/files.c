@@ -181,23 +181,39 @@ int file_remove(const struct folder *f, const char *name, struct err *e)
 }
 
 /* Who holds an image lock also marks a byte far behind all data with a lock that tells its pid (storage/lock.c). */
-static bool has_holder(int fd)
+static pid_t holder(int fd)
 {
     struct flock mark = {
         .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (1ll << 62) + 64, .l_len = 1
     };
-    return fcntl(fd, F_GETLK, &mark) == 0 && mark.l_type != F_UNLCK;
+    return fcntl(fd, F_GETLK, &mark) == 0 && mark.l_type != F_UNLCK ? mark.l_pid : 0;
+}
+
+static int in_use(pid_t pid, const struct folder *f, const char *name, struct err *e)
+{
+    AUTO_FREE char *path = xasprintf("/proc/%d/comm", (int)pid);
+    AUTO_BUF comm = BUF_INIT;
+    if (pid <= 0 || file_slurp(path, &comm, 64, NULL) < 0 || comm.len == 0) {
+        return err_set(e, -EBUSY, "'%s/%s' is in use", f->path, name);
+    }
+    comm.data[strcspn((char *)comm.data, "\n")] = 0;
+    return str_starts((char *)comm.data, "vm:")
+               ? err_set(e, -EBUSY, "'%s/%s' is in use by VM '%s' (pid %d)", f->path, name,
+                         (char *)comm.data + 3, (int)pid)
+               : err_set(e, -EBUSY, "'%s/%s' is in use by %s (pid %d)", f->path, name,
+                         (char *)comm.data, (int)pid);
 }
 
 /* The image's bytes of locks, as those who use images lock them. The ring of a process that died holds its files, and so
  * its locks, a moment longer than the process lived: that is waited for. */
-static int take_locks(int fd, const struct folder *f, const char *name, struct err *e)
+int file_lock_all(int fd, const struct folder *f, const char *name, struct err *e)
 {
     struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 200 };
     int rc = fcntl(fd, F_OFD_SETLK, &l);
     for (int i = 0; rc < 0 && (errno == EAGAIN || errno == EACCES); i++) {
-        if (i == GHOST_TRIES || has_holder(fd)) {
-            return err_set(e, -EBUSY, "'%s/%s' is in use", f->path, name);
+        pid_t pid = holder(fd);
+        if (i == GHOST_TRIES || pid > 0) {
+            return in_use(pid, f, name, e);
         }
         usleep(GHOST_NAP_US);
         rc = fcntl(fd, F_OFD_SETLK, &l);
@@ -208,10 +224,10 @@ static int take_locks(int fd, const struct folder *f, const char *name, struct e
 int file_free(const struct folder *f, const char *name, struct err *e)
 {
     AUTO_FD fd = open_file(f, name, O_RDWR, e);
-    return fd < 0 ? fd : take_locks(fd, f, name, e);
+    return fd < 0 ? fd : file_lock_all(fd, f, name, e);
 }
 
-static int fill_file(int fd, int64_t size, bool random, unsigned char *piece)
+static int fill_once(int fd, int64_t size, bool random, unsigned char *piece)
 {
     memset(piece, 0, WIPE_PIECE);
     for (int64_t at = 0; at < size;) {
@@ -230,23 +246,26 @@ static int fill_file(int fd, int64_t size, bool random, unsigned char *piece)
     return fdatasync(fd) < 0 ? -errno : 0;
 }
 
+int file_fill(int fd, int64_t size, bool random)
+{
+    AUTO_FREE unsigned char *piece = xalloc(WIPE_PIECE);
+    int rc = random ? fill_once(fd, size, true, piece) : 0;
+    rc = rc < 0 ? rc : fill_once(fd, size, false, piece);
+    errno = -rc;
+    return rc < 0 ? -1 : 0;
+}
+
 int file_wipe(const struct folder *f, const char *name, bool random, struct err *e)
 {
     struct stat st;
     AUTO_FD fd = open_file(f, name, O_RDWR, e);
-    AUTO_FREE unsigned char *piece = xalloc(WIPE_PIECE);
-    int rc = fd < 0 ? fd : take_locks(fd, f, name, e);
+    int rc = fd < 0 ? fd : file_lock_all(fd, f, name, e);
     if (rc < 0) {
         return rc;
     }
-    rc = fstat(fd, &st) < 0 ? -errno : 0;
-    if (rc == 0 && random) {
-        rc = fill_file(fd, st.st_size, true, piece);
-    }
-    if (rc == 0) {
-        rc = fill_file(fd, st.st_size, false, piece);
-    }
-    return rc < 0 ? err_errno(e, -rc, "cannot overwrite '%s/%s'", f->path, name) : 0;
+    return fstat(fd, &st) < 0 || file_fill(fd, st.st_size, random) < 0
+               ? err_errno(e, errno, "cannot overwrite '%s/%s'", f->path, name)
+               : 0;
 }
 
 int file_attributes(const struct folder *f, const char *name, int64_t mode, int64_t owner,

@@ -50,7 +50,7 @@ struct pool_kind {
     void (*run_read)(struct work *w);
     void (*run_write)(struct work *w);
 };
-extern const struct pool_kind pool_kind_dir, pool_kind_nbd;
+extern const struct pool_kind pool_kind_dir, pool_kind_lvm, pool_kind_nbd;
 
 /* A pool that is in use: a folder, or what its kind has instead. */
 struct folder {
@@ -99,6 +99,10 @@ int file_name(const struct folder *f, const char *from, const char *to, bool exc
 int file_remove(const struct folder *f, const char *name, struct err *e);
 /* -EBUSY when anybody has the file open under a lock, as emulators have. */
 int file_free(const struct folder *f, const char *name, struct err *e);
+/* The same of a descriptor, whose locks it takes. */
+int file_lock_all(int fd, const struct folder *f, const char *name, struct err *e);
+/* Random bytes first, when so asked, then zeroes. 0 or -1 and errno. */
+int file_fill(int fd, int64_t size, bool random);
 int file_wipe(const struct folder *f, const char *name, bool random, struct err *e);
 int file_attributes(const struct folder *f, const char *name, int64_t mode, int64_t owner,
                     int64_t group, struct err *e);

@@ -102,7 +102,7 @@ static int nbd_scan(const struct folder *f, const struct known *known, size_t n,
     if (rc < 0) {
         return rc;
     }
-    if (api_json_parse((const char *)text.data, text.len, &o, e) < 0) {
+    if (api_json_parse_max((const char *)text.data, text.len, WORKS_OUT, 0, &o, NULL) < 0) {
         return err_set(e, -EPROTO, "NBD server at %s: it has too many exports to list",
                        f->path);
     }

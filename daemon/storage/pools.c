@@ -122,6 +122,8 @@ const struct pool_kind *pool_kind_of(enum api_pool_type type)
     case API_POOL_TYPE_DIR:
     case API_POOL_TYPE_FS:
         return &pool_kind_dir;
+    case API_POOL_TYPE_LOGICAL:
+        return &pool_kind_lvm;
     case API_POOL_TYPE_NBD:
         return &pool_kind_nbd;
     default:
@@ -588,6 +590,10 @@ static void scan_free(struct scan *k)
     for (size_t i = 0; i < k->n_found; i++) {
         measure_done(&k->found[i].m);
     }
+    for (size_t i = 0; i < k->make.n_devices; i++) {
+        free((char *)k->make.devices[i]);
+    }
+    free((void *)k->make.devices);
     free(k->known);
     free(k->found);
     free((char *)k->folder.path);
@@ -637,10 +643,16 @@ static bool scan(struct pool *p, bool open, bool build, bool measure,
                                  .token = p->d->pools->token };
     k->open = open;
     k->measure = measure || p->folder.kind->tells_all;
+    const char **devices = c->n_devices ? xnew_n(const char *, c->n_devices) : NULL;
+    for (size_t i = 0; i < c->n_devices; i++) {
+        devices[i] = xstrdup(c->devices[i].path);
+    }
     k->make = (struct folder_make){ .build = build,
                                     .mode = c->has_mode ? c->mode : -1,
                                     .owner = c->has_owner ? c->owner : -1,
-                                    .group = c->has_group ? c->group : -1 };
+                                    .group = c->has_group ? c->group : -1,
+                                    .devices = devices,
+                                    .n_devices = c->n_devices };
     k->done = done;
     k->arg = arg;
     k->known = p->n_volumes ? xrealloc_n(NULL, p->n_volumes, sizeof(*k->known)) : NULL;
@@ -668,6 +680,39 @@ bool pool_open(struct pool *p, bool build, void (*done)(void *arg, const struct 
         return false;
     }
     p->state = API_POOL_STATE_STARTING;
+    return true;
+}
+
+static void shut_run(struct work *w)
+{
+    struct scan *k = container_of(w, struct scan, w);
+    w->failed = k->folder.kind->shut(&k->folder, &w->e) < 0;
+}
+
+static void shut_ended(struct work *w)
+{
+    struct scan *k = container_of(w, struct scan, w);
+    k->p->busy = NULL;
+    k->done(k->arg, w->failed ? &w->e : NULL);
+    scan_free(k);
+}
+
+bool pool_shut(struct pool *p, void (*done)(void *arg, const struct err *e), void *arg)
+{
+    struct scan *k = xnew(struct scan);
+    k->w.run = shut_run;
+    k->w.ended = shut_ended;
+    k->p = p;
+    k->done = done;
+    k->arg = arg;
+    k->folder = p->folder;
+    k->folder.works = p->d->pools->works;
+    k->folder.path = xstrdup(p->where);
+    if (!works_start(p->d->pools->works, &k->w)) {
+        scan_free(k);
+        return false;
+    }
+    p->busy = "stopped";
     return true;
 }
 

@@ -92,6 +92,8 @@ struct json_object *pool_info(const struct pool *p, bool config);
 bool pool_open(struct pool *p, bool build, void (*done)(void *arg, const struct err *e),
                void *arg);
 bool pool_look(struct pool *p, void (*done)(void *arg, const struct err *e), void *arg);
+/* What its kind does before it becomes inactive; then as pool_open(). */
+bool pool_shut(struct pool *p, void (*done)(void *arg, const struct err *e), void *arg);
 void pool_close(struct pool *p);
 /* What a definition says of where it is, as text; NULL: nothing, or an address that is none (e). */
 char *pool_where(const struct api_pool_config *c, struct err *e);

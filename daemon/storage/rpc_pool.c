@@ -20,6 +20,8 @@
 #include <errno.h>
 #include <string.h>
 
+enum { GROUP_MAX = 100 };
+
 /* A call about a pool that waits for its folder or for the store. */
 struct waiting {
     struct api_call *call;
@@ -80,6 +82,55 @@ static int check_nbd(const struct api_pool_config *c, struct api_error *x)
     return 0;
 }
 
+/* path stands where fill_logical() has put it. */
+static int check_logical(const struct api_pool_config *c, struct api_error *x)
+{
+    const char *group = c->source_name;
+    if (!str_is_name(group) || strlen(group) > GROUP_MAX) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.source_name",
+                             "a letter or digit, then letters, digits and . _ + -",
+                             "'%s' is no name of a volume group", group);
+    }
+    if (strncmp(c->path, "/dev/", 5) != 0 || strcmp(c->path + 5, group) != 0) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.path", "leave it out",
+                             "the volumes of volume group '%s' are in /dev/%s, not in '%s'",
+                             group, group, c->path);
+    }
+    if (c->format && strcmp(c->format, "lvm2") != 0 && strcmp(c->format, "auto") != 0) {
+        return api_error_set(x, API_E_UNSUPPORTED, "config.format", "use lvm2, or leave it out",
+                             "volume groups of format '%s' are not supported", c->format);
+    }
+    if (c->uri || c->host || c->dir || c->has_mode || c->has_owner || c->has_group) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config",
+                             "give type, source_name and devices alone",
+                             "storage pool '%s' of kind logical is a volume group and nothing "
+                             "else",
+                             c->name);
+    }
+    for (size_t i = 0; i < c->n_devices; i++) {
+        if (strncmp(c->devices[i].path, "/dev/", 5) != 0 ||
+            strstr(c->devices[i].path, "/../")) {
+            return api_error_set(x, API_E_INVALID_PARAMS, "config.devices", "name them in /dev",
+                                 "'%s' is no device", c->devices[i].path);
+        }
+    }
+    return 0;
+}
+
+/* The group is named as the pool when it is not named, as libvirt has it; its volumes are where lvm puts them. */
+static void fill_logical(struct api_pool_config *c)
+{
+    if (c->type != API_POOL_TYPE_LOGICAL) {
+        return;
+    }
+    if (!c->source_name) {
+        c->source_name = xstrdup(c->name);
+    }
+    if (!c->path) {
+        c->path = xasprintf("/dev/%s", c->source_name);
+    }
+}
+
 static int check_folder(const struct api_pool_config *c, struct api_error *x)
 {
     size_t n = c->path ? strlen(c->path) : 0;
@@ -118,7 +169,9 @@ static int check_config(const struct api_pool_config *c, struct api_error *x)
         return api_error_set(x, API_E_UNSUPPORTED, "config.label", "leave it out",
                              "security labels are not supported");
     }
-    return c->type == API_POOL_TYPE_NBD ? check_nbd(c, x) : check_folder(c, x);
+    return c->type == API_POOL_TYPE_NBD       ? check_nbd(c, x)
+           : c->type == API_POOL_TYPE_LOGICAL ? check_logical(c, x)
+                                              : check_folder(c, x);
 }
 /* The pool to be replaced in *old (NULL: it is new). */
 static int check_define(struct vmd *d, const struct api_pool_config *c, struct pool **old,
@@ -184,6 +237,7 @@ void api_handle_pool_define(struct api_call *call, struct api_pool_define_in *in
     struct vmd *d = call_daemon(call);
     struct api_error x = API_ERROR_INIT;
     struct pool *old;
+    fill_logical(in->config);
     if (check_define(d, in->config, &old, &x) < 0) {
         api_reply_error(call, &x);
         return;
@@ -299,9 +353,9 @@ static void fail_folder(struct api_call *call, struct pool *p, const struct err 
                : e->code == -ESHUTDOWN ? API_E_CANCELLED
                                        : API_E_FILE_ERROR;
     api_fail(call, code, p->config.name,
-             e->code == -ENOENT  ? "make the folder, or start the pool with --build"
-             : e->code == -EBUSY ? "stop the pool there"
-                                 : "mend the folder",
+             e->code == -ENOENT  ? "make it, or start the pool with --build"
+             : e->code == -EBUSY ? "stop what uses it first"
+                                 : "see what the pool stands for",
              "storage pool '%s': %s", p->config.name, e->msg);
 }
 
@@ -385,7 +439,12 @@ void api_handle_pool_build(struct api_call *call, struct api_pool_build_in *in)
     }
     if (p->state != API_POOL_STATE_INACTIVE) {
         api_fail(call, API_E_BAD_STATE, p->config.name, NULL,
-                 "storage pool '%s' is active: its folder is there", p->config.name);
+                 "storage pool '%s' is active: it is there", p->config.name);
+        return;
+    }
+    if (p->folder.kind->readonly) {
+        api_fail(call, API_E_UNSUPPORTED, p->config.name, p->folder.kind->remedy,
+                 "storage pool '%s': %s", p->config.name, p->folder.kind->readonly);
         return;
     }
     struct waiting *k = xnew(struct waiting);
@@ -403,6 +462,30 @@ static void stopped(void *arg, const struct err *e)
     if (!e) {
         pool_close(p);
     }
+}
+
+static void commit_stop(struct api_call *call, struct pool *p)
+{
+    struct change *c = change_new(p->d);
+    p->busy = "stopped";
+    pool_put(p, false, c);
+    pool_event(p, "stopped", c);
+    enum api_pool_state was = p->state;
+    p->state = API_POOL_STATE_INACTIVE;
+    struct json_object *info = pool_info(p, false);
+    p->state = was;
+    call_commit(p->d, call, c, p->config.name, info, stopped, p);
+}
+
+static void shut(void *arg, const struct err *e)
+{
+    struct waiting *k = arg;
+    if (e) {
+        fail_folder(k->call, k->p, e);
+    } else {
+        commit_stop(k->call, k->p);
+    }
+    waiting_free(k);
 }
 
 static bool is_busy(struct api_call *call, const struct pool *p)
@@ -433,15 +516,16 @@ void api_handle_pool_stop(struct api_call *call, struct api_pool_stop_in *in)
     if (!p || is_busy(call, p)) {
         return;
     }
-    struct change *c = change_new(p->d);
-    p->busy = "stopped";
-    pool_put(p, false, c);
-    pool_event(p, "stopped", c);
-    enum api_pool_state was = p->state;
-    p->state = API_POOL_STATE_INACTIVE;
-    struct json_object *info = pool_info(p, false);
-    p->state = was;
-    call_commit(p->d, call, c, p->config.name, info, stopped, p);
+    if (!p->folder.kind->shut) {
+        commit_stop(call, p);
+        return;
+    }
+    struct waiting *k = xnew(struct waiting);
+    *k = (struct waiting){ .call = call, .p = p };
+    if (!pool_shut(p, shut, k)) {
+        waiting_free(k);
+        overloaded(call, p);
+    }
 }
 
 static void looked(void *arg, const struct err *e)

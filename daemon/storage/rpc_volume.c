@@ -311,6 +311,19 @@ static int check_create(const struct pool *p, const struct api_volume_create_in 
             x, API_E_UNSUPPORTED, "config.format", "use raw, or a pool of kind dir",
             "volumes of storage pool '%s' are raw and stand on no other", p->config.name);
     }
+    if (p->folder.kind->raw && c->has_allocation && c->has_capacity &&
+        c->allocation < c->capacity) {
+        return api_error_set(x, API_E_UNSUPPORTED, "config.allocation", "leave it out",
+                             "volumes of storage pool '%s' get all their room at once",
+                             p->config.name);
+    }
+    if (p->folder.kind->raw && (c->has_mode || c->has_owner || c->has_group)) {
+        return api_error_set(
+            x, API_E_UNSUPPORTED, "config.mode", "leave it out",
+            "volumes of storage pool '%s' are block devices, whose access udev "
+            "rules",
+            p->config.name);
+    }
     if (p->folder.kind->raw && (in->n_options || c->compat || c->has_cluster)) {
         return api_error_set(x, API_E_UNSUPPORTED, "options", "leave them out",
                              "raw volumes have no options");

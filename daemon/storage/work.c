@@ -5,6 +5,7 @@
  */
 #include "daemon/storage/work.h"
 
+#include "daemon/storage/worker.h"
 #include "engine/base/fd.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
@@ -20,14 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum {
-    THREADS = 4,
-    WORKS_MAX = 512,
-    ARGS_MAX = 60,
-    OUT_MAX = 4 << 20,
-    WORDS_MAX = 4096,
-    FIRST_FILE = 3
-};
+enum { THREADS = 4, WORKS_MAX = 512, ARGS_MAX = 60, WORDS_MAX = 4096, FIRST_FILE = 3 };
 
 extern char **environ;
 
@@ -230,12 +224,20 @@ static int reap(struct works *s, int place, pid_t pid)
     return status;
 }
 
+/* NULL: there is none. */
+static const char *lvm_path(void)
+{
+    return access("/usr/sbin/lvm", X_OK) == 0 ? "/usr/sbin/lvm"
+           : access("/sbin/lvm", X_OK) == 0   ? "/sbin/lvm"
+                                              : NULL;
+}
+
 /* Both ends until they are closed; what is too much is read and dropped. */
 static void drain(int out, int words, struct buf *got, struct buf *said)
 {
     struct pollfd p[2] = { { .fd = out, .events = POLLIN }, { .fd = words, .events = POLLIN } };
     struct buf *to[2] = { got, said };
-    const size_t most[2] = { OUT_MAX, WORDS_MAX };
+    const size_t most[2] = { WORKS_OUT, WORDS_MAX };
     char piece[4096];
     while (p[0].fd >= 0 || p[1].fd >= 0) {
         if (poll(p, 2, -1) < 0 && errno != EINTR) {
@@ -329,6 +331,32 @@ int works_image_with(struct works *s, const char *dir, const char *const *args, 
         return status;
     }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : tell(status, &said, e);
+}
+
+int works_lvm(struct works *s, const char *const *words, struct buf *out, struct buf *said,
+              struct err *e)
+{
+    char own[16];
+    char *argv[ARGS_MAX + 5] = { s->program, own, (char *)WORKER_LVM, (char *)lvm_path() };
+    unsigned n = 4;
+    const struct gets g = { .in = -1 };
+    snprintf(own, sizeof(own), "%d", (int)getpid());
+    for (; *words && n < ARGS_MAX + 4; words++) {
+        argv[n++] = (char *)*words;
+    }
+    if (*words) {
+        return err_set(e, -E2BIG, "too many devices");
+    }
+    if (!lvm_path()) {
+        return err_set(e, -ENOENT, "there is no program lvm; install the package lvm2");
+    }
+    int status = run(s, argv, &g, out, said, e);
+    if (status > 0 && WIFSIGNALED(status)) {
+        return WTERMSIG(status) == SIGALRM
+                   ? err_set(e, -ETIMEDOUT, "lvm has not ended after two minutes")
+                   : err_set(e, -EIO, "lvm was ended by signal %d", WTERMSIG(status));
+    }
+    return status <= 0 ? status : WEXITSTATUS(status);
 }
 
 int works_state(struct works *s, const char *program, int request, const int *files, unsigned n,

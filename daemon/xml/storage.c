@@ -57,7 +57,7 @@ const struct xml_kind xml_pool = {
 };
 
 static const struct xml_row volume_rows[] = {
-    { "@type", XML_SAYS, 0, NULL, NULL, "file", "volumes are files" },
+    { "@type", XML_SAYS, 0, NULL, NULL, "file block", "volumes are files and logical volumes" },
     MUST("name", "name", xml_as_text, NULL),
     LEFT("key", STATE),
     SIZE("capacity", "capacity", "bytes", NULL),

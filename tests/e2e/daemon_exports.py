@@ -141,6 +141,9 @@ def what_only_the_server_does_is_refused_by_name():
             error = b.fails("unsupported", method, pool="far", **more)
             tap.check("'far'" in error.message and "server" in error.message and error.remedy, f"{method}: {error}")
         tap.check("nbd" in b.fails("unsupported", "pool.xml", pool="far").message, "XML")
+        b.call("pool.stop", pool="far")
+        b.fails("unsupported", "pool.build", pool="far")
+        b.call("pool.start", pool="far")
         tap.check("<volume" in b.call("volume.xml", pool="far", volume=name)["xml"], "no XML of a volume")
         for config, code in (({}, "invalid-params"), ({"uri": "http://x"}, "invalid-params"), ({"uri": uri, "path": "/tmp/x"}, "invalid-params"),
                              ({"uri": "nbd://host/export"}, "invalid-params"), ({"uri": uri}, "exists")):

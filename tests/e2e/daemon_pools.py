@@ -126,12 +126,17 @@ def pools_have_states_that_last():
 
 def what_a_pool_cannot_be_is_refused_by_name():
     with Pool() as p:
-        for config, code in (({"type": "logical", "source_name": "vg0"}, "unsupported"),
+        for config, code in (({"type": "logical", "source_name": "../vg0", "path": None}, "invalid-params"),
+                             ({"type": "logical", "source_name": "vg0"}, "invalid-params"),
+                             ({"type": "logical", "format": "zfs", "path": None}, "unsupported"),
+                             ({"type": "logical", "host": "h", "path": None}, "invalid-params"),
+                             ({"type": "logical", "devices": [{"path": "/tmp/x"}], "path": None}, "invalid-params"),
                              ({"type": "netfs", "host": "h", "dir": "/x"}, "unsupported"),
                              ({"type": "fs", "devices": [{"path": "/dev/sda1"}]}, "unsupported"),
                              ({"label": "x"}, "unsupported"), ({"path": "/tmp/../etc"}, "invalid-params"),
                              ({"path": "/"}, "invalid-params")):
-            error = p.fails(code, "pool.define", config={"name": "q", "path": "/tmp/vmd-no-such", **config})
+            config = {"name": "q", "path": "/tmp/vmd-no-such", **config}
+            error = p.fails(code, "pool.define", config={k: v for k, v in config.items() if v is not None})
             tap.check(error.remedy, f"no remedy: {error}")
         p.call("pool.define", config={"name": "q", "path": "/tmp/vmd-no-such/q", "type": "fs"})
         tap.check("No such file" in p.fails("file-error", "pool.start", pool="q").message, "what is missing")

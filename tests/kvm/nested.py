@@ -112,6 +112,24 @@ def outer_archive(guest, config):
     return gzip.compress(archive.bytes(), 1)
 
 
+def output(command, show):
+    """What a machine said, until it powered off."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        text, end = b"", time.monotonic() + LIMIT
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while selector.select(max(0, end - time.monotonic())):
+                piece = os.read(process.stdout.fileno(), 65536)
+                if not piece:
+                    break
+                text += piece
+                if show:
+                    sys.stderr.write(piece.decode(errors="replace"))
+        if process.poll() is None:
+            process.kill()
+    return text.decode(errors="replace")
+
+
 def run(guest, config, show):
     """What the outer machine said, until it powered off."""
     with tempfile.TemporaryDirectory(prefix="vmd-nested-") as folder:
@@ -120,20 +138,7 @@ def run(guest, config, show):
             file.write(outer_archive(guest, config))
         command = [QEMU, "-accel", "tcg", "-cpu", "max,+svm", "-m", "1G", "-kernel", guest["kernel"], "-initrd", initrd, "-append",
                    "console=ttyS0 quiet panic=-1", "-nographic", "-no-reboot", "-nic", "none"]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            text, end = b"", time.monotonic() + LIMIT
-            with selectors.DefaultSelector() as selector:
-                selector.register(process.stdout, selectors.EVENT_READ)
-                while selector.select(max(0, end - time.monotonic())):
-                    piece = os.read(process.stdout.fileno(), 65536)
-                    if not piece:
-                        break
-                    text += piece
-                    if show:
-                        sys.stderr.write(piece.decode(errors="replace"))
-            if process.poll() is None:
-                process.kill()
-        return text.decode(errors="replace")
+        return output(command, show)
 
 
 SHOW = False

@@ -12,5 +12,6 @@ Suite *suite_migrate(void);
 Suite *suite_registry(void);
 Suite *suite_spawn(void);
 Suite *suite_web(void);
+Suite *suite_lvm(void);
 
 #endif

@@ -8,5 +8,5 @@
 int main(int argc, char **argv)
 {
     return test_main(argc, argv, suite_store, suite_migrate, suite_registry, suite_spawn,
-                     suite_web, NULL);
+                     suite_web, suite_lvm, NULL);
 }
