@@ -8,6 +8,7 @@
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/registry.h"
+#include "daemon/jobs.h"
 #include "daemon/run/supervise.h"
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
@@ -31,8 +32,8 @@ void op_queue(struct vm *vm, struct api_call *call, struct job *job, void *in,
     }
     if (vm->moving && call) {
         api_fail(call, API_E_BAD_STATE, vm->config.name,
-                 "look at it: 'vmctl migrate list'; 'vmctl cancel JOB' calls it off", "VM '%s' %s",
-                 vm->config.name, vm->moving);
+                 "look at it: 'vmctl migrate list'; 'vmctl cancel JOB' calls it off",
+                 "VM '%s' %s", vm->config.name, vm->moving);
         return;
     }
     struct op *op = xnew(struct op);
@@ -49,6 +50,20 @@ void op_queue(struct vm *vm, struct api_call *call, struct job *job, void *in,
     }
     vm->op = op;
     begin(op);
+}
+
+bool op_queue_job(struct vmd *d, struct vm *vm, int64_t id, const struct err *e, void *in,
+                  void (*begin)(struct op *op))
+{
+    struct job *job = job_find(d, id);
+    if (!e && job && vm) {
+        op_queue(vm, NULL, job, in, begin, false);
+        return true;
+    }
+    if (job) {
+        job_forget(d, job);
+    }
+    return false;
 }
 
 static void op_free(struct op *op)

@@ -14,9 +14,11 @@
 
 struct api_call;
 struct api_type;
+struct err;
 struct job;
 struct loop_timer;
 struct vm;
+struct vmd;
 
 struct op {
     struct list link; /* in vm->ops while it waits */
@@ -40,6 +42,10 @@ struct op {
 /* Runs begin(op) when the VM is free. With too many waiting the call is told `busy`. */
 void op_queue(struct vm *vm, struct api_call *call, struct job *job, void *in,
               void (*begin)(struct op *op), bool flag);
+/* When the change that made a job has been stored, or could not be (e): queues what the job does. False: there is nothing to do,
+ * the job is forgotten, and `in` is the caller's still. `vm` is NULL when it has gone. */
+bool op_queue_job(struct vmd *d, struct vm *vm, int64_t job, const struct err *e, void *in,
+                  void (*begin)(struct op *op));
 /* Frees op; the next one begins. The call must have been answered, or be about to. */
 void op_end(struct op *op);
 /* Before vm_free(): calls that wait are told that the VM is gone. Also ends the current op. */

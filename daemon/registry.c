@@ -312,6 +312,11 @@ void vm_event(struct vm *vm, struct change *c, enum api_event_type type, const c
                                          .detail = detail });
 }
 
+bool vm_is_live(const struct vm *vm)
+{
+    return vm->run && (vm->state == API_VM_STATE_RUNNING || vm->state == API_VM_STATE_PAUSED);
+}
+
 void vm_set_state(struct vm *vm, enum api_vm_state state, const char *reason, struct change *c)
 {
     vm->state = state;

@@ -43,12 +43,13 @@ struct vm {
     int64_t since_ms;
     struct api_vm_exit *exit; /* how the last run ended; NULL: never ran */
     bool saved;               /* a state waits for its next start; vm/save.c */
-    const char *moving;       /* it is being moved: what is said to who wants something of it (static); vm/migrate*.c */
-    bool restart_needed;      /* runs with a former definition */
-    unsigned restarts;        /* in a row; policy.c, as all of these */
-    int64_t restart_due_ms;   /* CLOCK_REALTIME, for people; 0: none is due */
-    bool end_decided;         /* of the last run: policy_ending() was there */
-    bool restart_row;         /* the store has a row of it */
+    const char *
+        moving; /* it is being moved: what is said to who wants something of it (static); vm/migrate*.c */
+    bool restart_needed;    /* runs with a former definition */
+    unsigned restarts;      /* in a row; policy.c, as all of these */
+    int64_t restart_due_ms; /* CLOCK_REALTIME, for people; 0: none is due */
+    bool end_decided;       /* of the last run: policy_ending() was there */
+    bool restart_row;       /* the store has a row of it */
     struct loop_timer *restart_timer;
     struct run *run;       /* while there is, or is about to be, an emulator; supervise.c */
     struct op *op;         /* what works on it; ops.c */
@@ -90,6 +91,8 @@ size_t vm_count(struct vmd *d);
 size_t vm_count_active(struct vmd *d);
 
 /* Sets the state now; the event goes into c, which the caller commits. reason may be NULL. */
+/* Runs or is paused, in an emulator that can be asked. */
+bool vm_is_live(const struct vm *vm);
 void vm_set_state(struct vm *vm, enum api_vm_state state, const char *reason, struct change *c);
 /* A change that only tells of a new state: made, committed; told even when not durable. */
 void vm_tell_state(struct vm *vm, enum api_vm_state state, const char *reason);

@@ -552,7 +552,7 @@ static bool may(struct api_call *call, struct vm *vm, const struct ask *a)
     struct vmd *d = call_daemon(call);
     struct api_error x = API_ERROR_INIT;
 
-    if (!vm->run || (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    if (!vm_is_live(vm)) {
         api_fail(call, API_E_BAD_STATE, vm->config.name, "start it first: 'vmctl start'",
                  "VM '%s' is %s", vm->config.name, api_vm_state_name(vm->state));
     } else if (jobs_active(d) >= BJOBS_MAX) {

@@ -435,7 +435,7 @@ static bool may(struct dact *k)
 {
     struct vm *vm = k->op->vm;
 
-    if (!vm->run || (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    if (!vm_is_live(vm)) {
         api_error_set(&k->x, API_E_BAD_STATE, vm->config.name, "start it first: 'vmctl start'",
                       "VM '%s' is %s", vm->config.name, api_vm_state_name(vm->state));
         return false;

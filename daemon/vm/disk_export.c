@@ -268,7 +268,7 @@ static bool may(struct op *op, const struct api_disk_export_start_in *in)
     struct vm *vm = op->vm;
     struct api_error x = API_ERROR_INIT;
 
-    if (!vm->run || (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    if (!vm_is_live(vm)) {
         op_failf(op, API_E_BAD_STATE, "start it first: 'vmctl start'", "VM '%s' is %s",
                  vm->config.name, api_vm_state_name(vm->state));
     } else if (in->socket && in->host) {

@@ -366,8 +366,7 @@ static void dump_begin(struct op *op)
     change_commit(c, NULL, NULL);
     if (op->job->cancel) {
         fail(k, API_E_CANCELLED, NULL, "the job was cancelled");
-    } else if (!vm->run ||
-               (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    } else if (!vm_is_live(vm)) {
         fail(k, API_E_BAD_STATE, "start it first: 'vmctl start'", "VM '%s' is %s",
              vm->config.name, api_vm_state_name(vm->state));
     } else {
@@ -384,16 +383,9 @@ static void dump_begin(struct op *op)
 static void dump_accepted(void *arg, const struct err *e)
 {
     struct dump *k = arg;
-    struct job *job = job_find(k->d, k->job);
-    struct vm *vm = vm_of(k);
-    if (e || !job || !vm) {
-        if (job) {
-            job_forget(k->d, job);
-        }
+    if (!op_queue_job(k->d, vm_of(k), k->job, e, k, dump_begin)) {
         dump_free(k);
-        return;
     }
-    op_queue(vm, NULL, job, k, dump_begin, false);
 }
 
 void api_handle_vm_dump(struct api_call *call, struct api_vm_dump_in *in)
@@ -407,8 +399,7 @@ void api_handle_vm_dump(struct api_call *call, struct api_vm_dump_in *in)
     AUTO_FD given = take_fd(&vm->dump_fd);
     if (access_file(call, vm->config.project, "file", in->file, &x) < 0) {
         api_reply_error(call, &x);
-    } else if (!vm->run ||
-               (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    } else if (!vm_is_live(vm)) {
         api_fail(call, API_E_BAD_STATE, vm->config.name, "start it first: 'vmctl start'",
                  "VM '%s' is %s", vm->config.name, api_vm_state_name(vm->state));
     } else if (jobs_active(d) >= 256) {

@@ -64,7 +64,7 @@ static bool disks_may(const struct api_vm_config *config, struct api_error *x)
 
 bool fork_may(const struct vm *vm, struct api_error *x)
 {
-    if (!vm->run || (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    if (!vm_is_live(vm)) {
         api_error_set(x, API_E_BAD_STATE, vm->config.name, "start it first: 'vmctl start'",
                       "VM '%s' is %s", vm->config.name, api_vm_state_name(vm->state));
         return false;

@@ -707,8 +707,8 @@ static void lend(struct migrate_out *k)
     struct json_object *o = json_object_new_object();
     api_json_set_int(o, "index", k->lent);
     if (!vm || !vm->run ||
-        !asked(k, run_call_fd(vm->run, "emu.migrate_stream", o,
-                              take_fd(&k->lane_fd[k->lent]), ASK_NS, on_lent, k))) {
+        !asked(k, run_call_fd(vm->run, "emu.migrate_stream", o, take_fd(&k->lane_fd[k->lent]),
+                              ASK_NS, on_lent, k))) {
         emulator_failed(k, NULL);
     }
 }
@@ -844,8 +844,7 @@ static void out_begin(struct op *op)
     change_commit(c, NULL, NULL);
     if (op->job->cancel) {
         set_why(k, API_E_CANCELLED, NULL, "the job was cancelled");
-    } else if (!vm->run ||
-               (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    } else if (!vm_is_live(vm)) {
         set_why(k, API_E_BAD_STATE, "start it first: 'vmctl start'", "VM '%s' is %s",
                 vm->config.name, api_vm_state_name(vm->state));
     } else if (!migrate_movable(vm, &x)) {
@@ -868,16 +867,9 @@ static void out_begin(struct op *op)
 static void accepted(void *arg, const struct err *e)
 {
     struct migrate_out *k = arg;
-    struct job *job = job_find(k->d, k->job);
-    struct vm *vm = vm_of(k);
-    if (e || !job || !vm) {
-        if (job) {
-            job_forget(k->d, job);
-        }
+    if (!op_queue_job(k->d, vm_of(k), k->job, e, k, out_begin)) {
         out_free(k);
-        return;
     }
-    op_queue(vm, NULL, job, k, out_begin, false);
 }
 
 void api_handle_migrate_start(struct api_call *call, struct api_migrate_start_in *in)
@@ -895,8 +887,7 @@ void api_handle_migrate_start(struct api_call *call, struct api_migrate_start_in
     } else if (vm->moving) {
         api_fail(call, API_E_BAD_STATE, vm->config.name, "'vmctl migrate list' shows it",
                  "VM '%s' %s", vm->config.name, vm->moving);
-    } else if (!vm->run ||
-               (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    } else if (!vm_is_live(vm)) {
         api_fail(call, API_E_BAD_STATE, vm->config.name, "start it first: 'vmctl start'",
                  "VM '%s' is %s", vm->config.name, api_vm_state_name(vm->state));
     } else if (!peer_known(d, host, port)) {

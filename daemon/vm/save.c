@@ -333,7 +333,8 @@ static bool ask(struct save *k, const char *method, enum step step, bool with_fi
         params = json_object_new_object();
         base64_add(&key, k->key, sizeof(k->key));
         api_json_set_str(params, "key", key.data);
-        if (step == READ) { /* it runs at once; its memory comes behind, from the file that is removed meanwhile */
+        if (step ==
+            READ) { /* it runs at once; its memory comes behind, from the file that is removed meanwhile */
             api_json_set_bool(params, "lazy", true);
         }
         OPENSSL_cleanse(key.data, key.len);
@@ -504,8 +505,7 @@ static void save_begin(struct op *op)
     change_commit(c, NULL, NULL);
     if (op->job->cancel) {
         set_why(k, API_E_CANCELLED, NULL, "the job was cancelled");
-    } else if (!vm->run ||
-               (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    } else if (!vm_is_live(vm)) {
         set_why(k, API_E_BAD_STATE, "start it first: 'vmctl start'", "VM '%s' is %s",
                 vm->config.name, api_vm_state_name(vm->state));
     } else {
@@ -523,16 +523,9 @@ static void save_begin(struct op *op)
 static void save_accepted(void *arg, const struct err *e)
 {
     struct save *k = arg;
-    struct job *job = job_find(k->d, k->job);
-    struct vm *vm = vm_of(k);
-    if (e || !job || !vm) {
-        if (job) {
-            job_forget(k->d, job);
-        }
+    if (!op_queue_job(k->d, vm_of(k), k->job, e, k, save_begin)) {
         save_free(k);
-        return;
     }
-    op_queue(vm, NULL, job, k, save_begin, false);
 }
 
 void api_handle_vm_save(struct api_call *call, struct api_vm_save_in *in)
@@ -542,7 +535,7 @@ void api_handle_vm_save(struct api_call *call, struct api_vm_save_in *in)
     if (!vm) {
         return;
     }
-    if (!vm->run || (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    if (!vm_is_live(vm)) {
         api_fail(call, API_E_BAD_STATE, vm->config.name, "start it first: 'vmctl start'",
                  "VM '%s' is %s", vm->config.name, api_vm_state_name(vm->state));
     } else if (vm->transient) {

@@ -482,8 +482,7 @@ static void due(struct schedule *k, struct vm *vm, int64_t now)
     i->has_last_ms = true;
     i->last_ms = now;
     i->next_ms += i->every_ms * ((now - i->next_ms) / i->every_ms + 1);
-    if (!vm->run || vm->moving ||
-        (vm->state != API_VM_STATE_RUNNING && vm->state != API_VM_STATE_PAUSED)) {
+    if (vm->moving || !vm_is_live(vm)) {
         outcome(k, API_SCHEDULE_OUTCOME_SKIPPED, NULL);
         put(k);
         return;

@@ -540,17 +540,10 @@ static void revert_begin(struct op *op)
 static void accepted(void *arg, const struct err *e)
 {
     struct wish *wish = arg;
-    struct job *job = job_find(wish->d, wish->job);
-    struct vm *vm = vm_by_id(wish->d, wish->vm);
 
-    if (e || !job || !vm) {
-        if (job) {
-            job_forget(wish->d, job);
-        }
+    if (!op_queue_job(wish->d, vm_by_id(wish->d, wish->vm), wish->job, e, wish, wish->begin)) {
         wish_free(wish);
-        return;
     }
-    op_queue(vm, NULL, job, wish, wish->begin, false);
 }
 
 /* The wish is filled but for the job, and taken. */
