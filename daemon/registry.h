@@ -43,10 +43,9 @@ struct vm {
     int64_t since_ms;
     struct api_vm_exit *exit; /* how the last run ended; NULL: never ran */
     bool saved;               /* a state waits for its next start; vm/save.c */
-    const char *
-        moving; /* it is being moved: what is said to who wants something of it (static); vm/migrate*.c */
-    bool restart_needed;    /* runs with a former definition */
-    unsigned restarts;      /* in a row; policy.c, as all of these */
+    const char *moving;  /* being moved: what is said to who wants it (static); vm/migrate*.c */
+    bool restart_needed; /* runs with a former definition */
+    unsigned restarts;   /* in a row; policy.c, as all of these */
     int64_t restart_due_ms; /* CLOCK_REALTIME, for people; 0: none is due */
     bool end_decided;       /* of the last run: policy_ending() was there */
     bool restart_row;       /* the store has a row of it */
