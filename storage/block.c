@@ -67,8 +67,17 @@ void blk_start(struct blk_node *n, struct blk_req *r)
     }
 }
 
+void blk_set_hook(struct blk_node *n, struct blk_hook *h)
+{
+    n->hook = h;
+}
+
 void blk_submit(struct blk_node *n, struct blk_req *r)
 {
+    if (n->hook && !(r->flags & BLK_UNHOOKED)) {
+        n->hook->submit(n->hook, r);
+        return;
+    }
     r->node = r->via = n;
     r->from = NULL;
     r->at = r->offset;

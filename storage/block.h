@@ -52,6 +52,7 @@ enum {
     BLK_FLUSHED = 8, /* the node's: a durable change is made, its flush is under way */
     BLK_PAST_END =
         4, /* a read may end behind the node's end, which reads as zeroes (drivers) */
+    BLK_UNHOOKED = 1024, /* not for the hook of the node */
     BLK_REPORT = 256, /* its error is told, whatever the policy of the node */
     BLK_UNLIMITED =
         512 /* not the guest's: the limits of the node (throttle.h) are not for it */
@@ -78,6 +79,14 @@ struct blk_req {
     uint64_t at;                   /* the offset there */
     int result, ticket;
 };
+
+/* Stands before a node for whoever submits (recordings): what is submitted goes there, and is the hook's to complete. It may
+ * submit requests of its own with BLK_UNHOOKED. */
+struct blk_hook {
+    void (*submit)(struct blk_hook *h, struct blk_req *r); /* loop thread; never completes at once */
+    void (*abandon)(struct blk_hook *h); /* see blk_abandon(): no memory of a submitter is touched from now on */
+};
+void blk_set_hook(struct blk_node *n, struct blk_hook *h); /* borrowed; before anything is submitted */
 
 struct blk_extent {
     uint64_t length; /* from the asked offset on, of the same kind */

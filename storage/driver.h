@@ -52,6 +52,7 @@ struct blk_node {
     struct blk_claim *owner;           /* of the top node: the user's claim */
     char *name, *path;
     uint64_t size;
+    struct blk_hook *hook; /* NULL: none */
     bool readonly;
     bool durable;                        /* see struct blk_options */
     struct blk_dirty_set *_Atomic dirty; /* bitmaps (bitmap.h); NULL: there never was one */

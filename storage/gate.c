@@ -118,6 +118,9 @@ static void give_up_kept(struct blk_node *n)
 
 void blk_abandon(struct blk_node *n)
 {
+    if (n->hook) {
+        n->hook->abandon(n->hook);
+    }
     if (n->pool) {
         (void)blk_throttle_cancel(n, NULL);
         blk_pool_wait_idle(n->pool, n);

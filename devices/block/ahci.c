@@ -7,6 +7,7 @@
 #include "devices/block/ahci.h"
 #include "devices/registry.h"
 #include "engine/base/mem.h"
+#include "engine/core/replay.h"
 #include "engine/core/vm.h"
 
 #include <errno.h>
@@ -76,7 +77,7 @@ void ahci_service_soon(struct ahci *h)
 {
     if (!h->wanted) {
         h->wanted = true;
-        loop_post(h->pci.dev.vm->loop, service, h);
+        vm_post(h->pci.dev.vm, service, h);
     }
 }
 

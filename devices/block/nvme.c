@@ -11,6 +11,7 @@
 #include "devices/registry.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
+#include "engine/core/replay.h"
 #include "engine/core/vm.h"
 
 #include <errno.h>
@@ -244,7 +245,7 @@ void nvme_service_soon(struct nvme *n)
 {
     if (!n->wanted) {
         n->wanted = true;
-        loop_post(n->pci.dev.vm->loop, service, n);
+        vm_post(n->pci.dev.vm, service, n);
     }
 }
 

@@ -12,6 +12,7 @@
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
+#include "engine/core/replay.h"
 #include "engine/core/vm.h"
 #include "storage/block.h"
 
@@ -119,7 +120,7 @@ static void changed(struct pflash *f, uint32_t at, uint32_t n)
     f->dirty_high = at + n > f->dirty_high ? at + n : f->dirty_high;
     if (!f->posted && !f->busy) {
         f->posted = true;
-        loop_post(f->dev.vm->loop, write_back, f);
+        vm_post(f->dev.vm, write_back, f);
     }
 }
 

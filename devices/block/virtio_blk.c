@@ -12,6 +12,7 @@
 #include "devices/virtio/virtio.h"
 #include "engine/base/log.h"
 #include "engine/base/str.h"
+#include "engine/core/replay.h"
 #include "engine/core/vm.h"
 #include "storage/block.h"
 
@@ -131,7 +132,7 @@ static void vblk_done(struct blk_req *io, int result)
     }
     list_remove(&r->node);
     list_append(&b->through, &r->node);
-    loop_task_queue(b->v.dev.vm->loop, &b->show);
+    vm_task(b->v.dev.vm, &b->show);
 }
 
 /* Completes at once, without the node. */

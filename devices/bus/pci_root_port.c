@@ -10,6 +10,7 @@
 #include "devices/bus/pci_host.h"
 #include "devices/registry.h"
 #include "engine/base/log.h"
+#include "engine/core/replay.h"
 #include "engine/core/vm.h"
 
 #include <errno.h>
@@ -120,7 +121,7 @@ static void post(struct pci_port *p)
 {
     if (!p->posted) {
         p->posted = true;
-        loop_post(p->pci.dev.vm->loop, port_service, p);
+        vm_post(p->pci.dev.vm, port_service, p);
     }
 }
 

@@ -1,36 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-rng: entropy (virtio 1.2 §5.4) from the host's getrandom(). Main loop, transport's
+ * virtio-rng: entropy (virtio 1.2 §5.4) from the host (getrandom(), vm_random()). Main loop, transport's
  * lock. No state of its own.
  */
 #include "devices/registry.h"
 #include "devices/virtio/virtio.h"
+#include "engine/core/replay.h"
 
 #include <string.h>
-#include <sys/random.h>
 
 #define QUEUE_SIZE 64
 #define MAX_FILL 4096 /* bytes a request; the driver asks again for more */
 
 struct vrng {
     struct virtio v;
+    uint32_t source; /* on a tape */
 };
 
-static size_t vrng_fill(struct virtio_elem *el)
+static size_t vrng_fill(struct vrng *r, struct virtio_elem *el)
 {
     uint8_t bytes[MAX_FILL];
-    size_t want = el->in_len < sizeof(bytes) ? (size_t)el->in_len : sizeof(bytes), have = 0;
+    size_t want = el->in_len < sizeof(bytes) ? (size_t)el->in_len : sizeof(bytes);
 
-    while (have < want) {
-        ssize_t n = getrandom(bytes + have, want - have, 0);
-
-        if (n > 0) {
-            have += (size_t)n;
-        }
-    }
-    virtio_put(el, 0, bytes, have);
+    vm_random(r->v.dev.vm, r->source, bytes, want);
+    virtio_put(el, 0, bytes, want);
     explicit_bzero(bytes, sizeof(bytes));
-    return have;
+    return want;
 }
 
 static void vrng_serve(struct virtio *v, unsigned q)
@@ -40,7 +35,7 @@ static void vrng_serve(struct virtio *v, unsigned q)
 
         if (el) {
             n++;
-            virtq_push(v, q, el, vrng_fill(el));
+            virtq_push(v, q, el, vrng_fill((struct vrng *)v, el));
         } else if (!virtq_rearm(v, q)) {
             virtq_signal(v, q);
             return;
@@ -59,8 +54,13 @@ static const struct virtio_ops vrng_ops = {
 
 static int vrng_realize(struct device *d, struct err *e)
 {
+    struct vrng *r = (struct vrng *)d;
+
     (void)e;
-    virtio_setup((struct virtio *)d, &vrng_ops, 0, 0);
+    virtio_setup(&r->v, &vrng_ops, 0, 0);
+    if (d->vm->replay) {
+        r->source = replay_source(d->vm, d->id, NULL, NULL);
+    }
     return 0;
 }
 

@@ -8,6 +8,7 @@
 
 #include "devices/registry.h"
 #include "engine/base/log.h"
+#include "engine/core/replay.h"
 #include "engine/core/vm.h"
 
 #include <errno.h>
@@ -232,7 +233,7 @@ void xhci_service_soon(struct xhci *x)
 {
     if (!x->wanted) {
         x->wanted = true;
-        loop_post(x->pci.dev.vm->loop, service, x);
+        vm_post(x->pci.dev.vm, service, x);
     }
 }
 

@@ -7,6 +7,7 @@
 #include "devices/virtio/virtio.h"
 
 #include "engine/base/log.h"
+#include "engine/core/replay.h"
 #include "engine/core/vm.h"
 
 #include <errno.h>
@@ -96,7 +97,7 @@ static void virtio_service(void *arg)
 void virtio_ring(struct virtio *v, unsigned q)
 {
     if (q < v->n_queues && !(atomic_fetch_or(&v->bells, 1u << q) >> q & 1)) {
-        loop_post(v->dev.vm->loop, virtio_service, v);
+        vm_post(v->dev.vm, virtio_service, v);
     }
 }
 
@@ -108,7 +109,7 @@ void virtio_ring_all(struct virtio *v)
         bells |= (unsigned)v->queue[q].ready << q;
     }
     atomic_fetch_or(&v->bells, bells);
-    loop_post(v->dev.vm->loop, virtio_service, v);
+    vm_post(v->dev.vm, virtio_service, v);
 }
 
 void virtio_resumed(struct device *d)

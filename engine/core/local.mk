@@ -31,6 +31,8 @@ libcore_a_SOURCES = \
 	engine/core/mem_flat.c \
 	engine/core/mem_priv.h \
 	engine/core/mem_region.c \
+	engine/core/replay.c \
+	engine/core/replay.h \
 	engine/core/state.c \
 	engine/core/state.h \
 	engine/core/vcpu.c \

@@ -8,6 +8,7 @@
  * gone: it carries the door, not the VM.
  */
 #include "engine/core/vm.h"
+#include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 #include "engine/core/device.h"
@@ -230,9 +231,18 @@ void vm_resume(struct vm *vm)
     if (vm->state != VM_PAUSED || !vm->started || vm->ended) {
         return;
     }
+    struct err e = ERR_INIT;
+    if (vm->may_run && vm->may_run(vm->on_state_arg, &e) < 0) {
+        log_error("vm", "%s", e.msg);
+        return;
+    }
     vm->state = VM_RUNNING; /* before a vCPU can reach a device that asks */
     barrier_open(vm);
     set_state(vm, VM_RUNNING, "resume");
+    if (vm->replay && !vm->settled) {
+        return; /* nothing was put off: it waits between two instructions, as the vCPUs do */
+    }
+    vm->settled = false;
     list_for_each (it, &vm->devices) {
         struct device *d = list_entry(it, struct device, node);
         if (d->cls->resumed) {
@@ -292,15 +302,20 @@ void vm_stop(struct vm *vm, const char *reason)
     set_state(vm, VM_STOPPED, vm->stop_reason);
 }
 
+void vm_free_devices(struct vm *vm)
+{
+    stop_threads(vm);
+    while (!list_empty(&vm->devices)) {
+        dev_free(list_entry(vm->devices.prev, struct device, node));
+    }
+}
+
 void vm_free(struct vm *vm)
 {
     if (!vm) {
         return;
     }
-    stop_threads(vm);
-    while (!list_empty(&vm->devices)) {
-        dev_free(list_entry(vm->devices.prev, struct device, node));
-    }
+    vm_free_devices(vm);
     drop_vcpus(vm);
     if (vm->engine && vm->engine->vm_done) {
         vm->engine->vm_done(vm);

@@ -17,6 +17,7 @@
 
 struct device;
 struct gdb_arch;
+struct replay;
 struct st_table;
 struct vm_door;
 
@@ -82,8 +83,10 @@ struct vm {
     enum vm_state state;       /* main thread */
     _Atomic unsigned requests; /* enum vm_request bits not yet served */
     _Atomic(const char *) request_reason;
+    struct replay *replay; /* replay.h; NULL: it is neither recorded nor replayed */
     struct vm_door *door; /* posts of vm_request() that are under way */
     bool started;         /* vCPU threads exist */
+    bool settled;         /* a state was saved or loaded while it stood still */
     /* What a reset and a power-off of the guest do; main thread. */
     bool reset_ends;      /* a reset is as a power-off */
     bool end_pauses;      /* a power-off leaves it paused, to be looked at or reset */
@@ -92,6 +95,8 @@ struct vm {
     void (*on_panic)(void *arg, enum vm_panic what);
     bool ended;           /* paused by that: runs no more before a reset */
     char stop_reason[64]; /* "guest-poweroff", "guest-reset", "crash: ..." */
+    /* Asked before it runs (again); negative: it stays paused, and the reason is logged. NULL: it may. */
+    int (*may_run)(void *arg, struct err *e); /* arg: of on_state */
     /* Called on the main thread when the state changes (control socket, tests). */
     void (*on_state)(void *arg, enum vm_state state, const char *reason);
     void *on_state_arg; /* of on_panic, too */
@@ -129,6 +134,8 @@ void vm_at_barrier(struct vm *vm, void (*fn)(void *arg), void *arg);
 void vm_reset(struct vm *vm);
 /* Stops and joins the vCPU threads; state VM_STOPPED. */
 void vm_stop(struct vm *vm, const char *reason);
+/* Stops the threads and frees the devices, for who must do something between them and the rest. */
+void vm_free_devices(struct vm *vm);
 void vm_free(struct vm *vm);
 /* Forgets stops for the debugger that were not told yet. Main thread, at the barrier. */
 void vm_debug_clear(struct vm *vm);

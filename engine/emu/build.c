@@ -13,6 +13,7 @@
 #include "engine/base/zone.h"
 #include "engine/emu/console.h"
 #include "engine/emu/emu.h"
+#include "engine/emu/replay/replay.h"
 #include "engine/emu/screen.h"
 #include "storage/block.h"
 #include "storage/disk.h"
@@ -44,6 +45,7 @@ static int tcg_settings(struct emu *m, void **config, struct err *e)
         m->tcg.icount = c->has_icount;
         m->tcg.icount_shift = (unsigned)c->icount;
     }
+    m->tcg.icount |= m->opt.record || m->opt.replay;
     m->tcg.perf_map = m->opt.perf_map || m->opt.perf_map_fd >= 0;
     *config = &m->tcg;
     return 0;
@@ -243,6 +245,7 @@ static void attach(struct emu *m, unsigned i, struct board_config *b)
     k->unit = d->has_unit ? (uint32_t)d->unit : BOARD_ANY;
     k->lun = (unsigned)d->lun;
     m->disk[i] = k->node;
+    record_add_disk(m, k->node);
     disks_set_policy(m, i);
     nbd_opened(m, i);
 }
@@ -461,7 +464,6 @@ int build_vm(struct emu *m, struct err *e)
         .cpus = (unsigned)c->cpus,
         .memory = (uint64_t)c->memory,
         .append = c->append,
-        .console = console_chr(m->console),
         .virtio_console = c->console == API_CONSOLE_KIND_VIRTIO,
         .rng = c->rng,
         .panic = c->panic,
@@ -486,6 +488,10 @@ int build_vm(struct emu *m, struct err *e)
     }
     if (rc == 0) {
         set_clock(m);
+        rc = record_new(m, e);
+    }
+    if (rc == 0) {
+        b.console = record_console(m);
     }
     if (rc == 0) {
         rc = open_images(m, &b, e);
@@ -516,6 +522,7 @@ int build_vm(struct emu *m, struct err *e)
     } else {
         nic_built(m);
         channels_built(m);
+        record_built(m);
     }
     return rc;
 }
@@ -545,7 +552,7 @@ int build_flush_disks(struct emu *m, struct err *e)
     jobs_stop(m);
     for (unsigned i = 0; i < m->n_disks; i++) {
         struct flush f = { .req = {
-                               .op = BLK_FLUSH, .flags = BLK_REPORT, .done = on_flushed } };
+                               .op = BLK_FLUSH, .flags = BLK_REPORT | BLK_UNHOOKED, .done = on_flushed } };
 
         f.req.arg = &f;
         blk_wait_idle(m->disk[i]); /* what the guest had under way reaches the image too */
@@ -569,7 +576,13 @@ void build_done(struct emu *m)
     pager_free(m);
     state_free(m);
     migrate_free(m);
-    vm_free(m->vm); /* and the disks, with their devices */
+    struct vm *vm = m->vm;
+    if (vm) {
+        vm_free_devices(vm); /* and the disks */
+        record_free(m);
+        replay_free(vm);
+        vm_free(vm);
+    }
     m->vm = NULL;
     m->n_disks = 0;
     nbd_done(m);

@@ -11,6 +11,7 @@
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "engine/emu/emu.h"
+#include "engine/emu/replay/replay.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -157,6 +158,11 @@ void api_handle_emu_resume(struct api_call *call, struct api_emu_resume_in *in)
     if (m->vm->ended) {
         api_fail(call, API_E_BAD_STATE, m->vm->name, "reset it: 'vmctl reset', then resume it",
                  "its guest has powered off");
+        return;
+    }
+    struct err e = ERR_INIT;
+    if (record_begin(m, &e) != 0) {
+        api_fail_err(call, API_E_BAD_STATE, m->vm->name, NULL, &e);
         return;
     }
     vm_resume(m->vm);
@@ -452,7 +458,14 @@ static void on_closed(void *arg, struct rpc_session *s)
     }
 }
 
+static bool on_call(void *arg, struct api_call *call)
+{
+    (void)arg;
+    return record_refuses(call);
+}
+
 static const struct rpc_server_ops server_ops = {
+    .before = on_call,
     .opened = on_opened,
     .closed = on_closed,
 };
@@ -584,6 +597,21 @@ void control_memory(struct emu *m, const char *name, uint64_t plugged)
     json_object_object_add(p, "type", json_object_new_string("memory"));
     json_object_object_add(p, "name", json_object_new_string(name));
     json_object_object_add(p, "actual", json_object_new_int64((int64_t)plugged));
+    rpc_server_notify_all(m->control->server, "event", p);
+    json_object_put(p);
+}
+
+void control_record(struct emu *m, const char *type, uint64_t count, const char *text)
+{
+    struct json_object *p;
+
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    p = json_object_new_object();
+    json_object_object_add(p, "type", json_object_new_string(type));
+    json_object_object_add(p, "count", json_object_new_int64((int64_t)count));
+    json_object_object_add(p, "text", json_object_new_string(text));
     rpc_server_notify_all(m->control->server, "event", p);
     json_object_put(p);
 }

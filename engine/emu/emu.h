@@ -27,6 +27,7 @@ struct emu_shares;
 struct emu_control;
 struct emu_dump;
 struct emu_migrate;
+struct emu_record;
 struct emu_state;
 struct pager;
 struct emu_observe;
@@ -67,6 +68,11 @@ struct emu_options {
     enum console_mode console;
     enum sandbox_mode sandbox;
     bool paused;
+    bool record, replay; /* into, or from: */
+    const char *record_path;
+    int record_fd; /* -1: by its path */
+    bool has_replay_to;
+    uint64_t replay_to; /* instructions */
     struct emu_file *files;
     unsigned n_files;
     struct emu_file *nics; /* sockets of network cards, by name */
@@ -137,6 +143,7 @@ struct emu {
     struct emu_shares *shares;
     bool vhost; /* the main thread gives descriptors to vhost-user back ends */
     struct emu_control *control;
+    struct emu_record *record; /* NULL: it is neither recorded nor replayed; replay/ */
     struct emu_dump *dump; /* NULL: none was asked for yet */
     struct emu_state *state; /* the same of saving and loading; state/ */
     struct pager *pager;     /* of state/: memory that is watched; NULL: there is none on this host */
@@ -324,6 +331,8 @@ void control_channel(struct emu *m, const char *name, bool open);
 void control_balloon(struct emu *m, uint64_t actual);
 /* To every client: the guest has another size of that memory device. */
 void control_memory(struct emu *m, const char *name, uint64_t plugged);
+/* To every client: what became of a recording or a replay, and where. */
+void control_record(struct emu *m, const char *type, uint64_t count, const char *text);
 /* To every client: our state, or a reset, and why. */
 void control_event(struct emu *m, const char *type, const char *reason);
 /* Gives what is queued for clients a moment to go out. */

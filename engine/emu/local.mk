@@ -31,6 +31,15 @@ libemu_a_SOURCES = \
 	engine/emu/jobs.c \
 	engine/emu/observe.c \
 	engine/emu/options.c \
+	engine/emu/replay/calls.c \
+	engine/emu/replay/chr.c \
+	engine/emu/replay/disk.c \
+	engine/emu/replay/hash.c \
+	engine/emu/replay/log.c \
+	engine/emu/replay/log.h \
+	engine/emu/replay/nic.c \
+	engine/emu/replay/replay.c \
+	engine/emu/replay/replay.h \
 	engine/emu/state/chunk.c \
 	engine/emu/state/chunk.h \
 	engine/emu/state/file.c \
@@ -75,8 +84,8 @@ vmd_state_LDADD = $(LINK_EMU)
 
 TESTS += tests/device/emu_control.py
 EXTRA_DIST += tests/device/emu_control.py
-TESTS += tests/emu/observe.py tests/emu/icount.py tests/emu/memory.py tests/emu/state.py
-EXTRA_DIST += tests/emu/icount.py tests/emu/memory.py tests/emu/observe.py tests/emu/state.py tests/emu/emu_lib.py
+TESTS += tests/emu/observe.py tests/emu/icount.py tests/emu/memory.py tests/emu/state.py tests/emu/replay.py
+EXTRA_DIST += tests/emu/replay.py tests/emu/replay_lib.py tests/emu/icount.py tests/emu/memory.py tests/emu/observe.py tests/emu/state.py tests/emu/emu_lib.py
 check_PROGRAMS += tests/emu/confine_test
 TESTS += tests/emu/confine_test
 tests_emu_confine_test_SOURCES = tests/emu/confine_test.c

@@ -13,6 +13,7 @@
 #include "engine/core/gdb.h"
 #include "engine/emu/console.h"
 #include "engine/emu/emu.h"
+#include "engine/emu/replay/replay.h"
 #include "engine/emu/screen.h"
 #include "storage/block.h"
 
@@ -211,10 +212,15 @@ static int run(struct emu *m, struct err *e)
         return rc;
     }
     if (!m->opt.paused) {
+        rc = record_begin(m, e);
+        if (rc != 0) {
+            return rc;
+        }
         vm_resume(m->vm);
     }
     rc = loop_run(m->loop, e);
     vm_stop(m->vm, "loop-failed"); /* does nothing when it has stopped */
+    record_end(m);
     observe_stopped(m);
     console_flush(m->console);
     if (build_flush_disks(m, e) != 0) {
@@ -245,8 +251,12 @@ static void tear_down(struct emu *m)
 
 static enum emu_exit exit_status(const struct emu *m)
 {
-    static const char *const well[] = { "guest-poweroff", "quit", "guest-reset", "host-reset" };
+    static const char *const well[] = { "guest-poweroff", "quit", "guest-reset", "host-reset",
+                                        "replay-end" };
 
+    if (record_failed(m)) {
+        return EMU_EXIT_INTERNAL;
+    }
     if (strcmp(m->reason, "guest-fail") == 0 || strcmp(m->reason, "guest-panic") == 0) {
         return EMU_EXIT_GUEST;
     }
@@ -272,7 +282,9 @@ int main(int argc, char **argv)
         rc = set_up(&m, &e);
         if (rc == 0) {
             rc = run(&m, &e);
-            status = rc == 0 ? exit_status(&m) : EMU_EXIT_INTERNAL;
+            status = rc == 0               ? exit_status(&m)
+                     : record_failed(&m) ? EMU_EXIT_CONFIG
+                                         : EMU_EXIT_INTERNAL;
         }
     } else if (rc > 0) {
         status = EMU_EXIT_OK;

@@ -10,6 +10,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 #include "engine/emu/emu.h"
+#include "engine/emu/replay/replay.h"
 #include "network/stream.h"
 #include "network/tap.h"
 
@@ -236,7 +237,7 @@ int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e)
         err_prefix(e, "network card '%s'", n->name);
         return rc;
     }
-    rc = card_socket(m, n, &fd, e);
+    rc = m->opt.replay ? 0 : card_socket(m, n, &fd, e);
     if (rc != 0) {
         return rc;
     }
@@ -254,6 +255,9 @@ int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e)
     }
     if (fd >= 0) {
         card->port = nic_port(m, n, fd);
+    }
+    if (record_active(m) && n->type != API_NIC_TYPE_NONE) {
+        card->port = record_nic_new(m->vm, n->name, card->port);
     }
     return 0;
 }

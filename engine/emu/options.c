@@ -43,6 +43,11 @@ enum opt {
     OPT_VSOCK_CALL_FD,
     OPT_GDB,
     OPT_GDB_FD,
+    OPT_RECORD,
+    OPT_RECORD_FD,
+    OPT_REPLAY,
+    OPT_REPLAY_FD,
+    OPT_REPLAY_TO,
     OPT_SANDBOX,
     OPT_DESCRIBE,
     OPT_VERSION,
@@ -78,6 +83,11 @@ static const struct option long_options[] = {
     { "paused", no_argument, NULL, OPT_PAUSED },
     { "gdb", required_argument, NULL, OPT_GDB },
     { "gdb-fd", required_argument, NULL, OPT_GDB_FD },
+    { "record", required_argument, NULL, OPT_RECORD },
+    { "record-fd", required_argument, NULL, OPT_RECORD_FD },
+    { "replay", required_argument, NULL, OPT_REPLAY },
+    { "replay-fd", required_argument, NULL, OPT_REPLAY_FD },
+    { "replay-to", required_argument, NULL, OPT_REPLAY_TO },
     { "sandbox", required_argument, NULL, OPT_SANDBOX },
     { "describe-devices", no_argument, NULL, OPT_DESCRIBE },
     { "version", no_argument, NULL, OPT_VERSION },
@@ -108,6 +118,10 @@ static const char help[] =
     "  --gdb PATH            serves GDB on a unix socket there ('target remote PATH'); a\n"
     "                        debugger that connects stops the guest\n"
     "  --gdb-fd N            the same on a bound socket\n"
+    "  --record FILE         records what enters the machine (docs/guide/replay.md)\n"
+    "  --replay FILE         runs it as it was recorded; ends where the recording ends\n"
+    "  --replay-to COUNT     ... pauses at that count of instructions\n"
+    "  --record-fd, --replay-fd N  the same on a descriptor\n"
     "  --sandbox MODE        off, on, or require (fails without); default: on in the second "
     "form\n"
     "  --config-fd, --control-fd, --console-fd, --console-log-fd, --vnc-fd, --stats-fd,\n"
@@ -261,11 +275,24 @@ static const struct {
     FD(OPT_GDB_FD, "--gdb-fd", gdb_fd),
 };
 
+static int tape_option(struct emu_options *o, bool replay, const char *path, int fd,
+                       struct err *e)
+{
+    if (o->record || o->replay) {
+        return err_set(e, -EINVAL, "a VM has one recording: give --record or --replay, once");
+    }
+    o->record = !replay;
+    o->replay = replay;
+    o->record_path = path ? path : "of --record-fd";
+    o->record_fd = fd;
+    return 0;
+}
+
 static int parse_one(struct emu_options *o, int opt, const char *arg, struct err *e)
 {
     static const char *const consoles[] = { "none", "stdio", NULL };
     static const char *const sandboxes[] = { "off", "on", "require", NULL };
-    int rc = 0;
+    int rc = 0, fd;
 
     for (unsigned i = 0; i < ARRAY_LEN(fd_options); i++) {
         if (fd_options[i].opt == opt) {
@@ -312,6 +339,16 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
     case OPT_GDB:
         o->gdb_path = arg;
         return 0;
+    case OPT_RECORD:
+    case OPT_REPLAY:
+        return tape_option(o, opt == OPT_REPLAY, arg, -1, e);
+    case OPT_RECORD_FD:
+    case OPT_REPLAY_FD:
+        rc = parse_fd(arg, opt == OPT_RECORD_FD ? "--record-fd" : "--replay-fd", &fd, e);
+        return rc != 0 ? rc : tape_option(o, opt == OPT_REPLAY_FD, NULL, fd, e);
+    case OPT_REPLAY_TO:
+        o->has_replay_to = true;
+        return str_to_u64(arg, 0, UINT64_MAX - 1, "--replay-to", &o->replay_to, e);
     case OPT_PAUSED:
         o->paused = true;
         return 0;
@@ -343,6 +380,7 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
                                .vsock_fd = -1,
                                .vsock_call_fd = -1,
                                .gdb_fd = -1,
+                               .record_fd = -1,
                                .perf_map_fd = -1,
                                .coverage_fd = -1 };
     opterr = 0;
@@ -363,6 +401,13 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
     if ((o->config_path != NULL) == (o->config_fd >= 0)) {
         return err_set(e, -EINVAL,
                        "give either --config FILE or --config-fd N; see vmd-emu --help");
+    }
+    if (o->has_replay_to && !o->replay) {
+        return err_set(e, -EINVAL, "--replay-to needs --replay");
+    }
+    if ((o->record || o->replay) && o->config_fd >= 0 && o->record_fd < 0) {
+        return err_set(e, -EINVAL, "--record and --replay open a path: with --config-fd use "
+                                   "--record-fd and --replay-fd");
     }
     if (o->gdb_path && o->config_fd >= 0) {
         return err_set(e, -EINVAL, "--gdb opens a path: with --config-fd use --gdb-fd");

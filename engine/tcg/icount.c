@@ -16,6 +16,7 @@
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/core/clock.h"
+#include "engine/core/replay.h"
 
 #include <stdlib.h>
 
@@ -214,11 +215,37 @@ bool icount_skip(struct tcg_vcpu *v)
     return true;
 }
 
+static bool wanted_out(void *arg)
+{
+    struct tcg_vcpu *v = arg;
+    return atomic_load(&v->kicked) || atomic_load(&v->tcg->excl_asked);
+}
+
+static struct replay_place place(const struct tcg_vcpu *v)
+{
+    return (struct replay_place){ .count = icount_executed(v->tcg),
+                                  .now = clock_now(v->tcg->vm->clock),
+                                  .turn = v->tcg->icount->turn };
+}
+
+/* The same with a tape: what comes from outside stands on it, or time goes by as it does there. */
+static void all_wait_with_tape(struct tcg_vcpu *v)
+{
+    struct vm *vm = v->tcg->vm;
+    struct replay_place at = place(v);
+    uint64_t to = replay_wait(vm, &at, clock_next_deadline(vm->clock), wanted_out, v);
+    clock_advance(vm->clock, to - at.now);
+}
+
 /* Every vCPU waits, v has the turn: time goes to the next timer at once; without one, something from outside must come. */
 static void all_wait(struct tcg_vcpu *v)
 {
     struct tcg_vm *t = v->tcg;
     struct icount *ic = t->icount;
+    if (t->vm->replay) {
+        all_wait_with_tape(v);
+        return;
+    }
     if (icount_skip(v)) {
         return;
     }
@@ -249,7 +276,7 @@ static void timer_armed(void *arg)
 /* ---- the run loop's part ---- */
 
 /* The vCPU has the turn: serves timers, then gives a budget. False when it is another's turn now. */
-static bool grant(struct tcg_vcpu *v)
+static bool grant(struct tcg_vcpu *v, uint64_t limit)
 {
     struct tcg_vm *t = v->tcg;
     uint64_t now = clock_now(t->vm->clock), at = clock_next_deadline(t->vm->clock);
@@ -263,6 +290,13 @@ static bool grant(struct tcg_vcpu *v)
         uint64_t until = (at - now + (1ull << t->icount->shift) - 1) >> t->icount->shift;
         n = until < (uint64_t)n ? (int64_t)until : n;
     }
+    if (limit < (uint64_t)n) {
+        n = (int64_t)limit;
+        if (n == 0) {
+            replay_lost(t->vm);
+            return false;
+        }
+    }
     v->one_by_one = n < (int64_t)t->config.max_insns || v->io_next;
     v->granted = v->budget = v->one_by_one ? 1 : n;
     return true;
@@ -275,11 +309,23 @@ enum icount_next icount_next(struct tcg_vcpu *v)
     sync(v);
     v->slice -= before - v->granted;
     if (atomic_load(&v->kicked)) {
+        if (t->vm->replay) {
+            struct replay_place at = place(v);
+            replay_at(t->vm, &at);
+        }
         return ICOUNT_OUT;
     }
     if (clock_next_deadline(t->vm->clock) <= clock_now(t->vm->clock)) {
         clock_run_due(t->vm->clock);
         return ICOUNT_AGAIN;
+    }
+    uint64_t limit = UINT64_MAX;
+    if (t->vm->replay) {
+        struct replay_place at = place(v);
+        enum replay_next what = replay_boundary(t->vm, &at, &limit, wanted_out, v);
+        if (what != REPLAY_GO) {
+            return what == REPLAY_OUT && atomic_load(&v->kicked) ? ICOUNT_OUT : ICOUNT_AGAIN;
+        }
     }
     if (v->waiting) {
         if (runnable(v)) {
@@ -292,7 +338,26 @@ enum icount_next icount_next(struct tcg_vcpu *v)
             return ICOUNT_TURN;
         }
     }
-    return grant(v) ? ICOUNT_RUN : ICOUNT_TURN;
+    return grant(v, limit) ? ICOUNT_RUN : ICOUNT_TURN;
+}
+
+void icount_one(struct tcg_vcpu *v)
+{
+    v->granted = v->budget = 1;
+}
+
+void icount_leave(struct tcg_vcpu *v, bool unused)
+{
+    if (unused) {
+        v->granted = v->budget = 0;
+    } else {
+        int64_t before = v->granted;
+        sync(v);
+        v->slice -= before - v->granted;
+    }
+    v->granted = v->budget = 0;
+    struct replay_place at = place(v);
+    replay_at(v->tcg->vm, &at);
 }
 
 void icount_free_run(struct tcg_vcpu *v)

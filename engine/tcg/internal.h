@@ -720,6 +720,9 @@ bool icount_take_turn(struct tcg_vcpu *v);
 enum icount_next { ICOUNT_RUN, ICOUNT_AGAIN, ICOUNT_TURN /* take the turn again */, ICOUNT_OUT /* kicked */ };
 enum icount_next icount_next(struct tcg_vcpu *v);
 void icount_free_run(struct tcg_vcpu *v); /* under a debugger: no end of the budget */
+void icount_one(struct tcg_vcpu *v);     /* of what was granted, one instruction */
+/* For the debugger: what was executed is accounted for; unused: what was granted is taken back. */
+void icount_leave(struct tcg_vcpu *v, bool unused);
 bool icount_skip(struct tcg_vcpu *v);     /* to the next timer; false: there is none */
 void icount_refund(struct tcg_vcpu *v);
 void icount_stop(struct tcg_vcpu *v);

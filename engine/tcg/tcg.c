@@ -8,6 +8,7 @@
 
 #include "engine/base/buf.h"
 #include "engine/base/log.h"
+#include "engine/core/replay.h"
 #include "engine/base/mem.h"
 
 #include <errno.h>
@@ -133,6 +134,9 @@ void tcg_exclusive_begin_outside(struct tcg_vm *t)
     }
     if (t->icount) {
         icount_wake(t);
+    }
+    if (t->vm->replay) {
+        replay_wake(t->vm);
     }
     while (t->excl_active || t->running) {
         pthread_cond_wait(&t->excl_cond, &t->excl_lock);
@@ -593,18 +597,53 @@ static void icount_unwound(struct tcg_vcpu *v)
     }
 }
 
+/* As debug_step(), within a budget: with a tape every instruction counts. True: the debugger's turn. */
+static bool icount_debug_step(struct tcg_vcpu *v)
+{
+    const struct tcg_vm *t = v->tcg;
+    uint64_t pc = *tcg_pc(v);
+    if (!v->single && breakpoint_in(t, pc, UINT64_MAX)) {
+        icount_leave(v, true);
+        return true;
+    }
+    if (v->single || v->one_by_one || breakpoint_in(t, pc, ~4095ull)) {
+        icount_one(v);
+        run_one(v);
+    } else {
+        bool cacheable;
+        struct tcg_block *b = find_block(v, pc, &cacheable);
+        v->pc_page = pc & ~4095ull;
+        struct tcg_exit *x = b ? enter(v, code_of(v, b)) : NULL;
+        if (x && x != TCG_EXIT_STALE) {
+            *tcg_pc(v) = (v->pc_page + (uint64_t)(int64_t)x->off) & t->guest->pc_mask;
+        }
+    }
+    if (v->single) {
+        icount_leave(v, false);
+    }
+    return v->single;
+}
+
 static enum vcpu_exit icount_run(struct tcg_vcpu *v)
 {
     struct tcg_exit *volatile from = NULL;
+    const bool debug = debugging(v->tcg);
     v->io_ok = false; /* a debugger may have let it run freely */
     while (icount_take_turn(v)) {
         enum icount_next next = ICOUNT_AGAIN;
         run_begin(v);
-        atomic_store(&v->tcg->remembered, true);
+        if (!debug) {
+            atomic_store(&v->tcg->remembered, true);
+        }
         tcg_mode_changed(v->cpu);
         if (sigsetjmp(v->unwind, 0)) {
             icount_unwound(v);
             from = NULL;
+            if (v->single && v->unwind_why != UNWIND_IO) {
+                icount_leave(v, false);
+                run_end(v);
+                return VCPU_EXIT_DEBUG;
+            }
         }
         while ((next = icount_next(v)) <= ICOUNT_AGAIN) {
             if (atomic_load_explicit(&v->exit_req, memory_order_relaxed)) {
@@ -612,6 +651,11 @@ static enum vcpu_exit icount_run(struct tcg_vcpu *v)
                 if (serve_requests(v)) {
                     next = ICOUNT_OUT;
                     break;
+                }
+            } else if (next == ICOUNT_RUN && debug) {
+                if (icount_debug_step(v)) {
+                    run_end(v);
+                    return VCPU_EXIT_DEBUG;
                 }
             } else if (next == ICOUNT_RUN && v->one_by_one) {
                 run_one(v);
@@ -638,7 +682,7 @@ static enum vcpu_exit tcg_run(struct vcpu *c)
         v->announced = true;
         plugin_vcpu(v);
     }
-    if (v->tcg->icount && !debugging(v->tcg)) {
+    if (v->tcg->icount && (!debugging(v->tcg) || c->vm->replay)) {
         return icount_run(v);
     }
     run_begin(v);
@@ -851,6 +895,9 @@ static void tcg_kick(struct vcpu *c)
     atomic_store(&v->exit_req, 1);
     if (v->tcg->icount) {
         icount_wake(v->tcg);
+    }
+    if (v->tcg->vm->replay) {
+        replay_wake(v->tcg->vm);
     }
 }
 

@@ -211,6 +211,28 @@ void api_handle_emu_disk_resize(struct api_call *call, struct api_emu_disk_resiz
     api_reply_emu_disk_resize(call, &(struct api_emu_disk_resize_out){ .size = in->size });
 }
 
+void api_handle_emu_replay_status(struct api_call *call, struct api_emu_replay_status_in *in)
+{
+    (void)in;
+    api_reply_emu_replay_status(
+        call, &(struct api_emu_replay_status_out){ .mode = API_REPLAY_MODE_NONE });
+}
+
+void api_handle_emu_replay_to(struct api_call *call, struct api_emu_replay_to_in *in)
+{
+    (void)in;
+    api_reply_emu_replay_to(call);
+}
+
+void api_handle_emu_state_hash(struct api_call *call, struct api_emu_state_hash_in *in)
+{
+    char none[] = "00";
+
+    (void)in;
+    api_reply_emu_state_hash(call, &(struct api_emu_state_hash_out){
+                                       .state = none, .cpus = none, .devices = none, .memory = none });
+}
+
 void api_handle_emu_pci(struct api_call *call, struct api_emu_pci_in *in)
 {
     (void)in;

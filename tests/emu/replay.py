@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings: a machine that is replayed comes to the same state, bit by bit; what does not fit is told with its place."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import replay_lib as lib  # noqa: E402
+from replay_lib import tap  # noqa: E402
+
+TYPED = b"A man walked along the beach at noon" # no command of the guest is in it
+
+
+def until(p, seen, text, times=1):
+    """Reads the console until the text was there."""
+    while seen.count(text) < times:
+        byte = p.stdout.read(1)
+        tap.check(byte, f"the emulator ended after {seen}")
+        seen += byte
+    return seen
+
+
+def typing(config, log, end=b"q", **more):
+    """Records the small guest while somebody types, at moments that no two runs share."""
+    with subprocess.Popen([lib.EMU, "--config", config, "--sandbox", "off", "--record", log], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, **more) as p:
+        seen = until(p, b"", b"READY\n")
+        for i in range(0, len(TYPED), 7):
+            p.stdin.write(TYPED[i:i + 7])
+            time.sleep(0.01)
+            seen = until(p, seen, TYPED[:i + 7])
+        if end is None:
+            p.send_signal(signal.SIGTERM)
+        elif end == "kill":
+            time.sleep(0.5)  # past the time that a record stays out of the file
+            p.kill()
+        else:
+            for i in range(len(end)):
+                p.stdin.write(end[i:i + 1])
+                if end[i:i + 1] == b"r":
+                    seen = until(p, seen, b"READY\n", 2)
+        out, errors = p.communicate(timeout=lib.LIMIT)
+        done = subprocess.CompletedProcess([], p.returncode, seen + out, errors)
+    return lib.Run(done)
+
+
+def check_same(run, was):
+    tap.check(run.status == 0, f"{run}")
+    tap.check(run.state == was.state and run.count == was.count, f"{run.state} at {run.count} is not {was.state} at "
+              f"{was.count}")
+    tap.check(run.out == was.out, "the consoles differ")
+
+
+def what_was_typed_is_typed_again_at_the_same_instruction():
+    with tempfile.TemporaryDirectory() as d:
+        config, log = lib.bare(d), os.path.join(d, "a.rec")
+        was = typing(config, log)
+        tap.check(was.status == 0 and was.state and TYPED in was.out, f"{was}")
+        for _ in range(3):
+            check_same(lib.replay(config, log), was)
+        interp = lib.bare(d, "interp.json", tcg={"backend": "interp"})
+        check_same(lib.replay(interp, log), was)
+
+
+def a_replay_stops_at_any_count_and_is_the_same_there():
+    with tempfile.TemporaryDirectory() as d:
+        config, log = lib.bare(d), os.path.join(d, "a.rec")
+        was = typing(config, log)
+        for count in (0, 1, 77, was.count // 2, was.count - 1):
+            runs = [lib.replay(config, log, "--replay-to", str(count)) for _ in range(2)]
+            tap.check(all(r.status == 0 and r.count == count for r in runs), f"{runs[0]}")
+            tap.check(runs[0].state == runs[1].state, f"they differ at {count}")
+            tap.check(runs[0].state != was.state, f"the end's state at {count}")
+
+
+def a_recording_that_somebody_ended_ends_there():
+    with tempfile.TemporaryDirectory() as d:
+        config, log = lib.bare(d), os.path.join(d, "a.rec")
+        was = typing(config, log, end=None)
+        tap.check(was.status == 0, f"{was}")
+        check_same(lib.replay(config, log), was)
+
+
+def a_recorder_that_was_killed_leaves_what_it_had():
+    with tempfile.TemporaryDirectory() as d:
+        config, log = lib.bare(d), os.path.join(d, "a.rec")
+        typing(config, log, end="kill")
+        runs = [lib.replay(config, log) for _ in range(2)]
+        tap.check(all(r.status == 0 and "cut off" in r.errors for r in runs), f"{runs[0]}")
+        tap.check(runs[0].state and runs[0].state == runs[1].state, "they differ")
+        tap.check(TYPED[:14] in runs[0].out, f"{runs[0].out}")
+
+
+def several_vcpus_and_resets_are_replayed():
+    with tempfile.TemporaryDirectory() as d:
+        config, log = lib.bare(d, cpus=3), os.path.join(d, "a.rec")
+        was = typing(config, log, end=b"rq")
+        tap.check(was.out.count(b"READY") == 2 and was.status == 0, f"{was}")
+        for _ in range(2):
+            check_same(lib.replay(config, log), was)
+
+
+def linux_with_disk_and_network_is_replayed():
+    with tempfile.TemporaryDirectory() as d:
+        base, image, log = (os.path.join(d, n) for n in ("base", "image", "a.rec"))
+        lib.new_image(base)
+        shutil.copy(base, image)
+        config = lib.linux(d, image)
+        was = lib.emulate(config, "--record", log)
+        tap.check(was.status == 0 and was.state, f"{was}")
+        for text in (b"RNG ", b"DISK 16384 first line", b"DISKWRITE told", b"NET eth0 10.0.2.15"):
+            tap.check(text in was.out, f"{text}: {was.out[-600:]}")
+        written = open(image, "rb").read()
+        for _ in range(3):
+            shutil.copy(base, image)
+            check_same(lib.replay(config, log), was)
+            tap.check(open(image, "rb").read() == written, "the disks differ")
+        points = []
+        for _ in range(2):
+            shutil.copy(base, image)
+            points.append(lib.replay(config, log, "--replay-to", str(was.count * 9 // 10)).state)
+        tap.check(points[0] and points[0] == points[1], "they differ on the way")
+        run = lib.replay(config, log)  # the image is as that replay left it: written to, or not
+        shutil.copy(base, image)
+        with open(image, "r+b") as f:
+            f.write(b"second")
+        run = lib.replay(config, log)
+        tap.check(run.status == 3 and "'disk:root': request 0 reads other data at byte 0" in run.errors, f"{run}")
+
+
+def three_vcpus_of_linux_are_replayed():
+    with tempfile.TemporaryDirectory() as d:
+        base, image, log = (os.path.join(d, n) for n in ("base", "image", "a.rec"))
+        lib.new_image(base)
+        shutil.copy(base, image)
+        config = lib.linux(d, image, run="cpus,rng,disk,net,poweroff", cpus=3)
+        was = lib.emulate(config, "--record", log)
+        tap.check(was.status == 0 and b"CPUS 3" in was.out and b"NET eth0 10.0.2.15" in was.out, f"{was}")
+        check_same(lib.replay(config, log), was)
+
+
+def a_changed_recording_is_told_with_its_place():
+    with tempfile.TemporaryDirectory() as d:
+        config, good, bad = lib.bare(d), os.path.join(d, "a.rec"), os.path.join(d, "b.rec")
+        was = typing(config, good)
+        log = lib.Log(good)
+        log.write(bad)
+        check_same(lib.replay(config, bad), was)
+        inputs = [i for i, r in enumerate(log.records) if r[0] == lib.INPUT]
+        tap.check(len(inputs) > 3 and log.records[-1][0] == lib.END, f"{[r[:5] for r in log.records]}")
+
+        def changed(change, *texts):
+            records = [list(r) for r in log.records]
+            change(records)
+            log.write(bad, records)
+            run = lib.replay(config, bad)
+            tap.check(run.status in (1, 3) and all(t in run.errors for t in texts), f"{texts}: {run}")
+
+        def byte(records):
+            records[inputs[1]][6] = b"\0" + b"Z" * (len(records[inputs[1]][6]) - 1)
+
+        def earlier(records):
+            records[inputs[2]][3] -= 1
+
+        def missing(records):
+            del records[inputs[1]]
+
+        def extra(records):
+            records.insert(1, [lib.OUTPUT, 0, 0, *records[0][3:6], bytes(16)])
+
+        def source(records):
+            records[inputs[1]][1] = 9
+
+        def end(records):
+            records[-1][6] = b"\1" * 96
+        place = f"at instruction {log.records[inputs[2]][3]}"
+        changed(byte, "diverged", place, "are not what they were")
+        changed(missing, "diverged", place)
+        changed(extra, "diverged", f"at instruction {log.records[0][3]}", "an output of 'console'")
+        changed(source, "diverged", f"at instruction {log.records[inputs[1]][3]}", "source 9")
+        changed(earlier, "diverged", f"at instruction {log.records[inputs[2]][3] - 1}")
+        changed(end, "vCPUs differ, devices differ, memory differs")
+
+
+def a_damaged_file_is_refused_with_the_place():
+    with tempfile.TemporaryDirectory() as d:
+        config, good, bad = lib.bare(d), os.path.join(d, "a.rec"), os.path.join(d, "b.rec")
+        typing(config, good)
+        data, first = open(good, "rb").read(), lib.HEAD.size + len(lib.Log(good).text)
+
+        def refused(change, text):
+            with open(bad, "wb") as f:
+                f.write(change)
+            run = lib.replay(config, bad)
+            tap.check(run.status == 1 and text in run.errors and run.out == b"", f"{text}: {run}")
+
+        def flipped(at):
+            return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1:]
+        refused(b"", "does not begin as one")
+        refused(data[:first - 1], "header: checksum")
+        refused(flipped(0), "does not begin as one")
+        refused(flipped(8), "format version 17")
+        refused(flipped(15), "length of the description")
+        refused(flipped(30), "header: checksum")
+        refused(flipped(first), f"chunk at byte {first}: it does not begin as one")
+        refused(flipped(first + 7), f"chunk at byte {first}: bytes in the file")
+        refused(flipped(first + 11), f"chunk at byte {first}: bytes of records")
+        refused(flipped(first + 20), f"chunk at byte {first}: checksum")
+        log = lib.Log(good)
+        for place, value, text in ((0, 7, "kind (7)"), (3, 0, "its place lies before")):
+            records = [list(r) for r in log.records]
+            records[2][place] = value
+            log.write(bad, records)
+            refused(open(bad, "rb").read(), text)
+        run = lib.replay(lib.bare(d, "other.json", cpus=2), good)
+        tap.check(run.status == 1 and "it says 'cpus=1', here 'cpus=2'" in run.errors, f"{run}")
+
+
+def what_cannot_be_recorded_is_refused_by_name():
+    with tempfile.TemporaryDirectory() as d:
+        for what, name in (({"balloon": {}}, "a balloon"), ({"display": {}}, "a screen"), ({"agent": True}, "channels"),
+                           ({"usb": [{"type": "tablet"}]}, "USB devices")):
+            run = lib.emulate(lib.bare(d, **what), "--record", os.path.join(d, "a.rec"))
+            tap.check(run.status == 1 and f"has {name}, which cannot be recorded" in run.errors, f"{run}")
+            tap.check(not os.path.exists(os.path.join(d, "a.rec")), "a file is left")
+
+
+def a_file_that_takes_no_more_ends_the_recording_and_not_the_machine():
+    with tempfile.TemporaryDirectory() as d:
+        read, write = os.pipe()
+        config = lib.bare(d)
+        with subprocess.Popen([lib.EMU, "--config", config, "--sandbox", "off", "--record-fd", str(write)],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[write],
+                              bufsize=0) as p:
+            os.close(write)
+            seen = until(p, b"", b"READY\n")  # the header is whole
+            tap.check(os.read(read, 8) == b"VMD-REC\n", "no header")
+            os.close(read)
+            p.stdin.write(TYPED)
+            until(p, seen, TYPED)
+            time.sleep(0.5)  # past the time that a record stays out of the file
+            p.stdin.write(b"q")
+            out, errors = p.communicate(timeout=lib.LIMIT)
+        tap.check(p.returncode == 0 and out == b"", f"{p.returncode} {errors}")
+        tap.check(b"the recording ends at instruction" in errors and b"recorded" not in errors, f"{errors}")
+
+
+CASES = [
+    what_was_typed_is_typed_again_at_the_same_instruction,
+    a_replay_stops_at_any_count_and_is_the_same_there,
+    a_recording_that_somebody_ended_ends_there,
+    a_recorder_that_was_killed_leaves_what_it_had,
+    several_vcpus_and_resets_are_replayed,
+    a_changed_recording_is_told_with_its_place,
+    a_damaged_file_is_refused_with_the_place,
+    what_cannot_be_recorded_is_refused_by_name,
+    a_file_that_takes_no_more_ends_the_recording_and_not_the_machine,
+    linux_with_disk_and_network_is_replayed,
+    three_vcpus_of_linux_are_replayed,
+]
+
+if __name__ == "__main__":
+    sys.exit(tap.run_cases(CASES))
