@@ -294,6 +294,7 @@ vmd_spawn_SOURCES = \
 	daemon/spawn/network.c \
 	daemon/spawn/nic.c \
 	daemon/spawn/share.c \
+	daemon/spawn/tls.c \
 	daemon/spawn/proto.h \
 	daemon/spawn/spawn.h
 vmd_spawn_LDADD = $(LINK_API)

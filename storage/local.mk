@@ -88,6 +88,15 @@ vmd_share_SOURCES = $(share_sources) \
 	storage/share/main.c
 vmd_share_LDADD = $(LINK_BASE) $(SECCOMP_LIBS)
 
+# Between emulators and NBD servers that want TLS.
+pkglibexec_PROGRAMS += vmd-tls
+vmd_tls_SOURCES = \
+	storage/tls/confine.c \
+	storage/tls/main.c \
+	storage/tls/relay.c \
+	storage/tls/relay.h
+vmd_tls_LDADD = $(LINK_BASE) $(SECCOMP_LIBS) $(CRYPTO_LIBS)
+
 check_PROGRAMS += tests/block/file_test
 TESTS += tests/block/file_test
 tests_block_file_test_SOURCES = tests/block/file_test.c

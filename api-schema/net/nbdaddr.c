@@ -4,6 +4,7 @@
 
 #include "engine/base/buf.h"
 #include "engine/base/fd.h"
+#include "engine/base/mem.h"
 #include "engine/base/str.h"
 
 #include <errno.h>
@@ -20,13 +21,15 @@
 
 #define TCP "nbd://"
 #define UNIX "nbd+unix://"
+#define TLS_TCP "nbds://"
+#define TLS_UNIX "nbds+unix://"
 #define DEFAULT_PORT "10809"
 enum { CONNECT_MS = 5000, IDLE_S = 20, PROBES = 3, PROBE_S = 5, UNANSWERED_MS = 30000 };
 
 bool nbd_addr_is(const char *uri)
 {
-    return str_starts(uri, TCP) || str_starts(uri, UNIX) || str_starts(uri, "nbds://") ||
-           str_starts(uri, "nbds+unix://");
+    return str_starts(uri, TCP) || str_starts(uri, UNIX) || str_starts(uri, TLS_TCP) ||
+           str_starts(uri, TLS_UNIX);
 }
 
 static int bad(const char *uri, const char *what, struct err *e)
@@ -91,38 +94,53 @@ static int parse_host(const char *uri, const char *p, size_t n, struct nbd_addr 
 static int parse_query(const char *uri, const char *query, bool local, struct nbd_addr *a,
                        struct err *e)
 {
-    while (query && *query) {
-        size_t n = strcspn(query, "&");
+    const struct {
+        const char *key;
+        bool known;
+        char *to;
+        size_t room;
+    } keys[] = { { "socket=", local, a->path, sizeof(a->path) },
+                 { "tls-certificates=", a->tls, a->certificates, sizeof(a->certificates) },
+                 { "tls-hostname=", a->tls, a->tls_host, sizeof(a->tls_host) } };
 
-        if (!local || !str_starts(query, "socket=") || a->path[0] ||
-            !decode(query + 7, n - 7, a->path, sizeof(a->path))) {
-            return bad(uri,
-                       local ? "after '?' comes socket=PATH of at most 107 bytes, once"
-                             : "nothing is known that could come after '?'",
-                       e);
+    while (query && *query) {
+        size_t n = strcspn(query, "&"), i = 0, len;
+
+        while (i < ARRAY_LEN(keys) && !(keys[i].known && str_starts(query, keys[i].key))) {
+            i++;
+        }
+        len = i < ARRAY_LEN(keys) ? strlen(keys[i].key) : 0;
+        if (len == 0 || keys[i].to[0] ||
+            !decode(query + len, n - len, keys[i].to, keys[i].room)) {
+            return bad(
+                uri,
+                a->tls  ? "after '?' come tls-certificates=FOLDER, tls-hostname=NAME and, of "
+                          "a unix socket, socket=PATH, each once"
+                : local ? "after '?' comes socket=PATH of at most 107 bytes, once"
+                        : "nothing is known that could come after '?'",
+                e);
         }
         query += n + (query[n] == '&');
+    }
+    if (a->tls && a->certificates[0] != '/') {
+        return bad(uri, "TLS needs a folder with ca-cert.pem: ?tls-certificates=/FOLDER", e);
     }
     return local && a->path[0] != '/' ? bad(uri, "'?socket=' names no absolute path", e) : 0;
 }
 
 int nbd_addr_parse(const char *uri, struct nbd_addr *out, struct err *e)
 {
-    bool local = str_starts(uri, UNIX);
-    struct nbd_addr a = { .host = "" };
+    bool tls = str_starts(uri, TLS_TCP) || str_starts(uri, TLS_UNIX);
+    bool local = str_starts(uri, UNIX) || str_starts(uri, TLS_UNIX);
+    struct nbd_addr a = { .tls = tls };
     const char *at, *end, *query;
     size_t n;
     int rc;
 
-    if (!local && !str_starts(uri, TCP)) {
-        return bad(uri,
-                   nbd_addr_is(uri)
-                       ? "TLS is not there yet for disks of VMs; use a tunnel to a "
-                         "unix socket"
-                       : "no address of an NBD export",
-                   e);
+    if (!nbd_addr_is(uri)) {
+        return bad(uri, "no address of an NBD export", e);
     }
-    at = uri + (local ? sizeof(UNIX) : sizeof(TCP)) - 1;
+    at = uri + (local ? sizeof(UNIX) : sizeof(TCP)) - 1 + tls;
     n = strcspn(at, "/?");
     rc = local && n > 0
              ? bad(uri, "a unix socket has no host: nbd+unix:///EXPORT?socket=PATH", e)
@@ -160,19 +178,33 @@ static void encode(struct buf *b, const char *text, const char *plain)
     }
 }
 
+static void add_tls(struct buf *b, const struct nbd_addr *a, char first)
+{
+    if (a->tls) {
+        buf_printf(b, "%ctls-certificates=", first);
+        encode(b, a->certificates, "-._~/");
+    }
+    if (a->tls && a->tls_host[0]) {
+        buf_add_str(b, "&tls-hostname=");
+        encode(b, a->tls_host, "-._~:");
+    }
+}
+
 char *nbd_addr_text(const struct nbd_addr *a)
 {
     struct buf b = BUF_INIT;
 
     if (a->path[0]) {
-        buf_add_str(&b, UNIX "/");
+        buf_add_str(&b, a->tls ? TLS_UNIX "/" : UNIX "/");
         encode(&b, a->export, "-._~/");
         buf_add_str(&b, "?socket=");
         encode(&b, a->path, "-._~/");
+        add_tls(&b, a, '&');
         return buf_take(&b);
     }
     bool six = strchr(a->host, ':') != NULL;
-    buf_add_str(&b, six ? TCP "[" : TCP);
+    buf_add_str(&b, a->tls ? TLS_TCP : TCP);
+    buf_add_str(&b, six ? "[" : "");
     encode(&b, a->host, "-._~:");
     buf_add_str(&b, six ? "]" : "");
     if (strcmp(a->port, DEFAULT_PORT) != 0) {
@@ -180,7 +212,13 @@ char *nbd_addr_text(const struct nbd_addr *a)
     }
     buf_add_char(&b, '/');
     encode(&b, a->export, "-._~/");
+    add_tls(&b, a, '?');
     return buf_take(&b);
+}
+
+const char *nbd_addr_tls_host(const struct nbd_addr *a)
+{
+    return a->tls_host[0] ? a->tls_host : a->path[0] ? "localhost" : a->host;
 }
 
 /* --- connecting --- */

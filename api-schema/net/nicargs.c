@@ -10,7 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define USER_MTU 1500 /* libslirp ends TCP with a window of 64 KiB: larger segments stall in it */
+#define USER_MTU                                                                               \
+    1500 /* libslirp ends TCP with a window of 64 KiB: larger segments stall in it */
 
 struct args {
     char **list;

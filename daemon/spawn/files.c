@@ -112,12 +112,15 @@ struct json_object *files_disks(const struct start *st, bool paths)
     return list;
 }
 
-static int connect_export(const struct spawn_file *f, struct err *e)
+static int connect_export(const struct start *st, const struct spawn_file *f, struct err *e)
 {
     struct nbd_addr address;
     int fd = nbd_addr_parse(f->path, &address, e);
     if (fd == 0) {
         fd = nbd_addr_connect(&address, e);
+    }
+    if (fd >= 0 && address.tls) {
+        fd = tls_relay(st, &address, fd, e);
     }
     if (fd < 0) {
         err_prefix(e, "%s", f->what);
@@ -133,7 +136,7 @@ int files_open(struct start *st, const char **bad, struct err *e)
         if (far && st->check) {
             continue;
         }
-        f->fd = far ? connect_export(f, e)
+        f->fd = far ? connect_export(st, f, e)
                     : file_open_checked(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA,
                                         f->write, e);
         if (f->fd < 0) {
@@ -270,7 +273,7 @@ void start_done(struct start *st, bool undo)
 {
     bool ours = st->lock_fd >= 0 && undo;
     if (ours && st->dir_fd >= 0) {
-        static const char *const made[] = { VM_CONTROL, VM_CONSOLE, VM_VNC,     VM_VSOCK,
+        static const char *const made[] = { VM_CONTROL, VM_CONSOLE, VM_VNC,    VM_VSOCK,
                                             VM_PROCESS, VM_EXIT,    VM_EMU_LOG };
         for (unsigned i = 0; i < ARRAY_LEN(made); i++) {
             unlinkat(st->dir_fd, made[i], 0);
@@ -279,10 +282,9 @@ void start_done(struct start *st, bool undo)
             unlinkat(st->dir_fd, st->channels[i].socket, 0);
         }
     }
-    int *fds[] = { &st->dir_fd,     &st->lock_fd,        &st->control_fd,
-                   &st->console_fd, &st->console_log_fd, &st->stats_fd,
-                   &st->config_fd,  &st->emu_log_fd,     &st->vnc_fd,
-                   &st->uffd_fd,    &st->vsock_fd,       &st->vsock_call_fd,
+    int *fds[] = { &st->dir_fd,         &st->lock_fd,  &st->control_fd, &st->console_fd,
+                   &st->console_log_fd, &st->stats_fd, &st->config_fd,  &st->emu_log_fd,
+                   &st->vnc_fd,         &st->uffd_fd,  &st->vsock_fd,   &st->vsock_call_fd,
                    &st->kvm_fd };
     for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
         fd_autoclose(fds[i]);

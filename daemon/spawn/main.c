@@ -288,6 +288,7 @@ static int read_list(struct start *st, const struct json_object *req, struct err
 {
     struct json_object *files = api_json_get(req, "files");
     const char *name = api_json_get_str(req, "name");
+    st->vm = api_json_get_int(req, "vm", 0);
     st->name = name ? name : "?";
     st->folders = api_json_get(req, "folders");
     return files && json_object_is_type(files, json_type_array)

@@ -221,7 +221,7 @@ static int run(struct net_start *s, struct net_started *out, struct err *e)
     if (rc == 0 && write(gate_w, "g", 1) != 1) {
         rc = err_errno(e, errno, "the process of network '%s' is gone", s->name);
     }
-    rc = rc < 0 ? rc : net_ready(status_r, s->name, e);
+    rc = rc < 0 ? rc : net_ready(status_r, "vmd-net", s->name, e);
     if (rc < 0) {
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);

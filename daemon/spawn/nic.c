@@ -96,7 +96,7 @@ net_main(const struct start *st, const struct spawn_nic *nic, int exe, const cha
 }
 
 /* Nothing, when it serves, or why it does not. */
-int net_ready(int fd, const char *name, struct err *e)
+int net_ready(int fd, const char *program, const char *name, struct err *e)
 {
     char text[400];
     size_t got = 0;
@@ -105,7 +105,7 @@ int net_ready(int fd, const char *name, struct err *e)
         struct pollfd p = { .fd = fd, .events = POLLIN };
         int rc = poll(&p, 1, READY_MS);
         if (rc == 0) {
-            return err_set(e, -ETIMEDOUT, "'%s': vmd-net was not ready after %d s", name,
+            return err_set(e, -ETIMEDOUT, "'%s': %s was not ready after %d s", name, program,
                            READY_MS / 1000);
         }
         n = rc < 0 ? -1 : read(fd, text + got, sizeof(text) - 1 - got);
@@ -173,7 +173,7 @@ static int start_net(const struct start *st, struct spawn_nic *nic, bool apart, 
     close(take_fd(&theirs));
     int rc = let_go(st, pid, gate_w, e);
     if (rc == 0) {
-        rc = net_ready(status_r, nic->name, e);
+        rc = net_ready(status_r, "vmd-net", nic->name, e);
     }
     if (rc < 0) {
         kill(pid, SIGKILL); /* and nobody waits: we are about to end */

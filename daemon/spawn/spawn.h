@@ -154,8 +154,12 @@ int shares_start(struct start *st, bool apart, struct err *e);
 char *net_path(void); /* vmd-net; the caller's */
 /* A process for vmd-net, with the host's network unless it is isolated; as fork(). */
 pid_t net_clone(const struct spawner *sp, bool isolated);
-/* Waits until it serves; what it said instead is the error. */
-int net_ready(int status_fd, const char *name, struct err *e);
+/* Waits until the program serves; what it said instead is the error. */
+int net_ready(int status_fd, const char *program, const char *name, struct err *e);
+
+/* tls.c: TLS over a connection, which is taken; the descriptor for the emulator, or a negative code. */
+struct nbd_addr;
+int tls_relay(const struct start *st, const struct nbd_addr *to, int take_far, struct err *e);
 
 /* network.c: starts the process of a named network. */
 struct net_started {

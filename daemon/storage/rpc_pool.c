@@ -72,6 +72,12 @@ static int check_nbd(const struct api_pool_config *c, struct api_error *x)
                              "storage pool '%s' of kind nbd has an address and nothing else",
                              c->name);
     }
+    if (where && nbd_addr_parse(c->uri, &a, &e) == 0 && a.tls) {
+        return api_error_set(x, API_E_UNSUPPORTED, "config.uri",
+                             "name the exports by 'file' in the definitions of VMs, or use nbd",
+                             "storage pool '%s': servers that want TLS are not listed",
+                             c->name);
+    }
     if (!where || nbd_addr_parse(c->uri, &a, &e) < 0 || a.export[0]) {
         return api_error_set(x, API_E_INVALID_PARAMS, "config.uri",
                              "nbd://HOST[:PORT] or nbd+unix:///?socket=PATH", "%s",

@@ -169,9 +169,11 @@ static const char *memory_fault(const struct api_memory_device *m)
     for (block = m->has_block ? block : 2 << 20; m->size / block > MEMORY_BLOCKS; block *= 2) {
     }
     if (m->size % block || m->requested % block) {
-        return "its sizes must be multiples of its block, which grows with its size (2 MiB up to 8 GiB)";
+        return "its sizes must be multiples of its block, which grows with its size (2 MiB up "
+               "to 8 GiB)";
     }
-    return m->requested > m->size ? "the guest cannot be asked to have more than its size" : NULL;
+    return m->requested > m->size ? "the guest cannot be asked to have more than its size"
+                                  : NULL;
 }
 
 static int check_memory_devices(const struct api_vm_config *c, struct api_error *x)
@@ -234,7 +236,9 @@ static int address_ok(const struct api_vm_config *c, size_t i, struct api_error 
     return !nbd_addr_is(c->disks[i].file) || nbd_addr_parse(c->disks[i].file, &address, &e) == 0
                ? 0
                : api_error_set(x, API_E_INVALID_PARAMS, member,
-                               "nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH",
+                               "nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH; "
+                               "with TLS nbds "
+                               "and tls-certificates=FOLDER",
                                "disk '%s' of VM '%s': %s", c->disks[i].name, c->name, e.msg);
 }
 
@@ -479,14 +483,15 @@ int preflight_host(const struct api_vm_config *c, struct api_error *x)
             x, API_E_FILE_ERROR, c->name,
             c->arch == API_ARCH_X86_64
                 ? "set 'kernel' to a bzImage or an ELF program with a PVH entry"
-                : "set 'kernel' or 'flash', or 'firmware' to a file that starts in machine mode",
+                : "set 'kernel' or 'flash', or 'firmware' to a file that starts in machine "
+                  "mode",
             "VM '%s' has neither a kernel nor a firmware file to run", c->name);
     }
     const char *remedy = NULL;
     struct err e = ERR_INIT;
     if (c->engine == API_ENGINE_KVM && hostinfo_kvm(c->arch, &remedy, &e) < 0) {
-        return api_error_set(x, API_E_HOST_LIMIT, c->name, remedy, "VM '%s' has the engine kvm: %s",
-                             c->name, e.msg);
+        return api_error_set(x, API_E_HOST_LIMIT, c->name, remedy,
+                             "VM '%s' has the engine kvm: %s", c->name, e.msg);
     }
     return check_host(c, x);
 }

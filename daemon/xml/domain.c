@@ -469,8 +469,10 @@ static const struct xml_row rows[] = {
     NO("os@firmware", "vmd chooses no firmware; name it: <loader type='pflash'>"),
     SAYS("os/type", XML_PRINT | XML_NEEDED, "hvm", "a whole machine is emulated"),
     { "os/type@arch", XML_VALUE, XML_NEEDED, "arch", &xml_as_word,
-      "riscv64=riscv64 riscv32=riscv32 x86_64=x86_64", "not supported: architecture of the guest" },
-    WORD("os/type@machine", "machine", "virt=rv-virt microvm=microvm", "not supported: board of the guest"),
+      "riscv64=riscv64 riscv32=riscv32 x86_64=x86_64",
+      "not supported: architecture of the guest" },
+    WORD("os/type@machine", "machine", "virt=rv-virt microvm=microvm",
+         "not supported: board of the guest"),
     VALUE("os/loader", "firmware", xml_as_loader,
           "a file that starts in machine mode (rom; absent: OpenSBI under a kernel), or "
           "`flash[0]`, code in flash (pflash)"),
@@ -610,8 +612,8 @@ static const struct xml_row rows[] = {
     PART("devices/disk/source/host@name|port", "by TCP; absent, the port is 10809"),
     PART("devices/disk/source/host@transport|socket",
          "`tcp`, or `unix` with the path of a socket"),
-    NO("devices/disk/source@tls|tlsHostname",
-       "TLS is not there yet for disks of VMs; a tunnel to a unix socket does it"),
+    NO("devices/disk/source@tls|tlsHostname", "its folder of certificates has no place here; "
+                                              "define the disk by an address nbds://..."),
     NO("devices/disk/"
        "source@dev|dir|mode|query|type|managed|"
        "namespace|path|fdgroup",
@@ -876,8 +878,7 @@ static const struct xml_row rows[] = {
     SHARE_ROWS,
     CHANNEL_ROWS,
     NO("devices/parallel", "the board has one UART and one virtio console"),
-    NO("devices/hostdev|redirdev|redirfilter|smartcard|iommu|nvdimm|shmem|pstore",
-       NO_BUS),
+    NO("devices/hostdev|redirdev|redirfilter|smartcard|iommu|nvdimm|shmem|pstore", NO_BUS),
     WATCHDOG_ROWS,
     MEMORY_ROWS,
     NO("devices/tpm|panic|nvram|crypto", NO_BOARD),

@@ -85,7 +85,8 @@ static bool export_put(const struct xml_row *row, struct json_object *v, struct 
 
     (void)row;
     if (!uri || !nbd_addr_is(uri) || nbd_addr_parse(uri, &a, NULL) != 0 ||
-        !xml_can_say(a.export) || !xml_can_say(a.host) || !xml_can_say(a.path)) {
+        !xml_can_say(a.export) || !xml_can_say(a.host) || !xml_can_say(a.path) ||
+        !xml_can_say(a.tls_host)) {
         return false;
     }
     xml_set_attr(n->parent, "type", "network");
@@ -100,6 +101,12 @@ static bool export_put(const struct xml_row *row, struct json_object *v, struct 
     }
     if (a.export[0]) {
         xml_set_attr(n, "name", a.export);
+    }
+    if (a.tls) { /* which is not read again: there is no place for the folder */
+        xml_set_attr(n, "tls", "yes");
+    }
+    if (a.tls_host[0]) {
+        xml_set_attr(n, "tlsHostname", a.tls_host);
     }
     return true;
 }

@@ -14,6 +14,7 @@
 #include "storage/disk.h"
 #include "storage/nbd.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,6 +29,12 @@ int nbd_prepare(struct emu *m, struct blk_options *o, struct nbd_addr *address, 
         return 0;
     }
     rc = nbd_addr_parse(o->path, address, e);
+    if (rc == 0 && o->fd < 0 && address->tls) {
+        return err_set(
+            e, -ENOTSUP,
+            "disk '%s': an emulator that is run by hand has no TLS; have vmd start it",
+            o->name);
+    }
     if (rc == 0 && o->fd < 0 && m->opt.config_fd < 0) { /* run by hand, not confined yet */
         o->fd = nbd_addr_connect(address, e);
         rc = o->fd < 0 ? o->fd : 0;

@@ -146,7 +146,7 @@ def what_only_the_server_does_is_refused_by_name():
         b.call("pool.start", pool="far")
         tap.check("<volume" in b.call("volume.xml", pool="far", volume=name)["xml"], "no XML of a volume")
         for config, code in (({}, "invalid-params"), ({"uri": "http://x"}, "invalid-params"), ({"uri": uri, "path": "/tmp/x"}, "invalid-params"),
-                             ({"uri": "nbd://host/export"}, "invalid-params"), ({"uri": uri}, "exists")):
+                             ({"uri": "nbd://host/export"}, "invalid-params"), ({"uri": "nbds://host?tls-certificates=/etc/pki"}, "unsupported"), ({"uri": uri}, "exists")):
             tap.check(b.fails(code, "pool.define", config={"name": "q", "type": "nbd", **config}).remedy, f"{config}")
         b.fails("invalid-params", "pool.define", config={"name": "q", "path": "/srv/q", "uri": uri})
 

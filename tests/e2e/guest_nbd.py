@@ -286,6 +286,128 @@ def disks_come_and_go_while_the_vm_runs():
             server.kill()
 
 
+def make_pki(folder, names="DNS:localhost,IP:127.0.0.1"):
+    """An authority, and a certificate of it for a server and for a client, as qemu-nbd and vmd name them."""
+    os.makedirs(folder)
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=120)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *key, "-subj", f"/CN=ca of {os.path.basename(folder)}", "-days", "2", "-keyout", "ca-key.pem", "-out", "ca-cert.pem")
+    for who, use in (("server", "serverAuth"), ("client", "clientAuth")):
+        openssl("req", *key, "-subj", f"/CN={who}", "-keyout", f"{who}-key.pem", "-out", "req.pem")
+        with open(os.path.join(folder, "ext"), "w", encoding="utf-8") as file:
+            file.write(f"subjectAltName={names}\nextendedKeyUsage={use}\nbasicConstraints=CA:FALSE\n")
+        openssl("x509", "-req", "-in", "req.pem", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2",
+                "-extfile", "ext", "-out", f"{who}-cert.pem")
+    return folder
+
+
+def tls_goes_through_a_process_that_has_the_keys():
+    """A guest's disks over TLS by qemu-nbd, which asks for our certificate, and by our own server; each killed once."""
+    if not shutil.which("openssl"):
+        tap.skip("openssl")
+    with tempfile.TemporaryDirectory() as folder:
+        pki, port = make_pki(os.path.join(folder, "pki")), free_port()
+        a, b, sock = (os.path.join(folder, name) for name in ("a.raw", "b.raw", "s"))
+        servers = [qemu_nbd(port, blank(a), "--object", f"tls-creds-x509,id=t,endpoint=server,dir={pki},verify-peer=yes", "--tls-creds", "t"),
+                   Server(sock, os.path.join(lib.BUILD, "vmctl"), "image", "nbd-serve", "-t", "-e", "0", "-k", "{}", "-f", "raw", "--tls-creds", pki,
+                          "--tls-verify-peer", blank(b))]
+        disks = [{"name": "vda", "file": f"nbds://127.0.0.1:{port}/?tls-certificates={pki}"},
+                 {"name": "vdb", "file": f"nbds+unix:///?socket={sock}&tls-certificates={pki}"}]
+        try:
+            with Machine(disks) as m:
+                seen = {}
+                for turn in range(2):
+                    for name in ("vda", "vdb"):
+                        tap.check(m.run(WRITES.format(name)) == 0, f"{name}: writes")
+                        seen[name] = m.sum(name)
+                    if turn == 0:
+                        for server in servers:
+                            server.kill()
+                        m.type("dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct && dd if=/dev/vdb of=/dev/null bs=4k count=1 iflag=direct")
+                        m.is_in("paused", "io-error")
+                        for server in servers:
+                            server.start()
+                        tap.check(m.status() == 0, "it goes on")
+                m.client.call("vm.stop", vm="a")
+            tap.check((digest(a), digest(b)) == (seen["vda"], seen["vdb"]), "a file holds something else than the guest read")
+        finally:
+            for server in servers:
+                server.kill()
+
+
+def tls_with_the_wrong_server_is_refused_by_name():
+    if not shutil.which("openssl"):
+        tap.skip("openssl")
+    with lib.Daemon() as daemon:
+        good, other, far = (make_pki(os.path.join(daemon.dir, name), names) for name, names in
+                            (("good", "DNS:localhost,IP:127.0.0.1"), ("other", "DNS:localhost,IP:127.0.0.1"), ("far", "DNS:far.example")))
+        path, port = blank(os.path.join(daemon.dir, "a.raw")), free_port()
+
+        def start(uri):
+            with daemon.client(TIMEOUT) as client:
+                client.call("vm.define", config=daemon.config("a", kernel=daemon.guest(), firmware="none", disks=[{"name": "d", "file": uri}]))
+                try:
+                    client.call("vm.start", vm="a")
+                    client.call("vm.stop", vm="a", force=True)
+                    return "started"
+                except lib.CallError as error:
+                    return str(error)
+                finally:
+                    client.call("vm.delete", vm="a")
+
+        def served(pki, *more):
+            return qemu_nbd(port, path, "--object", f"tls-creds-x509,id=t,endpoint=server,dir={pki},verify-peer=yes", "--tls-creds", "t", *more)
+        uri = f"nbds://127.0.0.1:{port}/?tls-certificates="
+        for pki, words in ((good, "started"), (other, "certificate of '127.0.0.1' is refused: unable to get local issuer"),
+                           (os.path.join(daemon.dir, "none"), "ca-cert.pem' does not exist")):
+            server = served(good)
+            try:
+                tap.check(words in (said := start(uri + pki)), f"{pki}: {said}")
+            finally:
+                server.kill()
+        server = served(far)
+        try:
+            tap.check("certificate of '127.0.0.1' is refused: IP address mismatch" in (said := start(uri + far)), said)
+            tap.check((said := start(uri + far + "&tls-hostname=far.example")) == "started", said)
+            os.unlink(os.path.join(far, "client-cert.pem"))
+            tap.check("has one of" in (said := start(uri + far + "&tls-hostname=far.example")), said)
+            os.unlink(os.path.join(far, "client-key.pem"))
+            tap.check("start" in (said := start(uri + far + "&tls-hostname=far.example")) and said != "started", f"without a certificate of ours: {said}")
+            tap.check("wants TLS" in (said := start(f"nbd://127.0.0.1:{port}/")), said)
+        finally:
+            server.kill()
+        server = qemu_nbd(port, path)
+        try:
+            tap.check("the server has no TLS" in (said := start(uri + good)), said)
+        finally:
+            server.kill()
+        with socket.socket() as listener:  # takes connections and says nothing
+            listener.bind(("127.0.0.1", port))
+            listener.listen(4)
+            tap.check("says nothing" in (said := start(uri + good)), said)
+        with daemon.client() as client:
+            client.fails("invalid-params", "vm.define", config=daemon.config("b", disks=[{"file": "nbds://a/b"}]))
+            client.call("vm.define", config=daemon.config("c", disks=[{"file": uri + good}]))
+        lib.wait_for(lambda: not relays(), 30, "no process of TLS is left")
+
+
+def relays():
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read()
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+                state = file.read().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            continue
+        if words.startswith(b"vmd-tls\0") and state != "Z":
+            found.append(pid)
+    return found
+
+
 def what_cannot_be_is_refused_with_its_reason():
     with lib.Daemon() as daemon:
         path, sock = blank(os.path.join(daemon.dir, "a.raw")), os.path.join(daemon.dir, "s")
@@ -335,7 +457,8 @@ def what_cannot_be_is_refused_with_its_reason():
         listener.close()
 
 
-CASES = (what_the_guest_writes_is_what_the_servers_files_hold, a_killed_server_pauses_the_vm_until_another_serves,
+CASES = (what_the_guest_writes_is_what_the_servers_files_hold, tls_goes_through_a_process_that_has_the_keys,
+         tls_with_the_wrong_server_is_refused_by_name, a_killed_server_pauses_the_vm_until_another_serves,
          by_policy_report_the_guest_sees_errors_until_another_serves, disks_come_and_go_while_the_vm_runs,
          what_cannot_be_is_refused_with_its_reason)
 
