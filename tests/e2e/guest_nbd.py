@@ -384,6 +384,7 @@ def tls_with_the_wrong_server_is_refused_by_name():
         finally:
             server.kill()
         with socket.socket() as listener:  # takes connections and says nothing
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
             listener.listen(4)
             tap.check("says nothing" in (said := start(uri + good)), said)
