@@ -41,10 +41,11 @@ struct web;
 
 /* options.c; main() owns it. */
 struct vmd_options {
-    char *run, *lib;      /* folders: sockets and run folders; console logs */
-    char *socket, *store; /* files */
-    char *socket_ro;      /* second, read-only socket; NULL: none */
+    char *run, *lib;            /* folders: sockets and run folders; console logs */
+    char *socket, *store;       /* files */
+    char *socket_ro;            /* second, read-only socket; NULL: none */
     char *libvirt, *libvirt_ro; /* sockets for libvirt's protocol; NULL: none */
+    char *libvirt_tls;          /* HOST[:PORT] where it is spoken by TLS; NULL: none */
     char *emulator, *spawn;
     char *image, *vmctl; /* programs that work on images */
     char *state;         /* program that looks into saved states */
@@ -58,8 +59,8 @@ struct vmd_options {
     int64_t memory_overcommit; /* percent of the host's memory; 0: no bound */
     int64_t helper_timeout;    /* seconds */
     int64_t balloon_low, balloon_high; /* percent of the host's memory */
-    int64_t cpu_overcommit;    /* percent of the host's CPUs; 0: no bound */
-    char *restore;             /* a backup to put in the store's place, then end; NULL: serve */
+    int64_t cpu_overcommit;            /* percent of the host's CPUs; 0: no bound */
+    char *restore; /* a backup to put in the store's place, then end; NULL: serve */
     /* TLS (auth/listen.h) */
     char *listen[8]; /* HOST[:PORT]; NULL behind the last, and n_listen of them */
     unsigned n_listen;

@@ -144,6 +144,15 @@ libdaemon_a_SOURCES = \
 	daemon/run/proc.c \
 	daemon/run/proc.h \
 	daemon/libvirt/call.h \
+	daemon/libvirt/tune.c \
+	daemon/libvirt/parts.h \
+	daemon/libvirt/nodedev.c \
+	daemon/libvirt/parts.c \
+	daemon/libvirt/host.c \
+	daemon/libvirt/guest.c \
+	daemon/libvirt/figures.c \
+	daemon/libvirt/blockjob.c \
+	daemon/libvirt/actions.c \
 	daemon/libvirt/capabilities.c \
 	daemon/libvirt/connect.c \
 	daemon/libvirt/device.c \

@@ -49,6 +49,10 @@ static const struct setting settings[] = {
     { "libvirt", "PATH|off", TEXT, AT(libvirt), 0, 0,
       "socket for libvirt's own protocol: virsh -c\n'qemu:///system?socket=PATH' (default: "
       "libvirt-sock beside the socket)" },
+    { "libvirt-tls", "HOST[:PORT]", TEXT, AT(libvirt_tls), 0, 0,
+      "speak libvirt's protocol by TLS there, port 16514 by default, to\nwhoever --listen "
+      "would "
+      "let in: virsh -c qemu+tls://HOST/system" },
     { "libvirt-ro", "PATH", TEXT, AT(libvirt_ro), 0, 0,
       "the same, for looking only (virsh -r)" },
     { "store", "PATH", TEXT, AT(store), 0, 0,

@@ -441,8 +441,9 @@ static int add_client(struct rpc_server *s, int owned_fd, struct rpc_listener *f
         return e && e->code ? e->code : -ENOMEM;
     }
     slot->server = s;
-    slot->session =
-        (struct rpc_session){ .conn = conn, .peer = peer, .role = role, .most = max };
+    slot->session = (struct rpc_session){
+        .conn = conn, .peer = peer, .role = role, .most = max
+    };
     slot->listener = from && from->max_clients ? from : NULL;
     list_init(&slot->calls);
     list_append(&s->slots, &slot->node);
@@ -462,6 +463,15 @@ int rpc_server_add_peer(struct rpc_server *s, int owned_fd, const struct rpc_pee
                         enum api_role max, struct err *e)
 {
     return add_client(s, owned_fd, NULL, peer, max, e);
+}
+
+int rpc_server_add_peer_as(struct rpc_server *s, int owned_fd, const struct rpc_peer *peer,
+                           enum api_role max, const struct rpc_dialect *dialect, void *arg,
+                           struct err *e)
+{
+    struct rpc_listener as = { .dialect = dialect, .dialect_arg = arg };
+
+    return add_client(s, owned_fd, &as, peer, max, e);
 }
 
 /* --- listeners ---------------------------------------------------------------------------- */

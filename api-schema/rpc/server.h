@@ -105,6 +105,10 @@ int rpc_server_add(struct rpc_server *s, int owned_fd, enum api_role max, struct
  * the credentials of the descriptor say. */
 int rpc_server_add_peer(struct rpc_server *s, int owned_fd, const struct rpc_peer *peer,
                         enum api_role max, struct err *e);
+/* And who speaks the dialect from the start. */
+int rpc_server_add_peer_as(struct rpc_server *s, int owned_fd, const struct rpc_peer *peer,
+                           enum api_role max, const struct rpc_dialect *dialect, void *arg,
+                           struct err *e);
 /* Calls fn for each session; it may change the role. */
 void rpc_server_each(struct rpc_server *s, void (*fn)(void *arg, struct rpc_session *s),
                      void *arg);

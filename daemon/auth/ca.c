@@ -165,7 +165,8 @@ static X509 *make_root(EVP_PKEY *key)
 static bool add_leaf_exts(X509 *cert, X509 *root, const char *usage)
 {
     return add_ext(cert, root, NID_basic_constraints, "critical,CA:FALSE") &&
-           add_ext(cert, root, NID_key_usage, "critical,digitalSignature") &&
+           /* libvirt's clients take no certificate without the second, whatever its key */
+           add_ext(cert, root, NID_key_usage, "critical,digitalSignature,keyEncipherment") &&
            add_ext(cert, root, NID_ext_key_usage, usage) &&
            add_ext(cert, root, NID_subject_key_identifier, "hash") &&
            add_ext(cert, root, NID_authority_key_identifier, "keyid:always");

@@ -13,6 +13,7 @@
 #include "daemon/auth/access.h"
 #include "daemon/auth/stream.h"
 #include "daemon/daemon.h"
+#include "daemon/libvirt/libvirt.h"
 #include "daemon/run/proc.h"
 #include "daemon/web/web.h"
 #include "engine/base/fd.h"
@@ -42,6 +43,7 @@
 struct door {
     struct doors *o;
     int fd;
+    bool libvirt; /* what is spoken there, whatever ALPN says */
     struct loop_fd *watch;
     struct loop_timer *again; /* after descriptors ran out */
 };
@@ -51,6 +53,7 @@ struct guest {
     struct doors *o;
     struct tunnel *tunnel;
     enum tls_proto proto;
+    bool libvirt;
     bool inside;          /* the handshake is done */
     struct rpc_peer peer; /* user and cert once inside */
     char host[56];        /* address without its port */
@@ -139,8 +142,14 @@ static void begin_rpc(struct guest *g)
         drop(g, "no descriptors are left");
         return;
     }
+    if (g->libvirt) { /* its clients wait for this byte: the certificate was good */
+        tunnel_say(g->tunnel, "\1", 1);
+    }
     tunnel_attach(g->tunnel, pair[0]);
-    if (rpc_server_add_peer(d->server, pair[1], &g->peer, API_ROLE_ADMIN, &e) < 0) {
+    if ((g->libvirt
+             ? rpc_server_add_peer_as(d->server, pair[1], &g->peer, API_ROLE_ADMIN,
+                                      &libvirt_dialect, d->libvirt, &e)
+             : rpc_server_add_peer(d->server, pair[1], &g->peer, API_ROLE_ADMIN, &e)) < 0) {
         doors_refuse(g->o, who, "tls.connect", e.msg); /* told inside, then it ends by itself */
         return;
     }
@@ -154,7 +163,7 @@ static void on_ready(void *arg, struct tunnel *t)
     struct x509_st *cert = tls_peer_cert(tunnel_ssl(t));
     g->inside = true;
     g->o->n_pending--;
-    g->proto = tls_proto_of(tunnel_ssl(t));
+    g->proto = g->libvirt ? TLS_PROTO_RPC : tls_proto_of(tunnel_ssl(t));
     if (g->proto == TLS_PROTO_JOIN) {
         tunnel_read_line(t);
         return;
@@ -258,12 +267,14 @@ static void set_tcp_options(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 }
 
-static void receive(struct doors *o, int owned_fd, const struct sockaddr *sa, socklen_t n)
+static void receive(const struct door *k, int owned_fd, const struct sockaddr *sa, socklen_t n)
 {
     AUTO_FD fd = owned_fd;
     struct guest *g = xnew(struct guest);
+    struct doors *o = k->o;
     struct err e = ERR_INIT;
     g->o = o;
+    g->libvirt = k->libvirt;
     g->peer.uid = (uid_t)-1;
     g->peer.gid = (gid_t)-1;
     g->peer.principal = -1;
@@ -292,7 +303,7 @@ static void on_acceptable(void *arg, int fd, unsigned events)
         socklen_t n = sizeof(at);
         int client = accept4(fd, (struct sockaddr *)&at, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (client >= 0) {
-            receive(k->o, client, (struct sockaddr *)&at, n);
+            receive(k, client, (struct sockaddr *)&at, n);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
             loop_fd_set(k->watch, 0);
             loop_timer_arm(k->again, PAUSE_NS);
@@ -311,7 +322,7 @@ static void on_again(void *arg)
 
 /* ---- listening ---- */
 
-static int listen_one(struct doors *o, const struct addrinfo *a, const char *text,
+static int listen_one(struct doors *o, const struct addrinfo *a, const char *text, bool libvirt,
                       struct err *e)
 {
     int on = 1;
@@ -331,20 +342,22 @@ static int listen_one(struct doors *o, const struct addrinfo *a, const char *tex
     }
     struct door *k = &o->doors[o->n_doors++];
     k->o = o;
+    k->libvirt = libvirt;
     k->fd = take_fd(&fd);
     k->watch = loop_fd_new(o->d->loop, k->fd, LOOP_READ, on_acceptable, k);
     k->again = loop_timer_new(o->d->loop, on_again, k);
     return 0;
 }
 
-static int listen_on(struct doors *o, const char *text, struct err *e)
+static int listen_on(struct doors *o, const char *text, bool libvirt, struct err *e)
 {
     struct addrinfo want = { .ai_socktype = SOCK_STREAM,
                              .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
     struct addrinfo *found = NULL;
     AUTO_FREE char *host = NULL;
     char port[16];
-    int number, rc = tls_parse_address(text, &host, &number, e);
+    int number, rc = tls_parse_address_at(text, libvirt ? LIBVIRT_TLS_PORT : TLS_PORT, &host,
+                                          &number, e);
     if (rc < 0) {
         return rc;
     }
@@ -355,7 +368,7 @@ static int listen_on(struct doors *o, const char *text, struct err *e)
     }
     rc = 0;
     for (struct addrinfo *a = found; a && rc == 0; a = a->ai_next) {
-        rc = listen_one(o, a, text, e);
+        rc = listen_one(o, a, text, libvirt, e);
     }
     freeaddrinfo(found);
     return rc;
@@ -424,11 +437,27 @@ struct ssl_st *doors_accept_viewer(struct doors *o, int fd, struct err *e)
     return tls_accept_new(o->public, fd, e);
 }
 
+static int listen_all(struct doors *o, struct err *e)
+{
+    const struct vmd_options *k = &o->d->opt;
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < k->n_listen; i++) {
+        rc = listen_on(o, k->listen[i], false, e);
+    }
+    if (rc == 0 && k->libvirt_tls) {
+        rc = listen_on(o, k->libvirt_tls, true, e);
+    }
+    if (rc < 0) {
+        stop_listening(o);
+    }
+    return rc;
+}
+
 static int load(struct doors *o, unsigned *dropped, struct err *e)
 {
     const struct vmd_options *k = &o->d->opt;
     if (k->tls_builtin && !ca_there(k->tls_dir)) {
-        if (k->n_listen) {
+        if (k->n_listen || k->libvirt_tls) {
             log_warn("access",
                      "not listening for TLS yet: there is no certificate; 'vmctl host "
                      "init-tls' makes one");
@@ -444,12 +473,9 @@ static int load(struct doors *o, unsigned *dropped, struct err *e)
     tls_ctx_free(o->public);
     o->ctx = fresh;
     o->public = public;
-    for (unsigned i = 0; o->n_doors == 0 && !o->draining && i < k->n_listen; i++) {
-        int rc = listen_on(o, k->listen[i], e);
-        if (rc < 0) {
-            stop_listening(o);
-            return rc;
-        }
+    int rc = o->n_doors == 0 && !o->draining ? listen_all(o, e) : 0;
+    if (rc < 0) {
+        return rc;
     }
     unsigned n = doors_recheck(o);
     if (dropped) {

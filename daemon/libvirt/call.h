@@ -66,12 +66,14 @@ enum lv_error {
     LV_E_AUTH = 45,
     LV_E_NO_FILTER = 62,
     LV_E_NO_DEVICE = 53,
+    LV_E_NO_INTERFACE = 57,
     LV_E_ARGUMENT_UNSUPPORTED = 74,
     LV_E_OPERATION_UNSUPPORTED = 84,
     LV_E_AGENT_UNRESPONSIVE = 86,
     LV_E_ACCESS_DENIED = 88,
     LV_E_NO_METADATA = 80,
-    LV_E_NO_CHECKPOINT = 101,
+    LV_E_NO_CHECKPOINT = 103,
+    LV_E_NO_PORT = 107,
 };
 
 /* Answers. Each ends the call. The result has the members of the procedure's form; NULL: none. */
@@ -108,7 +110,7 @@ bool lv_active(enum api_vm_state state);
 bool lv_active_word(const char *state);
 /* Number of one that is active, else -1. */
 int64_t lv_id(const struct vm *vm);
-/* The VM of the argument "dom"; NULL: gone. */
+/* The VM of the argument "dom"; NULL: gone, or not to be seen by this client. */
 struct vm *lv_the_vm(const struct lv_call *c);
 /* The same on the wire. */
 void lv_put_domain(struct buf *out, const struct vm *vm);

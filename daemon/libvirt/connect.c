@@ -14,7 +14,8 @@ enum {
     FEATURE_KEEPALIVE = 10,
     FEATURE_EVENT_CALLBACK = 14, /* handles of callbacks */
     FEATURE_CLOSE_CALLBACK = 15,
-    LIB_VERSION = 9 * 1000000, /* of the protocol that is spoken */
+    FEATURE_NETWORK_UPDATE = 16, /* its arguments are in their order */
+    LIB_VERSION = 9 * 1000000,   /* of the protocol that is spoken */
 };
 
 void lv_do_nothing(struct lv_call *c)
@@ -54,7 +55,8 @@ void lv_do_connect_open(struct lv_call *c)
 void lv_do_connect_feature(struct lv_call *c)
 {
     static const int known[] = { FEATURE_PARAM_STRING, FEATURE_KEEPALIVE,
-                                 FEATURE_EVENT_CALLBACK, FEATURE_CLOSE_CALLBACK };
+                                 FEATURE_EVENT_CALLBACK, FEATURE_CLOSE_CALLBACK,
+                                 FEATURE_NETWORK_UPDATE };
     struct json_object *o = json_object_new_object();
     bool has = false;
 

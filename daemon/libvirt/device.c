@@ -6,6 +6,7 @@
 #include "daemon/daemon.h"
 #include "daemon/libvirt/call.h"
 #include "daemon/libvirt/jobs.h"
+#include "daemon/libvirt/parts.h"
 #include "daemon/libvirt/procs.h"
 #include "daemon/registry.h"
 #include "daemon/xml/xml.h"
@@ -138,4 +139,159 @@ void lv_do_domain_detach(struct lv_call *c)
         lv_ask(c, "domain", "vm.detach", params, lv_done);
     }
     json_object_put(device);
+}
+
+/* --- changed in place ------------------------------------------------------------------------------- */
+
+static void then_defined(struct lv_call *c, struct json_object *result)
+{
+    (void)result;
+    if (c->kept) {
+        lv_change(c, c->number ? "nics" : "disks", json_object_get(c->kept));
+    } else {
+        lv_reply(c, NULL);
+    }
+}
+
+/* The card's bandwidth, once its cable is as it should be. */
+static void then_port(struct lv_call *c, struct json_object *result)
+{
+    AUTO_JSON args = json_object_get(api_json_get(c->args, "port"));
+
+    (void)result;
+    if (args) {
+        lv_ask(c, "domain", "network.port", json_object_get(args), then_defined);
+    } else {
+        then_defined(c, NULL);
+    }
+}
+
+/* Members of `device` over those of `was`; of those in `gone`, what it has not goes. */
+static void overlay(struct json_object *was, struct json_object *device,
+                    const char *const *gone)
+{
+    static const char *const kept[] = { "name", "mac", "bus", "hotplug", NULL };
+
+    for (unsigned i = 0; gone[i]; i++) {
+        json_object_object_del(was, gone[i]);
+    }
+    json_object_object_foreach(device, key, value)
+    {
+        bool own = false;
+        for (unsigned i = 0; kept[i]; i++) {
+            own |= strcmp(kept[i], key) == 0;
+        }
+        if (!own) {
+            api_json_set(was, key, json_object_get(value));
+        }
+    }
+}
+
+static void update_nic(struct lv_call *c, const struct vm *vm, struct json_object *device,
+                       bool live, bool config)
+{
+    static const char *const gone[] = { "link", "inbound", "outbound", NULL };
+    int at = lv_nic(c, vm, api_json_get_str(device, "mac"));
+    struct json_object *params, *port, *way;
+    char name[80];
+
+    if (at < 0) {
+        return;
+    }
+    lv_nic_name(vm, at, name, sizeof(name));
+    if (config) {
+        AUTO_JSON definition = lv_config(vm);
+        c->kept = json_object_get(api_json_get(definition, "nics"));
+        c->number = 1;
+        overlay(json_object_array_get_idx(c->kept, (size_t)at), device, gone);
+    }
+    if (!live) {
+        then_defined(c, NULL);
+        return;
+    }
+    port = lv_vm(c);
+    api_json_set_str(port, "nic", name);
+    for (unsigned i = 1; i < 3; i++) {
+        way = api_json_get(device, gone[i]);
+        if (way) {
+            api_json_set(port, gone[i], json_object_get(way));
+        }
+    }
+    if (json_object_object_length(port) > 2) {
+        api_json_set(c->args, "port", port);
+    } else {
+        json_object_put(port);
+    }
+    params = lv_vm(c);
+    api_json_set_str(params, "nic", name);
+    api_json_set_str(params, "link", api_json_get_bool(device, "link", true) ? "up" : "down");
+    lv_ask(c, "domain", "vm.set_link", params, then_port);
+}
+
+static bool same_file(const struct api_disk *was, struct json_object *device)
+{
+    const char *file = api_json_get_str(device, "file");
+
+    return was->file && file ? strcmp(was->file, file) == 0 : was->file == NULL && !file;
+}
+
+static void update_disk(struct lv_call *c, const struct vm *vm, struct json_object *device,
+                        bool live, bool config)
+{
+    static const char *const gone[] = { "file", "format", "pool", "volume", "throttle", NULL };
+    const char *what = api_json_get_str(device, "name");
+    int at = lv_disk(c, vm, what ? what : api_json_get_str(device, "file"));
+    struct json_object *params, *limits;
+    char name[80];
+
+    if (at < 0) {
+        return;
+    }
+    if (live && !same_file(&vm->config.disks[at], device)) {
+        lv_fail(c, LV_E_OPERATION_UNSUPPORTED,
+                "a disk's image is another from the next start on: --config");
+        return;
+    }
+    if (config) {
+        AUTO_JSON definition = lv_config(vm);
+        c->kept = json_object_get(api_json_get(definition, "disks"));
+        overlay(json_object_array_get_idx(c->kept, (size_t)at), device, gone);
+    }
+    if (!live) {
+        then_defined(c, NULL);
+        return;
+    }
+    lv_disk_name(vm, at, name, sizeof(name));
+    limits = api_json_get(device, "throttle");
+    params = lv_vm(c);
+    api_json_set_str(params, "disk", name);
+    api_json_set(params, "throttle",
+                 limits ? json_object_get(limits) : json_object_new_object());
+    lv_ask(c, "domain", "disk.throttle", params, then_defined);
+}
+
+void lv_do_domain_update(struct lv_call *c)
+{
+    const struct vm *vm = lv_the_vm(c);
+    AUTO_JSON device = NULL;
+    unsigned kind;
+    bool live, config;
+
+    if (!lv_where(c, vm, &live, &config)) {
+        return;
+    }
+    device = read_device(c, &kind);
+    if (!device) {
+        return;
+    }
+    c->number = 0;
+    if (strcmp(kinds[kind].member, "nic") == 0) {
+        update_nic(c, vm, device, live, config);
+    } else if (strcmp(kinds[kind].member, "disk") == 0) {
+        update_disk(c, vm, device, live, config);
+    } else {
+        lv_fail(c, LV_E_OPERATION_UNSUPPORTED,
+                "disks and network cards are changed in place, others "
+                "are detached and attached");
+    }
 }

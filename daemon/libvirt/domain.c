@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Domains: finding them, what they are, their definitions. What makes them run is in lifecycle.c. */
 #include "api-schema/json/codec.h"
+#include "daemon/auth/access.h"
 #include "daemon/daemon.h"
 #include "daemon/libvirt/call.h"
 #include "daemon/libvirt/jobs.h"
+#include "daemon/libvirt/parts.h"
 #include "daemon/libvirt/procs.h"
+#include "daemon/libvirt/session.h"
 #include "daemon/libvirt/xdr.h"
 #include "daemon/registry.h"
 #include "daemon/vm/snapshot.h"
@@ -41,7 +44,10 @@ int64_t lv_id(const struct vm *vm)
 
 struct vm *lv_the_vm(const struct lv_call *c)
 {
-    return vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"), false);
+    struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
+                            false);
+
+    return vm && c->q && access_peer_sees(c->d, &c->q->s->peer, vm->config.project) ? vm : NULL;
 }
 
 struct json_object *lv_domain(const struct vm *vm)
@@ -476,18 +482,9 @@ void lv_do_domain_autostart(struct lv_call *c)
     lv_ask(c, "domain", "vm.get", lv_vm(c), on_config);
 }
 
-static void change(struct lv_call *c, const char *member, struct json_object *take_value)
-{
-    struct json_object *params = lv_vm(c), *set = json_object_new_object();
-
-    json_object_object_add(set, member, take_value);
-    api_json_set(params, "set", set);
-    lv_ask(c, "domain", "vm.set", params, lv_done);
-}
-
 void lv_do_domain_set_autostart(struct lv_call *c)
 {
-    change(c, "autostart", lv_int(c, "autostart") ? json_object_new_object() : NULL);
+    lv_change(c, "autostart", lv_int(c, "autostart") ? json_object_new_object() : NULL);
 }
 
 void lv_do_domain_set_memory(struct lv_call *c)
@@ -499,7 +496,7 @@ void lv_do_domain_set_memory(struct lv_call *c)
 
     if ((flags & MAXIMUM) || !vm || (!lv_active(vm->state) && !(flags & LIVE)) ||
         (flags & CONFIG)) {
-        change(c, "memory", json_object_new_int64(bytes));
+        lv_change(c, "memory", json_object_new_int64(bytes));
         return;
     }
     params = lv_vm(c);

@@ -8,6 +8,8 @@
 #include "daemon/auth/access.h"
 #include "daemon/daemon.h"
 #include "daemon/libvirt/call.h"
+#include "daemon/libvirt/jobs.h"
+#include "daemon/libvirt/parts.h"
 #include "daemon/libvirt/procs.h"
 #include "daemon/libvirt/session.h"
 #include "daemon/registry.h"
@@ -24,8 +26,10 @@ enum domain_event {
     WATCHDOG = 3,
     IO_ERROR = 4,
     IO_ERROR_REASON = 6,
+    BLOCK_JOB = 8,
     BALLOON_CHANGE = 13,
     DEVICE_REMOVED = 15,
+    BLOCK_JOB_2 = 16,
     AGENT_LIFECYCLE = 18,
     DEVICE_ADDED = 19,
     DEVICE_REMOVAL_FAILED = 22,
@@ -192,8 +196,10 @@ static const struct telling tellings[] = {
     { WATCHDOG, 321, 171, "dom:D action:i", true },
     { IO_ERROR, 322, 172, "dom:D src_path:s dev_alias:s action:i", true },
     { IO_ERROR_REASON, 324, 195, "dom:D src_path:s dev_alias:s action:i reason:s", true },
+    { BLOCK_JOB, 326, 241, "dom:D path:s type:i status:i", true },
     { BALLOON_CHANGE, 331, 276, "dom:D actual:H", true },
     { DEVICE_REMOVED, 333, 311, "dom:D dev_alias:s", true },
+    { BLOCK_JOB_2, 339, 0, "dom:D path:s type:i status:i", false },
     { AGENT_LIFECYCLE, 348, 0, "dom:D state:i reason:i", false },
     { DEVICE_ADDED, 354, 0, "dom:D dev_alias:s", false },
     { DEVICE_REMOVAL_FAILED, 367, 0, "dom:D dev_alias:s", false },
@@ -455,6 +461,61 @@ static void on_balloon(const struct about *a)
     tell_domain(a, BALLOON_CHANGE, msg);
 }
 
+/* How a block job stands that clients are to hear of: virConnectDomainEventBlockJobStatus; -1: nothing new. */
+static int job_status(struct libvirt *l, const struct api_job *job)
+{
+    enum { COMPLETED, FAILED, CANCELED, READY };
+    const char *state = api_json_get_str(job->result, "state");
+    AUTO_FREE char *key = xasprintf("job-%lld", (long long)job->job);
+
+    switch (job->state) {
+    case API_JOB_STATE_DONE:
+    case API_JOB_STATE_FAILED:
+    case API_JOB_STATE_CANCELLED:
+        json_object_object_del(l->states, key);
+        return job->state == API_JOB_STATE_DONE     ? COMPLETED
+               : job->state == API_JOB_STATE_FAILED ? FAILED
+                                                    : CANCELED;
+    default:
+        if (!state || strcmp(state, "ready") != 0 || api_json_get(l->states, key)) {
+            return -1;
+        }
+        api_json_set_str(l->states, key, state);
+        return READY;
+    }
+}
+
+/* Of a job on a disk: once by the name of its file, once by that of its target. */
+static void on_job(const struct about *a)
+{
+    const struct api_job *job = a->ev->job;
+    const char *disk = job ? api_json_get_str(job->result, "disk") : NULL;
+    int type = job ? lv_block_job_type(job->kind) : 0, status;
+    struct json_object *msg;
+    char name[80];
+
+    if (!type || !a->vm || !disk) {
+        return;
+    }
+    status = job_status(a->l, job);
+    for (size_t i = 0; status >= 0 && i < a->vm->config.n_disks; i++) {
+        lv_disk_name(a->vm, (int)i, name, sizeof(name));
+        if (strcmp(name, disk) != 0) {
+            continue;
+        }
+        const char *file = a->vm->config.disks[i].file;
+        AUTO_FREE char *dev = lv_disk_dev(a->vm, (int)i);
+        msg = lv_object("path", file ? file : "");
+        api_json_set_int(msg, "type", type);
+        api_json_set_int(msg, "status", status);
+        tell_domain(a, BLOCK_JOB, msg);
+        msg = lv_object("path", dev);
+        api_json_set_int(msg, "type", type);
+        api_json_set_int(msg, "status", status);
+        tell_domain(a, BLOCK_JOB_2, msg);
+    }
+}
+
 /* Networks and pools: lifecycle events count alike. */
 static void on_object(struct libvirt *l, const struct api_event *ev, enum lv_kind kind)
 {
@@ -521,6 +582,9 @@ void lv_on_event(void *arg, const struct api_event *ev)
         break;
     case API_EVENT_TYPE_VM_CHANNEL:
         on_channel(&a);
+        break;
+    case API_EVENT_TYPE_JOB:
+        on_job(&a);
         break;
     case API_EVENT_TYPE_VM_BALLOON:
         on_balloon(&a);

@@ -33,6 +33,26 @@ static void wait_more(struct lv_call *c)
     lv_ask(c, c->about, "job.wait", params, on_waited);
 }
 
+static void on_ended(struct lv_call *c, struct json_object *job)
+{
+    struct json_object *params;
+
+    if (api_json_get(job, "ended_ms")) {
+        lv_reply(c, NULL);
+        return;
+    }
+    params = json_object_new_object();
+    api_json_set_int(params, "job", c->number);
+    api_json_set_int(params, "timeout_ms", ASK_AGAIN_MS);
+    lv_ask(c, c->about, "job.wait", params, on_ended);
+}
+
+void lv_wait_any(struct lv_call *c, struct json_object *result)
+{
+    c->number = api_json_get_int(result, "job", 0);
+    on_ended(c, NULL);
+}
+
 void lv_wait(struct lv_call *c, struct json_object *result,
              void (*then)(struct lv_call *c, struct json_object *job))
 {

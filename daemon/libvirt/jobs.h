@@ -14,4 +14,9 @@ void lv_wait(struct lv_call *c, struct json_object *result,
 struct json_object *lv_read_xml(struct lv_call *c, const struct xml_kind *kind,
                                 const char *text);
 
+/* Answers with nothing when the job has ended, however it did. */
+void lv_wait_any(struct lv_call *c, struct json_object *result);
+/* virDomainBlockJobType of the kind of a job; 0: it is none of a disk. */
+int lv_block_job_type(const char *kind);
+
 #endif

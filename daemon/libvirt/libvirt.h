@@ -12,7 +12,7 @@
 
 #include "api-schema/rpc/server.h"
 
-enum { LIBVIRT_CLIENTS = 512 };
+enum { LIBVIRT_CLIENTS = 512, LIBVIRT_TLS_PORT = 16514 };
 
 struct libvirt;
 struct vmd;

@@ -166,6 +166,9 @@ void lv_fail(struct lv_call *c, enum lv_error code, const char *fmt, ...)
     AUTO_BUF text = BUF_INIT;
     va_list ap;
 
+    if (code == LV_E_ARGUMENT_UNSUPPORTED || code == LV_E_OPERATION_UNSUPPORTED) {
+        buf_add_str(&text, "not supported: ");
+    }
     va_start(ap, fmt);
     buf_vprintf(&text, fmt, ap);
     va_end(ap);

@@ -2,6 +2,7 @@
 /* Snapshots of domains. */
 #include "daemon/libvirt/call.h"
 #include "daemon/libvirt/jobs.h"
+#include "daemon/libvirt/parts.h"
 #include "daemon/libvirt/procs.h"
 
 #include <string.h>
@@ -36,14 +37,6 @@ static void reply_snapshot(struct lv_call *c, const char *name)
     struct json_object *o = json_object_new_object();
 
     api_json_set(o, "snap", handle(c, name));
-    lv_reply(c, o);
-}
-
-static void reply_int(struct lv_call *c, const char *name, int64_t value)
-{
-    struct json_object *o = json_object_new_object();
-
-    api_json_set_int(o, name, value);
     lv_reply(c, o);
 }
 
@@ -132,7 +125,8 @@ void lv_do_snapshot_list(struct lv_call *c)
 
 static void on_count(struct lv_call *c, struct json_object *result)
 {
-    reply_int(c, "num", (int64_t)json_object_array_length(api_json_get(result, "snapshots")));
+    lv_reply_int(c, "num",
+                 (int64_t)json_object_array_length(api_json_get(result, "snapshots")));
 }
 
 void lv_do_snapshot_num(struct lv_call *c)
@@ -168,7 +162,7 @@ static const char *current_of(struct json_object *result)
 
 static void on_has_current(struct lv_call *c, struct json_object *result)
 {
-    reply_int(c, "result", current_of(result) != NULL);
+    lv_reply_int(c, "result", current_of(result) != NULL);
 }
 
 void lv_do_snapshot_has_current(struct lv_call *c)
@@ -210,7 +204,7 @@ void lv_do_snapshot_parent(struct lv_call *c)
 
 static void on_is_current(struct lv_call *c, struct json_object *snapshot)
 {
-    reply_int(c, "current", api_json_get_bool(snapshot, "current", false));
+    lv_reply_int(c, "current", api_json_get_bool(snapshot, "current", false));
 }
 
 void lv_do_snapshot_is_current(struct lv_call *c)
@@ -221,7 +215,7 @@ void lv_do_snapshot_is_current(struct lv_call *c)
 static void on_metadata(struct lv_call *c, struct json_object *snapshot)
 {
     (void)snapshot;
-    reply_int(c, "metadata", 1);
+    lv_reply_int(c, "metadata", 1);
 }
 
 void lv_do_snapshot_metadata(struct lv_call *c)
@@ -229,14 +223,58 @@ void lv_do_snapshot_metadata(struct lv_call *c)
     lv_ask(c, "snapshot", "snapshot.get", which(c), on_metadata);
 }
 
-static void on_xml(struct lv_call *c, struct json_object *result)
-{
-    lv_reply(c, lv_object("xml", api_json_get_str(result, "xml")));
-}
-
 void lv_do_snapshot_xml(struct lv_call *c)
 {
-    lv_ask(c, "snapshot", "snapshot.xml", which(c), on_xml);
+    lv_ask(c, "snapshot", "snapshot.xml", which(c), lv_reply_xml);
+}
+
+/* Of the children of the call's snapshot: all below it with DESCENDANTS. */
+static bool is_below(struct json_object *list, struct json_object *one, const char *name,
+                     bool deep)
+{
+    const char *parent = api_json_get_str(one, "parent");
+
+    for (size_t steps = 0; parent && steps <= json_object_array_length(list); steps++) {
+        if (strcmp(parent, name) == 0) {
+            return true;
+        }
+        const char *next = NULL;
+        for (size_t i = 0; deep && i < json_object_array_length(list); i++) {
+            struct json_object *other = json_object_array_get_idx(list, i);
+            if (strcmp(api_json_get_str(other, "name"), parent) == 0) {
+                next = api_json_get_str(other, "parent");
+            }
+        }
+        parent = next;
+    }
+    return false;
+}
+
+static void on_children(struct lv_call *c, struct json_object *result)
+{
+    enum { DESCENDANTS = 1 };
+    struct json_object *from = api_json_get(result, "snapshots"), *o = json_object_new_object(),
+                       *list = json_object_new_array();
+
+    for (size_t i = 0; i < json_object_array_length(from); i++) {
+        struct json_object *one = json_object_array_get_idx(from, i);
+        if (is_below(from, one, snap_name(c), lv_int(c, "flags") & DESCENDANTS)) {
+            json_object_array_add(list, handle(c, api_json_get_str(one, "name")));
+        }
+    }
+    api_json_set_int(o, "num", (int64_t)json_object_array_length(list));
+    api_json_set_int(o, "ret", (int64_t)json_object_array_length(list));
+    if (lv_int(c, "need_results")) {
+        api_json_set(o, "snapshots", list);
+    } else {
+        json_object_put(list);
+    }
+    lv_reply(c, o);
+}
+
+void lv_do_snapshot_children(struct lv_call *c)
+{
+    lv_ask(c, "domain", "snapshot.list", lv_vm(c), on_children);
 }
 
 /* --- going back, deleting ------------------------------------------------------------------------------ */

@@ -2,7 +2,9 @@
 /* Storage pools and volumes. The key of a volume is the path of its image, or POOL/VOLUME where it has none. */
 #include "daemon/libvirt/call.h"
 #include "daemon/libvirt/jobs.h"
+#include "daemon/libvirt/parts.h"
 #include "daemon/libvirt/procs.h"
+#include "engine/base/mem.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -10,14 +12,6 @@
 static struct json_object *which(const struct lv_call *c)
 {
     return lv_object("pool", api_json_get_str(api_json_get(c->args, "pool"), "uuid"));
-}
-
-static void reply_int(struct lv_call *c, const char *name, int64_t value)
-{
-    struct json_object *o = json_object_new_object();
-
-    api_json_set_int(o, name, value);
-    lv_reply(c, o);
 }
 
 /* --- pools ---------------------------------------------------------------------------------------- */
@@ -69,6 +63,87 @@ void lv_do_pool_start(struct lv_call *c)
     lv_ask(c, "pool", "pool.start", params, lv_done);
 }
 
+/* Defined, and started. */
+static void on_created(struct lv_call *c, struct json_object *info)
+{
+    enum { WITH_BUILD = 1, BUILD_NO_OVERWRITE = 4 };
+    struct json_object *params = lv_object("pool", api_json_get_str(info, "uuid"));
+
+    api_json_set_bool(params, "build", lv_int(c, "flags") & (WITH_BUILD | BUILD_NO_OVERWRITE));
+    lv_ask(c, "pool", "pool.start", params, reply_pool);
+}
+
+void lv_do_pool_create_xml(struct lv_call *c)
+{
+    enum { BUILD_OVERWRITE = 2 };
+    struct json_object *definition, *params;
+
+    if (lv_int(c, "flags") & BUILD_OVERWRITE) {
+        lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED,
+                "what is in a pool's folder is never overwritten");
+        return;
+    }
+    definition = lv_read_xml(c, &xml_pool, lv_str(c, "xml"));
+    if (definition) {
+        params = json_object_new_object();
+        api_json_set(params, "config", definition);
+        lv_ask(c, "pool", "pool.define", params, on_created);
+    }
+}
+
+/* What vmd makes pools of, valid under storagepoolcaps.rng. */
+static void on_pool_capabilities(struct lv_call *c, struct json_object *result)
+{
+    static const char *const others[] = { "fs",      "netfs",        "logical", "disk",
+                                          "iscsi",   "iscsi-direct", "scsi",    "mpath",
+                                          "rbd",     "sheepdog",     "gluster", "zfs",
+                                          "vstorage" };
+    AUTO_BUF b = BUF_INIT;
+
+    (void)result;
+    buf_add_str(&b, "<storagepoolCapabilities>\n"
+                    "  <pool type='dir' supported='yes'>\n"
+                    "    <volOptions>\n"
+                    "      <defaultFormat type='raw'/>\n"
+                    "      <enum name='targetFormatType'>\n"
+                    "        <value>raw</value>\n"
+                    "        <value>qcow2</value>\n"
+                    "      </enum>\n"
+                    "    </volOptions>\n"
+                    "  </pool>\n");
+    for (unsigned i = 0; i < ARRAY_LEN(others); i++) {
+        buf_printf(&b, "  <pool type='%s' supported='no'/>\n", others[i]);
+    }
+    buf_add_str(&b, "</storagepoolCapabilities>\n");
+    lv_reply_str(c, "capabilities", b.data);
+}
+
+void lv_do_pool_capabilities(struct lv_call *c)
+{
+    lv_ask(c, NULL, "host.info", NULL, on_pool_capabilities);
+}
+
+static void on_by_target(struct lv_call *c, struct json_object *result)
+{
+    struct json_object *pools = api_json_get(result, "pools");
+
+    for (size_t i = 0; i < json_object_array_length(pools); i++) {
+        struct json_object *one = json_object_array_get_idx(pools, i);
+        const char *path = api_json_get_str(one, "path");
+        if (path && strcmp(path, lv_str(c, "path")) == 0) {
+            reply_pool(c, one);
+            return;
+        }
+    }
+    lv_fail(c, LV_E_NO_POOL, "no storage pool with matching target path '%s'",
+            lv_str(c, "path"));
+}
+
+void lv_do_pool_by_target(struct lv_call *c)
+{
+    lv_ask(c, NULL, "pool.list", NULL, on_by_target);
+}
+
 void lv_do_pool_build(struct lv_call *c)
 {
     enum { NEW = 0, OVERWRITE = 2, NO_OVERWRITE = 4 };
@@ -107,19 +182,14 @@ void lv_do_pool_info(struct lv_call *c)
     lv_ask(c, "pool", "pool.get", which(c), on_pool_info);
 }
 
-static void on_xml(struct lv_call *c, struct json_object *result)
-{
-    lv_reply(c, lv_object("xml", api_json_get_str(result, "xml")));
-}
-
 void lv_do_pool_xml(struct lv_call *c)
 {
-    lv_ask(c, "pool", "pool.xml", which(c), on_xml);
+    lv_ask(c, "pool", "pool.xml", which(c), lv_reply_xml);
 }
 
 static void on_autostart(struct lv_call *c, struct json_object *info)
 {
-    reply_int(c, "autostart", api_json_get_bool(info, "autostart", false));
+    lv_reply_int(c, "autostart", api_json_get_bool(info, "autostart", false));
 }
 
 void lv_do_pool_autostart(struct lv_call *c)
@@ -137,7 +207,7 @@ void lv_do_pool_set_autostart(struct lv_call *c)
 
 static void on_active(struct lv_call *c, struct json_object *info)
 {
-    reply_int(c, "active", strcmp(api_json_get_str(info, "state"), "active") == 0);
+    lv_reply_int(c, "active", strcmp(api_json_get_str(info, "state"), "active") == 0);
 }
 
 void lv_do_pool_is_active(struct lv_call *c)
@@ -194,7 +264,7 @@ void lv_do_pool_volumes(struct lv_call *c)
 
 static void on_count(struct lv_call *c, struct json_object *result)
 {
-    reply_int(c, "num", (int64_t)json_object_array_length(api_json_get(result, "volumes")));
+    lv_reply_int(c, "num", (int64_t)json_object_array_length(api_json_get(result, "volumes")));
 }
 
 void lv_do_pool_num_of_volumes(struct lv_call *c)
@@ -309,7 +379,7 @@ void lv_do_volume_info(struct lv_call *c)
 
 void lv_do_volume_xml(struct lv_call *c)
 {
-    lv_ask(c, "volume", "volume.xml", volume_of(c), on_xml);
+    lv_ask(c, "volume", "volume.xml", volume_of(c), lv_reply_xml);
 }
 
 static void on_path(struct lv_call *c, struct json_object *volume)
@@ -331,7 +401,42 @@ void lv_do_volume_delete(struct lv_call *c)
 
 void lv_do_volume_wipe(struct lv_call *c)
 {
-    lv_ask(c, "volume", "volume.wipe", volume_of(c), lv_done);
+    enum { ZERO = 0, RANDOM = 8 };
+    int64_t algorithm = lv_int(c, "algorithm");
+    struct json_object *params;
+
+    if (algorithm != ZERO && algorithm != RANDOM) {
+        lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED, "a volume is wiped by 'zero' or 'random'");
+        return;
+    }
+    params = volume_of(c);
+    api_json_set_str(params, "algorithm", algorithm == RANDOM ? "random" : "zero");
+    lv_ask(c, "volume", "volume.wipe", params, lv_done);
+}
+
+/* A copy has the name and the format of its XML, and is as large as the volume. */
+void lv_do_volume_create_from(struct lv_call *c)
+{
+    struct json_object *from = api_json_get(c->args, "clone"), *params;
+    const char *pool = api_json_get_str(api_json_get(c->args, "pool"), "name"), *format;
+    AUTO_JSON definition = NULL;
+
+    if (strcmp(pool, api_json_get_str(from, "pool")) != 0) {
+        lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED, "a volume is copied within its pool");
+        return;
+    }
+    definition = lv_read_xml(c, &xml_volume, lv_str(c, "xml"));
+    if (!definition) {
+        return;
+    }
+    format = api_json_get_str(definition, "format");
+    params = lv_object("pool", pool);
+    api_json_set_str(params, "volume", api_json_get_str(from, "name"));
+    api_json_set_str(params, "name", api_json_get_str(definition, "name"));
+    if (format) {
+        api_json_set_str(params, "format", format);
+    }
+    lv_ask(c, "volume", "volume.clone", params, reply_volume);
 }
 
 void lv_do_volume_resize(struct lv_call *c)

@@ -33,7 +33,7 @@
 #define REACH_NS (SECOND / 50) /* from one look for a connection to the next */
 #define REACH_TRIES 250u
 #define KILL_NS (10 * SECOND) /* the kernel ending a killed process */
-#define AGENT_MS 10000         /* a guest agent's answer */
+#define AGENT_MS 10000        /* a guest agent's answer */
 #define DOWN_MS 60000         /* a guest powering off, where nobody says */
 
 /* ---- start ---- */
@@ -507,6 +507,32 @@ void api_handle_vm_reboot(struct api_call *call, struct api_vm_reboot_in *in)
     struct vm *vm = call_vm(call, in->vm);
     if (vm) {
         op_queue(vm, call, NULL, in, reboot_begin, false);
+    }
+}
+
+static void forget_begin(struct op *op)
+{
+    struct vm *vm = op->vm;
+    struct err e = ERR_INIT;
+    if (vm->run) {
+        op_failf(op, API_E_BAD_STATE, NULL, "VM '%s' is %s", vm->config.name,
+                 api_vm_state_name(vm->state));
+    } else if (!vm->saved) {
+        op_failf(op, API_E_BAD_STATE, "'vmctl save' makes one", "VM '%s' has no saved state",
+                 vm->config.name);
+    } else if (save_drop(vm, &e) < 0) {
+        op_failf(op, API_E_FILE_ERROR, "mend the folder", "VM '%s': %s", vm->config.name,
+                 e.msg);
+    } else {
+        op_reply_info(op);
+    }
+}
+
+void api_handle_vm_forget(struct api_call *call, struct api_vm_forget_in *in)
+{
+    struct vm *vm = call_vm(call, in->vm);
+    if (vm) {
+        op_queue(vm, call, NULL, in, forget_begin, false);
     }
 }
 

@@ -46,9 +46,11 @@ e2e_tests = \
 	tests/e2e/daemon_exports.py \
 	tests/e2e/daemon_schedule.py \
 	tests/e2e/libvirt_virsh.py \
-	tests/e2e/libvirt_python.py
+	tests/e2e/libvirt_python.py \
+	tests/e2e/libvirt_commands.py \
+	tests/e2e/libvirt_tls.py
 TESTS += $(e2e_tests)
-EXTRA_DIST += $(e2e_tests) tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c
+EXTRA_DIST += $(e2e_tests) tests/e2e/libvirt_commands.txt tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c
 
 # The suite over TLS by itself: make check-remote REMOTE_ARGS='daemon_survive.py'
 check-remote: all $(check_PROGRAMS)
