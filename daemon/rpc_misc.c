@@ -287,18 +287,19 @@ static struct json_object *describe_arch(enum api_arch arch)
 {
     static const char *const firmware[] = { [API_ARCH_RISCV64] = DEFAULT_FIRMWARE_64,
                                             [API_ARCH_RISCV32] = DEFAULT_FIRMWARE_32,
-                                            [API_ARCH_X86_64] = NULL };
+                                            [API_ARCH_X86_64] = DEFAULT_FIRMWARE_PC };
     bool pc = arch == API_ARCH_X86_64;
     enum api_engine engine = pc ? API_ENGINE_KVM : API_ENGINE_TCG;
-    enum api_machine machine = pc ? API_MACHINE_MICROVM : API_MACHINE_RV_VIRT;
+    enum api_machine machines[] = { pc ? API_MACHINE_MICROVM : API_MACHINE_RV_VIRT,
+                                    API_MACHINE_Q35 };
     const char *path = firmware[arch], *remedy;
     size_t n;
     const char *const *models = preflight_cpu_models(arch, &n);
     struct api_arch_info info = { .arch = arch,
                                   .n_engines = 1,
                                   .engines = &engine,
-                                  .n_machines = 1,
-                                  .machines = &machine,
+                                  .n_machines = pc ? 2 : 1,
+                                  .machines = machines,
                                   .n_cpus = n,
                                   .cpus = (char **)(uintptr_t)models, /* only encoded */
                                   .max_cpus = preflight_max_cpus() };
@@ -310,7 +311,8 @@ static struct json_object *describe_arch(enum api_arch arch)
 static void reply_capabilities(void *arg)
 {
     struct api_call *call = arg;
-    static const enum api_arch archs[] = { API_ARCH_RISCV64, API_ARCH_RISCV32, API_ARCH_X86_64 };
+    static const enum api_arch archs[] = { API_ARCH_RISCV64, API_ARCH_RISCV32,
+                                           API_ARCH_X86_64 };
     struct vmd *d = call_daemon(call);
     struct json_object *list = json_object_new_array(), *o = json_object_new_object();
     for (unsigned i = 0; i < ARRAY_LEN(archs); i++) {

@@ -18,6 +18,8 @@ libdevices_a_SOURCES = \
 	devices/block/pflash.h \
 	devices/block/virtio_blk.c \
 	devices/block/virtio_scsi.c \
+	devices/board/aml.c \
+	devices/board/aml.h \
 	devices/board/board.c \
 	devices/board/board.h \
 	devices/board/disks.c \
@@ -27,20 +29,32 @@ libdevices_a_SOURCES = \
 	devices/board/microvm_acpi.c \
 	devices/board/microvm_boot.c \
 	devices/board/microvm_slots.c \
+	devices/board/parts.c \
+	devices/board/parts.h \
+	devices/board/parts_extras.c \
+	devices/board/parts_net.c \
+	devices/board/parts_pci.c \
+	devices/board/parts_screen.c \
+	devices/board/parts_usb.c \
+	devices/board/q35.c \
+	devices/board/q35.h \
+	devices/board/q35_acpi.c \
+	devices/board/q35_tables.c \
 	devices/board/rv_virt.c \
 	devices/board/rv_virt.h \
-	devices/board/rv_virt_extras.c \
 	devices/board/rv_virt_fdt.c \
-	devices/board/rv_virt_net.c \
-	devices/board/rv_virt_pci.c \
-	devices/board/rv_virt_screen.c \
-	devices/board/rv_virt_usb.c \
+	devices/bus/ich9_lpc.c \
+	devices/bus/ich9_lpc.h \
+	devices/bus/ich9_smbus.c \
 	devices/bus/pci.c \
 	devices/bus/pci.h \
 	devices/bus/pci_host.c \
 	devices/bus/pci_host.h \
+	devices/bus/pci_ports.c \
 	devices/bus/pci_root_port.c \
 	devices/bus/pci_root_port.h \
+	devices/bus/q35_mch.c \
+	devices/bus/q35_mch.h \
 	devices/char/chr.h \
 	devices/char/ns16550a.c \
 	devices/char/virtio_console.c \
@@ -60,6 +74,8 @@ libdevices_a_SOURCES = \
 	devices/fs/share.h \
 	devices/fs/virtio_9p.c \
 	devices/fs/virtio_fs.c \
+	devices/input/i8042.c \
+	devices/input/i8042.h \
 	devices/input/input.c \
 	devices/input/input.h \
 	devices/input/keys.c \
@@ -67,10 +83,13 @@ libdevices_a_SOURCES = \
 	devices/input/virtio_input.c \
 	devices/input/virtio_input.h \
 	devices/irqchip/aclint.c \
+	devices/irqchip/i8259.c \
+	devices/irqchip/i8259.h \
 	devices/irqchip/ioapic.c \
 	devices/irqchip/ioapic.h \
 	devices/irqchip/plic.c \
 	devices/irqchip/plic.h \
+	devices/misc/debug_port.c \
 	devices/misc/fw_cfg.c \
 	devices/misc/fw_cfg.h \
 	devices/misc/i6300esb.c \
@@ -102,6 +121,11 @@ libdevices_a_SOURCES = \
 	devices/net/virtio_net.c \
 	devices/net/virtio_net.h \
 	devices/timer/goldfish_rtc.c \
+	devices/timer/hpet.c \
+	devices/timer/hpet.h \
+	devices/timer/i8254.c \
+	devices/timer/mc146818.c \
+	devices/timer/mc146818.h \
 	devices/usb/hid.c \
 	devices/usb/hid.h \
 	devices/usb/hub.c \
@@ -180,3 +204,7 @@ TESTS += tests/device/usb_test
 tests_device_usb_test_SOURCES = tests/device/usb_test.c tests/device/pci_rig.c tests/device/pci_rig.h \
 	$(device_rig)
 tests_device_usb_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/pc_test
+TESTS += tests/device/pc_test
+tests_device_pc_test_SOURCES = tests/device/pc_test.c tests/device/pci_rig.c tests/device/pci_rig.h $(device_rig)
+tests_device_pc_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)

@@ -23,7 +23,11 @@ static const char peripheral[] = "/machine/peripheral";
 
 static const char *machine_class(const struct qmp_cmd *c)
 {
-    return c->vm->config.machine == API_MACHINE_MICROVM ? "microvm-machine" : "rv-virt-machine";
+    static const char *const classes[] = { [API_MACHINE_RV_VIRT] = "rv-virt-machine",
+                                           [API_MACHINE_MICROVM] = "microvm-machine",
+                                           [API_MACHINE_Q35] = "q35-machine" };
+
+    return classes[c->vm->config.machine];
 }
 
 static void add(struct json_object *list, const char *name, const char *type, const char *doc)
@@ -311,7 +315,8 @@ static void with_device_set(struct qmp_cmd *c, struct json_object *result)
 {
     const char *class = api_json_get_str(device_at(result, 0), "device_class");
 
-    if (class && strcmp(class, "virtio-mem") == 0 && strcmp(qmp_arg(c, "property"), "requested-size") == 0) {
+    if (class && strcmp(class, "virtio-mem") == 0 &&
+        strcmp(qmp_arg(c, "property"), "requested-size") == 0) {
         qmp_resize_memory(c, device_of(qmp_arg(c, "path")), api_json_get(c->args, "value"));
     } else if (class) {
         qmp_error(c, "GenericError", "Property '%.64s.%.100s' is not writable", class,

@@ -69,7 +69,7 @@ void qmp_do_query_target(struct qmp_cmd *c)
 void qmp_do_query_machines(struct qmp_cmd *c)
 {
     struct json_object *list = json_object_new_array(), *o;
-    bool pc = c->vm->config.machine == API_MACHINE_MICROVM;
+    bool pc = c->vm->config.machine != API_MACHINE_RV_VIRT;
 
     o = qmp_named(api_machine_name(c->vm->config.machine));
     if (!pc) {
@@ -96,9 +96,9 @@ void qmp_do_query_current_machine(struct qmp_cmd *c)
 
 void qmp_do_query_cpu_definitions(struct qmp_cmd *c)
 {
-    static const char *const base[] = { [API_ARCH_RISCV64] = "rv64",
-                                        [API_ARCH_RISCV32] = "rv32",
-                                        [API_ARCH_X86_64] = "x86-64" };
+    static const char *const base[] = {
+        [API_ARCH_RISCV64] = "rv64", [API_ARCH_RISCV32] = "rv32", [API_ARCH_X86_64] = "x86-64"
+    };
     const char *const names[] = { "max", base[c->vm->config.arch] };
     struct json_object *list = json_object_new_array();
 
@@ -314,7 +314,9 @@ static void on_plugged(struct qmp_cmd *c, struct json_object *result)
     struct json_object *list = api_json_get(result, "devices");
     int64_t all = 0;
 
-    for (size_t i = 0; json_object_is_type(list, json_type_array) && i < json_object_array_length(list); i++) {
+    for (size_t i = 0;
+         json_object_is_type(list, json_type_array) && i < json_object_array_length(list);
+         i++) {
         all += api_json_get_int(json_object_array_get_idx(list, i), "plugged", 0) >> 20;
     }
     api_json_set_int(c->kept, "plugged-memory", all << 20);

@@ -122,9 +122,10 @@ static int check_platform(const struct api_vm_config *c, struct api_error *x)
 {
     bool pc = c->arch == API_ARCH_X86_64;
     const char *arch = api_arch_name(c->arch);
-    if (pc != (c->machine == API_MACHINE_MICROVM)) {
+    if (pc != (c->machine == API_MACHINE_MICROVM || c->machine == API_MACHINE_Q35)) {
         return api_error_set(x, API_E_INVALID_PARAMS, "config.machine",
-                             pc ? "set 'machine' to 'microvm'" : "set 'machine' to 'rv-virt'",
+                             pc ? "set 'machine' to 'q35' or 'microvm'"
+                                : "set 'machine' to 'rv-virt'",
                              "VM '%s': machine %s has no %s processors", c->name,
                              api_machine_name(c->machine), arch);
     }
@@ -336,7 +337,9 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
 {
     const char *fw = c->firmware ? c->firmware : "default";
     int rc = 0;
-    if (strcmp(fw, "default") == 0 && c->arch == API_ARCH_X86_64) {
+    if (strcmp(fw, "default") == 0 && c->machine == API_MACHINE_Q35 && c->n_flash == 0) {
+        rc = fn(arg, &(struct named){ .what = "firmware", .path = DEFAULT_FIRMWARE_PC });
+    } else if (strcmp(fw, "default") == 0 && c->arch == API_ARCH_X86_64) {
         rc = 0; /* kernels are entered directly */
     } else if (strcmp(fw, "default") == 0) {
         const char *path = c->arch == API_ARCH_RISCV32 ? DEFAULT_FIRMWARE_32
@@ -440,6 +443,7 @@ static void file_failed(const struct vm *vm, const char *path, const struct err 
 {
     bool fw = e->code == -ENOENT && (strcmp(path, DEFAULT_FIRMWARE_64) == 0 ||
                                      strcmp(path, DEFAULT_FIRMWARE_32) == 0);
+    bool bios = e->code == -ENOENT && strcmp(path, DEFAULT_FIRMWARE_PC) == 0;
     bool about_file = path[0] != 0;
     api_error_set(
         x,
@@ -447,7 +451,8 @@ static void file_failed(const struct vm *vm, const char *path, const struct err 
         : e->code == -ECANCELED ? API_E_CANCELLED
                                 : API_E_START_FAILED,
         about_file ? path : vm->config.name,
-        fw           ? "install package opensbi, or set 'firmware' to a file"
+        bios         ? "install package seabios, or set 'firmware' to a file"
+        : fw         ? "install package opensbi, or set 'firmware' to a file"
         : about_file ? "mend the file or the definition, then start again"
         : e->code == -ENOEXEC
             ? "install the programs of vmd again, or start vmd with the right --emulator"

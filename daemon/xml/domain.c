@@ -274,6 +274,21 @@ static bool cache_put(const struct xml_row *row, struct json_object *v, struct x
     return v && xml_as_word.put(row, v, n, text);
 }
 
+/* Versions of a machine as others number them ("pc-q35-7.2") are the machine. */
+static int machine_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                       struct json_object **out, struct err *e)
+{
+    bool versioned = strncmp(text, "pc-q35-", 7) == 0;
+
+    return xml_as_word.get(row, n, versioned ? "q35" : text, out, e);
+}
+
+static bool machine_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                        struct buf *text)
+{
+    return xml_as_word.put(row, v, n, text);
+}
+
 /* Only such characters may stand in libvirt's; other serial numbers stand in <metadata>. */
 static bool serial_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
                        struct buf *text)
@@ -318,6 +333,10 @@ static const struct xml_conv as_place = { place_get, place_put, "a SCSI target; 
 static const struct xml_conv as_unit = { unit_get, unit_put,
                                          "a logical unit of SCSI, a port of SATA" };
 static const struct xml_conv as_device = { device_get, device_put, "`disk`, `cdrom`" };
+static const struct xml_conv xml_as_machine = {
+    machine_get, machine_put,
+    "`virt`, `microvm`, `q35` (also `pc-q35-` and a version); board of the guest"
+};
 static const struct xml_conv as_cache = { cache_get, cache_put, "how writes reach the medium" };
 
 /* ---- network cards ---- */
@@ -471,8 +490,8 @@ static const struct xml_row rows[] = {
     { "os/type@arch", XML_VALUE, XML_NEEDED, "arch", &xml_as_word,
       "riscv64=riscv64 riscv32=riscv32 x86_64=x86_64",
       "not supported: architecture of the guest" },
-    WORD("os/type@machine", "machine", "virt=rv-virt microvm=microvm",
-         "not supported: board of the guest"),
+    { "os/type@machine", XML_VALUE, 0, "machine", &xml_as_machine,
+      "virt=rv-virt microvm=microvm q35=q35", "not supported: board of the guest" },
     VALUE("os/loader", "firmware", xml_as_loader,
           "a file that starts in machine mode (rom; absent: OpenSBI under a kernel), or "
           "`flash[0]`, code in flash (pflash)"),

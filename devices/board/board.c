@@ -7,7 +7,8 @@
 #include <stddef.h>
 #include <string.h>
 
-static const struct board_class *const boards[] = { &rv_virt_board, &microvm_board, NULL };
+static const struct board_class *const boards[] = { &rv_virt_board, &microvm_board, &q35_board,
+                                                    NULL };
 
 bool board_runs(const struct board_class *c, const char *arch)
 {

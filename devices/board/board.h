@@ -48,7 +48,13 @@ enum board_disk_bus {
 enum board_nic_bus { BOARD_NIC_VIRTIO_MMIO, BOARD_NIC_VIRTIO_PCI };
 
 /* What draws the screen. */
-enum board_gpu { BOARD_GPU_NONE, BOARD_GPU_VIRTIO_PCI, BOARD_GPU_VIRTIO_MMIO, BOARD_GPU_BOCHS };
+enum board_gpu {
+    BOARD_GPU_NONE,
+    BOARD_GPU_VIRTIO_PCI,
+    BOARD_GPU_VIRTIO_MMIO,
+    BOARD_GPU_BOCHS,
+    BOARD_GPU_VGA
+};
 /* What a person types and points with; the first two come with a screen, all of them by USB. */
 enum board_input { BOARD_KEYBOARD, BOARD_TABLET, BOARD_MOUSE, BOARD_N_INPUTS };
 #define BOARD_SCREEN_INPUTS 2
@@ -68,6 +74,7 @@ struct board_config {
     unsigned cpus;
     uint64_t memory;            /* bytes, a multiple of 4096 */
     struct board_file firmware; /* none: the kernel starts in machine mode */
+    struct board_file vga_rom;  /* of a VGA screen, for firmware that runs such; may be none */
     struct board_file kernel, initrd;
     const char *append; /* kernel command line or NULL */
     struct board_disk {
@@ -80,7 +87,8 @@ struct board_config {
         bool hotplug;              /* virtio-pci, nvme: in the slot of a root port */
         uint32_t controller, unit; /* or BOARD_ANY */
         unsigned lun;
-        const char *id; /* of its device, for one that comes while the VM runs; NULL: by its place */
+        const char
+            *id; /* of its device, for one that comes while the VM runs; NULL: by its place */
     } disk[BOARD_MAX_DISKS];
     unsigned n_disks;
     struct blk_node
@@ -103,7 +111,8 @@ struct board_config {
         const char *name;
         struct chr *chr; /* outlives the VM */
         bool console;    /* the guest makes a terminal of it */
-    } serial[BOARD_MAX_SERIAL]; /* ports of a virtio-serial device, which is there when they are */
+    } serial
+        [BOARD_MAX_SERIAL]; /* ports of a virtio-serial device, which is there when they are */
     unsigned n_serial;
     struct board_balloon {
         bool on;
@@ -111,23 +120,24 @@ struct board_config {
         unsigned period; /* seconds between statistics; 0: none after the first */
         bool deflate_on_oom, reporting;
         struct balloon_watch *watch; /* outlives the VM; may be NULL */
-    } balloon; /* virtio-pci */
+    } balloon;                       /* virtio-pci */
     struct board_memory {
         const char *id;
         uint64_t size, block, requested; /* bytes; block 0: what fits */
         struct virtio_mem_watch *watch;  /* outlives the VM; may be NULL */
-    } memory_device[BOARD_MAX_MEMORY]; /* virtio-pci, above RAM */
+    } memory_device[BOARD_MAX_MEMORY];   /* virtio-pci, above RAM */
     unsigned n_memory_devices;
     struct board_vsock {
         uint64_t cid;            /* 0: none */
         struct vsock_host *host; /* outlives the VM; may be NULL */
-    } vsock; /* virtio-pci */
+    } vsock;                     /* virtio-pci */
     bool watchdog;               /* i6300esb on PCI */
     struct watchdog_host *guard; /* who acts then; outlives the VM; may be NULL */
     struct board_usb {
         enum board_usb_kind kind;
         const char *port; /* "1.4"; NULL: the first free one */
-    } usb[BOARD_MAX_USB]; /* at the USB controller, which is there when it has devices or disks */
+    } usb
+        [BOARD_MAX_USB]; /* at the USB controller, which is there when it has devices or disks */
     unsigned n_usb;
     struct board_share {
         const char *id, *tag;
@@ -147,7 +157,7 @@ struct board_class {
     const char *name; /* "rv-virt" */
     const char *doc;
     const char *const *archs; /* arch_ops.name of those that it has, ended by NULL */
-    uint64_t ram_base; /* guest physical */
+    uint64_t ram_base;        /* guest physical */
     /* Builds vCPUs, memory, devices, firmware tables; loads the images once, so that errors
      * show now. The VM has not started. Main thread. The texts of `cfg` must outlive the
      * board. */
@@ -175,6 +185,7 @@ struct board_class {
 
 extern const struct board_class rv_virt_board;
 extern const struct board_class microvm_board;
+extern const struct board_class q35_board;
 
 const struct board_class *board_find(const char *name); /* NULL: unknown */
 bool board_runs(const struct board_class *c, const char *arch);

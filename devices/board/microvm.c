@@ -10,7 +10,6 @@
 #include "devices/registry.h"
 #include "engine/base/log.h"
 #include "engine/core/vm.h"
-#include "storage/block.h"
 
 #include <errno.h>
 #include <string.h>
@@ -18,59 +17,48 @@
 /* --- devices
  * --------------------------------------------------------------------------------- */
 
-/* Realizes a device, or frees it. */
-static int finish(struct device *d, int rc, struct err *e)
-{
-    rc = rc == 0 ? dev_realize(d, e) : rc;
-    if (rc != 0) {
-        dev_free(d);
-    }
-    return rc;
-}
-
 static int add_ioapic(struct board *b, struct err *e)
 {
-    int rc = dev_new(b->vm, &ioapic_class, "ioapic", &b->ioapic, e);
+    int rc = dev_new(b->p.vm, &ioapic_class, "ioapic", &b->ioapic, e);
 
     if (rc == 0) {
-        rc = finish(b->ioapic, dev_set_u64(b->ioapic, "id", b->cfg.cpus & 255, e), e);
+        rc = parts_finish(b->ioapic, dev_set_u64(b->ioapic, "id", b->p.cfg.cpus & 255, e), e);
     }
     if (rc != 0) {
         return rc;
     }
-    b->vm->extint.eoi = ioapic_eoi;
-    b->vm->extint.opaque = b->ioapic;
-    return mem_map(b->vm->root, MICROVM_IOAPIC, 0, b->ioapic->mmio[0], e);
+    b->p.vm->extint.eoi = ioapic_eoi;
+    b->p.vm->extint.opaque = b->ioapic;
+    return mem_map(b->p.vm->root, MICROVM_IOAPIC, 0, b->ioapic->mmio[0], e);
 }
 
 static int add_serial(struct board *b, struct err *e)
 {
     struct device *d = NULL;
-    int rc = dev_new(b->vm, &ns16550a_class, "serial0", &d, e);
+    int rc = dev_new(b->p.vm, &ns16550a_class, "serial0", &d, e);
 
     if (rc == 0) {
-        rc = dev_set_ptr(d, "chr", b->cfg.virtio_console ? NULL : b->cfg.console, e);
+        rc = dev_set_ptr(d, "chr", b->p.cfg.virtio_console ? NULL : b->p.cfg.console, e);
         rc = rc == 0 ? dev_set_u64(d, "clock-hz", 1843200, e) : rc;
-        rc = finish(d, rc, e);
+        rc = parts_finish(d, rc, e);
     }
     if (rc != 0) {
         return rc;
     }
     d->irq[0] = ioapic_input(b->ioapic, MICROVM_COM1_PIN, 0);
     b->com1 = mem_new_alias("com1", d->mmio[0], 0, 8); /* of a block that is wider */
-    return mem_map(b->vm->port_root, MICROVM_COM1, 0, b->com1, e);
+    return mem_map(b->p.vm->port_root, MICROVM_COM1, 0, b->com1, e);
 }
 
 static int add_control(struct board *b, struct err *e)
 {
     struct device *d = NULL;
-    int rc = dev_new(b->vm, &pc_control_class, "control", &d, e);
+    int rc = parts_plain(&b->p, &pc_control_class, "control", &d, e);
 
-    rc = rc == 0 ? finish(d, 0, e) : rc;
     if (rc == 0) {
-        rc = mem_map(b->vm->port_root, MICROVM_KBC, 0, d->mmio[0], e);
+        rc = mem_map(b->p.vm->port_root, MICROVM_KBC, 0, d->mmio[0], e);
     }
-    return rc != 0 ? rc : mem_map(b->vm->port_root, MICROVM_PM1, 0, d->mmio[1], e);
+    return rc != 0 ? rc : mem_map(b->p.vm->port_root, MICROVM_PM1, 0, d->mmio[1], e);
 }
 
 static void send_msi(void *opaque, uint64_t address, uint32_t data)
@@ -84,11 +72,11 @@ static int add_devices(struct board *b, struct err *e)
 {
     int rc = 0;
 
-    if (!b->vm->engine->msi) {
+    if (!b->p.vm->engine->msi) {
         return err_set(e, -ENOTSUP, "machine microvm: engine %s has no local APICs",
-                       b->vm->engine->name);
+                       b->p.vm->engine->name);
     }
-    b->vm->msi = (struct irq_msi){ .send = send_msi, .opaque = b->vm };
+    b->p.vm->msi = (struct irq_msi){ .send = send_msi, .opaque = b->p.vm };
     rc = add_ioapic(b, e);
     rc = rc == 0 ? add_serial(b, e) : rc;
     rc = rc == 0 ? add_control(b, e) : rc;
@@ -100,16 +88,16 @@ static int add_devices(struct board *b, struct err *e)
 
 static int add_memory(struct board *b, struct err *e)
 {
-    uint64_t all = b->cfg.memory, low = all < MICROVM_GAP ? all : MICROVM_GAP;
+    uint64_t all = b->p.cfg.memory, low = all < MICROVM_GAP ? all : MICROVM_GAP;
     int rc = mem_new_ram("ram", all, &b->ram, e);
 
     if (rc != 0 || low == all) {
-        return rc != 0 ? rc : mem_map(b->vm->root, 0, 0, b->ram, e);
+        return rc != 0 ? rc : mem_map(b->p.vm->root, 0, 0, b->ram, e);
     }
     b->low = mem_new_alias("ram-low", b->ram, 0, low);
     b->high = mem_new_alias("ram-high", b->ram, low, all - low);
-    rc = mem_map(b->vm->root, 0, 0, b->low, e);
-    return rc != 0 ? rc : mem_map(b->vm->root, MICROVM_HIGH, 0, b->high, e);
+    rc = mem_map(b->p.vm->root, 0, 0, b->low, e);
+    return rc != 0 ? rc : mem_map(b->p.vm->root, MICROVM_HIGH, 0, b->high, e);
 }
 
 /* --- class
@@ -156,7 +144,7 @@ static void board_reset(void *arg)
 
     if (!b->fresh && microvm_load(b, &e) != 0) {
         log_error("devices", "reset: %s", e.msg);
-        vm_request(b->vm, VM_REQ_CRASH, "reload-failed");
+        vm_request(b->p.vm, VM_REQ_CRASH, "reload-failed");
     }
     b->fresh = false;
     microvm_start(b);
@@ -164,13 +152,13 @@ static void board_reset(void *arg)
 
 static int build_all(struct board *b, struct err *e)
 {
-    int rc = check_config(&b->cfg, e);
+    int rc = check_config(&b->p.cfg, e);
 
-    rc = rc == 0 ? vm_add_vcpus(b->vm, b->cfg.cpus, b->cfg.cpu_model, e) : rc;
+    rc = rc == 0 ? vm_add_vcpus(b->p.vm, b->p.cfg.cpus, b->p.cfg.cpu_model, e) : rc;
     rc = rc == 0 ? add_memory(b, e) : rc;
     rc = rc == 0 ? add_devices(b, e) : rc;
     if (rc == 0) {
-        mem_commit(b->vm->mem);
+        mem_commit(b->p.vm->mem);
         rc = microvm_load(b, e);
     }
     return rc;
@@ -182,11 +170,11 @@ static int microvm_build(struct vm *vm, const struct board_config *cfg, struct b
     struct board *b = xnew(struct board);
     int rc;
 
-    b->vm = vm;
-    b->cfg = *cfg;
+    b->p.vm = vm;
+    b->p.cfg = *cfg;
     rc = build_all(b, e);
     if (rc != 0) {
-        microvm_close(b);
+        parts_close(&b->p);
         microvm_free(b);
         return rc;
     }
@@ -195,21 +183,6 @@ static int microvm_build(struct vm *vm, const struct board_config *cfg, struct b
     vm->on_reset_arg = b;
     *out = b;
     return 0;
-}
-
-static struct device *microvm_nic(struct board *b, unsigned i)
-{
-    return i < b->cfg.n_nics ? b->nic[i] : NULL;
-}
-
-static struct device *microvm_serial(struct board *b)
-{
-    return b->serial;
-}
-
-static struct device *microvm_input(struct board *b, enum board_input kind)
-{
-    return b->input[kind];
 }
 
 static int microvm_powerdown(struct board *b, struct err *e)
@@ -227,7 +200,7 @@ const struct board_class microvm_board = {
     .build = microvm_build,
     .free = microvm_free,
     .powerdown = microvm_powerdown,
-    .nic = microvm_nic,
-    .serial = microvm_serial,
-    .input = microvm_input,
+    .nic = parts_nic,
+    .serial = parts_serial,
+    .input = parts_input,
 };

@@ -5,7 +5,7 @@
 #ifndef VMD_DEVICES_BOARD_MICROVM_H
 #define VMD_DEVICES_BOARD_MICROVM_H
 
-#include "devices/board/board.h"
+#include "devices/board/parts.h"
 #include "engine/core/loader.h"
 
 #define MICROVM_SLOTS 24    /* virtio-mmio, the last of them the power button's */
@@ -37,11 +37,10 @@ struct device;
 struct mem_region;
 
 struct board {
-    struct vm *vm;
-    struct board_config cfg;
+    struct board_parts p;                /* first */
     struct mem_region *ram, *low, *high; /* all of it, and its two windows */
     struct mem_region *com1;
-    struct device *ioapic, *button, *serial, *nic[BOARD_MAX_NICS], *input[BOARD_N_INPUTS];
+    struct device *ioapic, *button;
     unsigned n_slots; /* taken */
     struct loader_image kernel;
     struct loader_bzimage linux_image;
@@ -54,8 +53,6 @@ struct board {
 /* microvm_slots.c: the virtio devices, each in a slot of its own. */
 int microvm_check_slots(const struct board_config *c, struct err *e);
 int microvm_add_slots(struct board *b, struct err *e);
-/* What no device has taken. */
-void microvm_close(struct board *b);
 
 /* microvm_boot.c: kernel, initrd, and the tables that the kernel looks for; again at each reset. */
 int microvm_load(struct board *b, struct err *e);

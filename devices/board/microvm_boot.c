@@ -41,7 +41,7 @@ static void le_add(struct buf *b, uint64_t v, unsigned n)
 
 static int put(struct board *b, uint64_t at, const void *p, size_t n, struct err *e)
 {
-    int rc = mem_dma_write(b->vm->mem, at, p, n);
+    int rc = mem_dma_write(b->p.vm->mem, at, p, n);
 
     return rc == 0 ? 0
                    : err_set(e, rc, "memory: no room for the tables of a PC; give the VM more");
@@ -58,7 +58,7 @@ struct area {
 
 static uint64_t low_end(const struct board *b)
 {
-    return b->cfg.memory < MICROVM_GAP ? b->cfg.memory : MICROVM_GAP;
+    return b->p.cfg.memory < MICROVM_GAP ? b->p.cfg.memory : MICROVM_GAP;
 }
 
 static unsigned memory_map(const struct board *b, struct area *a)
@@ -69,8 +69,8 @@ static unsigned memory_map(const struct board *b, struct area *a)
     a[n++] = (struct area){ 0, MICROVM_LOW_END, E820_RAM };
     a[n++] = (struct area){ MICROVM_LOW_END, MICROVM_KERNEL - MICROVM_LOW_END, E820_RESERVED };
     a[n++] = (struct area){ MICROVM_KERNEL, low - MICROVM_KERNEL, E820_RAM };
-    if (b->cfg.memory > low) {
-        a[n++] = (struct area){ MICROVM_HIGH, b->cfg.memory - low, E820_RAM };
+    if (b->p.cfg.memory > low) {
+        a[n++] = (struct area){ MICROVM_HIGH, b->p.cfg.memory - low, E820_RAM };
     }
     return n;
 }
@@ -92,12 +92,12 @@ static void mp_interrupt(struct buf *t, unsigned kind, unsigned flags, unsigned 
 
 static unsigned mp_entries(const struct board *b, struct buf *t)
 {
-    const struct x86_cpu *x = b->vm->vcpus[0]->cpu;
+    const struct x86_cpu *x = b->p.vm->vcpus[0]->cpu;
     struct x86_features *f = (struct x86_features *)(uintptr_t)&x->features;
     const struct x86_cpuid *one = x86_leaf(f, 1, 0);
-    unsigned n = 0, ioapic = b->cfg.cpus & 255;
+    unsigned n = 0, ioapic = b->p.cfg.cpus & 255;
 
-    for (unsigned i = 0; i < b->cfg.cpus; i++, n++) {
+    for (unsigned i = 0; i < b->p.cfg.cpus; i++, n++) {
         const uint8_t head[4] = { MP_PROCESSOR, (uint8_t)i, 0x14,
                                   (uint8_t)(1 | (i == 0) << 1) };
 
@@ -188,7 +188,7 @@ static int put_cmdline(struct board *b, struct err *e)
     AUTO_BUF t = BUF_INIT;
     uint64_t max = MICROVM_CMDLINE_MAX;
 
-    buf_printf(&t, "%s", b->cfg.append ? b->cfg.append : "");
+    buf_printf(&t, "%s", b->p.cfg.append ? b->p.cfg.append : "");
     for (unsigned i = 0; i <= b->n_slots && !b->acpi; i++) {
         unsigned slot = i < b->n_slots ? i : MICROVM_SLOTS - 1; /* the button's */
 
@@ -213,7 +213,7 @@ static int put_cmdline(struct board *b, struct err *e)
 
 static int load_pvh(struct board *b, struct err *e)
 {
-    const struct board_file *k = &b->cfg.kernel;
+    const struct board_file *k = &b->p.cfg.kernel;
     uint64_t entry = 0;
     uint8_t ident[EI_NIDENT];
     bool is64 = fd_pread(k->fd, ident, sizeof(ident), 0) != sizeof(ident) ||
@@ -226,8 +226,9 @@ static int load_pvh(struct board *b, struct err *e)
             k->path);
     }
     if (rc == 0) {
-        rc = loader_load(b->vm->mem, k->fd, k->path, MICROVM_KERNEL, is64 ? EM_X86_64 : EM_386,
-                         is64 ? 64 : 32, low_end(b) - MICROVM_KERNEL, &b->kernel, e);
+        rc = loader_load(b->p.vm->mem, k->fd, k->path, MICROVM_KERNEL,
+                         is64 ? EM_X86_64 : EM_386, is64 ? 64 : 32, low_end(b) - MICROVM_KERNEL,
+                         &b->kernel, e);
     }
     if (rc == 0 &&
         (b->kernel.low < MICROVM_KERNEL || entry < b->kernel.low || entry >= b->kernel.high)) {
@@ -242,7 +243,7 @@ static int load_pvh(struct board *b, struct err *e)
 
 static int load_kernel(struct board *b, struct err *e)
 {
-    const struct board_file *k = &b->cfg.kernel;
+    const struct board_file *k = &b->p.cfg.kernel;
     uint8_t magic[4];
     int rc;
 
@@ -251,7 +252,7 @@ static int load_kernel(struct board *b, struct err *e)
     }
     b->is_bzimage = loader_is_bzimage(k->fd);
     if (b->is_bzimage) {
-        rc = loader_bzimage(b->vm->mem, k->fd, k->path, MICROVM_KERNEL,
+        rc = loader_bzimage(b->p.vm->mem, k->fd, k->path, MICROVM_KERNEL,
                             low_end(b) - MICROVM_KERNEL, &b->linux_image, e);
         b->kernel = b->linux_image.image;
         return rc;
@@ -269,7 +270,7 @@ static int load_kernel(struct board *b, struct err *e)
 /* At the end of low memory, as firmware does it. */
 static int load_initrd(struct board *b, struct err *e)
 {
-    const struct board_file *f = &b->cfg.initrd;
+    const struct board_file *f = &b->p.cfg.initrd;
     uint64_t end = low_end(b), from, size;
     struct stat st;
 
@@ -285,7 +286,7 @@ static int load_initrd(struct board *b, struct err *e)
     }
     b->initrd_at = (end - size) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     b->initrd_at = b->initrd_at < from ? from : b->initrd_at;
-    return loader_load_raw(b->vm->mem, f->fd, f->path, b->initrd_at, end - b->initrd_at,
+    return loader_load_raw(b->p.vm->mem, f->fd, f->path, b->initrd_at, end - b->initrd_at,
                            &b->initrd_size, e);
 }
 
@@ -354,8 +355,8 @@ int microvm_load(struct board *b, struct err *e)
 {
     int rc = load_kernel(b, e);
 
-    b->acpi = wants_acpi(b->cfg.append);
-    rc = rc == 0 && b->cfg.initrd.path ? load_initrd(b, e) : rc;
+    b->acpi = wants_acpi(b->p.cfg.append);
+    rc = rc == 0 && b->p.cfg.initrd.path ? load_initrd(b, e) : rc;
     rc = rc == 0 ? put_gdt(b, e) : rc;
     rc = rc == 0 ? put_mp_table(b, e) : rc;
     rc = rc == 0 && b->acpi ? put_acpi(b, e) : rc;
@@ -366,11 +367,11 @@ int microvm_load(struct board *b, struct err *e)
 
 void microvm_start(struct board *b)
 {
-    struct vcpu *c = b->vm->vcpus[0];
+    struct vcpu *c = b->p.vm->vcpus[0];
     struct x86_cpu *x = c->cpu;
 
-    b->vm->arch->cpu_boot(c, b->kernel.entry, b->is_bzimage ? 0 : MICROVM_START_INFO,
-                          b->is_bzimage ? MICROVM_PARAMS : 0, 0);
+    b->p.vm->arch->cpu_boot(c, b->kernel.entry, b->is_bzimage ? 0 : MICROVM_START_INFO,
+                            b->is_bzimage ? MICROVM_PARAMS : 0, 0);
     x->gdt_base = MICROVM_GDT;
     x->gdt_limit = 31;
 }

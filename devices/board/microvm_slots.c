@@ -5,16 +5,10 @@
  */
 #include "devices/board/disks.h"
 #include "devices/board/microvm.h"
-#include "devices/char/virtio_serial.h"
 #include "devices/fs/share.h"
 #include "devices/irqchip/ioapic.h"
-#include "devices/net/virtio_net.h"
 #include "devices/registry.h"
-#include "devices/virtio/vhost_user.h"
-#include "engine/base/fd.h"
 #include "engine/core/vm.h"
-#include "network/port.h"
-#include "storage/block.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -28,7 +22,7 @@ static int place(struct board *b, unsigned slot, struct device *behind, struct e
     int rc;
 
     snprintf(id, sizeof(id), "virtio-mmio.%u", slot);
-    rc = dev_new(b->vm, &virtio_mmio_class, id, &d, e);
+    rc = dev_new(b->p.vm, &virtio_mmio_class, id, &d, e);
     if (rc != 0) {
         return rc;
     }
@@ -39,8 +33,8 @@ static int place(struct board *b, unsigned slot, struct device *behind, struct e
         return rc;
     }
     d->irq[0] = ioapic_input(b->ioapic, MICROVM_SLOT_PIN + slot % 8, slot / 8);
-    rc = mem_map(b->vm->root, at, 0, d->mmio[0], e);
-    return rc != 0 ? rc : mem_map(b->vm->root, at + 0x100, 0, d->mmio[1], e);
+    rc = mem_map(b->p.vm->root, at, 0, d->mmio[0], e);
+    return rc != 0 ? rc : mem_map(b->p.vm->root, at + 0x100, 0, d->mmio[1], e);
 }
 
 /* Takes a device whose properties are set (rc 0), and realizes it; frees it when something has failed. */
@@ -61,120 +55,68 @@ static int add_disk(struct board *b, unsigned i, struct err *e)
 {
     struct device *d = NULL;
 
-    if (!board_disk_leads(&b->cfg, i)) {
+    if (!board_disk_leads(&b->p.cfg, i)) {
         return 0;
     }
-    int rc = board_new_disk(b->vm, &b->cfg, i, &d, e);
+    int rc = board_new_disk(b->p.vm, &b->p.cfg, i, &d, e);
+    return take(b, d, rc, e);
+}
+
+typedef int (*parts_new_fn)(struct board_parts *b, struct device **out, struct err *e);
+
+static int add(struct board *b, parts_new_fn make, struct err *e)
+{
+    struct device *d = NULL;
+    int rc = make(&b->p, &d, e);
+
     return take(b, d, rc, e);
 }
 
 static int add_nic(struct board *b, unsigned i, struct err *e)
 {
-    struct board_nic *n = &b->cfg.nic[i];
     struct device *d = NULL;
-    char id[32];
-    int rc;
+    int rc = parts_new_net(&b->p, i, &d, e);
 
-    snprintf(id, sizeof(id), "nic%u", i);
-    rc = dev_new(b->vm, &virtio_net_class, id, &d, e);
-    rc = rc == 0 ? dev_set_str(d, "mac", n->mac, e) : rc;
-    rc = rc == 0 ? dev_set_u64(d, "mtu", n->mtu, e) : rc;
-    rc = rc == 0 ? dev_set_u64(d, "queues", n->queues, e) : rc;
-    rc = rc == 0 ? dev_set_ptr(d, "port", n->port, e) : rc;
-    if (rc == 0) {
-        n->port = NULL; /* the device's now */
-        b->nic[i] = d;
-    }
-    return take(b, d, rc, e);
-}
-
-static int add_console(struct board *b, struct err *e)
-{
-    struct device *d = NULL;
-    int rc = dev_new(b->vm, &virtio_console_class, "console0", &d, e);
-
-    rc = rc == 0 ? dev_set_ptr(d, "chr", b->cfg.console, e) : rc;
     return take(b, d, rc, e);
 }
 
 static int add_rng(struct board *b, struct err *e)
 {
     struct device *d = NULL;
-    int rc = dev_new(b->vm, &virtio_rng_class, "rng0", &d, e);
+    int rc = dev_new(b->p.vm, &virtio_rng_class, "rng0", &d, e);
 
     return take(b, d, rc, e);
 }
 
-static int add_input(struct board *b, const char *kind, struct device **out, struct err *e)
+static int add_button(struct board *b, struct err *e)
 {
     struct device *d = NULL;
-    int rc = dev_new(b->vm, &virtio_input_class, kind, &d, e);
+    int rc = dev_new(b->p.vm, &virtio_input_class, "power-button", &d, e);
 
-    rc = rc == 0 ? dev_set_str(d, "kind", kind, e) : rc;
-    *out = d;
+    rc = rc == 0 ? dev_set_str(d, "kind", "power-button", e) : rc;
+    b->button = d;
     return take(b, d, rc, e);
 }
 
+/* And keyboard and tablet. */
 static int add_screen(struct board *b, struct err *e)
 {
-    const struct board_screen *s = &b->cfg.screen;
-    struct device *d = NULL;
-    int rc = dev_new(b->vm, &virtio_gpu_class, "gpu0", &d, e);
+    int rc = 0;
 
-    rc = rc == 0 ? dev_set_ptr(d, "display", s->display, e) : rc;
-    rc = rc == 0 ? dev_set_u64(d, "width", s->width, e) : rc;
-    rc = rc == 0 ? dev_set_u64(d, "height", s->height, e) : rc;
-    rc = take(b, d, rc, e);
-    if (rc == 0 && s->input) {
-        rc = add_input(b, "keyboard", &b->input[BOARD_KEYBOARD], e);
-        rc = rc == 0 ? add_input(b, "tablet", &b->input[BOARD_TABLET], e) : rc;
+    for (unsigned i = 0; i < (b->p.cfg.screen.input ? 1u + BOARD_SCREEN_INPUTS : 1u) && rc == 0;
+         i++) {
+        struct device *d = NULL;
+
+        rc = parts_new_screen(&b->p, i, &d, e);
+        rc = take(b, d, rc, e);
     }
     return rc;
-}
-
-static int add_channels(struct board *b, struct err *e)
-{
-    struct device *d = NULL;
-    int rc = dev_new(b->vm, &virtio_serial_class, "channels0", &d, e);
-
-    for (unsigned i = 0; i < b->cfg.n_serial && rc == 0; i++) {
-        const struct board_serial *s = &b->cfg.serial[i];
-
-        rc = virtio_serial_add(d, s->name, s->console, s->chr, e);
-    }
-    b->serial = rc == 0 ? d : NULL;
-    return take(b, d, rc, e);
-}
-
-static int add_balloon(struct board *b, struct err *e)
-{
-    const struct board_balloon *c = &b->cfg.balloon;
-    struct device *d = NULL;
-    int rc = dev_new(b->vm, &virtio_balloon_class, "balloon0", &d, e);
-
-    rc = rc == 0 ? dev_set_u64(d, "memory", b->cfg.memory, e) : rc;
-    rc = rc == 0 ? dev_set_u64(d, "target", c->target, e) : rc;
-    rc = rc == 0 ? dev_set_u64(d, "period", c->period, e) : rc;
-    rc = rc == 0 ? dev_set_bool(d, "deflate_on_oom", c->deflate_on_oom, e) : rc;
-    rc = rc == 0 ? dev_set_bool(d, "reporting", c->reporting, e) : rc;
-    rc = rc == 0 ? dev_set_ptr(d, "watch", c->watch, e) : rc;
-    return take(b, d, rc, e);
-}
-
-static int add_vsock(struct board *b, struct err *e)
-{
-    struct device *d = NULL;
-    int rc = dev_new(b->vm, &virtio_vsock_class, "vsock0", &d, e);
-
-    rc = rc == 0 ? dev_set_u64(d, "cid", b->cfg.vsock.cid, e) : rc;
-    rc = rc == 0 ? dev_set_ptr(d, "host", b->cfg.vsock.host, e) : rc;
-    return take(b, d, rc, e);
 }
 
 static int add_share(struct board *b, struct board_share *s, struct err *e)
 {
     struct device *d = NULL;
-    int rc = share_device_new(b->vm, s->id, s->tag, &s->back, &s->fd, &d, e);
+    int rc = share_device_new(b->p.vm, s->id, s->tag, &s->back, &s->fd, &d, e);
 
     return rc == 0 ? take(b, d, 0, e) : rc;
 }
@@ -184,7 +126,7 @@ static int add_share(struct board *b, struct board_share *s, struct err *e)
 
 int microvm_add_slots(struct board *b, struct err *e)
 {
-    const struct board_config *c = &b->cfg;
+    const struct board_config *c = &b->p.cfg;
     int rc = 0;
 
     for (unsigned i = 0; i < c->n_disks && rc == 0; i++) {
@@ -193,20 +135,20 @@ int microvm_add_slots(struct board *b, struct err *e)
     for (unsigned i = 0; i < c->n_nics && rc == 0; i++) {
         rc = add_nic(b, i, e);
     }
-    rc = rc == 0 && c->virtio_console ? add_console(b, e) : rc;
+    rc = rc == 0 && c->virtio_console ? add(b, parts_new_console, e) : rc;
     rc = rc == 0 && c->rng ? add_rng(b, e) : rc;
     rc = rc == 0 && c->screen.gpu != BOARD_GPU_NONE ? add_screen(b, e) : rc;
-    rc = rc == 0 && c->n_serial > 0 ? add_channels(b, e) : rc;
-    rc = rc == 0 && c->balloon.on ? add_balloon(b, e) : rc;
-    rc = rc == 0 && c->vsock.cid ? add_vsock(b, e) : rc;
+    rc = rc == 0 && c->n_serial > 0 ? add(b, parts_new_serial, e) : rc;
+    rc = rc == 0 && c->balloon.on ? add(b, parts_new_balloon, e) : rc;
+    rc = rc == 0 && c->vsock.cid ? add(b, parts_new_vsock, e) : rc;
     for (unsigned i = 0; i < c->n_shares && rc == 0; i++) {
-        rc = add_share(b, &b->cfg.share[i], e);
+        rc = add_share(b, &b->p.cfg.share[i], e);
     }
     if (rc == 0) {
         unsigned taken = b->n_slots;
 
         b->n_slots = MICROVM_SLOTS - 1;
-        rc = add_input(b, "power-button", &b->button, e);
+        rc = add_button(b, e);
         b->n_slots = taken;
     }
     return rc;
@@ -241,21 +183,4 @@ int microvm_check_slots(const struct board_config *c, struct err *e)
                ? 0
                : err_set(e, -ENOSPC, "%u virtio devices: machine microvm has %d slots for them",
                          n, MICROVM_SLOTS - 1);
-}
-
-void microvm_close(struct board *b)
-{
-    for (unsigned i = 0; i < b->cfg.n_disks; i++) {
-        blk_close(b->cfg.disk[i].node);
-    }
-    for (unsigned i = 0; i < BOARD_MAX_FLASH; i++) {
-        blk_close(b->cfg.flash[i]);
-    }
-    for (unsigned i = 0; i < b->cfg.n_nics; i++) {
-        net_close(b->cfg.nic[i].port);
-    }
-    for (unsigned i = 0; i < b->cfg.n_shares; i++) {
-        vhost_user_free(b->cfg.share[i].back);
-        fd_autoclose(&b->cfg.share[i].fd);
-    }
 }

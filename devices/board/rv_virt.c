@@ -21,9 +21,7 @@
 #include "engine/arch/riscv/cpu.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
-#include "engine/base/str.h"
 #include "engine/core/vm.h"
-#include "storage/block.h"
 
 #include <elf.h>
 #include <endian.h>
@@ -40,30 +38,27 @@
 
 static int place(struct board *b, struct device *d, unsigned block, uint64_t at, struct err *e)
 {
-    return mem_map(b->vm->root, at, 0, d->mmio[block], e);
+    return mem_map(b->p.vm->root, at, 0, d->mmio[block], e);
 }
 
 /* Makes, realizes and maps a device that needs no properties. */
 static int add_plain(struct board *b, const struct device_class *cls, const char *id,
                      uint64_t at, struct device **out, struct err *e)
 {
-    int rc = dev_new(b->vm, cls, id, out, e);
+    int rc = parts_plain(&b->p, cls, id, out, e);
 
-    if (rc == 0 && (rc = dev_realize(*out, e)) != 0) {
-        dev_free(*out);
-    }
     return rc != 0 ? rc : place(b, *out, 0, at, e);
 }
 
 static int add_uart(struct board *b, struct device *plic, struct err *e)
 {
     struct device *d;
-    int rc = dev_new(b->vm, &ns16550a_class, "serial0", &d, e);
+    int rc = dev_new(b->p.vm, &ns16550a_class, "serial0", &d, e);
 
     if (rc != 0) {
         return rc;
     }
-    rc = dev_set_ptr(d, "chr", b->cfg.virtio_console ? NULL : b->cfg.console, e);
+    rc = dev_set_ptr(d, "chr", b->p.cfg.virtio_console ? NULL : b->p.cfg.console, e);
     if (rc == 0) {
         rc = dev_realize(d, e);
     }
@@ -107,25 +102,22 @@ static unsigned slot_disks(const struct board_config *c)
 /* What goes into the slots, in order: disks, entropy, console, network cards, screen. */
 static int slot_device(struct board *b, unsigned slot, struct device **out, struct err *e)
 {
-    const struct board_config *c = &b->cfg;
+    const struct board_config *c = &b->p.cfg;
     unsigned disks = slot_disks(c), cards = disks + c->rng + c->virtio_console;
-    unsigned screen = cards + rv_virt_slot_nics(c);
+    unsigned screen = cards + parts_slot_nics(c);
     int rc;
 
     *out = NULL;
     if (slot < disks) {
-        rc = board_new_disk(b->vm, &b->cfg, slot_disk(c, slot), out, e);
+        rc = board_new_disk(b->p.vm, &b->p.cfg, slot_disk(c, slot), out, e);
     } else if (slot == disks && c->rng) {
-        rc = dev_new(b->vm, &virtio_rng_class, "rng0", out, e);
+        rc = dev_new(b->p.vm, &virtio_rng_class, "rng0", out, e);
     } else if (slot == disks + c->rng && c->virtio_console) {
-        rc = dev_new(b->vm, &virtio_console_class, "console0", out, e);
-        if (rc == 0) {
-            rc = dev_set_ptr(*out, "chr", c->console, e);
-        }
-    } else if (slot >= cards && slot - cards < rv_virt_slot_nics(c)) {
-        rc = rv_virt_new_net(b, rv_virt_slot_nic(c, slot - cards), out, e);
-    } else if (slot >= screen && slot - screen < rv_virt_slot_screens(c)) {
-        rc = rv_virt_new_screen(b, slot - screen, out, e);
+        rc = parts_new_console(&b->p, out, e);
+    } else if (slot >= cards && slot - cards < parts_slot_nics(c)) {
+        rc = parts_new_net(&b->p, parts_slot_nic(c, slot - cards), out, e);
+    } else if (slot >= screen && slot - screen < parts_slot_screens(c)) {
+        rc = parts_new_screen(&b->p, slot - screen, out, e);
     } else {
         return 0;
     }
@@ -144,7 +136,7 @@ static int add_transport(struct board *b, const char *id, struct device *behind,
                          struct irq_line irq, struct err *e)
 {
     struct device *d;
-    int rc = dev_new(b->vm, &virtio_mmio_class, id, &d, e);
+    int rc = dev_new(b->p.vm, &virtio_mmio_class, id, &d, e);
 
     if (rc != 0) {
         return rc;
@@ -176,7 +168,7 @@ static int add_slot(struct board *b, struct device *plic, unsigned slot, struct 
 
 static int add_button(struct board *b, struct device *plic, struct err *e)
 {
-    int rc = dev_new(b->vm, &virtio_input_class, "power-button", &b->button, e);
+    int rc = dev_new(b->p.vm, &virtio_input_class, "power-button", &b->button, e);
 
     if (rc != 0) {
         return rc;
@@ -193,39 +185,27 @@ static int add_button(struct board *b, struct device *plic, struct err *e)
                          plic_input(plic, RV_IRQ_BUTTON), e);
 }
 
-/* 16 bytes in the order of the text; nothing when the VM has no UUID. */
 static void set_uuid(struct board *b)
 {
     uint8_t bytes[16];
-    const char *p = b->vm->uuid;
 
-    if (!uuid_ok(p)) {
-        return;
+    if (parts_uuid(&b->p, bytes)) {
+        fw_cfg_set(b->fw_cfg, FW_CFG_UUID, bytes, sizeof(bytes));
     }
-    for (unsigned i = 0; i < sizeof(bytes); i++, p += 2) {
-        unsigned v;
-
-        p += *p == '-';
-        if (sscanf(p, "%2x", &v) != 1) {
-            return;
-        }
-        bytes[i] = (uint8_t)v;
-    }
-    fw_cfg_set(b->fw_cfg, FW_CFG_UUID, bytes, sizeof(bytes));
 }
 
 static int add_fw_cfg(struct board *b, struct err *e)
 {
-    const char *append = b->cfg.append ? b->cfg.append : "";
+    const char *append = b->p.cfg.append ? b->p.cfg.append : "";
     uint32_t len = (uint32_t)strlen(append) + 1, le = htole32(len);
     int rc = add_plain(b, &fw_cfg_class, "fw-cfg", RV_FW_CFG, &b->fw_cfg, e);
 
     if (rc != 0) {
         return rc;
     }
-    fw_cfg_set_u64(b->fw_cfg, FW_CFG_RAM_SIZE, b->cfg.memory);
-    fw_cfg_set_u16(b->fw_cfg, FW_CFG_NB_CPUS, (uint16_t)b->cfg.cpus);
-    fw_cfg_set_u16(b->fw_cfg, FW_CFG_MAX_CPUS, (uint16_t)b->cfg.cpus);
+    fw_cfg_set_u64(b->fw_cfg, FW_CFG_RAM_SIZE, b->p.cfg.memory);
+    fw_cfg_set_u16(b->fw_cfg, FW_CFG_NB_CPUS, (uint16_t)b->p.cfg.cpus);
+    fw_cfg_set_u16(b->fw_cfg, FW_CFG_MAX_CPUS, (uint16_t)b->p.cfg.cpus);
     fw_cfg_set_u16(b->fw_cfg, FW_CFG_NOGRAPHIC, 1);
     fw_cfg_set_u16(b->fw_cfg, FW_CFG_BOOT_MENU, 0);
     set_uuid(b);
@@ -236,26 +216,49 @@ static int add_fw_cfg(struct board *b, struct err *e)
 
 static int add_flash(struct board *b, unsigned i, struct err *e)
 {
-    struct device *d;
-    char id[32];
-    int rc;
+    struct device *d = NULL;
+    int rc = parts_new_flash(&b->p, i, &d, e);
 
-    snprintf(id, sizeof(id), "flash%u", i);
-    rc = dev_new(b->vm, &cfi_flash_class, id, &d, e);
-    if (rc != 0) {
-        return rc;
-    }
-    rc = dev_set_ptr(d, "node", b->cfg.flash[i], e);
-    b->cfg.flash[i] = NULL; /* the device's now */
     b->flash[i] = true;
-    if (rc == 0) {
-        rc = dev_realize(d, e);
+    rc = parts_finish(d, rc, e);
+    return rc != 0 ? rc
+                   : mem_map(b->p.vm->root, RV_FLASH + (uint64_t)i * RV_FLASH_BANK, 0,
+                             pflash_region(d), e);
+}
+
+/* The window for 64-bit BARs: the next multiple of its size behind RAM and what may come of it. */
+static uint64_t mmio64_base(const struct board *b)
+{
+    uint64_t end = parts_memory_at(&b->p, b->p.cfg.n_memory_devices);
+
+    return b->p.cfg.xlen == 32 ? 0 : (end + RV_PCI_MMIO64_SIZE - 1) & ~(RV_PCI_MMIO64_SIZE - 1);
+}
+
+static int add_pci(struct board *b, struct device *plic, struct err *e)
+{
+    const struct parts_pci pci = { .mmio = RV_PCI_MMIO,
+                                   .mmio_size = RV_PCI_MMIO_SIZE,
+                                   .mmio64 = b->pci_mmio64 = mmio64_base(b),
+                                   .mmio64_size = RV_PCI_MMIO64_SIZE };
+    const struct {
+        enum pci_region region;
+        uint64_t at;
+    } map[] = { { PCI_REGION_ECAM, RV_PCI_ECAM },
+                { PCI_REGION_PIO, RV_PCI_PIO },
+                { PCI_REGION_MMIO, RV_PCI_MMIO },
+                { PCI_REGION_MMIO64, b->pci_mmio64 } };
+    int rc = parts_add_host(&b->p, &pci, e);
+
+    for (unsigned i = 0; i < 4 && rc == 0; i++) {
+        b->p.pci->irq[i] = plic_input(plic, RV_IRQ_PCI + i);
     }
-    if (rc != 0) {
-        dev_free(d);
-        return rc;
+    for (unsigned i = 0; i < ARRAY_LEN(map) && rc == 0; i++) {
+        if (map[i].at) {
+            rc = mem_map(b->p.vm->root, map[i].at, 0, pci_host_region(b->p.pci, map[i].region),
+                         e);
+        }
     }
-    return mem_map(b->vm->root, RV_FLASH + (uint64_t)i * RV_FLASH_BANK, 0, pflash_region(d), e);
+    return rc == 0 ? parts_add_pci(&b->p, e) : rc;
 }
 
 static int add_devices(struct board *b, struct err *e)
@@ -288,7 +291,7 @@ static int add_devices(struct board *b, struct err *e)
         rc = add_uart(b, plic, e);
     }
     for (unsigned i = 0; i < BOARD_MAX_FLASH && rc == 0; i++) {
-        rc = b->cfg.flash[i] ? add_flash(b, i, e) : 0;
+        rc = b->p.cfg.flash[i] ? add_flash(b, i, e) : 0;
     }
     for (unsigned i = 0; i < RV_SLOTS && rc == 0; i++) {
         rc = add_slot(b, plic, i, e);
@@ -296,20 +299,20 @@ static int add_devices(struct board *b, struct err *e)
     if (rc == 0) {
         rc = add_button(b, plic, e);
     }
-    return rc != 0 ? rc : rv_virt_add_pci(b, plic, e);
+    return rc != 0 ? rc : add_pci(b, plic, e);
 }
 
 static int add_memory(struct board *b, struct err *e)
 {
-    int rc = mem_new_ram("ram", b->cfg.memory, &b->ram, e);
+    int rc = mem_new_ram("ram", b->p.cfg.memory, &b->ram, e);
 
     if (rc == 0) {
-        rc = mem_map(b->vm->root, RV_RAM, 0, b->ram, e);
+        rc = mem_map(b->p.vm->root, RV_RAM, 0, b->ram, e);
     }
     if (rc == 0) {
         rc = mem_new_rom("boot-rom", RV_ROM_SIZE, &b->rom, e);
     }
-    return rc != 0 ? rc : mem_map(b->vm->root, RV_ROM, 0, b->rom, e);
+    return rc != 0 ? rc : mem_map(b->p.vm->root, RV_ROM, 0, b->rom, e);
 }
 
 /* --- images
@@ -317,7 +320,7 @@ static int add_memory(struct board *b, struct err *e)
 
 static uint64_t ram_end(const struct board *b)
 {
-    return RV_RAM + b->cfg.memory;
+    return RV_RAM + b->p.cfg.memory;
 }
 
 /* Where the device tree goes: below the end of RAM or 3 GiB, out of the way of what a kernel
@@ -331,10 +334,10 @@ static uint64_t fdt_place(const struct board *b)
 
 static int load_firmware(struct board *b, struct err *e)
 {
-    const struct board_config *c = &b->cfg;
+    const struct board_config *c = &b->p.cfg;
 
-    return loader_load(b->vm->mem, c->firmware.fd, c->firmware.path, RV_RAM, EM_RISCV, c->xlen,
-                       c->memory, &b->firmware, e);
+    return loader_load(b->p.vm->mem, c->firmware.fd, c->firmware.path, RV_RAM, EM_RISCV,
+                       c->xlen, c->memory, &b->firmware, e);
 }
 
 /* Linux Images, gzip'd ones too, say themselves how far behind the start of RAM they go. */
@@ -349,7 +352,7 @@ static bool places_itself(int fd)
 
 static int load_kernel(struct board *b, struct err *e)
 {
-    const struct board_config *c = &b->cfg;
+    const struct board_config *c = &b->p.cfg;
     uint64_t offset = c->firmware.path && !places_itself(c->kernel.fd) ? RV_KERNEL_OFFSET : 0;
     int rc;
 
@@ -357,7 +360,7 @@ static int load_kernel(struct board *b, struct err *e)
         return err_set(e, -EINVAL, "memory: %llu bytes leave no room for a kernel",
                        (unsigned long long)c->memory);
     }
-    rc = loader_load(b->vm->mem, c->kernel.fd, c->kernel.path, RV_RAM + offset, EM_RISCV,
+    rc = loader_load(b->p.vm->mem, c->kernel.fd, c->kernel.path, RV_RAM + offset, EM_RISCV,
                      c->xlen, c->memory - offset, &b->kernel, e);
     if (rc == 0 && c->firmware.path && b->kernel.low < b->firmware.high &&
         b->firmware.low < b->kernel.high) {
@@ -372,7 +375,7 @@ static int load_kernel(struct board *b, struct err *e)
 /* As QEMU: half of memory behind the kernel, at most 128 MiB, so that the kernel can grow. */
 static int load_initrd(struct board *b, struct err *e)
 {
-    const struct board_config *c = &b->cfg;
+    const struct board_config *c = &b->p.cfg;
     uint64_t gap = c->memory / 2 < 128 * MIB ? c->memory / 2 : 128 * MIB;
     uint64_t at = (b->kernel.low + gap) & ~(uint64_t)(MEM_PAGE_SIZE - 1), limit = ram_end(b);
 
@@ -385,7 +388,7 @@ static int load_initrd(struct board *b, struct err *e)
                        c->initrd.path);
     }
     b->initrd_at = at;
-    return loader_load_raw(b->vm->mem, c->initrd.fd, c->initrd.path, at, limit - at,
+    return loader_load_raw(b->p.vm->mem, c->initrd.fd, c->initrd.path, at, limit - at,
                            &b->initrd_size, e);
 }
 
@@ -412,7 +415,7 @@ static int load_fdt(struct board *b, struct err *e)
             e, -ENOMEM,
             "memory: no room for the device tree beside kernel and initrd; give the VM more");
     }
-    rc = mem_dma_write(b->vm->mem, b->fdt_at, b->fdt, b->fdt_size);
+    rc = mem_dma_write(b->p.vm->mem, b->fdt_at, b->fdt, b->fdt_size);
     return rc == 0 ? 0 : err_set(e, rc, "cannot write the device tree to memory");
 }
 
@@ -424,7 +427,7 @@ static int load_fdt(struct board *b, struct err *e)
  */
 static bool harts_wait(const struct board *b)
 {
-    return b->cfg.firmware.path && (b->cfg.kernel.path || b->flash[0]);
+    return b->p.cfg.firmware.path && (b->p.cfg.kernel.path || b->flash[0]);
 }
 
 /* Boot ROM: loads a0 = hart id, a1 = device tree, a2 = fw_dynamic_info and jumps to the
@@ -441,7 +444,7 @@ static void write_rom(struct board *b)
         0x30401073, /* csrw  mie, zero */
         0xf65ff06f, /* j     RV_ROM */
     };
-    const bool rv32 = b->cfg.xlen == 32;
+    const bool rv32 = b->p.cfg.xlen == 32;
     const uint32_t code[6] = {
         htole32(0x00000297),                     /* auipc t0, 0 */
         htole32(0x02828613),                     /* addi  a2, t0, 40: fw_dynamic_info */
@@ -450,7 +453,7 @@ static void write_rom(struct board *b)
         htole32(rv32 ? 0x0182a283 : 0x0182b283), /* lw/ld t0, 24(t0) */
         htole32(0x00028067),                     /* jr    t0 */
     };
-    const bool firmware = b->cfg.firmware.path, kernel = b->cfg.kernel.path;
+    const bool firmware = b->p.cfg.firmware.path, kernel = b->p.cfg.kernel.path;
     uint64_t payload = kernel ? b->kernel.entry : b->flash[0] ? RV_FLASH : 0;
     uint64_t entry = firmware ? b->firmware.entry : payload;
     const uint64_t info[6] = { FW_DYNAMIC_MAGIC,       2,
@@ -478,7 +481,7 @@ static void write_rom(struct board *b)
 
 static int load_all(struct board *b, struct err *e)
 {
-    const struct board_config *c = &b->cfg;
+    const struct board_config *c = &b->p.cfg;
     int rc = c->firmware.path ? load_firmware(b, e) : 0;
 
     if (rc == 0 && c->kernel.path) {
@@ -492,7 +495,7 @@ static int load_all(struct board *b, struct err *e)
     }
     if (rc == 0) {
         write_rom(b);
-        mem_written(b->vm->mem, RV_ROM, RV_ROM_SIZE);
+        mem_written(b->p.vm->mem, RV_ROM, RV_ROM_SIZE);
     }
     return rc;
 }
@@ -504,16 +507,16 @@ static void board_reset(void *arg)
 
     if (!b->fresh && load_all(b, &e) != 0) {
         log_error("devices", "reset: %s", e.msg);
-        vm_request(b->vm, VM_REQ_CRASH, "reload-failed");
+        vm_request(b->p.vm, VM_REQ_CRASH, "reload-failed");
     }
     b->fresh = false;
-    if (b->cfg.kernel.path) {
-        pci_host_assign(b->pci); /* no firmware will look for devices */
+    if (b->p.cfg.kernel.path) {
+        pci_host_assign(b->p.pci); /* no firmware will look for devices */
     }
-    for (unsigned i = 0; i < b->vm->n_vcpus; i++) {
+    for (unsigned i = 0; i < b->p.vm->n_vcpus; i++) {
         uint64_t at = i > 0 && harts_wait(b) ? RV_ROM + RV_ROM_WAIT : RV_ROM;
 
-        b->vm->arch->cpu_boot(b->vm->vcpus[i], at, 0, 0, 0);
+        b->p.vm->arch->cpu_boot(b->p.vm->vcpus[i], at, 0, 0, 0);
     }
 }
 
@@ -535,8 +538,8 @@ static int check_config(const struct board_config *c, struct err *e)
     if (c->initrd.path && !c->kernel.path) {
         return err_set(e, -EINVAL, "an initrd needs a kernel");
     }
-    unsigned used = slot_disks(c) + c->rng + c->virtio_console + rv_virt_slot_nics(c) +
-                    rv_virt_slot_screens(c);
+    unsigned used = slot_disks(c) + c->rng + c->virtio_console + parts_slot_nics(c) +
+                    parts_slot_screens(c);
 
     if (used > RV_SLOTS) {
         return err_set(e, -EINVAL,
@@ -552,9 +555,7 @@ static void rv_virt_free(struct board *b)
     if (b) {
         mem_free(b->ram);
         mem_free(b->rom);
-        for (unsigned i = 0; i < BOARD_MAX_MEMORY; i++) {
-            mem_free(b->more[i]);
-        }
+        parts_done(&b->p);
         free(b->fdt);
         free(b);
     }
@@ -562,10 +563,10 @@ static void rv_virt_free(struct board *b)
 
 static int build_all(struct board *b, struct err *e)
 {
-    int rc = check_config(&b->cfg, e);
+    int rc = check_config(&b->p.cfg, e);
 
     if (rc == 0) {
-        rc = vm_add_vcpus(b->vm, b->cfg.cpus, b->cfg.cpu_model, e);
+        rc = vm_add_vcpus(b->p.vm, b->p.cfg.cpus, b->p.cfg.cpu_model, e);
     }
     if (rc == 0) {
         rc = add_memory(b, e);
@@ -574,7 +575,7 @@ static int build_all(struct board *b, struct err *e)
         rc = add_devices(b, e);
     }
     if (rc == 0) {
-        mem_commit(b->vm->mem);
+        mem_commit(b->p.vm->mem);
         rc = load_all(b, e);
     }
     return rc;
@@ -586,18 +587,12 @@ static int rv_virt_build(struct vm *vm, const struct board_config *cfg, struct b
     struct board *b = xnew(struct board);
     int rc;
 
-    b->vm = vm;
-    b->cfg = *cfg;
+    b->p.vm = vm;
+    b->p.cfg = *cfg;
+    b->p.memory_end = RV_RAM + cfg->memory;
     rc = build_all(b, e);
     if (rc != 0) {
-        for (unsigned i = 0; i < cfg->n_disks; i++) {
-            blk_close(b->cfg.disk[i].node); /* those that no device has taken */
-        }
-        for (unsigned i = 0; i < BOARD_MAX_FLASH; i++) {
-            blk_close(b->cfg.flash[i]);
-        }
-        rv_virt_close_nics(b);
-        rv_virt_close_shares(b);
+        parts_close(&b->p);
         rv_virt_free(b);
         return rc;
     }
@@ -612,11 +607,6 @@ static const void *rv_virt_tree(const struct board *b, uint32_t *size)
 {
     *size = (uint32_t)b->fdt_size;
     return b->fdt;
-}
-
-static struct device *rv_virt_serial(struct board *b)
-{
-    return b->serial;
 }
 
 static int rv_virt_powerdown(struct board *b, struct err *e)
@@ -635,8 +625,8 @@ const struct board_class rv_virt_board = {
     .free = rv_virt_free,
     .fdt = rv_virt_tree,
     .powerdown = rv_virt_powerdown,
-    .nic = rv_virt_nic,
-    .port = rv_virt_port,
-    .input = rv_virt_input,
-    .serial = rv_virt_serial,
+    .nic = parts_nic,
+    .port = parts_port,
+    .input = parts_input,
+    .serial = parts_serial,
 };

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of the rv-virt board: its address map, and what its two files share.
+ * Inside of the rv-virt board: its address map, and what its files share.
  */
 #ifndef VMD_DEVICES_BOARD_RV_VIRT_H
 #define VMD_DEVICES_BOARD_RV_VIRT_H
 
-#include "devices/board/board.h"
+#include "devices/board/parts.h"
 #include "engine/core/loader.h"
 
 #define RV_SLOTS 8 /* virtio-mmio */
@@ -52,13 +52,10 @@ struct device;
 struct mem_region;
 
 struct board {
-    struct vm *vm;
-    struct board_config cfg;
-    struct mem_region *ram, *rom, *more[BOARD_MAX_MEMORY]; /* of memory devices */
+    struct board_parts p; /* first */
+    struct mem_region *ram, *rom;
     bool flash[BOARD_MAX_FLASH]; /* which banks there are */
-    struct device *serial; /* with the ports, or NULL */
-    struct device *usb; /* the host controller, or NULL */
-    struct device *fw_cfg, *button, *pci, *nic[BOARD_MAX_NICS], *port[BOARD_MAX_PORTS], *input[BOARD_N_INPUTS];
+    struct device *fw_cfg, *button;
     uint64_t pci_mmio64; /* address of the window for 64-bit BARs, 0: none */
     struct loader_image firmware, kernel;
     uint64_t initrd_at, initrd_size;
@@ -69,37 +66,6 @@ struct board {
 };
 
 #define RV_PCI_MMIO64_SIZE (16ull << 30)
-
-/* The PCI host with its windows, and what the configuration puts on its bus. */
-int rv_virt_add_pci(struct board *b, struct device *plic, struct err *e);
-
-struct device *rv_virt_port(struct board *b, unsigned i);
-
-/* Network cards (rv_virt_net.c): those in slots, in order; making the i-th, which then owns its port. */
-bool rv_virt_nic_on_pci(const struct board_nic *n);
-unsigned rv_virt_slot_nics(const struct board_config *c);
-unsigned rv_virt_slot_nic(const struct board_config *c, unsigned slot);
-int rv_virt_new_net(struct board *b, unsigned i, struct device **out, struct err *e);
-struct device *rv_virt_nic(struct board *b, unsigned i);
-void rv_virt_close_nics(struct board *b);
-void rv_virt_close_shares(struct board *b);
-
-/* Screen, keyboard and tablet (rv_virt_screen.c): how many of them are in slots; making the i-th; those on PCI. */
-unsigned rv_virt_slot_screens(const struct board_config *c);
-int rv_virt_new_screen(struct board *b, unsigned i, struct device **out, struct err *e);
-int rv_virt_add_screen(struct board *b, struct err *e);
-struct device *rv_virt_input(struct board *b, enum board_input kind);
-/* What a board may have besides (rv_virt_extras.c), on the root bus, behind all else. */
-int rv_virt_add_extras(struct board *b, struct err *e);
-/* Memory that comes and goes (rv_virt_extras.c): where device i of it lies, behind RAM; with i the number of them, where what follows may. */
-uint64_t rv_virt_memory_at(const struct board *b, unsigned i);
-/* Behind everything else on the root bus. */
-int rv_virt_add_memory(struct board *b, struct err *e);
-/* The USB controller and what is at it (rv_virt_usb.c): the devices of the configuration and the disks, behind everything else. */
-int rv_virt_add_usb(struct board *b, struct err *e);
-/* On the root bus: a virtio device behind a function of its own; a function. Freed when that fails. */
-int rv_virt_add_virtio(struct board *b, struct device *behind, struct err *e);
-int rv_virt_plug(struct board *b, struct device *d, struct err *e);
 
 /* Builds the device tree into b->fdt; vCPUs exist, initrd is placed. */
 int rv_virt_fdt(struct board *b, struct err *e);

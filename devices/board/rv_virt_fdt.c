@@ -47,7 +47,7 @@ static void add_extensions(struct fdt *f, const struct riscv_cpu *cpu)
 
 static void add_cpu(struct tree *t, unsigned i)
 {
-    const struct riscv_cpu *cpu = t->b->vm->vcpus[i]->cpu;
+    const struct riscv_cpu *cpu = t->b->p.vm->vcpus[i]->cpu;
     struct fdt *f = t->f;
     char isa[RISCV_ISA_SHORT_MAX + 1];
 
@@ -77,12 +77,12 @@ static void add_cpus(struct tree *t)
     fdt_u32(f, "#address-cells", 1);
     fdt_u32(f, "#size-cells", 0);
     fdt_u32(f, "timebase-frequency", RISCV_TIMEBASE_HZ);
-    for (unsigned i = 0; i < t->b->vm->n_vcpus; i++) {
+    for (unsigned i = 0; i < t->b->p.vm->n_vcpus; i++) {
         add_cpu(t, i);
     }
     fdt_node_begin(f, "cpu-map");
     fdt_node_begin(f, "cluster0");
-    for (unsigned i = 0; i < t->b->vm->n_vcpus; i++) {
+    for (unsigned i = 0; i < t->b->p.vm->n_vcpus; i++) {
         fdt_node_begin(f, "core%u", i);
         fdt_u32(f, "cpu", t->cpu[i]);
         fdt_node_end(f);
@@ -108,7 +108,7 @@ static void device_begin(struct tree *t, const char *name, uint64_t at, uint64_t
 /* "interrupts-extended" of a device that drives inputs a and b of each hart. */
 static void to_harts(struct tree *t, uint32_t a, uint32_t b)
 {
-    unsigned n = t->b->vm->n_vcpus;
+    unsigned n = t->b->p.vm->n_vcpus;
     uint32_t *cells = xnew_n(uint32_t, n * 4);
 
     for (unsigned i = 0; i < n; i++) {
@@ -269,15 +269,15 @@ static void add_chosen(struct tree *t)
     uint8_t seed[32];
 
     fdt_node_begin(t->f, "chosen");
-    fdt_str(t->f, "bootargs", b->cfg.append ? b->cfg.append : "");
-    if (!b->cfg.virtio_console) {
+    fdt_str(t->f, "bootargs", b->p.cfg.append ? b->p.cfg.append : "");
+    if (!b->p.cfg.virtio_console) {
         fdt_str(t->f, "stdout-path", "/soc/serial@10000000");
     }
     if (b->initrd_size) {
         fdt_u64(t->f, "linux,initrd-start", b->initrd_at);
         fdt_u64(t->f, "linux,initrd-end", b->initrd_at + b->initrd_size);
     }
-    if (clock_driven(b->vm->clock)) { /* two runs are to be the same */
+    if (clock_driven(b->p.vm->clock)) { /* two runs are to be the same */
         fdt_bytes(t->f, "rng-seed", "vmd's seed of deterministic runs", sizeof(seed));
     } else if (getrandom(seed, sizeof(seed), 0) == sizeof(seed)) {
         fdt_bytes(t->f, "rng-seed", seed, sizeof(seed));
@@ -299,7 +299,7 @@ static void add_power(struct tree *t, const char *name, const char *compatible, 
  * theirs without being asked (binding perf/riscv,pmu). */
 static void add_pmu(struct tree *t)
 {
-    const struct riscv_cpu *cpu = t->b->vm->vcpus[0]->cpu;
+    const struct riscv_cpu *cpu = t->b->p.vm->vcpus[0]->cpu;
     static const uint32_t events[] = { RISCV_EVENT_CYCLES,  0, RISCV_EVENT_CYCLES,
                                        RISCV_EVENT_INSTRET, 0, RISCV_EVENT_INSTRET };
     static const uint32_t counters[] = { RISCV_EVENT_CYCLES,  RISCV_EVENT_CYCLES,
@@ -328,7 +328,7 @@ static void add_all(struct tree *t)
     add_chosen(t);
     fdt_node_begin(f, "memory@%llx", RV_RAM);
     fdt_str(f, "device_type", "memory");
-    fdt_reg64(f, RV_RAM, t->b->cfg.memory);
+    fdt_reg64(f, RV_RAM, t->b->p.cfg.memory);
     fdt_node_end(f);
     add_cpus(t);
     add_pmu(t);
@@ -343,7 +343,7 @@ static void add_all(struct tree *t)
 
 int rv_virt_fdt(struct board *b, struct err *e)
 {
-    unsigned n = b->vm->n_vcpus;
+    unsigned n = b->p.vm->n_vcpus;
     struct tree t = {
         .f = fdt_new(), .b = b, .cpu = xnew_n(uint32_t, n), .intc = xnew_n(uint32_t, n)
     };

@@ -22,9 +22,12 @@
 #define PIO_SIZE 0x10000ull
 #define SPACE_SIZE (1ull << 56)
 #define WIRES 4
+#define SLOTS 32
 
 struct pci_host {
     struct device dev;
+    uint64_t direct_from; /* property */
+    bool own_root;        /* property */
     uint64_t pio_base, mmio_base, mmio_size, mmio64_base, mmio64_size;
     struct pci_bus root;
     pthread_mutex_t lock;
@@ -32,7 +35,7 @@ struct pci_host {
     struct mem_region *io_root, *mem_root;
     struct mem_space *io, *mem;
     struct mem_region *window[4]; /* by enum pci_region */
-    unsigned asserted[WIRES];     /* functions that hold each wire */
+    unsigned asserted[2 * WIRES]; /* functions that hold each wire */
     struct device *bridge;        /* function 00.0 */
 };
 
@@ -302,12 +305,14 @@ void pci_host_update(struct pci_fn *f)
 void pci_host_wire(struct pci_fn *f, bool level)
 {
     struct pci_host *h = f->bus->host;
-    unsigned pin = 0;
+    unsigned pin = 0, direct = 0;
 
-    /* Each slot turns the pins by its number (PCI-to-PCI Bridge 1.2 §9.1). */
+    /* Each slot turns the pins by its number (PCI-to-PCI Bridge 1.2 §9.1); those of the chip set have wires of their own. */
     for (const struct pci_fn *up = f; up; up = up->bus->bridge) {
-        pin = (pin + (up->devfn >> 3)) % WIRES;
+        direct = !up->bus->bridge && up->devfn >> 3 >= h->direct_from ? WIRES : 0;
+        pin = direct ? pin : (pin + (up->devfn >> 3)) % WIRES;
     }
+    pin += direct;
     pthread_mutex_lock(&h->lock);
     h->asserted[pin] += level ? 1 : -1u;
     irq_set(&h->dev.irq[pin], h->asserted[pin] > 0);
@@ -415,6 +420,18 @@ static void mmio64_write(void *opaque, uint64_t offset, uint64_t value, unsigned
     struct pci_host *h = opaque;
 
     space_write(h, h->mem, h->mmio64_base + offset, size, value);
+}
+
+uint32_t pci_host_config_read(struct device *host, unsigned bus, unsigned devfn,
+                              unsigned offset, unsigned size)
+{
+    return (uint32_t)ecam_read(host, bus << 20 | devfn << 12 | offset, size);
+}
+
+void pci_host_config_write(struct device *host, unsigned bus, unsigned devfn, unsigned offset,
+                           uint32_t value, unsigned size)
+{
+    ecam_write(host, bus << 20 | devfn << 12 | offset, value, size);
 }
 
 static const struct mem_io_ops ecam_ops = { ecam_read, ecam_write, 1, 4 };
@@ -592,6 +609,9 @@ static int host_realize(struct device *d, struct err *e)
         h->window[PCI_REGION_MMIO64] = mem_new_io("pci-mmio64", h->mmio64_size, &mmio64_ops, h,
                                                   NULL);
     }
+    if (h->own_root) {
+        return 0;
+    }
     rc = dev_new(d->vm, &pci_host_bridge_class, bridge, &h->bridge, e);
     if (rc == 0) {
         rc = dev_set_ptr(h->bridge, "bus", &h->root, e);
@@ -637,6 +657,17 @@ static const struct dev_prop host_props[] = {
       .kind = PROP_U64,
       .offset = offsetof(struct pci_host, mmio64_size),
       .doc = "bytes of that window, 0: there is none" },
+    { .name = "direct-from",
+      .kind = PROP_U64,
+      .offset = offsetof(struct pci_host, direct_from),
+      .def = SLOTS,
+      .max = SLOTS,
+      .doc =
+          "slots of the root bus from which on pins lead to wires 4 to 7 and are not turned" },
+    { .name = "own-bridge",
+      .kind = PROP_BOOL,
+      .offset = offsetof(struct pci_host, own_root),
+      .doc = "the board brings a function 00.0 of its own" },
     { .name = NULL },
 };
 
@@ -645,7 +676,7 @@ const struct device_class pci_host_class = {
     .doc = "PCI Express host bridge: ECAM for 256 buses, memory and I/O windows, INTA to INTD",
     .size = sizeof(struct pci_host),
     .props = host_props,
-    .n_irqs = WIRES,
+    .n_irqs = 2 * WIRES,
     .realize = host_realize,
     .destroy = host_destroy,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The PCI Express host bridge: config space by ECAM, windows for memory and I/O, four interrupt
- * wires. One a board; its struct device has those as irq[0..3].
+ * wires. One a board; its struct device has those as irq[0..3], and as irq[4..7] those of slots from the property direct-from on.
  */
 #ifndef VMD_DEVICES_BUS_PCI_HOST_H
 #define VMD_DEVICES_BUS_PCI_HOST_H
@@ -17,6 +17,12 @@ struct mem_region *pci_host_region(struct device *host, enum pci_region which);
 /* Gives each BAR and bridge window on the bus an address, as firmware would, without turning
  * decoding on. Main thread, vCPUs paused or not started. */
 void pci_host_assign(struct device *host);
+
+/* Config space by other ways than ECAM; what is not there reads as all ones. Any thread; no lock of the host's or a function's is held. */
+uint32_t pci_host_config_read(struct device *host, unsigned bus, unsigned devfn,
+                              unsigned offset, unsigned size);
+void pci_host_config_write(struct device *host, unsigned bus, unsigned devfn, unsigned offset,
+                           uint32_t value, unsigned size);
 
 /* --- for pci.c and bridges --- */
 

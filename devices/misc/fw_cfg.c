@@ -19,6 +19,7 @@
 #define FILE_NAME_SIZE 56
 
 enum { DMA_ERROR = 1, DMA_READ = 2, DMA_SKIP = 4, DMA_SELECT = 8, DMA_WRITE = 16 };
+enum { PORT_SELECTOR = 0, PORT_DATA = 1, PORT_DMA = 4, PORT_END = 12 };
 enum { REG_DATA = 0, REG_SELECTOR = 8, REG_DMA_HIGH = 16, REG_DMA_LOW = 20, REG_END = 24 };
 
 struct fw_cfg_item {
@@ -33,6 +34,9 @@ struct fw_cfg {
     uint16_t selected;
     uint64_t offset; /* within the selected item; may lie beyond its end */
     uint32_t dma_high;
+    void (*before)(void *arg); /* the next look at a file */
+    void *before_arg;
+    bool looked; /* since the last reset */
 };
 
 /* As the guest's DMA descriptor lies in memory: all big-endian. */
@@ -114,6 +118,39 @@ int fw_cfg_add_file(struct device *d, const char *name, const void *p, size_t n,
     return 0;
 }
 
+int fw_cfg_replace_file(struct device *d, const char *name, const void *p, size_t n)
+{
+    struct fw_cfg *f = (struct fw_cfg *)d;
+
+    for (unsigned i = FW_CFG_FILE_FIRST; i < MAX_ITEMS && f->item[i].data; i++) {
+        if (strcmp(f->item[i].name, name) == 0 && f->item[i].len == n) {
+            memcpy(f->item[i].data, p, n);
+            return 0;
+        }
+    }
+    return -ENOENT;
+}
+
+void fw_cfg_set_hook(struct device *d, void (*before)(void *arg), void *arg)
+{
+    struct fw_cfg *f = (struct fw_cfg *)d;
+
+    f->before = before;
+    f->before_arg = arg;
+}
+
+/* Files are looked at when the guest's firmware has set its chip set up. */
+static void select_item(struct fw_cfg *f, uint16_t key)
+{
+    f->selected = key;
+    f->offset = 0;
+    if (key >= FW_CFG_FILE_FIRST && !f->looked && f->before &&
+        strcmp(f->item[key % MAX_ITEMS].name, FW_CFG_LOADER) == 0) {
+        f->looked = true;
+        f->before(f->before_arg);
+    }
+}
+
 /* The selected item, or an empty one. */
 static struct fw_cfg_item fw_cfg_current(const struct fw_cfg *f)
 {
@@ -168,8 +205,7 @@ static void fw_cfg_dma(struct fw_cfg *f, uint64_t at)
     control = be32toh(op.control);
     length = be32toh(op.length);
     if (control & DMA_SELECT) {
-        f->selected = control >> 16;
-        f->offset = 0;
+        select_item(f, (uint16_t)(control >> 16));
     }
     if (control & DMA_READ) {
         result = fw_cfg_dma_copy(f, be64toh(op.address), length) ? 0 : DMA_ERROR;
@@ -206,8 +242,7 @@ static void fw_cfg_write(void *opaque, uint64_t offset, uint64_t value, unsigned
     struct fw_cfg *f = opaque;
 
     if (offset == REG_SELECTOR && size == 2) {
-        f->selected = be16toh((uint16_t)value);
-        f->offset = 0;
+        select_item(f, be16toh((uint16_t)value));
     } else if (offset == REG_DMA_HIGH && size == 8) {
         fw_cfg_dma(f, be64toh(value));
     } else if (offset == REG_DMA_HIGH && size == 4) {
@@ -220,6 +255,24 @@ static void fw_cfg_write(void *opaque, uint64_t offset, uint64_t value, unsigned
     } else {
         log_trace('u', "%s: write of %u bytes at 0x%llx", f->dev.id, size,
                   (unsigned long long)offset);
+    }
+}
+
+/* The same behind ports: selector and data at their own places, the selector little-endian. */
+static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
+{
+    if (offset == PORT_DATA && size == 1) {
+        return fw_cfg_next(opaque);
+    }
+    return offset >= PORT_DMA ? fw_cfg_read(opaque, offset - PORT_DMA + REG_DMA_HIGH, size) : 0;
+}
+
+static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    if (offset == PORT_SELECTOR && size == 2) {
+        select_item(opaque, (uint16_t)value);
+    } else if (offset >= PORT_DMA) {
+        fw_cfg_write(opaque, offset - PORT_DMA + REG_DMA_HIGH, value, size);
     }
 }
 
@@ -241,6 +294,7 @@ static void fw_cfg_reset(struct device *d)
     f->selected = 0;
     f->offset = 0;
     f->dma_high = 0;
+    f->looked = false;
 }
 
 static void fw_cfg_destroy(struct device *d)
@@ -294,6 +348,34 @@ static const struct dev_reg fw_cfg_regs[] = {
     { .name = NULL },
 };
 
+static const struct mem_io_ops port_ops = {
+    .read = port_read,
+    .write = port_write,
+    .min_size = 1,
+    .max_size = 4,
+};
+
+static const struct dev_reg port_regs[] = {
+    { .name = "SELECTOR_PORT",
+      .doc = "item number; rewinds",
+      .offset = PORT_SELECTOR,
+      .size = 2,
+      .writable = 0xffff,
+      .field = DEV_NO_FIELD },
+    { .name = "DATA_PORT",
+      .doc = "next byte of the selected item",
+      .offset = PORT_DATA,
+      .size = 1,
+      .field = DEV_NO_FIELD },
+    { .name = "DMA_PORT",
+      .doc = "as DMA, in two halves",
+      .offset = PORT_DMA,
+      .size = 8,
+      .writable = UINT64_MAX,
+      .field = DEV_NO_FIELD },
+    { .name = NULL },
+};
+
 static const struct dev_reg_block fw_cfg_blocks[] = {
     { .name = "mmio",
       .size = REG_END,
@@ -301,6 +383,12 @@ static const struct dev_reg_block fw_cfg_blocks[] = {
       .ops = &fw_cfg_ops,
       .min_size = 1,
       .max_size = 8 },
+    { .name = "ports",
+      .size = PORT_END,
+      .regs = port_regs,
+      .ops = &port_ops,
+      .min_size = 1,
+      .max_size = 4 },
     { .name = NULL },
 };
 

@@ -38,4 +38,10 @@ void fw_cfg_set_u64(struct device *fw_cfg, unsigned key, uint64_t v);
 int fw_cfg_add_file(struct device *fw_cfg, const char *name, const void *p, size_t n,
                     struct err *e);
 
+/* Other bytes for a file, as many as it has. -ENOENT: there is no such file of that size. Also from the hook below. */
+int fw_cfg_replace_file(struct device *fw_cfg, const char *name, const void *p, size_t n);
+/* Calls `before` once after each reset when the guest selects the file FW_CFG_LOADER, with the device's lock held, on a vCPU's thread. */
+#define FW_CFG_LOADER "etc/table-loader"
+void fw_cfg_set_hook(struct device *fw_cfg, void (*before)(void *arg), void *arg);
+
 #endif

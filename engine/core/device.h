@@ -92,6 +92,9 @@ struct device_class {
     /* a backend object, perhaps one of its own, is not what it was (a disk has another size);
      * the lock is not held; or NULL */
     void (*changed)(struct device *d, const void *backend);
+    /* Maps and unmaps regions of the VM as the registers say now: after vm_request(VM_REQ_REMAP), a reset, a load. Main thread, at the barrier; the lock is not
+     * held; the caller commits. Or NULL. */
+    void (*remap)(struct device *d);
     void (*destroy)(struct device *d); /* accepts half-realized instances */
 };
 

@@ -49,6 +49,9 @@ struct mem_region *mem_new_io(const char *name, uint64_t size, const struct mem_
                               void *opaque, struct bus_lock *lock);
 struct mem_region *mem_new_alias(const char *name, struct mem_region *of, uint64_t offset,
                                  uint64_t size);
+/* The same, but what is RAM there is read-only by this way. */
+struct mem_region *mem_new_ro_alias(const char *name, struct mem_region *of, uint64_t offset,
+                                    uint64_t size);
 void mem_free(struct mem_region *r); /* NULL is fine; must be unmapped */
 
 uint8_t *mem_ram_host(struct mem_region *r); /* RAM or ROM bytes, else NULL */

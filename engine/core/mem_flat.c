@@ -15,6 +15,7 @@
 struct paint {
     struct mem_range *r;
     unsigned n, room;
+    bool read_only; /* behind a read-only alias */
 };
 
 static void paint_insert(struct paint *p, unsigned at, const struct mem_range *r)
@@ -51,7 +52,8 @@ static void paint_leaf(struct paint *p, struct mem_region *leaf, uint64_t lo, ui
                                    .size = stop - pos,
                                    .region = leaf,
                                    .offset = lo + (pos - gpa),
-                                   .kind = leaf->kind,
+                                   .kind = p->read_only && leaf->kind == MEM_RAM ? MEM_ROM
+                                                                                 : leaf->kind,
                                    .ops = leaf->ops,
                                    .opaque = leaf->opaque,
                                    .lock = leaf->lock };
@@ -80,7 +82,10 @@ static void paint_region(struct paint *p, struct mem_region *r, uint64_t lo, uin
         if (lo < UINT64_MAX - r->of_offset) {
             uint64_t room = UINT64_MAX - r->of_offset - lo;
             uint64_t size = hi - lo < room ? hi - lo : room;
+            bool was = p->read_only;
+            p->read_only |= r->read_only;
             paint_region(p, r->of, r->of_offset + lo, r->of_offset + lo + size, gpa);
+            p->read_only = was;
         }
         return;
     }
@@ -104,8 +109,8 @@ static void paint_merge(struct paint *p)
     unsigned n = 0;
     for (unsigned i = 0; i < p->n; i++) {
         struct mem_range *last = n ? &p->r[n - 1] : NULL, *r = &p->r[i];
-        if (last && last->region == r->region && last->base + last->size == r->base &&
-            last->offset + last->size == r->offset) {
+        if (last && last->region == r->region && last->kind == r->kind &&
+            last->base + last->size == r->base && last->offset + last->size == r->offset) {
             last->size += r->size;
         } else {
             p->r[n++] = *r;
@@ -220,11 +225,12 @@ static void number_region(void *arg, struct mem_region *r)
 
 static void number_pages(struct mem_space *s, struct paint *p)
 {
-    mem_each_ram(s, number_region, s); /* also what the guest does not see now: it may come while a log is kept */
+    mem_each_ram(s, number_region,
+                 s); /* also what the guest does not see now: it may come while a log is kept */
     for (unsigned i = 0; i < p->n; i++) {
         struct mem_range *r = &p->r[i];
         r->host = r->region->host ? r->region->host + r->offset : NULL;
-        if (r->kind != MEM_RAM) {
+        if (r->region->kind != MEM_RAM) {
             continue;
         }
         r->ram_page = r->region->ram_page + (r->offset >> MEM_PAGE_BITS);
@@ -251,7 +257,7 @@ static void grow_bitmap(struct mem_space *s)
 
 void mem_commit(struct mem_space *s)
 {
-    struct paint p = { NULL, 0, 0 };
+    struct paint p = { NULL, 0, 0, false };
     paint_region(&p, s->root, 0, s->root->size, 0);
     paint_merge(&p);
     number_pages(s, &p);

@@ -25,6 +25,7 @@ struct mem_region {
 
     struct mem_region *of; /* alias */
     uint64_t of_offset;
+    bool read_only;        /* RAM seen through it is ROM */
 
     uint8_t *host;     /* RAM, ROM */
     size_t host_size;  /* rounded up to host pages */

@@ -359,6 +359,14 @@ struct mem_region *mem_new_alias(const char *name, struct mem_region *of, uint64
     return r;
 }
 
+struct mem_region *mem_new_ro_alias(const char *name, struct mem_region *of, uint64_t offset,
+                                    uint64_t size)
+{
+    struct mem_region *r = mem_new_alias(name, of, offset, size);
+    r->read_only = true;
+    return r;
+}
+
 void mem_free(struct mem_region *r)
 {
     if (!r) {

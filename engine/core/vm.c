@@ -181,6 +181,35 @@ void vm_at_barrier(struct vm *vm, void (*fn)(void *arg), void *arg)
     }
 }
 
+void vm_remap(struct vm *vm)
+{
+    bool any = false;
+
+    list_for_each (it, &vm->devices) {
+        struct device *d = list_entry(it, struct device, node);
+
+        if (d->cls->remap) {
+            d->cls->remap(d);
+            any = true;
+        }
+    }
+    if (any) {
+        mem_commit(vm->mem);
+        mem_commit(vm->ports);
+    }
+}
+
+/* vCPUs that asked for it go on. */
+static void serve_remap(struct vm *vm)
+{
+    vm_remap(vm);
+    for (unsigned i = 0; i < vm->n_vcpus; i++) {
+        if (!vm->vcpus[i]->debug_stop) {
+            vcpu_unpark(vm->vcpus[i]);
+        }
+    }
+}
+
 /* With the vCPUs at the barrier, or not started. */
 static void reset_all(struct vm *vm)
 {
@@ -192,6 +221,7 @@ static void reset_all(struct vm *vm)
     for (unsigned i = 0; i < vm->n_vcpus; i++) {
         vm->arch->cpu_reset(vm->vcpus[i]);
     }
+    vm_remap(vm);
     if (vm->on_reset) {
         vm->on_reset(vm->on_reset_arg);
     }
@@ -393,6 +423,9 @@ static void serve(struct vm *vm)
         keep_ended(vm, reason);
         return;
     }
+    if (!reset && (wanted & VM_REQ_REMAP)) {
+        serve_remap(vm);
+    }
     if (!reset && (wanted & VM_REQ_PANIC) && panicked(vm, running)) {
         return;
     }
@@ -427,7 +460,7 @@ static void on_request(void *arg)
 
 void vm_request(struct vm *vm, enum vm_request what, const char *reason)
 {
-    if (what != VM_REQ_DEBUG) {
+    if (what != VM_REQ_DEBUG && what != VM_REQ_REMAP) {
         atomic_store(&vm->request_reason, reason);
     }
     if (atomic_fetch_or(&vm->requests, what) == 0) {

@@ -48,7 +48,14 @@ struct arch_ops {
 };
 
 enum vm_state { VM_PAUSED, VM_RUNNING, VM_STOPPED };
-enum vm_request { VM_REQ_POWEROFF = 1, VM_REQ_RESET = 2, VM_REQ_CRASH = 4, VM_REQ_DEBUG = 8, VM_REQ_PANIC = 16 };
+enum vm_request {
+    VM_REQ_POWEROFF = 1,
+    VM_REQ_RESET = 2,
+    VM_REQ_CRASH = 4,
+    VM_REQ_DEBUG = 8,
+    VM_REQ_PANIC = 16,
+    VM_REQ_REMAP = 32 /* device_class.remap: registers that say where memory is were written */
+};
 /* What a panic of the guest does: ends the VM as its power-off does, pauses it, nothing. */
 enum vm_panic { VM_PANIC_END, VM_PANIC_PAUSE, VM_PANIC_NONE };
 
@@ -88,9 +95,9 @@ struct vm {
     bool started;         /* vCPU threads exist */
     bool settled;         /* a state was saved or loaded while it stood still */
     /* What a reset and a power-off of the guest do; main thread. */
-    bool reset_ends;      /* a reset is as a power-off */
-    bool end_pauses;      /* a power-off leaves it paused, to be looked at or reset */
-    enum vm_panic panic;  /* and a panic */
+    bool reset_ends;     /* a reset is as a power-off */
+    bool end_pauses;     /* a power-off leaves it paused, to be looked at or reset */
+    enum vm_panic panic; /* and a panic */
     /* Called on the main thread when a guest has panicked, before what comes of it; or NULL. */
     void (*on_panic)(void *arg, enum vm_panic what);
     bool ended;           /* paused by that: runs no more before a reset */
@@ -136,13 +143,15 @@ void vm_reset(struct vm *vm);
 void vm_stop(struct vm *vm, const char *reason);
 /* Stops the threads and frees the devices, for who must do something between them and the rest. */
 void vm_free_devices(struct vm *vm);
+/* Every device puts its regions where its registers say (device_class.remap); then memory is committed. Main thread, vCPUs at the barrier or not started. */
+void vm_remap(struct vm *vm);
 void vm_free(struct vm *vm);
 /* Forgets stops for the debugger that were not told yet. Main thread, at the barrier. */
 void vm_debug_clear(struct vm *vm);
 /* Any thread (devices, engines): asks the main thread to power off, reset or crash the VM.
  * `reason` is a literal. A calling vCPU leaves guest code soon and runs none before the
  * request was served. Power-off and crash end in vm_stop(), a power-off with `end_pauses` in
- * VM_PAUSED; a reset calls on_state with the state it found and "guest-reset". A crash is an end
+ * VM_PAUSED; a remap ends in vm_remap() before the caller's next instruction; a reset calls on_state with the state it found and "guest-reset". A crash is an end
  * whatever the flags say. */
 void vm_request(struct vm *vm, enum vm_request what, const char *reason);
 

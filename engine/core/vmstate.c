@@ -223,6 +223,7 @@ int vmstate_load(struct vm *vm, const void *p, size_t n, struct err *e)
     if (rc == 0 && s.n > 0) {
         rc = err_set(e, -EBADMSG, "the machine's state has %zu bytes too many", s.n);
     }
+    vm_remap(vm);
     for (unsigned i = 0; i < vm->n_vcpus && vm->engine->regs_put; i++) {
         vm->engine->regs_put(vm->vcpus[i]);
     }

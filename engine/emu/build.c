@@ -26,6 +26,9 @@
 
 /* Debian's package opensbi. */
 #define OPENSBI_RV64 "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin"
+/* Debian's package seabios. */
+#define SEABIOS "/usr/share/seabios/bios-256k.bin"
+#define VGABIOS "/usr/share/seabios/vgabios-stdvga.bin"
 
 static int tcg_settings(struct emu *m, void **config, struct err *e)
 {
@@ -123,11 +126,40 @@ static int image_file(struct emu *m, const char *what, const char *path, struct 
     return 0;
 }
 
+static int packaged_file(struct emu *m, const char *what, const char *path, const char *package,
+                         struct board_file *out, struct err *e)
+{
+    int rc = image_file(m, what, path, out, e);
+
+    if (rc == -ENOENT && m->opt.config_fd < 0) {
+        err_set(e, rc, "the default %s %s is missing: install the package %s", what, path,
+                package);
+    }
+    return rc;
+}
+
+/* SeaBIOS, and for it the ROM of a VGA screen. */
+static int pc_firmware(struct emu *m, struct board_config *b, struct err *e)
+{
+    const char *fw = m->config.firmware;
+    bool packaged = strcmp(fw, "default") == 0;
+    int rc = packaged ? packaged_file(m, "firmware", SEABIOS, "seabios", &b->firmware, e)
+                      : image_file(m, "firmware", fw, &b->firmware, e);
+
+    if (rc == 0 && packaged && b->screen.gpu == BOARD_GPU_VGA) {
+        rc = packaged_file(m, "VGA ROM", VGABIOS, "seabios", &b->vga_rom, e);
+    }
+    return rc;
+}
+
 static int firmware_file(struct emu *m, struct board_config *b, struct err *e)
 {
     const char *fw = m->config.firmware;
-    int rc;
 
+    if (m->config.machine == API_MACHINE_Q35 && m->config.n_flash == 0 &&
+        strcmp(fw, "none") != 0) {
+        return pc_firmware(m, b, e);
+    }
     if (strcmp(fw, "none") == 0 ||
         (strcmp(fw, "default") == 0 && m->config.arch == API_ARCH_X86_64) ||
         (strcmp(fw, "default") == 0 && !b->kernel.path && m->config.n_flash == 0)) {
@@ -142,12 +174,7 @@ static int firmware_file(struct emu *m, struct board_config *b, struct err *e)
             "there is no packaged OpenSBI for riscv32: set \"firmware\" to a file, or to "
             "\"none\" to start the kernel in machine mode");
     }
-    rc = image_file(m, "firmware", OPENSBI_RV64, &b->firmware, e);
-    if (rc == -ENOENT && m->opt.config_fd < 0) {
-        err_set(e, rc, "the default firmware %s is missing: install the package opensbi",
-                OPENSBI_RV64);
-    }
-    return rc;
+    return packaged_file(m, "firmware", OPENSBI_RV64, "opensbi", &b->firmware, e);
 }
 
 static int open_images(struct emu *m, struct board_config *b, struct err *e)

@@ -16,11 +16,15 @@ TESTS += tests/kvm/kvm_test
 tests_kvm_kvm_test_SOURCES = tests/kvm/kvm_test.c tests/kvm/guests.S
 tests_kvm_kvm_test_LDADD = $(LINK_KVM) $(CHECK_LIBS)
 
-kvm_tests = tests/kvm/microvm.py tests/kvm/daemon_kvm.py
+kvm_tests = tests/kvm/microvm.py tests/kvm/q35.py tests/kvm/daemon_kvm.py
 TESTS += $(kvm_tests)
-EXTRA_DIST += $(kvm_tests) tests/kvm/kvm_lib.py tests/kvm/nested.py tests/kvm/pvh.S
+EXTRA_DIST += $(kvm_tests) tests/kvm/kvm_lib.py tests/kvm/nested.py tests/kvm/nested_pc.py tests/kvm/pvh.S tests/kvm/bootsector.S
 
 # Debian's kernel under this engine with hardware support, which QEMU's translator plays: minutes, so no part of make check.
 .PHONY: check-kvm-nested
 check-kvm-nested: all
 	VMD_SRCDIR=$(abs_top_srcdir) VMD_BUILDDIR=$(abs_top_builddir) $(PY) $(srcdir)/tests/kvm/nested.py $(NESTED_ARGS)
+
+.PHONY: check-kvm-q35
+check-kvm-q35: all
+	VMD_SRCDIR=$(abs_top_srcdir) VMD_BUILDDIR=$(abs_top_builddir) $(PY) $(srcdir)/tests/kvm/nested_pc.py $(NESTED_ARGS)

@@ -36,6 +36,7 @@ fuzz_names = \
 	nbd \
 	nvme \
 	ovf \
+	pc \
 	probe \
 	qcow2 \
 	rfb \

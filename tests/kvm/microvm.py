@@ -29,10 +29,13 @@ class Machine:
     def __init__(self, append, kernel=None, extra=(), **more):
         path = os.path.join(FOLDER.name, "config.json")
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(lib.config(kernel or GUEST, append, **more), file)
+            json.dump(self.config(kernel or GUEST, append, more), file)
         self.process = subprocess.Popen([os.path.join(lib.BUILD, "vmd-emu"), "--config", path, *extra], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.text = b""
+
+    def config(self, kernel, append, more):
+        return lib.config(kernel, append, **more)
 
     def __enter__(self):
         return self

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the rv-virt board may have besides disks, cards and screen: the memory balloon, sockets between guest and host, a watchdog,
+ * What a board may have besides disks, cards and screen: the memory balloon, sockets between guest and host, a watchdog,
  * memory that comes and goes. Main thread.
  */
-#include "devices/board/rv_virt.h"
+#include "devices/board/parts.h"
 #include "devices/misc/virtio_mem.h"
 #include "devices/registry.h"
 #include "engine/core/vm.h"
 
-static int add_balloon(struct board *b, struct err *e)
+int parts_new_balloon(struct board_parts *b, struct device **out, struct err *e)
 {
     const struct board_balloon *c = &b->cfg.balloon;
-    struct device *d = NULL;
-    int rc = dev_new(b->vm, &virtio_balloon_class, "balloon0", &d, e);
+    int rc = dev_new(b->vm, &virtio_balloon_class, "balloon0", out, e);
+    struct device *d = *out;
 
     if (rc == 0) {
         rc = dev_set_u64(d, "memory", b->cfg.memory, e);
@@ -32,17 +32,13 @@ static int add_balloon(struct board *b, struct err *e)
     if (rc == 0) {
         rc = dev_set_ptr(d, "watch", c->watch, e);
     }
-    if (rc != 0) {
-        dev_free(d);
-        return rc;
-    }
-    return rv_virt_add_virtio(b, d, e);
+    return rc;
 }
 
-static int add_vsock(struct board *b, struct err *e)
+int parts_new_vsock(struct board_parts *b, struct device **out, struct err *e)
 {
-    struct device *d = NULL;
-    int rc = dev_new(b->vm, &virtio_vsock_class, "vsock0", &d, e);
+    int rc = dev_new(b->vm, &virtio_vsock_class, "vsock0", out, e);
+    struct device *d = *out;
 
     if (rc == 0) {
         rc = dev_set_u64(d, "cid", b->cfg.vsock.cid, e);
@@ -50,14 +46,24 @@ static int add_vsock(struct board *b, struct err *e)
     if (rc == 0) {
         rc = dev_set_ptr(d, "host", b->cfg.vsock.host, e);
     }
+    return rc;
+}
+
+typedef int (*parts_new_fn)(struct board_parts *b, struct device **out, struct err *e);
+
+static int add(struct board_parts *b, parts_new_fn make, struct err *e)
+{
+    struct device *d = NULL;
+    int rc = make(b, &d, e);
+
     if (rc != 0) {
         dev_free(d);
         return rc;
     }
-    return rv_virt_add_virtio(b, d, e);
+    return parts_add_virtio(b, d, e);
 }
 
-static int add_watchdog(struct board *b, struct err *e)
+static int add_watchdog(struct board_parts *b, struct err *e)
 {
     struct device *d = NULL;
     int rc = dev_new(b->vm, &i6300esb_class, "watchdog0", &d, e);
@@ -69,22 +75,22 @@ static int add_watchdog(struct board *b, struct err *e)
         dev_free(d);
         return rc;
     }
-    return rv_virt_plug(b, d, e);
+    return parts_plug(b, d, e);
 }
 
-int rv_virt_add_extras(struct board *b, struct err *e)
+int parts_add_extras(struct board_parts *b, struct err *e)
 {
-    int rc = b->cfg.balloon.on ? add_balloon(b, e) : 0;
+    int rc = b->cfg.balloon.on ? add(b, parts_new_balloon, e) : 0;
 
     if (rc == 0 && b->cfg.vsock.cid) {
-        rc = add_vsock(b, e);
+        rc = add(b, parts_new_vsock, e);
     }
     return rc == 0 && b->cfg.watchdog ? add_watchdog(b, e) : rc;
 }
 
-uint64_t rv_virt_memory_at(const struct board *b, unsigned i)
+uint64_t parts_memory_at(const struct board_parts *b, unsigned i)
 {
-    uint64_t at = RV_RAM + b->cfg.memory;
+    uint64_t at = b->memory_end;
 
     for (unsigned k = 0; k < b->cfg.n_memory_devices; k++) {
         at = (at + VIRTIO_MEM_ALIGN - 1) & ~(VIRTIO_MEM_ALIGN - 1);
@@ -96,7 +102,7 @@ uint64_t rv_virt_memory_at(const struct board *b, unsigned i)
     return at;
 }
 
-static int set_memory(struct board *b, unsigned i, struct device *d, struct err *e)
+static int set_memory(struct board_parts *b, unsigned i, struct device *d, struct err *e)
 {
     const struct board_memory *c = &b->cfg.memory_device[i];
     int rc = mem_new_ram(c->id, c->size, &b->more[i], e);
@@ -108,7 +114,7 @@ static int set_memory(struct board *b, unsigned i, struct device *d, struct err 
         rc = dev_set_ptr(d, "watch", c->watch, e);
     }
     if (rc == 0) {
-        rc = dev_set_u64(d, "memaddr", rv_virt_memory_at(b, i), e);
+        rc = dev_set_u64(d, "memaddr", parts_memory_at(b, i), e);
     }
     if (rc == 0) {
         rc = dev_set_u64(d, "max-size", c->size, e);
@@ -119,7 +125,7 @@ static int set_memory(struct board *b, unsigned i, struct device *d, struct err 
     return rc == 0 ? dev_set_u64(d, "requested-size", c->requested, e) : rc;
 }
 
-int rv_virt_add_memory(struct board *b, struct err *e)
+int parts_add_memory(struct board_parts *b, struct err *e)
 {
     int rc = 0;
 
@@ -134,7 +140,7 @@ int rv_virt_add_memory(struct board *b, struct err *e)
             dev_free(d);
             return rc;
         }
-        rc = rv_virt_add_virtio(b, d, e);
+        rc = parts_add_virtio(b, d, e);
     }
     return rc;
 }

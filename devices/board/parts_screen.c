@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The screen of the rv-virt board, and what a person types and points with. Main thread.
+ * The screen of a board, and what a person types and points with. Main thread.
  */
-#include "devices/board/rv_virt.h"
+#include "devices/board/parts.h"
 #include "devices/registry.h"
 #include "engine/core/vm.h"
 
 static unsigned n_devices(const struct board_config *c)
 {
-    return c->screen.gpu == BOARD_GPU_NONE ? 0 : 1 + (c->screen.input ? BOARD_SCREEN_INPUTS : 0);
+    return c->screen.gpu == BOARD_GPU_NONE ? 0
+                                           : 1 + (c->screen.input ? BOARD_SCREEN_INPUTS : 0);
 }
 
-unsigned rv_virt_slot_screens(const struct board_config *c)
+unsigned parts_slot_screens(const struct board_config *c)
 {
     return c->screen.gpu == BOARD_GPU_VIRTIO_MMIO ? n_devices(c) : 0;
 }
 
-static int new_gpu(struct board *b, struct device **out, struct err *e)
+static int new_gpu(struct board_parts *b, struct device **out, struct err *e)
 {
     const struct board_screen *s = &b->cfg.screen;
     bool bochs = s->gpu == BOARD_GPU_BOCHS;
@@ -31,7 +32,8 @@ static int new_gpu(struct board *b, struct device **out, struct err *e)
     return rc != 0 ? rc : dev_set_u64(*out, "height", s->height, e);
 }
 
-static int new_input(struct board *b, enum board_input kind, struct device **out, struct err *e)
+static int new_input(struct board_parts *b, enum board_input kind, struct device **out,
+                     struct err *e)
 {
     static const char *const names[BOARD_N_INPUTS] = {
         [BOARD_KEYBOARD] = "keyboard", [BOARD_TABLET] = "tablet"
@@ -47,32 +49,27 @@ static int new_input(struct board *b, enum board_input kind, struct device **out
     return rc;
 }
 
-int rv_virt_new_screen(struct board *b, unsigned i, struct device **out, struct err *e)
+int parts_new_screen(struct board_parts *b, unsigned i, struct device **out, struct err *e)
 {
     return i == 0 ? new_gpu(b, out, e) : new_input(b, (enum board_input)(i - 1), out, e);
 }
 
-int rv_virt_add_screen(struct board *b, struct err *e)
+int parts_add_screen(struct board_parts *b, struct err *e)
 {
-    unsigned n = rv_virt_slot_screens(&b->cfg) ? 0 : n_devices(&b->cfg);
+    unsigned n = parts_slot_screens(&b->cfg) ? 0 : n_devices(&b->cfg);
     int rc = 0;
 
     for (unsigned i = 0; i < n && rc == 0; i++) {
         struct device *d = NULL;
 
-        rc = rv_virt_new_screen(b, i, &d, e);
+        rc = parts_new_screen(b, i, &d, e);
         if (rc != 0) {
             dev_free(d);
         } else if (i == 0 && b->cfg.screen.gpu == BOARD_GPU_BOCHS) {
-            rc = rv_virt_plug(b, d, e);
+            rc = parts_plug(b, d, e);
         } else {
-            rc = rv_virt_add_virtio(b, d, e);
+            rc = parts_add_virtio(b, d, e);
         }
     }
     return rc;
-}
-
-struct device *rv_virt_input(struct board *b, enum board_input kind)
-{
-    return b->input[kind];
 }

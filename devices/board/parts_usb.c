@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The USB controller of the rv-virt board, its devices and disks. Main thread.
+ * The USB controller of a board, its devices and disks. Main thread.
  */
 #include "devices/board/disks.h"
-#include "devices/board/rv_virt.h"
+#include "devices/board/parts.h"
 #include "devices/registry.h"
 #include "devices/usb/usb.h"
 #include "engine/core/vm.h"
@@ -32,7 +32,7 @@ static bool wanted(const struct board_config *c)
 }
 
 /* Plugs a device in, and frees it when that fails. */
-static int plug(struct board *b, struct device *d, const char *port, struct err *e)
+static int plug(struct board_parts *b, struct device *d, const char *port, struct err *e)
 {
     int rc = dev_set_ptr(d, "bus", usb_bus_of(b->usb), e);
 
@@ -48,7 +48,7 @@ static int plug(struct board *b, struct device *d, const char *port, struct err 
     return rc;
 }
 
-static int add_device(struct board *b, unsigned i, struct err *e)
+static int add_device(struct board_parts *b, unsigned i, struct err *e)
 {
     const struct board_usb *u = &b->cfg.usb[i];
     const struct usb_kind *k = &usb_kinds[u->kind];
@@ -67,7 +67,7 @@ static int add_device(struct board *b, unsigned i, struct err *e)
     return rc;
 }
 
-static int add_disk(struct board *b, unsigned i, struct err *e)
+static int add_disk(struct board_parts *b, unsigned i, struct err *e)
 {
     struct device *d = NULL;
     int rc = board_new_disk(b->vm, &b->cfg, i, &d, e);
@@ -80,7 +80,7 @@ static int add_disk(struct board *b, unsigned i, struct err *e)
 }
 
 /* Devices that name their port go first, so that no other takes it. */
-int rv_virt_add_usb(struct board *b, struct err *e)
+int parts_add_usb(struct board_parts *b, struct err *e)
 {
     struct device *d;
     int rc;
@@ -90,7 +90,7 @@ int rv_virt_add_usb(struct board *b, struct err *e)
     }
     rc = dev_new(b->vm, &xhci_class, "usb0", &d, e);
     if (rc == 0) {
-        rc = rv_virt_plug(b, d, e);
+        rc = parts_plug(b, d, e);
     }
     if (rc != 0) {
         return rc;

@@ -1,44 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The network cards of the rv-virt board. Main thread.
+ * The network cards of a board. Main thread.
  */
-#include "devices/board/rv_virt.h"
+#include "devices/board/parts.h"
 #include "devices/net/virtio_net.h"
 #include "devices/registry.h"
 #include "engine/core/vm.h"
-#include "network/port.h"
 
 #include <stdio.h>
 
-bool rv_virt_nic_on_pci(const struct board_nic *n)
+bool parts_nic_on_pci(const struct board_nic *n)
 {
     return n->bus == BOARD_NIC_VIRTIO_PCI;
 }
 
-unsigned rv_virt_slot_nics(const struct board_config *c)
+unsigned parts_slot_nics(const struct board_config *c)
 {
     unsigned n = 0;
 
     for (unsigned i = 0; i < c->n_nics; i++) {
-        n += !rv_virt_nic_on_pci(&c->nic[i]);
+        n += !parts_nic_on_pci(&c->nic[i]);
     }
     return n;
 }
 
 /* The card of the slot-th slot that has one. */
-unsigned rv_virt_slot_nic(const struct board_config *c, unsigned slot)
+unsigned parts_slot_nic(const struct board_config *c, unsigned slot)
 {
     unsigned i = 0;
 
     for (; i < c->n_nics; i++) {
-        if (!rv_virt_nic_on_pci(&c->nic[i]) && slot-- == 0) {
+        if (!parts_nic_on_pci(&c->nic[i]) && slot-- == 0) {
             break;
         }
     }
     return i;
 }
 
-int rv_virt_new_net(struct board *b, unsigned i, struct device **out, struct err *e)
+int parts_new_net(struct board_parts *b, unsigned i, struct device **out, struct err *e)
 {
     struct board_nic *n = &b->cfg.nic[i];
     char id[32];
@@ -64,16 +63,4 @@ int rv_virt_new_net(struct board *b, unsigned i, struct device **out, struct err
         b->nic[i] = *out;
     }
     return rc;
-}
-
-struct device *rv_virt_nic(struct board *b, unsigned i)
-{
-    return i < b->cfg.n_nics ? b->nic[i] : NULL;
-}
-
-void rv_virt_close_nics(struct board *b)
-{
-    for (unsigned i = 0; i < b->cfg.n_nics; i++) {
-        net_close(b->cfg.nic[i].port); /* those that no device has taken */
-    }
 }

@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Machine q35 under the KVM engine: Debian's SeaBIOS to its boot menu on a serial console, a boot sector from each kind of disk, resets, states that go on, wrong configurations."""
+
+import os
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import kvm_lib as lib  # noqa: E402
+import microvm  # noqa: E402
+import tap  # noqa: E402
+
+FOLDER = microvm.FOLDER
+SEABIOS = "/usr/share/seabios/bios-256k.bin"
+
+
+def config(**more):
+    return {"name": "pc", "arch": "x86_64", "machine": "q35", "engine": "kvm", "memory": 128 << 20, "rng": False, **more}
+
+
+class Machine(microvm.Machine):
+    """As on microvm, with another configuration."""
+
+    def config(self, kernel, _append, more):
+        return config(**more, **({"kernel": kernel} if kernel else {}))
+
+
+def needs_seabios():
+    why = lib.missing()
+    if why is None and not os.path.exists(SEABIOS):
+        why = f"{SEABIOS} (seabios)"
+    if why:
+        raise tap.Skip(why)
+
+
+def boot_disk(name="boot.raw"):
+    """A disk whose first sector is bootsector.S, with a text behind it."""
+    path = os.path.join(FOLDER.name, name)
+    code = os.path.join(FOLDER.name, "bootsector")
+    command = [*(os.environ.get("VMD_CC") or "cc").split(), "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none",
+               "-Wl,-Ttext=0x7c00", "-Wl,--oformat=binary", "-o", code, os.path.join(lib.HERE, "bootsector.S")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    tap.check(done.returncode == 0, f"{command}: {done.stderr}")
+    with open(code, "rb") as file:
+        sector = file.read()
+    tap.check(len(sector) == 512, f"a sector of {len(sector)} bytes")
+    with open(path, "wb") as file:
+        file.write(sector + f"second sector of {name}\r\n\0".encode())
+        file.truncate(4 << 20)
+    return path
+
+
+def send(machine, what):
+    machine.process.stdin.write(what)
+    machine.process.stdin.flush()
+
+
+def shows_its_boot_menu():
+    needs_seabios()
+    disks = [{"file": boot_disk("one.raw"), "format": "raw", "bus": "virtio-pci"},
+             {"file": boot_disk("two.raw"), "format": "raw", "bus": "sata"}]
+    with Machine(None, extra=("--sandbox", "on"), disks=disks, cpus=2) as m:
+        m.until(b"SeaBIOS (version ")
+        m.until(b"Press ESC for boot menu.")
+        send(m, b"\x1b")
+        m.until(b"Select boot device:")
+        text = m.until(b"2. ") + m.until(b"\n")
+        tap.check(b"Virtio disk" in text or b"AHCI/" in text, text)
+        send(m, b"2")
+        m.until(b"second sector of ")
+
+
+def boots_from(bus, **more):
+    name = f"{bus}.raw"
+    with Machine(None, extra=("--sandbox", "on"), disks=[{"file": boot_disk(name), "format": "raw", "bus": bus}], **more) as m:
+        m.until(b"Booting from Hard Disk")
+        m.until(b"sector runs")
+        m.until(f"second sector of {name}".encode())
+        send(m, b"r")  # the whole firmware again
+        m.until(b"SeaBIOS (version ")
+        m.until(f"second sector of {name}".encode())
+        send(m, b"o")
+        tap.check(m.end().endswith(b"bye\r\n"), m.text)
+
+
+def boots_from_virtio():
+    needs_seabios()
+    boots_from("virtio-pci")
+    boots_from("virtio-mmio")  # what is said when nothing is: virtio, which is on PCI here
+
+
+def boots_from_sata():
+    needs_seabios()
+    boots_from("sata", cpus=2)
+
+
+def boots_from_nvme_scsi_and_with_much_memory():
+    needs_seabios()
+    boots_from("nvme")
+    boots_from("scsi", memory=5 << 30)
+
+
+def refuses(words, **more):
+    with Machine(None, **more) as m:
+        _out, errors = m.process.communicate(timeout=microvm.LIMIT)
+        text = errors.decode()
+        tap.check(m.process.returncode == 1 and all(w in text for w in words), f"{words}: {m.process.returncode} {text}")
+
+
+def wrong_machines_are_named_with_the_remedy():
+    needs_seabios()
+    disk = boot_disk("wrong.raw")
+    refuses(["16 MiB"], memory=8 << 20)
+    refuses(["firmware", "default"], firmware="none")
+    short = os.path.join(FOLDER.name, "short.bin")
+    with open(short, "wb") as file:
+        file.write(bytes(1000))
+    refuses(["short.bin", "multiple of 64 KiB"], firmware=short)
+    refuses(["microvm starts kernels"], kernel=disk)
+    refuses(["machine q35 has no riscv64"], arch="riscv64", engine="tcg", firmware="none")
+
+
+if __name__ == "__main__":
+    sys.exit(tap.run_cases([shows_its_boot_menu, boots_from_virtio, boots_from_sata, boots_from_nvme_scsi_and_with_much_memory,
+                            wrong_machines_are_named_with_the_remedy]))
