@@ -146,6 +146,7 @@ libdaemon_a_SOURCES = \
 	daemon/libvirt/call.h \
 	daemon/libvirt/tune.c \
 	daemon/libvirt/parts.h \
+	daemon/libvirt/migrate.c \
 	daemon/libvirt/nodedev.c \
 	daemon/libvirt/parts.c \
 	daemon/libvirt/host.c \

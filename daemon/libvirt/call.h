@@ -39,6 +39,7 @@ struct lv_call {
     uint32_t program, serial;
     struct json_object *args;
     void (*then)(struct lv_call *c, struct json_object *result);
+    bool late; /* what is asked for may go on when its time is over: then() all the same */
     const char *about;        /* what the call under way is about, as in lv_ask() */
     struct json_object *kept; /* the procedure's own, freed with it */
     int64_t number;           /* of a job that is waited for */

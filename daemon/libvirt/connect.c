@@ -10,8 +10,10 @@
 
 enum {
     /* VIR_DRV_FEATURE_*: what the server's side can do. */
-    FEATURE_PARAM_STRING = 8, /* typed parameters may be strings */
+    FEATURE_MIGRATION_P2P = 4,
+    FEATURE_PARAM_STRING = 9, /* typed parameters may be strings */
     FEATURE_KEEPALIVE = 10,
+    FEATURE_MIGRATION_PARAMS = 13,
     FEATURE_EVENT_CALLBACK = 14, /* handles of callbacks */
     FEATURE_CLOSE_CALLBACK = 15,
     FEATURE_NETWORK_UPDATE = 16, /* its arguments are in their order */
@@ -54,7 +56,8 @@ void lv_do_connect_open(struct lv_call *c)
 
 void lv_do_connect_feature(struct lv_call *c)
 {
-    static const int known[] = { FEATURE_PARAM_STRING, FEATURE_KEEPALIVE,
+    static const int known[] = { FEATURE_MIGRATION_P2P,  FEATURE_MIGRATION_PARAMS,
+                                 FEATURE_PARAM_STRING,   FEATURE_KEEPALIVE,
                                  FEATURE_EVENT_CALLBACK, FEATURE_CLOSE_CALLBACK,
                                  FEATURE_NETWORK_UPDATE };
     struct json_object *o = json_object_new_object();

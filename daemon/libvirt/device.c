@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LIVE = 1, CONFIG = 2 };
+enum { LIVE = 1, CONFIG = 2, DETACH_MS = 5000 /* as libvirt waits */ };
 
 static const struct {
     const char *list, *member; /* of the definition; of vm.attach */
@@ -135,7 +135,8 @@ void lv_do_domain_detach(struct lv_call *c)
     if (find_name(c, device, name, sizeof(name))) {
         params = where(c);
         api_json_set_str(params, kinds[kind].member, name);
-        api_json_set_int(params, "timeout_ms", 0); /* the event tells when it has gone */
+        api_json_set_int(params, "timeout_ms", DETACH_MS);
+        c->late = true; /* an event tells when the guest has let go of it */
         lv_ask(c, "domain", "vm.detach", params, lv_done);
     }
     json_object_put(device);

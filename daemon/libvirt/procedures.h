@@ -240,6 +240,8 @@
     DO(294, DOMAIN_FSTRIM, domain_fstrim, "dom:D mount_point:S minimum:H flags:u", "")         \
     DO(296, DOMAIN_OPEN_CHANNEL, domain_open_channel, "dom:D name:S flags:u", "")              \
     DO(298, DOMAIN_GET_JOB_STATS, domain_job_stats, "dom:D flags:u", "type:i params:[T]")      \
+    DO(305, DOMAIN_MIGRATE_PERFORM3_PARAMS, domain_migrate,                                    \
+       "dom:D dconnuri:S params:[T] cookie_in:o flags:u", "cookie_out:o")                      \
     DO(308, DOMAIN_SET_MEMORY_STATS_PERIOD, domain_set_stats_period, "dom:D period:i flags:u", \
        "")                                                                                     \
     DO(312, CONNECT_GET_CPU_MODEL_NAMES, cpu_models, "arch:s need_results:i flags:u",          \

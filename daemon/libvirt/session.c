@@ -228,7 +228,7 @@ static void on_answer(void *arg, struct json_object *result, const struct api_er
 {
     struct lv_call *c = arg;
 
-    if (x) {
+    if (x && !(c->late && x->code == API_E_TIMEOUT)) {
         lv_fail_api(c, x);
     } else {
         c->then(c, result);

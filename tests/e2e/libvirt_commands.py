@@ -18,6 +18,7 @@ sys.dont_write_bytecode = True
 sys.path[:0] = [str(TOP / "tests/lib"), str(TOP / "tests/e2e"), str(TOP / "tests/guests")]
 
 import tap  # noqa: E402
+import migrate_lib  # noqa: E402
 from daemon_lib import CallError, wait_for  # noqa: E402
 from libvirt_virsh import UUID, Host  # noqa: E402
 
@@ -453,6 +454,21 @@ def a_console_and_a_screen():
         same(v.vm()["state"], "running")
 
 
+def a_domain_moves():
+    with migrate_lib.Pair() as pair:
+        pair.define(pages=64)
+        v = Virsh.__new__(Virsh)
+        v.d = pair.both[0]
+        there = pair.url(pair.both[1])
+        v.fails("not supported", "migrate", "a", there, "--p2p", "--live")
+        v.fails("not supported", "migrate", "a", there, "--p2p", "--persistent", "--undefinesource")
+        v.fails("vmd", "migrate", "a", "xen+ssh://host.example/", "--p2p", "--live", "--persistent", "--undefinesource")
+        same(pair.states(), ["running", None])
+        v("migrate", "a", there, "--p2p", "--live", "--persistent", "--undefinesource", "--bandwidth", "1000")
+        wait_for(lambda: pair.states() == [None, "running"], 60, f"that it runs there: {pair.states()}")
+        pair.watch(pair.both[1])
+
+
 BY_AGENT = {"domfsfreeze", "domfsinfo", "domfsthaw", "domfstrim", "domhostname", "domifaddr", "domtime", "get-user-sshkeys", "guestinfo",
             "guestvcpus", "qemu-agent-command", "reboot", "set-user-password", "set-user-sshkeys", "shutdown"}
 
@@ -507,7 +523,7 @@ def a_guest_with_an_agent():
 
 # What virsh itself says before it calls anybody, where it looks for something that domains of vmd never have.
 BY_VIRSH = {"domdisplay": "No graphical display", "vncdisplay": "VNC port", "managedsave-edit": "no managed save", "net-port-delete": "failed to get network port", "snapshot-edit": "Failed",
-            "dom-fd-associate": "Disconnected", "domsetlaunchsecstate": "secret header", "iface-edit": "Failed",
+            "domsetlaunchsecstate": "secret header", "iface-edit": "Failed",
             "iface-unbridge": "not a bridge", "lxc-enter-namespace": "program or version", "ttyconsole": "^$",
             "update-memory-device": "no memory device"}
 
@@ -555,7 +571,7 @@ def every_command_is_listed():
             same(sorted(works - DONE - (set() if BY_AGENT & DONE else BY_AGENT)), [])
 
 
-CASES = (the_connection_and_the_host, a_definition, a_life, disks, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent,
+CASES = (the_connection_and_the_host, a_definition, a_life, disks, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent, a_domain_moves,
          the_rest_is_unsupported, every_command_is_listed)
 
 if __name__ == "__main__":

@@ -311,8 +311,8 @@ def looking_only_changes_nothing():
 
 def what_vmd_has_not_is_said():
     with Host() as h:
-        h.fails("not supported", "nodedev-list")
-        h.fails("not supported by vmd", "sysinfo")
+        h.fails("not supported", "nwfilter-list")
+        h.fails("not supported by vmd", "secret-list")
         bad = h.file("bad.xml", "<domain type='qemu'><name>x</name><memory>65536</memory><os><type arch='riscv64'>hvm</type></os>"
                      "<bogus/></domain>")
         h.fails("line 1: ", "define", bad)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fuzz target: arguments of libvirt's remote protocol. The first byte chooses the procedure whose form the rest has, or has not. What
+ * Fuzz target: arguments of libvirt's remote protocol. The first two bytes choose the procedure whose form the rest has, or has not. What
  * is read must come back the same from writing and reading once more, from all of what was written.
  */
 #include "api-schema/json/json.h"
@@ -151,12 +151,12 @@ void fuzz_one(const uint8_t *data, size_t size)
     struct fuzz_in in;
     const char *form;
 
-    if (size == 0) {
+    if (size < 2) {
         return;
     }
-    form = forms[data[0] % n_forms];
-    try_message(form, data + 1, size - 1);
-    fuzz_in_init(&in, data + 1, size - 1);
+    form = forms[((unsigned)data[0] | (unsigned)data[1] << 8) % n_forms];
+    try_message(form, data + 2, size - 2);
+    fuzz_in_init(&in, data + 2, size - 2);
     form = forms[fuzz_below(&in, (unsigned)n_forms)];
     compose_members(&in, form, &made);
     if (fuzz_rarely(&in, 4) && made.len) { /* and one that is not quite of it */
