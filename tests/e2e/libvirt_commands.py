@@ -211,6 +211,8 @@ def a_life():
         wait_for(lambda: v.vm()["saved"], 60, "its state")
         v.vmctl("forget", "a")
         tap.check(not v.vm()["saved"], "still saved")
+        with v.d.client() as client:
+            client.fails("bad-state", "vm.forget", vm="a")
 
 
 def disks():

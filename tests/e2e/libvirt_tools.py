@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Tools made for libvirt, as their packages have them, drive vmd: virt-clone (virtinst), a program with the Go client
-(golang-github-digitalocean-go-libvirt-dev)."""
+(golang-github-digitalocean-go-libvirt-dev), prometheus-libvirt-exporter (probed for: its package starts a service)."""
 
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import urllib.request
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
 sys.path[:0] = [str(TOP / "tests/lib"), str(TOP / "tests/e2e")]
 
 import tap  # noqa: E402
-from daemon_lib import CallError  # noqa: E402
+from daemon_lib import CallError, wait_for  # noqa: E402
 from libvirt_virsh import Host  # noqa: E402
+from remote_lib import free_port  # noqa: E402
 
 GO_PATH = "/usr/share/gocode"
 
@@ -58,7 +60,34 @@ def a_program_in_go_lists_and_starts():
         tap.check(h.vm("b")["state"] == "running" and h.vm("a")["state"] == "stopped", "not started")
 
 
-CASES = (virt_clone_clones, a_program_in_go_lists_and_starts)
+def an_exporter_tells_prometheus():
+    if not shutil.which("prometheus-libvirt-exporter"):
+        raise tap.Skip("prometheus-libvirt-exporter")
+    with Host() as h:
+        disk = os.path.join(h.d.dir, "d.raw")
+        with open(disk, "wb") as file:
+            file.truncate(1 << 20)
+        h.d.call("vm.define", config=h.d.config("a", disks=[{"file": disk, "name": "vda"}]))
+        h.d.call("vm.start", vm="a")
+        where = f"127.0.0.1:{free_port()}"
+        with subprocess.Popen(["prometheus-libvirt-exporter", "--libvirt.uri", h.uri(), "--web.listen-address", where],
+                              stderr=subprocess.DEVNULL) as exporter:
+            try:
+                def told():
+                    try:
+                        with urllib.request.urlopen(f"http://{where}/metrics", timeout=60) as page:
+                            return page.read().decode()
+                    except OSError:
+                        return ""
+                text = wait_for(told, 60, "its page")
+            finally:
+                exporter.kill()
+        for part in ("libvirt_up 1", "libvirt_domains_number 1", 'libvirt_domain_info_maximum_memory_bytes{domain="a"',
+                     'target_device="vda"'):
+            tap.check(part in text, f"{part} is not told: {text[-2000:]}")
+
+
+CASES = (virt_clone_clones, a_program_in_go_lists_and_starts, an_exporter_tells_prometheus)
 
 if __name__ == "__main__":
     try:
