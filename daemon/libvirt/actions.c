@@ -7,6 +7,8 @@
 #include "daemon/libvirt/procs.h"
 #include "daemon/registry.h"
 #include "daemon/xml/tree.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -84,7 +86,6 @@ static bool put_element(struct lv_call *c, const struct xml_node *old, struct bu
     if (!text) {
         return true;
     }
-    AUTO_BUF wrapped = BUF_INIT;
     new = xml_read(text, strlen(text), &e);
     if (!new || !key || !xml_can_say(uri) || strpbrk(uri, "'<&") || strpbrk(key, ":'<>& /")) {
         xml_node_free(new);
@@ -92,19 +93,12 @@ static bool put_element(struct lv_call *c, const struct xml_node *old, struct bu
                 e.code ? e.msg : "its key or URI");
         return false;
     }
-    if (!new->uri) {
-        const char *rest = strstr(text, new->name) + strlen(new->name),
-                   *end = strrchr(text, '<');
-        bool empty = end && end[1] != '/';
-        buf_printf(&wrapped, "<%s:%s xmlns:%s='%s'%.*s", key, new->name, key, uri,
-                   (int)(empty ? strlen(rest) : (size_t)(end - rest)), rest);
-        if (!empty) {
-            buf_printf(&wrapped, "</%s:%s>", key, new->name);
-        }
-        xml_node_free(new);
-        new = xml_read(wrapped.data, wrapped.len, &e);
+    if (!new->uri) { /* as libvirt has it: in the namespace, by the prefix of the call */
+        AUTO_FREE char *bare = new->name;
+        new->name = xasprintf("%s:%s", key, bare);
+        new->uri = xstrdup(uri);
     }
-    if (!new || !new->uri || strcmp(new->uri, uri) != 0) {
+    if (strcmp(new->uri, uri) != 0) {
         xml_node_free(new);
         lv_fail(c, LV_E_XML, "the element is not of namespace '%s'", uri);
         return false;

@@ -490,7 +490,7 @@ void lv_do_domain_set_autostart(struct lv_call *c)
 void lv_do_domain_set_memory(struct lv_call *c)
 {
     enum { LIVE = 1, CONFIG = 2, MAXIMUM = 4 };
-    int64_t flags = lv_int(c, "flags"), bytes = lv_int(c, "memory") * 1024;
+    int64_t flags = lv_int(c, "flags"), bytes = lv_bytes(lv_int(c, "memory"));
     const struct vm *vm = lv_the_vm(c);
     struct json_object *params;
 

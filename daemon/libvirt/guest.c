@@ -122,7 +122,7 @@ void lv_do_domain_set_time(struct lv_call *c)
     struct json_object *args = NULL;
     int64_t seconds = lv_int(c, "seconds");
 
-    if (seconds < 0 || seconds > INT64_MAX / NS - 1) {
+    if (seconds < 0 || seconds > INT64_MAX / NS - 1 || lv_int(c, "nseconds") >= NS) {
         lv_fail(c, LV_E_INVALID_ARG, "no time of a guest: %lld", (long long)seconds);
         return;
     }
@@ -321,8 +321,8 @@ static void add_users(struct json_object *list, struct json_object *r)
         snprintf(field, sizeof(field), "user.%zu.name", i);
         add_text(list, field, one, "user");
         snprintf(field, sizeof(field), "user.%zu.login-time", i);
-        lv_param(list, field, 'H',
-                 (int64_t)(json_object_get_double(api_json_get(one, "login-time")) * 1000));
+        double since = json_object_get_double(api_json_get(one, "login-time"));
+        lv_param(list, field, 'H', since > 0 && since < 1e12 ? (int64_t)(since * 1000) : 0);
     }
 }
 

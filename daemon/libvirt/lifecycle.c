@@ -3,6 +3,7 @@
 #include "daemon/daemon.h"
 #include "daemon/libvirt/call.h"
 #include "daemon/libvirt/jobs.h"
+#include "daemon/libvirt/parts.h"
 #include "daemon/libvirt/procs.h"
 #include "daemon/registry.h"
 #include "daemon/xml/xml.h"
@@ -164,7 +165,7 @@ void lv_do_domain_block_resize(struct lv_call *c)
     int64_t size = lv_int(c, "size");
 
     api_json_set_str(params, "disk", lv_str(c, "disk"));
-    api_json_set_int(params, "size", lv_int(c, "flags") & BYTES ? size : size * 1024);
+    api_json_set_int(params, "size", lv_int(c, "flags") & BYTES ? size : lv_bytes(size));
     lv_ask(c, "domain", "vm.disk_resize", params, lv_done);
 }
 

@@ -64,11 +64,17 @@ static void device_name(const struct kind *k, const char *entry, char *name, siz
     }
 }
 
+/* No name of a folder's own, none that XML would have to write otherwise: the kernel lets interfaces be called almost anything. */
+static bool is_plain(const char *entry)
+{
+    return entry[0] != '.' && !strpbrk(entry, "<>&'\"") && xml_can_say(entry);
+}
+
 static bool is_device(const struct kind *k, const char *entry)
 {
     char path[PATH_MAX], size[32];
 
-    if (entry[0] == '.') {
+    if (!is_plain(entry)) {
         return false;
     }
     if (strcmp(k->cap, "storage") != 0) {
@@ -389,7 +395,7 @@ static bool find_interface(struct lv_call *c, char name[IF_NAMESIZE])
         wanted = api_json_get_str(api_json_get(c->args, "iface"), "name");
     }
     for (unsigned n = 0; dir && !found && n < DEVICES_MAX && (d = readdir(dir)); n++) {
-        if (d->d_name[0] == '.' || strlen(d->d_name) >= IF_NAMESIZE) {
+        if (!is_plain(d->d_name) || strlen(d->d_name) >= IF_NAMESIZE) {
             continue;
         }
         line_of(net->folder, d->d_name, "address", its, sizeof(its));

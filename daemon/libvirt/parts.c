@@ -208,6 +208,11 @@ int lv_nic(struct lv_call *c, const struct vm *vm, const char *what)
     return -1;
 }
 
+int64_t lv_bytes(int64_t kib)
+{
+    return kib < 0 || kib > INT64_MAX / 1024 ? INT64_MAX : kib * 1024;
+}
+
 /* --- calls ------------------------------------------------------------------------------------------------ */
 
 void lv_change(struct lv_call *c, const char *member, struct json_object *take_value)

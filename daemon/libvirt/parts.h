@@ -46,6 +46,8 @@ void lv_disk_name(const struct vm *vm, int at, char *name, size_t size);
 char *lv_disk_dev(const struct vm *vm, int at);
 void lv_nic_name(const struct vm *vm, int at, char *name, size_t size);
 
+/* What a client counts in KiB, in bytes: the largest number there is when that is too much. */
+int64_t lv_bytes(int64_t kib);
 /* vm.set of one member (taken), then an empty answer. */
 void lv_change(struct lv_call *c, const char *member, struct json_object *take_value);
 /* Where flags say: to what runs, to the definition, or (neither) to what is there. False: it does not run although that is asked for,

@@ -321,7 +321,7 @@ static struct json_object *width_of(struct lv_call *c, struct json_object *nic, 
     for (unsigned i = first; i < first + 3; i++) {
         const char *member = strchr(widths[i], '.') + 1;
         struct json_object *v = lv_given(c, widths[i]);
-        int64_t n = v ? json_object_get_int64(v) * 1024 : api_json_get_int(was, member, 0);
+        int64_t n = v ? lv_bytes(json_object_get_int64(v)) : api_json_get_int(was, member, 0);
         if (n > 0) {
             api_json_set_int(o, member, n);
         }
@@ -386,7 +386,7 @@ void lv_do_domain_set_interface_parameters(struct lv_call *c)
 
 void lv_do_domain_set_max_memory(struct lv_call *c)
 {
-    lv_change(c, "memory", json_object_new_int64(lv_int(c, "memory") * 1024));
+    lv_change(c, "memory", json_object_new_int64(lv_bytes(lv_int(c, "memory"))));
 }
 
 void lv_do_domain_set_stats_period(struct lv_call *c)
