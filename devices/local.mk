@@ -39,6 +39,7 @@ libdevices_a_SOURCES = \
 	devices/board/q35.c \
 	devices/board/q35.h \
 	devices/board/q35_acpi.c \
+	devices/board/q35_smbios.c \
 	devices/board/q35_tables.c \
 	devices/board/rv_virt.c \
 	devices/board/rv_virt.h \

@@ -481,9 +481,11 @@ static void on_checked(void *arg, struct json_object *list, const char *path,
 
 int preflight_host(const struct api_vm_config *c, struct api_error *x)
 {
+    bool packaged = c->machine ==
+                    API_MACHINE_Q35; /* its firmware is there without being named */
     if (!c->kernel && c->n_flash == 0 &&
-        (!c->firmware || strcmp(c->firmware, "default") == 0 ||
-         strcmp(c->firmware, "none") == 0)) {
+        ((!packaged && (!c->firmware || strcmp(c->firmware, "default") == 0)) ||
+         (c->firmware && strcmp(c->firmware, "none") == 0))) {
         return api_error_set(
             x, API_E_FILE_ERROR, c->name,
             c->arch == API_ARCH_X86_64

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A bank of parallel flash: two 16-bit chips side by side on a 32-bit bus with the Intel command
+ * A bank of parallel flash: two 16-bit chips side by side on a 32-bit bus, or one of 8 bits, with the Intel command
  * set (Common Flash Memory Interface 2.0, vendor command set 1), on a block node that it owns.
  *
  * The contents are read when the bank is made and kept in memory. What the guest programs or erases
@@ -21,6 +21,7 @@
 
 #define BANK_SIZE (32u << 20)
 #define SECTOR (256u << 10)
+#define BYTE_SECTOR (4u << 10)
 #define BUFFER 2048u /* bytes that one command can program, both chips */
 #define BOTH(x) ((uint32_t)(x) << 16 | (uint32_t)(x))
 
@@ -31,6 +32,7 @@ enum step { IDLE, WORD, ERASE, LOCK, COUNT, FILL, CONFIRM };
 struct pflash {
     struct device dev;
     struct blk_node *node;
+    bool bytes;    /* property */
     uint8_t *data; /* of rom */
     struct mem_region *rom;
     uint8_t mode, step, status;
@@ -151,14 +153,19 @@ static uint8_t cfi(uint32_t word)
     return word >= 0x10 && word - 0x10 < sizeof(table) ? table[word - 0x10] : 0;
 }
 
+static uint32_t sector_size(const struct pflash *f)
+{
+    return f->bytes ? BYTE_SECTOR : SECTOR;
+}
+
 static uint32_t chip_read(struct pflash *f, uint32_t at)
 {
     static const uint8_t id[] = { 0x89, 0x18 }; /* Intel, 128 Mbit */
-    uint32_t word = at % SECTOR / 4;
+    uint32_t word = at % sector_size(f) / 4;
 
     switch (f->mode) {
     case READ_STATUS:
-        return BOTH(f->status);
+        return f->bytes ? f->status * 0x01010101u : BOTH(f->status);
     case READ_ID:
         return word < 2 ? BOTH(id[word]) : 0;
     case READ_CFI:
@@ -227,15 +234,15 @@ static void command(struct pflash *f, uint8_t c)
 
 static void erase(struct pflash *f, uint32_t at, uint8_t confirm)
 {
-    uint32_t sector = at & ~(SECTOR - 1);
+    uint32_t size = sector_size(f), sector = at & ~(size - 1);
 
     f->step = IDLE;
     if (confirm != 0xd0) {
         fail(f, SEQUENCE_ERROR);
         return;
     }
-    memset(f->data + sector, 0xff, SECTOR);
-    changed(f, sector, SECTOR);
+    memset(f->data + sector, 0xff, size);
+    changed(f, sector, size);
 }
 
 static void take_count(struct pflash *f, uint32_t at, uint32_t value)
@@ -426,6 +433,10 @@ static const struct dev_prop pflash_props[] = {
       .offset = offsetof(struct pflash, node),
       .required = true,
       .doc = "block node with the contents; the device closes it" },
+    { .name = "bytes",
+      .kind = PROP_BOOL,
+      .offset = offsetof(struct pflash, bytes),
+      .doc = "one chip of 8 bits with sectors of 4 KiB, as OVMF drives it" },
     { .name = NULL },
 };
 

@@ -17,6 +17,7 @@
 #include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "engine/core/vm.h"
+#include "storage/block.h"
 
 #include <errno.h>
 #include <string.h>
@@ -355,6 +356,56 @@ static int add_bios(struct board *b, struct err *e)
     return rc == 0 ? mem_map(root, Q35_BIOS_LOW, 0, b->bios_low, e) : rc;
 }
 
+/* One bank below the other, the first ends at 4 GiB: code, which processors run where it lies, then variables. */
+static int add_flash(struct board *b, unsigned i, uint64_t end, struct err *e)
+{
+    struct blk_node *node = b->p.cfg.flash[i];
+    struct mem_region *root = b->p.vm->root, *array;
+    uint64_t size = blk_size(node);
+    struct device *d = NULL;
+    int rc;
+
+    if (size == 0 || size % 4096 || size > Q35_FLASH_MOST - (Q35_HIGH - end)) {
+        return err_set(e, -EINVAL,
+                       "flash bank %u: a PC's have multiples of 4 KiB, together at most 8 MiB",
+                       i);
+    }
+    if (i == 0 && (!blk_readonly(node) || size < Q35_BIOS_LOW_SIZE)) {
+        return err_set(e, -EINVAL,
+                       "flash bank 0 is the firmware's code: set it to readonly, and give its "
+                       "variables a bank behind it");
+    }
+    rc = parts_new_flash(&b->p, i, &d, e);
+    rc = rc == 0 ? dev_set_bool(d, "bytes", true, e) : rc;
+    rc = parts_finish(d, rc, e);
+    if (rc != 0) {
+        return rc;
+    }
+    array = pflash_region(d);
+    b->flash[i] = mem_new_alias("flash", array, 0, size);
+    rc = mem_map(root, end - size, 0, b->flash[i], e);
+    if (rc == 0 && i == 0) {
+        b->bios_low = mem_new_alias("bios-low", array, size - Q35_BIOS_LOW_SIZE,
+                                    Q35_BIOS_LOW_SIZE);
+        rc = mem_map(root, Q35_BIOS_LOW, 0, b->bios_low, e);
+    }
+    return rc;
+}
+
+static int add_firmware(struct board *b, struct err *e)
+{
+    uint64_t end = Q35_HIGH;
+    int rc = b->p.cfg.flash[0] ? 0 : add_bios(b, e);
+
+    for (unsigned i = 0; i < BOARD_MAX_FLASH && rc == 0 && b->p.cfg.flash[i]; i++) {
+        uint64_t size = blk_size(b->p.cfg.flash[i]);
+
+        rc = add_flash(b, i, end, e);
+        end -= size;
+    }
+    return rc;
+}
+
 /* --- class
  * ----------------------------------------------------------------------------------- */
 
@@ -374,10 +425,10 @@ static int check_config(const struct board_parts *p, struct err *e)
                        "machine q35 starts what its firmware finds on disks; machine microvm "
                        "starts kernels directly");
     }
-    if (!c->firmware.path) {
-        return err_set(
-            e, -EINVAL,
-            "machine q35 needs firmware: set 'firmware' to \"default\" or to a file");
+    if (!c->firmware.path && !c->flash[0]) {
+        return err_set(e, -EINVAL,
+                       "machine q35 needs firmware: set 'firmware' to \"default\" or to a "
+                       "file, or give it banks of flash");
     }
     return 0;
 }
@@ -410,6 +461,8 @@ static void q35_free(struct board *b)
         mem_free(b->low);
         mem_free(b->high);
         mem_free(b->bios_low);
+        mem_free(b->flash[0]);
+        mem_free(b->flash[1]);
         mem_free(b->bios);
         mem_free(b->ram);
         parts_done(&b->p);
@@ -423,7 +476,7 @@ static int build_all(struct board *b, struct err *e)
 
     rc = rc == 0 ? vm_add_vcpus(b->p.vm, b->p.cfg.cpus, b->p.cfg.cpu_model, e) : rc;
     rc = rc == 0 ? add_memory(b, e) : rc;
-    rc = rc == 0 ? add_bios(b, e) : rc;
+    rc = rc == 0 ? add_firmware(b, e) : rc;
     rc = rc == 0 ? add_legacy(b, e) : rc;
     rc = rc == 0 ? add_pci(b, e) : rc;
     rc = rc == 0 ? q35_add_tables(b, e) : rc;

@@ -57,7 +57,7 @@ struct mem_region;
 struct board {
     struct board_parts p;                         /* first */
     struct mem_region *ram, *low, *legacy, *high; /* all of it, and its windows */
-    struct mem_region *bios, *bios_low;
+    struct mem_region *bios, *bios_low, *flash[BOARD_MAX_FLASH];
     struct mem_region *window[Q35_WINDOWS]; /* parts of blocks, at ports */
     unsigned n_windows;
     struct device *pic, *ioapic, *hpet, *rtc, *kbc, *mch, *lpc, *fw_cfg, *genid;

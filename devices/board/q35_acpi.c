@@ -31,7 +31,7 @@ static size_t command(struct buf *l, unsigned what)
 
     aml_add(l, what, 4);
     while (l->len < at + 128) {
-        aml_add(l, 0, 8);
+        aml_add(l, 0, 4);
     }
     return at + 4;
 }
@@ -215,7 +215,7 @@ static void add_others(const struct board *b, struct buf *to)
     add_isa(to, "HPET", "PNP0103", 0, &hpet);
     aml_res_ports(&fw_cfg, Q35_FW_CFG, 12);
     add_isa(to, "FWCF", "QEMU0002", 0, &fw_cfg);
-    aml_hid(&genid, "_HID", "VMGENCTR");
+    aml_hid(&genid, "_HID", "VMDA0001");
     aml_hid(&genid, "_CID", "VM_Gen_Counter");
     aml_name(&genid, "_DDN");
     aml_string(&genid, "VM_Gen_Counter");

@@ -136,6 +136,19 @@ static int add_acpi(struct board *b, struct err *e)
     return rc;
 }
 
+static int add_smbios(struct board *b, struct err *e)
+{
+    AUTO_BUF anchor = BUF_INIT;
+    AUTO_BUF tables = BUF_INIT;
+    int rc;
+
+    q35_smbios(b, &anchor, &tables);
+    rc = fw_cfg_add_file(b->fw_cfg, "etc/smbios/smbios-anchor", anchor.data, anchor.len, e);
+    return rc == 0 ? fw_cfg_add_file(b->fw_cfg, "etc/smbios/smbios-tables", tables.data,
+                                     tables.len, e)
+                   : rc;
+}
+
 int q35_add_tables(struct board *b, struct err *e)
 {
     int rc;
@@ -144,6 +157,7 @@ int q35_add_tables(struct board *b, struct err *e)
     set_cmos(b);
     rc = add_map(b, e);
     rc = rc == 0 ? add_acpi(b, e) : rc;
+    rc = rc == 0 ? add_smbios(b, e) : rc;
     rc = rc == 0 ? add_number(b, "etc/boot-menu-wait", 1000, 2, e) : rc;
     if (rc == 0 && b->p.cfg.screen.gpu == BOARD_GPU_NONE) {
         rc = add_number(b, "etc/sercon-port", Q35_COM1, 2, e);

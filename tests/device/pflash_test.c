@@ -23,7 +23,7 @@ struct fl {
     int fd; /* the image */
 };
 
-static void fl_new(struct fl *f, size_t size, bool readonly)
+static void fl_make(struct fl *f, size_t size, bool readonly, bool bytes)
 {
     struct blk_options o = {
         .name = "vars", .driver = "raw", .path = "test", .readonly = readonly
@@ -40,9 +40,15 @@ static void fl_new(struct fl *f, size_t size, bool readonly)
     ck_assert_msg(blk_open(f->pool, &o, &node, &e) == 0, "%s", e.msg);
     f->d = rig_device(f->r, &cfi_flash_class);
     ck_assert_int_eq(dev_set_ptr(f->d, "node", node, NULL), 0);
+    ck_assert_int_eq(dev_set_bool(f->d, "bytes", bytes, NULL), 0);
     ck_assert_msg(dev_realize(f->d, &e) == 0, "%s", e.msg);
     ck_assert_int_eq(mem_map(f->r->vm->root, AT, 0, pflash_region(f->d), NULL), 0);
     rig_start(f->r);
+}
+
+static void fl_new(struct fl *f, size_t size, bool readonly)
+{
+    fl_make(f, size, readonly, false);
 }
 
 static void fl_free(struct fl *f)
@@ -143,6 +149,27 @@ START_TEST(a_buffer_is_programmed_when_confirmed)
 }
 END_TEST
 
+START_TEST(a_chip_of_bytes_has_small_sectors)
+{
+    struct fl f;
+
+    fl_make(&f, 64 << 10, false, true);
+    rig_write(f.r, AT + 5, 0x70, 1);
+    ck_assert_uint_eq(rig_read(f.r, AT + 5, 1), 0x80);
+    rig_write(f.r, AT + 0x1000, 0x20, 1);
+    rig_write(f.r, AT + 0x1000, 0xd0, 1);
+    rig_write(f.r, AT + 0x1003, 0x10, 1);
+    rig_write(f.r, AT + 0x1003, 0x5a, 1);
+    ck_assert_uint_eq(rig_read(f.r, AT + 0x1003, 1), 0x80);
+    rig_write(f.r, AT + 0x1003, 0xff, 1);
+    ck_assert_uint_eq(rd32(f.r, AT + 0x1000), 0x5affffff);
+    ck_assert_uint_eq(rd32(f.r, AT + 0xffc), 0);
+    ck_assert_uint_eq(rd32(f.r, AT + 0x1ffc), UINT32_MAX);
+    ck_assert_uint_eq(rd32(f.r, AT + 0x2000), 0);
+    fl_free(&f);
+}
+END_TEST
+
 START_TEST(a_read_only_bank_is_memory)
 {
     struct fl f;
@@ -163,6 +190,7 @@ static Suite *suite_pflash(void)
     tcase_add_test(t, the_query_table_describes_the_bank);
     tcase_add_test(t, programs_clear_bits_and_erasing_sets_them);
     tcase_add_test(t, a_buffer_is_programmed_when_confirmed);
+    tcase_add_test(t, a_chip_of_bytes_has_small_sectors);
     tcase_add_test(t, a_read_only_bank_is_memory);
     suite_add_tcase(s, t);
     return s;

@@ -118,6 +118,8 @@ def wrong_machines_are_named_with_the_remedy():
     with open(short, "wb") as file:
         file.write(bytes(1000))
     refuses(["short.bin", "multiple of 64 KiB"], firmware=short)
+    refuses(["flash bank 0", "readonly"], flash=[{"file": disk}])
+    refuses(["flash bank 0", "4 KiB", "8 MiB"], flash=[{"file": short, "readonly": True}])
     refuses(["microvm starts kernels"], kernel=disk)
     refuses(["machine q35 has no riscv64"], arch="riscv64", engine="tcg", firmware="none")
 
