@@ -40,6 +40,8 @@ struct lv_call {
     struct json_object *args;
     void (*then)(struct lv_call *c, struct json_object *result);
     bool late; /* what is asked for may go on when its time is over: then() all the same */
+    const char *
+        undo; /* the method, of parameters `kept`, that takes back what was done before what is asked for failed; NULL: none */
     const char *about;        /* what the call under way is about, as in lv_ask() */
     struct json_object *kept; /* the procedure's own, freed with it */
     int64_t number;           /* of a job that is waited for */

@@ -224,9 +224,25 @@ void lv_fail_api(struct lv_call *c, const struct api_error *x)
             x->remedy);
 }
 
+static void on_undone(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct lv_call *c = arg;
+
+    (void)result;
+    (void)x; /* what went wrong first is told */
+    lv_fail(c, (enum lv_error)c->number, "%s", lv_str(c, "failed"));
+}
+
 static void on_answer(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct lv_call *c = arg;
+
+    if (x && c->undo && c->q) {
+        api_json_set_str(c->args, "failed", x->message);
+        c->number = error_code(x, c->about);
+        rpc_session_call(c->q->s, c->undo, json_object_get(c->kept), on_undone, c);
+        return;
+    }
 
     if (x && !(c->late && x->code == API_E_TIMEOUT)) {
         lv_fail_api(c, x);

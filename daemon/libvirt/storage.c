@@ -69,6 +69,8 @@ static void on_created(struct lv_call *c, struct json_object *info)
     enum { WITH_BUILD = 1, BUILD_NO_OVERWRITE = 4 };
     struct json_object *params = lv_object("pool", api_json_get_str(info, "uuid"));
 
+    c->kept = lv_object("pool", api_json_get_str(info, "uuid"));
+    c->undo = "pool.undefine";
     api_json_set_bool(params, "build", lv_int(c, "flags") & (WITH_BUILD | BUILD_NO_OVERWRITE));
     lv_ask(c, "pool", "pool.start", params, reply_pool);
 }

@@ -373,6 +373,8 @@ def pools_and_volumes():
         v("pool-destroy", "p1")
         same(v.d.call("pool.get", pool="p1")["state"], "inactive")
         v("pool-undefine", "p1")
+        v.fails("No such file", "pool-create-as", "p0", "dir", "--target", folder + "-none")
+        same([p["name"] for p in v.d.call("pool.list")["pools"]], [])
         v("pool-create-as", "p2", "dir", "--target", folder)
         same(v.d.call("pool.get", pool="p2")["state"], "active")
         v.run("pool-destroy", "p2")
