@@ -4,6 +4,8 @@
 
 noinst_LIBRARIES += libdevices.a
 libdevices_a_SOURCES = \
+	devices/audio/audio.h \
+	devices/audio/virtio_snd.c \
 	devices/block/ahci.c \
 	devices/block/ahci.h \
 	devices/block/ahci_ata.c \
@@ -155,6 +157,11 @@ check_PROGRAMS += tests/device/registers_test
 TESTS += tests/device/registers_test
 tests_device_registers_test_SOURCES = tests/device/registers_test.c $(device_rig)
 tests_device_registers_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+check_PROGRAMS += tests/device/sound_test
+TESTS += tests/device/sound_test
+tests_device_sound_test_SOURCES = tests/device/sound_test.c tests/device/vio.h $(device_rig)
+tests_device_sound_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+
 check_PROGRAMS += tests/device/extras_test
 TESTS += tests/device/extras_test
 tests_device_extras_test_SOURCES = tests/device/extras_test.c tests/device/vio.h $(device_rig)

@@ -42,6 +42,7 @@ static const struct device_class *const classes[] = {
     &virtio_rng_class,
     &virtio_balloon_class,
     &virtio_mem_class,
+    &virtio_snd_class,
     &virtio_vsock_class,
     &virtio_console_class,
     &virtio_serial_class,

@@ -43,6 +43,7 @@ extern const struct device_class cfi_flash_class;
 extern const struct device_class virtio_rng_class;
 extern const struct device_class virtio_balloon_class;
 extern const struct device_class virtio_mem_class;
+extern const struct device_class virtio_snd_class;
 extern const struct device_class virtio_vsock_class;
 extern const struct device_class virtio_console_class;
 extern const struct device_class virtio_serial_class;

@@ -133,11 +133,14 @@ int files_open(struct start *st, const char **bad, struct err *e)
     for (unsigned i = 0; i < st->n_files; i++) {
         struct spawn_file *f = &st->files[i];
         bool far = f->disk && nbd_addr_is(f->path);
-        if (far && st->check) {
-            continue;
+        if (st->check && (far || (f->made && access(f->path, F_OK) < 0 && errno == ENOENT))) {
+            continue; /* nothing is connected, or made, for a question */
         }
         f->fd = far ? connect_export(st, f, e)
-                    : file_open_checked(f->what, f->path, f->disk ? FILE_DISK : FILE_DATA,
+                    : file_open_checked(f->what, f->path,
+                                        f->disk   ? FILE_DISK
+                                        : f->made ? FILE_MADE
+                                                  : FILE_DATA,
                                         f->write, e);
         if (f->fd < 0) {
             *bad = f->path;

@@ -130,6 +130,7 @@ static int read_files(struct start *st, const struct json_object *list, struct e
         f->what = api_json_get_str(o, "what");
         f->disk = api_json_get_bool(o, "disk", false);
         f->write = api_json_get_bool(o, "write", false);
+        f->made = api_json_get_bool(o, "made", false);
         f->format = api_json_get_str(o, "format");
         f->fd = -1;
         if (!f->key || !f->path || !f->what) {

@@ -52,6 +52,7 @@ struct spawn_file {
     const char *key, *path, *what; /* borrowed from the request */
     const char *format;            /* of a disk; NULL: not told, or no disk */
     bool disk, write;
+    bool made; /* when it is not there, and may be empty */
     int fd;
 };
 

@@ -198,9 +198,32 @@ static int check_memory_devices(const struct api_vm_config *c, struct api_error 
     return 0;
 }
 
+static int check_audio(const struct api_vm_config *c, struct api_error *x)
+{
+    static const int64_t rates[] = { 5512,  8000,  11025, 16000, 22050,  32000,  44100,
+                                     48000, 64000, 88200, 96000, 176400, 192000, 384000 };
+    const struct api_audio *a = c->audio;
+    bool known = !a;
+
+    for (size_t i = 0; i < ARRAY_LEN(rates) && !known; i++) {
+        known = rates[i] == a->rate;
+    }
+    if (!known) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.audio.rate",
+                             "use 44100, 48000, or another that sound cards have",
+                             "VM '%s': no sound has %lld frames a second", c->name,
+                             (long long)a->rate);
+    }
+    if (a && a->output && a->input && strcmp(a->output, a->input) == 0) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.audio.input", "name another file",
+                             "VM '%s' would hear what it plays: '%s'", c->name, a->output);
+    }
+    return 0;
+}
+
 static int check_members(const struct api_vm_config *c, struct api_error *x)
 {
-    if (check_memory_devices(c, x) < 0) {
+    if (check_memory_devices(c, x) < 0 || check_audio(c, x) < 0) {
         return -1;
     }
     const char *lacks = !c->kernel && c->initrd   ? "initrd"
@@ -328,6 +351,7 @@ int preflight_define(struct vmd *d, struct api_vm_config *c, struct api_error *x
 struct named {
     const char *what, *path;
     bool disk, write;
+    bool made;          /* when it is not there, and may be empty */
     const char *format; /* of a disk */
 };
 
@@ -369,6 +393,15 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
                                       .path = c->flash[i].file,
                                       .disk = true,
                                       .write = !c->flash[i].readonly });
+    }
+    if (rc == 0 && c->audio && c->audio->output) {
+        rc = fn(arg, &(struct named){ .what = "audio output",
+                                      .path = c->audio->output,
+                                      .write = true,
+                                      .made = true });
+    }
+    if (rc == 0 && c->audio && c->audio->input) {
+        rc = fn(arg, &(struct named){ .what = "audio input", .path = c->audio->input });
     }
     return rc;
 }
@@ -540,6 +573,9 @@ static int add_file(void *arg, const struct named *f)
     api_json_set_str(o, "what", f->what);
     api_json_set_bool(o, "disk", f->disk);
     api_json_set_bool(o, "write", f->write);
+    if (f->made) {
+        api_json_set_bool(o, "made", true);
+    }
     if (f->format) {
         api_json_set_str(o, "format", f->format);
     }

@@ -21,7 +21,7 @@
 /* Why something is refused. */
 #define NO_ACPI "the board describes itself by a device tree; it has no ACPI or SMBIOS tables"
 #define NO_BUS "the board has neither PCI nor USB, its devices are virtio-mmio"
-#define NO_SOUND "vmd has no sound, and a screen is seen by VNC only"
+#define NO_SOUND "sound goes to a file, and a screen is seen by VNC only"
 #define NO_CARD_BUS                                                                            \
     "not supported: a card is at virtio-mmio (also where none is given) or at pci"
 #define NO_NET "no part of vmd does that to a network card"
@@ -834,14 +834,7 @@ static const struct xml_row rows[] = {
     NO("devices/video/acpi", NO_ACPI),
     LEFT("devices/video/alias", ALIAS),
     NO("devices/video/driver", NO_TUNE),
-    GROUP("devices/audio", 0),
-    SAYS("devices/audio@type", XML_NEEDED, "none", NO_SOUND),
-    LEFT("devices/audio@id", "libvirt numbers its audio devices"),
-    NO("devices/"
-       "audio@driver|dspPolicy|exclusive|path|serverName|timerPeriod|tryMMap|runtimeDir",
-       NO_SOUND),
-    NO("devices/audio/input|output", NO_SOUND),
-    NO("devices/sound", NO_SOUND),
+    SOUND_ROWS,
     LIST("devices/interface", "nics", NULL),
     { "devices/interface@type", XML_VALUE, XML_NEEDED, "type", &as_card, NULL, NULL },
     NO("devices/interface@managed|trustGuestRxFilters", NO_NET),

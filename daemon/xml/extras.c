@@ -148,6 +148,163 @@ static bool vsock_put(const struct xml_row *row, struct json_object *v, struct x
 
 const struct xml_conv xml_as_vsock = { vsock_get, vsock_put, "sockets of AF_VSOCK" };
 
+/* ---- sound ---- */
+
+static int audio_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    bool file = strcmp(text, "file") == 0;
+
+    (void)row;
+    (void)out;
+    if (!file && strcmp(text, "none") != 0) {
+        return err_set(e, -EINVAL, "not supported: sound '%.30s'; vmd's goes to a file", text);
+    }
+    if (file != (xml_get_attr(n, "path") != NULL)) {
+        return err_set(e, -EINVAL,
+                       "a path is needed by sound that goes to a file, and no other");
+    }
+    return file && !xml_get_kid(n->parent, "sound")
+               ? err_set(e, -EINVAL, "nothing plays it: there is no <sound model='virtio'>")
+               : 0;
+}
+
+static bool audio_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    (void)row;
+    (void)v;
+    (void)n;
+    (void)text;
+    return false; /* the row of <sound> does */
+}
+
+const struct xml_conv xml_as_audio = { audio_get, audio_put, "`file`, `none`" };
+
+/* The <audio> that a <sound> goes to: of its number, or the first. */
+static const struct xml_node *audio_of(const struct xml_node *sound)
+{
+    const struct xml_node *wants = xml_get_kid(sound, "audio"), *devices = sound->parent;
+    const char *id = wants ? xml_get_attr(wants, "id") : NULL;
+
+    for (size_t i = 0; i < devices->n_kids; i++) {
+        const struct xml_node *k = devices->kids[i];
+        const char *has = k->name && strcmp(k->name, "audio") == 0 ? xml_get_attr(k, "id")
+                                                                   : NULL;
+
+        if (k->name && strcmp(k->name, "audio") == 0 &&
+            (!id || (has && strcmp(has, id) == 0))) {
+            return k;
+        }
+    }
+    return NULL;
+}
+
+static int audio_settings(const struct xml_node *settings, struct json_object *to,
+                          struct err *e)
+{
+    static const struct {
+        const char *name, *member;
+        uint64_t least, most;
+    } numbers[] = { { "frequency", "rate", 5512, 384000 }, { "channels", "channels", 1, 2 } };
+    const char *format = xml_get_attr(settings, "format");
+
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        const char *text = xml_get_attr(settings, numbers[i].name);
+        uint64_t n;
+
+        if (text &&
+            str_to_u64(text, numbers[i].least, numbers[i].most, numbers[i].name, &n, e) < 0) {
+            return -1;
+        }
+        if (text) {
+            api_json_set_int(to, numbers[i].member, (int64_t)n);
+        }
+    }
+    if (format && strcmp(format, "u8") != 0 && strcmp(format, "s16") != 0 &&
+        strcmp(format, "s32") != 0 && strcmp(format, "f32") != 0) {
+        return err_set(e, -EINVAL,
+                       "not supported: samples '%.20s'; they are u8, s16, s32 or f32", format);
+    }
+    if (format) {
+        api_json_set_str(to, "format", format);
+    }
+    return 0;
+}
+
+static int sound_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                     struct json_object **out, struct err *e)
+{
+    const char *model = xml_get_attr(n, "model"), *path;
+    const struct xml_node *audio = audio_of(n), *output, *settings;
+    AUTO_JSON made = json_object_new_object();
+
+    (void)row;
+    (void)text;
+    if (!model || strcmp(model, "virtio") != 0) {
+        return err_set(e, -EINVAL, "not supported: a sound card '%.30s'; vmd's is virtio",
+                       model ? model : "");
+    }
+    if (!audio && xml_get_kid(n, "audio")) {
+        return err_set(e, -EINVAL, "there is no <audio> of that number");
+    }
+    path = audio ? xml_get_attr(audio, "path") : NULL;
+    output = audio ? xml_get_kid(audio, "output") : NULL;
+    settings = output ? xml_get_kid(output, "settings") : NULL;
+    if (path && path[0] != '/') {
+        return err_set(e, -EINVAL, "'%.100s' is no absolute path", path);
+    }
+    if (path) {
+        api_json_set_str(made, "output", path);
+    }
+    if (settings && audio_settings(settings, made, e) < 0) {
+        return -1;
+    }
+    *out = json_object_get(made);
+    return 0;
+}
+
+static bool sound_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                      struct buf *text)
+{
+    const char *path = api_json_get_str(v, "output"), *format = api_json_get_str(v, "format");
+    struct xml_node *audio = xml_node_new(n->parent, "audio"), *settings;
+    int64_t rate = api_json_get_int(v, "rate", 0),
+            channels = api_json_get_int(v, "channels", 0);
+
+    (void)row;
+    (void)text;
+    xml_set_attr(n, "model", "virtio");
+    xml_set_attr(audio, "id", "1");
+    if (!path || !xml_can_say(path)) {
+        xml_set_attr(audio, "type", "none");
+        return true;
+    }
+    xml_set_attr(audio, "type", "file");
+    xml_set_attr(audio, "path", path);
+    if (rate || channels || format) {
+        AUTO_FREE char *rate_text = xasprintf("%lld", (long long)rate);
+        AUTO_FREE char *channels_text = xasprintf("%lld", (long long)channels);
+        struct xml_node *output = xml_node_new(audio, "output");
+
+        xml_set_attr(output, "mixingEngine", "yes");
+        xml_set_attr(output, "fixedSettings", "yes");
+        settings = xml_node_new(output, "settings");
+        if (rate) {
+            xml_set_attr(settings, "frequency", rate_text);
+        }
+        if (channels) {
+            xml_set_attr(settings, "channels", channels_text);
+        }
+        if (format) {
+            xml_set_attr(settings, "format", format);
+        }
+    }
+    return true;
+}
+
+const struct xml_conv xml_as_sound = { sound_get, sound_put, "`virtio`" };
+
 /* ---- memory that comes and goes ---- */
 
 static int64_t device_sizes(struct json_object *definition)
@@ -155,7 +312,9 @@ static int64_t device_sizes(struct json_object *definition)
     struct json_object *list = api_json_get(definition, "memory_devices");
     int64_t all = 0;
 
-    for (size_t i = 0; json_object_is_type(list, json_type_array) && i < json_object_array_length(list); i++) {
+    for (size_t i = 0;
+         json_object_is_type(list, json_type_array) && i < json_object_array_length(list);
+         i++) {
         int64_t size = api_json_get_int(json_object_array_get_idx(list, i), "size", 0);
 
         all += size > 0 && size < INT64_MAX / 64 && all < INT64_MAX / 2 ? size : 0;
@@ -165,13 +324,15 @@ static int64_t device_sizes(struct json_object *definition)
 
 void xml_read_memory(struct json_object *definition)
 {
-    int64_t all = api_json_get_int(definition, "memory", 0), base = all - device_sizes(definition);
+    int64_t all = api_json_get_int(definition, "memory", 0),
+            base = all - device_sizes(definition);
     struct json_object *balloon = api_json_get(definition, "balloon");
 
     if (base == all) {
         return;
     }
-    api_json_set_int(definition, "memory", base); /* none left: the definition is refused for it */
+    api_json_set_int(definition, "memory",
+                     base); /* none left: the definition is refused for it */
     if (balloon && api_json_get_int(balloon, "memory", 0) >= base) {
         json_object_object_del(balloon, "memory");
     }
@@ -179,7 +340,8 @@ void xml_read_memory(struct json_object *definition)
 
 void xml_written_memory(struct json_object *definition)
 {
-    int64_t sizes = device_sizes(definition), base = api_json_get_int(definition, "memory", 512 << 20);
+    int64_t sizes = device_sizes(definition),
+            base = api_json_get_int(definition, "memory", 512 << 20);
 
     if (sizes > 0 && base < INT64_MAX - sizes) {
         api_json_set_int(definition, "memory", base + sizes);

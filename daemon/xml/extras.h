@@ -69,7 +69,35 @@ extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
           "not supported: what is done when the guest does not feed it" },                     \
         XML_PCI_PLACE("devices/watchdog")
 
-#define XML_NO_MEMORY "memory of a guest is that of the host, in blocks that its virtio-mem device plugs"
+extern const struct xml_conv xml_as_sound; /* <sound>, with its <audio>: `audio` */
+extern const struct xml_conv xml_as_audio; /* <audio type>: may it be? */
+#define XML_NO_SOUND "what a guest plays goes to a WAV file as it is"
+#define SOUND_ROWS                                                                             \
+    { "devices/sound", XML_VALUE, 0, "audio", &xml_as_sound, NULL, NULL },                     \
+        PART("devices/sound@model", "`virtio`"), PART("devices/sound/audio", NULL),            \
+        PART("devices/sound/audio@id", "which <audio>; absent: the first"),                    \
+        NO("devices/sound/codec", XML_NO_SOUND), XML_PCI_PLACE("devices/sound"),               \
+        GROUP("devices/audio", 0),                                                             \
+        { "devices/audio@type", XML_VALUE, XML_NEEDED | XML_NOTED,         "audio.output",     \
+          &xml_as_audio,        NULL,      "stands where its <sound> does" },                  \
+        LEFT("devices/audio@id", "libvirt numbers its audio devices"),                         \
+        PART("devices/audio@path", "of `file`: `audio.output`"),                               \
+        NO("devices/audio@driver|dspPolicy|exclusive|serverName|timerPeriod|tryMMap|"          \
+           "runtimeDir",                                                                       \
+           XML_NO_SOUND),                                                                      \
+        NO("devices/audio/input", XML_NO_SOUND), GROUP("devices/audio/output", 0),             \
+        SAYS("devices/audio/output@mixingEngine|fixedSettings", 0, "yes", XML_NO_SOUND),       \
+        NO("devices/audio/output@voices|bufferLength|bufferCount|clientName|connectPorts|"     \
+           "dev|serverName|exactName|latency|name|streamName|tryPoll|tryMMap",                 \
+           XML_NO_SOUND),                                                                      \
+        PART("devices/audio/output/settings", NULL),                                           \
+        PART("devices/audio/output/settings@frequency", "`audio.rate`"),                       \
+        PART("devices/audio/output/settings@channels", "`audio.channels`"),                    \
+        PART("devices/audio/output/settings@format",                                           \
+             "`audio.format`: `u8`, `s16`, `s32`, `f32`")
+
+#define XML_NO_MEMORY                                                                          \
+    "memory of a guest is that of the host, in blocks that its virtio-mem device plugs"
 #define MEMORY_ROWS                                                                            \
     LIST("devices/memory", "memory_devices", NULL),                                            \
         SAYS("devices/memory@model", XML_PRINT | XML_NEEDED, "virtio-mem", XML_NO_MEMORY),     \
@@ -77,12 +105,7 @@ extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
         NO("devices/memory/source|uuid", XML_NO_MEMORY),                                       \
         GROUP("devices/memory/target", XML_PRINT | XML_NEEDED),                                \
         SAYS("devices/memory/target@dynamicMemslots", 0, "yes", XML_NO_MEMORY),                \
-        { "devices/memory/target/size",                                                        \
-          XML_VALUE,                                                                           \
-          XML_NEEDED,                                                                          \
-          "size",                                                                              \
-          &xml_as_size,                                                                        \
-          "KiB",                                                                               \
+        { "devices/memory/target/size", XML_VALUE, XML_NEEDED, "size", &xml_as_size, "KiB",    \
           "also part of <memory>" },                                                           \
         PART("devices/memory/target/size@unit", NULL),                                         \
         SAYS("devices/memory/target/node", 0, "0", "the board has one node"),                  \
@@ -105,7 +128,8 @@ extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
         NO("devices/filesystem@dmode|fmode|multidevs", XML_NO_SHARE),                          \
         WORD("devices/filesystem/driver@type", "driver", "path=9p virtiofs=virtiofs",          \
              "not supported: `path` (also where none is given) is 9p"),                        \
-        NO("devices/filesystem/driver@ats|format|iommu|name|packed|page_per_vq|queue|wrpolicy", \
+        NO("devices/filesystem/"                                                               \
+           "driver@ats|format|iommu|name|packed|page_per_vq|queue|wrpolicy",                   \
            NO_TUNE),                                                                           \
         GROUP("devices/filesystem/driver", 0), NO("devices/filesystem/binary", XML_NO_SHARE),  \
         GROUP("devices/filesystem/source", XML_NEEDED),                                        \
@@ -116,7 +140,7 @@ extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
         GROUP("devices/filesystem/target", XML_NEEDED),                                        \
         MUST("devices/filesystem/target@dir", "tag", xml_as_text, "its name for the guest"),   \
         { "devices/filesystem/readonly", XML_FLAG, 0, "readonly", NULL, NULL, NULL },          \
-        NO("devices/filesystem/boot|idmap|space_hard_limit|space_soft_limit", XML_NO_SHARE),        \
+        NO("devices/filesystem/boot|idmap|space_hard_limit|space_soft_limit", XML_NO_SHARE),   \
         XML_PCI_PLACE("devices/filesystem")
 
 struct json_object;

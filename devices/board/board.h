@@ -14,6 +14,7 @@
 struct balloon_watch;
 struct virtio_mem_watch;
 struct vsock_host;
+struct audio_host;
 struct watchdog_host;
 struct blk_node;
 struct board;
@@ -131,6 +132,8 @@ struct board_config {
         uint64_t cid;            /* 0: none */
         struct vsock_host *host; /* outlives the VM; may be NULL */
     } vsock;                     /* virtio-pci */
+    bool sound;                  /* a sound card, virtio-pci */
+    struct audio_host *audio;    /* outlives the VM; may be NULL */
     bool watchdog;               /* i6300esb on PCI */
     struct watchdog_host *guard; /* who acts then; outlives the VM; may be NULL */
     struct board_usb {

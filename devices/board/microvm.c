@@ -109,6 +109,7 @@ static int check_config(const struct board_config *c, struct err *e)
                         : c->flash[0]         ? "banks of flash"
                         : c->watchdog         ? "a watchdog"
                         : c->n_memory_devices ? "memory devices"
+                        : c->sound            ? "a sound card"
                         : c->panic            ? "a panic device"
                         : c->n_usb            ? "USB"
                         : c->root_ports       ? "slots for hot-plug"

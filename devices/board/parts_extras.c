@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a board may have besides disks, cards and screen: the memory balloon, sockets between guest and host, a watchdog,
- * memory that comes and goes. Main thread.
+ * a sound card, memory that comes and goes. Main thread.
  */
 #include "devices/board/parts.h"
 #include "devices/misc/virtio_mem.h"
@@ -63,6 +63,13 @@ static int add(struct board_parts *b, parts_new_fn make, struct err *e)
     return parts_add_virtio(b, d, e);
 }
 
+static int new_sound(struct board_parts *b, struct device **out, struct err *e)
+{
+    int rc = dev_new(b->vm, &virtio_snd_class, "sound0", out, e);
+
+    return rc == 0 ? dev_set_ptr(*out, "host", b->cfg.audio, e) : rc;
+}
+
 static int add_watchdog(struct board_parts *b, struct err *e)
 {
     struct device *d = NULL;
@@ -85,7 +92,10 @@ int parts_add_extras(struct board_parts *b, struct err *e)
     if (rc == 0 && b->cfg.vsock.cid) {
         rc = add(b, parts_new_vsock, e);
     }
-    return rc == 0 && b->cfg.watchdog ? add_watchdog(b, e) : rc;
+    if (rc == 0 && b->cfg.watchdog) {
+        rc = add_watchdog(b, e);
+    }
+    return rc == 0 && b->cfg.sound ? add(b, new_sound, e) : rc;
 }
 
 uint64_t parts_memory_at(const struct board_parts *b, unsigned i)

@@ -117,7 +117,7 @@ static void mmio_written_notify(struct device *d, const struct dev_reg *r, unsig
 
     (void)r, (void)index, (void)old;
     if (m->v && value < m->v->n_queues && virtio_working(m->v)) {
-        virtio_ring(m->v, (unsigned)value);
+        virtio_notified(m->v, (unsigned)value);
     } else {
         log_trace('v', "%s: bell for queue %llu that does not work", d->id,
                   (unsigned long long)value);

@@ -306,7 +306,7 @@ static void regs_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
     } else if (offset >= AT_DEVICE && offset < AT_NOTIFY) {
         virtio_config_write(p->v, offset - AT_DEVICE, value, size);
     } else if (offset >= AT_NOTIFY && q < p->v->n_queues && virtio_working(p->v)) {
-        virtio_ring(p->v, (unsigned)q);
+        virtio_notified(p->v, (unsigned)q);
     } else {
         log_trace('v', "%s: write of 0x%llx does nothing", p->pci.dev.id,
                   (unsigned long long)offset);

@@ -101,6 +101,16 @@ void virtio_ring(struct virtio *v, unsigned q)
     }
 }
 
+void virtio_notified(struct virtio *v, unsigned q)
+{
+    if (v->ops->prompt && q < v->n_queues && clock_driven(v->dev.vm->clock) &&
+        virtio_may_run(v) && virtio_working(v)) {
+        v->ops->serve(v, q);
+    } else {
+        virtio_ring(v, q);
+    }
+}
+
 void virtio_ring_all(struct virtio *v)
 {
     unsigned bells = 0;

@@ -75,6 +75,9 @@ struct virtio_ops {
     uint32_t config_size;                  /* at most VIRTIO_MAX_CONFIG */
     /* Serves queue q until it is empty or the back end is busy. Main loop, lock held. */
     void (*serve)(struct virtio *v, unsigned q);
+    /* serve() may run on a vCPU's thread as well: with an instruction clock it does, at once, so that the guest's time does
+     * not run while the main loop has yet to come to it. */
+    bool prompt;
     /* Fills config_size bytes, little-endian. Lock held; may be NULL. */
     void (*config)(struct virtio *v, uint8_t *out);
     void (*config_written)(struct virtio *v, uint32_t offset, uint64_t value, unsigned size);
@@ -164,6 +167,8 @@ void virtio_resumed(struct device *d);
 void virtio_ring(
     struct virtio *v,
     unsigned q); /* any thread, with or without lock: serve q on the main loop soon */
+/* The driver rang the bell of queue q; a vCPU's thread, lock held. */
+void virtio_notified(struct virtio *v, unsigned q);
 void virtio_ring_all(struct virtio *v); /* all queues that are ready */
 void virtio_reset(struct virtio *v);
 uint8_t virtio_set_status(struct virtio *v, uint8_t status); /* returns the new status */

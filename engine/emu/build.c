@@ -511,6 +511,9 @@ int build_vm(struct emu *m, struct err *e)
         rc = vsock_new(m, &b, e);
     }
     if (rc == 0) {
+        rc = audio_new(m, &b, e);
+    }
+    if (rc == 0) {
         rc = new_vm(m, &b, e);
     }
     if (rc == 0) {
@@ -617,6 +620,7 @@ void build_done(struct emu *m)
     balloon_free(m);
     memory_free(m);
     vsock_free(m);
+    audio_free(m);
     guard_free(m);
     channels_free(m);
     shares_free(m);

@@ -22,6 +22,7 @@ struct blk_jobs;
 struct blk_pool;
 struct console;
 struct api_call;
+struct emu_audio;
 struct emu_channels;
 struct emu_shares;
 struct emu_control;
@@ -153,6 +154,7 @@ struct emu {
     struct emu_balloon *balloon; /* NULL: the VM has none */
     struct emu_memory *memory;   /* the same */
     struct emu_vsock *vsock;     /* the same */
+    struct emu_audio *audio;     /* the same */
     struct emu_guard *guard;     /* the same */
     struct emu_screen *screen; /* NULL: the VM has none */
     struct gdb *gdb;
@@ -389,6 +391,10 @@ void guard_free(struct emu *m); /* after the device that uses it */
 /* --- vsock.c --- */
 int vsock_new(struct emu *m, struct board_config *b, struct err *e);
 void vsock_free(struct emu *m); /* after the device that uses it */
+
+/* --- audio.c --- */
+int audio_new(struct emu *m, struct board_config *b, struct err *e);
+void audio_free(struct emu *m); /* after the device that uses it */
 
 /* --- stats.c --- */
 int stats_start(struct emu *m, struct err *e); /* a page only when --stats-fd was given */

@@ -23,6 +23,7 @@ e2e_tests = \
 	tests/e2e/guest_screen.py \
 	tests/e2e/guest_shares.py \
 	tests/e2e/guest_snapshots.py \
+	tests/e2e/guest_sound.py \
 	tests/e2e/guest_usb.py \
 	tests/e2e/share_server.py \
 	tests/e2e/guest_stuck.py \

@@ -153,6 +153,19 @@ static void fuzz_call(void *arg, uint32_t port, uint64_t ticket)
     fuzz_tickets = ticket;
 }
 static struct vsock_host fuzz_vsock_host = { fuzz_call, NULL };
+
+static bool fuzz_audio_play(void *arg, uint64_t place, const uint8_t *p, size_t n)
+{
+    (void)arg;
+    (void)place;
+    return n == 0 || p[n - 1] != 0x5a;
+}
+static void fuzz_audio_hear(void *arg, uint64_t place, uint8_t *p, size_t n)
+{
+    (void)arg;
+    memset(p, (int)place, n);
+}
+static struct audio_host fuzz_audio_host = { .play = fuzz_audio_play, .hear = fuzz_audio_hear };
 #endif
 
 void fuzz_setup(void)
@@ -207,6 +220,8 @@ void fuzz_setup(void)
     cfg.screen.gpu = BOARD_GPU_NONE;
     cfg.vsock = (struct board_vsock){ 3, &fuzz_vsock_host };
     cfg.watchdog = true;
+    cfg.sound = true;
+    cfg.audio = &fuzz_audio_host;
     cfg.memory_device[cfg.n_memory_devices++] = (struct board_memory){ .id = "memory0",
                                                                        .size = 64 << 20,
                                                                        .requested = 32 << 20 };
@@ -268,7 +283,7 @@ static uint64_t somewhere(struct fuzz_in *in)
 /* Functions of the board: root port, virtio disk, NVMe, virtio-scsi, AHCI, network card, virtio-serial, xHCI; where BARs are put, by slot and number. */
 #ifdef FUZZ_EXTRAS
 #define PCI_SLOTS 16 /* and the balloon, the sockets, ... */
-#define XHCI_SLOT 11
+#define XHCI_SLOT 12
 #define FUZZ_MEMORY_AT 0xc0000000ull /* of the memory device */
 #else
 #define PCI_SLOTS 9

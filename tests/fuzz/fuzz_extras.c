@@ -3,6 +3,7 @@
  * Fuzz target: devices that join a guest to its host (devices.h), behind PCI: what a driver puts into their queues, while the host's
  * side does its part, too.
  */
+#include "devices/audio/audio.h"
 #include "devices/misc/virtio_balloon.h"
 #include "devices/misc/virtio_mem.h"
 #include "devices/misc/virtio_vsock.h"
@@ -18,7 +19,8 @@ const char fuzz_name[] = "fuzz_extras";
 #define BUFFERS (RV_RAM + 0x50000)
 #define VSOCK_RINGS (RV_RAM + 0x60000)
 #define MEMORY_RINGS (RV_RAM + 0x70000)
-enum { BALLOON = 8, VSOCK = 9, WATCHDOG = 10, MEMORY_SLOT = 12 }; /* slots */
+#define SOUND_RINGS (RV_RAM + 0x78000)
+enum { BALLOON = 8, VSOCK = 9, WATCHDOG = 10, SOUND = 11, MEMORY_SLOT = 13 }; /* slots */
 
 static uint64_t buffer(struct fuzz_in *in)
 {
@@ -172,6 +174,47 @@ static void memory(struct fuzz_in *in)
     check_memory(d);
 }
 
+/* Requests in any order, mostly of streams that there are; messages of sound. */
+static void sound(struct fuzz_in *in)
+{
+    uint64_t at = buffer(in);
+    unsigned q = 2 + fuzz_below(in, 2);
+
+    switch (fuzz_below(in, 8)) {
+    case 0:
+        vpci_bring_up(in, SOUND, SOUND_RINGS);
+        break;
+    case 1:
+        (void)dev_find(vm, "sound0")->cls->quiesce(dev_find(vm, "sound0"));
+        dev_find(vm, "sound0")->cls->resumed(dev_find(vm, "sound0"));
+        break;
+    case 2:
+    case 3:
+    case 4:
+        poke(at, fuzz_rarely(in, 16) ? fuzz_64(in) : 0x100 + fuzz_below(in, 6), 4);
+        poke(at + 4, fuzz_rarely(in, 16) ? fuzz_64(in) : fuzz_below(in, 2), 4);
+        poke(at + 8, fuzz_rarely(in, 8) ? fuzz_64(in) : 4096, 4);
+        poke(at + 12, fuzz_rarely(in, 8) ? fuzz_64(in) : 1024, 4);
+        poke(at + 16, fuzz_rarely(in, 16) ? fuzz_64(in) : 0, 4);
+        poke(at + 20, 1 + fuzz_below(in, 2), 1);
+        poke(at + 21, fuzz_rarely(in, 8) ? fuzz_8(in) : 5, 1);
+        poke(at + 22, fuzz_below(in, 15), 1);
+        vpci_buffer(in, SOUND, SOUND_RINGS, 0, at, fuzz_rarely(in, 8) ? fuzz_8(in) : 24, false);
+        vpci_buffer(in, SOUND, SOUND_RINGS, 0, buffer(in), fuzz_below(in, 128), true);
+        break;
+    default:
+        poke(at, fuzz_rarely(in, 16) ? fuzz_64(in) : q - 2, 4);
+        vpci_buffer(in, SOUND, SOUND_RINGS, q, at,
+                    fuzz_rarely(in, 16) ? (uint32_t)fuzz_64(in) : 4 + fuzz_below(in, 2048),
+                    false);
+        vpci_buffer(in, SOUND, SOUND_RINGS, q, buffer(in),
+                    fuzz_rarely(in, 16) ? (uint32_t)fuzz_64(in) : 8 + fuzz_below(in, 2048),
+                    true);
+        break;
+    }
+    (void)loop_run_once(loop, 0, NULL);
+}
+
 /* As a driver feeds, sets and locks it; time goes on in between. */
 static void watchdog(struct fuzz_in *in)
 {
@@ -226,7 +269,7 @@ static void host(struct fuzz_in *in)
 
 void fuzz_act(struct fuzz_in *in)
 {
-    switch (fuzz_below(in, 22)) {
+    switch (fuzz_below(in, 25)) {
     case 0:
         vpci_bring_up(in, BALLOON, RINGS);
         break;
@@ -260,6 +303,11 @@ void fuzz_act(struct fuzz_in *in)
     case 16:
     case 17:
         watchdog(in);
+        break;
+    case 18:
+    case 19:
+    case 20:
+        sound(in);
         break;
     default:
         balloon(in);
