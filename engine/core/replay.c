@@ -327,7 +327,8 @@ static const char *kind_name(enum replay_kind k)
 
 static bool same_place(const struct replay_place *a, const struct replay_place *b)
 {
-    return a->count == b->count && a->now == b->now && a->turn == b->turn;
+    return a->count == b->count && a->now == b->now && a->turn == b->turn &&
+           a->traps == b->traps;
 }
 
 static void see_next(struct replay *r)
@@ -717,21 +718,31 @@ static bool due_locked(struct replay *r)
     return r->ended || !r->has_next || same_place(&r->seen.at, at);
 }
 
+/* Lock held: traps to be taken before what comes next. */
+static int32_t traps_left(const struct replay *r)
+{
+    return (int32_t)(r->seen.at.traps - r->at.traps);
+}
+
 /* Lock held: is what comes next not reachable from here any more? */
 static bool passed_locked(const struct replay *r)
 {
     const struct replay_place *at = &r->at, *next = &r->seen.at;
 
     return r->play && r->has_next &&
-           (at->count > next->count || (at->count == next->count && at->now > next->now));
+           (at->count > next->count ||
+            (at->count == next->count && (at->now > next->now || traps_left(r) < 0)));
 }
 
 static uint64_t limit_locked(const struct replay *r)
 {
-    uint64_t n = r->until == NEVER ? NEVER : r->until - r->at.count;
+    uint64_t n = r->until == NEVER ? NEVER : r->until - r->at.count, left;
 
-    if (r->play && r->has_next && r->seen.at.count - r->at.count < n) {
-        n = r->seen.at.count - r->at.count;
+    if (r->play && r->has_next) {
+        left = r->seen.at.count - r->at.count;
+        /* One that raises is begun and not executed. */
+        left = left == 0 && traps_left(r) > 0 ? 1 : left;
+        n = left < n ? left : n;
     }
     return n;
 }

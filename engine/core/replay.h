@@ -28,6 +28,7 @@ struct replay_place {
     uint64_t count; /* instructions executed by all vCPUs */
     uint64_t now;   /* virtual time: it is skipped while all wait */
     uint32_t turn;  /* the vCPU that is next */
+    uint32_t traps; /* exceptions and interrupts taken so far: one takes no instruction */
 };
 
 enum replay_kind {

@@ -70,6 +70,7 @@ struct emu_options {
     enum sandbox_mode sandbox;
     bool paused;
     bool record, replay; /* into, or from: */
+    bool record_scratch; /* ... and the disks stay as they are */
     const char *record_path;
     int record_fd; /* -1: by its path */
     bool has_replay_to;

@@ -41,6 +41,8 @@ libemu_a_SOURCES = \
 	engine/emu/replay/nic.c \
 	engine/emu/replay/replay.c \
 	engine/emu/replay/replay.h \
+	engine/emu/replay/scratch.c \
+	engine/emu/replay/scratch.h \
 	engine/emu/state/chunk.c \
 	engine/emu/state/chunk.h \
 	engine/emu/state/file.c \
@@ -86,7 +88,7 @@ vmd_state_LDADD = $(LINK_EMU)
 TESTS += tests/device/emu_control.py
 EXTRA_DIST += tests/device/emu_control.py
 TESTS += tests/emu/observe.py tests/emu/icount.py tests/emu/memory.py tests/emu/state.py tests/emu/state_many.py tests/emu/replay.py
-EXTRA_DIST += tests/emu/replay.py tests/emu/replay_lib.py tests/emu/icount.py tests/emu/memory.py tests/emu/observe.py tests/emu/state.py tests/emu/state_many.py tests/emu/emu_lib.py
+EXTRA_DIST += tests/emu/replay.py tests/emu/replay_lib.py tests/emu/replay_soak.py tests/emu/icount.py tests/emu/memory.py tests/emu/observe.py tests/emu/state.py tests/emu/state_many.py tests/emu/emu_lib.py
 check_PROGRAMS += tests/emu/confine_test
 TESTS += tests/emu/confine_test
 tests_emu_confine_test_SOURCES = tests/emu/confine_test.c

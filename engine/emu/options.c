@@ -45,6 +45,7 @@ enum opt {
     OPT_GDB_FD,
     OPT_RECORD,
     OPT_RECORD_FD,
+    OPT_RECORD_SCRATCH,
     OPT_REPLAY,
     OPT_REPLAY_FD,
     OPT_REPLAY_TO,
@@ -85,6 +86,7 @@ static const struct option long_options[] = {
     { "gdb-fd", required_argument, NULL, OPT_GDB_FD },
     { "record", required_argument, NULL, OPT_RECORD },
     { "record-fd", required_argument, NULL, OPT_RECORD_FD },
+    { "record-scratch", no_argument, NULL, OPT_RECORD_SCRATCH },
     { "replay", required_argument, NULL, OPT_REPLAY },
     { "replay-fd", required_argument, NULL, OPT_REPLAY_FD },
     { "replay-to", required_argument, NULL, OPT_REPLAY_TO },
@@ -119,6 +121,7 @@ static const char help[] =
     "                        debugger that connects stops the guest\n"
     "  --gdb-fd N            the same on a bound socket\n"
     "  --record FILE         records what enters the machine (docs/guide/replay.md)\n"
+    "  --record-scratch      ... and leaves its disks as they are: what it writes goes at its end\n"
     "  --replay FILE         runs it as it was recorded; ends where the recording ends\n"
     "  --replay-to COUNT     ... pauses at that count of instructions\n"
     "  --record-fd, --replay-fd N  the same on a descriptor\n"
@@ -346,6 +349,9 @@ static int parse_one(struct emu_options *o, int opt, const char *arg, struct err
     case OPT_REPLAY_FD:
         rc = parse_fd(arg, opt == OPT_RECORD_FD ? "--record-fd" : "--replay-fd", &fd, e);
         return rc != 0 ? rc : tape_option(o, opt == OPT_REPLAY_FD, NULL, fd, e);
+    case OPT_RECORD_SCRATCH:
+        o->record_scratch = true;
+        return 0;
     case OPT_REPLAY_TO:
         o->has_replay_to = true;
         return str_to_u64(arg, 0, UINT64_MAX - 1, "--replay-to", &o->replay_to, e);

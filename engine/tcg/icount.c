@@ -223,9 +223,14 @@ static bool wanted_out(void *arg)
 
 static struct replay_place place(const struct tcg_vcpu *v)
 {
+    uint64_t traps = 0;
+    for (unsigned i = 0; i < v->tcg->n_vcpus; i++) {
+        traps += v->tcg->vcpus[i]->n_exception + v->tcg->vcpus[i]->n_interrupt;
+    }
     return (struct replay_place){ .count = icount_executed(v->tcg),
                                   .now = clock_now(v->tcg->vm->clock),
-                                  .turn = v->tcg->icount->turn };
+                                  .turn = v->tcg->icount->turn,
+                                  .traps = (uint32_t)traps };
 }
 
 /* The same with a tape: what comes from outside stands on it, or time goes by as it does there. */

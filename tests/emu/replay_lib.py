@@ -98,7 +98,7 @@ def zstd():
 
 
 class Log:
-    """A recording: its text and records [kind, source, turn, count, now, check, bytes]."""
+    """A recording: its text and records [kind, source, (turn, traps), count, now, check, bytes]."""
 
     def __init__(self, path):
         with open(path, "rb") as f:
@@ -115,15 +115,15 @@ class Log:
             at += packed
         self.records, at = [], 0
         while at < len(raw):
-            kind, _, source, n, turn, _, _, count, now, check = RECORD.unpack_from(raw, at)
+            kind, _, source, n, turn, _, traps, count, now, check = RECORD.unpack_from(raw, at)
             at += RECORD.size
-            self.records.append([kind, source, turn, count, now, check, raw[at:at + n]])
+            self.records.append([kind, source, (turn, traps), count, now, check, raw[at:at + n]])
             at += n
 
     def write(self, path, records=None):
         lib, raw = zstd(), b""
-        for kind, source, turn, count, now, check, payload in self.records if records is None else records:
-            raw += RECORD.pack(kind, 0, source, len(payload), turn, 0, 0, count, now, check) + payload
+        for kind, source, (turn, traps), count, now, check, payload in self.records if records is None else records:
+            raw += RECORD.pack(kind, 0, source, len(payload), turn, 0, traps, count, now, check) + payload
         with open(path, "wb") as f:
             f.write(header(self.text, self.version))
             room = ctypes.create_string_buffer(lib.ZSTD_compressBound(len(raw)))

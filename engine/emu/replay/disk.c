@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A disk that is recorded: its image works as ever, but on copies of the guest's memory, and what completes is shown to the guest at
- * a place between two instructions. The tape has the number of the request, its result and a digest of what was read; the data
+ * a place between two instructions. In a replay, and in a recording that is to leave the images as they are, what is written
+ * stays in memory (scratch.h). A discard does nothing: what it leaves behind would not be the same everywhere. The tape has the number of the request, its result and a digest of what was read; the data
  * come from the image, which a replay begins as the recording began. Main thread, but for `abandoned`.
  */
 #include "engine/emu/replay/replay.h"
@@ -9,6 +10,7 @@
 #include "engine/base/hash.h"
 #include "engine/base/list.h"
 #include "engine/base/mem.h"
+#include "engine/emu/replay/scratch.h"
 #include "storage/block.h"
 
 #include <errno.h>
@@ -19,6 +21,7 @@
 
 #define ONE_MAX (64u << 20) /* bytes of a request; the guest chooses them */
 #define ALL_MAX (256u << 20)
+#define SCRATCH_MAX (UINT64_C(2) << 30)
 #define ENTRY 16 /* bytes of an input: number, result, digest */
 
 struct copy {
@@ -32,6 +35,8 @@ struct copy {
     bool refused;
     struct iovec iov;
     uint8_t *bytes;
+    struct scratch
+        *over; /* what the scratch had of the range when it was asked; NULL: nothing */
 };
 
 struct record_disk {
@@ -39,7 +44,8 @@ struct record_disk {
     struct blk_node *node;
     struct vm *vm;
     uint32_t source, number;
-    uint64_t bytes; /* of all copies */
+    uint64_t bytes;          /* of all copies */
+    struct scratch *scratch; /* NULL: the image is written to */
     struct list flying;
     _Atomic uint32_t abandoned; /* requests below this number are dropped */
 };
@@ -89,6 +95,9 @@ static void on_done(struct blk_req *r, int result)
     struct copy *c = container_of(r, struct copy, io);
 
     c->result = result;
+    if (c->over && result == 0) {
+        scratch_over(c->over, c->io.offset, c->bytes, c->io.length);
+    }
     completed(c);
 }
 
@@ -112,6 +121,21 @@ static void to_guest(struct copy *c)
     }
 }
 
+/* As the image would: what does not lie in it is an error. */
+static int to_scratch(struct record_disk *d, const struct copy *c)
+{
+    uint64_t size = blk_size(d->node);
+
+    if (blk_readonly(d->node)) {
+        return -EROFS;
+    }
+    if (c->io.offset > size || c->io.length > size - c->io.offset) {
+        return -EINVAL;
+    }
+    return scratch_write(d->scratch, c->io.offset, c->io.op == BLK_WRITE ? c->bytes : NULL,
+                         c->io.length);
+}
+
 static void on_submit(struct blk_hook *h, struct blk_req *r)
 {
     struct record_disk *d = container_of(h, struct record_disk, hook);
@@ -127,6 +151,10 @@ static void on_submit(struct blk_hook *h, struct blk_req *r)
                               .length = r->length,
                               .done = on_done };
     list_append(&d->flying, &c->link);
+    if (r->op == BLK_DISCARD) {
+        completed(c);
+        return;
+    }
     if (data && (r->length > ONE_MAX || r->length > ALL_MAX - d->bytes)) {
         c->refused = true;
         c->result = -ENOMEM;
@@ -142,6 +170,14 @@ static void on_submit(struct blk_hook *h, struct blk_req *r)
         if (r->op == BLK_WRITE) {
             from_guest(c);
         }
+    }
+    if (d->scratch && r->op != BLK_READ) {
+        c->result = r->op == BLK_FLUSH ? 0 : to_scratch(d, c);
+        completed(c);
+        return;
+    }
+    if (d->scratch && scratch_has(d->scratch, r->offset, r->length)) {
+        c->over = scratch_copy(d->scratch, r->offset, r->length);
     }
     blk_submit(d->node, &c->io);
 }
@@ -168,6 +204,7 @@ static struct copy *find(struct record_disk *d, uint32_t number)
 static void copy_free(struct copy *c)
 {
     list_remove(&c->link);
+    scratch_free(c->over);
     free(c->bytes);
     free(c);
 }
@@ -207,7 +244,7 @@ static int on_tape(void *arg, const uint8_t *p, size_t n, struct err *e)
     return 0;
 }
 
-struct record_disk *record_disk_new(struct vm *vm, struct blk_node *n)
+struct record_disk *record_disk_new(struct vm *vm, struct blk_node *n, bool scratch)
 {
     struct record_disk *d = xnew(struct record_disk);
     AUTO_FREE char *name = xasprintf("disk:%s", blk_name(n));
@@ -215,6 +252,7 @@ struct record_disk *record_disk_new(struct vm *vm, struct blk_node *n)
     d->hook = (struct blk_hook){ .submit = on_submit, .abandon = on_abandon };
     d->node = n;
     d->vm = vm;
+    d->scratch = scratch ? scratch_new(SCRATCH_MAX) : NULL;
     list_init(&d->flying);
     d->source = replay_source(vm, name, on_tape, d);
     blk_set_hook(n, &d->hook);
@@ -228,6 +266,7 @@ void record_disk_free(struct record_disk *d)
         while (!list_empty(&d->flying)) {
             copy_free(list_entry(d->flying.next, struct copy, link));
         }
+        scratch_free(d->scratch);
         free(d);
     }
 }

@@ -118,6 +118,7 @@ int reclog_put(struct reclog_writer *w, const struct replay_record *r, struct er
     put_le(head + 2, r->source, 2);
     put_le(head + 4, r->n, 4);
     put_le(head + 8, r->at.turn, 2);
+    put_le(head + 12, r->at.traps, 4);
     put_le(head + 16, r->at.count, 8);
     put_le(head + 24, r->at.now, 8);
     put_le(head + 32, r->check, 8);
@@ -287,8 +288,8 @@ static int check_record(struct reclog_reader *r, const struct replay_record *rec
     if (rec->kind < REPLAY_INPUT || rec->kind >= REPLAY_KINDS) {
         return bad(r, e, "kind", rec->kind);
     }
-    if (p[1] || get_le(p + 10, 2) || get_le(p + 12, 4)) {
-        return bad(r, e, "reserved bytes are not zero", get_le(p + 12, 4));
+    if (p[1] || get_le(p + 10, 2)) {
+        return bad(r, e, "reserved bytes are not zero", get_le(p + 10, 2));
     }
     if (rec->n > RECLOG_PAYLOAD_MAX || rec->n > r->n - r->used - RECORD_HEAD) {
         return bad(r, e, "length", rec->n);
@@ -327,6 +328,7 @@ const struct replay_record *reclog_next(struct reclog_reader *r, struct err *e)
                                   .source = (uint32_t)get_le(p + 2, 2),
                                   .n = get_le(p + 4, 4),
                                   .at = { .turn = (uint32_t)get_le(p + 8, 2),
+                                          .traps = (uint32_t)get_le(p + 12, 4),
                                           .count = get_le(p + 16, 8),
                                           .now = get_le(p + 24, 8) },
                                   .check = get_le(p + 32, 8),

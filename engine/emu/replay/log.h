@@ -5,7 +5,7 @@
  *
  * Header: "VMD-REC\n", u32 version, u32 length of the text, u32 CRC-32 of both and the text, the text: lines "key=value".
  * Chunk: u32 0x4b484356, u32 bytes in the file, u32 bytes of records, u32 CRC-32 of the two and the former, a zstd frame.
- * Record: u8 kind, u8 0, u16 source, u32 bytes, u16 turn, u16 0, u32 0, u64 count, u64 now, u64 check, bytes. All little-endian. Places do not
+ * Record: u8 kind, u8 0, u16 source, u32 bytes, u16 turn, u16 0, u32 traps, u64 count, u64 now, u64 check, bytes. All little-endian. Places do not
  * descend. Nothing in a file is trusted: whoever opens one has it read whole first.
  *
  * No thread of its own; each object belongs to one thread.

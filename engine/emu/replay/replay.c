@@ -300,7 +300,8 @@ struct chr *record_console(struct emu *m)
 void record_add_disk(struct emu *m, struct blk_node *n)
 {
     if (m->record && m->record->n_disks < BOARD_MAX_DISKS) {
-        m->record->disk[m->record->n_disks++] = record_disk_new(m->vm, n);
+        m->record->disk[m->record->n_disks++] = record_disk_new(
+            m->vm, n, m->opt.replay || m->opt.record_scratch);
     }
 }
 

@@ -55,7 +55,8 @@ void record_chr_free(struct record_chr *c);
 /* Takes the port (NULL: a replay); the result is a port, too. */
 struct net_port *record_nic_new(struct vm *vm, const char *name, struct net_port *take_inner);
 struct record_disk;
-struct record_disk *record_disk_new(struct vm *vm, struct blk_node *n);
+/* scratch: the image stays as it is. */
+struct record_disk *record_disk_new(struct vm *vm, struct blk_node *n, bool scratch);
 void record_disk_free(struct record_disk *d);
 
 #endif
