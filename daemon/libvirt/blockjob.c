@@ -50,6 +50,36 @@ static void set_speed(struct json_object *params, int64_t bandwidth, bool bytes)
     }
 }
 
+/* Once the emulator has it: from then on it can be looked at, told something and ended. One that cannot begin fails the call. */
+static void on_beginning(struct lv_call *c, struct json_object *job)
+{
+    enum { LOOK_AGAIN_MS = 20 };
+    const char *state = api_json_get_str(job, "state"),
+               *why = api_json_get_str(api_json_get(job, "error"), "message");
+    struct json_object *params;
+
+    if (state && (strcmp(state, "failed") == 0 || strcmp(state, "cancelled") == 0)) {
+        lv_fail(c, LV_E_OPERATION_FAILED, "%s", why ? why : "it was cancelled");
+    } else if (api_json_get(job, "ended_ms") ||
+               api_json_get(api_json_get(job, "result"), "state")) {
+        lv_reply(c, NULL);
+    } else {
+        params = json_object_new_object();
+        api_json_set_int(params, "job", c->number);
+        if (job) {
+            api_json_set_int(params, "timeout_ms", LOOK_AGAIN_MS);
+        }
+        c->late = true; /* when that time is over it is looked at again */
+        lv_ask(c, "domain", job ? "job.wait" : "job.get", params, on_beginning);
+    }
+}
+
+static void on_accepted(struct lv_call *c, struct json_object *result)
+{
+    c->number = api_json_get_int(result, "job", 0);
+    on_beginning(c, NULL);
+}
+
 static void pull(struct lv_call *c, const char *base, bool bytes)
 {
     struct json_object *params = of_disk(c, "path");
@@ -59,7 +89,7 @@ static void pull(struct lv_call *c, const char *base, bool bytes)
             api_json_set_str(params, "base", base);
         }
         set_speed(params, lv_int(c, "bandwidth"), bytes);
-        lv_ask(c, "domain", "disk.stream", params, lv_done);
+        lv_ask(c, "domain", "disk.stream", params, on_accepted);
     }
 }
 
@@ -83,7 +113,7 @@ static void copy(struct lv_call *c, const char *file, const char *format, int64_
     api_json_set_str(params, "sync", shallow ? "top" : "full");
     api_json_set_bool(params, "reuse", reuse);
     set_speed(params, bandwidth, bytes);
-    lv_ask(c, "domain", "disk.mirror", params, lv_done);
+    lv_ask(c, "domain", "disk.mirror", params, on_accepted);
 }
 
 /* The format of the disk's own image; NULL: the call has failed. */
@@ -181,7 +211,7 @@ void lv_do_domain_block_commit(struct lv_call *c)
     }
     set_speed(params, lv_int(c, "bandwidth"), flags & BYTES);
     api_json_set_str(params, "base", base);
-    lv_ask(c, "domain", "disk.commit", params, lv_done);
+    lv_ask(c, "domain", "disk.commit", params, on_accepted);
 }
 
 /* --- looking, telling ------------------------------------------------------------------------------------- */
