@@ -62,14 +62,7 @@ def guest_shuts_down_when_asked_by_the_api_and_by_qmp():
 
 
 if __name__ == "__main__":
-    try:
-        guest.fetched("riscv64-input")
-        guest.emulator_path("vmd")
-        if not os.path.exists(guest.OPENSBI):
-            raise guest.Unavailable(f"{guest.OPENSBI} (package opensbi)")
-    except guest.Unavailable as problem:
-        print(f"skipped: {problem}")
-        sys.exit(77)
+    guest.need("riscv64-input")
     sys.exit(tap.run_cases([
         guest_shuts_down_when_asked_by_the_api_and_by_qmp,
     ]))

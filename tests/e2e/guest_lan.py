@@ -148,11 +148,5 @@ def well_formed(capture, frames, bob):
 
 
 if __name__ == "__main__":
-    try:
-        guest.fetched("riscv64-net")
-        if not os.path.exists(guest.OPENSBI):
-            raise guest.Unavailable(f"{guest.OPENSBI} (package opensbi)")
-    except guest.Unavailable as problem:
-        print(f"skipped: {problem}")
-        sys.exit(77)
+    guest.need("riscv64-net")
     sys.exit(tap.run_cases([three_vms_find_each_other_by_name_and_faults_part_them], (guest.Unavailable,)))

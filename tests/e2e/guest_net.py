@@ -278,14 +278,7 @@ def a_stream_through_the_guest_arrives_whole():
 
 
 if __name__ == "__main__":
-    try:
-        guest.fetched("riscv64-net")
-        guest.emulator_path("vmd")
-        if not os.path.exists(guest.OPENSBI):
-            raise guest.Unavailable(f"{guest.OPENSBI} (package opensbi)")
-    except guest.Unavailable as problem:
-        print(f"skipped: {problem}")
-        sys.exit(77)
+    guest.need("riscv64-net")
     sys.exit(tap.run_cases([
         guest_gets_its_address_and_moves_data_both_ways,
         sockets_are_in_a_confined_process_that_ends_with_its_vm,

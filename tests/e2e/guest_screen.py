@@ -293,14 +293,7 @@ def vm_without_a_screen_says_so():
 
 
 if __name__ == "__main__":
-    try:
-        guest.fetched("riscv64-screen")
-        guest.emulator_path("vmd")
-        if not os.path.exists(guest.OPENSBI):
-            raise guest.Unavailable(f"{guest.OPENSBI} (package opensbi)")
-    except guest.Unavailable as problem:
-        print(f"skipped: {problem}")
-        sys.exit(77)
+    guest.need("riscv64-screen")
     sys.exit(tap.run_cases([
         vm_without_a_screen_says_so,
         guest_paints_on_virtio_gpu,

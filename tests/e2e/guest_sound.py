@@ -198,6 +198,11 @@ def files_that_cannot_be_are_refused():
 
 
 if __name__ == "__main__":
-    sys.exit(guest.run_cases([what_is_played_is_in_the_file_sample_by_sample, saved_in_the_middle_it_goes_on_in_the_middle,
-                              arecord_hears_the_file_and_then_silence, time_of_the_host_is_a_pace_too,
-                              files_that_cannot_be_are_refused], "riscv64-screen", "riscv64-sound"))
+    guest.need("riscv64-screen", "riscv64-sound")
+    sys.exit(tap.run_cases([
+        what_is_played_is_in_the_file_sample_by_sample,
+        saved_in_the_middle_it_goes_on_in_the_middle,
+        arecord_hears_the_file_and_then_silence,
+        time_of_the_host_is_a_pace_too,
+        files_that_cannot_be_are_refused,
+    ]))

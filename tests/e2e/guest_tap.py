@@ -217,14 +217,7 @@ def enter_namespace():
 
 
 if __name__ == "__main__":
-    try:
-        guest.fetched("riscv64-net", "riscv64", "u-boot")
-        guest.emulator_path("vmd")
-        if not os.path.exists(guest.OPENSBI):
-            raise guest.Unavailable(f"{guest.OPENSBI} (package opensbi)")
-    except guest.Unavailable as problem:
-        print(f"skipped: {problem}")
-        sys.exit(77)
+    guest.need("riscv64-net", "riscv64", "u-boot")
     enter_namespace()
     ip("link", "set", "lo", "up")
     sys.exit(tap.run_cases([

@@ -157,14 +157,7 @@ def keys_and_the_tablet_reach_evdev():
 
 
 if __name__ == "__main__":
-    try:
-        guest.fetched("riscv64-screen")
-        guest.emulator_path("vmd")
-        if not os.path.exists(guest.OPENSBI):
-            raise guest.Unavailable(f"{guest.OPENSBI} (package opensbi)")
-    except guest.Unavailable as problem:
-        print(f"skipped: {problem}")
-        sys.exit(77)
+    guest.need("riscv64-screen")
     sys.exit(tap.run_cases([
         linux_lists_devices_and_a_disk_keeps_its_data,
         keys_and_the_tablet_reach_evdev,

@@ -111,12 +111,5 @@ def viewer_types_and_sees():
 
 
 if __name__ == "__main__":
-    try:
-        guest.fetched("riscv64-screen")
-        guest.emulator_path("vmd")
-        if not os.path.exists(guest.OPENSBI):
-            raise guest.Unavailable(f"{guest.OPENSBI} (package opensbi)")
-    except guest.Unavailable as why:
-        print(f"skipped: {why}")
-        sys.exit(77)
+    guest.need("riscv64-screen")
     sys.exit(tap.run_cases([viewer_types_and_sees]))

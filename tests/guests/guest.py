@@ -50,20 +50,16 @@ def fetched(*targets):
     return dict(line.split("=", 1) for line in run.stdout.splitlines())
 
 
-def run_cases(cases, *targets, needs=()):
-    """tap.run_cases() for tests that boot those guests under vmd-emu; a skip names what is missing, of paths in `needs`, too:
-    (path, its package)."""
-    import tap  # pylint: disable=import-outside-toplevel
+def need(*targets):
+    """Ends the test as skipped, with what is missing, unless these guests and what boots them under vmd-emu are there."""
     try:
         fetched(*targets)
         emulator_path("vmd")
-        for path, package in ((OPENSBI, "opensbi"), *needs):
-            if not os.path.exists(path):
-                raise Unavailable(f"{path} (package {package})")
+        if not os.path.exists(OPENSBI):
+            raise Unavailable(f"{OPENSBI} (package opensbi)")
     except Unavailable as problem:
         print(f"skipped: {problem}")
-        return 77
-    return tap.run_cases(cases)
+        sys.exit(77)
 
 
 def emulator_path(emulator, arch="riscv64"):
