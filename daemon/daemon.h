@@ -64,8 +64,9 @@ struct vmd_options {
     /* TLS (auth/listen.h) */
     char *listen[8]; /* HOST[:PORT]; NULL behind the last, and n_listen of them */
     unsigned n_listen;
-    char *web;        /* HOST:PORT of the web console; NULL: none (web/web.h) */
-    bool tls_builtin; /* the authority is our own, in tls_dir */
+    char *web_modules; /* folder of the console's parts, before the usual ones; NULL: none */
+    char *web;         /* HOST:PORT of the web console; NULL: none (web/web.h) */
+    bool tls_builtin;  /* the authority is our own, in tls_dir */
     char *tls_dir, *tls_ca, *tls_cert, *tls_key, *tls_crl;
     int64_t tls_max, tls_max_peer; /* connections, in all and from one address */
     int64_t image_quota; /* bytes of images a project may keep; 0: as the disk has room */

@@ -89,6 +89,8 @@ static const struct setting settings[] = {
     { "web", "HOST[:PORT]", WEB, AT(web), 0, 0,
       "serve the web console there, port 16516 by default, by TLS and to\nwhoever has a token "
       "('vmctl token create'); default: off" },
+    { "web-modules", "DIR", FOLDER, AT(web_modules), 0, 0,
+      "a folder node_modules in which its noVNC and xterm.js are looked\nfor first" },
     { "tls-dir", "DIR", TEXT, AT(tls_dir), 0, 0,
       "the daemon's own certificate authority (default: tls beside\nthe store)" },
     { "tls-ca", "FILE", TEXT, AT(tls_ca), 0, 0,

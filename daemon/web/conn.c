@@ -280,7 +280,7 @@ static void get(struct web_conn *c, const struct http_request *r, struct web_ses
         }
     } else if (strcmp(r->path, "/session") == 0) {
         answer_text(c, 200, k->user);
-    } else if (web_file(r->path, &body, &type) == 0) {
+    } else if (web_file(c->w->d->opt.web_modules, r->path, &body, &type) == 0) {
         answer(c, 200, type, NULL, body.data, body.len);
     } else {
         answer_text(c, 404, "nothing is here");

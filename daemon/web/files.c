@@ -98,19 +98,29 @@ static int read_file(const char *folder, const char *name, struct buf *body)
     return fd_slurp(fd, body, WEB_FILE_MAX, path, &e);
 }
 
-int web_file(const char *path, struct buf *body, const char **type)
+int web_file(const char *modules, const char *path, struct buf *body, const char **type)
 {
+    static const struct {
+        const char *prefix, *module;
+    } ours[] = { { "/novnc/", "@novnc/novnc" }, { "/xterm/", "@xterm/xterm" } };
     const char *kind = type_of(path);
-    for (unsigned i = 0; kind && i < ARRAY_LEN(places); i++) {
-        size_t n = strlen(places[i].prefix);
-        if (!str_starts(path, places[i].prefix) || !good_name(path + n)) {
-            continue;
-        }
-        int rc = read_file(places[i].folder, path + n, body);
-        if (rc != -ENOENT) {
-            *type = kind;
-            return rc;
+    int rc = -ENOENT;
+
+    for (unsigned i = 0; kind && modules && rc == -ENOENT && i < ARRAY_LEN(ours); i++) {
+        size_t n = strlen(ours[i].prefix);
+        AUTO_FREE char *folder = xasprintf("%s/%s", modules, ours[i].module);
+        if (str_starts(path, ours[i].prefix) && good_name(path + n)) {
+            rc = read_file(folder, path + n, body);
         }
     }
-    return -ENOENT;
+    for (unsigned i = 0; kind && rc == -ENOENT && i < ARRAY_LEN(places); i++) {
+        size_t n = strlen(places[i].prefix);
+        if (str_starts(path, places[i].prefix) && good_name(path + n)) {
+            rc = read_file(places[i].folder, path + n, body);
+        }
+    }
+    if (rc != -ENOENT) {
+        *type = kind;
+    }
+    return rc;
 }

@@ -23,7 +23,9 @@ import tap  # noqa: E402
 
 TIMEOUT = float(os.environ.get("VMD_WEB_PATIENCE", "300"))  # seconds, with a machine that has much to do
 COOKIE = "__Host-vmd"
-XTERM = [f"{folder}/{name}/lib/xterm.js" for folder in ("/usr/lib/node_modules", "/usr/local/lib/node_modules")
+MODULES = os.path.join(os.environ.get("VMD_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
+                                                                 "vmd"), "npm", "node_modules")  # of ./bootstrap check
+XTERM = [f"{MODULES}/@xterm/xterm/lib/xterm.js"] + [f"{folder}/{name}/lib/xterm.js" for folder in ("/usr/lib/node_modules", "/usr/local/lib/node_modules")
          for name in ("@xterm/xterm", "xterm")]
 
 
@@ -34,6 +36,8 @@ class WebDaemon(remote_lib.RemoteDaemon):
         super().__init__(**more)
         self.web = remote_lib.free_port()
         self.options += ["--web", f"127.0.0.1:{self.web}"]
+        if os.path.isdir(MODULES):
+            self.options += ["--web-modules", MODULES]
 
     def dial(self):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -272,7 +276,7 @@ def missing():
     if not shutil.which("chromium") or not shutil.which("chromedriver"):
         return "chromium, chromium-driver"
     if not any(os.path.exists(x) for x in XTERM):
-        return "xterm.js (npm install -g @xterm/xterm)"
+        return "xterm.js (./bootstrap check fetches it where npm and its registry are there; or npm install -g @xterm/xterm)"
     return None if os.path.exists("/usr/share/novnc/core/rfb.js") else "novnc"
 
 
