@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import kvm_lib  # noqa: E402
 import daemon_lib as lib  # noqa: E402
 import migrate_lib  # noqa: E402
+import q35  # noqa: E402
 import tap  # noqa: E402
 
 FOLDER = tempfile.TemporaryDirectory(prefix="vmd-kvm-")
@@ -105,6 +106,21 @@ def libvirts_xml_says_kvm():
         back = client.call("xml.get", vm="px")["xml"]
         tap.check("type='kvm'" in back.replace('"', "'") and "machine='microvm'" in back.replace('"', "'") and
                   "host-passthrough" in back, back)
+
+
+def libvirts_versions_of_q35_are_q35():
+    needs_kvm()
+    if not os.path.exists(q35.SEABIOS):
+        raise tap.Skip("SeaBIOS (seabios)")
+    with lib.Daemon() as daemon, daemon.client() as client:
+        disk = q35.boot_disk("xml.raw", daemon.dir)
+        client.call("xml.define", xml=(f"<domain type='kvm'><name>px</name><memory unit='MiB'>64</memory><vcpu>2</vcpu><os>"
+                                       f"<type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os><cpu mode='host-passthrough'/><devices><disk type='file'>"
+                                       f"<source file='{disk}'/><target dev='vda' bus='virtio'/></disk></devices></domain>"))
+        tap.check(client.call("vm.get", vm="px")["config"]["machine"] == "q35", "the version is the machine")
+        client.call("vm.start", vm="px")
+        said(daemon.console("px"), b"second sector of xml.raw")
+        tap.check("machine='q35'" in client.call("xml.get", vm="px")["xml"].replace('"', "'"), "and is told as such")
 
 
 def job(client, method, **params):
@@ -225,6 +241,29 @@ def a_pcs_tables_are_clean():
         tap.check(want in text, f"{want}: {text}")
 
 
+def a_pc_goes_on_from_a_saved_state():
+    """Chip set and memory map of machine q35: a boot sector waits for a key while the machine is saved and started again."""
+    needs_kvm()
+    if not os.path.exists(q35.SEABIOS):
+        raise tap.Skip("SeaBIOS (seabios)")
+    with lib.Daemon() as daemon, daemon.client() as client:
+        disk = q35.boot_disk("saved.raw", daemon.dir)
+        client.call("vm.define", config={"name": "pc", "arch": "x86_64", "machine": "q35", "engine": "kvm", "memory": 64 << 20, "cpus": 2,
+                                         "rng": False, "root_ports": 1, "disks": [{"file": disk, "format": "raw", "bus": "sata"}]})
+        client.call("vm.start", vm="pc")
+        said(daemon.console("pc"), b"second sector of saved.raw")
+        for _ in range(3):
+            job(client, "vm.save", vm="pc")
+            client.call("vm.start", vm="pc")
+        console = daemon.console("pc")
+        console.drain()
+        console.sock.sendall(b"r")  # the whole firmware, from what was restored
+        said(console, b"second sector of saved.raw")
+        console.sock.sendall(b"o")
+        end = said(console, b"bye")
+        tap.check(b"no sector" not in end, end)
+
+
 def acpi_tables_are_clean():
     """What a kernel finds, disassembled and compiled again."""
     guest = needs_kvm()
@@ -292,6 +331,8 @@ if __name__ == "__main__":
         it_migrates_to_and_fro,
         acpi_tables_are_clean,
         a_pcs_tables_are_clean,
+        a_pc_goes_on_from_a_saved_state,
+        libvirts_versions_of_q35_are_q35,
         what_the_host_lacks_is_named,
         a_missing_device_is_named,
     ]))

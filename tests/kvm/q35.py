@@ -35,9 +35,9 @@ def needs_seabios():
         raise tap.Skip(why)
 
 
-def boot_disk(name="boot.raw"):
+def boot_disk(name="boot.raw", folder=None):
     """A disk whose first sector is bootsector.S, with a text behind it."""
-    path = os.path.join(FOLDER.name, name)
+    path = os.path.join(folder or FOLDER.name, name)
     code = os.path.join(FOLDER.name, "bootsector")
     command = [*(os.environ.get("VMD_CC") or "cc").split(), "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none",
                "-Wl,-Ttext=0x7c00", "-Wl,--oformat=binary", "-o", code, os.path.join(lib.HERE, "bootsector.S")]
