@@ -190,6 +190,7 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/memory.c \
 	daemon/qmp/migrate.c \
 	daemon/qmp/nodes.c \
+	daemon/qmp/far_node.c \
 	daemon/qmp/pci.c \
 	daemon/qmp/plug.c \
 	daemon/qmp/plug.h \

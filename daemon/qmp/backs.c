@@ -401,6 +401,7 @@ static const struct object_type {
     { "secret", { "data", "format", NULL } },
     { "rng-random", { "filename", NULL } },
     { "rng-builtin", { NULL } },
+    { "tls-creds-x509", { "dir", "endpoint", "verify-peer", NULL } },
 };
 
 static const char *why_not(const char *type)
@@ -409,12 +410,12 @@ static const char *why_not(const char *type)
         return "a VM has the memory of its definition";
     }
     if (str_starts(type, "tls-creds-")) {
-        return "certificates are the daemon's ('vmctl cert')";
+        return "tls-creds-x509 is, for the client of an NBD node";
     }
     if (strcmp(type, "throttle-group") == 0) {
         return "block_set_io_throttle makes groups by naming them";
     }
-    return "iothread, secret, rng-random and rng-builtin are";
+    return "iothread, secret, rng-random, rng-builtin and tls-creds-x509 are";
 }
 
 /* False after the command was answered. */
@@ -454,6 +455,29 @@ static bool secret_ok(struct qmp_cmd *c)
     return false;
 }
 
+/* Of an NBD node; an export's server has the daemon's. False after the command was answered. */
+static bool creds_ok(struct qmp_cmd *c)
+{
+    const char *dir = qmp_arg(c, "dir"), *endpoint = qmp_arg(c, "endpoint");
+    struct api_error x = API_ERROR_INIT;
+
+    if (!endpoint || strcmp(endpoint, "client") != 0) {
+        qmp_error(
+            c, "GenericError",
+            "'endpoint' is client: servers have the daemon's certificates ('vmctl cert')");
+    } else if (!dir || dir[0] != '/') {
+        qmp_error(c, "GenericError", "'dir' is an absolute path");
+    } else if (!api_json_get_bool(c->args, "verify-peer", true)) {
+        qmp_error(c, "GenericError",
+                  "'verify-peer' is on: who the server is, is always checked");
+    } else if (access_file(c->call, c->vm->config.project, "dir", dir, &x) < 0) {
+        qmp_error(c, "GenericError", "%s", x.message);
+    } else {
+        return true;
+    }
+    return false;
+}
+
 void qmp_do_object_add(struct qmp_cmd *c)
 {
     const char *type = qmp_arg(c, "qom-type"), *file = qmp_arg(c, "filename");
@@ -468,8 +492,12 @@ void qmp_do_object_add(struct qmp_cmd *c)
         return;
     } else if (file && strcmp(file, "/dev/urandom") != 0 && strcmp(file, "/dev/random") != 0) {
         qmp_error(c, "GenericError", "'filename' is /dev/urandom: the kernel's random numbers");
-    } else if (strcmp(type, "secret") != 0 || secret_ok(c)) {
-        back_new(c, QMP_BACK_OBJECT, type);
+    } else if (strcmp(type, "secret") == 0           ? secret_ok(c)
+               : strcmp(type, "tls-creds-x509") == 0 ? creds_ok(c)
+                                                     : true) {
+        struct qmp_back *b = back_new(c, QMP_BACK_OBJECT, type);
+
+        b->path = qmp_arg(c, "dir") ? xstrdup(qmp_arg(c, "dir")) : NULL;
         qmp_return_nothing(c);
     }
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * QMP's blockdev-add and blockdev-del: names for images, which blockdev-snapshot, -mirror and -backup take as their targets. A node is
+ * QMP's blockdev-add and blockdev-del: names for images, which blockdev-snapshot, -mirror and -backup take as their targets, and for NBD exports. A node is
  * a name for a file and its format here: the emulator gets it when a command uses it, by the rules for files that the method
  * behind that command has. A node whose file a disk got is that disk from then on. Loop thread.
  */
+#include "api-schema/net/nbdaddr.h"
 #include "daemon/qmp/cmd.h"
 #include "daemon/qmp/plug.h"
 #include "daemon/qmp/session.h"
@@ -56,6 +57,9 @@ const struct qmp_node *qmp_node_free(struct qmp_cmd *c, const char *name)
     } else if (qmp_plugged_on(c->vm, name)) {
         qmp_error(c, "GenericError", "Node '%s' is the image of device '%s'", name,
                   qmp_plugged_on(c->vm, name)->id);
+    } else if (nbd_addr_is(n->file)) {
+        qmp_error(c, "GenericError", "Node '%s' is an NBD export, which device_add takes",
+                  name);
     } else if (n->readonly) {
         qmp_error(c, "GenericError", "Node '%s' is read-only", name);
     } else {
@@ -68,28 +72,33 @@ const struct qmp_node *qmp_node_free(struct qmp_cmd *c, const char *name)
 
 static bool is_protocol(const char *driver)
 {
-    return strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0;
+    return strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0 ||
+           strcmp(driver, "nbd") == 0;
 }
 
-/* The file that an object {"driver", "filename", ...} names; NULL after the command was answered. */
-static const char *file_named(struct qmp_cmd *c, struct json_object *o, const char *where)
+/* The file that an object {"driver", "filename", ...} names, or the address of its export: the caller's. NULL after the command was
+ * answered. */
+static char *file_named(struct qmp_cmd *c, struct json_object *o, const char *where)
 {
     const char *driver = api_json_get_str(o, "driver"), *file = api_json_get_str(o, "filename");
 
+    if (driver && strcmp(driver, "nbd") == 0) {
+        return qmp_far_file(c, o, where);
+    }
     if (!driver || !is_protocol(driver)) {
-        qmp_error(c, "GenericError", "'%sdriver' of a file is file or host_device", where);
+        qmp_error(c, "GenericError", "'%sdriver' of a file is file, host_device or nbd", where);
     } else if (!file) {
         qmp_error(c, "GenericError", "Parameter '%sfilename' is missing", where);
     } else if (file[0] != '/') {
         qmp_error(c, "GenericError", "'%sfilename' is an absolute path", where);
     } else {
-        return file;
+        return xstrdup(file);
     }
     return NULL;
 }
 
-/* Of a format's node: another node, or an object. NULL after the command was answered. */
-static const char *file_below(struct qmp_cmd *c)
+/* Of a format's node: another node, or an object; the caller's. NULL after the command was answered. */
+static char *file_below(struct qmp_cmd *c)
 {
     struct json_object *file = api_json_get(c->args, "file");
     const char *name = json_object_is_type(file, json_type_string)
@@ -100,7 +109,7 @@ static const char *file_below(struct qmp_cmd *c)
     if (qmp_arg(c, "filename")) {
         qmp_error(c, "GenericError", "Parameter 'filename' is unexpected");
     } else if (n && n->protocol) {
-        return n->file;
+        return xstrdup(n->file);
     } else if (name) {
         qmp_error(c, "GenericError", "Cannot find device='' nor node-name='%s'", name);
     } else if (!json_object_is_type(file, json_type_object)) {
@@ -136,8 +145,9 @@ static bool refused(struct qmp_cmd *c, const char *name)
 
 void qmp_do_blockdev_add(struct qmp_cmd *c)
 {
-    const char *driver = qmp_arg(c, "driver"), *name = qmp_arg(c, "node-name"), *file;
+    const char *driver = qmp_arg(c, "driver"), *name = qmp_arg(c, "node-name");
     struct qmp_node *n;
+    char *file;
 
     if (refused(c, name)) {
         return;
@@ -148,7 +158,7 @@ void qmp_do_blockdev_add(struct qmp_cmd *c)
     }
     n = xnew(struct qmp_node);
     n->name = xstrdup(name);
-    n->file = xstrdup(file);
+    n->file = file;
     n->format = xstrdup(is_protocol(driver) ? "raw" : driver);
     n->protocol = is_protocol(driver);
     n->readonly = api_json_get_bool(c->args, "read-only", false);

@@ -22,8 +22,8 @@ struct qmp_back {
     enum qmp_back_kind kind;
     char *id, *type;
     struct json_object *nic; /* netdev: the card, as vm.attach takes it */
-    char *path;              /* chardev: where clients connect; NULL: nowhere */
-    unsigned users;          /* devices */
+    char *path; /* chardev: where clients connect; NULL: nowhere. tls-creds-x509: its folder */
+    unsigned users; /* devices */
 };
 
 /* A device of device_add. */
@@ -37,6 +37,10 @@ struct qmp_plugged {
     bool leaving;    /* the guest was asked for it */
     char *link_path; /* chardev: the link that leads to the channel's socket */
 };
+
+/* The address of the export that an object of driver nbd describes (far_node.c): the caller's. NULL after the command was answered;
+ * `where` stands before the names of its members. */
+char *qmp_far_file(struct qmp_cmd *c, struct json_object *o, const char *where);
 
 /* NULL: there is none of that name. */
 struct qmp_back *qmp_back_find(const struct vm *vm, enum qmp_back_kind kind, const char *id);

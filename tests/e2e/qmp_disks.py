@@ -206,8 +206,8 @@ def images_are_named_first_and_then_taken():
         with daemon.qmp(timeout=240) as q:
             fail_all(q, "blockdev-add", ({"driver": "file", "filename": copy}, "node-name"), ({"driver": "file", "node-name": "x"}, "filename"),
                      ({"driver": "file", "node-name": "x", "filename": "rel"}, "absolute"), ({"driver": "qcow2", "node-name": "x"}, "file"),
-                     ({"driver": "qcow2", "node-name": "x", "file": "none"}, "none"), ({"driver": "nbd", "node-name": "x"}, "nbd"),
-                     ({"driver": "qcow2", "node-name": "x", "file": {"driver": "nbd"}}, "driver"),
+                     ({"driver": "qcow2", "node-name": "x", "file": "none"}, "none"), ({"driver": "nbd", "node-name": "x"}, "server"), ({"driver": "rbd", "node-name": "x"}, "rbd"),
+                     ({"driver": "qcow2", "node-name": "x", "file": {"driver": "nbd"}}, "file.server"), ({"driver": "qcow2", "node-name": "x", "file": {"driver": "ssh"}}, "driver"),
                      ({"driver": "file", "node-name": "disk0", "filename": copy}, "Duplicate"),
                      ({"driver": "file", "node-name": "x", "filename": copy, "backing": "disk0"}, "backing"))
             q.execute("blockdev-add", **{"driver": "file", "node-name": "s", "filename": over, "auto-read-only": True, "discard": "unmap"})

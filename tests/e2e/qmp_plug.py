@@ -7,13 +7,16 @@ emu.attach_rng, whoever asks for them."""
 import json
 import os
 import pathlib
+import shutil
 import socket
+import subprocess
 import sys
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
 sys.path[:0] = [str(TOP / "tests/lib"), str(TOP / "tests/e2e")]
 
+import guest_nbd  # noqa: E402
 import tap  # noqa: E402
 from qmp_commands import MIB, Vm, wait_for  # noqa: E402
 
@@ -106,6 +109,59 @@ def disks_come_by_their_nodes():
         ok(q, "object-del", id="io1")
         assert q.execute("query-iothreads") == []
         assert no(q, "device_del", "DeviceNotFound", id="d1") == "Device 'd1' not found"
+
+
+def far(name, server, **more):
+    return {"driver": "nbd", "node-name": name, "server": server, **more}
+
+
+def exports_of_servers_are_nodes():
+    """Of qemu-nbd by a unix socket and by TLS, of nbdkit below qcow2: attached, listed, gone."""
+    if not all(shutil.which(p) for p in ("qemu-nbd", "openssl", "qemu-img")):
+        tap.skip("qemu-nbd, qemu-img (package qemu-utils) and openssl")
+    with Vm(root_ports=4) as v, v.qmp() as q:
+        def at(name):
+            return os.path.join(v.d.dir, name)
+        pki, port = guest_nbd.make_pki(at("pki")), free_port()
+        image(v, "a.raw")
+        image(v, "b.raw", 2 * MIB)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", at("c.qcow2"), "5M"], check=True)
+        os.truncate(at("c.qcow2"), 8 * MIB)
+        servers = [guest_nbd.qemu_nbd(at("a.s"), at("a.raw"), "-x", "one"), guest_nbd.qemu_nbd(at("c.s"), at("c.qcow2")),
+                   guest_nbd.qemu_nbd(port, at("b.raw"), "--object", f"tls-creds-x509,id=t,endpoint=server,dir={pki},verify-peer=yes", "--tls-creds", "t")]
+        unix, inet = {"type": "unix", "path": at("a.s")}, {"type": "inet", "host": "127.0.0.1", "port": str(port)}
+        try:
+            for bad, words in ((far("n", None), "server"), (far("n", {"type": "inet", "host": "h"}), "inet"), (far("n", {"type": "fd", "str": "x"}), "str"),
+                               (far("n", {"type": "unix", "path": "rel"}), "absolute"), (far("n", {**inet, "keep-alive": True}), "keep-alive"),
+                               (far("n", inet, **{"tls-creds": "t0"}), "No TLS credentials"), (far("n", inet, **{"tls-hostname": "x"}), "tls-creds"),
+                               (far("n", {**inet, "port": "70000"}), "no port")):
+                said = no(q, "blockdev-add", **{k: x for k, x in bad.items() if x is not None})
+                assert words in said, (bad, said)
+            assert "endpoint" in no(q, "object-add", **{"qom-type": "tls-creds-x509", "id": "t0", "dir": pki, "endpoint": "server"})
+            ok(q, "object-add", **{"qom-type": "tls-creds-x509", "id": "t0", "dir": pki, "endpoint": "client", "verify-peer": True})
+            ok(q, "blockdev-add", **far("p1", unix, export="one"))
+            ok(q, "blockdev-add", **{"driver": "raw", "node-name": "n1", "file": "p1"})
+            ok(q, "blockdev-add", **far("n2", inet, **{"tls-creds": "t0"}))
+            ok(q, "blockdev-add", **{"driver": "qcow2", "node-name": "n3",
+                                     "file": {"driver": "nbd", "server": {"type": "unix", "path": at("c.s")}}})
+            ok(q, "blockdev-add", **far("n4", unix, export="none"))
+            assert "NBD export" in no(q, "blockdev-backup", device="disk0", target="n1", sync="full")
+            for number in (1, 2, 3):
+                ok(q, "device_add", driver="virtio-blk-pci", id=f"d{number}", drive=f"n{number}")
+            assert "no export 'none'" in no(q, "device_add", driver="virtio-blk-pci", id="d4", drive="n4")
+            nodes = {n["node-name"]: n for n in q.execute("query-named-block-nodes")}
+            assert {n: nodes[n]["image"]["virtual-size"] for n in ("n1", "n2", "n3")} == {"n1": MIB, "n2": 2 * MIB, "n3": 5 * MIB}, nodes
+            assert nodes["n1"]["file"] == f"nbd+unix:///one?socket={at('a.s')}" and nodes["n2"]["file"].startswith("nbds://127.0.0.1"), nodes
+            assert "in use" in no(q, "blockdev-del", **{"node-name": "n2"})
+            for number in (1, 2, 3):
+                gone(q, f"d{number}")
+                ok(q, "blockdev-del", **{"node-name": f"n{number}"})
+            assert {b["qdev"] for b in q.execute("query-block")} == {"disk0"}
+            ok(q, "object-del", id="t0")
+            wait_for(lambda: not guest_nbd.relays(), 60, "no process of TLS is left")
+        finally:
+            for server in servers:
+                server.kill()
 
 
 def cards_come_by_their_back_ends():
@@ -257,5 +313,5 @@ def what_makes_no_sense_is_refused_and_leaves_nothing():
 
 
 if __name__ == "__main__":
-    sys.exit(tap.run_cases([disks_come_by_their_nodes, cards_come_by_their_back_ends, ports_and_entropy_come,
+    sys.exit(tap.run_cases([disks_come_by_their_nodes, exports_of_servers_are_nodes, cards_come_by_their_back_ends, ports_and_entropy_come,
                             what_makes_no_sense_is_refused_and_leaves_nothing]))
