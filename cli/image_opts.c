@@ -118,6 +118,7 @@ static void say_what_is_ignored(const struct cli *c, const struct cli_input *in)
         const char *verb, *option, *why;
     } ignored[] = {
         { "image convert", "copy-range", "data is read and written; holes are not copied" },
+        { "image convert", "out-of-order", "pieces are always written as they come" },
         { "image amend", "progress", "nothing takes long enough" },
         { "image amend", "force", "nothing that can be amended needs it" },
         { "image rebase", "source-cache", "backing files are read through the host's cache" },

@@ -37,6 +37,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define RSS_EVERY_NS INT64_C(1000000000)
@@ -99,6 +100,15 @@ const struct run_disks *run_disks_of(struct run *run)
     }
     run->disks_unread = false;
     return &run->disks;
+}
+
+struct run_disk run_disk_of(const struct stat *st, bool write)
+{
+    bool device = S_ISBLK(st->st_mode);
+
+    return (struct run_disk){ .dev = device ? st->st_rdev : st->st_dev,
+                              .ino = device ? 0 : st->st_ino,
+                              .write = write };
 }
 
 void run_disk_covered(struct run *run, const struct run_disk *was, const struct run_disk *now)

@@ -37,6 +37,9 @@ typedef void run_started_fn(void *arg, const struct api_error *x);
 void run_start(struct vm *vm, bool paused, const struct run_disks *disks, run_started_fn *fn,
                void *arg);
 const struct run_disks *run_disks_of(struct run *run);
+struct stat;
+/* As vmd-spawn lists it. */
+struct run_disk run_disk_of(const struct stat *st, bool write);
 /* A disk goes on with another image, on top of the one it had, which is only read from now on. */
 void run_disk_covered(struct run *run, const struct run_disk *was, const struct run_disk *now);
 /* From vmd-spawn's list; entries that make no sense are left out. */

@@ -39,6 +39,9 @@ struct part {
     int fd;                   /* of its file; -1: none, or passed on */
     bool made, passed;
     int64_t job; /* 0: none */
+    char *below; /* overlay: the file that it comes to stand on, when it is one */
+    bool covers; /* was and now are known */
+    struct run_disk was, now;
 };
 
 struct dact {
@@ -74,6 +77,7 @@ static void dact_free(struct dact *k)
 {
     for (size_t i = 0; i < k->n; i++) {
         fd_autoclose(&k->part[i].fd);
+        free(k->part[i].below);
         api_release(&api_type_disk_action, &k->part[i].a);
     }
     list_remove(&k->link);
@@ -151,6 +155,9 @@ static void redefine(struct dact *k, struct vm *vm, struct change *c)
             struct api_disk *disk = &vm->config.disks[j];
 
             if (strcmp(disk->name, a->disk) == 0) {
+                if (k->part[i].covers && vm->run) {
+                    run_disk_covered(vm->run, &k->part[i].was, &k->part[i].now);
+                }
                 disk_takes_file(disk, a->file,
                                 a->has_image_format ? a->image_format : API_DISK_FORMAT_QCOW2);
                 any = true;
@@ -359,7 +366,7 @@ static void on_opened(void *arg)
 static void *open_main(void *arg)
 {
     struct dact *k = arg;
-    struct stat st;
+    struct stat st, below;
 
     for (size_t i = 0; i < k->n && !k->e.code; i++) {
         struct part *p = &k->part[i];
@@ -376,10 +383,27 @@ static void *open_main(void *arg)
             err_errno(&k->e, errno, "cannot open '%s'", p->a.file);
         } else if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
             err_set(&k->e, -EINVAL, "'%s' is neither a file nor a block device", p->a.file);
+        } else if (p->below && stat(p->below, &below) == 0) {
+            p->covers = true;
+            p->was = run_disk_of(&below, false);
+            p->now = run_disk_of(&st, true);
         }
     }
     loop_post(k->d->loop, on_opened, k);
     return NULL;
+}
+
+static void name_below(struct dact *k, struct part *p)
+{
+    const struct api_vm_config *c = &k->op->vm->config;
+
+    for (size_t i = 0; i < c->n_disks && p->a.act == API_DISK_ACTION_KIND_OVERLAY; i++) {
+        const char *file = c->disks[i].file;
+
+        if (!p->below && strcmp(c->disks[i].name, p->a.disk) == 0 && file && file[0] == '/') {
+            p->below = xstrdup(file);
+        }
+    }
 }
 
 static void open_all(struct dact *k)
@@ -389,6 +413,7 @@ static void open_all(struct dact *k)
 
     for (size_t i = 0; i < k->n; i++) {
         any |= k->part[i].a.file != NULL;
+        name_below(k, &k->part[i]);
     }
     if (!any) {
         pass_next(k);

@@ -260,8 +260,8 @@ static void run_prepare(struct work *w)
         } else if (stat(disk->file, &was) != 0 || fstat(disk->fd, &now) != 0) {
             err_errno(&w->e, errno, "cannot look at '%s'", disk->file);
         } else {
-            disk->was = (struct run_disk){ .dev = was.st_dev, .ino = was.st_ino };
-            disk->now = (struct run_disk){ now.st_dev, now.st_ino, true };
+            disk->was = run_disk_of(&was, false);
+            disk->now = run_disk_of(&now, true);
         }
     }
     if (!w->e.code) {

@@ -23,6 +23,7 @@ void fd_autoclose(int *fd)
     if (*fd >= 0) {
         int saved = errno;
         close(*fd);
+        *fd = -1; /* a second one closes nothing that somebody else has opened since */
         errno = saved;
     }
 }

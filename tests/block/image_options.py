@@ -173,6 +173,7 @@ def options_without_effect_are_named():
     with Folder() as f:
         f.chain()
         told("--copy-range has no effect", "convert", "-C", "-O", "raw", "top.qcow2", "a.raw")
+        told("--out-of-order has no effect", "convert", "-W", "-O", "raw", "top.qcow2", "a.raw")
         told("--no-drain has no effect", "bench", "-c", "1", "--no-drain", "a.raw")
         told("--aio has no effect", "bench", "-c", "1", "-i", "native", "a.raw")
         told("--native has no effect", "bench", "-c", "1", "-n", "a.raw")

@@ -94,7 +94,16 @@ def an_overlay_takes_over_and_is_committed_again():
     with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
         paths = two_disks(daemon, client)
         uris = exported(client)
+        client.call("vm.define", config=daemon.config("reader", disks=[{"file": paths[0], "format": "qcow2", "readonly": True}]))
+        client.call("vm.define", config=daemon.config("writer", disks=[{"file": paths[0], "format": "qcow2"}]))
+        tap.check("in use by VM 'a'" in client.fails("busy", "vm.start", vm="reader").message, "reads what is written")
         client.call("disk.snapshot", vm="a", name="mon", external=True)
+        # What is below is only read now, by others too; and still written by nobody, nor is the overlay.
+        client.call("vm.start", vm="reader")
+        client.call("vm.stop", vm="reader", force=True)
+        client.fails("busy", "vm.start", vm="writer")
+        client.call("vm.define", config=daemon.config("third", disks=[{"file": paths[0] + ".mon", "format": "qcow2"}]))
+        client.fails("busy", "vm.start", vm="third")
         disks = client.call("vm.get", vm="a")["config"]["disks"]
         tap.check([d["file"] for d in disks] == [p + ".mon" for p in paths], f"{disks}")
         for uri in uris:

@@ -46,8 +46,10 @@ START_TEST(fd_take_and_autoclose)
         ck_assert_int_ne(fcntl(fd, F_GETFD), -1);
     }
     ck_assert_int_ne(fcntl(taken, F_GETFD), -1);
+    int number = taken;
     fd_autoclose(&taken);
-    ck_assert_int_eq(fcntl(taken, F_GETFD), -1);
+    ck_assert_int_eq(fcntl(number, F_GETFD), -1);
+    ck_assert_int_eq(taken, -1);
 }
 END_TEST
 
