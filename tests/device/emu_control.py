@@ -47,7 +47,7 @@ FLOOD = bytes(48 + (n & 63) for n in range(100000, 0, -1))
 class Emu:
     """One vmd-emu in descriptor mode."""
 
-    def __init__(self, sandbox="on", paused=False, config=None, files=None, extra=()):
+    def __init__(self, sandbox="on", paused=False, config=None, files=None, extra=(), descriptors=()):
         self.dir = tempfile.TemporaryDirectory()
         where = self.dir.name
         self.guest = os.path.join(where, "guest.bin")
@@ -80,13 +80,13 @@ class Emu:
             argv += ["--file", f"{path}={fd}"]
         if paused:
             argv.append("--paused")
-        passed = [*fds.values(), *given.values()]
+        passed = [*fds.values(), *given.values(), *descriptors]
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, pass_fds=passed,
                                         env={**os.environ, "VMD_COOKIE": COOKIE})
         bound = [s.fileno() for s in self.bound]
         for fd in passed:
-            if fd != self.page_fd and fd not in bound:
+            if fd != self.page_fd and fd not in bound and fd not in descriptors:
                 os.close(fd)
         for s in self.bound:
             s.close()  # now only the emulator can answer

@@ -13,6 +13,8 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import replay_lib as lib  # noqa: E402
 import replay_soak  # noqa: E402
+import emu_lib  # noqa: E402
+from emu_lib import Client, Emu, check_end, ready  # noqa: E402
 from replay_lib import tap  # noqa: E402
 
 TYPED = b"A man walked along the beach at noon" # no command of the guest is in it
@@ -254,6 +256,46 @@ def a_file_that_takes_no_more_ends_the_recording_and_not_the_machine():
         tap.check(b"the recording ends at instruction" in errors and b"recorded" not in errors, f"{errors}")
 
 
+def standing(c):
+    """The digests of a machine that stands still, when it does."""
+    end = time.monotonic() + lib.LIMIT
+    while c.ok("emu.status")["state"] == "running":
+        tap.check(time.monotonic() < end, f"it does not stop: {c.ok('emu.replay_status')}")
+        time.sleep(0.01)
+    return c.ok("emu.state_hash")
+
+
+def the_control_socket_moves_a_replay():
+    with tempfile.NamedTemporaryFile() as log:
+        fd = os.open(log.name, os.O_RDWR)
+        with Emu(extra=("--record-fd", str(fd)), descriptors=[fd]) as emu:
+            console, c = ready(emu)
+            console.sendall(b"a")
+            emu_lib.read_until(console, b"a")
+            tap.check(c.ok("emu.replay_status")["mode"] == "record", str(c.ok("emu.replay_status")))
+            tap.check(c.call("emu.state_hash")["error"]["data"]["error"] == "bad-state", "the state of a machine that runs")
+            tap.check("error" in c.call("emu.replay_to", count=1), "a machine that is not replayed is moved")
+            c.ok("emu.pause")
+            was = c.ok("emu.state_hash")
+            c.ok("emu.quit")
+            check_end(emu)
+        os.close(fd)
+        fd = os.open(log.name, os.O_RDWR)
+        with Emu(paused=True, extra=("--replay-fd", str(fd)), descriptors=[fd]) as emu:
+            c = Client(emu)
+            tap.check(c.ok("emu.replay_status")["mode"] == "replay", str(c.ok("emu.replay_status")))
+            half = was["count"] // 2
+            c.ok("emu.replay_to", count=half)
+            there = standing(c)
+            tap.check(there["count"] == half and there["state"] != was["state"], f"{there}, wanted {half}")
+            tap.check(c.call("emu.replay_to", count=half - 1)["error"]["data"]["error"] == "invalid-params", "time runs back")
+            c.ok("emu.replay_to", count=was["count"])
+            tap.check(standing(c) == was, f"{standing(c)} is not {was}")
+            c.ok("emu.quit")
+            check_end(emu)
+        os.close(fd)
+
+
 def somebody_types_while_linux_boots():
     replay_soak.case(1, 2)
 
@@ -267,6 +309,7 @@ CASES = [
     a_changed_recording_is_told_with_its_place,
     a_damaged_file_is_refused_with_the_place,
     what_cannot_be_recorded_is_refused_by_name,
+    the_control_socket_moves_a_replay,
     a_file_that_takes_no_more_ends_the_recording_and_not_the_machine,
     linux_with_disk_and_network_is_replayed,
     three_vcpus_of_linux_are_replayed,
