@@ -629,6 +629,8 @@ static enum vcpu_exit icount_run(struct tcg_vcpu *v)
     struct tcg_exit *volatile from = NULL;
     const bool debug = debugging(v->tcg);
     v->io_ok = false; /* a debugger may have let it run freely */
+    /* An interrupt that was to be looked at when somebody wanted the vCPU out is looked at before the next instruction. */
+    atomic_store(&v->exit_req, 1);
     while (icount_take_turn(v)) {
         enum icount_next next = ICOUNT_AGAIN;
         run_begin(v);
