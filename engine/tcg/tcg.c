@@ -563,6 +563,15 @@ static bool serve_requests(struct tcg_vcpu *v)
 
 /* ---- under an instruction clock ---- */
 
+/* Whether the block that was left at its entry is this one. */
+static bool entered_by(struct tcg_vcpu *v, const struct tcg_block *b)
+{
+    pthread_mutex_lock(&v->tcg->lock);
+    bool is = cache_by_host(v->tcg, v->host_ra) == b;
+    pthread_mutex_unlock(&v->tcg->lock);
+    return is;
+}
+
 /* One instruction by itself, with an exact clock. */
 static void run_one(struct tcg_vcpu *v)
 {
@@ -579,7 +588,11 @@ static void run_one(struct tcg_vcpu *v)
     v->io_ok = true;
     struct tcg_exit *x = enter(v, code_of(v, b));
     v->io_ok = false;
-    if (x && x != TCG_EXIT_STALE) {
+    if (x == TCG_EXIT_STALE) {
+        if (!entered_by(v, b)) { /* it was a jump: that has happened, though its target is to be looked up again */
+            stale_entry(v);
+        }
+    } else if (x) {
         *tcg_pc(v) = (v->pc_page + (uint64_t)(int64_t)x->off) & v->tcg->guest->pc_mask;
     }
 }

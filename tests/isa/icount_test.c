@@ -48,7 +48,8 @@ static struct mem_region *ram, *io;
 static struct tcg_config config;
 static struct riscv_cpu *cpu;
 static uint8_t *host;
-static uint32_t at; /* offset where emit() goes */
+static unsigned warm; /* as in tcg_config */
+static uint32_t at;   /* offset where emit() goes */
 
 static uint64_t device_read(void *opaque, uint64_t offset, unsigned size)
 {
@@ -72,6 +73,7 @@ static void machine_new(unsigned way, unsigned shift)
                                   .max_insns = ways[way].max_insns,
                                   .icount = true,
                                   .icount_shift = shift,
+                                  .warm = warm,
                                   .check = true };
     loop = loop_new(&e);
     ck_assert_msg(vm_new("icount", &riscv64_arch, &tcg_engine_ops, loop, &config, &vm, &e) == 0,
@@ -291,6 +293,53 @@ START_TEST(waiting_skips_to_the_next_timer)
 }
 END_TEST
 
+/* A timer of the machine that is due again and again, so that some instructions run alone and others in blocks. */
+struct ticker {
+    struct vtimer *timer;
+    uint64_t every, seed;
+};
+
+static void on_tick(void *arg)
+{
+    struct ticker *k = arg;
+    vtimer_arm(k->timer, clock_now(vm->clock) + k->every + test_random(&k->seed) % k->every);
+}
+
+/* Blocks that are due to be compiled for speed leave at their entry: a jump to one of them that runs alone has happened. */
+START_TEST(jump_to_code_that_is_compiled_anew_counts_once)
+{
+    enum { FUNCTIONS = 200, TIMES = 12, FIRST = 0x1000, SIZE = 16 };
+    struct ticker k = { .every = 20, .seed = test_seed() };
+
+    for (warm = 1; warm < 8; warm++) {
+        machine_new((unsigned)_i, 0);
+        k.timer = vtimer_new(vm->clock, on_tick, &k);
+        on_tick(&k);
+        addi(T1, A1, 0);
+        emit(T1 << 15 | RA << 7 | 0x67); /* jalr ra, t1 */
+        addi(T1, T1, SIZE);
+        branch_ne(T1, A2, -8);
+        addi(T0, T0, -1);
+        branch_ne(T0, ZERO, -20);
+        csrr(A5, MINSTRET);
+        finish();
+        for (unsigned i = 0; i < FUNCTIONS; i++) {
+            at = FIRST + i * SIZE;
+            addi(A0, A0, 1);
+            emit(RA << 15 | 0x67); /* ret */
+        }
+        cpu->x[T0] = TIMES;
+        cpu->x[A1] = RAM_BASE + FIRST;
+        cpu->x[A2] = RAM_BASE + FIRST + FUNCTIONS * SIZE;
+        run();
+        ck_assert_uint_eq(cpu->x[A0], TIMES * FUNCTIONS);
+        ck_assert_uint_eq(cpu->x[A5], TIMES * (5 * FUNCTIONS + 3));
+        vtimer_free(k.timer);
+        machine_free();
+    }
+}
+END_TEST
+
 static Suite *suite_icount(void)
 {
     Suite *s = suite_create("icount");
@@ -302,6 +351,7 @@ static Suite *suite_icount(void)
     tcase_add_loop_test(t, timer_fires_at_its_instruction, 0, n);
     tcase_add_loop_test(t, shift_slows_the_count_down, 0, n);
     tcase_add_loop_test(t, waiting_skips_to_the_next_timer, 0, n);
+    tcase_add_loop_test(t, jump_to_code_that_is_compiled_anew_counts_once, 0, n);
     suite_add_tcase(s, t);
     return s;
 }
