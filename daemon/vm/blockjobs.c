@@ -395,9 +395,14 @@ static void on_begun(void *arg, struct json_object *result, const struct api_err
     k->begun = true;
     k->made = false; /* it has data now: people decide about it */
     struct job *job = job_find(k->d, k->job);
-    if (job && !api_json_get(job->info.result, "state")) { /* from now on it can be told something */
+    if (job && !api_json_get(job->info.result, "state")) {
+        /* From now on it can be told something, and outlives this daemon: the store knows what it works on. */
+        struct change *c = change_new(k->d);
+
         api_json_set_str(job->info.result, "state",
                          api_enum_name(&api_type_block_job_state, API_BLOCK_JOB_STATE_RUNNING));
+        job_progress(job, c, job->info.done);
+        change_commit(c, NULL, NULL);
     }
 }
 
