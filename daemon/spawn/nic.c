@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #define READY_MS 10000
+#define STATUS_TEXT 400
 
 /* Beside us. */
 char *net_path(void)
@@ -95,28 +96,45 @@ net_main(const struct start *st, const struct spawn_nic *nic, int exe, const cha
     _exit(n > 0 ? 126 : 127);
 }
 
-/* Nothing, when it serves, or why it does not. */
-int net_ready(int fd, const char *program, const char *name, struct err *e)
+/* All that it says until it closes its end; a program that serves may have said nothing. */
+static int status_read(int fd, const char *program, const char *name, char text[STATUS_TEXT],
+                       struct err *e)
 {
-    char text[400];
     size_t got = 0;
     ssize_t n = 1;
-    while (n != 0 && got < sizeof(text) - 1) {
+    while (n != 0 && got < STATUS_TEXT - 1) {
         struct pollfd p = { .fd = fd, .events = POLLIN };
         int rc = poll(&p, 1, READY_MS);
         if (rc == 0) {
             return err_set(e, -ETIMEDOUT, "'%s': %s was not ready after %d s", name, program,
                            READY_MS / 1000);
         }
-        n = rc < 0 ? -1 : read(fd, text + got, sizeof(text) - 1 - got);
+        n = rc < 0 ? -1 : read(fd, text + got, STATUS_TEXT - 1 - got);
         if (n < 0 && errno != EINTR) {
             return err_errno(e, errno, "'%s'", name);
         }
         got += n > 0 ? (size_t)n : 0;
     }
     text[got] = 0;
-    return got ? err_set(e, -ENETUNREACH, "%s", text)
-               : 0; /* a start that failed, no bad file */
+    return 0;
+}
+
+int net_ready(int fd, const char *program, const char *name, struct err *e)
+{
+    char text[STATUS_TEXT];
+    int rc = status_read(fd, program, name, text, e);
+    if (rc < 0 || strcmp(text, "+") == 0) {
+        return rc;
+    }
+    return text[0] ? err_set(e, -ENETUNREACH, "%s", text) /* a start that failed, no bad file */
+                   : err_set(e, -ENETUNREACH, "'%s': %s ended before it served", name, program);
+}
+
+int net_executed(int fd, const char *program, const char *name, struct err *e)
+{
+    char text[STATUS_TEXT];
+    int rc = status_read(fd, program, name, text, e);
+    return rc < 0 || !text[0] ? rc : err_set(e, -ENETUNREACH, "%s", text);
 }
 
 pid_t net_clone(const struct spawner *sp, bool isolated)

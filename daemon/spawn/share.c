@@ -240,7 +240,7 @@ static int server_start(struct server *v, struct err *e)
     if (rc == 0 && write(gate_w, "g", 1) != 1) {
         rc = err_errno(e, errno, "its server is gone");
     }
-    rc = rc == 0 ? net_ready(status_r, "its server", v->share->tag, e) : rc;
+    rc = rc == 0 ? net_executed(status_r, "its server", v->share->tag, e) : rc;
     if (rc < 0) {
         kill(pid,
              SIGKILL); /* and nobody waits: whoever starts VMs has no children to wait for */

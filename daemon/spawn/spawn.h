@@ -155,8 +155,10 @@ int shares_start(struct start *st, bool apart, struct err *e);
 char *net_path(void); /* vmd-net; the caller's */
 /* A process for vmd-net, with the host's network unless it is isolated; as fork(). */
 pid_t net_clone(const struct spawner *sp, bool isolated);
-/* Waits until the program serves; what it said instead is the error. */
+/* Waits until the program says that it serves, by a plus sign; what it said instead, or that it died, is the error. */
 int net_ready(int status_fd, const char *program, const char *name, struct err *e);
+/* The same of a program that does not say when it serves: that it was executed must do. */
+int net_executed(int status_fd, const char *program, const char *name, struct err *e);
 
 /* tls.c: TLS over a connection, which is taken; the descriptor for the emulator, or a negative code. */
 struct nbd_addr;
@@ -184,7 +186,8 @@ int jail_enter_net(const struct spawner *sp, int64_t vm, const struct jail_net *
  * descriptor. */
 uint64_t jail_share_flags(const struct spawner *sp);
 int jail_share_ids(const struct spawner *sp, pid_t child, struct err *e);
-int jail_enter_share(const struct spawner *sp, int folder, bool readonly, int *tree, struct err *e);
+int jail_enter_share(const struct spawner *sp, int folder, bool readonly, int *tree,
+                     struct err *e);
 bool jail_has_root(const struct spawner *sp); /* the root folder is an empty one */
 /* Opens the emulator, tries the layers with `emulator --version` and keeps those that work. -ENOEXEC: there is no
  * emulator, or it runs in no jail and without one; sp->tried stays false, and no layer counts as active. */

@@ -94,18 +94,6 @@ static void __attribute__((noreturn)) relay_main(const struct relay *r, int gate
     _exit(w > 0 ? 126 : 127);
 }
 
-/* A sign that it is ready, or why not; nothing at all, when it was ended. */
-static int relay_ready(int fd, struct err *e)
-{
-    struct err said = ERR_INIT;
-    int rc = net_ready(fd, "vmd-tls", "TLS", &said);
-    if (rc == -ENETUNREACH && strcmp(said.msg, "+") == 0) {
-        return 0;
-    }
-    return rc == 0 ? err_set(e, -EIO, "the process for TLS has died")
-                   : err_set(e, rc, "%s", said.msg);
-}
-
 static int relay_start(struct relay *r, struct err *e)
 {
     int gate[2], status[2];
@@ -136,7 +124,7 @@ static int relay_start(struct relay *r, struct err *e)
     if (rc == 0 && write(gate_w, "g", 1) != 1) {
         rc = err_errno(e, errno, "the process for TLS is gone");
     }
-    rc = rc == 0 ? relay_ready(status_r, e) : rc;
+    rc = rc == 0 ? net_ready(status_r, "vmd-tls", "TLS", e) : rc;
     if (rc < 0) {
         kill(pid, SIGKILL); /* and is reaped like all others */
     }

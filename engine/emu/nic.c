@@ -78,7 +78,7 @@ helper_main(const char *path, char **args, int sock, int status)
     _exit(127);
 }
 
-/* What it says until it serves (nothing) or ends. */
+/* What it says: a plus sign, when it serves, or why it ends. */
 static int helper_ready(int fd, const char *name, struct err *e)
 {
     char text[400];
@@ -99,7 +99,11 @@ static int helper_ready(int fd, const char *name, struct err *e)
         got += n > 0 ? (size_t)n : 0;
     }
     text[got] = 0;
-    return got ? err_set(e, -EINVAL, "%s", text) : 0;
+    if (strcmp(text, "+") == 0) {
+        return 0;
+    }
+    return err_set(e, -EINVAL, got ? "%s" : "network card '%s': vmd-net ended before it served",
+                   got ? text : name);
 }
 
 static int start_helper(const struct api_nic *n, int *fd, struct err *e)

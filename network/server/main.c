@@ -4,7 +4,7 @@
  * taken over, can make no socket; this process can, and has nothing else: no file but the resolver's configuration and the TFTP
  * folder, no guest memory. It is joined to the emulator by a socket pair and ends with it. One thread.
  *
- * Whoever starts it reads from --status-fd: nothing, when it serves, else why it cannot.
+ * Whoever starts it reads from --status-fd: a plus sign, when it serves, else why it cannot.
  */
 #include "engine/base/buf.h"
 #include "engine/base/fd.h"
@@ -250,6 +250,19 @@ static int set_up(struct options *o, struct loop *l, struct net_join **out, stru
     return o->sandbox ? confine_net(e) : 0;
 }
 
+/* A sign of its own: an end of the pipe is what a process that died leaves, too. */
+static int say_ready(struct options *o, struct err *e)
+{
+    if (o->status_fd >= 0) {
+        if (write(o->status_fd, "+", 1) != 1) {
+            return err_errno(e, errno, "who started vmd-net is gone");
+        }
+        close(o->status_fd);
+        o->status_fd = -1;
+    }
+    return 0;
+}
+
 static int serve(struct options *o, struct err *e)
 {
     struct loop *l = loop_new(e);
@@ -257,10 +270,9 @@ static int serve(struct options *o, struct err *e)
     int rc = l ? set_up(o, l, &j, e) : -ENOMEM;
 
     if (rc == 0) {
-        if (o->status_fd >= 0) {
-            close(o->status_fd);
-            o->status_fd = -1;
-        }
+        rc = say_ready(o, e);
+    }
+    if (rc == 0) {
         rc = loop_run(l, e);
     }
     net_join_free(j);
@@ -284,10 +296,9 @@ static int serve_network(struct options *o, struct err *e)
         rc = confine_net(e);
     }
     if (rc == 0) {
-        if (o->status_fd >= 0) {
-            close(o->status_fd);
-            o->status_fd = -1;
-        }
+        rc = say_ready(o, e);
+    }
+    if (rc == 0) {
         rc = loop_run(l, e);
     }
     lan_free(n);

@@ -199,6 +199,7 @@ class Daemon:
     def __init__(self, emulator=None, wrapper=(), folder=None, options=()):
         self.dir = folder or tempfile.mkdtemp(prefix="vmd-e2e-", dir="/tmp")
         self.emulator = emulator
+        self.binary = os.path.join(BUILD, "vmd")
         self.wrapper = list(wrapper)
         self.options = list(options)
         self.process = None
@@ -214,7 +215,7 @@ class Daemon:
         self.end()
 
     def command(self, *more):
-        command = [*self.wrapper, os.path.join(BUILD, "vmd"), "--dir", self.dir, *self.options, *more]
+        command = [*self.wrapper, self.binary, "--dir", self.dir, *self.options, *more]
         if self.emulator:
             command += ["--emulator", self.emulator]
         return command

@@ -253,6 +253,28 @@ def definitions_that_cannot_be_are_refused():
         tap.check(client.call("network.get", network="six")["state"] == "active", "IPv6")
 
 
+def a_helper_that_ends_at_once_does_not_serve():
+    """vmd in a folder with a vmd-net that only ends: the end of its pipe is no sign that it serves."""
+    with lib.Daemon() as daemon:
+        bin_dir = os.path.join(daemon.dir, "bin")
+        os.mkdir(bin_dir)
+        for name in os.listdir(lib.BUILD):
+            path = os.path.join(lib.BUILD, name)
+            if name.startswith("vmd") and os.path.isfile(path) and os.access(path, os.X_OK):
+                shutil.copy(path, bin_dir)
+        shutil.copy(shutil.which("true"), os.path.join(bin_dir, "vmd-net"))
+        daemon.terminate()
+        daemon.binary = os.path.join(bin_dir, "vmd")
+        daemon.start()
+        daemon.call("vm.define", config=daemon.config("v", nics=[{"type": "user"}]))
+        for what, does in (("a network", lambda: create(daemon)), ("a VM", lambda: daemon.call("vm.start", vm="v"))):
+            try:
+                does()
+                tap.check(False, f"{what} started")
+            except lib.CallError as error:
+                tap.check("vmd-net ended before it served" in error.message, f"{what}: {error.message}")
+
+
 def xml_and_vmctl_say_the_same():
     with lib.Daemon() as daemon:
         def vmctl(*words, ok=True):
@@ -296,4 +318,4 @@ def xml_and_vmctl_say_the_same():
 if __name__ == "__main__":
     sys.exit(tap.run_cases([networks_have_states_that_last, what_dies_is_replaced_and_gets_its_cards_back,
               cards_are_ports_with_vlans_and_limits, names_faults_and_captures, definitions_that_cannot_be_are_refused,
-              xml_and_vmctl_say_the_same]))
+              a_helper_that_ends_at_once_does_not_serve, xml_and_vmctl_say_the_same]))
