@@ -46,6 +46,7 @@ struct run {
     bool asked;  /* a person asked the guest to power off */
     bool bitten; /* the watchdog has acted on this silence */
     bool emu_dead, mon_dead, ended, shutting;
+    bool gone; /* ended: the definition goes in the same transaction, whatever the VM is by now */
     bool stuck, lingers; /* killed, and seen waiting in the kernel; given up on */
     char expected[32];   /* reason of an end we asked for */
     char said[64];       /* reason the emulator gave with `stopped` */

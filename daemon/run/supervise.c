@@ -654,7 +654,7 @@ static void on_finished(void *arg, const struct err *e)
         }
         return;
     }
-    bool gone = vm->transient && !vm->pending;
+    bool gone = run->gone && !vm->pending;
     agent_gone(vm, "the VM has ended");
     qmp_vm_gone(vm);
     if (run->lingers && run->pidfd >= 0) {
@@ -724,7 +724,8 @@ void run_finish(struct run *run)
     vm_set_state(vm, exit_is_crash(reason) ? API_VM_STATE_CRASHED : API_VM_STATE_STOPPED,
                  reason, c);
     policy_ending(run, reason, c);
-    if (vm->transient) {
+    run->gone = vm->transient;
+    if (run->gone) {
         store_tx_vm_del(change_tx(c), vm->id);
         vm_event(vm, c, API_EVENT_TYPE_VM_DELETED, reason, NULL);
     }

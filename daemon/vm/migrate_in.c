@@ -632,6 +632,10 @@ static void on_own(void *arg, const struct err *e)
 static void own(struct migrate_in *k)
 {
     struct vm *vm = vm_of(k);
+    if (!vm || !vm->run || run_has_ended(vm->run)) { /* on its way out of the store */
+        drop(k, API_E_START_FAILED, "its emulator has ended");
+        return;
+    }
     struct change *c = change_new(k->d);
     k->step = OWN;
     vm->transient = k->transient;

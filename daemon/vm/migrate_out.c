@@ -424,13 +424,15 @@ static void on_quit_late(void *arg)
 static void clean(struct migrate_out *k)
 {
     struct vm *vm = vm_of(k);
+    if (k->step != CLEAN) {
+        log_info("daemon", "VM '%s' has moved to %s", k->name, k->url);
+    }
     k->step = CLEAN;
-    log_info("daemon", "VM '%s' has moved to %s", k->name, k->url);
     if (vm && vm->run) {
-        vm->transient = true; /* the definition goes with the run, in one transaction */
-        if (!k->watching) {   /* its end is on its way */
+        if (!k->watching || run_has_ended(vm->run)) { /* on_vm_end() goes on */
             return;
         }
+        vm->transient = true; /* the definition goes with the run, in one transaction */
         run_expect_end(vm->run, "migrated");
         if (!run_call(vm->run, "emu.quit", QUIT_NS, on_ignored, NULL)) {
             run_kill(vm->run);

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import socket
+import sqlite3
 import struct
 import sys
 import time
@@ -158,6 +159,50 @@ def in_doubt_it_is_paused_until_the_daemons_meet():
                 here, there = there, here
             pair.watch(here)
         print(f"# {met}")
+
+
+def locked(daemon):
+    """Its store, whose commits wait until this is rolled back."""
+    store = sqlite3.connect(os.path.join(daemon.dir, "lib", "vmd.db"), isolation_level=None, timeout=30)
+    store.execute("BEGIN IMMEDIATE")
+    return store
+
+
+def given_and_its_emulator_dead(pair):
+    """The source has given it away, the destination cannot record it; then the source's emulator dies, which cannot be recorded."""
+    here, there = pair.both
+    pair.migrate(here, there, wait=False, bandwidth=20000)
+    lib.wait_for(lambda: [m for m in here.call("migrate.list")["migrations"] if m["state"] == "copying"], 30, "copying")
+    theirs = locked(there)
+    try:
+        Emulator(here, "a").client.call("emu.migrate_set", bandwidth=0)
+        lib.wait_for(lambda: [m for m in here.call("migrate.list")["migrations"] if m["state"] == "given"], 60, "given")
+        ours = locked(here)
+        for pids in here.emulators().values():
+            for pid in pids:
+                lib.kill(pid)
+        lib.wait_for(lambda: here.call("vm.get", vm="a")["state"] == "crashed", 30, "the end")
+    finally:
+        theirs.execute("ROLLBACK")
+        theirs.close()
+    return ours
+
+
+def what_has_moved_is_gone_from_the_store():
+    """The end of the source's emulator and the other daemon's word cross each other: its definition goes all the same."""
+    with migrate_lib.Pair() as pair:
+        pair.define()
+        here, there = pair.both
+        ours = given_and_its_emulator_dead(pair)
+        lib.wait_for(lambda: "has moved to" in here.tail(), 60, "the word of the other")
+        ours.execute("ROLLBACK")
+        ours.close()
+        tap.check(settle(pair) is there, "it has moved")
+        here.kill()
+        here.start()
+        tap.check(pair.states() == [None, "running"], f"it is back: {pair.states()}")
+        tap.check(pair.migrate(there, here)["state"] == "done", "its name is taken")
+        pair.watch(here)
 
 
 def emulators(pair):
@@ -398,11 +443,12 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int)
     parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("case", nargs="*")
     args = parser.parse_args()
     if args.count:
         campaign(args.seed if args.seed is not None else random.randrange(1 << 30), args.first, args.count)
         sys.exit(0)
     sys.exit(tap.run_cases([a_guest_goes_to_and_fro, what_would_fail_is_told_before_the_guest_is_paused,
                             devices_that_came_meanwhile_keep_it_here, a_migration_is_cancelled, in_doubt_it_is_paused_until_the_daemons_meet,
-                            whoever_dies_one_has_it, tickets_name_one_migration,
+                            what_has_moved_is_gone_from_the_store, whoever_dies_one_has_it, tickets_name_one_migration,
                             hostile_streams_are_refused_with_the_field, vmctl_moves_a_vm]))
