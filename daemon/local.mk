@@ -90,6 +90,10 @@ libdaemon_a_SOURCES = \
 	daemon/vm/migrate.h \
 	daemon/vm/migrate_in.c \
 	daemon/vm/migrate_out.c \
+	daemon/vm/migrate_out_disks.c \
+	daemon/vm/migrate_out_lanes.c \
+	daemon/vm/migrate_place.c \
+	daemon/vm/migrate_place.h \
 	daemon/vm/migrate_out.h \
 	daemon/vm/peer.c \
 	daemon/vm/peer.h \
@@ -355,6 +359,7 @@ daemon/systemd/vmd-guests.service: daemon/systemd/vmd-guests.service.in
 TESTS += \
 	tests/e2e/daemon_chaos.py \
 	tests/e2e/daemon_migrate.py \
+	tests/e2e/daemon_migrate_disks.py \
 	tests/e2e/daemon_clock.py \
 	tests/e2e/daemon_hostile.py \
 	tests/e2e/daemon_corpus.py \
@@ -401,6 +406,7 @@ EXTRA_DIST += \
 	tests/e2e/daemon_input.py \
 	tests/e2e/daemon_lib.py \
 	tests/e2e/daemon_migrate.py \
+	tests/e2e/daemon_migrate_disks.py \
 	tests/e2e/migrate_lib.py \
 	tests/e2e/daemon_policy.py \
 	tests/e2e/daemon_save.py \

@@ -17,6 +17,8 @@ enum {
     TUNNELLED = 4,
     PERSIST_DEST = 8,
     UNDEFINE_SOURCE = 16,
+    NON_SHARED_DISK = 64,
+    NON_SHARED_INC = 128,
     CHANGE_PROTECTION = 256,
     COMPRESSED = 2048,
     ABORT_ON_ERROR = 4096,
@@ -58,9 +60,28 @@ static void on_begun(struct lv_call *c, struct json_object *result)
     lv_wait(c, result, on_moved);
 }
 
+/* As libvirt does it, images that are there already are written over. */
+static void copy_disks(struct lv_call *c, int64_t flags, struct json_object *params)
+{
+    struct json_object *given = api_json_get(c->args, "params"),
+                       *names = json_object_new_array();
+
+    for (size_t i = 0; given && i < json_object_array_length(given); i++) {
+        struct json_object *o = json_object_array_get_idx(given, i);
+
+        if (strcmp(api_json_get_str(o, "field"), "migrate_disks") == 0) {
+            json_object_array_add(names, json_object_get(api_json_get(o, "value")));
+        }
+    }
+    api_json_set_bool(params, "copy_storage_all", flags & NON_SHARED_DISK);
+    api_json_set_bool(params, "copy_storage_inc", flags & NON_SHARED_INC);
+    api_json_set_bool(params, "reuse_images", flags & (NON_SHARED_DISK | NON_SHARED_INC));
+    api_json_set(params, "migrate_disks", names);
+}
+
 void lv_do_domain_migrate(struct lv_call *c)
 {
-    static const char *const known[] = { "bandwidth", NULL };
+    static const char *const known[] = { "bandwidth", "migrate_disks", NULL };
     int64_t flags = lv_int(c, "flags"), mib = json_object_get_int64(lv_given(c, "bandwidth")),
             kept = PERSIST_DEST | UNDEFINE_SOURCE;
     const struct vm *vm = lv_the_vm(c);
@@ -70,7 +91,8 @@ void lv_do_domain_migrate(struct lv_call *c)
     if (!lv_only(c, known)) {
         return;
     }
-    if ((flags & ~(ALWAYS | kept)) != (LIVE | PEER_TO_PEER)) {
+    if ((flags & ~(ALWAYS | kept | NON_SHARED_DISK | NON_SHARED_INC)) !=
+        (LIVE | PEER_TO_PEER)) {
         lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED,
                 "a domain moves while it runs, from daemon to daemon: --live --p2p");
     } else if (vm && !vm->transient && (flags & kept) != kept) {
@@ -82,6 +104,7 @@ void lv_do_domain_migrate(struct lv_call *c)
     } else {
         params = lv_vm(c);
         api_json_set_str(params, "to", to.data);
+        copy_disks(c, flags, params);
         if (mib > 0) {
             api_json_set_int(params, "bandwidth",
                              mib < INT64_MAX >> 20 ? mib << 20 : INT64_MAX);

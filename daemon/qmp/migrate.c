@@ -262,7 +262,8 @@ void qmp_do_migrate_set_parameters(struct qmp_cmd *c)
 
 void qmp_do_migrate(struct qmp_cmd *c)
 {
-    static const char *const never[] = { "blk", "inc", "resume" };
+    bool blk = api_json_get_bool(c->args, "blk", false),
+         inc = api_json_get_bool(c->args, "inc", false);
     const struct qmp_migration *m = migration_of(c);
     const char *uri = qmp_arg(c, "uri");
     struct json_object *p;
@@ -270,11 +271,15 @@ void qmp_do_migrate(struct qmp_cmd *c)
     if (!m || at_work(c)) {
         return;
     }
-    for (unsigned i = 0; i < ARRAY_LEN(never); i++) {
-        if (api_json_get_bool(c->args, never[i], false)) {
-            qmp_error(c, "GenericError", "'%s' is not supported", never[i]);
-            return;
-        }
+    if (api_json_get_bool(c->args, "resume", false)) {
+        qmp_error(c, "GenericError", "'resume' is not supported");
+        return;
+    }
+    if (blk && inc) {
+        qmp_error(c, "GenericError",
+                  "'blk' copies disks whole, 'inc' what their topmost "
+                  "images hold: choose one");
+        return;
     }
     if (!str_starts(uri, "vmd+tls://")) {
         qmp_error(c, "GenericError",
@@ -284,6 +289,9 @@ void qmp_do_migrate(struct qmp_cmd *c)
     }
     p = qmp_vm_param(c);
     api_json_set_str(p, "to", uri);
+    api_json_set_bool(p, "copy_storage_all", blk);
+    api_json_set_bool(p, "copy_storage_inc", inc);
+    api_json_set_bool(p, "reuse_images", blk || inc); /* as QEMU, which makes none */
     api_json_set_int(p, "streams", has(m, CAP_MULTIFD) ? m->streams : 1);
     api_json_set_int(p, "downtime_ms", m->downtime_ms);
     api_json_set_int(p, "bandwidth", m->bandwidth);
@@ -354,6 +362,29 @@ static struct json_object *ram(struct json_object *from)
     return o;
 }
 
+static struct json_object *disk(struct json_object *from)
+{
+    static const char *const none[] = { "duplicate",        "skipped",
+                                        "normal",           "normal-bytes",
+                                        "dirty-pages-rate", "dirty-sync-count",
+                                        "page-size",        "multifd-bytes",
+                                        "pages-per-second", "postcopy-requests",
+                                        "precopy-bytes",    "downtime-bytes",
+                                        "postcopy-bytes",   "dirty-sync-missed-zero-copy" };
+    struct json_object *o = json_object_new_object();
+    int64_t total = api_json_get_int(from, "disk_total", 0),
+            left = api_json_get_int(from, "disk_remaining", 0);
+
+    for (unsigned i = 0; i < ARRAY_LEN(none); i++) {
+        api_json_set_int(o, none[i], 0);
+    }
+    api_json_set_int(o, "total", total);
+    api_json_set_int(o, "remaining", left);
+    api_json_set_int(o, "transferred", total - left);
+    json_object_object_add(o, "mbps", json_object_new_double(0));
+    return o;
+}
+
 static struct json_object *times(const struct qmp_migration *m, const char *status)
 {
     struct json_object *o = json_object_new_object();
@@ -376,6 +407,9 @@ static void with_numbers(struct qmp_cmd *c, struct json_object *result)
     int64_t throttle = api_json_get_int(result, "throttle", 0);
 
     api_json_set(o, "ram", ram(result));
+    if (api_json_get_int(result, "disk_total", 0) > 0) {
+        api_json_set(o, "disk", disk(result));
+    }
     api_json_set_int(o, "expected-downtime",
                      api_json_get_int(result, "expected_downtime_ns", 0) / 1000000);
     if (throttle > 0) {

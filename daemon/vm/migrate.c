@@ -24,12 +24,23 @@ static bool stays(const struct vm *vm, struct api_error *x, const char *remedy,
                   const char *what, const char *which)
 {
     api_error_set(x, API_E_UNSUPPORTED, vm->config.name, remedy,
-                  "%s%s of VM '%s' is written; only VMs without such disks move while they run",
-                  what, which, vm->config.name);
+                  "%s%s of VM '%s' is written, and does not move by itself", what, which,
+                  vm->config.name);
     return false;
 }
 
-bool migrate_movable(const struct vm *vm, struct api_error *x)
+static bool is_copied(const struct api_disk *disk, bool all, char *const *disks, size_t n_disks)
+{
+    for (size_t i = 0; i < n_disks; i++) {
+        if (disk->name && strcmp(disks[i], disk->name) == 0) {
+            return true;
+        }
+    }
+    return all && n_disks == 0;
+}
+
+bool migrate_movable(const struct vm *vm, bool all, char *const *disks, size_t n_disks,
+                     struct api_error *x)
 {
     if (snapshots_any(vm)) {
         api_error_set(x, API_E_UNSUPPORTED, vm->config.name, "delete them",
@@ -37,11 +48,12 @@ bool migrate_movable(const struct vm *vm, struct api_error *x)
         return false;
     }
     for (size_t i = 0; i < vm->config.n_disks; i++) {
-        if (!vm->config.disks[i].readonly) {
-            AUTO_FREE char *name = xasprintf("'%s'", vm->config.disks[i].name);
+        const struct api_disk *disk = &vm->config.disks[i];
 
-            return stays(vm, x, "move it while it is stopped: copy the image, define it there",
-                         "disk ", name);
+        if (!disk->readonly && !disk->cdrom && !is_copied(disk, all, disks, n_disks)) {
+            AUTO_FREE char *name = xasprintf("'%s'", disk->name);
+
+            return stays(vm, x, "have it copied: --copy-storage-all", "disk ", name);
         }
     }
     for (size_t i = 0; i < vm->config.n_flash; i++) {
@@ -66,6 +78,13 @@ void migrate_row_put(struct change *c, const struct migrate_row *row)
     api_json_set_int(o, "port", row->port);
     api_json_set_bool(o, "paused", row->paused);
     api_json_set_bool(o, "transient", row->transient);
+    if (row->n_files > 0) {
+        struct json_object *list = json_object_new_array();
+        for (size_t i = 0; i < row->n_files; i++) {
+            json_object_array_add(list, json_object_new_string(row->files[i]));
+        }
+        api_json_set(o, "files", list);
+    }
     store_tx_object_put(change_tx(c), &(struct store_object){ .kind = MIGRATE_KIND,
                                                               .scope = row->uuid,
                                                               .name = row->name,
@@ -86,6 +105,10 @@ void migrate_row_free(struct migrate_row *row)
     free(row->ticket);
     free(row->host);
     free(row->user);
+    for (size_t i = 0; i < row->n_files; i++) {
+        free(row->files[i]);
+    }
+    free(row->files);
     free(row);
 }
 
@@ -113,6 +136,15 @@ void migrate_load(struct vmd *d, const struct store_object *row)
                                .port = (int)api_json_get_int(o, "port", 0),
                                .paused = api_json_get_bool(o, "paused", false),
                                .transient = api_json_get_bool(o, "transient", false) };
+    struct json_object *list = api_json_get(o, "files");
+    size_t n = list && json_object_is_type(list, json_type_array)
+                   ? json_object_array_length(list)
+                   : 0;
+    k->files = xnew_n(char *, n + 1);
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *file = json_object_array_get_idx(list, i);
+        k->files[k->n_files++] = xstrdup(json_object_get_string(file));
+    }
     list_append(&d->migrate_rows, &k->link);
 }
 
@@ -163,8 +195,8 @@ static void add_one(void *arg, const struct api_migration *m)
 
 static enum api_migration_state state_of(const struct migrate_out *k)
 {
-    return k->step < COPY    ? API_MIGRATION_STATE_PREPARING
-           : k->step == COPY ? API_MIGRATION_STATE_COPYING
+    return k->step < FOLLOW  ? API_MIGRATION_STATE_PREPARING
+           : k->step <= COPY ? API_MIGRATION_STATE_COPYING
            : k->step < GIVE  ? API_MIGRATION_STATE_HANDING_OVER
            : k->step == BACK ? API_MIGRATION_STATE_BACK
                              : API_MIGRATION_STATE_GIVEN;

@@ -49,8 +49,9 @@ void migrate_session_closed(struct vmd *d, const struct rpc_session *s);
 
 /* ---- inside: migrate.c, migrate_out.c, migrate_in.c ---- */
 
-/* By its definition; false: *x says why not. */
-bool migrate_movable(const struct vm *vm, struct api_error *x);
+/* By its definition, with the disks of these names copied (all: whatever it writes); false: *x says why not. */
+bool migrate_movable(const struct vm *vm, bool all, char *const *disks, size_t n_disks,
+                     struct api_error *x);
 
 struct migrate_out;
 struct migrate_in;
@@ -62,6 +63,8 @@ struct migrate_row {
     char *state, *ticket, *host, *user; /* an "in" has the ticket's hash */
     int port;
     bool paused, transient;
+    char **files; /* of an "in": to be taken away when the VM does not come */
+    size_t n_files;
 };
 void migrate_row_put(struct change *c, const struct migrate_row *row);
 void migrate_row_del(struct change *c, const char *uuid, const char *name);

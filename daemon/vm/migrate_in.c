@@ -19,6 +19,7 @@
 #include "daemon/registry.h"
 #include "daemon/run/runfs.h"
 #include "daemon/run/supervise.h"
+#include "daemon/vm/migrate_place.h"
 #include "daemon/vm/peer.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
@@ -67,6 +68,8 @@ struct migrate_in {
     bool lending;
     uint32_t came; /* bit for each stream */
     bool paused, transient, watching, check;
+    bool marked;         /* the store has a row */
+    struct place *place; /* images that are made for it; NULL: none */
     struct loop_timer *timer;
     struct rpc_session *session; /* of the source, until its streams have come; only compared */
     struct api_call *prepare;
@@ -97,21 +100,37 @@ static void in_free(struct migrate_in *k)
     }
     loop_timer_free(k->timer);
     json_object_put(k->warnings);
+    place_free(k->place);
     free(k->uuid);
     free(k->name);
     free(k->user);
     free(k);
 }
 
+static unsigned n_disks(const struct migrate_in *k)
+{
+    return k->place ? (unsigned)k->place->n : 0;
+}
+
 static void put_row(struct migrate_in *k, struct change *c, const char *state)
 {
+    AUTO_FREE char **files = xnew_n(char *, n_disks(k) + 1);
+    size_t n = 0;
+    for (unsigned i = 0; i < n_disks(k) && strcmp(state, "incoming") == 0; i++) {
+        if (!k->place->disk[i].there) {
+            files[n++] = k->place->disk[i].file;
+        }
+    }
+    k->marked = true;
     const struct migrate_row row = { .uuid = k->uuid,
                                      .name = (char *)"in",
                                      .state = (char *)(uintptr_t)state,
                                      .ticket = k->hash,
                                      .user = k->user,
                                      .paused = k->paused,
-                                     .transient = k->transient };
+                                     .transient = k->transient,
+                                     .files = files,
+                                     .n_files = n };
     migrate_row_put(c, &row);
 }
 
@@ -188,6 +207,7 @@ static void dropped(struct migrate_in *k)
     struct change *c = change_new(k->d);
     k->step = DROP;
     loop_timer_disarm(k->timer);
+    place_undo(k->place);
     migrate_row_del(c, k->uuid, "in");
     change_commit(c, on_dropped, k);
 }
@@ -298,7 +318,7 @@ static void on_lent(void *arg, struct json_object *result, const struct api_erro
         k->lending = false;
         if (x) {
             drop(k, x->code, x->message);
-        } else if (++k->lent == k->streams) {
+        } else if (++k->lent == k->streams + n_disks(k)) {
             all_lent(k);
         } else {
             lend(k);
@@ -311,15 +331,20 @@ static void on_lent(void *arg, struct json_object *result, const struct api_erro
 static void lend(struct migrate_in *k)
 {
     struct vm *vm = vm_of(k);
-    for (unsigned i = 0; i < k->streams && !k->lending; i++) {
+    for (unsigned i = 0; i < k->streams + n_disks(k) && !k->lending; i++) {
         if (k->fd[i] < 0) {
             continue;
         }
         struct json_object *o = json_object_new_object();
-        api_json_set_int(o, "index", i);
+        bool disk = i >= k->streams;
+        if (disk) {
+            api_json_set_str(o, "disk", k->place->disk[i - k->streams].name);
+        } else {
+            api_json_set_int(o, "index", i);
+        }
         k->lending = true;
-        if (!run_call_fd(vm->run, "emu.migrate_stream", o, take_fd(&k->fd[i]), ASK_NS, on_lent,
-                         vm)) {
+        if (!run_call_fd(vm->run, disk ? "emu.migrate_disk_in" : "emu.migrate_stream", o,
+                         take_fd(&k->fd[i]), ASK_NS, on_lent, vm)) {
             drop(k, API_E_UNRESPONSIVE, "its emulator does not answer");
             return;
         }
@@ -356,8 +381,8 @@ bool migrate_stream(struct vmd *d, struct tunnel *t, const struct rpc_peer *p,
     if (!k) {
         return false;
     }
-    if (k->step != STREAMS || !vm || !vm->run || stream < 0 || stream >= k->streams ||
-        k->came & 1u << stream) {
+    if (k->step != STREAMS || !vm || !vm->run || stream < 0 ||
+        stream >= k->streams + n_disks(k) || k->came & 1u << stream) {
         doors_say_error(t, API_E_DENIED,
                         "the migration has this stream already, or has not so many");
         return true;
@@ -382,6 +407,32 @@ static void refuse(struct migrate_in *k, const struct api_error *x)
     if (call) {
         api_reply_error(call, x);
     }
+}
+
+static void on_undone(void *arg, const struct err *e)
+{
+    (void)e; /* else the next daemon does it once more */
+    in_free(arg);
+}
+
+/* Before it has a turn: nothing of it stays. x may be NULL: nobody waits for the answer. */
+static void give_up(struct migrate_in *k, const struct api_error *x)
+{
+    struct vm *vm = vm_of(k);
+    if (x) {
+        refuse(k, x);
+    }
+    k->vm = 0;
+    k->step = DROP;
+    vm_free(vm);
+    place_undo(k->place);
+    if (!k->marked) {
+        in_free(k);
+        return;
+    }
+    struct change *c = change_new(k->d);
+    migrate_row_del(c, k->uuid, "in");
+    change_commit(c, on_undone, k);
 }
 
 static void on_started(void *arg, const struct api_error *x)
@@ -438,9 +489,7 @@ static void on_intent(void *arg, const struct err *e)
     struct api_error x = API_ERROR_INIT;
     if (e) {
         api_error_set(&x, API_E_STORE_ERROR, k->name, NULL, "%s", e->msg);
-        refuse(k, &x);
-        vm_free(vm);
-        in_free(k);
+        give_up(k, &x);
     } else {
         vm->pending = false;
         k->step = START;
@@ -471,17 +520,14 @@ static void on_checked(void *arg, const struct api_error *x, const struct run_di
         x = &own;
     }
     if (x || k->check || !k->prepare) {
-        struct api_call *call = take_ptr(k->prepare);
-        if (call && x) {
-            api_reply_error(call, x);
-        } else if (call) {
+        struct api_call *call = x ? NULL : take_ptr(k->prepare);
+        if (call) {
             struct json_object *o = json_object_new_object();
             api_json_set(o, "warnings",
                          k->warnings ? json_object_get(k->warnings) : json_object_new_array());
             call_finish(k->d, call, k->name, o);
         }
-        vm_free(vm);
-        in_free(k);
+        give_up(k, x);
         return;
     }
     struct intent *i = xnew(struct intent);
@@ -513,24 +559,108 @@ static void look_at(struct migrate_in *k, const struct api_vm_config *config)
     }
 }
 
+static void on_made(void *arg, const struct api_error *x)
+{
+    struct migrate_in *k = arg;
+    if (x || !k->prepare) {
+        give_up(k, x);
+    } else {
+        preflight_start(vm_of(k), on_checked, k);
+    }
+}
+
+/* From here on the next daemon takes away what this one makes. */
+static void on_marked(void *arg, const struct err *e)
+{
+    struct migrate_in *k = arg;
+    struct api_error x = API_ERROR_INIT;
+    if (e) {
+        k->marked = false;
+        api_error_set(&x, API_E_STORE_ERROR, k->name, NULL, "%s", e->msg);
+        give_up(k, &x);
+    } else {
+        place_work(k->d, k->place, true, on_made, k);
+    }
+}
+
+/* The images that come are not there yet: the rest is checked without them. */
+static void without_disks(struct migrate_in *k)
+{
+    struct vm *vm = vm_of(k);
+    size_t kept = 0;
+    for (size_t i = 0; i < vm->config.n_disks; i++) {
+        bool comes = false;
+        for (unsigned j = 0; j < n_disks(k); j++) {
+            comes |= vm->config.disks[i].name &&
+                     strcmp(vm->config.disks[i].name, k->place->disk[j].name) == 0;
+        }
+        if (comes) {
+            api_release(&api_type_disk, &vm->config.disks[i]);
+        } else {
+            vm->config.disks[kept++] = vm->config.disks[i];
+        }
+    }
+    vm->config.n_disks = kept;
+}
+
+static void on_looked(void *arg, const struct api_error *x)
+{
+    struct migrate_in *k = arg;
+    if (x || !k->prepare) {
+        give_up(k, x);
+    } else if (k->check) {
+        without_disks(k);
+        preflight_start(vm_of(k), on_checked, k);
+    } else if (n_disks(k) == 0) {
+        on_made(k, NULL);
+    } else {
+        struct change *c = change_new(k->d);
+        put_row(k, c, "incoming");
+        change_commit(c, on_marked, k);
+    }
+}
+
+/* Checks what is asked, and gives the disks that come their places. NULL after the call was answered. */
+static struct place *take_in(struct api_call *call, struct api_migrate_prepare_in *in)
+{
+    struct vmd *d = call_daemon(call);
+    struct api_error x = API_ERROR_INIT;
+    struct place *place = NULL;
+    if (in->streams + (int64_t)in->n_disks > PEER_LANES) {
+        api_error_set(&x, API_E_UNSUPPORTED, in->config->name, "have fewer copied",
+                      "%lld streams and %zu disks are more than %d connections",
+                      (long long)in->streams, in->n_disks, PEER_LANES);
+    } else {
+        place = place_new(in, &x);
+    }
+    if (!place || preflight_define(d, in->config, &x) < 0 ||
+        access_config(call, in->config, API_ROLE_OPERATOR, &x) < 0 ||
+        place_settle(call, place, in->config, in->reuse_images, &x) < 0 ||
+        supply_quota(d, in->config, NULL, &x) < 0) {
+        api_reply_error(call, &x);
+        place_free(place);
+        return NULL;
+    }
+    return place;
+}
+
 void api_handle_migrate_prepare(struct api_call *call, struct api_migrate_prepare_in *in)
 {
     struct vmd *d = call_daemon(call);
     const struct rpc_peer *p = api_call_peer(call);
-    struct api_error x = API_ERROR_INIT;
     if (strcmp(in->version, PACKAGE_VERSION) != 0) {
         api_fail(call, API_E_UNSUPPORTED, in->version, "have the same version on both hosts",
                  "the source is vmd %s, this is vmd %s", in->version, PACKAGE_VERSION);
         return;
     }
-    if (preflight_define(d, in->config, &x) < 0 ||
-        access_config(call, in->config, API_ROLE_OPERATOR, &x) < 0 ||
-        supply_quota(d, in->config, NULL, &x) < 0) {
-        api_reply_error(call, &x);
+    struct place *place = take_in(call, in);
+    if (!place) {
         return;
     }
     struct migrate_in *k = xnew(struct migrate_in);
-    *k = (struct migrate_in){ .d = d, .prepare = call, .streams = (unsigned)in->streams };
+    *k = (struct migrate_in){
+        .d = d, .prepare = call, .streams = (unsigned)in->streams, .place = place
+    };
     in_init(k);
     k->paused = in->paused;
     k->transient = in->transient;
@@ -545,7 +675,7 @@ void api_handle_migrate_prepare(struct api_call *call, struct api_migrate_prepar
     look_at(k, in->config);
     struct vm *vm = vm_new(d, in->config, p->principal, true);
     k->vm = vm->id;
-    preflight_start(vm, on_checked, k);
+    place_work(d, k->place, false, on_looked, k);
 }
 
 /* ---- what the source says ---- */
@@ -624,6 +754,7 @@ static void on_own(void *arg, const struct err *e)
         return;
     }
     k->step = OWNER;
+    place_free(take_ptr(k->place)); /* the images are the VM's */
     log_info("daemon", "VM '%s' is here", k->name);
     run_here(k);
 }
@@ -737,6 +868,7 @@ static void forget_row(struct migrate_in *k)
 {
     struct change *c = change_new(k->d);
     k->step = DROP;
+    place_undo(k->place);
     migrate_row_del(c, k->uuid, "in");
     change_commit(c, on_row_gone, k);
 }
@@ -754,6 +886,9 @@ void migrate_in_load(struct vmd *d, const struct migrate_row *row)
     str_copy(k->hash, sizeof(k->hash), row->ticket);
     k->timer = loop_timer_new(d->loop, on_timer, k);
     list_append(&d->migrate_ins, &k->link);
+    if (strcmp(row->state, "owner") != 0) {
+        k->place = place_of_files(row->files, row->n_files);
+    }
     if (!vm) {
         forget_row(k);
         return;

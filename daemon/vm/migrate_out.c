@@ -45,17 +45,14 @@ static const char doubted[] =
     "was given to another host, which has not said yet that it has it; it stays paused";
 
 static void dial_again(struct migrate_out *k);
-static void fail(struct migrate_out *k);
 static void clean(struct migrate_out *k);
 
-static struct vm *vm_of(const struct migrate_out *k)
+struct vm *migrate_out_vm(const struct migrate_out *k)
 {
     return vm_by_id(k->d, k->vm);
 }
 
-static void set_why(struct migrate_out *k, int code, const char *remedy, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-static void set_why(struct migrate_out *k, int code, const char *remedy, const char *fmt, ...)
+void migrate_out_why(struct migrate_out *k, int code, const char *remedy, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -106,6 +103,7 @@ static void out_free(struct migrate_out *k)
         peer_close(k->lane[i]);
     }
     json_object_put(k->warnings);
+    migrate_out_disks_free(k);
     free(k->uuid);
     free(k->name);
     free(k->host);
@@ -116,15 +114,13 @@ static void out_free(struct migrate_out *k)
     }
 }
 
-/* Counts a call to the emulator whose answer knows k; asked: run_call()'s. */
-static bool asked(struct migrate_out *k, bool was_asked)
+bool migrate_out_asked(struct migrate_out *k, bool was_asked)
 {
     k->asked += was_asked;
     return was_asked;
 }
 
-/* An answer is here: may k be looked at? */
-static bool answered(struct migrate_out *k)
+bool migrate_out_answered(struct migrate_out *k)
 {
     k->asked--;
     if (k->over && k->asked == 0) {
@@ -150,7 +146,7 @@ static void tell_job(struct migrate_out *k, struct json_object *take_result)
 /* The VM is its own master again. */
 static void let_go(struct migrate_out *k)
 {
-    struct vm *vm = vm_of(k);
+    struct vm *vm = migrate_out_vm(k);
     if (k->watching && vm && vm->run) {
         run_on_end_cancel(vm->run, k);
     }
@@ -242,9 +238,12 @@ static void on_ignored(void *arg, struct json_object *result, const struct api_e
 /* It stays here: the guest runs on if it ran. */
 static void stay(struct migrate_out *k)
 {
-    struct vm *vm = vm_of(k);
+    struct vm *vm = migrate_out_vm(k);
     if (k->engaged && vm && vm->run && !run_has_ended(vm->run)) {
         run_call(vm->run, "emu.migrate_cancel", ASK_NS, on_ignored, NULL);
+    }
+    for (unsigned i = 0; i < PEER_LANES; i++) { /* nothing waits for the other host */
+        peer_close(take_ptr(k->lane[i]));
     }
     k->step = BACK;
     k->retry_ns = 0;
@@ -252,7 +251,7 @@ static void stay(struct migrate_out *k)
     tell_job(k, NULL);
 }
 
-static void fail(struct migrate_out *k)
+void migrate_out_fail(struct migrate_out *k)
 {
     if (k->step >= GIVE) {
         return; /* too late; these end in their own way */
@@ -325,8 +324,8 @@ static void on_committed(void *arg, struct json_object *result, const struct api
         k->down_ns = k->still_ns ? time_mono_ns() - k->still_ns : 0;
         clean(k);
     } else if (x->code == API_E_NOT_FOUND) {
-        set_why(k, API_E_CANCELLED, "migrate it again", "%s lost it before it had it: %s",
-                k->url, x->message);
+        migrate_out_why(k, API_E_CANCELLED, "migrate it again",
+                        "%s lost it before it had it: %s", k->url, x->message);
         take_back(k);
     } else {
         str_copy(k->why, sizeof(k->why), x->message);
@@ -348,12 +347,12 @@ static void on_given(void *arg, const struct err *e)
 {
     struct migrate_out *k = arg;
     if (e) { /* nothing of it was kept: it is ours as before */
-        set_why(k, API_E_STORE_ERROR, "mend the disk under the store", "%s", e->msg);
+        migrate_out_why(k, API_E_STORE_ERROR, "mend the disk under the store", "%s", e->msg);
         k->step = SWITCH;
-        fail(k);
+        migrate_out_fail(k);
         return;
     }
-    struct vm *vm = vm_of(k);
+    struct vm *vm = migrate_out_vm(k);
     k->step = GIVEN;
     if (vm) {
         vm->moving = doubted;
@@ -397,7 +396,7 @@ static void on_row_dropped(void *arg, const struct err *e)
 static void unrun_gone(void *arg, const struct err *e)
 {
     struct migrate_out *k = arg;
-    struct vm *vm = vm_of(k);
+    struct vm *vm = migrate_out_vm(k);
     if (e) {
         k->step = GIVEN;
         dial_again(k); /* what stands in the store is told again */
@@ -415,7 +414,7 @@ static void unrun_gone(void *arg, const struct err *e)
 static void on_quit_late(void *arg)
 {
     struct migrate_out *k = arg;
-    struct vm *vm = vm_of(k);
+    struct vm *vm = migrate_out_vm(k);
     if (vm && vm->run) {
         run_kill(vm->run);
     }
@@ -423,7 +422,7 @@ static void on_quit_late(void *arg)
 
 static void clean(struct migrate_out *k)
 {
-    struct vm *vm = vm_of(k);
+    struct vm *vm = migrate_out_vm(k);
     if (k->step != CLEAN) {
         log_info("daemon", "VM '%s' has moved to %s", k->name, k->url);
     }
@@ -465,10 +464,10 @@ static void on_vm_end(void *arg, struct vm *vm, bool gone)
             clean(k);
         }
     } else if (k->step < GIVE) { /* an ordinary end */
-        set_why(k, API_E_BAD_STATE, NULL, "VM '%s' ended meanwhile: %s", k->name,
-                vm->reason ? vm->reason : "stopped");
+        migrate_out_why(k, API_E_BAD_STATE, NULL, "VM '%s' ended meanwhile: %s", k->name,
+                        vm->reason ? vm->reason : "stopped");
         k->engaged = false;
-        fail(k);
+        migrate_out_fail(k);
     }
 }
 
@@ -481,9 +480,9 @@ static void on_closed(void *arg, const struct err *why)
     drop_client(k);
     str_copy(k->why, sizeof(k->why), why && why->code ? why->msg : "the connection ended");
     if (k->step < GIVE) {
-        set_why(k, API_E_UNRESPONSIVE, "migrate it again", "the connection to %s ended: %s",
-                k->url, k->why);
-        fail(k);
+        migrate_out_why(k, API_E_UNRESPONSIVE, "migrate it again",
+                        "the connection to %s ended: %s", k->url, k->why);
+        migrate_out_fail(k);
     } else if (k->step == GIVEN || k->step == BACK) {
         dial_again(k);
     } else if (k->step == OVER) {
@@ -515,11 +514,11 @@ static void on_dialled(void *arg, struct peer_dial *dial)
         peer_close(take_ptr(k->link_tls));
         str_copy(k->why, sizeof(k->why), e.msg);
         if (k->step == DIAL) {
-            set_why(k, e.code == -EACCES ? API_E_DENIED : API_E_UNRESPONSIVE,
-                    e.code == -EACCES ? "'vmctl peer add' gets a certificate"
-                                      : "see that vmd listens there: 'vmctl host tls'",
-                    "%s", e.msg);
-            fail(k);
+            migrate_out_why(k, e.code == -EACCES ? API_E_DENIED : API_E_UNRESPONSIVE,
+                            e.code == -EACCES ? "'vmctl peer add' gets a certificate"
+                                              : "see that vmd listens there: 'vmctl host tls'",
+                            "%s", e.msg);
+            migrate_out_fail(k);
         } else if (k->step == BACK && !k->marked) {
             forget(k); /* it never had all of it, and drops it by itself */
         } else {
@@ -538,6 +537,7 @@ static void on_dialled(void *arg, struct peer_dial *dial)
 }
 
 static void on_timer(void *arg);
+static void copy(struct migrate_out *k);
 
 static void dial_again(struct migrate_out *k)
 {
@@ -552,16 +552,22 @@ static void dial_again(struct migrate_out *k)
 static void on_status(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct vm *vm = arg; /* lives as long as its connection */
-    int64_t total = x ? 0 : api_json_get_int(result, "total", 0);
-    list_for_each (it, &vm->d->migrate_outs) {
+    list_for_each_safe (it, &vm->d->migrate_outs) {
         struct migrate_out *k = list_entry(it, struct migrate_out, link);
-        struct job *job = k->vm == vm->id && k->step == COPY ? job_find(k->d, k->job) : NULL;
-        if (job && total > 0) {
-            struct change *c = change_new(k->d);
-            k->rounds = api_json_get_int(result, "rounds", 0);
-            job->info.total = total;
-            job_progress(job, c, total - api_json_get_int(result, "remaining", 0));
-            change_commit(c, NULL, NULL);
+        if (k->vm != vm->id || x || (k->step != COPY && k->step != FOLLOW)) {
+            continue;
+        }
+        migrate_out_progress(k, result);
+        if (k->step != FOLLOW) {
+            continue;
+        }
+        if (api_json_get_bool(result, "disks_failed", false)) {
+            const char *why = api_json_get_str(result, "error");
+            migrate_out_why(k, API_E_FILE_ERROR, "migrate it again", "VM '%s': %s", k->name,
+                            why ? why : "a disk could not be copied");
+            migrate_out_fail(k);
+        } else if (api_json_get_bool(result, "disks_ready", false)) {
+            copy(k);
         }
     }
 }
@@ -569,8 +575,8 @@ static void on_status(void *arg, struct json_object *result, const struct api_er
 static void on_timer(void *arg)
 {
     struct migrate_out *k = arg;
-    struct vm *vm = vm_of(k);
-    if (k->step == COPY && vm && vm->run) {
+    struct vm *vm = migrate_out_vm(k);
+    if ((k->step == COPY || k->step == FOLLOW) && vm && vm->run) {
         run_call(vm->run, "emu.migrate_status", ASK_NS, on_status, vm);
         loop_timer_arm(k->timer, TICK_NS);
     } else if (k->step == CLEAN) {
@@ -580,12 +586,12 @@ static void on_timer(void *arg)
     }
 }
 
-/* It answered wrongly, or cannot be asked. */
-static void emulator_failed(struct migrate_out *k, const struct api_error *x)
+void migrate_out_emulator(struct migrate_out *k, const struct api_error *x)
 {
-    set_why(k, x ? x->code : API_E_UNRESPONSIVE, x ? NULL : "'vmctl stop --force' ends it",
-            "VM '%s': %s", k->name, x ? x->message : "its emulator does not answer");
-    fail(k);
+    migrate_out_why(k, x ? x->code : API_E_UNRESPONSIVE,
+                    x ? NULL : "'vmctl stop --force' ends it", "VM '%s': %s", k->name,
+                    x ? x->message : "its emulator does not answer");
+    migrate_out_fail(k);
 }
 
 /* Both: the guest stands still, all of it has arrived. */
@@ -602,8 +608,9 @@ static void on_complete(void *arg, struct json_object *result, const struct api_
     struct migrate_out *k = arg;
     (void)result;
     if (x && k->step < GIVE) {
-        set_why(k, x->code, x->remedy[0] ? x->remedy : NULL, "%s: %s", k->url, x->message);
-        fail(k);
+        migrate_out_why(k, x->code, x->remedy[0] ? x->remedy : NULL, "%s: %s", k->url,
+                        x->message);
+        migrate_out_fail(k);
     } else if (!x) {
         k->complete = true;
         maybe_give(k);
@@ -613,11 +620,11 @@ static void on_complete(void *arg, struct json_object *result, const struct api_
 static void on_switched(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct migrate_out *k = arg;
-    if (!answered(k) || k->step != SWITCH) {
+    if (!migrate_out_answered(k) || k->step != SWITCH) {
         return;
     }
     if (x) {
-        emulator_failed(k, x);
+        migrate_out_emulator(k, x);
         return;
     }
     k->switched = true;
@@ -631,31 +638,32 @@ static void on_switched(void *arg, struct json_object *result, const struct api_
 static void on_marked(void *arg, const struct err *e)
 {
     struct migrate_out *k = arg;
-    struct vm *vm = vm_of(k);
+    struct vm *vm = migrate_out_vm(k);
     if (k->step != MARK) {
         return;
     }
     if (e) {
         k->marked = false;
-        set_why(k, API_E_STORE_ERROR, "mend the disk under the store", "%s", e->msg);
-        fail(k);
+        migrate_out_why(k, API_E_STORE_ERROR, "mend the disk under the store", "%s", e->msg);
+        migrate_out_fail(k);
         return;
     }
     k->step = SWITCH;
     if (!vm || !vm->run ||
-        !asked(k, run_call(vm->run, "emu.migrate_switch", SWITCH_NS, on_switched, k))) {
-        emulator_failed(k, NULL);
+        !migrate_out_asked(
+            k, run_call(vm->run, "emu.migrate_switch", SWITCH_NS, on_switched, k))) {
+        migrate_out_emulator(k, NULL);
     }
 }
 
 static void on_ready(void *arg, struct json_object *result, const struct api_error *x)
 {
     struct migrate_out *k = arg;
-    if (!answered(k) || k->step != COPY) {
+    if (!migrate_out_answered(k) || k->step != COPY) {
         return;
     }
     if (x) {
-        emulator_failed(k, x);
+        migrate_out_emulator(k, x);
         return;
     }
     k->rounds = api_json_get_int(result, "rounds", 0);
@@ -666,72 +674,32 @@ static void on_ready(void *arg, struct json_object *result, const struct api_err
 
 static void copy(struct migrate_out *k)
 {
-    struct vm *vm = vm_of(k);
+    struct vm *vm = migrate_out_vm(k);
     struct json_object *o = json_object_new_object();
     api_json_set_int(o, "streams", k->in.streams);
     api_json_set_int(o, "downtime_ms", k->in.downtime_ms);
     api_json_set_int(o, "bandwidth", k->in.bandwidth);
     api_json_set_int(o, "cache", k->in.cache);
     api_json_set_bool(o, "auto_converge", k->in.auto_converge);
+    api_json_set_int(o, "disks", k->n_disks);
     k->step = COPY;
-    k->engaged = true;
     if (!vm || !vm->run ||
-        !asked(k, run_call_with(vm->run, "emu.migrate_out", o, 0, on_ready, k))) {
-        emulator_failed(k, NULL);
+        !migrate_out_asked(k, run_call_with(vm->run, "emu.migrate_out", o, 0, on_ready, k))) {
+        migrate_out_emulator(k, NULL);
         return;
     }
-    rpc_client_call(k->client, "migrate.complete", with_ticket(k), 0, on_complete, k);
     loop_timer_arm(k->timer, TICK_NS);
 }
 
-static void lend(struct migrate_out *k);
-
-static void on_lent(void *arg, struct json_object *result, const struct api_error *x)
+void migrate_out_follow(struct migrate_out *k)
 {
-    struct migrate_out *k = arg;
-    (void)result;
-    if (!answered(k) || k->step != LEND) {
-        return;
-    }
-    if (x) {
-        emulator_failed(k, x);
-    } else if (++k->lent == (unsigned)k->in.streams) {
+    rpc_client_call(k->client, "migrate.complete", with_ticket(k), 0, on_complete, k);
+    if (k->n_disks == 0) {
         copy(k);
-    } else {
-        lend(k);
-    }
-}
-
-/* One descriptor at a time is what a connection to an emulator takes. */
-static void lend(struct migrate_out *k)
-{
-    struct vm *vm = vm_of(k);
-    struct json_object *o = json_object_new_object();
-    api_json_set_int(o, "index", k->lent);
-    if (!vm || !vm->run ||
-        !asked(k, run_call_fd(vm->run, "emu.migrate_stream", o, take_fd(&k->lane_fd[k->lent]),
-                              ASK_NS, on_lent, k))) {
-        emulator_failed(k, NULL);
-    }
-}
-
-static void on_lanes(void *arg, struct peer_dial *dial)
-{
-    struct migrate_out *k = arg;
-    k->dial = NULL;
-    if (dial->e.code) {
-        set_why(k, dial->e.code == -EACCES ? API_E_DENIED : API_E_UNRESPONSIVE,
-                "migrate it again", "%s: %s", k->url, dial->e.msg);
-        fail(k);
         return;
     }
-    for (unsigned i = 0; i < PEER_LANES; i++) {
-        k->lane[i] = take_ptr(dial->tls[i]);
-        k->lane_fd[i] = take_fd(&dial->fd[i]);
-    }
-    k->step = LEND;
-    k->engaged = true;
-    lend(k);
+    k->step = FOLLOW;
+    loop_timer_arm(k->timer, TICK_NS);
 }
 
 /* ---- the other daemon's word ---- */
@@ -744,9 +712,9 @@ static void on_prepared(void *arg, struct json_object *result, const struct api_
         return;
     }
     if (x) {
-        set_why(k, x->code == API_E_INTERNAL_ERROR ? API_E_UNRESPONSIVE : x->code,
-                x->remedy[0] ? x->remedy : NULL, "%s: %s", k->url, x->message);
-        fail(k);
+        migrate_out_why(k, x->code == API_E_INTERNAL_ERROR ? API_E_UNRESPONSIVE : x->code,
+                        x->remedy[0] ? x->remedy : NULL, "%s: %s", k->url, x->message);
+        migrate_out_fail(k);
         return;
     }
     struct json_object *list = api_json_get(result, "warnings");
@@ -762,18 +730,18 @@ static void on_prepared(void *arg, struct json_object *result, const struct api_
         return;
     }
     if (!ticket || !str_copy(k->ticket, sizeof(k->ticket), ticket)) {
-        set_why(k, API_E_UNSUPPORTED, NULL, "%s gave no ticket", k->url);
-        fail(k);
+        migrate_out_why(k, API_E_UNSUPPORTED, NULL, "%s gave no ticket", k->url);
+        migrate_out_fail(k);
         return;
     }
     k->step = LANES;
-    k->dial = peer_dial(k->d, k->host, k->port, k->ticket, (unsigned)k->in.streams, on_lanes,
-                        k);
+    k->dial = peer_dial(k->d, k->host, k->port, k->ticket, (unsigned)k->in.streams + k->n_disks,
+                        migrate_out_lanes, k);
 }
 
 static void ask(struct migrate_out *k)
 {
-    struct vm *vm = vm_of(k);
+    struct vm *vm = migrate_out_vm(k);
     struct json_object *o = json_object_new_object();
     api_json_set(o, "config", api_encode(&api_type_vm_config, &vm->config));
     api_json_set_int(o, "streams", k->in.streams);
@@ -781,6 +749,7 @@ static void ask(struct migrate_out *k)
     api_json_set_bool(o, "paused", k->paused);
     api_json_set_bool(o, "transient", vm->transient);
     api_json_set_bool(o, "check", k->in.check);
+    migrate_out_disks_tell(k, o);
     k->step = ASK;
     rpc_client_call(k->client, "migrate.prepare", o, PREPARE_NS, on_prepared, k);
 }
@@ -809,8 +778,8 @@ static void on_cancel(void *arg)
 {
     struct migrate_out *k = arg;
     if (k->step < GIVE) {
-        set_why(k, API_E_CANCELLED, NULL, "the job was cancelled");
-        fail(k);
+        migrate_out_why(k, API_E_CANCELLED, NULL, "the job was cancelled");
+        migrate_out_fail(k);
     }
 }
 
@@ -818,19 +787,26 @@ static void on_fit(void *arg, struct json_object *result, const struct api_error
 {
     struct migrate_out *k = arg;
     const char *stays = x ? NULL : api_json_get_str(result, "stays");
-    if (!answered(k) || k->step != FIT) {
+    if (!migrate_out_answered(k) || k->step != FIT) {
         return;
     }
     if (x) {
-        emulator_failed(k, x);
+        migrate_out_emulator(k, x);
     } else if (stays) {
-        set_why(k, API_E_BAD_STATE, "undo that, or move the VM while it is stopped", "%s",
-                stays);
-        fail(k);
+        migrate_out_why(k, API_E_BAD_STATE, "undo that, or move the VM while it is stopped",
+                        "%s", stays);
+        migrate_out_fail(k);
+    } else if (k->copies) {
+        migrate_out_disks_look(k);
     } else {
-        k->step = DIAL;
-        k->dial = peer_dial(k->d, k->host, k->port, NULL, 1, on_dialled, k);
+        migrate_out_dial(k);
     }
+}
+
+void migrate_out_dial(struct migrate_out *k)
+{
+    k->step = DIAL;
+    k->dial = peer_dial(k->d, k->host, k->port, NULL, 1, on_dialled, k);
 }
 
 /* The VM's turn has come. */
@@ -845,12 +821,12 @@ static void out_begin(struct op *op)
     job_progress(op->job, c, 0);
     change_commit(c, NULL, NULL);
     if (op->job->cancel) {
-        set_why(k, API_E_CANCELLED, NULL, "the job was cancelled");
+        migrate_out_why(k, API_E_CANCELLED, NULL, "the job was cancelled");
     } else if (!vm_is_live(vm)) {
-        set_why(k, API_E_BAD_STATE, "start it first: 'vmctl start'", "VM '%s' is %s",
-                vm->config.name, api_vm_state_name(vm->state));
-    } else if (!migrate_movable(vm, &x)) {
-        set_why(k, x.code, x.remedy, "%s", x.message);
+        migrate_out_why(k, API_E_BAD_STATE, "start it first: 'vmctl start'", "VM '%s' is %s",
+                        vm->config.name, api_vm_state_name(vm->state));
+    } else if (!migrate_movable(vm, k->copies, k->only, k->n_only, &x)) {
+        migrate_out_why(k, x.code, x.remedy, "%s", x.message);
     } else {
         op->job->on_cancel = on_cancel;
         op->job->arg = k;
@@ -858,18 +834,18 @@ static void out_begin(struct op *op)
         k->paused = vm->state == API_VM_STATE_PAUSED;
         k->watching = true;
         run_on_end(vm->run, on_vm_end, k);
-        if (!asked(k, run_call(vm->run, "emu.migrate_status", ASK_NS, on_fit, k))) {
-            emulator_failed(k, NULL);
+        if (!migrate_out_asked(k, run_call(vm->run, "emu.migrate_status", ASK_NS, on_fit, k))) {
+            migrate_out_emulator(k, NULL);
         }
         return;
     }
-    fail(k);
+    migrate_out_fail(k);
 }
 
 static void accepted(void *arg, const struct err *e)
 {
     struct migrate_out *k = arg;
-    if (!op_queue_job(k->d, vm_of(k), k->job, e, k, out_begin)) {
+    if (!op_queue_job(k->d, migrate_out_vm(k), k->job, e, k, out_begin)) {
         out_free(k);
     }
 }
@@ -892,6 +868,13 @@ void api_handle_migrate_start(struct api_call *call, struct api_migrate_start_in
     } else if (!vm_is_live(vm)) {
         api_fail(call, API_E_BAD_STATE, vm->config.name, "start it first: 'vmctl start'",
                  "VM '%s' is %s", vm->config.name, api_vm_state_name(vm->state));
+    } else if (in->copy_storage_all && in->copy_storage_inc) {
+        api_fail(call, API_E_INVALID_PARAMS, "copy_storage_inc", "choose one",
+                 "disks are copied whole, or what their topmost images hold");
+    } else if ((in->n_migrate_disks > 0 || in->disk_folder || in->reuse_images) &&
+               !in->copy_storage_all && !in->copy_storage_inc) {
+        api_fail(call, API_E_INVALID_PARAMS, "copy_storage_all",
+                 "say --copy-storage-all or --copy-storage-inc", "no disks are copied");
     } else if (!peer_known(d, host, port)) {
         api_fail(call, API_E_DENIED, in->to,
                  "'vmctl token create' there, then 'vmctl peer add' here",
@@ -906,7 +889,9 @@ void api_handle_migrate_start(struct api_call *call, struct api_migrate_start_in
         struct migrate_out *k = out_new(d, vm, vm->config.uuid, host, port);
         struct api_migrate_start_out out = { .job = job->info.job, .name = vm->config.name };
         k->in = *in;
-        k->in.vm = k->in.to = NULL;
+        k->in.vm = k->in.to = k->in.disk_folder = NULL;
+        k->in.migrate_disks = NULL;
+        migrate_out_disks_take(k, in);
         k->job = job->info.job;
         call_commit(d, call, c, vm->config.name, api_encode(&api_type_migrate_start_out, &out),
                     accepted, k);
@@ -974,7 +959,7 @@ bool migrate_out_resolve(struct vm *vm, struct api_call *call, bool here)
         peer_drop(take_ptr(k->dial));
         k->telling = false;
         if (here) {
-            set_why(k, API_E_CANCELLED, NULL, "somebody said that it is here");
+            migrate_out_why(k, API_E_CANCELLED, NULL, "somebody said that it is here");
             take_back(k);
         } else {
             clean(k);

@@ -26,6 +26,7 @@ enum migrate_step {
     ASK,    /* migrate.prepare */
     LANES,  /* streams are connected */
     LEND,   /* and given to the emulator */
+    FOLLOW, /* disks go, with what the guest writes to them */
     COPY,   /* memory goes while the guest runs */
     MARK,   /* handing-over becomes durable */
     SWITCH, /* the guest stands still, the rest goes; the other side has it all */
@@ -35,6 +36,13 @@ enum migrate_step {
     TAKE,   /* it was taken back; the row goes */
     BACK,   /* it stayed here; the other daemon is told */
     OVER
+};
+
+/* A disk that goes with its VM. */
+struct migrate_out_disk {
+    char *name, *backing,
+        *backing_format; /* backing: what is there already; NULL: all is copied */
+    int64_t size, used;
 };
 
 struct migrate_out {
@@ -49,6 +57,11 @@ struct migrate_out {
     int port;
     char ticket[65];
     struct api_migrate_start_in in; /* numbers alone */
+    bool copies;                    /* disks go, too */
+    char **only, *folder;           /* only those; where to, NULL: the same paths */
+    size_t n_only;
+    struct migrate_out_disk disk[PEER_LANES];
+    unsigned n_disks;
     struct loop_timer *timer;
     int64_t retry_ns;
     struct peer_dial *dial;
@@ -69,5 +82,37 @@ struct migrate_out {
     struct api_error x; /* why it failed; code 0: it has not */
     char why[256];      /* of the last attempt to reach the other daemon */
 };
+
+/* ---- migrate_out.c ---- */
+struct vm *migrate_out_vm(const struct migrate_out *k); /* NULL: it is gone */
+/* The first reason is kept. */
+void migrate_out_why(struct migrate_out *k, int code, const char *remedy, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+void migrate_out_fail(struct migrate_out *k);
+/* The emulator answered wrongly, or (x NULL) cannot be asked. */
+void migrate_out_emulator(struct migrate_out *k, const struct api_error *x);
+/* Counts a call to the emulator whose answer knows k; was_asked: run_call()'s. */
+bool migrate_out_asked(struct migrate_out *k, bool was_asked);
+/* An answer is here: may k be looked at? */
+bool migrate_out_answered(struct migrate_out *k);
+void migrate_out_dial(
+    struct migrate_out *k); /* the emulator can send: goes to the other daemon */
+/* The emulator has all connections: disks first, and what the guest writes to them from then on. */
+void migrate_out_follow(struct migrate_out *k);
+
+/* ---- migrate_out_lanes.c ---- */
+void migrate_out_lanes(void *arg, struct peer_dial *dial); /* of peer_dial(): they are there */
+
+/* ---- migrate_out_disks.c ---- */
+void migrate_out_disks_take(struct migrate_out *k, const struct api_migrate_start_in *in);
+void migrate_out_disks_free(struct migrate_out *k);
+/* Asks the emulator for its disks; goes on with migrate_out_dial(). */
+void migrate_out_disks_look(struct migrate_out *k);
+void migrate_out_disks_tell(const struct migrate_out *k, struct json_object *prepare);
+/* Whose connection has this number; NULL: it carries memory. */
+const struct migrate_out_disk *migrate_out_disk_of(const struct migrate_out *k,
+                                                   unsigned number);
+/* What emu.migrate_status said becomes progress of the job. */
+void migrate_out_progress(struct migrate_out *k, struct json_object *status);
 
 #endif

@@ -579,6 +579,7 @@ int build_flush_disks(struct emu *m, struct err *e)
     int rc = 0;
 
     export_stop(m);
+    migrate_disks_stop(m);
     jobs_stop(m);
     for (unsigned i = 0; i < m->n_disks; i++) {
         struct flush f = { .req = {
@@ -602,6 +603,7 @@ int build_flush_disks(struct emu *m, struct err *e)
 void build_done(struct emu *m)
 {
     export_stop(m);
+    migrate_disks_stop(m);
     jobs_done(m);
     pager_free(m);
     state_free(m);

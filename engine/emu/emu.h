@@ -366,6 +366,8 @@ bool migrate_at_work(const struct emu *m);
 /* The VM stands still because it is, or may be, another host's: it may only end. */
 bool migrate_holds(const struct emu *m);
 void migrate_free(struct emu *m);
+/* No more of disks that come or go; before the jobs end. Runs the loop. */
+void migrate_disks_stop(struct emu *m);
 
 /* --- observe.c --- */
 /* After build_vm(), before the sandbox closes: perf map, coverage, plugins. */

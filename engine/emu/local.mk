@@ -52,6 +52,7 @@ libemu_a_SOURCES = \
 	engine/emu/state/pager.h \
 	engine/emu/state/migrate.c \
 	engine/emu/state/migrate.h \
+	engine/emu/state/migrate_disks.c \
 	engine/emu/state/migrate_in.c \
 	engine/emu/state/migrate_out.c \
 	engine/emu/state/pages.c \

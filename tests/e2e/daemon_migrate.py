@@ -349,15 +349,19 @@ class Emulator:
         number = [n for n, pids in daemon.emulators().items() if pid in pids][0]
         self.client = Control(os.path.join(daemon.dir, "run", "vm", str(number), "control"))
 
-    def lend(self, index):
-        """Our end of a stream."""
+    def pass_one(self, method, **params):
+        """Begins a call that one end of a stream goes with; our end, and the call's number."""
         ours, theirs = socket.socketpair()
         self.client.number += 1
-        line = json.dumps({"jsonrpc": "2.0", "id": self.client.number, "method": "emu.migrate_stream",
-                           "params": {"index": index}}) + "\n"
+        line = json.dumps({"jsonrpc": "2.0", "id": self.client.number, "method": method, "params": params}) + "\n"
         socket.send_fds(self.client.sock, [line.encode()], [theirs.fileno()])
         theirs.close()
-        self.client.answer(self.client.number)
+        return ours, self.client.number
+
+    def lend(self, index):
+        """Our end of a stream."""
+        ours, number = self.pass_one("emu.migrate_stream", index=index)
+        self.client.answer(number)
         return ours
 
 

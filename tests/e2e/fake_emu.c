@@ -551,6 +551,26 @@ void api_handle_emu_migrate_stream(struct api_call *call, struct api_emu_migrate
     api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there is no state");
 }
 
+void api_handle_emu_migrate_disks(struct api_call *call, struct api_emu_migrate_disks_in *in)
+{
+    (void)in;
+    api_reply_emu_migrate_disks(call, &(struct api_emu_migrate_disks_out){ .n_disks = 0 });
+}
+
+void api_handle_emu_migrate_disk_out(struct api_call *call,
+                                     struct api_emu_migrate_disk_out_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
+void api_handle_emu_migrate_disk_in(struct api_call *call,
+                                    struct api_emu_migrate_disk_in_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_UNSUPPORTED, "fake", NULL, "there are no disks");
+}
+
 void api_handle_emu_migrate_out(struct api_call *call, struct api_emu_migrate_out_in *in)
 {
     (void)in;
@@ -738,10 +758,10 @@ int main(int argc, char **argv)
         { "config-fd", 1, NULL, 'c' },  { "control-fd", 1, NULL, 'o' },
         { "console-fd", 1, NULL, 'n' }, { "console-log-fd", 1, NULL, 'l' },
         { "stats-fd", 1, NULL, 's' },   { "lock-fd", 1, NULL, 'k' },
-        { "uffd-fd", 1, NULL, 'k' },    { "kvm-fd", 1, NULL, 'k' },    { "file", 1, NULL, 'f' },
-        { "paused", 0, NULL, 'p' },     { "version", 0, NULL, 'v' },
-        { "channel", 1, NULL, 'h' },    { "share", 1, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
+        { "uffd-fd", 1, NULL, 'k' },    { "kvm-fd", 1, NULL, 'k' },
+        { "file", 1, NULL, 'f' },       { "paused", 0, NULL, 'p' },
+        { "version", 0, NULL, 'v' },    { "channel", 1, NULL, 'h' },
+        { "share", 1, NULL, 'h' },      { NULL, 0, NULL, 0 },
     };
     struct fake f = { .console = -1, .client = -1, .state = API_EMU_STATE_RUNNING };
     int config = -1, control = -1, stats = -1, opt;

@@ -468,6 +468,8 @@ def a_domain_moves():
         v.fails("not supported", "migrate", "a", there, "--p2p", "--persistent", "--undefinesource")
         v.fails("vmd", "migrate", "a", "xen+ssh://host.example/", "--p2p", "--live", "--persistent", "--undefinesource")
         same(pair.states(), ["running", None])
+        moves = ("migrate", "a", there, "--p2p", "--live", "--persistent", "--undefinesource")
+        v.fails("not all of the named disks", *moves, "--copy-storage-all", "--migrate-disks", "vdx")
         v("migrate", "a", there, "--p2p", "--live", "--persistent", "--undefinesource", "--bandwidth", "1000")
         wait_for(lambda: pair.states() == [None, "running"], 60, f"that it runs there: {pair.states()}")
         pair.watch(pair.both[1])

@@ -63,8 +63,8 @@ def what_was_set_is_kept_and_refused_by_name():
                               "tls-creds": "", "tls-hostname": ""}, f"{now}")
             for uri in ("tcp:127.0.0.1:1", "exec:true", "", "vmd+tls://"):
                 q.fails("GenericError", "migrate", uri=uri)
-            for more in ("blk", "inc", "resume"):
-                q.fails("GenericError", "migrate", uri="vmd+tls://127.0.0.1:1", **{more: True})
+            q.fails("GenericError", "migrate", uri="vmd+tls://127.0.0.1:1", resume=True)
+            q.fails("GenericError", "migrate", uri="vmd+tls://127.0.0.1:1", blk=True, inc=True)
             q.execute("migrate_cancel")
             tap.check(q.execute("query-migrate") == {} and not q.events, f"{q.events}")
         with daemon.qmp() as q:  # of the VM, not of the connection

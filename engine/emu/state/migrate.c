@@ -31,6 +31,17 @@ static void on_brake(void *arg)
     migrate_out_brake(arg);
 }
 
+static void on_disks(void *arg)
+{
+    struct emu_migrate *g = arg;
+
+    if (g->state == API_EMU_MIGRATE_STATE_RECEIVING) {
+        migrate_in_all_here(g);
+    } else {
+        migrate_disks_timer(g);
+    }
+}
+
 struct emu_migrate *migrate_of_vm(struct emu *m)
 {
     struct emu_migrate *g = m->migrate;
@@ -40,6 +51,7 @@ struct emu_migrate *migrate_of_vm(struct emu *m)
         *g = (struct emu_migrate){ .m = m, .state = API_EMU_MIGRATE_STATE_NONE };
         g->timer = loop_timer_new(m->loop, on_timer, g);
         g->brake = loop_timer_new(m->loop, on_brake, g);
+        g->disk_timer = loop_timer_new(m->loop, on_disks, g);
         for (unsigned i = 0; i < STREAM_LANES; i++) {
             g->lane[i] = (struct lane){ .g = g, .index = i, .fd = -1 };
         }
@@ -170,6 +182,7 @@ void api_handle_emu_migrate_status(struct api_call *call, struct api_emu_migrate
     struct emu *m = control_emu(call);
     const struct emu_migrate *g = m->migrate;
     struct err stays = ERR_INIT;
+    struct migrate_disks disks = { .ready = true };
     struct api_emu_migrate_status_out out = { .state = API_EMU_MIGRATE_STATE_NONE };
 
     (void)in;
@@ -194,7 +207,12 @@ void api_handle_emu_migrate_status(struct api_call *call, struct api_emu_migrate
             .throttle = g->throttle,
             .error = g->e.code ? (char *)(uintptr_t)g->e.msg : NULL,
         };
+        migrate_disks_get(g, &disks);
     }
+    out.disk_total = (int64_t)disks.total;
+    out.disk_remaining = (int64_t)disks.left;
+    out.disks_ready = disks.ready && !disks.failed;
+    out.disks_failed = disks.failed;
     if (migrate_fits(m, &stays) != 0) {
         out.stays = stays.msg;
     }
@@ -207,6 +225,7 @@ void api_handle_emu_migrate_set(struct api_call *call, struct api_emu_migrate_se
 
     if (in->has_bandwidth) {
         g->bandwidth = in->bandwidth;
+        migrate_disks_set_speed(g, (uint64_t)in->bandwidth);
     }
     if (in->has_downtime_ms) {
         g->downtime_ns = in->downtime_ms * 1000000;
@@ -230,6 +249,8 @@ void api_handle_emu_migrate_cancel(struct api_call *call, struct api_emu_migrate
         migrate_out_fail(g);
     } else {
         migrate_close(g);
+        migrate_disks_drop(g);
+        (void)migrate_disks_closed(g);
     }
     api_reply_emu_migrate_cancel(call);
 }
@@ -251,6 +272,7 @@ void migrate_free(struct emu *m)
         migrate_close(g);
         loop_timer_free(g->timer);
         loop_timer_free(g->brake);
+        loop_timer_free(g->disk_timer);
         free(g);
     }
 }

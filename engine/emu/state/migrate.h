@@ -30,7 +30,16 @@ struct lane {
 struct migrate_region {
     struct mem_region *r;
     uint64_t pages, piece; /* piece: number of its first piece of memory */
-    uint64_t *unsent;        /* out: a bit for each page that is still to be sent */
+    uint64_t *unsent;      /* out: a bit for each page that is still to be sent */
+};
+
+/* A disk that goes with it. */
+struct migrate_disk {
+    struct emu_migrate *g;
+    char name[65];
+    struct blk_job *job; /* NULL: it has ended, and was freed */
+    int fd;              /* of its connection, to break that; -1 */
+    bool ending, ended, failed;
 };
 
 struct emu_migrate {
@@ -61,9 +70,14 @@ struct emu_migrate {
     uint64_t rate; /* bytes a second over the last round */
     uint64_t expected_ns;
     struct buf machine;
+    struct migrate_disk disk[STREAM_LANES];
+    unsigned n_disks;
+    bool dropping; /* their mirrors end, without a result */
+    struct loop_timer *disk_timer;
 
     /* in */
     bool informed, has_machine;
+    struct nbd_server *server; /* of its disks, for the source; NULL */
 };
 
 struct emu_migrate *migrate_of_vm(struct emu *m);
@@ -86,5 +100,25 @@ void migrate_out_brake(struct emu_migrate *g); /* the vCPUs stand still for a wh
 void migrate_out_fail(struct emu_migrate *g);
 /* ---- migrate_in.c ---- */
 void migrate_in_fail(struct emu_migrate *g);
+void migrate_in_all_here(struct emu_migrate *g); /* all streams have ended */
+/* ---- migrate_disks.c ---- */
+struct migrate_disks {
+    uint64_t total, left; /* bytes; of mirrors that still work */
+    bool ready, failed;   /* all have caught up, one has failed */
+};
+void migrate_disks_get(const struct emu_migrate *g, struct migrate_disks *out);
+/* So many, all of them well. */
+bool migrate_disks_go(const struct emu_migrate *g, unsigned n);
+/* So little is left of them that the guest may be paused. */
+bool migrate_disks_close_by(const struct emu_migrate *g);
+/* The guest stands still and nothing of it is under way: the mirrors end. True: they have, with all of it at the other side. */
+bool migrate_disks_ended(struct emu_migrate *g);
+/* They are not needed any more; they end in their own time. */
+void migrate_disks_drop(struct emu_migrate *g);
+void migrate_disks_timer(struct emu_migrate *g);
+void migrate_disks_set_speed(struct emu_migrate *g,
+                             uint64_t speed); /* bytes a second; 0: no limit */
+/* At the destination: nobody else writes to the disks from here on. True: nothing of that is under way either. */
+bool migrate_disks_closed(struct emu_migrate *g);
 
 #endif

@@ -17,7 +17,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define TURN_FRAMES 4 /* of a stream before the loop turns */
+#define TURN_FRAMES 4     /* of a stream before the loop turns */
+#define CLOSED_NS 1000000 /* between two looks whether the disks are nobody else's */
 
 static void answer(struct emu_migrate *g)
 {
@@ -36,6 +37,7 @@ void migrate_in_fail(struct emu_migrate *g)
     g->state = API_EMU_MIGRATE_STATE_FAILED;
     g->m->unfit = true;
     migrate_close(g);
+    (void)migrate_disks_closed(g); /* or when the emulator ends */
     answer(g);
 }
 
@@ -141,11 +143,14 @@ static int take_frame(struct emu_migrate *g, struct lane *l, const uint8_t *body
     }
 }
 
-/* All streams have ended. */
-static void all_here(struct emu_migrate *g)
+void migrate_in_all_here(struct emu_migrate *g)
 {
     struct vm *vm = g->m->vm;
 
+    if (!migrate_disks_closed(g)) {
+        loop_timer_arm(g->disk_timer, CLOSED_NS);
+        return;
+    }
     if (!g->has_machine) {
         err_set(&g->e, -EBADMSG, "the streams ended without the machine's state");
     } else if (vm->state != VM_PAUSED) {
@@ -246,7 +251,7 @@ static void on_readable(void *arg, int fd, unsigned events)
         frames += took;
     }
     if (all_ended(g)) {
-        all_here(g);
+        migrate_in_all_here(g);
     }
 }
 

@@ -382,6 +382,7 @@ void migrate_out_fail(struct emu_migrate *g)
     g->state = API_EMU_MIGRATE_STATE_FAILED;
     g->throttle = 0;
     migrate_close(g);
+    migrate_disks_drop(g);
     if (g->braked) {
         dirty_stop(g);
     } else {
@@ -433,7 +434,7 @@ static void round_over(struct emu_migrate *g)
     g->rounds++;
     take_dirty(g);
     g->expected_ns = (uint64_t)((double)(g->left * each) * 1e9 / (double)g->rate);
-    if (g->expected_ns <= target || g->left == 0) {
+    if ((g->expected_ns <= target || g->left == 0) && migrate_disks_close_by(g)) {
         struct api_call *call = take_ptr(g->call);
 
         g->ready = true;
@@ -486,7 +487,7 @@ static void settle(struct emu_migrate *g)
     }
     if (g->e.code != 0 || migrate_fits(m, &g->e) != 0) {
         migrate_out_fail(g);
-    } else if (vmstate_quiet(m->vm)) {
+    } else if (vmstate_quiet(m->vm) && migrate_disks_ended(g)) {
         settled(g);
     } else {
         if (++g->turns == SETTLE_TURNS) { /* what limits hold back need not wait for its turn */
@@ -627,6 +628,9 @@ void api_handle_emu_migrate_out(struct api_call *call, struct api_emu_migrate_ou
                  "something else looks at what its guest writes");
     } else if (migrate_fits(m, &e) != 0) {
         api_fail_err(call, API_E_BAD_STATE, m->vm->name, HOTPLUG_REMEDY, &e);
+    } else if (!migrate_disks_go(g, (unsigned)in->disks)) {
+        api_fail(call, API_E_FILE_ERROR, m->vm->name, "migrate it again", "%s",
+                 g->e.code ? g->e.msg : "not all of its disks are being copied");
     } else if (migrate_has_lanes(g, call, in->streams)) {
         migrate_hold_call(g, &g->call, call);
         begin(g, in);

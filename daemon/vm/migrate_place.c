@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See migrate_place.h. */
+#include "daemon/vm/migrate_place.h"
+
+#include "api-schema/gen/methods.h"
+#include "daemon/auth/access.h"
+#include "daemon/daemon.h"
+#include "daemon/storage/pools.h"
+#include "daemon/storage/work.h"
+#include "daemon/vm/blockjobs.h"
+#include "engine/base/mem.h"
+#include "engine/base/str.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+/* ---- the plan ---- */
+
+static struct api_disk *find(struct api_vm_config *config, const char *name)
+{
+    for (size_t i = 0; i < config->n_disks; i++) {
+        char given[32];
+
+        snprintf(given, sizeof(given), "disk%zu", i);
+        if (strcmp(config->disks[i].name ? config->disks[i].name : given, name) == 0) {
+            return &config->disks[i];
+        }
+    }
+    return NULL;
+}
+
+static int plan_one(const struct api_migrate_prepare_in *in,
+                    const struct api_migrate_disk *from, struct place_disk *to,
+                    struct api_error *x)
+{
+    struct api_disk *disk = find(in->config, from->name);
+    const char *slash = disk && disk->file ? strrchr(disk->file, '/') : NULL;
+
+    if (!disk || disk->readonly || disk->cdrom) {
+        return api_error_set(x, API_E_INVALID_PARAMS, from->name, NULL,
+                             "VM '%s' has no disk '%s' that it writes", in->config->name,
+                             from->name);
+    }
+    if (disk->format != API_DISK_FORMAT_RAW && disk->format != API_DISK_FORMAT_QCOW2) {
+        return api_error_set(x, API_E_UNSUPPORTED, from->name,
+                             "convert it: 'vmctl image convert'",
+                             "disk '%s' has the format %s; raw and qcow2 are copied",
+                             from->name, api_disk_format_name(disk->format));
+    }
+    if (from->backing && disk->format != API_DISK_FORMAT_QCOW2) {
+        return api_error_set(x, API_E_INVALID_PARAMS, from->name, NULL,
+                             "disk '%s' is raw and stands on no other image", from->name);
+    }
+    if (from->backing && from->backing[0] != '/') {
+        return api_error_set(x, API_E_INVALID_PARAMS, from->name, NULL,
+                             "disk '%s' stands on '%s', which is no absolute path", from->name,
+                             from->backing);
+    }
+    *to = (struct place_disk){ .name = xstrdup(from->name),
+                               .size = from->size,
+                               .used = from->used };
+    to->backing = from->backing ? xstrdup(from->backing) : NULL;
+    to->backing_format = from->backing_format ? xstrdup(from->backing_format) : NULL;
+    if (in->disk_folder) {
+        const char *base = slash ? slash + 1 : disk->volume ? disk->volume : from->name;
+        AUTO_FREE char *file = xasprintf("%s/%s", in->disk_folder, base);
+
+        disk_takes_file(disk, file, disk->format);
+    }
+    return 0;
+}
+
+struct place *place_new(const struct api_migrate_prepare_in *in, struct api_error *x)
+{
+    struct place *p = xnew(struct place);
+
+    *p = (struct place){ .disk = xnew_n(struct place_disk, in->n_disks + 1) };
+    if (in->disk_folder && in->disk_folder[0] != '/') {
+        api_error_set(x, API_E_INVALID_PARAMS, "disk_folder", NULL, "'%s' is no absolute path",
+                      in->disk_folder);
+        place_free(p);
+        return NULL;
+    }
+    for (size_t i = 0; i < in->n_disks; i++) {
+        if (plan_one(in, &in->disks[i], &p->disk[i], x) != 0) {
+            place_free(p);
+            return NULL;
+        }
+        p->n++;
+    }
+    return p;
+}
+
+struct place *place_of_files(char *const *files, size_t n)
+{
+    struct place *p = xnew(struct place);
+
+    *p = (struct place){ .disk = xnew_n(struct place_disk, n + 1), .n = n };
+    for (size_t i = 0; i < n; i++) {
+        p->disk[i] = (struct place_disk){ .file = xstrdup(files[i]), .made = true };
+    }
+    return p;
+}
+
+static bool twice(const struct place *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(p->disk[i].file, p->disk[n].file) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int place_settle(struct api_call *call, struct place *p, const struct api_vm_config *config,
+                 bool reuse, struct api_error *x)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        struct place_disk *k = &p->disk[i];
+        const struct api_disk *disk = find((struct api_vm_config *)(uintptr_t)config, k->name);
+
+        if (!disk->file || disk->file[0] != '/') {
+            return api_error_set(x, API_E_UNSUPPORTED, k->name, NULL,
+                                 "disk '%s' is no file, and cannot be made here", k->name);
+        }
+        if (access_file(call, config->project, "disks", disk->file, x) < 0 ||
+            (k->backing && access_file(call, config->project, "disks", k->backing, x) < 0)) {
+            return -1;
+        }
+        k->file = xstrdup(disk->file);
+        k->format = api_disk_format_name(disk->format);
+        k->there = reuse || disk->volume;
+        if (twice(p, i)) {
+            return api_error_set(x, API_E_EXISTS, k->file, "give them other names first",
+                                 "two disks would be '%s'", k->file);
+        }
+    }
+    return 0;
+}
+
+/* ---- on a thread ---- */
+
+struct placing {
+    struct work w;
+    struct works *works;
+    struct place *p;
+    bool make;
+    int code; /* of the API */
+    char object[256];
+    const char *remedy; /* static */
+    void (*fn)(void *arg, const struct api_error *x);
+    void *arg;
+};
+
+static char *folder_of(const char *file)
+{
+    const char *slash = strrchr(file, '/');
+
+    return xasprintf("%.*s", slash == file ? 1 : (int)(slash - file), file);
+}
+
+static int refuse(struct placing *k, int code, const char *object, const char *remedy)
+{
+    k->code = code;
+    k->remedy = remedy;
+    str_copy(k->object, sizeof(k->object), object);
+    return -1;
+}
+
+static int look_one(struct placing *k, struct place_disk *disk, struct err *e)
+{
+    struct stat st;
+    bool there = lstat(disk->file, &st) == 0;
+
+    if (there && !disk->there) {
+        err_set(e, -EEXIST, "'%s' is there already", disk->file);
+        return refuse(k, API_E_EXISTS, disk->file,
+                      "remove it, or have it written over: --reuse-images");
+    }
+    if (there && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+        err_set(e, -EINVAL, "'%s' is no image", disk->file);
+        return refuse(k, API_E_FILE_ERROR, disk->file, NULL);
+    }
+    disk->there = there;
+    if (disk->backing && stat(disk->backing, &st) != 0) {
+        err_errno(e, errno, "disk '%s' stands on '%s', which is not here", disk->name,
+                  disk->backing);
+        return refuse(k, API_E_FILE_ERROR, disk->backing,
+                      "bring it here first, or copy all: --copy-storage-all");
+    }
+    return 0;
+}
+
+/* What the images that lie in one file system will take, at least. */
+static int look_room(struct placing *k, size_t first, struct err *e)
+{
+    AUTO_FREE char *dir = folder_of(k->p->disk[first].file);
+    struct statvfs v, other;
+    int64_t need = 0, room;
+
+    if (statvfs(dir, &v) != 0) {
+        err_errno(e, errno, "folder '%s'", dir);
+        return refuse(k, API_E_FILE_ERROR, dir, "make it, or say another: --disk-folder");
+    }
+    for (size_t i = 0; i < k->p->n; i++) {
+        const struct place_disk *disk = &k->p->disk[i];
+        AUTO_FREE char *its = folder_of(disk->file);
+
+        if (!disk->there && statvfs(its, &other) == 0 && other.f_fsid == v.f_fsid) {
+            need += disk->used < disk->size ? disk->used : disk->size;
+        }
+    }
+    room = (int64_t)v.f_bavail * (int64_t)v.f_frsize;
+    if (need > room) {
+        err_set(e, -ENOSPC, "the disks take %lld bytes, '%s' has room for %lld",
+                (long long)need, dir, (long long)room);
+        return refuse(k, API_E_HOST_LIMIT, dir, "make room, or say another: --disk-folder");
+    }
+    return 0;
+}
+
+static int make_one(struct placing *k, struct place_disk *disk, struct err *e)
+{
+    AUTO_FREE char *dir = folder_of(disk->file);
+    const char *args[16];
+    char size[24];
+    struct stat st;
+    unsigned n = 0;
+    int rc;
+
+    snprintf(size, sizeof(size), "%lld", (long long)disk->size);
+    args[n++] = "create";
+    args[n++] = "-q";
+    args[n++] = "-f";
+    args[n++] = disk->format;
+    if (disk->backing) {
+        args[n++] = "-u";
+        args[n++] = "-b";
+        args[n++] = disk->backing;
+        args[n++] = "-F";
+        args[n++] = disk->backing_format ? disk->backing_format : "raw";
+    }
+    args[n++] = "--";
+    args[n++] = disk->file;
+    args[n++] = size;
+    args[n] = NULL;
+    if (lstat(disk->file, &st) == 0) {
+        err_set(e, -EEXIST, "'%s' is there already", disk->file);
+        return refuse(k, API_E_EXISTS, disk->file, NULL);
+    }
+    disk->made = true; /* also when only half of it is */
+    rc = works_image(k->works, dir, args, NULL, e);
+    if (rc != 0) {
+        return refuse(k, rc == -ENOSPC ? API_E_HOST_LIMIT : API_E_FILE_ERROR, disk->file, NULL);
+    }
+    return 0;
+}
+
+static void run(struct work *w)
+{
+    struct placing *k = container_of(w, struct placing, w);
+    int rc = 0;
+
+    for (size_t i = 0; i < k->p->n && rc == 0 && !k->make; i++) {
+        rc = look_one(k, &k->p->disk[i], &w->e);
+    }
+    for (size_t i = 0; i < k->p->n && rc == 0 && !k->make; i++) {
+        rc = look_room(k, i, &w->e);
+    }
+    for (size_t i = 0; i < k->p->n && rc == 0 && k->make; i++) {
+        rc = k->p->disk[i].there ? 0 : make_one(k, &k->p->disk[i], &w->e);
+    }
+    w->failed = rc != 0;
+}
+
+static void ended(struct work *w)
+{
+    struct placing *k = container_of(w, struct placing, w);
+    struct api_error x = API_ERROR_INIT;
+
+    k->p->at_work = false;
+    if (k->p->dead) {
+        place_free(k->p);
+        free(k);
+        return;
+    }
+    if (w->failed) {
+        api_error_set(&x, k->code ? k->code : API_E_OVERLOAD, k->object, k->remedy, "%s",
+                      w->e.msg);
+    }
+    k->fn(k->arg, w->failed ? &x : NULL);
+    free(k);
+}
+
+void place_work(struct vmd *d, struct place *p, bool make,
+                void (*fn)(void *arg, const struct api_error *x), void *arg)
+{
+    struct placing *k;
+
+    if (p->n == 0) {
+        fn(arg, NULL);
+        return;
+    }
+    k = xnew(struct placing);
+    *k = (struct placing){
+        .works = d->pools->works, .p = p, .make = make, .fn = fn, .arg = arg
+    };
+    k->w = (struct work){ .run = run, .ended = ended };
+    if (!works_start(k->works, &k->w)) {
+        struct api_error x = API_ERROR_INIT;
+
+        api_error_set(&x, API_E_OVERLOAD, NULL, "try again", "too much work is under way");
+        free(k);
+        fn(arg, &x);
+        return;
+    }
+    p->at_work = true;
+}
+
+/* ---- the end ---- */
+
+void place_undo(struct place *p)
+{
+    for (size_t i = 0; p && i < p->n; i++) {
+        if (p->disk[i].made) {
+            unlink(p->disk[i].file);
+            p->disk[i].made = false;
+        }
+    }
+}
+
+void place_free(struct place *p)
+{
+    if (!p || p->at_work) {
+        if (p) {
+            p->dead = true;
+        }
+        return;
+    }
+    for (size_t i = 0; i < p->n; i++) {
+        free(p->disk[i].name);
+        free(p->disk[i].file);
+        free(p->disk[i].backing);
+        free(p->disk[i].backing_format);
+    }
+    free(p->disk);
+    free(p);
+}
