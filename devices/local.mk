@@ -109,6 +109,8 @@ libdevices_a_SOURCES = \
 	devices/misc/vsock_conn.c \
 	devices/misc/vsock_conn.h \
 	devices/misc/virtio_rng.c \
+	devices/misc/virtio_iommu.c \
+	devices/misc/virtio_iommu.h \
 	devices/misc/vmgenid.c \
 	devices/misc/vmgenid.h \
 	devices/registry.c \
@@ -162,6 +164,11 @@ TESTS += tests/device/sound_test
 tests_device_sound_test_SOURCES = tests/device/sound_test.c tests/device/vio.h $(device_rig)
 tests_device_sound_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
 
+check_PROGRAMS += tests/device/iommu_test
+TESTS += tests/device/iommu_test
+tests_device_iommu_test_SOURCES = tests/device/iommu_test.c tests/device/vio.h tests/device/pci_rig.c tests/device/pci_rig.h \
+	$(device_rig)
+tests_device_iommu_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
 check_PROGRAMS += tests/device/extras_test
 TESTS += tests/device/extras_test
 tests_device_extras_test_SOURCES = tests/device/extras_test.c tests/device/vio.h $(device_rig)

@@ -40,6 +40,7 @@ static const struct device_class *const classes[] = {
     &ahci_class,
     &cfi_flash_class,
     &virtio_rng_class,
+    &virtio_iommu_class,
     &virtio_balloon_class,
     &virtio_mem_class,
     &virtio_snd_class,

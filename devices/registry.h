@@ -41,6 +41,7 @@ extern const struct device_class virtio_net_class;
 extern const struct device_class nvme_class;
 extern const struct device_class cfi_flash_class;
 extern const struct device_class virtio_rng_class;
+extern const struct device_class virtio_iommu_class;
 extern const struct device_class virtio_balloon_class;
 extern const struct device_class virtio_mem_class;
 extern const struct device_class virtio_snd_class;

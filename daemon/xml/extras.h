@@ -69,6 +69,18 @@ extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
           "not supported: what is done when the guest does not feed it" },                     \
         XML_PCI_PLACE("devices/watchdog")
 
+#define IOMMU_ROWS                                                                             \
+    GROUP("devices/iommu", 0),                                                                 \
+        { "devices/iommu@model",                                                               \
+          XML_VALUE,                                                                           \
+          XML_NEEDED,                                                                          \
+          "iommu",                                                                             \
+          &xml_as_word,                                                                        \
+          "virtio=virtio",                                                                     \
+          "the IOMMU is virtio's" },                                          \
+        NO("devices/iommu/driver", NO_TUNE), LEFT("devices/iommu/alias", ALIAS),               \
+        XML_PCI_PLACE("devices/iommu")
+
 extern const struct xml_conv xml_as_sound; /* <sound>, with its <audio>: `audio` */
 extern const struct xml_conv xml_as_audio; /* <audio type>: may it be? */
 #define XML_NO_SOUND "what a guest plays goes to a WAV file as it is"

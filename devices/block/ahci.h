@@ -56,8 +56,8 @@ struct ahci_req {
     uint64_t table; /* address of the command table */
     struct iovec *iov;
     uint64_t *gpa;
-    unsigned n_iov, next, n_ranges;
-    uint64_t length; /* of the pieces */
+    unsigned n_iov, room, next, n_ranges; /* room: of iov and gpa */
+    uint64_t length;                      /* of the pieces */
     struct scsi_range *ranges;
 };
 

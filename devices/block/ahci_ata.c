@@ -440,7 +440,7 @@ static bool packet(struct ahci_req *r)
     struct scsi_cmd *c = &r->scsi;
 
     r->protocol = ATA_PACKET;
-    if (mem_dma_read(p->hba->pci.dev.vm->mem, r->table + 0x40, c->cdb, sizeof(c->cdb)) != 0) {
+    if (dma_read(&p->hba->pci.dev, r->table + 0x40, c->cdb, sizeof(c->cdb)) != 0) {
         return ata_fail(r, ATA_ABORT);
     }
     memset(c->cdb + 12, 0, sizeof(c->cdb) - 12);

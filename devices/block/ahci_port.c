@@ -31,7 +31,7 @@ static struct mem_space *memory(struct ahci_port *p)
 
 static void post(struct ahci_port *p, unsigned at, const uint8_t *fis, size_t n)
 {
-    if ((p->cmd & CMD_FRE) && mem_dma_write(memory(p), p->fb + at, fis, n) != 0) {
+    if ((p->cmd & CMD_FRE) && dma_write(&p->hba->pci.dev, p->fb + at, fis, n) != 0) {
         log_trace('v', "%s: port %u has its FISes outside RAM", p->hba->pci.dev.id, p->n);
         p->is |= IS_BUS;
     }
@@ -171,7 +171,7 @@ static void count_bytes(struct ahci_port *p, const struct ahci_req *r)
     uint8_t bytes[4];
 
     pci_put(bytes, r->moved, 4);
-    (void)mem_dma_write(memory(p), p->clb + 32 * r->slot + 4, bytes, sizeof(bytes));
+    (void)dma_write(&p->hba->pci.dev, p->clb + 32 * r->slot + 4, bytes, sizeof(bytes));
 }
 
 static void end_plain(struct ahci_port *p, struct ahci_req *r, bool failed)
@@ -272,6 +272,32 @@ void ahci_submit(struct ahci_req *r, enum blk_op op)
 
 /* --- fetching --- */
 
+/* Behind an IOMMU one entry may be several. */
+static bool add_pieces(struct ahci_req *r, uint64_t at, uint64_t length)
+{
+    for (uint64_t done = 0, piece; done < length; done += piece) {
+        uint64_t gpa;
+        void *host;
+
+        piece = length - done;
+        host = r->n_iov < AHCI_MAX_PIECES
+                   ? dma_piece(&r->port->hba->pci.dev, at + done, &piece, !r->write, &gpa)
+                   : NULL;
+        if (!host) {
+            return false;
+        }
+        if (r->n_iov == r->room) {
+            r->room = r->room ? 2 * r->room : r->prds;
+            r->iov = xrealloc_n(r->iov, r->room, sizeof(*r->iov));
+            r->gpa = xrealloc_n(r->gpa, r->room, sizeof(*r->gpa));
+        }
+        r->iov[r->n_iov] = (struct iovec){ .iov_base = host, .iov_len = piece };
+        r->gpa[r->n_iov++] = gpa;
+        r->length += piece;
+    }
+    return true;
+}
+
 /* Finds the memory of a command; false when it is not in RAM or has too many pieces. */
 static bool map_table(struct ahci_req *r)
 {
@@ -284,25 +310,13 @@ static bool map_table(struct ahci_req *r)
     if (r->prds > AHCI_MAX_PIECES) {
         return false;
     }
-    r->iov = xalloc_n(r->prds, sizeof(*r->iov));
-    r->gpa = xalloc_n(r->prds, sizeof(*r->gpa));
     for (unsigned i = 0; i < r->prds; i++, at += sizeof(raw)) {
-        uint64_t gpa, length;
-        void *host;
-
-        if (mem_dma_read(memory(r->port), at, raw, sizeof(raw)) != 0) {
+        if (dma_read(&r->port->hba->pci.dev, at, raw, sizeof(raw)) != 0) {
             return false;
         }
-        gpa = pci_get(raw, 8) & ~1ull;
-        length = (pci_get(raw + 12, 4) & 0x3fffff) + 1;
-        host = mem_dma_map(memory(r->port), gpa, length, !r->write);
-        if (!host) {
+        if (!add_pieces(r, pci_get(raw, 8) & ~1ull, (pci_get(raw + 12, 4) & 0x3fffff) + 1)) {
             return false;
         }
-        r->iov[i] = (struct iovec){ .iov_base = host, .iov_len = length };
-        r->gpa[i] = gpa;
-        r->n_iov = i + 1;
-        r->length += length;
     }
     return true;
 }
@@ -356,13 +370,13 @@ static bool begin(struct ahci_port *p, unsigned slot)
     uint64_t table;
     bool is_queued;
 
-    if (mem_dma_read(memory(p), p->clb + 32 * slot, header, sizeof(header)) != 0) {
+    if (dma_read(&p->hba->pci.dev, p->clb + 32 * slot, header, sizeof(header)) != 0) {
         bus_error(p, "the command list");
         return false;
     }
     flags = (uint32_t)pci_get(header, 4);
     table = pci_get(header + 8, 8) & ~127ull;
-    if (mem_dma_read(memory(p), table, fis, sizeof(fis)) != 0) {
+    if (dma_read(&p->hba->pci.dev, table, fis, sizeof(fis)) != 0) {
         bus_error(p, "a command table");
         return false;
     }

@@ -97,12 +97,12 @@ void nvme_complete(struct nvme *n, uint16_t sqid, uint16_t cid, uint16_t status,
     sq->in_flight -= sq->in_flight > 0;
     cq->reserved -= cq->reserved > 0;
     /* The phase bit is in the last bytes: they are written apart, behind the rest. */
-    if (mem_dma_write(n->pci.dev.vm->mem, cq->base + 16 * cq->tail, entry, 14) != 0) {
+    if (dma_write(&n->pci.dev, cq->base + 16 * cq->tail, entry, 14) != 0) {
         fatal(n, "a completion queue is not in RAM");
         return;
     }
     atomic_thread_fence(memory_order_seq_cst);
-    (void)mem_dma_write(n->pci.dev.vm->mem, cq->base + 16 * cq->tail + 14, entry + 14, 2);
+    (void)dma_write(&n->pci.dev, cq->base + 16 * cq->tail + 14, entry + 14, 2);
     if (++cq->tail == cq->size) {
         cq->tail = 0;
         cq->phase = !cq->phase;
@@ -156,7 +156,7 @@ static bool take(struct nvme *n, uint16_t id)
         cq_room(cq) == 0 || n->bounces >= NVME_MAX_BOUNCES || (n->csts & CSTS_FATAL)) {
         return false;
     }
-    if (mem_dma_read(n->pci.dev.vm->mem, sq->base + 64 * sq->head, raw, sizeof(raw)) != 0) {
+    if (dma_read(&n->pci.dev, sq->base + 64 * sq->head, raw, sizeof(raw)) != 0) {
         fatal(n, "a submission queue is not in RAM");
         return false;
     }

@@ -29,24 +29,26 @@ enum { SGL_DATA = 0, SGL_BIT_BUCKET = 1, SGL_SEGMENT = 2, SGL_LAST_SEGMENT = 3 }
 /* --- data pointers
  * --------------------------------------------------------------------------- */
 
-static uint16_t add_piece(struct nvme *n, struct nvme_data *d, uint64_t gpa, uint64_t length,
+/* Behind an IOMMU it may lie in several. */
+static uint16_t add_piece(struct nvme *n, struct nvme_data *d, uint64_t at, uint64_t length,
                           bool write)
 {
-    void *host;
+    for (uint64_t done = 0, piece; done < length; done += piece) {
+        uint64_t gpa;
+        void *host;
 
-    if (length == 0) {
-        return NVME_OK;
+        if (d->n == NVME_MAX_PIECES) {
+            return NVME_BAD_SGL_COUNT | NVME_DO_NOT_RETRY;
+        }
+        piece = length - done;
+        host = dma_piece(&n->pci.dev, at + done, &piece, write, &gpa);
+        if (!host) {
+            return NVME_TRANSFER_ERROR;
+        }
+        d->iov[d->n] = (struct iovec){ .iov_base = host, .iov_len = piece };
+        d->gpa[d->n++] = gpa;
+        d->length += piece;
     }
-    if (d->n == NVME_MAX_PIECES) {
-        return NVME_BAD_SGL_COUNT | NVME_DO_NOT_RETRY;
-    }
-    host = mem_dma_map(n->pci.dev.vm->mem, gpa, length, write);
-    if (!host) {
-        return NVME_TRANSFER_ERROR;
-    }
-    d->iov[d->n] = (struct iovec){ .iov_base = host, .iov_len = length };
-    d->gpa[d->n++] = gpa;
-    d->length += length;
     return NVME_OK;
 }
 
@@ -62,7 +64,7 @@ static uint16_t prp_list(struct nvme *n, uint64_t list, uint64_t left, bool writ
         bool last = (list & (page - 1)) == page - 8;
 
         if (steps > 2 * NVME_MAX_PIECES || list % 8 ||
-            mem_dma_read(n->pci.dev.vm->mem, list, &entry, 8) != 0) {
+            dma_read(&n->pci.dev, list, &entry, 8) != 0) {
             return list % 8 ? NVME_BAD_PRP_OFFSET | NVME_DO_NOT_RETRY : NVME_TRANSFER_ERROR;
         }
         entry = le64toh(entry);
@@ -143,7 +145,7 @@ static uint16_t sgl_segment(struct nvme *n, struct sgl *next, uint64_t *left, bo
     for (unsigned i = 0; i<count && * left> 0 && status == NVME_OK; i++, at += 16) {
         struct sgl s;
 
-        if (mem_dma_read(n->pci.dev.vm->mem, at, raw, sizeof(raw)) != 0) {
+        if (dma_read(&n->pci.dev, at, raw, sizeof(raw)) != 0) {
             return NVME_TRANSFER_ERROR;
         }
         s = sgl_read(raw);

@@ -153,6 +153,7 @@ struct board_config {
     bool virtio_console; /* the console is virtio, not the UART */
     bool rng;
     bool panic;          /* a device by which the guest tells of its panic */
+    bool iommu;          /* virtio-iommu before all other PCI functions */
     unsigned root_ports; /* PCI Express root ports, each with a free slot */
 };
 

@@ -111,6 +111,7 @@ static int check_config(const struct board_config *c, struct err *e)
                         : c->n_memory_devices ? "memory devices"
                         : c->sound            ? "a sound card"
                         : c->panic            ? "a panic device"
+                        : c->iommu            ? "an IOMMU"
                         : c->n_usb            ? "USB"
                         : c->root_ports       ? "slots for hot-plug"
                                               : NULL;

@@ -65,7 +65,8 @@ struct parts_pci {
 };
 /* Makes the host bridge b->pci; the board maps its windows and connects its wires. */
 int parts_add_host(struct board_parts *b, const struct parts_pci *p, struct err *e);
-/* Root ports and all that the configuration puts on PCI, in the order that addresses depend on. */
+/* IOMMU, root ports and all that the configuration puts on PCI, in the order that addresses depend on. */
+#define PARTS_IOMMU_SLOT 30 /* in a place of its own, so that others keep theirs */
 int parts_add_pci(struct board_parts *b, struct err *e);
 /* On the root bus: a function; a virtio device behind a function of its own. Freed when that fails. */
 int parts_plug(struct board_parts *b, struct device *d, struct err *e);

@@ -8,6 +8,7 @@
 #include "devices/bus/pci_host.h"
 #include "devices/bus/pci_root_port.h"
 #include "devices/fs/share.h"
+#include "devices/misc/virtio_iommu.h"
 #include "devices/registry.h"
 #include "engine/core/vm.h"
 
@@ -200,9 +201,36 @@ static int add_share(struct board_parts *b, struct board_share *s, struct err *e
     return rc == 0 ? add_virtio(b, d, s->hotplug, e) : rc;
 }
 
+/* Before all functions that are to be behind it. */
+static int add_iommu(struct board_parts *b, struct err *e)
+{
+    struct pci_iommu port;
+    struct device *d, *f;
+    int rc = dev_new(b->vm, &virtio_iommu_class, "iommu0", &d, e);
+
+    rc = rc == 0 ? dev_set_ptr(d, "host", b->pci, e) : rc;
+    rc = parts_finish(d, rc, e);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = dev_new(b->vm, &virtio_pci_class, "iommu0.pci", &f, e);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = dev_set_ptr(f, "device", d, e);
+    if (rc != 0) {
+        dev_free(f);
+        return rc;
+    }
+    rc = parts_plug_at(b, f, PCI_DEVFN(PARTS_IOMMU_SLOT, 0), false, e);
+    port = virtio_iommu_port(d);
+    pci_host_set_iommu(b->pci, &port);
+    return rc;
+}
+
 int parts_add_pci(struct board_parts *b, struct err *e)
 {
-    int rc = 0;
+    int rc = b->cfg.iommu ? add_iommu(b, e) : 0;
 
     for (unsigned i = 0; i < b->cfg.root_ports && i < BOARD_MAX_PORTS && rc == 0; i++) {
         rc = add_root_port(b, i, e);

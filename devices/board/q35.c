@@ -417,6 +417,10 @@ static int check_config(const struct board_parts *p, struct err *e)
         return err_set(e, -ENOTSUP, "machine q35: engine %s has no local APICs",
                        p->vm->engine->name);
     }
+    if (c->iommu) {
+        return err_set(e, -ENOTSUP,
+                       "machine q35 has no place for an IOMMU; machine rv-virt has");
+    }
     if (c->memory < 16 * MIB) {
         return err_set(e, -EINVAL, "memory: machine q35 needs 16 MiB at least");
     }

@@ -4,7 +4,9 @@
  * device). Node names, addresses and properties are those that guests of QEMU's "virt" board
  * know; devices that are not here are absent.
  */
+#include "devices/board/parts.h"
 #include "devices/board/rv_virt.h"
+#include "devices/bus/pci.h"
 #include "devices/irqchip/plic.h"
 #include "devices/registry.h"
 #include "engine/arch/riscv/cpu.h"
@@ -163,6 +165,28 @@ static void add_pci_irqs(struct tree *t)
     fdt_cells(t->f, "interrupt-map-mask", mask, 4);
 }
 
+/* Every function but its own is behind it, by the same number (bindings virtio/pci-iommu, pci/pci-iommu). */
+static void add_iommu(struct tree *t)
+{
+    const uint32_t own = PCI_DEVFN(PARTS_IOMMU_SLOT, 0), all = 0x10000;
+    const uint32_t reg[5] = { own << 8, 0, 0, 0, 0 };
+    uint32_t iommu;
+
+    if (!t->b->p.cfg.iommu) {
+        return;
+    }
+    iommu = fdt_phandle_new(t->f);
+    const uint32_t map[8] = { 0, iommu, 0, own, own + 1, iommu, own + 1, all - own - 1 };
+    fdt_cells(t->f, "iommu-map", map, 8);
+    fdt_node_begin(t->f, "iommu@%x", PARTS_IOMMU_SLOT);
+    fdt_strs(t->f, "compatible", (const char *const[]){ "virtio,pci-iommu", "pci1af4,1057" },
+             2);
+    fdt_cells(t->f, "reg", reg, 5);
+    fdt_u32(t->f, "#iommu-cells", 1);
+    fdt_u32(t->f, "phandle", iommu);
+    fdt_node_end(t->f);
+}
+
 static void add_pci(struct tree *t)
 {
     struct fdt *f = t->f;
@@ -202,6 +226,7 @@ static void add_pci(struct tree *t)
     fdt_empty(f, "dma-coherent");
     fdt_cells(f, "ranges", ranges, high ? 21 : 14);
     add_pci_irqs(t);
+    add_iommu(t);
     fdt_node_end(f);
 }
 

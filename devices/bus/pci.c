@@ -36,6 +36,14 @@ void pci_put(uint8_t *p, uint64_t value, unsigned size)
     }
 }
 
+uint16_t pci_requester(const struct pci_fn *f)
+{
+    const struct pci_fn *port = f->bus->bridge;
+    uint8_t bus = port ? __atomic_load_n(&port->secondary, __ATOMIC_RELAXED) : 0;
+
+    return (uint16_t)(bus << 8 | f->devfn);
+}
+
 /* --- making a function
  * ----------------------------------------------------------------------- */
 
@@ -204,7 +212,7 @@ static void send(struct pci_fn *f, uint64_t address, uint32_t data)
         vm->msi.send(vm->msi.opaque, address, data);
     } else {
         pci_put(bytes, data, 4);
-        if (mem_dma_write(vm->mem, address, bytes, sizeof(bytes)) != 0) {
+        if (dma_write(&f->dev, address, bytes, sizeof(bytes)) != 0) {
             log_trace('m', "%s: message to 0x%llx, where nothing takes it", f->dev.id,
                       (unsigned long long)address);
         }

@@ -17,7 +17,7 @@
 #ifndef VMD_DEVICES_BUS_PCI_H
 #define VMD_DEVICES_BUS_PCI_H
 
-#include "engine/core/device.h"
+#include "engine/core/dma.h"
 
 #define PCI_CONFIG_SIZE 4096
 #define PCI_CONFIG_KEPT 512 /* bytes of config space that can hold something */
@@ -91,6 +91,15 @@ struct pci_bar {
     bool mapped;
 };
 
+/* What translates the addresses of functions. Any thread, also with a function's lock held; see struct dma_port. */
+struct pci_iommu {
+    int (*translate)(void *opaque, uint16_t requester, uint64_t at, bool write, uint64_t *gpa,
+                     uint64_t *n);
+    void *opaque;
+};
+/* Bus number, slot and function, as the guest has numbered the buses. Any thread. */
+uint16_t pci_requester(const struct pci_fn *f);
+
 struct pci_window { /* what a bridge passes on; empty when first > last */
     uint64_t first, last;
 };
@@ -119,6 +128,7 @@ struct pci_fn {
     struct pci_window io, mem, pref;
     uint8_t secondary, subordinate;
     struct pci_bus *below; /* of a bridge */
+    struct dma_port dma;   /* to the host's IOMMU; dev.dma leads here where there is one */
 
     /* Hooks of the device, or NULL; its lock is held. */
     void (*config_reading)(struct pci_fn *f, unsigned offset, unsigned size);

@@ -37,6 +37,7 @@ struct pci_host {
     struct mem_region *window[4]; /* by enum pci_region */
     unsigned asserted[2 * WIRES]; /* functions that hold each wire */
     struct device *bridge;        /* function 00.0 */
+    struct pci_iommu iommu;       /* translate NULL: there is none */
 };
 
 static struct pci_host *host_of(struct device *d)
@@ -52,6 +53,22 @@ struct pci_bus *pci_host_bus(struct device *host)
 struct mem_region *pci_host_region(struct device *host, enum pci_region which)
 {
     return host_of(host)->window[which];
+}
+
+/* --- addresses of functions
+ * ----------------------------------------------------------------------- */
+
+static int translate(void *arg, uint64_t at, bool write, uint64_t *gpa, uint64_t *n)
+{
+    const struct pci_fn *f = arg;
+    const struct pci_iommu *iommu = &f->bus->host->iommu;
+
+    return iommu->translate(iommu->opaque, pci_requester(f), at, write, gpa, n);
+}
+
+void pci_host_set_iommu(struct device *host, const struct pci_iommu *iommu)
+{
+    host_of(host)->iommu = *iommu;
 }
 
 /* --- topology
@@ -104,6 +121,8 @@ int pci_host_plug(struct pci_fn *f, struct err *e)
         bus->fn[at] = f;
         f->devfn = (uint8_t)at;
         f->plugged = true;
+        f->dma = (struct dma_port){ translate, f };
+        f->dev.dma = bus->host->iommu.translate ? &f->dma : NULL;
     }
     pthread_mutex_unlock(&bus->host->lock);
     return rc;
@@ -171,6 +190,17 @@ static struct pci_fn *find(struct pci_host *h, unsigned number, unsigned devfn)
         }
         bus = next;
     }
+}
+
+bool pci_host_has(struct device *host, uint16_t requester)
+{
+    struct pci_host *h = host_of(host);
+    bool there;
+
+    pthread_mutex_lock(&h->lock);
+    there = find(h, requester >> 8, requester & 0xff) != NULL;
+    pthread_mutex_unlock(&h->lock);
+    return there;
 }
 
 /* --- where BARs are
@@ -255,7 +285,7 @@ static bool read_bridge(struct pci_fn *f)
     f->io = io;
     f->mem = mem;
     f->pref = pref;
-    f->secondary = c[PCI_SECONDARY];
+    __atomic_store_n(&f->secondary, c[PCI_SECONDARY], __ATOMIC_RELAXED); /* pci_requester() */
     f->subordinate = c[PCI_SUBORDINATE];
     return !same;
 }

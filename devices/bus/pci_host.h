@@ -18,6 +18,11 @@ struct mem_region *pci_host_region(struct device *host, enum pci_region which);
  * decoding on. Main thread, vCPUs paused or not started. */
 void pci_host_assign(struct device *host);
 
+/* Functions that are plugged from now on are behind it; what was plugged before (the IOMMU's own function) is not. Main thread, before the guest runs. */
+void pci_host_set_iommu(struct device *host, const struct pci_iommu *iommu);
+/* Is there a function with that number? Any thread; no lock of the host's is held. */
+bool pci_host_has(struct device *host, uint16_t requester);
+
 /* Config space by other ways than ECAM; what is not there reads as all ones. Any thread; no lock of the host's or a function's is held. */
 uint32_t pci_host_config_read(struct device *host, unsigned bus, unsigned devfn,
                               unsigned offset, unsigned size);
@@ -31,7 +36,8 @@ void pci_host_config_write(struct device *host, unsigned bus, unsigned devfn, un
 void pci_host_update(struct pci_fn *f);
 /* Adds level (+1, -1) to the wire that pin A of f leads to. The function's lock is held. */
 void pci_host_wire(struct pci_fn *f, bool level);
-int pci_host_plug(struct pci_fn *f, struct err *e); /* onto f->bus at f->addr; sets devfn */
+/* Onto f->bus at f->addr; sets devfn, and dev.dma where there is an IOMMU. */
+int pci_host_plug(struct pci_fn *f, struct err *e);
 void pci_host_unplug(struct pci_fn *f);
 /* Whether what is on a bus answers. Any thread; no lock of the host's is held. */
 void pci_host_power(struct pci_bus *bus, bool on);

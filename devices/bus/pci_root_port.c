@@ -94,7 +94,8 @@ struct pci_bus *pci_root_port_bus(struct device *port)
 static void notify(struct pci_port *p)
 {
     uint16_t control = get16(p, EXP_SLOT_CONTROL), status = get16(p, EXP_SLOT_STATUS);
-    uint16_t enabled = (uint16_t)((control & 0x1f) | (control & CTL_LINK ? ST_LINK_CHANGED : 0));
+    uint16_t enabled = (uint16_t)((control & 0x1f) |
+                                  (control & CTL_LINK ? ST_LINK_CHANGED : 0));
     bool level = (control & CTL_INTERRUPT) && (status & enabled & ST_EVENTS);
 
     if (level && !p->raised) {
@@ -240,8 +241,9 @@ int pci_root_port_ask(struct device *port,
     } else if (p->asked) {
         rc = err_set(e, -EALREADY, "the guest was asked before and has not answered yet");
     } else if (p->powered && !served && used) {
-        rc = err_set(e, -ENODEV,
-                     "no driver of the guest serves its hot-plug slots, and the device is in use");
+        rc = err_set(
+            e, -ENODEV,
+            "no driver of the guest serves its hot-plug slots, and the device is in use");
     } else {
         p->asked = true;
         p->blinked = p->refused = false;

@@ -181,7 +181,7 @@ static bool backing_read(struct vgpu *g, const struct gpu_res *r, struct walk *w
         const struct gpu_entry *en = &r->entry[w->i];
         uint64_t in = from - w->at, some = en->len - in < n ? en->len - in : n;
 
-        if (mem_dma_read(g->v.dev.vm->mem, en->addr + in, out, (size_t)some) != 0) {
+        if (dma_read(&g->v.dev, en->addr + in, out, (size_t)some) != 0) {
             return false;
         }
         out += some;

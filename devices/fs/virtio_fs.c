@@ -71,6 +71,7 @@ static void vfs_config(struct virtio *v, uint8_t *out)
 
 static const struct virtio_ops vfs_ops = {
     .id = 26,
+    .outside = true,
     .n_queues = 2,
     .queue_max = { QUEUE_SIZE, QUEUE_SIZE },
     .config_size = TAG_BYTES + 4,

@@ -351,6 +351,7 @@ static void vballoon_reset(struct virtio *v)
 
 static const struct virtio_ops vballoon_ops = {
     .id = 5,
+    .physical = true,
     .n_queues = N_QUEUES,
     .queue_max = { QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE },
     .config_size = 16,

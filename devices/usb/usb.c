@@ -4,6 +4,7 @@
  */
 #include "devices/usb/usb.h"
 
+#include "engine/core/dma.h"
 #include "engine/core/vm.h"
 
 #include <errno.h>
@@ -46,9 +47,9 @@ static size_t move(struct usb_data *d, void *p, size_t n, bool put)
             continue;
         }
         part = length - skip < n - done ? length - skip : n - done;
-        d->failed = (put ? mem_dma_write(d->mem, d->piece[i].gpa + skip, (char *)p + done, part)
-                         : mem_dma_read(d->mem, d->piece[i].gpa + skip, (char *)p + done,
-                                        part)) != 0;
+        d->failed = (put ? dma_write(d->dma, d->piece[i].at + skip, (char *)p + done, part)
+                         : dma_read(d->dma, d->piece[i].at + skip, (char *)p + done, part)) !=
+                    0;
         done += d->failed ? 0 : part;
         skip = 0;
     }

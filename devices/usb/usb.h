@@ -46,11 +46,11 @@ struct usb_setup {
 
 /* Guest memory of a transfer. What is not RAM makes it fail. */
 struct usb_piece {
-    uint64_t gpa;
+    uint64_t at; /* the driver's address */
     uint32_t length;
 };
 struct usb_data {
-    struct mem_space *mem;
+    const struct device *dma; /* whose addresses these are */
     const struct usb_piece *piece;
     unsigned n;
     uint64_t length,

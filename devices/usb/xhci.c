@@ -52,9 +52,9 @@ static struct xhci *xhci_of(struct device *d)
     return (struct xhci *)d;
 }
 
-struct mem_space *xhci_mem(struct xhci *x)
+const struct device *xhci_dma(const struct xhci *x)
 {
-    return x->pci.dev.vm->mem;
+    return &x->pci.dev;
 }
 
 struct usb_bus *usb_bus_of(struct device *host)
@@ -109,7 +109,7 @@ static bool segment(struct xhci *x, unsigned i, uint64_t *base, uint32_t *size)
     uint8_t raw[16];
 
     if (x->erstsz[i] == 0 ||
-        mem_dma_read(xhci_mem(x), x->erstba[i] & ~63ull, raw, sizeof(raw)) != 0) {
+        dma_read(xhci_dma(x), x->erstba[i] & ~63ull, raw, sizeof(raw)) != 0) {
         return false;
     }
     *base = pci_get(raw, 8) & ~63ull;
@@ -157,7 +157,7 @@ void xhci_event(struct xhci *x, unsigned interrupter, uint64_t param, uint32_t s
     pci_put(raw, param, 8);
     pci_put(raw + 8, status, 4);
     pci_put(raw + 12, control | (x->event_cycle[i] ? TRB_CYCLE : 0), 4);
-    if (mem_dma_write(xhci_mem(x), base + 16ull * x->event_at[i], raw, sizeof(raw)) != 0) {
+    if (dma_write(xhci_dma(x), base + 16ull * x->event_at[i], raw, sizeof(raw)) != 0) {
         xhci_fatal(x, "the event ring is none");
         return;
     }

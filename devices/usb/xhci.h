@@ -130,7 +130,7 @@ struct xhci {
 /* xhci.c */
 bool xhci_running(const struct xhci *x);
 void xhci_service_soon(struct xhci *x);
-struct mem_space *xhci_mem(struct xhci *x);
+const struct device *xhci_dma(const struct xhci *x); /* whose reach transfers have */
 /* Room for n events, or for as many as a ring can hold? */
 bool xhci_event_room(struct xhci *x, unsigned interrupter, unsigned n);
 void xhci_event(struct xhci *x, unsigned interrupter, uint64_t param, uint32_t status,

@@ -23,7 +23,7 @@ static bool read_context(struct xhci *x, uint64_t at, struct context *c)
 {
     uint8_t raw[CONTEXT];
 
-    if (mem_dma_read(xhci_mem(x), at, raw, sizeof(raw)) != 0) {
+    if (dma_read(xhci_dma(x), at, raw, sizeof(raw)) != 0) {
         return false;
     }
     for (unsigned i = 0; i < 8; i++) {
@@ -37,7 +37,7 @@ static uint64_t output(struct xhci *x, unsigned slot)
 {
     uint8_t raw[8];
 
-    return mem_dma_read(xhci_mem(x), (x->dcbaap & ~63ull) + 8ull * slot, raw, 8) == 0
+    return dma_read(xhci_dma(x), (x->dcbaap & ~63ull) + 8ull * slot, raw, 8) == 0
                ? pci_get(raw, 8) & ~63ull
                : 0;
 }
@@ -51,8 +51,7 @@ static bool write_context(struct xhci *x, unsigned slot, unsigned index,
     for (unsigned i = 0; i < 8; i++) {
         pci_put(raw + 4 * i, c->dw[i], 4);
     }
-    return at &&
-           mem_dma_write(xhci_mem(x), at + (uint64_t)CONTEXT * index, raw, sizeof(raw)) == 0;
+    return at && dma_write(xhci_dma(x), at + (uint64_t)CONTEXT * index, raw, sizeof(raw)) == 0;
 }
 
 static bool read_output(struct xhci *x, unsigned slot, unsigned index, struct context *c)

@@ -31,7 +31,7 @@ int xhci_fetch(struct xhci *x, uint64_t *at, struct xhci_trb_at *t)
     for (unsigned links = 0; links < LINKS; links++) {
         uint64_t where = *at & ~15ull;
 
-        if (mem_dma_read(xhci_mem(x), where, raw, sizeof(raw)) != 0) {
+        if (dma_read(xhci_dma(x), where, raw, sizeof(raw)) != 0) {
             return -1;
         }
         t->at = where;
@@ -98,7 +98,7 @@ static bool collect(struct transfer *t, bool control)
 {
     struct xhci *x = t->x;
 
-    t->data = (struct usb_data){ .mem = xhci_mem(x), .piece = x->piece };
+    t->data = (struct usb_data){ .dma = xhci_dma(x), .piece = x->piece };
     for (unsigned i = 0; i < t->n; i++) {
         const struct xhci_trb_at *trb = &x->td[i];
         unsigned type = type_of(trb);

@@ -27,9 +27,18 @@ struct packed_event {
 };
 
 struct packed {
-    struct packed_desc *desc;
-    struct packed_event *driver, *device;
+    struct virtq_part desc, driver, device;
 };
+
+static struct packed_desc *desc_at(struct virtio *v, const struct packed *r, unsigned i)
+{
+    return virtq_at(v, &r->desc, i * sizeof(struct packed_desc), sizeof(struct packed_desc));
+}
+
+static struct packed_event *event_at(struct virtio *v, const struct virtq_part *p)
+{
+    return virtq_at(v, p, 0, sizeof(struct packed_event));
+}
 
 static uint16_t load16(const uint16_t *p)
 {
@@ -43,24 +52,21 @@ static void store16(uint16_t *p, uint16_t v)
 
 static bool ring_map(struct virtio *v, const struct virtq *vq, struct packed *r)
 {
-    struct mem_space *mem = v->dev.vm->mem;
-
     if (!vq->ready || !virtio_working(v)) {
         return false;
     }
-    r->desc = mem_dma_map(mem, vq->desc, vq->num * sizeof(struct packed_desc), true);
-    r->driver = mem_dma_map(mem, vq->avail, sizeof(struct packed_event), false);
-    r->device = mem_dma_map(mem, vq->used, sizeof(struct packed_event), true);
-    if (!r->desc || !r->driver || !r->device) {
+    if (!virtq_part_map(v, &r->desc, vq->desc, vq->num * sizeof(struct packed_desc), true) ||
+        !virtq_part_map(v, &r->driver, vq->avail, sizeof(struct packed_event), false) ||
+        !virtq_part_map(v, &r->device, vq->used, sizeof(struct packed_event), true)) {
         virtio_broken(v, "a virtqueue is not in RAM");
         return false;
     }
     return true;
 }
 
-static bool available(const struct virtq *vq, const struct packed *r)
+static bool available(struct virtio *v, const struct virtq *vq, const struct packed *r)
 {
-    uint16_t flags = load16(&r->desc[vq->last_avail].flags);
+    uint16_t flags = load16(&desc_at(v, r, vq->last_avail)->flags);
 
     return (flags & AVAIL ? true : false) == vq->avail_wrap &&
            (flags & USED ? true : false) != vq->avail_wrap;
@@ -70,22 +76,21 @@ static bool available(const struct virtq *vq, const struct packed *r)
 static bool walk_table(struct virtio *v, struct virtq_walk *w, const struct packed_desc *d)
 {
     uint32_t len = le32toh(d->len), n = len / sizeof(*d);
-    const struct packed_desc *table;
+    struct virtq_part table;
 
     if (!(v->features & VIRTIO_F_INDIRECT_DESC) || w->n_out + w->n_in > 0 ||
         (le16toh(d->flags) & NEXT) || n == 0 || len % sizeof(*d) || n > VIRTIO_MAX_CHAIN) {
         virtio_broken(v, "an indirect descriptor is not valid");
         return false;
     }
-    table = mem_dma_map(v->dev.vm->mem, le64toh(d->addr), len, false);
-    if (!table) {
+    if (!virtq_part_map(v, &table, le64toh(d->addr), len, false)) {
         virtio_broken(v, "an indirect table is not in RAM");
         return false;
     }
     for (uint32_t i = 0; i < n; i++) {
         struct packed_desc one;
 
-        memcpy(&one, &table[i], sizeof(one));
+        memcpy(&one, virtq_at(v, &table, i * sizeof(one), sizeof(one)), sizeof(one));
         if (!virtq_walk_add(v, w, le64toh(one.addr), le32toh(one.len),
                             le16toh(one.flags) & WRITE)) {
             return false;
@@ -105,7 +110,7 @@ static unsigned walk_ring(struct virtio *v, const struct virtq *vq, const struct
         struct packed_desc d;
         uint16_t flags;
 
-        memcpy(&d, &r->desc[at], sizeof(d));
+        memcpy(&d, desc_at(v, r, at), sizeof(d));
         flags = le16toh(d.flags);
         *id = le16toh(d.id);
         if (flags & INDIRECT
@@ -130,7 +135,7 @@ struct virtio_elem *virtq_packed_pop(struct virtio *v, struct virtq *vq)
     uint16_t id = 0;
     unsigned n;
 
-    if (!ring_map(v, vq, &r) || !available(vq, &r)) {
+    if (!ring_map(v, vq, &r) || !available(v, vq, &r)) {
         return NULL;
     }
     if (vq->in_flight >= vq->num) {
@@ -155,7 +160,7 @@ struct virtio_elem *virtq_packed_pop(struct virtio *v, struct virtq *vq)
 void virtq_packed_push(struct virtio *v, struct virtq *vq, struct virtio_elem *const *el,
                        const uint64_t *written, unsigned n)
 {
-    uint64_t first_at = vq->desc + vq->used_idx * sizeof(struct packed_desc);
+    uint64_t first_at = vq->used_idx * sizeof(struct packed_desc);
     struct packed_desc *first;
     struct packed r;
     uint16_t first_flags = 0;
@@ -163,9 +168,9 @@ void virtq_packed_push(struct virtio *v, struct virtq *vq, struct virtio_elem *c
     if (!ring_map(v, vq, &r)) {
         return;
     }
-    first = &r.desc[vq->used_idx];
+    first = desc_at(v, &r, vq->used_idx);
     for (unsigned i = 0; i < n; i++) {
-        struct packed_desc *d = &r.desc[vq->used_idx];
+        struct packed_desc *d = desc_at(v, &r, vq->used_idx);
         uint16_t flags = (uint16_t)((vq->used_wrap ? AVAIL | USED : 0) |
                                     (written[i] ? WRITE : 0));
 
@@ -175,7 +180,7 @@ void virtq_packed_push(struct virtio *v, struct virtq *vq, struct virtio_elem *c
             first_flags = flags; /* until these are there the driver looks no further */
         } else {
             store16(&d->flags, flags);
-            mem_written(v->dev.vm->mem, vq->desc + vq->used_idx * sizeof(*d), sizeof(*d));
+            virtq_part_written(v, &r.desc, vq->used_idx * sizeof(*d), sizeof(*d));
         }
         vq->used_idx += el[i]->descs;
         if (vq->used_idx >= vq->num) {
@@ -185,7 +190,7 @@ void virtq_packed_push(struct virtio *v, struct virtq *vq, struct virtio_elem *c
         }
     }
     store16(&first->flags, first_flags);
-    mem_written(v->dev.vm->mem, first_at, sizeof(*first));
+    virtq_part_written(v, &r.desc, first_at, sizeof(*first));
 }
 
 void virtq_packed_unpop(struct virtq *vq, const struct virtio_elem *el)
@@ -209,11 +214,11 @@ bool virtq_packed_wants(struct virtio *v, struct virtq *vq)
     atomic_thread_fence(memory_order_seq_cst); /* used flags before the driver's wish */
     vq->signalled = fresh;
     vq->signalled_valid = true;
-    flags = load16(&r.driver->flags) & 3;
+    flags = load16(&event_at(v, &r.driver)->flags) & 3;
     if (flags != EVENT_DESC || !(v->features & VIRTIO_F_EVENT_IDX)) {
         return flags != EVENT_DISABLE;
     }
-    off_wrap = load16(&r.driver->off_wrap);
+    off_wrap = load16(&event_at(v, &r.driver)->off_wrap);
     off = off_wrap & 0x7fff;
     if ((off_wrap >> 15 ? true : false) != vq->used_wrap) {
         off -= (uint16_t)vq->num;
@@ -229,11 +234,12 @@ bool virtq_packed_rearm(struct virtio *v, struct virtq *vq)
         return false;
     }
     if (v->features & VIRTIO_F_EVENT_IDX) {
-        store16(&r.device->off_wrap,
-                (uint16_t)(vq->last_avail | (vq->avail_wrap ? 1u << 15 : 0)));
-        store16(&r.device->flags, EVENT_DESC);
-        mem_written(v->dev.vm->mem, vq->used, sizeof(struct packed_event));
+        struct packed_event *event = event_at(v, &r.device);
+
+        store16(&event->off_wrap, (uint16_t)(vq->last_avail | (vq->avail_wrap ? 1u << 15 : 0)));
+        store16(&event->flags, EVENT_DESC);
+        virtq_part_written(v, &r.device, 0, sizeof(struct packed_event));
     }
     atomic_thread_fence(memory_order_seq_cst); /* our wish before the driver's flags */
-    return available(vq, &r);
+    return available(v, vq, &r);
 }

@@ -13,6 +13,7 @@
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { BAR_MSIX = 1, BAR_REGS = 4 };
@@ -398,8 +399,8 @@ static uint32_t class_of(uint32_t id)
 {
     static const struct {
         uint32_t id, class;
-    } classes[] = { { 1, 0x020000 }, { 2, 0x010000 },  { 3, 0x078000 },
-                    { 8, 0x010000 }, { 16, 0x038000 }, { 18, 0x098000 } };
+    } classes[] = { { 1, 0x020000 },  { 2, 0x010000 },  { 3, 0x078000 }, { 8, 0x010000 },
+                    { 16, 0x038000 }, { 18, 0x098000 }, { 23, 0x080600 } };
 
     for (unsigned i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
         if (classes[i].id == id) {
@@ -419,7 +420,15 @@ static int vp_realize(struct device *d, struct err *e)
                             .class = class_of(p->v->ops->id),
                             .revision = 1 };
     int rc = pci_fn_init(&p->pci, &id, e);
+    const struct dma_port *iommu = p->v->ops->physical ? NULL : d->dma;
 
+    if (rc == 0 && iommu && p->v->ops->outside) {
+        return err_set(
+            e, -EINVAL,
+            "%s: another process serves it and knows nothing of the VM's IOMMU; use a device "
+            "that the emulator serves itself, or leave the IOMMU out",
+            p->v->dev.id);
+    }
     if (rc == 0) {
         add_caps(p);
         pci_fn_ready(&p->pci);
@@ -427,6 +436,8 @@ static int vp_realize(struct device *d, struct err *e)
         p->v->raise = vp_raise;
         p->v->lower = vp_lower;
         p->v->transport = p;
+        p->v->dev.dma = iommu;
+        p->v->offered |= iommu ? VIRTIO_F_ACCESS_PLATFORM : 0;
     }
     return rc;
 }
@@ -450,6 +461,7 @@ static void vp_destroy(struct device *d)
         p->v->raise = NULL;
         p->v->lower = NULL;
         p->v->transport = NULL;
+        p->v->dev.dma = NULL;
         p->v->lock = &p->v->dev.lock;
     }
     pci_fn_done(&p->pci);

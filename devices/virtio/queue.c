@@ -24,44 +24,95 @@ struct vring_desc {
 struct vring_used_elem {
     uint32_t id, len;
 };
-struct vring_avail {
-    uint16_t flags, idx;
-    uint16_t ring[]; /* num entries, then used_event */
-};
-struct vring_used {
-    uint16_t flags, idx;
-    struct vring_used_elem ring[]; /* num entries, then avail_event (16 bits) */
-};
+/* Both rings: flags and an index of 16 bits each, the entries (16 bits each in the available ring), the other's event. */
+enum { RING_FLAGS = 0, RING_INDEX = 2, RING = 4 };
 
 struct vring {
-    const struct vring_desc *desc;
-    struct vring_avail *avail;
-    struct vring_used *used;
+    struct virtq_part desc, avail, used;
 };
 
-static size_t avail_bytes(const struct virtq *vq)
+static uint64_t avail_entry(const struct virtq *vq, uint32_t index)
 {
-    return sizeof(struct vring_avail) + vq->num * sizeof(uint16_t) + sizeof(uint16_t);
+    return RING + (index % vq->num) * sizeof(uint16_t);
 }
 
-static size_t used_bytes(const struct virtq *vq)
+static uint64_t used_event_at(const struct virtq *vq)
 {
-    return sizeof(struct vring_used) + vq->num * sizeof(struct vring_used_elem) +
-           sizeof(uint16_t);
+    return RING + vq->num * sizeof(uint16_t);
 }
+
+static uint64_t avail_event_at(const struct virtq *vq)
+{
+    return RING + vq->num * sizeof(struct vring_used_elem);
+}
+
+static uint64_t used_bytes(const struct virtq *vq)
+{
+    return avail_event_at(vq) + sizeof(uint16_t);
+}
+
+/* --- parts of queues
+ * ------------------------------------------------------------------------- */
+
+bool virtq_part_map(struct virtio *v, struct virtq_part *p, uint64_t at, uint64_t n, bool write)
+{
+    uint64_t gpa, part;
+
+    p->at = at;
+    p->write = write;
+    p->flat = dma_map(&v->dev, at, n, write, &p->gpa);
+    for (uint64_t done = 0; !p->flat && v->dev.dma && done < n; done += part) {
+        part = n - done;
+        if (at > UINT64_MAX - done || !dma_piece(&v->dev, at + done, &part, write, &gpa)) {
+            return false;
+        }
+    }
+    return p->flat || v->dev.dma;
+}
+
+void *virtq_part_at(struct virtio *v, const struct virtq_part *p, uint64_t offset, size_t n)
+{
+    uint64_t gpa;
+    void *host = dma_map(&v->dev, p->at + offset, n, p->write, &gpa);
+
+    if (!host) {
+        virtio_broken(v, "a part of a virtqueue was taken out of its reach");
+        memset(v->nowhere, 0, sizeof(v->nowhere));
+        return v->nowhere;
+    }
+    return host;
+}
+
+void virtq_part_written(struct virtio *v, const struct virtq_part *p, uint64_t offset,
+                        uint64_t n)
+{
+    uint64_t gpa, part;
+
+    if (p->flat) {
+        mem_written(v->dev.vm->mem, p->gpa + offset, n);
+        return;
+    }
+    for (uint64_t done = 0; done < n; done += part) {
+        part = n - done;
+        if (!dma_piece(&v->dev, p->at + offset + done, &part, true, &gpa)) {
+            return;
+        }
+        mem_written(v->dev.vm->mem, gpa, part);
+    }
+}
+
+/* --- split rings
+ * ----------------------------------------------------------------------------- */
 
 /* Finds the three parts in guest RAM; a queue that is not there breaks the device. */
 static bool vring_map(struct virtio *v, const struct virtq *vq, struct vring *r)
 {
-    struct mem_space *mem = v->dev.vm->mem;
-
     if (!vq->ready || !virtio_working(v)) {
         return false;
     }
-    r->desc = mem_dma_map(mem, vq->desc, vq->num * sizeof(struct vring_desc), false);
-    r->avail = mem_dma_map(mem, vq->avail, avail_bytes(vq), false);
-    r->used = mem_dma_map(mem, vq->used, used_bytes(vq), true);
-    if (!r->desc || !r->avail || !r->used) {
+    if (!virtq_part_map(v, &r->desc, vq->desc, vq->num * sizeof(struct vring_desc), false) ||
+        !virtq_part_map(v, &r->avail, vq->avail, used_event_at(vq) + sizeof(uint16_t), false) ||
+        !virtq_part_map(v, &r->used, vq->used, used_bytes(vq), true)) {
         virtio_broken(v, "a virtqueue is not in RAM");
         return false;
     }
@@ -83,14 +134,14 @@ static bool has_event_idx(const struct virtio *v)
     return v->features & VIRTIO_F_EVENT_IDX;
 }
 
-static uint16_t *used_event(const struct vring *r, const struct virtq *vq)
+static uint16_t avail_load(struct virtio *v, const struct vring *r, uint64_t offset)
 {
-    return &r->avail->ring[vq->num];
+    return load16(virtq_at(v, &r->avail, offset, sizeof(uint16_t)));
 }
 
-static uint16_t *avail_event(const struct vring *r, const struct virtq *vq)
+static void used_store(struct virtio *v, const struct vring *r, uint64_t offset, uint16_t value)
 {
-    return (uint16_t *)(void *)&r->used->ring[vq->num];
+    store16(virtq_at(v, &r->used, offset, sizeof(value)), value);
 }
 
 static bool walk_indirect(struct virtio *v, struct virtq_walk *w, const struct vring_desc *d)
@@ -103,8 +154,7 @@ static bool walk_indirect(struct virtio *v, struct virtq_walk *w, const struct v
         virtio_broken(v, "an indirect descriptor is not valid");
         return false;
     }
-    w->table = mem_dma_map(v->dev.vm->mem, le64toh(d->addr), len, false);
-    if (!w->table) {
+    if (!virtq_part_map(v, &w->table, le64toh(d->addr), len, false)) {
         virtio_broken(v, "an indirect table is not in RAM");
         return false;
     }
@@ -113,30 +163,42 @@ static bool walk_indirect(struct virtio *v, struct virtq_walk *w, const struct v
     return true;
 }
 
-bool virtq_walk_add(struct virtio *v, struct virtq_walk *w, uint64_t gpa, uint32_t len, bool in)
+static bool add_piece(struct virtio *v, struct virtq_walk *w, uint64_t at, uint64_t *len,
+                      bool in)
 {
     struct virtio_sg *sg = &v->walk[w->n_out + w->n_in];
 
-    sg->gpa = gpa;
-    sg->len = len;
-    if (sg->len == 0) {
-        return true; /* carries nothing */
-    }
-    if (!in && w->n_in > 0) {
-        virtio_broken(v, "a readable descriptor follows a writable one");
+    if (w->n_out + w->n_in == VIRTIO_MAX_CHAIN) {
+        virtio_broken(v, "a request is in too many pieces");
         return false;
     }
-    sg->host = mem_dma_map(v->dev.vm->mem, sg->gpa, sg->len, in);
+    sg->host = dma_piece(&v->dev, at, len, in, &sg->gpa);
     if (!sg->host) {
         virtio_broken(v, "a buffer is not in RAM");
         return false;
     }
+    sg->len = (uint32_t)*len;
     if (in) {
         w->n_in++;
         w->in_len += sg->len;
     } else {
         w->n_out++;
         w->out_len += sg->len;
+    }
+    return true;
+}
+
+bool virtq_walk_add(struct virtio *v, struct virtq_walk *w, uint64_t at, uint32_t len, bool in)
+{
+    if (len > 0 && !in && w->n_in > 0) {
+        virtio_broken(v, "a readable descriptor follows a writable one");
+        return false;
+    }
+    for (uint64_t done = 0, part; done < len; done += part) {
+        part = len - done;
+        if (!add_piece(v, w, at + done, &part, in)) {
+            return false;
+        }
     }
     return true;
 }
@@ -154,7 +216,7 @@ static bool walk_chain(struct virtio *v, struct virtq_walk *w, uint16_t head)
             virtio_broken(v, "a descriptor chain leaves its table or loops");
             return false;
         }
-        memcpy(&d, &w->table[at], sizeof(d));
+        memcpy(&d, virtq_at(v, &w->table, at * sizeof(d), sizeof(d)), sizeof(d));
         if (le16toh(d.flags) & DESC_INDIRECT) {
             if (!walk_indirect(v, w, &d)) {
                 return false;
@@ -203,11 +265,11 @@ struct virtio_elem *virtq_pop(struct virtio *v, unsigned q)
     if (!vring_map(v, vq, &r)) {
         return NULL;
     }
-    waiting = load16(&r.avail->idx) - vq->last_avail;
+    waiting = avail_load(v, &r, RING_INDEX) - vq->last_avail;
     if (waiting == 0) {
         return NULL;
     }
-    head = load16(&r.avail->ring[vq->last_avail % vq->num]);
+    head = avail_load(v, &r, avail_entry(vq, vq->last_avail));
     if (waiting > vq->num || head >= vq->num) {
         virtio_broken(v, "the available ring has an impossible index");
         return NULL;
@@ -218,7 +280,7 @@ struct virtio_elem *virtq_pop(struct virtio *v, unsigned q)
         virtio_broken(v, "more requests are in flight than the queue has entries");
         return NULL;
     }
-    w.table = r.desc;
+    w.table = r.desc; /* until an indirect one */
     if (!walk_chain(v, &w, head)) {
         return NULL;
     }
@@ -253,13 +315,15 @@ static void split_push(struct virtio *v, struct virtq *vq, struct virtio_elem *c
         return;
     }
     for (unsigned i = 0; i < n; i++) {
-        struct vring_used_elem *slot = &r.used->ring[vq->used_idx++ % vq->num];
+        uint64_t slot = RING + (vq->used_idx++ % vq->num) * sizeof(struct vring_used_elem);
+        uint32_t len = written[i] > UINT32_MAX ? UINT32_MAX : (uint32_t)written[i];
 
-        slot->id = htole32(el[i]->head);
-        slot->len = htole32(written[i] > UINT32_MAX ? UINT32_MAX : (uint32_t)written[i]);
+        /* One by one: a page may end between them. */
+        *(uint32_t *)virtq_at(v, &r.used, slot, 4) = htole32(el[i]->head);
+        *(uint32_t *)virtq_at(v, &r.used, slot + 4, 4) = htole32(len);
     }
-    store16(&r.used->idx, vq->used_idx);
-    mem_written(v->dev.vm->mem, vq->used, used_bytes(vq));
+    used_store(v, &r, RING_INDEX, vq->used_idx);
+    virtq_part_written(v, &r.used, 0, used_bytes(vq));
 }
 
 void virtq_push_all(struct virtio *v, unsigned q, struct virtio_elem *const *el,
@@ -311,12 +375,12 @@ static bool signal_wanted(struct virtio *v, struct virtq *vq, const struct vring
 
     atomic_thread_fence(memory_order_seq_cst); /* used index before the driver's wish */
     if (!has_event_idx(v)) {
-        return !(load16(&r->avail->flags) & AVAIL_NO_INTERRUPT);
+        return !(avail_load(v, r, RING_FLAGS) & AVAIL_NO_INTERRUPT);
     }
     vq->signalled = fresh;
     vq->signalled_valid = true;
-    return !valid ||
-           (uint16_t)(fresh - load16(used_event(r, vq)) - 1) < (uint16_t)(fresh - old);
+    return !valid || (uint16_t)(fresh - avail_load(v, r, used_event_at(vq)) - 1) <
+                         (uint16_t)(fresh - old);
 }
 
 void virtq_signal(struct virtio *v, unsigned q)
@@ -345,11 +409,11 @@ bool virtq_rearm(struct virtio *v, unsigned q)
         return false;
     }
     if (has_event_idx(v)) {
-        store16(avail_event(&r, vq), vq->last_avail);
-        mem_written(v->dev.vm->mem, vq->used, used_bytes(vq));
+        used_store(v, &r, avail_event_at(vq), vq->last_avail);
+        virtq_part_written(v, &r.used, 0, used_bytes(vq));
     }
     atomic_thread_fence(memory_order_seq_cst); /* our wish before the driver's index */
-    return load16(&r.avail->idx) != vq->last_avail;
+    return avail_load(v, &r, RING_INDEX) != vq->last_avail;
 }
 
 /* Copies n bytes between buf and sg[0..count), `skip` bytes into it. */

@@ -157,10 +157,11 @@ uint8_t virtio_set_status(struct virtio *v, uint8_t status)
         virtio_reset(v);
         return 0;
     }
-    /* Features that were not offered, or a driver from before 1.0, are refused by not
-     * setting FEATURES_OK. */
+    /* Features that were not offered, a driver from before 1.0, or one that knows nothing of the IOMMU
+     * before it, are refused by not setting FEATURES_OK. */
     if ((status & VIRTIO_STATUS_FEATURES_OK) && !(v->status & VIRTIO_STATUS_FEATURES_OK) &&
-        ((v->features & ~v->offered) || !(v->features & VIRTIO_F_VERSION_1))) {
+        ((v->features & ~v->offered) || !(v->features & VIRTIO_F_VERSION_1) ||
+         (v->offered & ~v->features & VIRTIO_F_ACCESS_PLATFORM))) {
         log_trace('v', "%s: driver asks for features 0x%llx of 0x%llx", v->dev.id,
                   (unsigned long long)v->features, (unsigned long long)v->offered);
         status &= ~VIRTIO_STATUS_FEATURES_OK;
@@ -280,9 +281,9 @@ static int virtio_loaded(void *obj, struct err *e)
 static const struct st_field virtq_fields[] = {
     ST_FIELD(struct virtq, num, ST_U32, 1, "entries"),
     ST_FIELD(struct virtq, ready, ST_BOOL, 1, "in use"),
-    ST_FIELD(struct virtq, desc, ST_U64, 1, "guest physical address of the descriptor table"),
-    ST_FIELD(struct virtq, avail, ST_U64, 1, "guest physical address of the available ring"),
-    ST_FIELD(struct virtq, used, ST_U64, 1, "guest physical address of the used ring"),
+    ST_FIELD(struct virtq, desc, ST_U64, 1, "address of the descriptor table"),
+    ST_FIELD(struct virtq, avail, ST_U64, 1, "address of the available ring"),
+    ST_FIELD(struct virtq, used, ST_U64, 1, "address of the used ring"),
     ST_FIELD(struct virtq, last_avail, ST_U16, 1, "next available entry to take"),
     ST_FIELD(struct virtq, used_idx, ST_U16, 1, "next used entry to fill"),
     ST_FIELD(struct virtq, signalled, ST_U16, 1, "used index at the last interrupt"),

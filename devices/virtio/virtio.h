@@ -12,7 +12,7 @@
 #ifndef VMD_DEVICES_VIRTIO_VIRTIO_H
 #define VMD_DEVICES_VIRTIO_VIRTIO_H
 
-#include "engine/core/device.h"
+#include "engine/core/dma.h"
 
 #include <stdatomic.h>
 
@@ -32,6 +32,7 @@ enum { VIRTIO_ISR_QUEUE = 1, VIRTIO_ISR_CONFIG = 2 };
 #define VIRTIO_F_INDIRECT_DESC (1ull << 28)
 #define VIRTIO_F_EVENT_IDX (1ull << 29)
 #define VIRTIO_F_VERSION_1 (1ull << 32)
+#define VIRTIO_F_ACCESS_PLATFORM (1ull << 33) /* addresses go through an IOMMU */
 #define VIRTIO_F_RING_PACKED (1ull << 34)
 #define VIRTIO_CONFIG_CHANGE -1 /* for virtio.raise, instead of a queue */
 
@@ -40,7 +41,7 @@ struct virtio;
 /* A piece of guest RAM. */
 struct virtio_sg {
     uint8_t *host;
-    uint64_t gpa;
+    uint64_t gpa; /* physical, whatever address the driver gave */
     uint32_t len;
 };
 
@@ -60,7 +61,8 @@ struct virtio_elem {
 struct virtq {
     uint32_t max, num;
     bool ready;
-    uint64_t desc, avail, used; /* guest physical; packed: ring, driver and device area */
+    /* The driver's addresses (dma.h); packed: ring, driver and device area. */
+    uint64_t desc, avail, used;
     uint16_t last_avail, used_idx, signalled;
     bool signalled_valid;
     bool avail_wrap, used_wrap; /* of a packed ring */
@@ -78,6 +80,10 @@ struct virtio_ops {
     /* serve() may run on a vCPU's thread as well: with an instruction clock it does, at once, so that the guest's time does
      * not run while the main loop has yet to come to it. */
     bool prompt;
+    /* Its requests hold guest-physical addresses, or it is an IOMMU itself: never behind one. */
+    bool physical;
+    /* Another process reads and writes guest memory for it, by guest-physical addresses: cannot be behind an IOMMU. */
+    bool outside;
     /* Fills config_size bytes, little-endian. Lock held; may be NULL. */
     void (*config)(struct virtio *v, uint8_t *out);
     void (*config_written)(struct virtio *v, uint32_t offset, uint64_t value, unsigned size);
@@ -108,6 +114,7 @@ struct virtio {
 
     _Atomic unsigned bells; /* a bit a queue that waits for the main loop */
     struct virtio_sg *walk; /* scratch of virtq_pop, VIRTIO_MAX_CHAIN long */
+    uint64_t nowhere[2];    /* what a ring that was taken away is read from and written to */
 };
 
 /* State of the common part, nested as field "virtio" in the table of each device. */

@@ -18,6 +18,7 @@
 
 struct device;
 struct device_class;
+struct dma_port;
 struct vm;
 
 enum dev_prop_kind {
@@ -115,6 +116,7 @@ struct device {
     struct bus_lock lock;
     struct mem_region *mmio[DEV_MAX_BLOCKS]; /* one a block, made at realize */
     struct irq_line irq[DEV_MAX_IRQS];       /* outputs, connected by the board */
+    const struct dma_port *dma;              /* between it and guest memory, see dma.h; or NULL */
     bool realized;
     uint64_t props_set; /* bit N: property N was given */
     struct dev_port port[DEV_MAX_BLOCKS];

@@ -14,6 +14,8 @@ libcore_a_SOURCES = \
 	engine/core/device.h \
 	engine/core/device_doc.c \
 	engine/core/device_regs.c \
+	engine/core/dma.c \
+	engine/core/dma.h \
 	engine/core/engine.h \
 	engine/core/fdt.c \
 	engine/core/fdt.h \

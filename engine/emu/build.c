@@ -494,6 +494,7 @@ int build_vm(struct emu *m, struct err *e)
         .virtio_console = c->console == API_CONSOLE_KIND_VIRTIO,
         .rng = c->rng,
         .panic = c->panic,
+        .iommu = c->iommu == API_IOMMU_VIRTIO,
         .root_ports = (unsigned)c->root_ports,
     };
     int rc = check_memory(c, e);

@@ -229,6 +229,9 @@ void fuzz_setup(void)
                                           .deflate_on_oom = true,
                                           .reporting = true };
 #endif
+#ifdef FUZZ_IOMMU
+    cfg.iommu = true;
+#endif
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
     }
@@ -413,7 +416,7 @@ static inline void vpci_bring_up(struct fuzz_in *in, unsigned slot, uint64_t bas
     for (unsigned i = 0; i < 2; i++) {
         set(at, i, 4);
         set(at + 8, i, 4);
-        set(at + 12, i ? 1 : get(at + 4, 4), 4);
+        set(at + 12, get(at + 4, 4) & (i ? 3 : UINT32_MAX), 4); /* VERSION_1, ACCESS_PLATFORM */
     }
     set(at + 0x14, 11, 1);
     for (unsigned q = 0; q < VPCI_QUEUES; q++) {

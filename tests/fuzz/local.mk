@@ -27,6 +27,7 @@ fuzz_names = \
 	extras \
 	gdb \
 	header \
+	iommu \
 	json \
 	lan \
 	libvirt \

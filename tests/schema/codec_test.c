@@ -63,7 +63,7 @@ static const char full_config[] =
     "false,"
     "\"console\":\"virtio\","
     "\"flash\":[],\"panic\":false,\"channels\":[],\"shares\":[],\"agent\":false,\"memory_"
-    "devices\":[],\"usb\":[],\"root_ports\":0,"
+    "devices\":[],\"iommu\":\"none\",\"usb\":[],\"root_ports\":0,"
     "\"tcg\":{\"cache_size\":1048576,\"backend\":\"interp\",\"tier2\":\"auto\",\"coverage\":"
     "false,"
     "\"plugins\":[]},\"project\":\"default\"}";
