@@ -207,7 +207,7 @@ static void dropped(struct migrate_in *k)
     struct change *c = change_new(k->d);
     k->step = DROP;
     loop_timer_disarm(k->timer);
-    place_undo(k->place);
+    place_undo(k->place, c);
     migrate_row_del(c, k->uuid, "in");
     change_commit(c, on_dropped, k);
 }
@@ -425,12 +425,13 @@ static void give_up(struct migrate_in *k, const struct api_error *x)
     k->vm = 0;
     k->step = DROP;
     vm_free(vm);
-    place_undo(k->place);
     if (!k->marked) {
+        place_undo(k->place, NULL);
         in_free(k);
         return;
     }
     struct change *c = change_new(k->d);
+    place_undo(k->place, c);
     migrate_row_del(c, k->uuid, "in");
     change_commit(c, on_undone, k);
 }
@@ -579,7 +580,7 @@ static void on_marked(void *arg, const struct err *e)
         api_error_set(&x, API_E_STORE_ERROR, k->name, NULL, "%s", e->msg);
         give_up(k, &x);
     } else {
-        place_work(k->d, k->place, true, on_made, k);
+        place_work(k->place, true, on_made, k);
     }
 }
 
@@ -631,13 +632,14 @@ static struct place *take_in(struct api_call *call, struct api_migrate_prepare_i
                       "%lld streams and %zu disks are more than %d connections",
                       (long long)in->streams, in->n_disks, PEER_LANES);
     } else {
-        place = place_new(in, &x);
+        place = place_new(d, in, &x);
     }
     if (!place || preflight_define(d, in->config, &x) < 0 ||
         access_config(call, in->config, API_ROLE_OPERATOR, &x) < 0 ||
         place_settle(call, place, in->config, in->reuse_images, &x) < 0 ||
         supply_quota(d, in->config, NULL, &x) < 0) {
         api_reply_error(call, &x);
+        place_undo(place, NULL);
         place_free(place);
         return NULL;
     }
@@ -675,7 +677,7 @@ void api_handle_migrate_prepare(struct api_call *call, struct api_migrate_prepar
     look_at(k, in->config);
     struct vm *vm = vm_new(d, in->config, p->principal, true);
     k->vm = vm->id;
-    place_work(d, k->place, false, on_looked, k);
+    place_work(k->place, false, on_looked, k);
 }
 
 /* ---- what the source says ---- */
@@ -771,6 +773,9 @@ static void own(struct migrate_in *k)
     k->step = OWN;
     vm->transient = k->transient;
     vm_put(vm, c);
+    if (k->place) {
+        place_keep(k->place, c);
+    }
     put_row(k, c, "owner");
     change_commit(c, on_own, k);
 }
@@ -868,7 +873,7 @@ static void forget_row(struct migrate_in *k)
 {
     struct change *c = change_new(k->d);
     k->step = DROP;
-    place_undo(k->place);
+    place_undo(k->place, c);
     migrate_row_del(c, k->uuid, "in");
     change_commit(c, on_row_gone, k);
 }
@@ -887,7 +892,7 @@ void migrate_in_load(struct vmd *d, const struct migrate_row *row)
     k->timer = loop_timer_new(d->loop, on_timer, k);
     list_append(&d->migrate_ins, &k->link);
     if (strcmp(row->state, "owner") != 0) {
-        k->place = place_of_files(row->files, row->n_files);
+        k->place = place_of_files(d, row->files, row->n_files);
     }
     if (!vm) {
         forget_row(k);

@@ -33,7 +33,42 @@ static struct api_disk *find(struct api_vm_config *config, const char *name)
     return NULL;
 }
 
-static int plan_one(const struct api_migrate_prepare_in *in,
+/* A volume that its pool does not have yet: the pool knows it from here on. */
+static void plan_volume(struct vmd *d, const struct api_vm_config *config,
+                        const struct api_disk *disk, struct place_disk *to)
+{
+    struct pool *pool = disk->pool && disk->volume ? pool_find(d, disk->pool) : NULL;
+    struct volume *v;
+
+    if (!pool || pool->pending || strcmp(pool->project, config->project) != 0 ||
+        pool->state != API_POOL_STATE_ACTIVE || pool->folder.kind != &pool_kind_dir ||
+        pool->n_volumes >= VOLUMES_MAX) {
+        return; /* it has to be there, or it is told why not */
+    }
+    v = volume_find(pool, disk->volume);
+    if (v && (!v->hidden || v->busy || v->making)) {
+        return;
+    }
+    if (v) {
+        volume_drop(v);
+    }
+    v = volume_new(pool, disk->volume, disk->format);
+    v->capacity = to->size;
+    v->backing = to->backing ? xstrdup(to->backing) : NULL;
+    v->backing_format = to->backing_format ? xstrdup(to->backing_format) : NULL;
+    v->busy = "received";
+    to->pool = xstrdup(disk->pool);
+    to->volume = xstrdup(disk->volume);
+}
+
+static struct volume *volume_of(struct place *p, const struct place_disk *disk)
+{
+    struct pool *pool = disk->pool ? pool_find(p->d, disk->pool) : NULL;
+
+    return pool ? volume_find(pool, disk->volume) : NULL;
+}
+
+static int plan_one(struct vmd *d, const struct api_migrate_prepare_in *in,
                     const struct api_migrate_disk *from, struct place_disk *to,
                     struct api_error *x)
 {
@@ -71,14 +106,16 @@ static int plan_one(const struct api_migrate_prepare_in *in,
 
         disk_takes_file(disk, file, disk->format);
     }
+    plan_volume(d, in->config, disk, to);
     return 0;
 }
 
-struct place *place_new(const struct api_migrate_prepare_in *in, struct api_error *x)
+struct place *place_new(struct vmd *d, const struct api_migrate_prepare_in *in,
+                        struct api_error *x)
 {
     struct place *p = xnew(struct place);
 
-    *p = (struct place){ .disk = xnew_n(struct place_disk, in->n_disks + 1) };
+    *p = (struct place){ .d = d, .disk = xnew_n(struct place_disk, in->n_disks + 1) };
     if (in->disk_folder && in->disk_folder[0] != '/') {
         api_error_set(x, API_E_INVALID_PARAMS, "disk_folder", NULL, "'%s' is no absolute path",
                       in->disk_folder);
@@ -86,7 +123,8 @@ struct place *place_new(const struct api_migrate_prepare_in *in, struct api_erro
         return NULL;
     }
     for (size_t i = 0; i < in->n_disks; i++) {
-        if (plan_one(in, &in->disks[i], &p->disk[i], x) != 0) {
+        if (plan_one(d, in, &in->disks[i], &p->disk[i], x) != 0) {
+            place_undo(p, NULL);
             place_free(p);
             return NULL;
         }
@@ -95,11 +133,11 @@ struct place *place_new(const struct api_migrate_prepare_in *in, struct api_erro
     return p;
 }
 
-struct place *place_of_files(char *const *files, size_t n)
+struct place *place_of_files(struct vmd *d, char *const *files, size_t n)
 {
     struct place *p = xnew(struct place);
 
-    *p = (struct place){ .disk = xnew_n(struct place_disk, n + 1), .n = n };
+    *p = (struct place){ .d = d, .disk = xnew_n(struct place_disk, n + 1), .n = n };
     for (size_t i = 0; i < n; i++) {
         p->disk[i] = (struct place_disk){ .file = xstrdup(files[i]), .made = true };
     }
@@ -133,7 +171,7 @@ int place_settle(struct api_call *call, struct place *p, const struct api_vm_con
         }
         k->file = xstrdup(disk->file);
         k->format = api_disk_format_name(disk->format);
-        k->there = reuse || disk->volume;
+        k->there = reuse || (disk->volume && !k->volume);
         if (twice(p, i)) {
             return api_error_set(x, API_E_EXISTS, k->file, "give them other names first",
                                  "two disks would be '%s'", k->file);
@@ -288,6 +326,12 @@ static void ended(struct work *w)
         free(k);
         return;
     }
+    for (size_t i = 0; i < k->p->n && k->make && !w->failed; i++) {
+        struct volume *v = volume_of(k->p, &k->p->disk[i]);
+        if (v) {
+            v->busy = NULL;
+        }
+    }
     if (w->failed) {
         api_error_set(&x, k->code ? k->code : API_E_OVERLOAD, k->object, k->remedy, "%s",
                       w->e.msg);
@@ -296,8 +340,8 @@ static void ended(struct work *w)
     free(k);
 }
 
-void place_work(struct vmd *d, struct place *p, bool make,
-                void (*fn)(void *arg, const struct api_error *x), void *arg)
+void place_work(struct place *p, bool make, void (*fn)(void *arg, const struct api_error *x),
+                void *arg)
 {
     struct placing *k;
 
@@ -307,7 +351,7 @@ void place_work(struct vmd *d, struct place *p, bool make,
     }
     k = xnew(struct placing);
     *k = (struct placing){
-        .works = d->pools->works, .p = p, .make = make, .fn = fn, .arg = arg
+        .works = p->d->pools->works, .p = p, .make = make, .fn = fn, .arg = arg
     };
     k->w = (struct work){ .run = run, .ended = ended };
     if (!works_start(k->works, &k->w)) {
@@ -323,7 +367,41 @@ void place_work(struct vmd *d, struct place *p, bool make,
 
 /* ---- the end ---- */
 
-void place_undo(struct place *p)
+/* Those that the pool did not know before. */
+static void each_volume(struct place *p, void (*fn)(struct volume *v, struct change *c),
+                        struct change *c)
+{
+    for (size_t i = 0; p && i < p->n; i++) {
+        struct volume *v = volume_of(p, &p->disk[i]);
+
+        if (v) {
+            fn(v, c);
+        }
+        free(take_ptr(p->disk[i].pool));
+        free(take_ptr(p->disk[i].volume));
+    }
+}
+
+static void keep_volume(struct volume *v, struct change *c)
+{
+    volume_put(v, c);
+    volume_event(v, "created", c);
+}
+
+static void drop_volume(struct volume *v, struct change *c)
+{
+    if (c) {
+        volume_del(v, c);
+    }
+    volume_drop(v);
+}
+
+void place_keep(struct place *p, struct change *c)
+{
+    each_volume(p, keep_volume, c);
+}
+
+void place_undo(struct place *p, struct change *c)
 {
     for (size_t i = 0; p && i < p->n; i++) {
         if (p->disk[i].made) {
@@ -331,6 +409,7 @@ void place_undo(struct place *p)
             p->disk[i].made = false;
         }
     }
+    each_volume(p, drop_volume, c);
 }
 
 void place_free(struct place *p)
@@ -342,6 +421,8 @@ void place_free(struct place *p)
         return;
     }
     for (size_t i = 0; i < p->n; i++) {
+        free(p->disk[i].pool);
+        free(p->disk[i].volume);
         free(p->disk[i].name);
         free(p->disk[i].file);
         free(p->disk[i].backing);

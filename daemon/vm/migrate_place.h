@@ -14,34 +14,40 @@
 #include <stddef.h>
 
 struct api_call;
+struct change;
 struct vmd;
 
 struct place_disk {
     char *name, *file, *backing, *backing_format;
     const char *format; /* static */
     int64_t size, used;
-    bool there; /* written over: it was there before, or is a volume */
+    char *pool, *volume; /* that did not know it before; NULL: it is none, or was there */
+    bool there;          /* written over: it was there before */
     bool made;
 };
 struct place {
+    struct vmd *d;
     struct place_disk *disk;
     size_t n;
     bool at_work, dead; /* a thread has it; freed when that ends */
 };
 
 /* Gives the disks that come their files here, in the definition as well. NULL and *x: it cannot be. Nothing is looked at yet. */
-struct place *place_new(const struct api_migrate_prepare_in *in, struct api_error *x);
+struct place *place_new(struct vmd *d, const struct api_migrate_prepare_in *in,
+                        struct api_error *x);
 /* Files that a former daemon was about to make. */
-struct place *place_of_files(char *const *files, size_t n);
+struct place *place_of_files(struct vmd *d, char *const *files, size_t n);
 /* The definition is complete: volumes are known, and the caller may use the files. */
 int place_settle(struct api_call *call, struct place *p, const struct api_vm_config *config,
                  bool reuse, struct api_error *x);
 /* Looks whether they can be made, and with `make` makes them. fn(arg, x) once, perhaps before this returns, unless p is freed
  * before; x NULL: well. */
-void place_work(struct vmd *d, struct place *p, bool make,
-                void (*fn)(void *arg, const struct api_error *x), void *arg);
+void place_work(struct place *p, bool make, void (*fn)(void *arg, const struct api_error *x),
+                void *arg);
+/* The VM is here, with its volumes. */
+void place_keep(struct place *p, struct change *c);
 /* Takes away what was made. NULL is fine. */
-void place_undo(struct place *p);
+void place_undo(struct place *p, struct change *c);
 void place_free(struct place *p); /* NULL is fine */
 
 #endif

@@ -7,6 +7,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -62,15 +63,20 @@ def has(path, data, size):
 class Pair(migrate_lib.Pair):
     """Each daemon has a folder for images, and one that both see."""
 
-    def __init__(self):
+    def __init__(self, apart=False):
+        """apart: the second daemon sees another folder at the path of the one that both see."""
         super().__init__()
         self.shared = tempfile.mkdtemp(prefix="vmd-shared-")
+        self.own = tempfile.mkdtemp(prefix="vmd-shared-")
         for one in self.both:
             one.options += ["--image-dir", self.shared]
+        if apart:
+            self.both[1].wrapper = ["unshare", "-m", "sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", self.own, self.shared]
 
     def __exit__(self, *what):
         super().__exit__(*what)
         shutil.rmtree(self.shared)
+        shutil.rmtree(self.own)
 
     def __enter__(self):
         super().__enter__()
@@ -240,6 +246,68 @@ def images_below_stay_where_they_are():
             tap.check(base.encode() not in file.read(4096), "it stands on an image")
 
 
+def volumes_go_into_the_pool_of_the_same_name():
+    with Pair() as pair:
+        for one in pair.both:
+            one.call("pool.define", config={"name": "fast", "path": pair.folder(one)})
+            one.call("pool.start", pool="fast")
+        here, there = pair.both
+        here.call("volume.create", pool="fast", config={"name": "a.img", "capacity": 8 * MIB, "format": "qcow2"})
+        config = here.config("a", disks=[{"name": "vda", "pool": "fast", "volume": "a.img"}])
+        config.update(firmware=pair.firmware(), memory=16 * MIB)
+        here.call("vm.define", config=config)
+        here.call("vm.start", vm="a")
+
+        def volumes(one):
+            return [v["name"] for v in one.call("volume.list", pool="fast")["volumes"]]
+        fails(pair, "file-error", "nowhere", disk_folder=pair.folder(there) + "/nowhere")
+        tap.check(volumes(there) == [], f"{volumes(there)}")
+        tap.check(pair.move(here, there, check=True, disk_folder=None)["state"] == "done", "it would go")
+        tap.check(volumes(there) == [] and pair.files()[1] == [], f"{volumes(there)}")
+        job = pair.move(here, there, wait=False, disk_folder=None, bandwidth=1 << 20)
+        lib.wait_for(lambda: here.call("job.get", job=job).get("done", 0) > 0, 60, "progress")
+        here.call("job.cancel", job=job)
+        lib.wait_for(lambda: pair.states() == ["running", None] and pair.files()[1] == [], 60, "it stays where it was")
+        tap.check(volumes(there) == [], f"{volumes(there)}")
+        for number in range(3):  # made there, and then written over
+            done(pair.move(here, there, disk_folder=None), pair)
+            disk = there.call("vm.get", vm="a")["config"]["disks"][0]
+            tap.check((disk["pool"], disk["volume"], disk["file"]) == ("fast", "a.img", pair.path(there)), f"{number}: {disk}")
+            tap.check(volumes(there) == ["a.img"], f"{volumes(there)}")
+            there.kill()
+            there.start()
+            tap.check(volumes(there) == ["a.img"], f"{volumes(there)}")
+            pair.watch(there)
+            here, there = there, here
+
+
+def hosts_apart_have_the_same_paths():
+    """As QEMU's and libvirt's users do it: the destination has a file system of its own."""
+    if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        raise tap.Skip("root, for a mount namespace")
+    with Pair(apart=True) as pair:
+        here, there = pair.both
+        file = os.path.join(pair.shared, "a.img")
+        data = filled(file, "qcow2", 8 * MIB)
+        pair.define_disk("qcow2", files=[file])
+        done(pair.move(here, there, disk_folder=None), pair)
+        pair.watch(there)
+        has(os.path.join(pair.shared, "a.img"), data, 8 * MIB)  # as it was when it went
+        with there.qmp() as q:
+            q.execute("migrate", uri=pair.url(here), blk=True)
+        lib.wait_for(lambda: pair.states() == ["running", None], 100, f"that it runs there: {pair.states()}")
+        pair.watch(here)
+        if shutil.which("virsh"):
+            url = f"qemu+unix:///system?socket={here.dir}/run/libvirt-sock"
+            subprocess.run(["virsh", "-q", "-c", url, "migrate", "a", pair.url(there), "--p2p", "--live", "--persistent",
+                            "--undefinesource", "--copy-storage-all", "--migrate-disks", "vda"], check=True, timeout=100)
+            lib.wait_for(lambda: pair.states() == [None, "running"], 100, f"that it runs there: {pair.states()}")
+            pair.watch(there)
+            here, there = there, here
+        here.call("vm.stop", vm="a", force=True)
+        has(os.path.join(pair.shared if here is pair.both[0] else pair.own, "a.img"), data, 8 * MIB)
+
+
 def copying(here):
     return [m for m in here.call("migrate.list")["migrations"] if m["state"] == "copying"]
 
@@ -256,6 +324,39 @@ def one_that_is_cancelled_leaves_nothing():
         tap.check(here.call("job.wait", job=job, timeout_ms=60000)["state"] == "cancelled", "cancelled")
         lib.wait_for(lambda: pair.states() == ["running", None] and pair.files()[1] == [], 60, "it stays where it was")
         pair.watch(here)
+        done(pair.move(here, there), pair)
+        pair.watch(there)
+
+
+def a_host_that_does_not_answer_holds_nobody_up():
+    """The other emulator stands still while the disk goes: the guest here goes on, and the migration can be called off."""
+    with Pair() as pair:
+        here, there = pair.both
+        pair.define_disk("raw")
+        for bandwidth in (1 << 20, 0):
+            job = pair.move(here, there, wait=False, bandwidth=bandwidth)
+            lib.wait_for(lambda: there.emulators(), 60, "an emulator there")
+            if bandwidth:
+                lib.wait_for(lambda: here.call("job.get", job=job).get("done", 0) > 0, 60, "progress")
+            stopped = [pid for pids in there.emulators().values() for pid in pids]
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            if pair.states()[0] is None:  # it was faster
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+                here, there = there, here
+                continue
+            here.call("job.cancel", job=job)
+            ended = here.call("job.wait", job=job, timeout_ms=60000)
+            tap.check(ended["state"] in ("cancelled", "failed"), f"{ended}")
+            pair.watch(here)
+            for pid in stopped:
+                try:
+                    os.kill(pid, signal.SIGCONT)
+                except ProcessLookupError:
+                    pass  # it was ended
+            owner = memory.settle(pair)
+            tap.check(owner is here and os.listdir(pair.folder(there)) == [], f"{pair.files()}")
         done(pair.move(here, there), pair)
         pair.watch(there)
 
@@ -374,7 +475,9 @@ def whoever_dies_one_has_it_with_its_disk():
 
 
 CASES = [a_disk_goes_with_its_vm, what_would_fail_is_told_first, too_little_room_is_told_first, images_below_stay_where_they_are,
-         one_that_is_cancelled_leaves_nothing, emulators_take_no_nonsense, whoever_dies_one_has_it_with_its_disk]
+         volumes_go_into_the_pool_of_the_same_name, hosts_apart_have_the_same_paths,
+         one_that_is_cancelled_leaves_nothing, a_host_that_does_not_answer_holds_nobody_up,
+         emulators_take_no_nonsense, whoever_dies_one_has_it_with_its_disk]
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
