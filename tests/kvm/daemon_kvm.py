@@ -88,7 +88,7 @@ def its_threads_are_confined():
                 status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
             if not lib.sanitized():
                 tap.check(status["Seccomp"] == "2", f"thread {status['Name']}: {status['Seccomp']}")
-            tap.check(int(status["SigCgt"], 16) & 0x7fffffff == 0, f"no handlers: {status['SigCgt']}")
+                tap.check(int(status["SigCgt"], 16) & 0x7fffffff == 0, f"no handlers: {status['SigCgt']}")
         client.call("vm.stop", vm="pc", force=True)
 
 
