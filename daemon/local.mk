@@ -112,6 +112,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/save.h \
 	daemon/vm/dump.h \
 	daemon/vm/hotplug.c \
+	daemon/vm/media.c \
+	daemon/vm/media.h \
 	daemon/vm/link.c \
 	daemon/vm/hotplug.h \
 	daemon/events.c \
@@ -191,6 +193,7 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/disks.c \
 	daemon/qmp/dump.c \
 	daemon/qmp/hmp.c \
+	daemon/qmp/media.c \
 	daemon/qmp/memory.c \
 	daemon/qmp/migrate.c \
 	daemon/qmp/nodes.c \

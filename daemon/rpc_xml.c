@@ -7,6 +7,7 @@
 #include "api-schema/json/json.h"
 #include "daemon/calls.h"
 #include "daemon/registry.h"
+#include "daemon/vm/media.h"
 #include "daemon/vm/vmdefine.h"
 #include "daemon/xml/xml.h"
 #include "engine/base/mem.h"
@@ -75,6 +76,20 @@ void api_handle_xml_define(struct api_call *call, struct api_xml_define_in *in)
     api_release(&api_type_vm_config, &config);
 }
 
+/* Of a VM that runs: as they are now. */
+static void say_trays(const struct vm *vm, struct json_object *disks)
+{
+    for (size_t i = 0; vm->run && i < vm->config.n_disks; i++) {
+        struct json_object *disk = json_object_array_get_idx(disks, i);
+
+        if (media_tray_open(vm, vm->config.disks[i].name)) {
+            api_json_set_bool(disk, "tray_open", true);
+        } else {
+            json_object_object_del(disk, "tray_open");
+        }
+    }
+}
+
 void api_handle_xml_get(struct api_call *call, struct api_xml_get_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);
@@ -82,6 +97,7 @@ void api_handle_xml_get(struct api_call *call, struct api_xml_get_in *in)
     if (vm) {
         AUTO_JSON o = api_encode(&api_type_vm_config, &vm->config);
         xml_drop_found_files(o);
+        say_trays(vm, api_json_get(o, "disks"));
         AUTO_FREE char *text = xml_print(&xml_domain, o);
         api_reply_xml_get(call, &(struct api_xml_get_out){ .xml = text });
     }

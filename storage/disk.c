@@ -9,6 +9,7 @@
 #include "storage/bitmap.h"
 #include "storage/driver.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 struct flying {
@@ -192,6 +193,52 @@ struct blk_node *blk_disk_new(struct blk_pool *pool, struct blk_node *take_image
     n->durable = take_image->durable;
     blk_pool_add(pool, n);
     return n;
+}
+
+/* --- a drive with nothing in it: an image of no bytes --- */
+
+static int nothing_run(struct blk_node *n, struct blk_req *r)
+{
+    (void)n;
+    return r->op == BLK_FLUSH ? 0 : -ENOMEDIUM;
+}
+
+static int nothing_map(struct blk_node *n, uint64_t offset, struct blk_extent *out,
+                       struct err *e)
+{
+    (void)offset;
+    (void)out;
+    return err_set(e, -ENOMEDIUM, "disk '%s' has no medium", n->name);
+}
+
+static int nothing_close(struct blk_node *n)
+{
+    (void)n;
+    return 0;
+}
+
+static const struct blk_driver nothing_driver = {
+    .name = "nothing",
+    .doc = "a drive without a medium",
+    .kind = BLK_FORMAT,
+    .size = sizeof(struct blk_node),
+    .run = nothing_run,
+    .map = nothing_map,
+    .close = nothing_close,
+};
+
+struct blk_node *blk_nothing_new(struct blk_pool *pool, const char *name)
+{
+    const struct blk_options o = { .name = name, .path = "", .readonly = true };
+    struct blk_node *n = blk_node_new(&nothing_driver, pool, &o);
+
+    blk_pool_add(pool, n);
+    return n;
+}
+
+bool blk_is_nothing(const struct blk_node *n)
+{
+    return blk_own_driver(n->driver == &disk_driver ? n->kid[BLK_FILE] : n) == &nothing_driver;
 }
 
 struct blk_node *blk_disk_image(struct blk_node *n)

@@ -10,6 +10,10 @@
 
 /* Puts the filter over an image that blk_open() gave; it has its name and closes it. Loop thread. */
 struct blk_node *blk_disk_new(struct blk_pool *pool, struct blk_node *take_image);
+/* What a drive without a medium stands on, in the place of an image: nothing can be read, the size is 0. Loop thread. */
+struct blk_node *blk_nothing_new(struct blk_pool *pool, const char *name);
+/* Of an image, or of the filter over one. */
+bool blk_is_nothing(const struct blk_node *n);
 /* The image below; n itself when it is no such filter. */
 struct blk_node *blk_disk_image(struct blk_node *n);
 /* Another image from now on; the former one is the caller's. Drained, loop thread. */

@@ -207,7 +207,7 @@ int blk_info(struct blk_node *n, struct blk_image_info *out, struct err *e)
     memset(out, 0, sizeof(*out));
     out->driver = n->driver->name;
     out->size = n->size;
-    if (fstat(blk_file_fd(n->kid[BLK_FILE]), &st) == 0) {
+    if (n->kid[BLK_FILE] && fstat(blk_file_fd(n->kid[BLK_FILE]), &st) == 0) {
         out->file_size = n->kid[BLK_FILE]->size;
         out->disk_size = (uint64_t)st.st_blocks * 512;
     }

@@ -28,8 +28,8 @@ enum { CONNECT_MS = 5000, IDLE_S = 20, PROBES = 3, PROBE_S = 5, UNANSWERED_MS = 
 
 bool nbd_addr_is(const char *uri)
 {
-    return str_starts(uri, TCP) || str_starts(uri, UNIX) || str_starts(uri, TLS_TCP) ||
-           str_starts(uri, TLS_UNIX);
+    return uri && (str_starts(uri, TCP) || str_starts(uri, UNIX) || str_starts(uri, TLS_TCP) ||
+           str_starts(uri, TLS_UNIX));
 }
 
 static int bad(const char *uri, const char *what, struct err *e)

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LIVE = 1, CONFIG = 2, DETACH_MS = 5000 /* as libvirt waits */ };
+enum { LIVE = 1, CONFIG = 2, FORCE = 4, DETACH_MS = 5000 /* as libvirt waits */ };
 
 static const struct {
     const char *list, *member; /* of the definition; of vm.attach */
@@ -233,7 +233,46 @@ static bool same_file(const struct api_disk *was, struct json_object *device)
 {
     const char *file = api_json_get_str(device, "file");
 
+    const char *volume = api_json_get_str(device, "volume"),
+               *pool = api_json_get_str(device, "pool");
+
+    if (volume) {
+        return was->volume && was->pool && pool && strcmp(was->volume, volume) == 0 &&
+               strcmp(was->pool, pool) == 0;
+    }
     return was->file && file ? strcmp(was->file, file) == 0 : was->file == NULL && !file;
+}
+
+/* The limits, when the rest is as it should be. */
+static void then_limits(struct lv_call *c, struct json_object *result)
+{
+    AUTO_JSON params = json_object_get(api_json_get(c->args, "limits"));
+
+    (void)result;
+    lv_ask(c, "domain", "disk.throttle", json_object_get(params), then_defined);
+}
+
+/* Another medium, or none, in a drive of the running domain. */
+static void update_medium(struct lv_call *c, const char *disk, struct json_object *device)
+{
+    static const char *const members[] = { "file", "pool", "volume" };
+    struct json_object *params = lv_vm(c);
+    bool comes = false;
+
+    api_json_set_str(params, "disk", disk);
+    api_json_set_bool(params, "force", lv_int(c, "flags") & FORCE);
+    for (unsigned i = 0; i < ARRAY_LEN(members); i++) {
+        const char *text = api_json_get_str(device, members[i]);
+
+        if (text) {
+            api_json_set_str(params, members[i], text);
+            comes = true;
+        }
+    }
+    if (comes && api_json_get_str(device, "format")) {
+        api_json_set_str(params, "image_format", api_json_get_str(device, "format"));
+    }
+    lv_ask(c, "domain", comes ? "disk.insert" : "disk.eject", params, then_limits);
 }
 
 static void update_disk(struct lv_call *c, const struct vm *vm, struct json_object *device,
@@ -248,10 +287,14 @@ static void update_disk(struct lv_call *c, const struct vm *vm, struct json_obje
     if (at < 0) {
         return;
     }
-    if (live && !same_file(&vm->config.disks[at], device)) {
+    if (live && !same_file(&vm->config.disks[at], device) && !vm->config.disks[at].cdrom &&
+        !vm->config.disks[at].removable) {
         lv_fail(c, LV_E_OPERATION_UNSUPPORTED,
                 "a disk's image is another from the next start on: --config");
         return;
+    }
+    if (live) { /* what it was when its XML was read, and no wish */
+        json_object_object_del(device, "tray_open");
     }
     if (config) {
         AUTO_JSON definition = lv_config(vm);
@@ -268,7 +311,12 @@ static void update_disk(struct lv_call *c, const struct vm *vm, struct json_obje
     api_json_set_str(params, "disk", name);
     api_json_set(params, "throttle",
                  limits ? json_object_get(limits) : json_object_new_object());
-    lv_ask(c, "domain", "disk.throttle", params, then_defined);
+    if (same_file(&vm->config.disks[at], device)) {
+        lv_ask(c, "domain", "disk.throttle", params, then_defined);
+        return;
+    }
+    api_json_set(c->args, "limits", params);
+    update_medium(c, name, device);
 }
 
 void lv_do_domain_update(struct lv_call *c)

@@ -27,6 +27,7 @@ enum domain_event {
     IO_ERROR = 4,
     IO_ERROR_REASON = 6,
     BLOCK_JOB = 8,
+    TRAY_CHANGE = 10,
     BALLOON_CHANGE = 13,
     DEVICE_REMOVED = 15,
     BLOCK_JOB_2 = 16,
@@ -197,6 +198,7 @@ static const struct telling tellings[] = {
     { IO_ERROR, 322, 172, "dom:D src_path:s dev_alias:s action:i", true },
     { IO_ERROR_REASON, 324, 195, "dom:D src_path:s dev_alias:s action:i reason:s", true },
     { BLOCK_JOB, 326, 241, "dom:D path:s type:i status:i", true },
+    { TRAY_CHANGE, 328, 268, "dom:D dev_alias:s reason:i", true },
     { BALLOON_CHANGE, 331, 276, "dom:D actual:H", true },
     { DEVICE_REMOVED, 333, 311, "dom:D dev_alias:s", true },
     { BLOCK_JOB_2, 339, 0, "dom:D path:s type:i status:i", false },
@@ -453,6 +455,17 @@ static void on_channel(const struct about *a)
     }
 }
 
+static void on_tray(const struct about *a)
+{
+    enum { OPEN, CLOSE };
+    const char *name = api_json_get_str(a->ev->detail, "name");
+    struct json_object *msg = lv_object("dev_alias", name ? name : "");
+
+    api_json_set_int(msg, "reason",
+                     a->ev->reason && strcmp(a->ev->reason, "opened") == 0 ? OPEN : CLOSE);
+    tell_domain(a, TRAY_CHANGE, msg);
+}
+
 static void on_balloon(const struct about *a)
 {
     struct json_object *msg = json_object_new_object();
@@ -582,6 +595,9 @@ void lv_on_event(void *arg, const struct api_event *ev)
         break;
     case API_EVENT_TYPE_VM_CHANNEL:
         on_channel(&a);
+        break;
+    case API_EVENT_TYPE_VM_TRAY:
+        on_tray(&a);
         break;
     case API_EVENT_TYPE_JOB:
         on_job(&a);

@@ -124,7 +124,7 @@ static struct json_object *node_info(const struct api_disk *disk, struct json_ob
     api_json_set_bool(cache, "direct", false);
     api_json_set_bool(cache, "writeback", true);
     api_json_set(o, "cache", cache);
-    api_json_set_str(o, "file", disk->file);
+    api_json_set_str(o, "file", disk->file ? disk->file : "");
     bitmaps = bitmaps_of(bitmaps, disk->name);
     if (bitmaps) {
         api_json_set(o, "dirty-bitmaps", bitmaps);
@@ -218,18 +218,23 @@ void qmp_do_query_named_block_nodes(struct qmp_cmd *c)
 
 /* Takes what is known of its image. */
 static struct json_object *block_info(const struct api_disk *disk, const char *qdev,
+                                      struct json_object *block,
                                       struct json_object *take_inserted)
 {
     struct json_object *o = json_object_new_object();
 
     api_json_set_str(o, "io-status", "ok");
     api_json_set_str(o, "device", disk->name);
-    api_json_set_bool(o, "locked", false);
+    api_json_set_bool(o, "locked", api_json_get_bool(block, "locked", false));
     api_json_set_bool(o, "removable", disk->cdrom || disk->removable);
-    if (disk->cdrom) {
-        api_json_set_bool(o, "tray_open", false);
+    if (disk->cdrom || disk->removable) {
+        api_json_set_bool(o, "tray_open", api_json_get_bool(block, "tray_open", false));
     }
-    api_json_set(o, "inserted", take_inserted);
+    if (disk->file && disk->file[0]) {
+        api_json_set(o, "inserted", take_inserted);
+    } else { /* a drive without a medium */
+        json_object_put(take_inserted);
+    }
     api_json_set_str(o, "qdev", qdev);
     api_json_set_str(o, "type", "unknown");
     return o;
@@ -241,7 +246,18 @@ static void add_live_block(void *arg, const struct api_disk *disk, struct json_o
     const struct qmp_plugged *p = qmp_plugged_named(l->c->vm, "disk", disk->name);
 
     json_object_array_add(
-        l->list, block_info(disk, p ? p->id : disk->name, live_info(l->c, disk, block)));
+        l->list, block_info(disk, p ? p->id : disk->name, block, live_info(l->c, disk, block)));
+}
+
+/* A disk of the definition with the medium that it has now, which may differ. */
+static struct api_disk as_it_is(const struct api_disk *disk, struct json_object *block)
+{
+    struct api_disk now = *disk;
+
+    if (block && (disk->cdrom || disk->removable)) {
+        now.file = (char *)api_json_get_str(block, "file");
+    }
+    return now;
 }
 
 static void with_blocks(struct qmp_cmd *c, struct json_object *result)
@@ -250,13 +266,13 @@ static void with_blocks(struct qmp_cmd *c, struct json_object *result)
     struct listing l = { c, list };
 
     for (size_t i = 0; i < c->vm->config.n_disks; i++) {
-        const struct api_disk *disk = &c->vm->config.disks[i];
+        struct json_object *block = block_of(blocks, c->vm->config.disks[i].name);
+        struct api_disk disk = as_it_is(&c->vm->config.disks[i], block);
         char device[24];
 
         qmp_disk_device((unsigned)i, device);
         json_object_array_add(
-            list,
-            block_info(disk, device, node_info(disk, block_of(blocks, disk->name), c->kept)));
+            list, block_info(&disk, device, block, node_info(&disk, block, c->kept)));
     }
     each_live(c->vm, blocks, add_live_block, &l);
     qmp_return(c, list);

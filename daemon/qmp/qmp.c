@@ -237,6 +237,24 @@ static void on_channel(struct qmp *q, struct vm *vm, const struct api_event *e)
     }
 }
 
+static void on_tray(struct qmp *q, struct vm *vm, const struct api_event *e)
+{
+    const char *name = api_json_get_str(e->detail, "name");
+    const struct qmp_plugged *p = name ? qmp_plugged_named(vm, "disk", name) : NULL;
+    struct json_object *o = json_object_new_object();
+    char device[24] = "";
+
+    for (size_t i = 0; name && i < vm->config.n_disks; i++) {
+        if (strcmp(vm->config.disks[i].name, name) == 0) {
+            qmp_disk_device((unsigned)i, device);
+        }
+    }
+    api_json_set_str(o, "device", name ? name : "");
+    api_json_set_str(o, "id", p ? p->id : device[0] ? device : name ? name : "");
+    api_json_set_bool(o, "tray-open", e->reason && strcmp(e->reason, "opened") == 0);
+    tell(q, vm, e, "DEVICE_TRAY_MOVED", o);
+}
+
 static void on_event(void *arg, const struct api_event *e)
 {
     struct qmp *q = arg;
@@ -273,6 +291,8 @@ static void on_event(void *arg, const struct api_event *e)
         api_json_set_int(o, "size", api_json_get_int(e->detail, "plugged", 0));
         api_json_set_str(o, "qom-path", path);
         tell(q, vm, e, "MEMORY_DEVICE_SIZE_CHANGE", o);
+    } else if (e->type == API_EVENT_TYPE_VM_TRAY) {
+        on_tray(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_CHANNEL) {
         on_channel(q, vm, e);
     } else if (e->type == API_EVENT_TYPE_VM_RESET) {

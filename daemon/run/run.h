@@ -60,6 +60,10 @@ struct run {
     unsigned channels;
     int64_t lost_ns; /* the same for connections of disks */
     unsigned lost;
+    char **trays; /* names of drives whose tray is open; daemon/vm/media.c */
+    size_t n_trays;
+    int64_t trays_ns; /* window of the rate limit on what is told of them */
+    unsigned trays_told;
     struct api_disk *far; /* disks of NBD servers that came while it ran; daemon/vm/reconnect.c */
     size_t n_far;
     run_started_fn *started;
@@ -68,6 +72,8 @@ struct run {
     void (*settled)(void *arg); /* adoption: answered, or found dead */
     void *settled_arg;
 };
+
+enum { TRAYS_MAX = 64 };
 
 struct run *run_new(struct vm *vm, const char *cookie);
 void run_free(struct run *run);

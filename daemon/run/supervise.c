@@ -19,6 +19,7 @@
 #include "daemon/ops.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
+#include "daemon/vm/media.h"
 #include "daemon/vm/reconnect.h"
 #include "daemon/vm/save.h"
 #include "daemon/qmp/qmp.h"
@@ -78,6 +79,7 @@ void run_free(struct run *run)
     fd_autoclose(&run->pidfd);
     fd_autoclose(&run->mon_pidfd);
     reconnect_forget(run);
+    media_forget(run);
     free(run);
 }
 

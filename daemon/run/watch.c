@@ -19,6 +19,7 @@
 #include "daemon/vm/memdev.h"
 #include "daemon/vm/channels.h"
 #include "daemon/vm/hotplug.h"
+#include "daemon/vm/media.h"
 #include "daemon/vm/reconnect.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -39,6 +40,7 @@
 #define RESETS_PER_S 10
 #define ERRORS_PER_S 20
 #define CHANNELS_PER_S 20
+#define TRAYS_PER_S 200
 #define STOPS_PER_S 1000
 #define LOST_PER_S 64
 
@@ -299,6 +301,31 @@ static void on_channel(struct run *run, struct json_object *params)
     }
 }
 
+/* A tray has moved. */
+static void on_tray(struct run *run, struct json_object *params)
+{
+    const char *name = api_json_get_str(params, "name");
+    bool open = api_json_get_bool(params, "open", false);
+    int64_t now = time_mono_ns();
+    if (!name || strlen(name) >= 64 || !run->up || run->ended ||
+        !media_told(run, name, open)) {
+        return;
+    }
+    if (now - run->trays_ns > 1000 * MS) {
+        run->trays_ns = now;
+        run->trays_told = 0;
+    }
+    if (run->trays_told++ < TRAYS_PER_S) {
+        struct json_object *detail = json_object_new_object();
+        struct change *c = change_new(run->d);
+        api_json_set_str(detail, "name", name);
+        change_must_tell(c);
+        vm_event(run->vm, c, API_EVENT_TYPE_VM_TRAY, open ? "opened" : "closed", detail);
+        change_commit(c, NULL, NULL);
+        json_object_put(detail);
+    }
+}
+
 /* The guest has another size. */
 static void on_balloon(struct run *run, struct json_object *params)
 {
@@ -352,6 +379,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
         on_balloon(run, params);
     } else if (type && strcmp(type, "memory") == 0) {
         on_memory(run, params);
+    } else if (type && strcmp(type, "tray") == 0) {
+        on_tray(run, params);
     } else if (type && strcmp(type, "channel") == 0) {
         on_channel(run, params);
     } else if (type && strcmp(type, "disk-lost") == 0) {
@@ -472,6 +501,7 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
     } else {
         bool first = !run->up;
         run->adopting = false;
+        media_learn(run, out.open_trays, out.n_open_trays);
         if (out.state == API_EMU_STATE_STOPPED && out.reason) {
             str_copy(run->said, sizeof(run->said), plain(out.reason));
         }

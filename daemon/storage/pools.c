@@ -839,7 +839,7 @@ int pools_resolve(struct vmd *d, struct api_vm_config *c, struct api_error *x)
 {
     for (size_t i = 0; i < c->n_disks; i++) {
         struct api_disk *k = &c->disks[i];
-        if (!k->pool && !k->volume && !k->file) {
+        if (!k->pool && !k->volume && !k->file && !k->cdrom && !k->removable) {
             return api_error_set(x, API_E_INVALID_PARAMS, "config.disks",
                                  "give file, or pool and volume",
                                  "disk %zu of VM '%s' has no file", i, c->name);

@@ -292,7 +292,7 @@ static void on_plugged(void *arg, struct json_object *result, const struct api_e
     } else if (k->kind == API_DEVICE_KIND_DISK && try_next_name(k, x)) {
         plug_disk(k);
     } else {
-        if (k->kind == API_DEVICE_KIND_DISK) { /* it would be in the way the next time */
+        if (k->kind == API_DEVICE_KIND_DISK && the_disk(k)->file) { /* it would be in the way the next time */
             struct json_object *in = json_object_new_object();
 
             api_json_set_str(in, "path", the_disk(k)->file);
@@ -423,6 +423,10 @@ static void go_live(struct plug *k)
         return;
     }
     disk = the_disk(k);
+    if (!disk->file) {
+        plug_disk(k);
+        return;
+    }
     list = json_object_new_array();
     json_object_array_add(list,
                           give_file("disk", disk->file, api_disk_format_name(disk->format),

@@ -280,7 +280,9 @@ static int name_disks(struct api_vm_config *c, struct api_error *x)
         }
         for (size_t j = 0; j < i; j++) {
             const char *same = strcmp(k->name, c->disks[j].name) == 0 ? "name" : NULL;
-            same = strcmp(k->file, c->disks[j].file) == 0 ? "file" : same;
+            if (k->file && c->disks[j].file && strcmp(k->file, c->disks[j].file) == 0) {
+                same = "file";
+            }
             if (same) {
                 AUTO_FREE char *member = xasprintf("config.disks[%zu].%s", i, same);
                 return api_error_set(x, API_E_INVALID_PARAMS, member, "make them differ",
@@ -381,6 +383,9 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
         rc = fn(arg, &(struct named){ .what = "initrd", .path = c->initrd });
     }
     for (size_t i = 0; rc == 0 && i < c->n_disks; i++) {
+        if (!c->disks[i].file) {
+            continue; /* a drive without a medium */
+        }
         AUTO_FREE char *what = xasprintf("disk '%s'", c->disks[i].name);
         rc = fn(arg, &(struct named){ .what = what,
                                       .path = c->disks[i].file,

@@ -319,6 +319,31 @@ static int limit_get(const struct xml_row *row, const struct xml_node *n, const 
     return xml_as_int.get(row, n, text, out, e);
 }
 
+/* A closed one is not said: all are, but the open ones. */
+static bool tray_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                     struct buf *text)
+{
+    (void)row;
+    (void)n;
+    buf_add_str(text, "open");
+    return json_object_get_boolean(v);
+}
+
+static int tray_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                    struct json_object **out, struct err *e)
+{
+    bool open = strcmp(text, "open") == 0;
+
+    (void)row;
+    (void)n;
+    if (!open && strcmp(text, "closed") != 0) {
+        return err_set(e, -EINVAL, "'%.20s' is neither open nor closed", text);
+    }
+    *out = open ? json_object_new_boolean(true) : NULL;
+    return 0;
+}
+
+static const struct xml_conv as_tray = { tray_get, tray_put, "open or closed" };
 static const struct xml_conv as_limit = { limit_get, limit_put, "a number" };
 static const struct xml_conv as_serial = { serial_get, serial_put, "text" };
 static const struct xml_conv as_dev = {
@@ -620,7 +645,7 @@ static const struct xml_row rows[] = {
        "page_per_vq|detect_zeroes|max_bytes",
        NO_TUNE),
     NO("devices/disk/driver/metadata_cache|iothreads", NO_TUNE),
-    GROUP("devices/disk/source", XML_NEEDED),
+    GROUP("devices/disk/source", 0), /* a drive without a medium has none */
     VALUE("devices/disk/source@file", "file", xml_as_path, NULL),
     VALUE("devices/disk/source@pool", "pool", xml_as_text, "of a volume"),
     VALUE("devices/disk/source@volume", "volume", xml_as_text, NULL),
@@ -655,7 +680,8 @@ static const struct xml_row rows[] = {
     { "devices/disk/target@dev", XML_VALUE, XML_NEEDED | XML_ABSENT, "name", &as_dev, NULL,
       NULL },
     { "devices/disk/target@removable", XML_VALUE, 0, "removable", &xml_as_yesno, "on", NULL },
-    NO("devices/disk/target@tray|rotation_rate", NO_DISK),
+    { "devices/disk/target@tray", XML_VALUE, 0, "tray_open", &as_tray, NULL, NULL },
+    NO("devices/disk/target@rotation_rate", NO_DISK),
     { "devices/disk/readonly", XML_FLAG, 0, "readonly", NULL, NULL, NULL },
     NO("devices/disk/shareable", "an image that is written belongs to one VM at a time"),
     NO("devices/disk/transient", "writes go to the image"),

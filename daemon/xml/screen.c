@@ -419,8 +419,15 @@ static int kind_get(const struct xml_row *row, const struct xml_node *n, const c
                        "exports of NBD servers",
                        text);
     }
-    if (!source) {
-        return 0; /* which is refused by itself */
+    if (!source) { /* a drive without a medium */
+        const struct xml_node *target = xml_get_kid(n, "target");
+        const char *device = xml_get_attr(n, "device"),
+                   *removable = target ? xml_get_attr(target, "removable") : NULL;
+
+        return (device && strcmp(device, "cdrom") == 0) ||
+                       (removable && strcmp(removable, "on") == 0)
+                   ? 0
+                   : err_set(e, -EINVAL, "<source> is missing");
     }
     if (strcmp(text, "network") == 0) {
         return !xml_get_attr(source, "protocol") || pool || name || file

@@ -401,6 +401,22 @@ static void ahci_resumed(struct device *d)
     bus_unlock(&d->lock);
 }
 
+static bool ahci_tray(struct device *d, const void *node, enum dev_tray_act act,
+                      struct dev_tray *now)
+{
+    struct ahci *h = ahci_of(d);
+    bool ours = false;
+
+    bus_lock(&d->lock);
+    for (unsigned i = 0; i < AHCI_PORTS && !ours; i++) {
+        struct ahci_port *p = &h->port[i];
+
+        ours = node && p->unit.node == node && scsi_unit_tray(&p->unit, act, now);
+    }
+    bus_unlock(&d->lock);
+    return ours;
+}
+
 static void free_requests(struct list *l)
 {
     while (l->next && !list_empty(l)) {
@@ -521,5 +537,6 @@ const struct device_class ahci_class = {
     .reset = ahci_reset,
     .quiesce = ahci_quiesce,
     .resumed = ahci_resumed,
+    .tray = ahci_tray,
     .destroy = ahci_destroy,
 };

@@ -436,6 +436,22 @@ static void vscsi_changed(struct device *d, const void *node)
     bus_unlock(s->v.lock);
 }
 
+static bool vscsi_tray(struct device *d, const void *node, enum dev_tray_act act,
+                       struct dev_tray *now)
+{
+    struct vscsi *s = (struct vscsi *)d;
+    bool ours = false;
+
+    bus_lock(s->v.lock);
+    for (unsigned i = 0; i < s->bus.n && !ours; i++) {
+        struct scsi_unit *u = &s->bus.unit[i];
+
+        ours = node && u->node == node && !u->gone && scsi_unit_tray(u, act, now);
+    }
+    bus_unlock(s->v.lock);
+    return ours;
+}
+
 /* --- units that come and go --- */
 
 /* A driver that never looks learns of the last ones, when it does. */
@@ -815,5 +831,6 @@ const struct device_class virtio_scsi_class = {
     .quiesce = vscsi_quiesce,
     .resumed = virtio_resumed,
     .changed = vscsi_changed,
+    .tray = vscsi_tray,
     .destroy = vscsi_destroy,
 };

@@ -82,9 +82,13 @@ struct board_config {
         const char *name;
         struct blk_node *node; /* taken by build, also when it fails */
         enum board_disk_bus bus;
-        const char *serial;        /* NULL: the name */
-        unsigned queues;           /* 0: 1 */
-        bool cdrom, removable;     /* scsi, sata */
+        const char *serial;    /* NULL: the name */
+        unsigned queues;       /* 0: 1 */
+        bool cdrom, removable; /* scsi, sata, usb */
+        bool tray_open;        /* of those, at the start */
+        void (*tray_moved)(
+            void *arg); /* the guest has moved one; any thread. NULL: nobody wants to know */
+        void *tray_arg;
         bool hotplug;              /* virtio-pci, nvme: in the slot of a root port */
         uint32_t controller, unit; /* or BOARD_ANY */
         unsigned lun;

@@ -149,6 +149,9 @@ static void fill_unit(struct board_disk *disk, struct scsi_unit *u)
     u->lun = (uint16_t)disk->lun;
     u->cdrom = disk->cdrom;
     u->removable = disk->removable;
+    u->tray_open = disk->tray_open;
+    u->tray_moved = disk->tray_moved;
+    u->tray_arg = disk->tray_arg;
     u->node = disk->node;
     disk->node = NULL;
     str_copy(u->serial, sizeof(u->serial), serial_of(disk));

@@ -364,12 +364,8 @@ bool scsi_start_stop(struct scsi_unit *u, struct scsi_cmd *c)
     if (tray && !start && u->locked && !u->tray_open) {
         return scsi_fail(c, SENSE_LOCKED);
     }
-    if (tray && u->tray_open == start) {
-        u->tray_open = !start;
-        u->media_event = start && u->node ? 2 : 3; /* new medium, or removed */
-        if (start && u->node) {
-            scsi_unit_attention(u, SENSE_MEDIUM_CHANGED);
-        }
+    if (tray && scsi_move_tray(u, !start) && u->tray_moved) {
+        u->tray_moved(u->tray_arg);
     }
     if (!u->cdrom && !tray) {
         u->stopped = !start;

@@ -11,6 +11,7 @@
 #ifndef VMD_DEVICES_SCSI_SCSI_H
 #define VMD_DEVICES_SCSI_SCSI_H
 
+#include "engine/core/device.h"
 #include "engine/core/state.h"
 #include "storage/block.h"
 
@@ -57,6 +58,9 @@ struct scsi_unit {
     char product[17];    /* "": by kind */
     uint32_t block_size; /* bytes; 0: by kind */
     bool atapi;          /* says version 0, as drives behind PACKET do */
+    /* The guest has opened or closed the tray; any thread, the initiator's lock held. NULL: nobody wants to know. */
+    void (*tray_moved)(void *arg);
+    void *tray_arg;
 
     /* What the guest can change (saved). */
     uint32_t attentions; /* a bit for each unit attention that waits */
@@ -111,6 +115,8 @@ int scsi_unit_init(struct scsi_unit *u, struct err *e);
 /* Power on, or a reset of the unit: back to defaults, and the guest is told. */
 void scsi_unit_reset(struct scsi_unit *u);
 void scsi_unit_attention(struct scsi_unit *u, enum scsi_sense what);
+/* struct device_class.tray of the initiator whose unit it is. False: its medium does not come out. */
+bool scsi_unit_tray(struct scsi_unit *u, enum dev_tray_act act, struct dev_tray *now);
 extern const struct st_table scsi_unit_state;
 
 struct scsi_unit *scsi_find(struct scsi_bus *b, unsigned target, unsigned lun);

@@ -17,6 +17,9 @@
 #define SCSI_MAX_VERIFY (4u << 20) /* bytes that VERIFY compares */
 #define SCSI_TEMPERATURE 37
 
+/* Media events of GET EVENT STATUS NOTIFICATION (MMC-6 §6.6.5.2). */
+enum { EVENT_NONE, EVENT_EJECT_REQUEST, EVENT_NEW_MEDIA, EVENT_REMOVED };
+
 /* Big-endian numbers, as everything in SCSI. */
 static inline uint64_t be_get(const uint8_t *p, unsigned size)
 {
@@ -56,6 +59,8 @@ size_t scsi_take(const struct scsi_cmd *c, uint64_t skip, void *to, size_t n);
 
 const char *scsi_product(const struct scsi_unit *u);
 bool scsi_has_medium(const struct scsi_unit *u);
+/* False: it was there already. */
+bool scsi_move_tray(struct scsi_unit *u, bool open);
 uint64_t scsi_blocks(const struct scsi_unit *u); /* 0 without a medium */
 bool scsi_readonly(const struct scsi_unit *u);
 unsigned scsi_sense_fill(uint8_t out[SCSI_SENSE_SIZE], enum scsi_sense what);

@@ -123,9 +123,37 @@ int scsi_unit_init(struct scsi_unit *u, struct err *e)
 void scsi_unit_reset(struct scsi_unit *u)
 {
     u->attentions = 0;
-    u->locked = u->tray_open = u->stopped = u->cache_off = false;
-    u->media_event = u->cdrom && u->node ? 2 : 0; /* new medium */
+    u->locked = u->stopped = u->cache_off = false;
+    u->media_event = scsi_has_medium(u) && u->cdrom ? EVENT_NEW_MEDIA : 0;
     scsi_unit_attention(u, SENSE_RESET);
+}
+
+bool scsi_move_tray(struct scsi_unit *u, bool open)
+{
+    if (u->tray_open == open) {
+        return false;
+    }
+    u->tray_open = open;
+    u->stopped = false;
+    u->media_event = scsi_has_medium(u) ? EVENT_NEW_MEDIA : EVENT_REMOVED;
+    if (scsi_has_medium(u)) {
+        scsi_unit_attention(u, SENSE_MEDIUM_CHANGED);
+    }
+    return true;
+}
+
+bool scsi_unit_tray(struct scsi_unit *u, enum dev_tray_act act, struct dev_tray *now)
+{
+    if (!u->removable) {
+        return false;
+    }
+    if (act == DEV_TRAY_ASK) {
+        u->media_event = EVENT_EJECT_REQUEST;
+    } else if (act != DEV_TRAY_LOOK) {
+        scsi_move_tray(u, act == DEV_TRAY_OPEN);
+    }
+    *now = (struct dev_tray){ u->tray_open, u->locked };
+    return true;
 }
 
 const char *scsi_product(const struct scsi_unit *u)
@@ -135,7 +163,8 @@ const char *scsi_product(const struct scsi_unit *u)
 
 bool scsi_has_medium(const struct scsi_unit *u)
 {
-    return u->node && !u->tray_open;
+    /* A drive without a medium stands on an image of no bytes. */
+    return u->node && !u->tray_open && (!u->removable || blk_size(u->node) > 0);
 }
 
 uint64_t scsi_blocks(const struct scsi_unit *u)

@@ -379,6 +379,18 @@ static void storage_changed(struct device *d, const void *node)
     bus_unlock(&s->u.bus->host->lock);
 }
 
+static bool storage_tray(struct device *d, const void *node, enum dev_tray_act act,
+                         struct dev_tray *now)
+{
+    struct usb_storage *s = (struct usb_storage *)d;
+    bool ours;
+
+    bus_lock(&s->u.bus->host->lock);
+    ours = node && s->unit.node == node && scsi_unit_tray(&s->unit, act, now);
+    bus_unlock(&s->u.bus->host->lock);
+    return ours;
+}
+
 static void storage_destroy(struct device *d)
 {
     struct usb_storage *s = (struct usb_storage *)d;
@@ -470,5 +482,6 @@ const struct device_class usb_storage_class = {
     .reset = usb_power_on,
     .quiesce = storage_quiesce,
     .changed = storage_changed,
+    .tray = storage_tray,
     .destroy = storage_destroy,
 };

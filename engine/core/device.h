@@ -74,6 +74,12 @@ struct dev_reg_block {
     uint8_t min_size, max_size;
 };
 
+/* The tray of a drive whose medium comes out, and what is done with it. ASK: the guest is asked to open it. */
+enum dev_tray_act { DEV_TRAY_LOOK, DEV_TRAY_ASK, DEV_TRAY_OPEN, DEV_TRAY_CLOSE };
+struct dev_tray {
+    bool open, locked; /* locked: by the guest */
+};
+
 struct device_class {
     const char *name;                   /* "ns16550a" */
     const char *doc;                    /* one line for the reference */
@@ -93,6 +99,10 @@ struct device_class {
     /* a backend object, perhaps one of its own, is not what it was (a disk has another size);
      * the lock is not held; or NULL */
     void (*changed)(struct device *d, const void *backend);
+    /* Does that with the drive that has this backend object, if it is one of the device's whose medium comes out: true, and
+     * *now is how its tray is after it. Main thread; the lock is not held; or NULL */
+    bool (*tray)(struct device *d, const void *backend, enum dev_tray_act act,
+                 struct dev_tray *now);
     /* Maps and unmaps regions of the VM as the registers say now: after vm_request(VM_REQ_REMAP), a reset, a load. Main thread, at the barrier; the lock is not
      * held; the caller commits. Or NULL. */
     void (*remap)(struct device *d);

@@ -264,6 +264,9 @@ static void attach(struct emu *m, unsigned i, struct board_config *b)
     k->queues = (unsigned)d->queues;
     k->cdrom = d->cdrom;
     k->removable = d->removable;
+    k->tray_open = d->tray_open;
+    k->tray_moved = media_tray_moved;
+    k->tray_arg = m;
     k->hotplug = d->hotplug;
     k->id = NULL;
     k->controller = d->has_controller             ? (uint32_t)d->controller
@@ -277,14 +280,14 @@ static void attach(struct emu *m, unsigned i, struct board_config *b)
     nbd_opened(m, i);
 }
 
-int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
-                    struct err *e)
+int build_open_image(struct emu *m, const struct api_disk *d, const char *name,
+                     struct blk_node **out, struct err *e)
 {
-    const struct api_disk *d = &m->config.disks[i];
     struct emu_chain chain = { .n = 0 };
     struct nbd_addr address;
     struct blk_options o = {
         .driver = api_enum_name(&api_type_disk_format, (int)d->format),
+        .name = name,
         .path = d->file,
         .fd = -1,
         .readonly = d->readonly || d->cdrom,
@@ -296,18 +299,6 @@ int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **na
     };
     int rc = 0;
 
-    if (!d->name) {
-        *name = xasprintf("disk%u", i);
-    }
-    o.name = d->name ? d->name : *name;
-    if (!d->file) {
-        return err_set(e, -EINVAL, "disk '%s' has no file", o.name);
-    }
-    for (unsigned j = 0; j < i; j++) {
-        if (strcmp(b->disk[j].name, o.name) == 0) {
-            return err_set(e, -EEXIST, "two disks are named '%s'", o.name);
-        }
-    }
     if (m->opt.config_fd >= 0 || given_file(m, d->file)) {
         rc = chain_prepare(m, &chain, &o, e);
     }
@@ -315,12 +306,38 @@ int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **na
         rc = nbd_prepare(m, &o, &address, e);
     }
     if (rc == 0) {
-        rc = blk_open(m->pool, &o, &b->disk[i].node, e);
+        rc = blk_open(m->pool, &o, out, e);
         if (rc != 0 && chain.n == 0 && o.fd >= 0) {
             close(o.fd); /* connected by us */
         }
     }
     chain_done(&chain, rc);
+    return rc;
+}
+
+int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
+                    struct err *e)
+{
+    const struct api_disk *d = &m->config.disks[i];
+    const char *is;
+    int rc = 0;
+
+    if (!d->name) {
+        *name = xasprintf("disk%u", i);
+    }
+    is = d->name ? d->name : *name;
+    for (unsigned j = 0; j < i; j++) {
+        if (strcmp(b->disk[j].name, is) == 0) {
+            return err_set(e, -EEXIST, "two disks are named '%s'", is);
+        }
+    }
+    if (d->file) {
+        rc = build_open_image(m, d, is, &b->disk[i].node, e);
+    } else if (d->cdrom || d->removable) {
+        b->disk[i].node = blk_nothing_new(m->pool, is);
+    } else {
+        rc = err_set(e, -EINVAL, "disk '%s' has no file", is);
+    }
     if (rc == 0) {
         attach(m, i, b);
         rc = disks_set_limits(m, i, e);
@@ -605,6 +622,7 @@ void build_done(struct emu *m)
 {
     export_stop(m);
     migrate_disks_stop(m);
+    media_done(m);
     jobs_done(m);
     pager_free(m);
     state_free(m);

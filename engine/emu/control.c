@@ -12,6 +12,7 @@
 #include "engine/base/mem.h"
 #include "engine/emu/emu.h"
 #include "engine/emu/replay/replay.h"
+#include "storage/block.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -71,8 +72,10 @@ static bool cookie_ok(const struct emu *m, const char *given)
 void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
 {
     struct emu *m = control_emu(call);
+    char *open[BOARD_MAX_DISKS];
     struct api_emu_hello_out out = {
         .pid = m->pid,
+        .open_trays = open,
         .uuid = m->vm->uuid,
         .name = m->vm->name,
         .state = state_of(m),
@@ -85,6 +88,11 @@ void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
                  "this is another start of the VM; look it up again",
                  "the cookie is not the one this emulator was started with");
         return;
+    }
+    for (unsigned i = 0; i < m->n_disks; i++) {
+        if (m->disks.disk[i].tray_open) {
+            open[out.n_open_trays++] = (char *)blk_name(m->disk[i]);
+        }
     }
     api_reply_emu_hello(call, &out);
 }
@@ -166,6 +174,7 @@ void api_handle_emu_resume(struct api_call *call, struct api_emu_resume_in *in)
         return;
     }
     vm_resume(m->vm);
+    media_tray_moved(m); /* a state that was loaded may have other trays open */
     api_reply_emu_resume(call);
 }
 
@@ -553,6 +562,21 @@ void control_device(struct emu *m, const char *type, const char *kind, const cha
     json_object_object_add(p, "type", json_object_new_string(type));
     json_object_object_add(p, "kind", json_object_new_string(kind));
     json_object_object_add(p, "name", json_object_new_string(name));
+    rpc_server_notify_all(m->control->server, "event", p);
+    json_object_put(p);
+}
+
+void control_tray(struct emu *m, const char *disk, bool open)
+{
+    struct json_object *p;
+
+    if (!m->control || !m->control->server) {
+        return;
+    }
+    p = json_object_new_object();
+    json_object_object_add(p, "type", json_object_new_string("tray"));
+    json_object_object_add(p, "name", json_object_new_string(disk));
+    json_object_object_add(p, "open", json_object_new_boolean(open));
     rpc_server_notify_all(m->control->server, "event", p);
     json_object_put(p);
 }

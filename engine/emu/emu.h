@@ -136,6 +136,7 @@ struct emu {
     char *scsi_id[EMU_MAX_SCSI]; /* virtio-scsi adapters on PCI by their number; a disk that comes goes there */
     struct list leaving;         /* struct leaving.link: units of those that are on their way out */
     unsigned n_plugged;          /* devices that came while the VM ran, for their names */
+    struct list wishes;          /* struct wish.link: who waits for a tray to open; media.c */
     struct list changes;         /* struct emu_change.link: what came and what went; hotplug_record.c */
     struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
     unsigned n_opened;
@@ -207,6 +208,9 @@ void chain_done(struct emu_chain *c, int rc);
 /* Opens disk i of the configuration into b->disk[i] and m->disk[i]; its name, when it had none, goes to *name. */
 int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **name,
                     struct err *e);
+/* The image that d names, for a disk of that name. */
+int build_open_image(struct emu *m, const struct api_disk *d, const char *name,
+                     struct blk_node **out, struct err *e);
 /* Every disk's data reaches stable storage; runs the loop meanwhile. The VM has stopped. */
 int build_flush_disks(struct emu *m, struct err *e);
 void build_done(struct emu *m);
@@ -250,6 +254,13 @@ bool hotplug_has_slot(struct emu *m, struct err *e);
 int hotplug_new_serial(struct emu *m, struct device **out, struct err *e);
 void hotplug_name_all(struct emu *m); /* the disks and cards of the configuration are known */
 void hotplug_done(struct emu *m);
+
+/* --- media.c: drives whose medium comes out --- */
+struct dev_tray;
+/* How the tray of disk i is; false: it has none. */
+bool media_tray(struct emu *m, unsigned i, struct dev_tray *now);
+void media_tray_moved(void *emu); /* by the guest; any thread */
+void media_done(struct emu *m);   /* who waits is told that the VM ends */
 
 /* --- hotplug_record.c: what differs from what the VM was started with --- */
 /* kind: a word for people, of static storage. */
@@ -317,6 +328,7 @@ bool export_uses_bitmap(const struct emu *m, const char *disk, const char *bitma
 /* The disk goes: no more exports of it. It may be closed when export_busy() says no. */
 void export_drop_disk(struct emu *m, const struct blk_node *disk);
 bool export_busy(const struct emu *m, const struct blk_node *disk);
+bool export_has(const struct emu *m, const struct blk_node *disk);
 void export_stop(struct emu *m); /* runs the loop until nothing is in flight; before the disks go */
 
 /* --- control.c --- */
@@ -328,6 +340,8 @@ void control_disk_lost(struct emu *m, const char *disk);
 int control_start(struct emu *m, struct err *e);
 /* To every client: what became of a device ("device-deleted", "device-refused"). */
 void control_device(struct emu *m, const char *type, const char *kind, const char *name);
+/* To every client: the tray of a drive was opened, or closed. */
+void control_tray(struct emu *m, const char *disk, bool open);
 /* To every client: a program of the guest has opened a channel, or closed it. */
 void control_channel(struct emu *m, const char *name, bool open);
 /* To every client: the guest has another size. */

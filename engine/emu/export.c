@@ -93,6 +93,18 @@ bool export_busy(const struct emu *m, const struct blk_node *disk)
     return false;
 }
 
+bool export_has(const struct emu *m, const struct blk_node *disk)
+{
+    struct nbd_export_info x;
+
+    for (unsigned i = 0; each(m, i, &x); i++) {
+        if (x.node == disk) {
+            return true;
+        }
+    }
+    return export_busy(m, disk);
+}
+
 bool export_uses_bitmap(const struct emu *m, const char *disk, const char *bitmap)
 {
     struct nbd_export_info x;

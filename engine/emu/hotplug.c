@@ -23,6 +23,7 @@
 #include "storage/job.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -50,6 +51,7 @@ void hotplug_name_all(struct emu *m)
     }
     list_init(&m->leaving);
     list_init(&m->changes);
+    list_init(&m->wishes);
 }
 
 /* What is on its way out. */
@@ -370,7 +372,7 @@ void api_handle_emu_attach_disk(struct api_call *call, struct api_emu_attach_dis
     unsigned i = m->n_disks;
     int rc = -EEXIST;
 
-    if (!in->disk->file) {
+    if (!in->disk->file && !in->disk->cdrom && !in->disk->removable) {
         rc = err_set(&e, -EINVAL, "a disk needs a file");
     } else if (i >= BOARD_MAX_DISKS) {
         rc = err_set(&e, -ENOSPC, "it has %d disks already", BOARD_MAX_DISKS);
@@ -385,7 +387,7 @@ void api_handle_emu_attach_disk(struct api_call *call, struct api_emu_attach_dis
         }
     }
     if (rc != 0) {
-        refuse(call, rc, in->disk->file ? in->disk->file : "file", &e);
+        refuse(call, rc, in->disk->file ? in->disk->file : "disk", &e);
         return;
     }
     hotplug_came(m, "disk", blk_name(m->disk[i]));
@@ -575,6 +577,12 @@ static void take_out(void *arg)
     }
 }
 
+/* A device has gone, and with it what it held: the host gets back what no other needs. */
+static void give_back(void)
+{
+    malloc_trim(0);
+}
+
 static void let_go(void *arg)
 {
     struct leaving *l = arg;
@@ -587,6 +595,7 @@ static void let_go(void *arg)
     dev_free(l->behind); /* and closes its disk or its port */
     control_device(l->m, "device-deleted", api_device_kind_name(l->kind), l->name);
     free(l);
+    give_back();
 }
 
 static const char *kind_name(enum api_device_kind kind)
@@ -698,6 +707,7 @@ static void look_whether_left(void *arg)
     blk_close(l->disk);
     control_device(m, "device-deleted", "disk", l->name);
     leaving_free(l);
+    give_back();
 }
 
 static int detach_unit(struct emu *m, unsigned at, struct err *e)

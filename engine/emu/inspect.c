@@ -33,13 +33,20 @@ void api_handle_emu_blocks(struct api_call *call, struct api_emu_blocks_in *in)
     (void)in;
     for (unsigned i = 0; i < m->n_disks; i++) {
         bool limited = disks_get_limits(m, i, &limits[i]);
+        bool empty = blk_is_nothing(m->disk[i]);
+        struct dev_tray tray = { 0 };
+        bool comes_out = media_tray(m, i, &tray);
 
         board_disk_device(&m->disks, i, device[i]);
         blocks[i] = (struct api_emu_block){ .name = (char *)blk_name(m->disk[i]),
                                             .device = device[i],
                                             .throttle = limited ? &limits[i] : NULL,
-                                            .file = (char *)blk_path(
-                                                blk_disk_image(m->disk[i])),
+                                            .file = empty ? NULL
+                                                          : (char *)blk_path(blk_disk_image(
+                                                                m->disk[i])),
+                                            .tray = comes_out,
+                                            .tray_open = tray.open,
+                                            .locked = tray.locked,
                                             .size = (int64_t)blk_size(m->disk[i]),
                                             .format = m->config.disks[i].format,
                                             .has_format = true,

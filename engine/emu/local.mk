@@ -6,7 +6,7 @@ noinst_LIBRARIES += libemu.a
 libemu_a_SOURCES = \
 	engine/emu/balloon.c \
 	engine/emu/audio.c \
-	engine/emu/memdev.c \
+	engine/emu/media.c engine/emu/memdev.c \
 	engine/emu/guard.c \
 	engine/emu/vsock.c \
 	engine/emu/build.c \

@@ -211,6 +211,18 @@ void api_handle_emu_disk_resize(struct api_call *call, struct api_emu_disk_resiz
     api_reply_emu_disk_resize(call, &(struct api_emu_disk_resize_out){ .size = in->size });
 }
 
+void api_handle_emu_disk_medium(struct api_call *call, struct api_emu_disk_medium_in *in)
+{
+    (void)in;
+    api_reply_emu_disk_medium(call);
+}
+
+void api_handle_emu_disk_tray(struct api_call *call, struct api_emu_disk_tray_in *in)
+{
+    (void)in;
+    api_reply_emu_disk_tray(call);
+}
+
 void api_handle_emu_replay_status(struct api_call *call, struct api_emu_replay_status_in *in)
 {
     (void)in;

@@ -11,6 +11,7 @@ e2e_tests = \
 	tests/e2e/guest_disks.py \
 	tests/e2e/guest_extras.py \
 	tests/e2e/guest_iommu.py \
+	tests/e2e/guest_media.py \
 	tests/e2e/guest_memory.py \
 	tests/e2e/guest_fio.py \
 	tests/e2e/guest_fork.py \

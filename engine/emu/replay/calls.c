@@ -18,7 +18,7 @@ static const char *const refused[] = {
     "emu.fork_memory",  "emu.migrate_out",    "emu.migrate_in",     "emu.fault_add",
     "emu.disk_resize",  "emu.disk_throttle",  "emu.attach_disk",    "emu.attach_nic",
     "emu.attach_rng",   "emu.nic_connect",    "emu.nic_link",       "emu.nic_filter",
-    "emu.detach",       "emu.send_key",       "emu.type_text",      "emu.input",
+    "emu.disk_medium",  "emu.disk_tray",      "emu.detach",       "emu.send_key",       "emu.type_text",      "emu.input",
 };
 
 bool record_refuses(struct api_call *call)
