@@ -377,8 +377,6 @@ static void each_volume(struct place *p, void (*fn)(struct volume *v, struct cha
         if (v) {
             fn(v, c);
         }
-        free(take_ptr(p->disk[i].pool));
-        free(take_ptr(p->disk[i].volume));
     }
 }
 
@@ -410,6 +408,10 @@ void place_undo(struct place *p, struct change *c)
         }
     }
     each_volume(p, drop_volume, c);
+    for (size_t i = 0; p && i < p->n; i++) {
+        free(take_ptr(p->disk[i].pool)); /* it is not known there any more */
+        free(take_ptr(p->disk[i].volume));
+    }
 }
 
 void place_free(struct place *p)

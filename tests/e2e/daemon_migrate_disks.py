@@ -361,6 +361,39 @@ def a_host_that_does_not_answer_holds_nobody_up():
         pair.watch(there)
 
 
+def plans_that_cannot_be_leave_nothing():
+    """What a source says of its disks is believed as far as it can be."""
+    with lib.Daemon() as daemon, daemon.client() as client:
+        folder = os.path.join(daemon.dir, "disks")
+        os.mkdir(folder)
+        path = os.path.join(folder, "a.img")
+        image(os.path.join(daemon.dir, "ro.img"), "raw", MIB)
+        version = client.hello["params"]["version"]
+
+        def prepare(code, text, disks, form="qcow2", streams=1, file=path, **more):
+            config = daemon.config("a", uuid="6ad7e7a4-5e4b-4dd6-b4d7-5f2ccf0e0e0a",
+                                   disks=[{"name": "vda", "file": file, "format": form},
+                                          {"name": "ro", "file": os.path.join(daemon.dir, "ro.img"), "readonly": True}])
+            error = client.fails(code, "migrate.prepare", config=config, streams=streams, version=version, disks=disks, **more)
+            tap.check(text in error.message, f"{error}, not {text}")
+            lib.wait_for(lambda: not client.call("migrate.list")["migrations"], 30, "it is forgotten")
+            tap.check(not client.call("vm.list")["vms"] and os.listdir(folder) == [], f"{disks}: {os.listdir(folder)}")
+        disk = {"name": "vda", "size": MIB}
+        prepare("invalid-params", "'vdx'", [{**disk, "name": "vdx"}])
+        prepare("invalid-params", "'ro'", [{**disk, "name": "ro"}])
+        prepare("exists", "two disks", [disk, disk])
+        prepare("invalid-params", "absolute", [{**disk, "backing": "../base"}])
+        prepare("invalid-params", "no other image", [{**disk, "backing": "/base"}], form="raw")
+        prepare("file-error", "not here", [{**disk, "backing": folder + "/base", "backing_format": "raw"}])
+        prepare("file-error", "", [{**disk, "backing": os.path.join(daemon.dir, "ro.img"), "backing_format": "nonsense"}])
+        prepare("file-error", "too large", [{**disk, "size": 1 << 62}], form="raw")
+        prepare("invalid-params", "size", [{**disk, "size": -1}])
+        prepare("unsupported", "connections", [disk], streams=16)
+        prepare("unsupported", "no file", [disk], file="nbd://127.0.0.1:1/x")
+        prepare("file-error", "", [disk], file="/proc/self/a.img")
+        prepare("invalid-params", "absolute", [disk], disk_folder="x")
+
+
 def refused(emulator, code, method, said=b"", **params):
     """With a stream whose other end says this."""
     ours, number = emulator.pass_one(method, **params)
@@ -477,7 +510,7 @@ def whoever_dies_one_has_it_with_its_disk():
 CASES = [a_disk_goes_with_its_vm, what_would_fail_is_told_first, too_little_room_is_told_first, images_below_stay_where_they_are,
          volumes_go_into_the_pool_of_the_same_name, hosts_apart_have_the_same_paths,
          one_that_is_cancelled_leaves_nothing, a_host_that_does_not_answer_holds_nobody_up,
-         emulators_take_no_nonsense, whoever_dies_one_has_it_with_its_disk]
+         emulators_take_no_nonsense, plans_that_cannot_be_leave_nothing, whoever_dies_one_has_it_with_its_disk]
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

@@ -15,6 +15,7 @@ e2e_tests = \
 	tests/e2e/guest_memory.py \
 	tests/e2e/guest_fio.py \
 	tests/e2e/guest_fork.py \
+	tests/e2e/guest_migrate.py \
 	tests/e2e/guest_hotplug.py \
 	tests/e2e/guest_lan.py \
 	tests/e2e/guest_net.py \
