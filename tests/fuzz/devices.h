@@ -23,6 +23,7 @@
 #include "storage/block.h"
 #include "tests/fuzz/fuzz.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -114,13 +115,12 @@ static void add_disk(struct board_config *cfg, const char *name, enum board_disk
 /* A card whose peer sends back what it gets, as far as there is room. */
 static void add_nic(struct board_config *cfg, enum board_nic_bus bus)
 {
-    static unsigned n;
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) < 0) {
         FUZZ_FAIL("no socket pair");
     }
-    peer[n++] = pair[1];
+    peer[cfg->n_nics] = pair[1];
     cfg->nic[cfg->n_nics++] = (struct board_nic){
         .mac = "52:54:00:12:34:56",
         .bus = bus,
@@ -170,6 +170,11 @@ static struct audio_host fuzz_audio_host = { .play = fuzz_audio_play, .hear = fu
 
 void fuzz_setup(void)
 {
+#ifdef FUZZ_SHARES
+    static int nowhere = -1; /* once for all machines */
+
+    nowhere = nowhere < 0 ? open("/dev/null", O_WRONLY | O_CLOEXEC) : nowhere;
+#endif
     struct err e = ERR_INIT;
     struct board_config cfg = { .xlen = 64,
                                 .cpu_model = "max",
@@ -179,7 +184,11 @@ void fuzz_setup(void)
                                 .rng = true,
                                 .root_ports = 1 };
 
+#ifdef FUZZ_SHARES
+    log_init(fuzz_name, LOG_ERROR, nowhere); /* servers that lie are told of */
+#else
     log_init(fuzz_name, LOG_ERROR, 2);
+#endif
     loop = loop_new(&e);
     firmware_fd = memfd_create("firmware", MFD_CLOEXEC);
     cfg.firmware = (struct board_file){ "firmware", firmware_fd };
@@ -232,6 +241,9 @@ void fuzz_setup(void)
 #ifdef FUZZ_IOMMU
     cfg.iommu = true;
 #endif
+#ifdef FUZZ_SHARES
+    fuzz_shares(&cfg);
+#endif
     if (rv_virt_board.build(vm, &cfg, &board, &e) < 0 || vm_start(vm, &e) < 0) {
         FUZZ_FAIL("%s", e.msg);
     }
@@ -242,6 +254,9 @@ void fuzz_finish(void)
 {
     vm_free(vm);
     rv_virt_board.free(board);
+#ifdef FUZZ_SHARES
+    fuzz_shares_done();
+#endif
     display_free(display);
     blk_pool_free(pool);
     close(peer[0]);
@@ -289,7 +304,11 @@ static uint64_t somewhere(struct fuzz_in *in)
 #define XHCI_SLOT 12
 #define FUZZ_MEMORY_AT 0xc0000000ull /* of the memory device */
 #else
+#ifdef FUZZ_SHARES
+#define PCI_SLOTS 12
+#else
 #define PCI_SLOTS 9
+#endif
 #define XHCI_SLOT 8
 #endif
 #define PCI_BAR(slot, n) (RV_PCI_MMIO + 0x100000u * (slot) + 0x10000u * (n))
@@ -755,6 +774,12 @@ void fuzz_one(const uint8_t *data, size_t size)
     atomic_store(&vm->requests, 0);
     vm_reset(vm);
     loop_run_once(loop, 0, NULL);
+#ifdef FUZZ_SHARES
+    if (fuzz_shares_gone()) { /* servers come back with a new machine */
+        fuzz_finish();
+        fuzz_setup();
+    }
+#endif
 }
 
 #endif

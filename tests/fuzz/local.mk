@@ -8,7 +8,7 @@ tests_fuzz_libsanitized_a_SOURCES = tests/fuzz/fuzz.h tests/fuzz/input.c \
 	$(libbase_a_SOURCES) $(libcore_a_SOURCES) $(libarch_a_SOURCES) $(libtcg_a_SOURCES) \
 	$(libdevices_a_SOURCES) $(libnetwork_a_SOURCES) $(libstorage_a_SOURCES) $(libapi_a_SOURCES) $(xml_sources) daemon/auth/ca.c daemon/auth/token.c daemon/web/http.c daemon/web/websocket.c daemon/run/proc.c daemon/libvirt/xdr.c daemon/screen/guard.c daemon/screen/rfb.c \
 	engine/emu/vnc.c engine/emu/vnc_encode.c engine/emu/vnc_update.c engine/emu/replay/log.c engine/emu/state/chunk.c engine/emu/state/file.c engine/emu/state/pages.c engine/emu/state/seal.c engine/emu/state/stream.c engine/emu/state/view.c engine/emu/state/view_diff.c $(lan_sources) daemon/spawn/header.c \
-	cli/image_ova.c cli/image_sums.c cli/image_tar.c
+	$(share_sources) cli/image_ova.c cli/image_sums.c cli/image_tar.c
 nodist_tests_fuzz_libsanitized_a_SOURCES = $(nodist_libtcg_a_SOURCES) $(nodist_libapi_a_SOURCES)
 fuzz_flags = -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer $(FUZZER_CFLAGS)
@@ -37,6 +37,7 @@ fuzz_names = \
 	nbd \
 	nvme \
 	ovf \
+	p9 \
 	pc \
 	probe \
 	qcow2 \
@@ -45,6 +46,7 @@ fuzz_names = \
 	rpc \
 	scsi \
 	serial \
+	shares \
 	sockets \
 	state \
 	tar \
