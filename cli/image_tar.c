@@ -256,30 +256,43 @@ static int scan(struct scan *s, bool partial, struct err *e)
     return 0;
 }
 
-int tar_open(struct tar *t, const char *path, bool partial, bool write, struct err *e)
+/* t->fd is open, or -1 with errno. */
+static int begin(struct tar *t, bool partial, bool write, struct err *e)
 {
     struct scan s = { .t = t };
     struct stat st;
     int rc;
 
-    *t = (struct tar){ .path = xstrdup(path) };
-    t->fd = open(path, (write ? O_RDWR | O_CREAT : O_RDONLY) | O_CLOEXEC | O_NONBLOCK, 0600);
     if (t->fd < 0 || fstat(t->fd, &st) != 0) {
-        rc = err_errno(e, errno, "cannot open %s", path);
+        rc = err_errno(e, errno, "cannot open %s", t->path);
     } else if (!S_ISREG(st.st_mode)) {
-        rc = err_set(e, -EINVAL, "%s is no regular file", path);
+        rc = err_set(e, -EINVAL, "%s is no regular file", t->path);
     } else {
         s.length = (uint64_t)st.st_size;
         rc = scan(&s, partial, e);
     }
     free(s.name);
     if (rc == 0 && t->n == 0 && !write) {
-        rc = err_set(e, -EINVAL, "%s is no tar file, or an empty one", path);
+        rc = err_set(e, -EINVAL, "%s is no tar file, or an empty one", t->path);
     }
     if (rc != 0) {
         tar_done(t);
     }
     return rc;
+}
+
+int tar_open(struct tar *t, const char *path, bool partial, bool write, struct err *e)
+{
+    *t = (struct tar){ .path = xstrdup(path) };
+    t->fd = open(path, (write ? O_RDWR | O_CREAT : O_RDONLY) | O_CLOEXEC | O_NONBLOCK, 0600);
+    return begin(t, partial, write, e);
+}
+
+int tar_open_fd(struct tar *t, int fd, const char *path, bool write, struct err *e)
+{
+    *t = (struct tar){ .path = xstrdup(path) };
+    t->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return begin(t, write, write, e);
 }
 
 void tar_done(struct tar *t)

@@ -30,6 +30,8 @@ struct tar {
 
 /* Reads the headers. `partial`: one that ends anywhere is fine, and what is whole counts. `write`: it is appended to. */
 int tar_open(struct tar *t, const char *path, bool partial, bool write, struct err *e);
+/* One that is open already (borrowed); the path is for messages. One that is written to may end anywhere. */
+int tar_open_fd(struct tar *t, int fd, const char *path, bool write, struct err *e);
 void tar_done(struct tar *t);
 /* NULL when there is none, or more than one. */
 const struct tar_member *tar_find(const struct tar *t, const char *name);

@@ -25,6 +25,7 @@ libcli_a_SOURCES = \
 	cli/image_export.c \
 	cli/image_export.h \
 	cli/image_import.c \
+	cli/image_member.c \
 	cli/image_nbd.c \
 	cli/image_nbd_list.c \
 	cli/image_opts.c \

@@ -129,6 +129,7 @@ int cli_verb_image_measure(struct cli *c, struct cli_input *in);
 int cli_verb_image_dd(struct cli *c, struct cli_input *in);
 int cli_verb_image_bitmap(struct cli *c, struct cli_input *in);
 int cli_verb_image_bench(struct cli *c, struct cli_input *in);
+int cli_verb_image_member(struct cli *c, struct cli_input *in);
 int cli_verb_image_nbd_list(struct cli *c, struct cli_input *in);
 int cli_verb_image_nbd_serve(struct cli *c, struct cli_input *in);
 int cli_verb_export(struct cli *c, struct cli_input *in);

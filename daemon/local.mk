@@ -101,6 +101,9 @@ libdaemon_a_SOURCES = \
 	daemon/vm/shares.h \
 	daemon/vm/save.c \
 	daemon/vm/snapshot.c \
+	daemon/vm/snapshot_archive.c \
+	daemon/vm/snapshot_archive.h \
+	daemon/vm/snapshot_import.c \
 	daemon/vm/state_tool.c \
 	daemon/vm/state_tool.h \
 	daemon/vm/snapshot.h \

@@ -30,7 +30,8 @@ static int window_open(struct blk_node *n, const struct blk_options *o, struct e
         return err_set(e, -EROFS, "disk '%s': what is inside %s is only read", o->name,
                        o->path);
     }
-    w->fd = open(o->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    w->fd = o->fd >= 0 ? fcntl(o->fd, F_DUPFD_CLOEXEC, 3)
+                       : open(o->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (w->fd < 0 || fstat(w->fd, &st) != 0) {
         return err_errno(e, errno, "disk '%s': cannot open %s", o->name, o->path);
     }

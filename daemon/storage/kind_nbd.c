@@ -45,7 +45,7 @@ static int ask(const struct folder *f, struct buf *out, struct err *e)
     if (fd < 0) {
         return fd;
     }
-    rc = works_image_with(f->works, NO_FOLDER, args, fd, out, e);
+    rc = works_image_with(f->works, NO_FOLDER, args, &fd, 1, out, e);
     if (rc < 0) {
         err_prefix(e, "NBD server at %s", f->path);
     }

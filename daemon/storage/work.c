@@ -304,16 +304,37 @@ static int run(struct works *s, char **argv, const struct gets *g, struct buf *o
 int works_image(struct works *s, const char *dir, const char *const *args, struct buf *out,
                 struct err *e)
 {
-    return works_image_with(s, dir, args, -1, out, e);
+    return works_image_with(s, dir, args, NULL, 0, out, e);
 }
 
-int works_image_with(struct works *s, const char *dir, const char *const *args, int fd,
-                     struct buf *out, struct err *e)
+/* Copies of files whose numbers the process does not use for others; all of `copy` is set. */
+static int copy_files(const int *files, unsigned n, int copy[WORKS_FILES], const char *what,
+                      struct err *e)
 {
-    AUTO_FD copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FILE + WORKS_FILES);
+    int rc = 0;
+    for (unsigned i = 0; i < WORKS_FILES; i++) {
+        copy[i] = i < n ? fcntl(files[i], F_DUPFD_CLOEXEC, FIRST_FILE + WORKS_FILES) : -1;
+        if (i < n && copy[i] < 0 && rc == 0) {
+            rc = err_errno(e, errno, "cannot pass %s", what);
+        }
+    }
+    return rc;
+}
+
+static void close_files(int copy[WORKS_FILES])
+{
+    for (unsigned i = 0; i < WORKS_FILES; i++) {
+        fd_autoclose(&copy[i]);
+    }
+}
+
+int works_image_with(struct works *s, const char *dir, const char *const *args,
+                     const int *files, unsigned n_files, struct buf *out, struct err *e)
+{
     char own[16];
     char *argv[ARGS_MAX + 6] = { s->program, own, (char *)dir, s->vmctl, (char *)"image" };
     unsigned n = 5;
+    int copy[WORKS_FILES];
     AUTO_BUF said = BUF_INIT;
     snprintf(own, sizeof(own), "%d", (int)getpid());
     for (; *args && n < ARGS_MAX + 5; args++) {
@@ -322,11 +343,10 @@ int works_image_with(struct works *s, const char *dir, const char *const *args, 
     if (*args) {
         return err_set(e, -E2BIG, "too many options");
     }
-    if (fd >= 0 && copy < 0) {
-        return err_errno(e, errno, "cannot pass a connection");
-    }
-    const struct gets g = { .in = -1, .files = &copy, .n = fd >= 0 };
-    int status = run(s, argv, &g, out, &said, e);
+    const struct gets g = { .in = -1, .files = copy, .n = n_files };
+    int status = copy_files(files, n_files, copy, "a file", e);
+    status = status == 0 ? run(s, argv, &g, out, &said, e) : status;
+    close_files(copy);
     if (status < 0) {
         return status;
     }
@@ -359,27 +379,22 @@ int works_lvm(struct works *s, const char *const *words, struct buf *out, struct
     return status <= 0 ? status : WEXITSTATUS(status);
 }
 
-int works_state(struct works *s, const char *program, int request, const int *files, unsigned n,
-                struct buf *out, struct err *e)
+int works_state(struct works *s, const char *program, bool writes, int request,
+                const int *files, unsigned n, struct buf *out, struct err *e)
 {
     char own[16];
-    char *argv[] = { (char *)program, own, NULL };
+    char *argv[] = { (char *)program, own, writes ? (char *)"--write" : NULL, NULL };
     AUTO_FD in = fcntl(request, F_DUPFD_CLOEXEC, FIRST_FILE + WORKS_FILES);
-    int copy[WORKS_FILES] = { -1, -1 };
-    struct gets g = { .in = in, .files = copy, .n = n };
+    int copy[WORKS_FILES];
+    const struct gets g = { .in = in, .files = copy, .n = n };
     AUTO_BUF said = BUF_INIT;
-    int status = in < 0 ? err_errno(e, errno, "cannot pass the request") : 0;
+    int status = copy_files(files, n, copy, "the state", e);
     snprintf(own, sizeof(own), "%d", (int)getpid());
-    for (unsigned i = 0; i < n && status == 0; i++) {
-        copy[i] = fcntl(files[i], F_DUPFD_CLOEXEC, FIRST_FILE + WORKS_FILES);
-        status = copy[i] < 0 ? err_errno(e, errno, "cannot pass the state") : 0;
+    if (status == 0 && in < 0) {
+        status = err_errno(e, errno, "cannot pass the request");
     }
     status = status == 0 ? run(s, argv, &g, out, &said, e) : status;
-    for (unsigned i = 0; i < n; i++) {
-        if (copy[i] >= 0) {
-            close(copy[i]);
-        }
-    }
+    close_files(copy);
     if (status <= 0) {
         return status;
     }

@@ -38,9 +38,10 @@ int works_image(struct works *s, const char *dir, const char *const *args, struc
 /* At most so many bytes of what a process prints are kept. */
 #define WORKS_OUT (4 << 20)
 
-/* The same, with a descriptor (borrowed) as its number 3; fd -1: none. */
-int works_image_with(struct works *s, const char *dir, const char *const *args, int fd,
-                     struct buf *out, struct err *e);
+/* The same, with descriptors (borrowed, at most WORKS_FILES) as its numbers from 3 on. */
+#define WORKS_FILES 2
+int works_image_with(struct works *s, const char *dir, const char *const *args,
+                     const int *files, unsigned n, struct buf *out, struct err *e);
 
 /* Runs `lvm WORDS...` (up to NULL, at most 60 without the program's name) in a process that may change block devices and lvm's own files, and
  * has two minutes. 0; positive: it failed, `said` has its words; negative: it did not run, or was ended. */
@@ -48,9 +49,8 @@ int works_lvm(struct works *s, const char *const *words, struct buf *out, struct
               struct err *e);
 
 /* Runs `program PID`, which looks into state files: a request on its standard input, the files on its descriptors from 3 on
- * (all borrowed, at most WORKS_FILES). Any thread of works; otherwise as works_image. -EBADMSG: a file is damaged. */
-#define WORKS_FILES 2
-int works_state(struct works *s, const char *program, int request, const int *files, unsigned n,
-                struct buf *out, struct err *e);
+ * (all borrowed, at most WORKS_FILES). `writes`: one of them. Any thread of works; otherwise as works_image. -EBADMSG: a file is damaged. */
+int works_state(struct works *s, const char *program, bool writes, int request,
+                const int *files, unsigned n, struct buf *out, struct err *e);
 
 #endif

@@ -54,7 +54,7 @@ void snapshot_del(const struct snapshot *s, struct change *c)
 }
 
 /* By time; rows come by name. */
-static void insert(struct vmd *d, struct snapshot *s)
+void snapshot_insert(struct vmd *d, struct snapshot *s)
 {
     struct list *before = &d->snapshots;
 
@@ -87,7 +87,7 @@ void snapshots_load(struct vmd *d, const struct store_object *row)
     s->vm = xstrdup(row->scope);
     s->config = xstrdup(config ? config : "{}");
     s->start = api_json_get_bool(o, "start", false);
-    insert(d, s);
+    snapshot_insert(d, s);
 }
 
 struct snapshot *snapshot_new(struct vm *vm, const struct api_snapshot_create_in *in)
@@ -153,12 +153,17 @@ struct snapshot *snapshot_current(struct vmd *d, const char *uuid)
     return NULL;
 }
 
+bool snapshot_is_import(const struct snapshot *s)
+{
+    return s->info.imported && s->info.state == API_SNAPSHOT_STATE_MAKING;
+}
+
 const struct snapshot *snapshot_in_doubt(const struct vm *vm)
 {
     list_for_each (it, &vm->d->snapshots) {
         struct snapshot *s = list_entry(it, struct snapshot, link);
 
-        if (s->info.state == API_SNAPSHOT_STATE_REVERTING &&
+        if ((s->info.state == API_SNAPSHOT_STATE_REVERTING || snapshot_is_import(s)) &&
             strcmp(s->vm, vm->config.uuid) == 0) {
             return s;
         }

@@ -40,16 +40,21 @@ void snapshots_begin(struct vmd *d);
 void snapshots_end(struct vmd *d);
 void snapshots_free(struct vmd *d);
 
-/* One that the VM was going back to and has not reached; NULL: it may be started. */
+/* One that the VM was going back to and has not reached, or whose import was broken off and is not undone; NULL: it may be started. */
 const struct snapshot *snapshot_in_doubt(const struct vm *vm);
 bool snapshots_any(const struct vm *vm);
 /* The VM is deleted: rows in c; then, when that is durable, the rest. Images keep what is in them. */
 void snapshots_drop_rows(struct vm *vm, struct change *c);
 void snapshots_drop_files(struct vm *vm);
 
-/* ---- inside: snapshot.c, snapshot_disks.c, snapshot_work.c, snapshot_ops.c, snapshot_xml.c ---- */
+/* ---- inside: snapshot.c, snapshot_disks.c, snapshot_work.c, snapshot_ops.c,
+ * snapshot_archive.c, snapshot_xml.c ---- */
 
 struct snapshot *snapshot_find(struct vmd *d, const char *uuid, const char *name);
+/* One that is being imported: its disks' images may hold its contents for the moment. */
+bool snapshot_is_import(const struct snapshot *s);
+/* By its time of creation among the VM's. */
+void snapshot_insert(struct vmd *d, struct snapshot *s);
 struct snapshot *snapshot_current(struct vmd *d, const char *uuid);
 void snapshot_put(const struct snapshot *s, struct change *c);
 void snapshot_del(const struct snapshot *s, struct change *c);

@@ -64,6 +64,12 @@ static int may_by_state(const struct vm *vm, bool memory, struct api_error *x)
             x, API_E_BAD_STATE, name, "start it, or forget that state: 'vmctl start --fresh'",
             "VM '%s' has a saved state, which its disks alone do not hold", name);
     }
+    if (stopped && doubt && snapshot_is_import(doubt)) {
+        return api_error_set(x, API_E_BAD_STATE, name, "delete that one first",
+                             "the import of snapshot '%s' into VM '%s' was broken off, and is "
+                             "not undone",
+                             doubt->info.name, name);
+    }
     if (stopped && doubt) {
         return api_error_set(x, API_E_BAD_STATE, name, "go back again, to it or to another",
                              "VM '%s' was going back to snapshot '%s' and has not arrived",

@@ -146,7 +146,7 @@ static void create_durable(void *arg, const struct err *e)
 }
 
 /* Ends a job that never got so far as to have a snapshot. */
-static void refuse(struct op *op, const struct api_error *x)
+void wish_refuse(struct op *op, const struct api_error *x)
 {
     struct vmd *d = op->vm->d;
     int64_t job = op->job ? op->job->info.job : 0;
@@ -162,24 +162,15 @@ static void refuse(struct op *op, const struct api_error *x)
     op_end(op);
 }
 
-/* What a call asked, until its turn comes. */
-struct wish {
-    struct vmd *d;
-    int64_t vm, job;
-    char *name; /* of the snapshot */
-    bool start;
-    struct api_snapshot_create_in create; /* owned; all zero: another call */
-    void (*begin)(struct op *op);
-};
-
-static void wish_free(struct wish *wish)
+void wish_free(struct wish *wish)
 {
     free(wish->name);
+    free(wish->file);
     api_release(&api_type_snapshot_create_in, &wish->create);
     free(wish);
 }
 
-static bool called_off(const struct op *op, struct api_error *x)
+bool wish_called_off(const struct op *op, struct api_error *x)
 {
     if (op->job && op->job->cancel) {
         api_error_set(x, API_E_CANCELLED, op->vm->config.name, NULL, "the job was cancelled");
@@ -188,7 +179,7 @@ static bool called_off(const struct op *op, struct api_error *x)
     return false;
 }
 
-static void progress(struct op *op)
+void wish_progress(struct op *op)
 {
     if (op->job) {
         struct change *c = change_new(op->vm->d);
@@ -206,10 +197,10 @@ static void create_begin(struct op *op)
     struct change *c;
 
     op->in = NULL;
-    if (called_off(op, &x) || !snapshot_may_create(op->vm, &wish->create, &x)) {
-        refuse(op, &x);
+    if (wish_called_off(op, &x) || !snapshot_may_create(op->vm, &wish->create, &x)) {
+        wish_refuse(op, &x);
     } else {
-        progress(op);
+        wish_progress(op);
         k = work_new(op, snapshot_new(op->vm, &wish->create));
         c = change_new(k->d);
         snapshot_put(k->s, c);
@@ -255,11 +246,11 @@ static struct snapshot *wanted(struct op *op)
         s->start = wish->start;
     }
     wish_free(wish);
-    if (called_off(op, &x) || !s) {
-        refuse(op, &x);
+    if (wish_called_off(op, &x) || !s) {
+        wish_refuse(op, &x);
         return NULL;
     }
-    progress(op);
+    wish_progress(op);
     return s;
 }
 
@@ -274,7 +265,9 @@ static void delete_begin(struct op *op)
     }
     k = work_new(op, s);
     c = change_new(k->d);
-    s->info.state = API_SNAPSHOT_STATE_DELETING;
+    if (!snapshot_is_import(s)) { /* one that was broken off is undone as what it is */
+        s->info.state = API_SNAPSHOT_STATE_DELETING;
+    }
     snapshot_put(s, c);
     change_commit(c, delete_durable, k);
 }
@@ -513,6 +506,7 @@ static void opened(struct work_on *k)
 static void revert_begin(struct op *op)
 {
     struct snapshot *s = wanted(op);
+    const struct snapshot *doubt = snapshot_in_doubt(op->vm);
     struct work_on *k;
 
     if (!s) {
@@ -523,6 +517,11 @@ static void revert_begin(struct op *op)
         s->info.state != API_SNAPSHOT_STATE_REVERTING) {
         work_set_why(k, API_E_BAD_STATE, "take another", "snapshot '%s' is not whole: %s",
                      s->info.name, api_snapshot_state_name(s->info.state));
+        work_finish(k, change_new(k->d), NULL);
+    } else if (doubt && snapshot_is_import(doubt)) {
+        work_set_why(k, API_E_BAD_STATE, "delete that one first",
+                     "the import of snapshot '%s' was broken off, and is not undone",
+                     doubt->info.name);
         work_finish(k, change_new(k->d), NULL);
     } else if (policy_is_shutting(k->d)) {
         work_set_why(k, API_E_BAD_STATE, "go back when the host is",
@@ -547,8 +546,8 @@ static void accepted(void *arg, const struct err *e)
 }
 
 /* The wish is filled but for the job, and taken. */
-static void begin_job(struct api_call *call, struct vm *vm, const char *kind,
-                      struct wish *take_wish)
+void wish_begin_job(struct api_call *call, struct vm *vm, const char *kind,
+                    struct wish *take_wish)
 {
     struct vmd *d = vm->d;
     struct change *c;
@@ -570,13 +569,13 @@ static void begin_job(struct api_call *call, struct vm *vm, const char *kind,
                 accepted, take_wish);
 }
 
-static struct wish *wish_new(struct vm *vm, const char *name, void (*begin)(struct op *op))
+struct wish *wish_new(struct vm *vm, const char *name, void (*begin)(struct op *op))
 {
     struct wish *wish = xnew(struct wish);
 
     wish->d = vm->d;
     wish->vm = vm->id;
-    wish->name = xstrdup(name);
+    wish->name = name ? xstrdup(name) : NULL;
     wish->begin = begin;
     return wish;
 }
@@ -608,11 +607,11 @@ void api_handle_snapshot_create(struct api_call *call, struct api_snapshot_creat
         struct wish *wish = wish_new(vm, in->name, create_begin);
 
         api_copy(&api_type_snapshot_create_in, in, &wish->create);
-        begin_job(call, vm, "snapshot.create", wish);
+        wish_begin_job(call, vm, "snapshot.create", wish);
     }
 }
 
-static bool is_there(struct api_call *call, const struct vm *vm, const char *name)
+bool snapshot_is_there(struct api_call *call, const struct vm *vm, const char *name)
 {
     if (!snapshot_find(vm->d, vm->config.uuid, name)) {
         api_fail(call, API_E_NOT_FOUND, name, "'vmctl snapshot list' shows what there is",
@@ -626,11 +625,11 @@ void api_handle_snapshot_revert(struct api_call *call, struct api_snapshot_rever
 {
     struct vm *vm = call_vm(call, in->vm);
 
-    if (vm && is_there(call, vm, in->name)) {
+    if (vm && snapshot_is_there(call, vm, in->name)) {
         struct wish *wish = wish_new(vm, in->name, revert_begin);
 
         wish->start = in->start;
-        begin_job(call, vm, "snapshot.revert", wish);
+        wish_begin_job(call, vm, "snapshot.revert", wish);
     }
 }
 
@@ -638,8 +637,8 @@ void api_handle_snapshot_delete(struct api_call *call, struct api_snapshot_delet
 {
     struct vm *vm = call_vm(call, in->vm);
 
-    if (vm && is_there(call, vm, in->name)) {
-        begin_job(call, vm, "snapshot.delete", wish_new(vm, in->name, delete_begin));
+    if (vm && snapshot_is_there(call, vm, in->name)) {
+        wish_begin_job(call, vm, "snapshot.delete", wish_new(vm, in->name, delete_begin));
     }
 }
 

@@ -49,7 +49,8 @@ void work_set_why(struct work_on *k, int code, const char *remedy, const char *f
 
     va_start(ap, fmt);
     if (!k->x.code) {
-        api_error_vset(&k->x, code, k->s->info.name, remedy, fmt, ap);
+        api_error_vset(&k->x, code, k->s ? k->s->info.name : archive_file(k->archive), remedy,
+                       fmt, ap);
     }
     va_end(ap);
 }
@@ -98,8 +99,11 @@ void work_free(struct work_on *k)
     OPENSSL_cleanse(k->key, sizeof(k->key));
     for (size_t i = 0; i < k->n_images; i++) {
         free(k->image[i]);
+        free(k->disk[i]);
     }
     free(k->image);
+    free(k->disk);
+    archive_free(k->archive);
     free(k->uuid);
     free(k->dir);
     free(k->key_file);
@@ -181,15 +185,14 @@ void work_start(struct work_on *k, void (*run)(struct work *w), void (*then)(str
     }
 }
 
-static int sync_dir(const char *dir, struct err *e)
+int work_sync_dir(const char *dir, struct err *e)
 {
     AUTO_FD fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     return fd >= 0 && fsync(fd) == 0 ? 0 : err_errno(e, errno, "cannot write '%s'", dir);
 }
 
-/* NULL: it is no absolute path; the caller's. */
-static char *folder_of(const char *path)
+char *work_folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
 
@@ -222,8 +225,8 @@ void work_run_sync(struct work *w)
 
     if (fsync(k->fd) != 0) {
         err_errno(&w->e, errno, "cannot write the snapshot '%s'", k->s->info.name);
-    } else if (sync_dir(k->dir, &w->e) == 0) {
-        sync_dir(above, &w->e);
+    } else if (work_sync_dir(k->dir, &w->e) == 0) {
+        work_sync_dir(above, &w->e);
     }
 }
 
@@ -264,11 +267,11 @@ static void open_state(struct work_on *k)
 }
 
 /* An emulator may be writing to it: not to what is read here, since the VM's turn is ours. */
-static int look_into(struct work_on *k, const char *path, struct err *e)
+static int look_into(struct work_on *k, const char *path, const char *tag, struct err *e)
 {
     const char *const args[] = { "snapshot", "-U",   "-f", "qcow2", "--list",
                                  "--output", "json", path, NULL };
-    AUTO_FREE char *dir = folder_of(path);
+    AUTO_FREE char *dir = work_folder_of(path);
     AUTO_BUF out = BUF_INIT;
     AUTO_JSON list = NULL;
     struct err bad = ERR_INIT;
@@ -285,11 +288,11 @@ static int look_into(struct work_on *k, const char *path, struct err *e)
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         const char *name = api_json_get_str(json_object_array_get_idx(list, i), "name");
 
-        if (name && strcmp(name, k->s->info.tag) == 0) {
+        if (name && strcmp(name, tag) == 0) {
             return 0;
         }
     }
-    return err_set(e, -ENOENT, "'%s' has no snapshot '%s' in it", path, k->s->info.tag);
+    return err_set(e, -ENOENT, "'%s' has no snapshot '%s' in it", path, tag);
 }
 
 void work_run_open(struct work *w)
@@ -297,7 +300,7 @@ void work_run_open(struct work *w)
     struct work_on *k = container_of(w, struct work_on, w);
 
     for (size_t i = 0; i < k->n_images && w->e.code == 0; i++) {
-        look_into(k, k->image[i], &w->e);
+        look_into(k, k->image[i], k->s->info.tag, &w->e);
     }
     if (w->e.code == 0 && k->s->info.memory) {
         open_state(k);
@@ -314,15 +317,33 @@ static void run_unlink(struct work *w)
     }
 }
 
-static int on_image(struct work_on *k, const char *path, const char *option, struct err *e)
+static int on_image_as(struct work_on *k, const char *path, const char *option, const char *tag,
+                       struct err *e)
 {
-    AUTO_FREE char *dir = folder_of(path);
-    const char *const args[] = {
-        "snapshot", "-f", "qcow2", option, k->s->info.tag, path, NULL
-    };
+    AUTO_FREE char *dir = work_folder_of(path);
+    const char *const args[] = { "snapshot", "-f", "qcow2", option, tag, path, NULL };
 
     return dir ? works_image(k->d->pools->works, dir, args, NULL, e)
                : err_set(e, -EINVAL, "'%s' is no absolute path", path);
+}
+
+static int on_image(struct work_on *k, const char *path, const char *option, struct err *e)
+{
+    return on_image_as(k, path, option, k->s->info.tag, e);
+}
+
+/* Of one that was being imported: the image's own contents are back (cli/image_member.c). */
+static int undo_import(struct work_on *k, const char *path, struct err *e)
+{
+    AUTO_FREE char *back = xasprintf("%s.back", k->s->info.tag);
+    struct err none = ERR_INIT;
+    int rc = look_into(k, path, back, &none);
+
+    if (rc != 0) {
+        return rc == -ENOENT ? 0 : err_set(e, rc, "%s", none.msg);
+    }
+    rc = on_image_as(k, path, "--apply", back, e);
+    return rc == 0 ? on_image_as(k, path, "--delete", back, e) : rc;
 }
 
 void work_run_take(struct work *w)
@@ -354,6 +375,9 @@ static void run_drop(struct work *w)
         if (access(k->image[i], F_OK) != 0 && errno == ENOENT) {
             continue;
         }
+        if (snapshot_is_import(k->s) && undo_import(k, k->image[i], &w->e) != 0) {
+            return;
+        }
         if (on_image(k, k->image[i], "--delete", &e) != 0 &&
             !strstr(e.msg, "has no snapshot")) {
             w->e = e;
@@ -377,12 +401,14 @@ bool work_find_images(struct work_on *k)
         work_set_why(k, x.code, x.remedy[0] ? x.remedy : NULL, "%s", x.message);
     } else {
         k->image = xnew_n(char *, config.n_disks + 1);
+        k->disk = xnew_n(char *, config.n_disks + 1);
         for (size_t i = 0; i < config.n_disks; i++) {
             const struct api_disk *disk = &config.disks[i];
 
             if (!disk->readonly && !disk->cdrom && disk->file &&
                 disk->format == API_DISK_FORMAT_QCOW2 &&
                 !snapshot_leaves_out(k->s, disk->name)) {
+                k->disk[k->n_images] = xstrdup(disk->name);
                 k->image[k->n_images++] = xstrdup(disk->file);
             }
         }

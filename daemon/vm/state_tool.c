@@ -21,7 +21,8 @@ int state_tool(struct works *works, const char *program, struct json_object *req
 {
     AUTO_BUF text = BUF_INIT;
     AUTO_FD fd = memfd_create("request", MFD_CLOEXEC);
-    const char *line;
+    const char *line, *what = api_json_get_str(request, "do");
+    bool writes = what && strcmp(what, "reseal") == 0;
 
     base64_add(&text, key, STATE_KEY_BYTES);
     api_json_set_str(request, "key", text.data);
@@ -31,5 +32,5 @@ int state_tool(struct works *works, const char *program, struct json_object *req
         lseek(fd, 0, SEEK_SET) != 0) {
         return err_errno(e, errno, "cannot pass the request");
     }
-    return works_state(works, program, fd, files, n, out, e);
+    return works_state(works, program, writes, fd, files, n, out, e);
 }

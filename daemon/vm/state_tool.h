@@ -13,7 +13,7 @@ struct json_object;
 struct works;
 
 /* Has `program` do what the request says, with files that are sealed with the key (borrowed, at most WORKS_FILES); out (may be NULL) gets its answer. The
- * request gets the key as a member. Negative codes are those of works_state(). */
+ * request gets the key as a member; "reseal" writes the second file. Negative codes are those of works_state(). */
 int state_tool(struct works *works, const char *program, struct json_object *request,
                const uint8_t key[STATE_KEY_BYTES], const int *files, unsigned n,
                struct buf *out, struct err *e);

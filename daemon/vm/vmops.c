@@ -163,6 +163,15 @@ void vmop_start(struct op *op)
         return;
     }
     const struct snapshot *doubt = snapshot_in_doubt(vm);
+    if (doubt && snapshot_is_import(doubt)) {
+        api_error_set(
+            &x, API_E_BAD_STATE, vm->config.name,
+            "delete that snapshot: 'vmctl snapshot delete'",
+            "an import of snapshot '%s' into VM '%s' was broken off, and is not undone",
+            doubt->info.name, vm->config.name);
+        on_started(op, &x);
+        return;
+    }
     if (doubt) {
         api_error_set(&x, API_E_BAD_STATE, vm->config.name,
                       "go back again: 'vmctl snapshot revert'; or delete that snapshot",

@@ -160,8 +160,25 @@ def files_that_are_no_backup_are_refused_and_the_store_stays():
         tap.check(left == [], f"left behind: {left}")
 
 
+def a_lock_that_outlives_its_daemon_for_a_moment_is_waited_for():
+    """As when vmd is killed while it starts a process, which has all that it had open until it is another program."""
+    with lib.Daemon() as daemon:
+        daemon.kill()
+        child = subprocess.Popen([sys.executable, "-c", """
+import fcntl, struct, sys, time
+file = open(sys.argv[1], "r+b")
+fcntl.fcntl(file, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))  # F_OFD_SETLK
+print("taken", flush=True)
+time.sleep(1)"""] + [os.path.join(daemon.dir, "lib", "vmd.db.lock")], stdout=subprocess.PIPE)
+        tap.check(child.stdout.readline() == b"taken\n", "no lock")
+        daemon.start()
+        child.wait()
+        child.stdout.close()
+
+
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
+        a_lock_that_outlives_its_daemon_for_a_moment_is_waited_for,
         backup_made_while_calls_change_the_store_is_whole_and_has_what_was_acknowledged_before,
         restore_brings_back_the_definitions_and_never_uses_a_number_twice,
         vm_that_runs_is_taken_up_after_a_restore_of_a_backup_made_while_it_ran,

@@ -34,6 +34,7 @@ e2e_tests = \
 	tests/e2e/daemon_blockjobs.py \
 	tests/e2e/daemon_race.py \
 	tests/e2e/daemon_cloudinit.py \
+	tests/e2e/daemon_archives.py \
 	tests/e2e/daemon_snapshots.py \
 	tests/e2e/snapshot_drill.py \
 	tests/e2e/daemon_disks.py \

@@ -367,6 +367,27 @@ int state_in_check(const struct state_in *s, struct err *e)
     return rc;
 }
 
+int state_reseal(const struct state_in *s, int to, const char *uuid,
+                 const uint8_t key[STATE_KEY_LEN], struct err *e)
+{
+    AUTO_BUF bytes = BUF_INIT;
+    struct state_out out;
+    uint64_t size;
+    int rc = state_out_begin(&out, to, uuid, key, e);
+
+    for (size_t i = 0; i < s->n && rc == 0; i++) {
+        const struct state_entry *en = &s->entry[i];
+
+        rc = state_in_get(s, en, &bytes, e);
+        rc = rc == 0
+                 ? state_out_put(&out, en->type, en->region, en->page, bytes.data, bytes.len, e)
+                 : rc;
+    }
+    rc = rc == 0 ? state_out_end(&out, &size, e) : rc;
+    state_out_done(&out);
+    return rc;
+}
+
 void state_in_done(struct state_in *s)
 {
     free(s->entry);

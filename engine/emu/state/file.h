@@ -74,6 +74,9 @@ const struct state_entry *state_in_find(const struct state_in *s, enum state_sec
                                         uint32_t region, uint64_t page);
 /* Every section's bytes are what was written. Takes as long as reading all of it. */
 int state_in_check(const struct state_in *s, struct err *e);
+/* Writes all of it, checked, to another file (borrowed, empty) that is sealed with another key, for the VM of that UUID. */
+int state_reseal(const struct state_in *s, int to, const char *uuid,
+                 const uint8_t key[STATE_KEY_LEN], struct err *e);
 void state_in_done(struct state_in *s);
 
 #endif

@@ -3,7 +3,8 @@
  * vmd-state: looks into a state file (view.h) on behalf of the daemon, which parses none. `vmd-state PID`: a request of JSON on
  * standard input, the files on the descriptors from 3 on, the answer on standard output; a line on standard error and
  * the status 1 when there is none. Ends with the process PID that started it. One thread, which opens nothing and makes nothing: 15 system
- * calls are left to it before the first byte of a file is read.
+ * calls are left to it before the first byte of a file is read. `vmd-state PID --write` has two more: it writes a state anew into its
+ * second file, sealed with another key.
  */
 #include "engine/emu/state/view.h"
 
@@ -29,13 +30,14 @@
 enum { REQUEST_MAX = 65536, FIRST_FILE = 3, LIMIT_MAX = 4096 };
 
 #ifdef VMD_SANITIZERS
-static int confine(struct err *e)
+static int confine(bool writes, struct err *e)
 {
+    (void)writes;
     (void)e;
     return 0; /* they need more system calls */
 }
 #else
-static int confine(struct err *e)
+static int confine(bool writes, struct err *e)
 {
     static const int calls[] = {
         SCMP_SYS(read),       SCMP_SYS(write),  SCMP_SYS(preadv),    SCMP_SYS(newfstatat),
@@ -61,6 +63,10 @@ static int confine(struct err *e)
         rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
     }
     rc = rc == 0 ? seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, &data) : rc;
+    if (rc == 0 && writes) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(pwritev), 0);
+        rc = rc == 0 ? seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ftruncate), 0) : rc;
+    }
     /* openssl, to notice a fork: there is none */
     rc = rc == 0 ? seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(getpid), 0) : rc;
     rc = rc == 0 ? seccomp_load(ctx) : rc;
@@ -137,6 +143,21 @@ static int search(struct view *v, const struct json_object *o, struct json_objec
                    : rc;
 }
 
+static int reseal(struct view *v, const struct json_object *o, struct json_object *out,
+                  struct err *e)
+{
+    const char *text = api_json_get_str(o, "to_key"), *uuid = api_json_get_str(o, "uuid");
+    AUTO_BUF key = BUF_INIT;
+    int rc;
+
+    if (!text || !uuid || !base64_take(&key, text) || key.len != STATE_KEY_LEN) {
+        return err_set(e, -EINVAL, "the request is none");
+    }
+    rc = view_check(v, out, e);
+    return rc == 0 ? state_reseal(&v->in, FIRST_FILE + 1, uuid, (const uint8_t *)key.data, e)
+                   : rc;
+}
+
 static int answer(const struct json_object *o, struct json_object *out, struct err *e)
 {
     AUTO_FREE struct view *v = xnew_n(struct view, 2); /* with what they hold till the end */
@@ -162,18 +183,19 @@ static int answer(const struct json_object *o, struct json_object *out, struct e
                                 (uint64_t)api_json_get_int(o, "after", 0), out, e);
     }
     return strcmp(what, "check") == 0    ? view_check(&v[0], out, e)
+           : strcmp(what, "reseal") == 0 ? reseal(&v[0], o, out, e)
            : strcmp(what, "memory") == 0 ? read_memory(&v[0], o, out, e)
            : strcmp(what, "search") == 0 ? search(&v[0], o, out, e)
                                          : err_set(e, -EINVAL, "the request is none");
 }
 
-static int serve(struct err *e)
+static int serve(bool writes, struct err *e)
 {
     struct json_object *o = NULL, *out = json_object_new_object();
     /* What reads configuration or entropy does so now. */
     bool ok = OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) == 1;
     EVP_MD *sha256 = ok ? EVP_MD_fetch(NULL, "SHA256", NULL) : NULL;
-    int rc = sha256 ? confine(e) : err_set(e, -ENOMEM, "there is no SHA-256");
+    int rc = sha256 ? confine(writes, e) : err_set(e, -ENOMEM, "there is no SHA-256");
 
     rc = rc == 0 ? read_request(&o, e) : rc;
     rc = rc == 0 ? answer(o, out, e) : rc;
@@ -196,15 +218,17 @@ int main(int argc, char **argv)
 {
     struct err e = ERR_INIT;
 
-    if (argc != 2) {
-        fprintf(stderr, "usage: vmd-state PID\n");
+    bool writes = argc == 3 && strcmp(argv[2], "--write") == 0;
+
+    if (argc != 2 && !writes) {
+        fprintf(stderr, "usage: vmd-state PID [--write]\n");
         return 2;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != atoi(argv[1])) {
         return 1; /* it had ended before */
     }
-    if (serve(&e) != 0) {
+    if (serve(writes, &e) != 0) {
         size_t n = strlen(e.msg);
         ssize_t rc = write(STDERR_FILENO, e.msg, n);
 
