@@ -104,6 +104,7 @@ libdaemon_a_SOURCES = \
 	daemon/vm/snapshot_archive.c \
 	daemon/vm/snapshot_archive.h \
 	daemon/vm/snapshot_import.c \
+	daemon/vm/state_file.c \
 	daemon/vm/state_tool.c \
 	daemon/vm/state_tool.h \
 	daemon/vm/snapshot.h \
@@ -178,6 +179,7 @@ libdaemon_a_SOURCES = \
 	daemon/libvirt/procedures.c \
 	daemon/libvirt/procedures.h \
 	daemon/libvirt/procs.h \
+	daemon/libvirt/savefile.c \
 	daemon/libvirt/session.c \
 	daemon/libvirt/session.h \
 	daemon/libvirt/snapshot.c \

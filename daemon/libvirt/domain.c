@@ -365,8 +365,7 @@ static void on_changed(struct lv_call *c, struct json_object *result)
            reply_domain);
 }
 
-/* A definition in the place of another: what the new one has not goes back to its default. */
-static struct json_object *patch(const struct vm *vm, struct json_object *definition)
+struct json_object *lv_patch(const struct vm *vm, struct json_object *definition)
 {
     static const char *const fixed[] = { "name", "uuid", "arch", "machine", "project" };
     AUTO_JSON old = api_encode(&api_type_vm_config, &vm->config);
@@ -411,7 +410,7 @@ void lv_do_domain_define(struct lv_call *c)
         return;
     }
     params = lv_object("vm", uuid);
-    api_json_set(params, "set", patch(vm, definition));
+    api_json_set(params, "set", lv_patch(vm, definition));
     api_json_set_bool(params, "transient", false);
     lv_ask(c, "domain", "vm.set", params, on_changed);
 }

@@ -6,10 +6,6 @@
 
 #include <string.h>
 
-enum { ASK_AGAIN_MS = 3600000 };
-
-static void wait_more(struct lv_call *c);
-
 static void on_waited(struct lv_call *c, struct json_object *job)
 {
     const char *state = api_json_get_str(job, "state");
@@ -17,48 +13,32 @@ static void on_waited(struct lv_call *c, struct json_object *job)
 
     if (strcmp(state, "done") == 0) {
         c->over(c, job);
-    } else if (strcmp(state, "failed") == 0 || strcmp(state, "cancelled") == 0) {
-        lv_fail(c, LV_E_OPERATION_FAILED, "%s", why ? why : "it was cancelled");
     } else {
-        wait_more(c);
+        lv_fail(c, LV_E_OPERATION_FAILED, "%s", why ? why : "it was cancelled");
     }
 }
 
-static void wait_more(struct lv_call *c)
+/* However long it takes: copies of large disks take days. */
+static void wait_for(struct lv_call *c, struct json_object *result,
+                     void (*then)(struct lv_call *c, struct json_object *job))
 {
     struct json_object *params = json_object_new_object();
 
+    c->number = api_json_get_int(result, "job", 0);
     api_json_set_int(params, "job", c->number);
-    api_json_set_int(params, "timeout_ms", ASK_AGAIN_MS);
-    lv_ask(c, c->about, "job.wait", params, on_waited);
-}
-
-static void on_ended(struct lv_call *c, struct json_object *job)
-{
-    struct json_object *params;
-
-    if (api_json_get(job, "ended_ms")) {
-        lv_reply(c, NULL);
-        return;
-    }
-    params = json_object_new_object();
-    api_json_set_int(params, "job", c->number);
-    api_json_set_int(params, "timeout_ms", ASK_AGAIN_MS);
-    lv_ask(c, c->about, "job.wait", params, on_ended);
+    lv_ask(c, c->about, "job.wait", params, then);
 }
 
 void lv_wait_any(struct lv_call *c, struct json_object *result)
 {
-    c->number = api_json_get_int(result, "job", 0);
-    on_ended(c, NULL);
+    wait_for(c, result, lv_done);
 }
 
 void lv_wait(struct lv_call *c, struct json_object *result,
              void (*then)(struct lv_call *c, struct json_object *job))
 {
     c->over = then;
-    c->number = api_json_get_int(result, "job", 0);
-    wait_more(c);
+    wait_for(c, result, on_waited);
 }
 
 struct json_object *lv_read_xml(struct lv_call *c, const struct xml_kind *kind,

@@ -36,6 +36,8 @@ void lv_reply_params(struct lv_call *c, struct json_object *take_list);
 
 /* The definition as JSON, the caller's. */
 struct json_object *lv_config(const struct vm *vm);
+/* What vm.set does to put a definition in the place of the VM's: what the new one has not goes back to its default. The caller's. */
+struct json_object *lv_patch(const struct vm *vm, struct json_object *definition);
 /* By name, file or <target dev>; the place in the definition. -1: the call has failed. */
 int lv_disk(struct lv_call *c, const struct vm *vm, const char *what);
 /* By name, interface of the host or MAC address. */

@@ -55,6 +55,8 @@
     PLAIN(49, NETWORK_UNDEFINE, "network.undefine", "net:N")                                   \
     DO(51, CONNECT_NUM_OF_DOMAINS, num_of_domains, "", "num:i")                                \
     DO(53, DOMAIN_CORE_DUMP, domain_dump, "dom:D to:s flags:u", "")                            \
+    DO(54, DOMAIN_RESTORE, domain_restore, "from:s", "")                                       \
+    DO(55, DOMAIN_SAVE, domain_save, "dom:D to:s", "")                                         \
     DO(56, DOMAIN_GET_SCHEDULER_TYPE, domain_scheduler_type, "dom:D", "type:s nparams:i")      \
     DO(57, DOMAIN_GET_SCHEDULER_PARAMETERS, domain_scheduler, "dom:D nparams:i", "params:[T]") \
     DO(58, DOMAIN_SET_SCHEDULER_PARAMETERS, domain_set_scheduler, "dom:D params:[T]", "")      \
@@ -177,7 +179,11 @@
     DO(230, DOMAIN_GET_VCPU_PIN_INFO, domain_vcpu_pins, "dom:D ncpumaps:i maplen:i flags:u",   \
        "cpumaps:o num:i")                                                                      \
     DO(231, DOMAIN_UNDEFINE_FLAGS, domain_undefine, "dom:D flags:u", "")                       \
+    DO(232, DOMAIN_SAVE_FLAGS, domain_save, "dom:D to:s dxml:S flags:u", "")                   \
+    DO(233, DOMAIN_RESTORE_FLAGS, domain_restore, "from:s dxml:S flags:u", "")                 \
     DO(234, DOMAIN_DESTROY_FLAGS, domain_destroy, "dom:D flags:u", "")                         \
+    DO(235, DOMAIN_SAVE_IMAGE_GET_XML_DESC, save_image_xml, "file:s flags:u", "xml:s")         \
+    DO(236, DOMAIN_SAVE_IMAGE_DEFINE_XML, save_image_define, "file:s dxml:s flags:u", "")      \
     DO(237, DOMAIN_BLOCK_JOB_ABORT, domain_block_job_abort, "dom:D path:s flags:u", "")        \
     DO(238, DOMAIN_GET_BLOCK_JOB_INFO, domain_block_job, "dom:D path:s flags:u",               \
        "found:i type:i bandwidth:H cur:H end:H")                                               \

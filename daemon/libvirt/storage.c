@@ -94,27 +94,41 @@ void lv_do_pool_create_xml(struct lv_call *c)
 }
 
 /* What vmd makes pools of, valid under storagepoolcaps.rng. */
+/* Each kind of libvirt's, and "nbd", which libvirt has not. */
 static void on_pool_capabilities(struct lv_call *c, struct json_object *result)
 {
-    static const char *const others[] = { "fs",      "netfs",        "logical", "disk",
-                                          "iscsi",   "iscsi-direct", "scsi",    "mpath",
-                                          "rbd",     "sheepdog",     "gluster", "zfs",
-                                          "vstorage" };
+    static const char folders[] = "    <volOptions>\n"
+                                  "      <defaultFormat type='raw'/>\n"
+                                  "      <enum name='targetFormatType'>\n"
+                                  "        <value>raw</value>\n"
+                                  "        <value>qcow2</value>\n"
+                                  "      </enum>\n"
+                                  "    </volOptions>\n";
+    static const char groups[] = "    <poolOptions>\n"
+                                 "      <defaultFormat type='lvm2'/>\n"
+                                 "      <enum name='sourceFormatType'>\n"
+                                 "        <value>lvm2</value>\n"
+                                 "      </enum>\n"
+                                 "    </poolOptions>\n";
+    static const struct {
+        const char *type, *options; /* NULL: there is no such pool */
+    } kinds[] = { { "dir", folders },       { "fs", folders }, { "netfs", NULL },
+                  { "logical", groups },    { "nbd", "" },     { "disk", NULL },
+                  { "iscsi", NULL },        { "scsi", NULL },  { "mpath", NULL },
+                  { "iscsi-direct", NULL }, { "rbd", NULL },   { "sheepdog", NULL },
+                  { "gluster", NULL },      { "zfs", NULL },   { "vstorage", NULL } };
     AUTO_BUF b = BUF_INIT;
 
     (void)result;
-    buf_add_str(&b, "<storagepoolCapabilities>\n"
-                    "  <pool type='dir' supported='yes'>\n"
-                    "    <volOptions>\n"
-                    "      <defaultFormat type='raw'/>\n"
-                    "      <enum name='targetFormatType'>\n"
-                    "        <value>raw</value>\n"
-                    "        <value>qcow2</value>\n"
-                    "      </enum>\n"
-                    "    </volOptions>\n"
-                    "  </pool>\n");
-    for (unsigned i = 0; i < ARRAY_LEN(others); i++) {
-        buf_printf(&b, "  <pool type='%s' supported='no'/>\n", others[i]);
+    buf_add_str(&b, "<storagepoolCapabilities>\n");
+    for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (kinds[i].options && kinds[i].options[0]) {
+            buf_printf(&b, "  <pool type='%s' supported='yes'>\n%s  </pool>\n", kinds[i].type,
+                       kinds[i].options);
+        } else {
+            buf_printf(&b, "  <pool type='%s' supported='%s'/>\n", kinds[i].type,
+                       kinds[i].options ? "yes" : "no");
+        }
     }
     buf_add_str(&b, "</storagepoolCapabilities>\n");
     lv_reply_str(c, "capabilities", b.data);

@@ -102,7 +102,10 @@ def the_connection_and_the_host():
         same(v("iface-name", "00:00:00:00:00:00").strip(), "lo")
         same(v("iface-mac", "lo").strip(), "00:00:00:00:00:00")
         has(v("iface-dumpxml", "lo"), "name='lo'")
-        has(v("pool-capabilities"), "<pool type='dir' supported='yes'>")
+        xml = v("pool-capabilities")
+        schema = subprocess.run(["virt-xml-validate", v.file("pools.xml", xml), "storagepoolcaps"], capture_output=True, text=True, check=False)
+        tap.check(schema.returncode == 0, schema.stderr)
+        same(re.findall("type='([a-z-]*)' supported='yes'", xml), ["dir", "fs", "logical", "nbd"])
 
 
 def a_definition():
@@ -213,6 +216,61 @@ def a_life():
         tap.check(not v.vm()["saved"], "still saved")
         with v.d.client() as client:
             client.fails("bad-state", "vm.forget", vm="a")
+
+
+def states_in_files():
+    with Virsh() as v:
+        v.d.call("vm.define", config=v.d.config("a", firmware=v.d.guest("talks", b"spoken ")))
+        state = os.path.join(v.d.dir, "a.save")
+        editor = v.file("editor", "#!/bin/sh\nsed -i 's,</domain>,<description>told</description></domain>,' \"$1\"\n")
+        os.chmod(editor, 0o700)
+
+        def registers():
+            return [(f["field"], f["value"]) for f in v.d.call("vm.inspect", vm="a", part="cpu0")["fields"]]
+        v.run("start", "a")
+        v.run("suspend", "a")
+        before = registers()
+        v.fails("cannot make", "save", "a", os.path.join(v.d.dir, "none", "a.save"))
+        same((v.vm()["state"], registers()), ("paused", before))
+        v.fails("is there already", "save", "a", v.file("mine", "precious"))
+        same((v.vm()["state"], pathlib.Path(v.d.dir, "mine").read_text(encoding="utf-8")), ("paused", "precious"))
+        v("save", "a", state)
+        same((v.vm()["state"], v.vm().get("saved", False)), ("stopped", False))
+        same(os.stat(state).st_mode & 0o777, 0o600)
+        has(v.run("domstate", "a", "--reason"), "saved")
+        xml = v("save-image-dumpxml", state)
+        has(xml, "<name>a</name>", v.vm()["uuid"])
+        schema = subprocess.run(["virt-xml-validate", v.file("image.xml", xml), "domain"], capture_output=True, text=True, check=False)
+        tap.check(schema.returncode == 0, schema.stderr)
+        v("save-image-edit", state, env={**os.environ, "EDITOR": editor})
+        has(v.run("save-image-dumpxml", state), "told")
+        v.fails("stays it", "save-image-define", state, v.domain())
+        v("restore", state)  # as it was saved: it stands still
+        same((v.vm()["state"], registers(), v.config()["description"]), ("paused", before, "told"))
+        v.fails("active", "restore", state)
+        v.run("destroy", "a")
+        v.run("undefine", "a")
+        v("save-image-define", state, v.file("image.xml", v.run("save-image-dumpxml", state).replace("told", "again")), "--running")
+        v.run("restore", state)  # it is defined anew, from the file
+        same((v.vm()["state"], v.config()["description"]), ("running", "again"))
+        v.run("save", "a", state, "--paused")  # in the place of the one before
+        same(v.vmctl("state", "show", state).count("paused"), 1)
+        v.run("restore", state)
+        same(v.vm()["state"], "paused")
+        v.run("managedsave", "a")
+        v.fails("managed save image", "restore", state)
+        with v.d.client() as client:
+            client.fails("bad-state", "vm.state_import", vm="a", file=state)
+            v.vmctl("forget", "a")
+            client.fails("bad-state", "vm.state_export", vm="a", file=state)
+            whole = pathlib.Path(state).read_bytes()
+            for cut in (b"", whole[:100], whole[:-1], whole[1:], whole[:-24] + b"\xff" * 16 + whole[-8:]):
+                pathlib.Path(state).write_bytes(cut)
+                client.fails("file-error", "vm.state_show", file=state)
+                client.fails("file-error", "vm.state_edit", file=state, paused=True)
+                client.fails("file-error", "vm.state_import", vm="a", file=state)
+                same(v.vm().get("saved", False), False)
+            client.fails("file-error", "vm.state_show", file="/dev/zero")
 
 
 def disks():
@@ -577,7 +635,7 @@ def every_command_is_listed():
             same(sorted(works - DONE - (set() if BY_AGENT & DONE else BY_AGENT)), [])
 
 
-CASES = (the_connection_and_the_host, a_definition, a_life, disks, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent, a_domain_moves,
+CASES = (the_connection_and_the_host, a_definition, a_life, states_in_files, disks, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent, a_domain_moves,
          the_rest_is_unsupported, every_command_is_listed)
 
 if __name__ == "__main__":

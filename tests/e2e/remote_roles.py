@@ -93,6 +93,8 @@ def every_method_by_every_role():
         d.call("vm.define", config={"name": "web1", "project": "web", "firmware": "none"})
         WHERE["vm.dump"] = {"file": os.path.join(d.dir, "lib", "images", "web", "core")}  # others are denied to users
         WHERE["snapshot.export"] = WHERE["snapshot.import"] = {"file": os.path.join(d.dir, "lib", "images", "web", "one.snap")}
+        for method in ("export", "import", "show", "edit"):
+            WHERE["vm.state_" + method] = {"file": os.path.join(d.dir, "lib", "images", "web", "one.state")}
         WHERE["job.get"] = WHERE["job.wait"] = WHERE["job.cancel"] = {"job": 1 << 40}  # the first is somebody's: an import
         number, wrong, n = 0, [], 0
         for name, has in USERS.items():
