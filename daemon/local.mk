@@ -162,6 +162,7 @@ libdaemon_a_SOURCES = \
 	daemon/libvirt/host.c \
 	daemon/libvirt/guest.c \
 	daemon/libvirt/figures.c \
+	daemon/libvirt/backup.c \
 	daemon/libvirt/blockjob.c \
 	daemon/libvirt/actions.c \
 	daemon/libvirt/capabilities.c \

@@ -373,10 +373,18 @@ void lv_do_domain_block_job_speed(struct lv_call *c)
 
 enum { JOB_NONE = 0, JOB_BOUNDED = 1, JOB_UNBOUNDED = 2 };
 
-/* The job that has the whole domain; NULL: none. */
+bool lv_is_backup(struct json_object *job, const struct vm *vm)
+{
+    const char *uuid = api_json_get_str(job, "vm"), *kind = api_json_get_str(job, "kind");
+
+    return uuid && kind && strcmp(uuid, vm->config.uuid) == 0 &&
+           strcmp(kind, "disk.backup") == 0;
+}
+
+/* The job that has the whole domain, else one of a backup; NULL: none. */
 static struct json_object *whole_job(struct lv_call *c, struct json_object *result)
 {
-    struct json_object *jobs = api_json_get(result, "jobs");
+    struct json_object *jobs = api_json_get(result, "jobs"), *backup = NULL;
     const struct vm *vm = lv_the_vm(c);
 
     for (size_t i = 0; vm && i < json_object_array_length(jobs); i++) {
@@ -385,8 +393,9 @@ static struct json_object *whole_job(struct lv_call *c, struct json_object *resu
         if (uuid && strcmp(uuid, vm->config.uuid) == 0 && !lv_block_job_type(kind)) {
             return job;
         }
+        backup = lv_is_backup(job, vm) ? job : backup;
     }
-    return NULL;
+    return backup;
 }
 
 struct progress {
@@ -457,17 +466,45 @@ void lv_do_domain_job_stats(struct lv_call *c)
     active_jobs(c, on_job_stats);
 }
 
+static void on_abort_whole(struct lv_call *c, struct json_object *result);
+
+static void on_one_ended(struct lv_call *c, struct json_object *job)
+{
+    (void)job;
+    active_jobs(c, on_abort_whole);
+}
+
+static void on_one_told(struct lv_call *c, struct json_object *result)
+{
+    struct json_object *params = json_object_new_object();
+
+    (void)result;
+    api_json_set_int(params, "job", c->number);
+    lv_ask(c, NULL, "job.wait", params, on_one_ended);
+}
+
+/* A backup is a job for each of its disks: all of them end, one after the other. */
 static void on_abort_whole(struct lv_call *c, struct json_object *result)
 {
     struct json_object *job = whole_job(c, result), *params;
+    const struct vm *vm = lv_the_vm(c);
 
+    if (!job && c->number) {
+        lv_reply(c, NULL);
+        return;
+    }
     if (!job) {
         lv_fail(c, LV_E_OPERATION_INVALID, "no job is active on the domain");
         return;
     }
     params = json_object_new_object();
     api_json_set_int(params, "job", api_json_get_int(job, "job", 0));
-    lv_ask(c, NULL, "job.cancel", params, lv_done);
+    if (vm && lv_is_backup(job, vm)) {
+        c->number = api_json_get_int(job, "job", 0);
+        lv_ask(c, NULL, "job.cancel", params, on_one_told);
+    } else {
+        lv_ask(c, NULL, "job.cancel", params, lv_done);
+    }
 }
 
 void lv_do_domain_abort_job(struct lv_call *c)

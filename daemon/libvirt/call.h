@@ -76,6 +76,7 @@ enum lv_error {
     LV_E_ACCESS_DENIED = 88,
     LV_E_NO_METADATA = 80,
     LV_E_NO_CHECKPOINT = 103,
+    LV_E_NO_BACKUP = 104,
     LV_E_NO_PORT = 107,
 };
 

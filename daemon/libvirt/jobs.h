@@ -19,4 +19,7 @@ void lv_wait_any(struct lv_call *c, struct json_object *result);
 /* virDomainBlockJobType of the kind of a job; 0: it is none of a disk. */
 int lv_block_job_type(const char *kind);
 
+/* It is a job that backs up a disk of the VM. */
+bool lv_is_backup(struct json_object *job, const struct vm *vm);
+
 #endif

@@ -316,6 +316,9 @@
     DO(409, NETWORK_PORT_GET_XML_DESC, network_port_xml, "port:O flags:u", "xml:s")            \
     DO(418, DOMAIN_GET_GUEST_INFO, domain_guest_info, "dom:D types:u flags:u", "params:[T]")   \
     DO(419, CONNECT_SET_IDENTITY, nothing, "params:[T] flags:u", "")                           \
+    DO(421, DOMAIN_BACKUP_BEGIN, backup_begin, "dom:D backup_xml:s checkpoint_xml:S flags:u",  \
+       "")                                                                                     \
+    DO(422, DOMAIN_BACKUP_GET_XML_DESC, backup_xml, "dom:D flags:u", "xml:s")                  \
     DO(424, DOMAIN_AUTHORIZED_SSH_KEYS_GET, domain_ssh_keys, "dom:D user:s flags:u",           \
        "keys:[s]")                                                                             \
     DO(425, DOMAIN_AUTHORIZED_SSH_KEYS_SET, domain_set_ssh_keys,                               \

@@ -326,6 +326,60 @@ def disks():
         v("detach-device", "a", v.file("disk.xml", pathlib.Path(v.d.dir, "disk.xml").read_text(encoding="utf-8")), "--live")
 
 
+def backups():
+    with Virsh() as v:
+        files = {name: v.disk(name, "4M", fmt) for name, fmt in (("one.qcow2", "qcow2"), ("two.raw", "raw"), ("three.raw", "raw"))}
+        for i, file in enumerate(("two.raw", "three.raw")):
+            with open(files[file], "r+b") as f:
+                f.write(os.urandom(1 << 20) + bytes([i + 1]) * 4096)
+        v.d.call("vm.define", config=v.d.config("a", disks=[
+            {"file": files["one.qcow2"], "format": "qcow2", "name": "x"}, {"file": files["two.raw"], "name": "y"},
+            {"file": files["three.raw"], "name": "z", "readonly": True}]))
+        v.fails("start", "backup-begin", "a")
+        v.run("start", "a")
+        names = v.run("domblklist", "a").split()[::2]
+
+        def over():
+            return not v.d.call("job.list", active=True)["jobs"]
+
+        def compare(copy, file):
+            raw = os.path.join(v.d.dir, "flat")
+            v.vmctl("image", "convert", "-f", "raw" if copy.endswith(".raw") else "qcow2", "-O", "raw", copy, raw)
+            tap.check(pathlib.Path(raw).read_bytes() == pathlib.Path(files[file]).read_bytes(), f"{copy} is not {file}")
+            os.unlink(raw)
+        v("backup-begin", "a")  # of all that can be written, beside their images
+        wait_for(over, 100, "the backup's end")
+        made = sorted(f for f in os.listdir(v.d.dir) if re.search(r"\.(qcow2|raw)\.[0-9]+$", f))
+        same([f.rsplit(".", 1)[0] for f in made], ["one.qcow2", "two.raw"])
+        compare(os.path.join(v.d.dir, made[1]), "two.raw")
+        copy = os.path.join(v.d.dir, "copy.raw")
+        xml = (f"<domainbackup mode='push'><disks><disk name='{names[0]}' backup='no'/><disk name='{names[2]}' type='file'>"
+               f"<driver type='raw'/><target file='{copy}'/></disk></disks></domainbackup>")
+        v.run("backup-begin", "a", v.file("b.xml", xml))
+        wait_for(over, 100, "the backup's end")
+        compare(copy, "three.raw")
+        v.fails("", "backup-begin", "a", v.file("b.xml", xml))  # the file is there
+        v.run("backup-begin", "a", v.file("b.xml", xml), "--reuse-external")
+        wait_for(over, 100, "the backup's end")
+        for wrong in (xml.replace("push", "pull"), xml.replace("<disks>", "<incremental>c</incremental><disks>"), "<x/>", "<domainbackup>",
+                      xml.replace(names[2], "none"), xml.replace("<driver", "<x/><driver").replace("type='file'", "type='block'")):
+            v.fails("error", "backup-begin", "a", v.file("w.xml", wrong))
+        v.fails("not made with a backup", "backup-begin", "a", v.file("b.xml", xml), v.file("c.xml", "<domaincheckpoint/>"))
+        v.fails("no domain backup", "backup-dumpxml", "a")
+        v.fails("no job", "domjobabort", "a")
+        v.d.call("disk.transaction", vm="a", actions=[
+            {"act": "backup", "disk": d, "file": os.path.join(v.d.dir, d), "speed": 1} for d in ("y", "z")])  # for years
+        xml = v("backup-dumpxml", "a")
+        schema = subprocess.run(["virt-xml-validate", v.file("b.xml", xml), "domainbackup"], capture_output=True, text=True, check=False)
+        tap.check(schema.returncode == 0, schema.stderr + xml)
+        same(re.findall("backup='([a-z]*)'", xml), ["no", "yes", "yes"])
+        has(xml, f"<target file='{os.path.join(v.d.dir, 'y')}'/>")
+        has(v.run("domjobinfo", "a"), "Job type:")
+        v.run("domjobabort", "a")
+        tap.check(over(), "a backup goes on")
+        same(v.vm()["state"], "running")
+
+
 def cards_and_networks():
     with Virsh() as v:
         net = v.file("n.xml", "<network><name>n1</name><forward mode='nat'/><ip address='192.168.77.1' prefix='24'><dhcp>"
@@ -635,7 +689,7 @@ def every_command_is_listed():
             same(sorted(works - DONE - (set() if BY_AGENT & DONE else BY_AGENT)), [])
 
 
-CASES = (the_connection_and_the_host, a_definition, a_life, states_in_files, disks, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent, a_domain_moves,
+CASES = (the_connection_and_the_host, a_definition, a_life, states_in_files, disks, backups, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent, a_domain_moves,
          the_rest_is_unsupported, every_command_is_listed)
 
 if __name__ == "__main__":
