@@ -168,20 +168,25 @@ def locked(daemon):
     return store
 
 
+def said(daemon):
+    with open(daemon.log, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
 def given_and_its_emulator_dead(pair):
     """The source has given it away, the destination cannot record it; then the source's emulator dies, which cannot be recorded."""
     here, there = pair.both
     pair.migrate(here, there, wait=False, bandwidth=20000)
-    lib.wait_for(lambda: [m for m in here.call("migrate.list")["migrations"] if m["state"] == "copying"], 30, "copying")
+    lib.wait_for(lambda: [m for m in here.call("migrate.list")["migrations"] if m["state"] == "copying"], 150, "copying")
     theirs = locked(there)
     try:
         Emulator(here, "a").client.call("emu.migrate_set", bandwidth=0)
-        lib.wait_for(lambda: [m for m in here.call("migrate.list")["migrations"] if m["state"] == "given"], 60, "given")
+        lib.wait_for(lambda: [m for m in here.call("migrate.list")["migrations"] if m["state"] == "given"], 150, "given")
         ours = locked(here)
         for pids in here.emulators().values():
             for pid in pids:
                 lib.kill(pid)
-        lib.wait_for(lambda: here.call("vm.get", vm="a")["state"] == "crashed", 30, "the end")
+        lib.wait_for(lambda: here.call("vm.get", vm="a")["state"] == "crashed", 150, "the end")
     finally:
         theirs.execute("ROLLBACK")
         theirs.close()
@@ -194,7 +199,7 @@ def what_has_moved_is_gone_from_the_store():
         pair.define()
         here, there = pair.both
         ours = given_and_its_emulator_dead(pair)
-        lib.wait_for(lambda: "has moved to" in here.tail(), 60, "the word of the other")
+        lib.wait_for(lambda: "has moved to" in said(here), 150, "the word of the other")
         ours.execute("ROLLBACK")
         ours.close()
         tap.check(settle(pair) is there, "it has moved")
