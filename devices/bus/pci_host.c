@@ -139,10 +139,23 @@ static void unmap_bars(struct pci_fn *f, bool *changed)
     }
 }
 
+static void commit_bells(struct pci_host *h)
+{
+    struct vm *vm = h->dev.vm;
+
+    if (vm->engine->bells) {
+        vm->engine->bells(vm, &h->mmio_base, mem_flat(h->mem), h->mmio_base,
+                          h->mmio_base + h->mmio_size);
+        vm->engine->bells(vm, &h->mmio64_base, mem_flat(h->mem), h->mmio64_base,
+                          h->mmio64_base + h->mmio64_size);
+    }
+}
+
 static void commit(struct pci_host *h)
 {
     mem_commit(h->io);
     mem_commit(h->mem);
+    commit_bells(h);
     mem_reclaim(h->io); /* nobody keeps a range of these beyond the lock */
     mem_reclaim(h->mem);
 }

@@ -8,6 +8,7 @@
 #include "devices/virtio/virtio.h"
 #include "engine/base/log.h"
 
+#define NOTIFY 0x50
 #define VENDOR_VMD 0x00444d56u /* "VMD" */
 
 struct virtio_mmio {
@@ -212,6 +213,12 @@ static int mmio_realize(struct device *d, struct err *e)
         m->v->raise = mmio_raise;
         m->v->lower = mmio_lower;
         m->v->transport = m;
+        mem_set_bells(d->mmio[0], &(struct mem_bells){ .offset = NOTIFY,
+                                                       .size = 4,
+                                                       .count = m->v->n_queues,
+                                                       .match = true,
+                                                       .rung = virtio_rung,
+                                                       .arg = m->v });
     }
     return 0;
 }
@@ -308,7 +315,7 @@ static const struct dev_reg mmio_regs[] = {
       .field = DEV_NO_FIELD,
       .read = mmio_read_ready,
       .written = mmio_written_ready },
-    WO("QueueNotify", 0x50, "rings the bell of the queue whose number is written",
+    WO("QueueNotify", NOTIFY, "rings the bell of the queue whose number is written",
        mmio_written_notify),
     RO("InterruptStatus", 0x60, "bit 0: used buffers, bit 1: configuration changed",
        mmio_read_isr),

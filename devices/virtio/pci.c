@@ -438,6 +438,12 @@ static int vp_realize(struct device *d, struct err *e)
         p->v->transport = p;
         p->v->dev.dma = iommu;
         p->v->offered |= iommu ? VIRTIO_F_ACCESS_PLATFORM : 0;
+        mem_set_bells(d->mmio[1], &(struct mem_bells){ .offset = AT_NOTIFY,
+                                                       .step = NOTIFY_STEP,
+                                                       .size = 2,
+                                                       .count = p->v->n_queues,
+                                                       .rung = virtio_rung,
+                                                       .arg = p->v });
     }
     return rc;
 }

@@ -101,6 +101,14 @@ void virtio_ring(struct virtio *v, unsigned q)
     }
 }
 
+void virtio_rung(void *arg, unsigned q)
+{
+    struct virtio *v = arg;
+
+    atomic_fetch_or(&v->bells, 1u << q);
+    virtio_service(v);
+}
+
 void virtio_notified(struct virtio *v, unsigned q)
 {
     if (v->ops->prompt && q < v->n_queues && clock_driven(v->dev.vm->clock) &&

@@ -176,6 +176,8 @@ void virtio_ring(
     unsigned q); /* any thread, with or without lock: serve q on the main loop soon */
 /* The driver rang the bell of queue q; a vCPU's thread, lock held. */
 void virtio_notified(struct virtio *v, unsigned q);
+/* The same, for mem_bells.rung: `arg` is the struct virtio. Main loop, without lock. */
+void virtio_rung(void *arg, unsigned q);
 void virtio_ring_all(struct virtio *v); /* all queues that are ready */
 void virtio_reset(struct virtio *v);
 uint8_t virtio_set_status(struct virtio *v, uint8_t status); /* returns the new status */

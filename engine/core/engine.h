@@ -62,6 +62,10 @@ struct engine_ops {
     /* What the level-triggered, unmasked pins of an I/O APIC send (others: address 0), so that an engine with local APICs tells vm->extint.eoi of
      * these vectors; NULL: it tells of all, or has none. Any thread. */
     void (*level_pins)(struct vm *vm, const struct irq_message *pin, unsigned n);
+    /* The flat view of a space behind a window of the VM's own (a PCI host's) has changed: which bells (mem_bells) are between
+     * `from` and `to`. `owner` names the space. May be NULL; bells of the VM's own space come by mem_commit. Any thread. */
+    void (*bells)(struct vm *vm, const void *owner, const struct mem_flat *flat, uint64_t from,
+                  uint64_t to);
     /* Debugging, all three or none (NULL). Main thread, vCPUs at the barrier.
      * Where a virtual address leads in this vCPU's current mode, without side effects. */
     bool (*debug_translate)(struct vcpu *c, uint64_t va, uint64_t *gpa);

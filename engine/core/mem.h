@@ -47,6 +47,23 @@ int mem_new_ram(const char *name, uint64_t size, struct mem_region **out, struct
 int mem_new_rom(const char *name, uint64_t size, struct mem_region **out, struct err *e);
 struct mem_region *mem_new_io(const char *name, uint64_t size, const struct mem_io_ops *ops,
                               void *opaque, struct bus_lock *lock);
+
+/* Places of an I/O region where a write does nothing but ring a bell that the main loop answers: `rung(arg, n)` for the one at offset + n *
+ * step, n below count. By value (match): all n are at the offset itself, n is what was written. An engine may call rung() on the main loop, any
+ * time after the write and once for several, in place of the region's write(), which has to do the same for engines that do
+ * not; the vCPU does not wait for it then. size: bytes of the write where it is known by value. */
+struct mem_bells {
+    uint64_t offset;
+    unsigned step, count, size;
+    bool match;
+    void (*rung)(void *arg, unsigned n);
+    void *arg;
+};
+/* Before the region is first mapped; once. */
+void mem_set_bells(struct mem_region *r, const struct mem_bells *bells);
+/* NULL: it has none. Any thread. */
+const struct mem_bells *mem_region_bells(const struct mem_region *r);
+
 struct mem_region *mem_new_alias(const char *name, struct mem_region *of, uint64_t offset,
                                  uint64_t size);
 /* The same, but what is RAM there is read-only by this way. */

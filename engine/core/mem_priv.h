@@ -42,6 +42,7 @@ struct mem_region {
     const struct mem_io_ops *ops; /* I/O */
     void *opaque;
     struct bus_lock *lock;
+    struct mem_bells bells; /* count 0: none */
 };
 
 /* A flat view and what it alone owns. */

@@ -350,6 +350,16 @@ struct mem_region *mem_new_io(const char *name, uint64_t size, const struct mem_
     return r;
 }
 
+void mem_set_bells(struct mem_region *r, const struct mem_bells *bells)
+{
+    r->bells = *bells;
+}
+
+const struct mem_bells *mem_region_bells(const struct mem_region *r)
+{
+    return r->bells.count ? &r->bells : NULL;
+}
+
 struct mem_region *mem_new_alias(const char *name, struct mem_region *of, uint64_t offset,
                                  uint64_t size)
 {

@@ -32,8 +32,9 @@ struct kvm_vm {
     unsigned n_slots, max_slots;
     uint64_t breakpoint[KVM_BREAKPOINTS_MAX];
     unsigned n_breakpoints;
-    unsigned debug_change; /* counts changes of them */
-    void *arch;            /* the architecture's own */
+    unsigned debug_change;   /* counts changes of them */
+    struct kvm_bells *bells; /* NULL: KVM rings none */
+    void *arch;              /* the architecture's own */
 };
 
 /* vcpu->engine_data. The vCPU's thread (main thread at the barrier), but for the atomics. */
@@ -86,6 +87,13 @@ int kvm_call(int fd, unsigned long request, void *arg);
 void kvm_mem_commit(struct vm *vm, const struct mem_flat *flat);
 void kvm_mem_dirty(struct vm *vm);
 void kvm_mem_done(struct kvm_vm *k);
+
+/* --- bell.c --- */
+void kvm_bells_init(struct vm *vm);
+void kvm_bells_commit(struct vm *vm, const void *owner, const struct mem_flat *flat,
+                      uint64_t from, uint64_t to);
+void kvm_bells_stats(const struct kvm_vm *k, struct buf *out);
+void kvm_bells_done(struct kvm_vm *k);
 
 /* --- vcpu.c --- */
 enum vcpu_exit kvm_run_vcpu(struct vcpu *c);

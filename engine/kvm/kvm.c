@@ -88,6 +88,7 @@ static int new_vm(struct vm *vm, struct kvm_vm *k, struct err *e)
         return err_set(e, -ENOTSUP, "engine kvm: vCPUs would have %d bytes to talk by",
                        k->run_size);
     }
+    kvm_bells_init(vm);
     return kvm_arch->vm_init(vm, e);
 }
 
@@ -98,6 +99,7 @@ static void kvm_vm_done(struct vm *vm)
         return;
     }
     kvm_arch->vm_done(vm);
+    kvm_bells_done(k);
     kvm_mem_done(k);
     if (k->fd >= 0) {
         close(k->fd);
@@ -239,6 +241,7 @@ static void kvm_level_pins(struct vm *vm, const struct irq_message *pin, unsigne
 
 static void kvm_stats(struct vm *vm, struct buf *out)
 {
+    kvm_bells_stats(vm->engine_data, out);
     for (unsigned i = 0; i < vm->n_vcpus; i++) {
         const struct kvm_vcpu *v = vm->vcpus[i]->engine_data;
         const struct {
@@ -273,6 +276,7 @@ const struct engine_ops kvm_engine_ops = {
     .regs_get = kvm_regs_get,
     .msi = kvm_msi,
     .level_pins = kvm_level_pins,
+    .bells = kvm_bells_commit,
     .debug_translate = kvm_debug_translate,
     .debug_breakpoints = kvm_debug_breakpoints,
     .debug_step = kvm_debug_step,
@@ -284,6 +288,7 @@ const unsigned long kvm_requests[] = {
     KVM_SET_USER_MEMORY_REGION,
     KVM_GET_DIRTY_LOG,
     KVM_SIGNAL_MSI,
+    KVM_IOEVENTFD,
     KVM_TRANSLATE,
     KVM_SET_GUEST_DEBUG,
     KVM_GET_MP_STATE,

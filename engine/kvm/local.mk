@@ -5,6 +5,7 @@
 noinst_LIBRARIES += libkvm.a
 libkvm_a_SOURCES = \
 	engine/kvm/arch_x86.c \
+	engine/kvm/bell.c \
 	engine/kvm/internal.h \
 	engine/kvm/kvm.c \
 	engine/kvm/kvm.h \

@@ -157,6 +157,7 @@ void kvm_mem_commit(struct vm *vm, const struct mem_flat *flat)
     }
     free(kept);
     free(want);
+    kvm_bells_commit(vm, vm, flat, 0, UINT64_MAX);
 }
 
 void kvm_mem_done(struct kvm_vm *k)

@@ -6,7 +6,7 @@
 #if defined(__x86_64__)
 #define AT(s) (s - guests_begin + 0x8000)
     .section .rodata
-    .globl guests_begin, guests_end, r_real, p_triple, r_smp, p_long, p_dirty, p_steps, p_count, p_ports
+    .globl guests_begin, guests_end, r_real, p_triple, r_smp, p_long, p_dirty, p_steps, p_count, p_ports, p_bells
     .balign 16
 guests_begin:
     .code16
@@ -336,6 +336,26 @@ p_ports:
     jmp p_end
 2:  movb $2, %al
     jmp p_end
+
+/* Rings bells by value and by place, and waits for who answers them to count. */
+p_bells:
+    movl $0x7000, %esp
+    movl $0, 0xd0000100
+    movl $1, %ecx
+    call b_wait
+    movl $2, 0xd0000100
+    movl $2, %ecx
+    call b_wait
+    movl $9, 0xd0000100         /* no bell's value */
+    movw $7, 0xd0001004
+    movl $3, %ecx
+    call b_wait
+    movb $1, %al
+    jmp p_end
+b_wait:
+    cmpl %ecx, 0x600
+    jne b_wait
+    ret
 guests_end:
     .byte 0
 #endif

@@ -20,7 +20,8 @@
 
 #if defined(__x86_64__)
 extern const uint8_t guests_begin[], guests_end[], r_real[], p_triple[], r_smp[], p_long[],
-    p_dirty[], p_steps[], p_count[], p_ports[], step_0[], step_1[], step_2[], step_3[];
+    p_dirty[], p_steps[], p_count[], p_ports[], p_bells[], step_0[], step_1[], step_2[],
+    step_3[];
 
 #define MIB (1u << 20)
 #define RAM_SIZE (8u * MIB)
@@ -40,7 +41,8 @@ struct machine {
     uint8_t regs[4096];
     uint32_t next; /* what port 0xf0 answers */
     char text[64];
-    unsigned n_text, resets, stops;
+    unsigned n_text, resets, stops, dev_writes, n_rung;
+    unsigned rung[8];
     int code;
 };
 
@@ -56,6 +58,7 @@ static void dev_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
 {
     struct machine *m = opaque;
     memcpy(m->regs + offset, &value, size);
+    m->dev_writes++;
 }
 
 static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
@@ -302,6 +305,53 @@ START_TEST(kicks_lose_no_access)
 }
 END_TEST
 
+/* The guest waits for the count. */
+static void on_bell(void *arg, unsigned n)
+{
+    struct machine *m = arg;
+    ck_assert_uint_lt(m->n_rung, ARRAY_LEN(m->rung));
+    m->rung[m->n_rung++] = n;
+    *(volatile uint32_t *)(void *)(mem_ram_host(m->ram) + 0x600) = m->n_rung;
+}
+
+START_TEST(bells_ring_without_an_exit)
+{
+    const struct mem_bells values = {
+        .offset = 0x100, .size = 4, .count = 3, .match = true, .rung = on_bell
+    };
+    const struct mem_bells places = { .step = 4, .size = 2, .count = 4, .rung = on_bell };
+    struct mem_bells mine[2] = { values, places };
+    struct err e = ERR_INIT;
+    AUTO_BUF stats = BUF_INIT;
+    struct machine m;
+    machine_init(&m, p_bells, false, 1);
+    struct mem_region *other = mem_new_io("other", 16, &dev_ops, &m, NULL);
+    mine[0].arg = mine[1].arg = &m;
+    mem_set_bells(m.dev, &mine[0]);
+    mem_set_bells(other, &mine[1]);
+    ck_assert_int_eq(mem_map(m.vm->root, 0xd0008000, 0, other, &e), 0);
+    mem_commit(m.vm->mem);
+    mem_unmap(other);
+    ck_assert_int_eq(mem_map(m.vm->root, 0xd0001000, 0, other, &e), 0);
+    mem_commit(m.vm->mem);
+    memset(mem_ram_host(m.ram) + 0x600, 0, 4);
+    machine_run(&m);
+    ck_assert_int_eq(m.code, 1);
+    ck_assert_uint_eq(m.n_rung, 3);
+    ck_assert(m.rung[0] == 0 && m.rung[1] == 2 && m.rung[2] == 1);
+    ck_assert_uint_eq(m.dev_writes, 1);
+    ck_assert_uint_eq(m.regs[0x100], 9);
+    kvm_engine_ops.stats(m.vm, &stats);
+    buf_add(&stats, "", 1);
+    ck_assert_ptr_nonnull(strstr((const char *)stats.data, "bells 7 "));
+    ck_assert_ptr_nonnull(strstr((const char *)stats.data, "rings 3 "));
+    mem_unmap(other);
+    mem_commit(m.vm->mem);
+    machine_done(&m);
+    mem_free(other);
+}
+END_TEST
+
 START_TEST(state_goes_on_in_another_machine)
 {
     struct machine a, b;
@@ -376,6 +426,7 @@ static Suite *kvm_suite(void)
     tcase_add_test(t, dirty_log_has_what_the_guest_wrote);
     tcase_add_test(t, breakpoints_and_steps);
     tcase_add_test(t, kicks_lose_no_access);
+    tcase_add_test(t, bells_ring_without_an_exit);
     tcase_add_test(t, state_goes_on_in_another_machine);
     suite_add_tcase(s, t);
     return s;

@@ -3,7 +3,7 @@
  * A bare PVH kernel for the microvm board (tests/kvm/microvm.py): 64-bit code behind 32-bit entry. Says what it was started with on the serial port (its own
  * transmitter-empty interrupt by the I/O APIC counted), reads the first sector of a virtio-mmio disk at the address that the command line
  * names first and prints its text, and then does what the command line begins with: "off" ends by PM1 control, "reset" by the keyboard controller, "fault" by a
- * triple fault, "port" and "mmio" access a device often (tests/bench/kvm.py), "echo" gives back what the serial port brings until a 'q', "count" writes memory and checks it for ever.
+ * triple fault, "port", "mmio", "bell" and "ipis" access a device, ring a queue's bell, or interrupt the processor itself often (tests/bench/kvm.py), "echo" gives back what the serial port brings until a 'q', "count" writes memory and checks it for ever.
  * Linked at 2 MiB.
  */
 #define COM1 0x3f8
@@ -111,6 +111,10 @@ in_long:
     je port
     cmpl $0x6f696d6d, (%rsi)    /* mmio */
     je mmio
+    cmpl $0x6c6c6562, (%rsi)    /* bell */
+    je bell
+    cmpl $0x73697069, (%rsi)    /* ipis */
+    je ipis
     cmpl $0x65736572, (%rsi)    /* rese(t) */
     je reset
 off:
@@ -137,6 +141,7 @@ fault:
 
 /* So many accesses to the serial port's scratch register, or reads of a virtio-mmio slot's first one. */
 #define ACCESSES 200000
+#define INTERRUPTS 20000
 port:
     movl $ready, %esi
     call print
@@ -153,6 +158,41 @@ mmio:
 1:  movl (%r10), %eax
     decl %ecx
     jnz 1b
+    jmp off
+
+/* The bell of queue 0 of the first virtio-mmio device there is, whose ring is empty. */
+bell:
+    movl %r10d, %ebx
+1:  cmpl $0x74726976, (%rbx)
+    jne 2f
+    cmpl $0, 8(%rbx)
+    jne 3f
+2:  addl $0x200, %ebx
+    cmpl $0xfeb18000, %ebx
+    jb 1b
+    jmp fail
+3:  call negotiate
+    movl $ready, %esi
+    call print
+    movl $ACCESSES, %ecx
+4:  movl $0, 0x50(%rbx)
+    decl %ecx
+    jnz 4b
+    jmp off
+
+/* Interrupts that the processor sends to itself, each waited for. */
+ipis:
+    movl $ready, %esi
+    call print
+    xorl %ecx, %ecx
+    sti
+1:  incl %ecx
+    movl $0x40043, 0x300(%r8)
+2:  cmpl %ecx, timer_count
+    jne 2b
+    cmpl $INTERRUPTS, %ecx
+    jne 1b
+    cli
     jmp off
 
 /* Gives back what comes, by the receiver's interrupt. */
@@ -308,12 +348,8 @@ on_disk:
 
 /* ---- a disk: virtio 1.2 §4.2, one request at a time ---- */
 
-disk:
-    movl %r10d, %ebx
-    cmpl $0x74726976, (%rbx)
-    jne 9f
-    cmpl $2, 8(%rbx)
-    jne 9f
+/* The device at %ebx is given queue 0. */
+negotiate:
     movl $0, 0x70(%rbx)
     movl $1, 0x70(%rbx)
     movl $3, 0x70(%rbx)
@@ -334,6 +370,14 @@ disk:
     movl $0, 0xa4(%rbx)
     movl $1, 0x44(%rbx)
     movl $15, 0x70(%rbx)
+    ret
+disk:
+    movl %r10d, %ebx
+    cmpl $0x74726976, (%rbx)
+    jne 9f
+    cmpl $2, 8(%rbx)
+    jne 9f
+    call negotiate
     movl $request, desc
     movl $16, desc + 8
     movl $1 << 16 | 1, desc + 12
