@@ -59,6 +59,7 @@ struct rig *rig_new(unsigned vcpus)
 
 void rig_free(struct rig *r)
 {
+    (void)loop_run_once(r->loop, 0, NULL); /* what was posted for devices, which go */
     vm_free(r->vm);
     (void)loop_run_once(r->loop, 0, NULL); /* what was posted lets go of it */
     mem_free(r->ram);

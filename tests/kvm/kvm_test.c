@@ -401,6 +401,42 @@ START_TEST(models_name_what_the_host_lacks)
 }
 END_TEST
 
+/* Saved on a machine with one feature more, which has a name or none. */
+START_TEST(state_of_a_bigger_cpu_is_refused_by_name)
+{
+    struct machine m;
+    struct err e = ERR_INIT;
+    machine_init(&m, r_real, true, 1);
+    struct x86_cpu *c = m.vm->vcpus[0]->cpu;
+    const struct {
+        uint32_t leaf, reg, bit;
+        const char *name;
+    } more[] = { { 7, X86_EBX, 16, "avx512f" },
+                 { 1, X86_ECX, 2, "CPUID 0x1.0 ecx bit 2" },
+                 { 1, X86_EDX, 28, NULL } }; /* several processors: follows from elsewhere */
+    for (unsigned i = 0; i < ARRAY_LEN(more); i++) {
+        AUTO_BUF saved = BUF_INIT;
+        struct x86_cpuid *l = x86_leaf(&c->features, more[i].leaf, 0);
+        size_t used;
+        ck_assert_ptr_nonnull(l);
+        uint32_t mine = l->reg[more[i].reg], bit = 1u << more[i].bit;
+        l->reg[more[i].reg] = mine | bit;
+        x86_features_words(&c->features, c->cpuid);
+        st_save(x86_64_arch.state, c, &saved);
+        int same = st_load(x86_64_arch.state, c, sizeof(*c), saved.data, saved.len, &used, &e);
+        ck_assert_msg(same == 0, "%s", e.msg);
+        l->reg[more[i].reg] = mine & ~bit;
+        int rc = st_load(x86_64_arch.state, c, sizeof(*c), saved.data, saved.len, &used, &e);
+        ck_assert_int_eq(rc, more[i].name ? -ENOTSUP : 0);
+        ck_assert_msg(!more[i].name || strstr(e.msg, more[i].name), "%s", e.msg);
+        ck_assert_msg(!more[i].name || strstr(e.msg, "cpuid"), "%s", e.msg);
+        l->reg[more[i].reg] = mine;
+        x86_features_words(&c->features, c->cpuid);
+    }
+    machine_done(&m);
+}
+END_TEST
+
 START_TEST(missing_kvm_is_told_with_a_remedy)
 {
     struct err e = ERR_INIT;
@@ -419,6 +455,7 @@ static Suite *kvm_suite(void)
     tcase_set_timeout(t, 120); /* a guard against hangs only */
     tcase_add_test(t, missing_kvm_is_told_with_a_remedy);
     tcase_add_test(t, models_name_what_the_host_lacks);
+    tcase_add_test(t, state_of_a_bigger_cpu_is_refused_by_name);
     tcase_add_test(t, real_mode_computes_and_prints);
     tcase_add_test(t, long_mode_pages_faults_mmio_and_timer);
     tcase_add_test(t, four_processors_start_and_answer_ipis);

@@ -118,6 +118,7 @@ struct x86_cpu {
     /* From here on set by cpu_init, and no part of a reset. */
     struct vcpu *vcpu;
     struct x86_features features; /* what CPUID says */
+    uint32_t cpuid[X86_WORDS];    /* of them what a state says; always of `features` */
     /* What the engine can give, filled by it before cpu_init. */
     struct x86_features offered;
 };

@@ -189,13 +189,16 @@ static int apply_changes(struct x86_features *f, const struct x86_features *offe
 {
     while (*p == ',') {
         size_t n = strcspn(p + 1, ","), eq = strcspn(p + 1, "=");
-        bool word = eq < n, on = word ? n - eq == 3 && memcmp(p + 1 + eq, "=on", 3) == 0 : p[1] == '+';
+        bool word = eq < n,
+             on = word ? n - eq == 3 && memcmp(p + 1 + eq, "=on", 3) == 0 : p[1] == '+';
         bool off = word ? n - eq == 4 && memcmp(p + 1 + eq, "=off", 4) == 0 : p[1] == '-';
-        const struct feature *t = n > 1 && (on || off) ? word ? find(p + 1, eq) : find(p + 2, n - 1)
-                                                       : NULL;
+        const struct feature *t = n > 1 && (on || off)
+                                      ? word ? find(p + 1, eq) : find(p + 2, n - 1)
+                                      : NULL;
         if (!t) {
             return err_set(e, -EINVAL,
-                           "cpu: unknown feature '%.*s'; write +name, -name, name=on or name=off, e.g. -avx2",
+                           "cpu: unknown feature '%.*s'; write +name, -name, name=on or "
+                           "name=off, e.g. -avx2",
                            (int)n, p + 1);
         }
         if (on && !has(offered, t)) {
@@ -220,6 +223,72 @@ static void say_topology(struct x86_features *f, unsigned apic_id, unsigned cpus
             f->leaf[i].reg[X86_EDX] = apic_id;
         }
     }
+}
+
+/* `moves`: bits that follow control registers, the number of processors or the host's way to say so, and say nothing of what programs may use. */
+static const struct word {
+    uint32_t leaf;
+    uint8_t sub, reg;
+    uint32_t moves;
+} words[X86_WORDS] = {
+    { 1, 0, X86_EDX, 1u << 9 | 1u << 28 },
+    { 1, 0, X86_ECX, 1u << 27 | 1u << 31 },
+    { 7, 0, X86_EBX, 0 },
+    { 7, 0, X86_ECX, 1u << 4 },
+    { 7, 0, X86_EDX, 0 },
+    { 7, 1, X86_EAX, 0 },
+    { 0xd, 0, X86_EAX, 0 },
+    { 0xd, 1, X86_EAX, 0 },
+    { 0x80000001, 0, X86_EDX, 1u << 9 },
+    { 0x80000001, 0, X86_ECX, 0 },
+    { 0x80000008, 0, X86_EBX, 0 },
+    { 0x40000001, 0, X86_EAX, 0 },
+};
+
+void x86_features_words(const struct x86_features *f, uint32_t *out)
+{
+    for (unsigned i = 0; i < X86_WORDS; i++) {
+        const struct word *w = &words[i];
+        const struct x86_cpuid *l = x86_leaf((struct x86_features *)(uintptr_t)f, w->leaf,
+                                             w->sub);
+        out[i] = l ? l->reg[w->reg] & ~w->moves : 0;
+    }
+}
+
+/* A bit of a word: by its feature's name, or by its place. */
+static void lack_bit(struct lacking *l, const struct word *w, unsigned bit)
+{
+    static const char *const registers[] = { "eax", "ebx", "ecx", "edx" };
+    char place[48];
+
+    for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
+        const struct feature *t = &features[i];
+        if (t->leaf == w->leaf && t->sub == w->sub && t->reg == w->reg && t->bit == bit) {
+            lack(l, t->name);
+            return;
+        }
+    }
+    snprintf(place, sizeof(place), "CPUID 0x%x.%u %s bit %u", w->leaf, w->sub,
+             registers[w->reg], bit);
+    lack(l, place);
+}
+
+int x86_features_cover(const uint32_t *have, const uint32_t *want, struct err *e)
+{
+    struct lacking l = { "" };
+
+    for (unsigned i = 0; i < X86_WORDS; i++) {
+        for (uint32_t left = want[i] & ~have[i] & ~words[i].moves; left; left &= left - 1) {
+            lack_bit(&l, &words[i], (unsigned)__builtin_ctz(left));
+        }
+    }
+    return l.text[0]
+               ? err_set(e, -ENOTSUP,
+                         "the guest was started with what this machine's CPU does not "
+                         "have: %s; go on where there is the same 'cpu', and for VMs that "
+                         "move choose a model that all hosts have, as x86-64-v2",
+                         l.text)
+               : 0;
 }
 
 int x86_features_make(const char *model, const struct x86_features *offered, unsigned apic_id,

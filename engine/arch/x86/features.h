@@ -28,6 +28,12 @@ struct x86_features {
 struct x86_cpuid *x86_leaf(struct x86_features *f, uint32_t leaf, uint32_t sub);
 bool x86_has(const struct x86_features *f, const char *name);
 
+/* The words of CPUID in which features are, as a saved state has them. Words are added at the end. */
+enum { X86_WORDS = 12 };
+void x86_features_words(const struct x86_features *f, uint32_t *words);
+/* What was in the words of a state and is not in those of this machine: -ENOTSUP names each. */
+int x86_features_cover(const uint32_t *have, const uint32_t *want, struct err *e);
+
 /*
  * What a vCPU of `model` answers where the engine offers `offered`: "host" and "max" (or empty: all of it), or a named one
  * with what it is defined by and no more; behind it ",+feature" or ",-feature" as often as wanted. -ENOTSUP names every feature that the engine does not offer, -EINVAL an

@@ -88,12 +88,27 @@ static const struct st_field fields[] = {
         "0 runs, 1 waits for a start-up IPI, 2 halted, 3 got INIT, 4 got the IPI"),
     CPU_N(xsave, ST_BYTES, X86_XSAVE_SIZE, "XSAVE area, standard format"),
     CPU_N(apic, ST_BYTES, X86_APIC_SIZE, "local APIC, registers at their offsets"),
+    ST_ARRAY(struct x86_cpu, cpuid, ST_U32, X86_WORDS, 2,
+             "features that CPUID tells the guest"),
     ST_END,
 };
 
+/* A guest whose programs use what is not there dies of it later, and of nothing that says why. */
+static int check_cpuid(struct x86_cpu *c, struct err *e)
+{
+    uint32_t want[X86_WORDS];
+    struct err why = ERR_INIT;
+    int rc;
+
+    memcpy(want, c->cpuid, sizeof(want));
+    x86_features_words(&c->features, c->cpuid);
+    rc = x86_features_cover(c->cpuid, want, &why);
+    return rc == 0 ? 0 : err_set(e, rc, "vCPU %u, cpuid: %s", c->vcpu->index, why.msg);
+}
+
 static int loaded(void *obj, struct err *e)
 {
-    const struct x86_cpu *c = obj;
+    struct x86_cpu *c = obj;
     if (c->activity >= X86_ACTIVITIES || !(c->rflags & 2) || c->cr0 >> 32 || c->dr6 >> 32 ||
         c->dr7 >> 32 || c->cr8 > 15) {
         return err_set(
@@ -101,11 +116,11 @@ static int loaded(void *obj, struct err *e)
             "vCPU %u: activity, rflags, cr0, cr8, dr6 or dr7 hold an impossible value",
             c->vcpu->index);
     }
-    return 0;
+    return check_cpuid(c, e);
 }
 
 static const struct st_table state_table = {
-    .name = "x86-cpu", .version = 1, .fields = fields, .loaded = loaded
+    .name = "x86-cpu", .version = 2, .fields = fields, .loaded = loaded
 };
 
 /* ---- life ---- */
@@ -114,8 +129,13 @@ static int cpu_init(struct vcpu *v, const char *model, struct err *e)
 {
     struct x86_cpu *c = v->cpu;
     c->vcpu = v;
-    return x86_features_make(model ? model : "", &c->offered, v->index, v->vm->n_vcpus_wanted,
-                             &c->features, e);
+    int rc = x86_features_make(model ? model : "", &c->offered, v->index, v->vm->n_vcpus_wanted,
+                               &c->features, e);
+
+    if (rc == 0) {
+        x86_features_words(&c->features, c->cpuid);
+    }
+    return rc;
 }
 
 static void set_seg(struct x86_cpu *c, enum x86_seg_name n, uint16_t selector, uint64_t base,
