@@ -116,17 +116,35 @@ struct run_disk run_disk_of(const struct stat *st, bool write)
 void run_disk_covered(struct run *run, const struct run_disk *was, const struct run_disk *now)
 {
     struct run_disks *disks = &run->disks;
+    bool known = false;
 
     (void)run_disks_of(run);
     for (unsigned i = 0; i < disks->n; i++) {
-        if (disks->disk[i].dev == was->dev && disks->disk[i].ino == was->ino) {
-            disks->disk[i].write = false;
+        struct run_disk *one = &disks->disk[i];
+
+        if (one->dev == now->dev &&
+            one->ino == now->ino) { /* a commit's base was there all the time */
+            one->write |= now->write;
+            known = true;
+        } else if (one->dev == was->dev && one->ino == was->ino) {
+            one->write = false;
         }
     }
-    if (disks->n < RUN_DISKS) {
+    if (!known && disks->n < RUN_DISKS) {
         disks->disk[disks->n++] = *now;
     }
     runfs_set_disks(&run->d->opt, run->vm->id, run->cookie, disks);
+}
+
+void run_disk_covered_at(struct run *run, const char *was, const char *now)
+{
+    struct stat a, b;
+
+    if (stat(was, &a) == 0 && stat(now, &b) == 0) {
+        const struct run_disk from = run_disk_of(&a, false), to = run_disk_of(&b, true);
+
+        run_disk_covered(run, &from, &to);
+    }
 }
 
 void run_disks_read(const struct json_object *list, struct run_disks *out)

@@ -40,8 +40,11 @@ const struct run_disks *run_disks_of(struct run *run);
 struct stat;
 /* As vmd-spawn lists it. */
 struct run_disk run_disk_of(const struct stat *st, bool write);
-/* A disk goes on with another image, on top of the one it had, which is only read from now on. */
+/* A disk goes on with another image: one on top of what it had, a copy, or one below that took it in. What it had is only read
+ * from now on, as by who stands on it. */
 void run_disk_covered(struct run *run, const struct run_disk *was, const struct run_disk *now);
+/* The same by paths, where nobody has looked at them yet; nothing when one of them cannot be looked at. May wait for storage. */
+void run_disk_covered_at(struct run *run, const char *was, const char *now);
 /* From vmd-spawn's list; entries that make no sense are left out. */
 void run_disks_read(const struct json_object *list, struct run_disks *out);
 /* SIGKILL now, or as soon as there is a process. */

@@ -45,6 +45,9 @@ struct bjob {
     int fd, record_fd; /* until they are passed */
     struct run *run;   /* whose end is heard of; NULL: none */
     bool records;      /* the disk may get another image */
+    char *stood_on;    /* what it had when the job began, if that is a file */
+    bool covers;       /* was and now are known */
+    struct run_disk was, now;
     bool made, working, begun;
     pthread_t thread;
     struct err e; /* of the thread */
@@ -70,6 +73,7 @@ static void bjob_free(struct bjob *k)
     api_release(&api_type_block_job, &k->seen);
     free(k->disk);
     free(k->file);
+    free(k->stood_on);
     free(k);
 }
 
@@ -83,6 +87,33 @@ void disk_takes_file(struct api_disk *disk, const char *file, enum api_disk_form
     free(disk->pool); /* it is no volume any more */
     free(disk->volume);
     disk->pool = disk->volume = NULL;
+}
+
+/* Which images it writes is held against other VMs that open them. */
+static void claim(struct bjob *k, const struct api_disk *disk)
+{
+    if (!k->run || run_has_ended(k->run) || !disk->file || disk->file[0] != '/') {
+        return;
+    }
+    if (k->covers && strcmp(disk->file, k->stood_on) == 0) {
+        run_disk_covered(k->run, &k->was, &k->now);
+    } else { /* the job is the last daemon's, or an overlay came since */
+        run_disk_covered_at(k->run, disk->file, k->file);
+    }
+}
+
+static struct api_disk *disk_of(struct vm *vm, const char *named)
+{
+    for (size_t i = 0; i < vm->config.n_disks; i++) {
+        struct api_disk *disk = &vm->config.disks[i];
+        char name[32];
+
+        snprintf(name, sizeof(name), "disk%zu", i);
+        if (strcmp(disk->name ? disk->name : name, named) == 0) {
+            return disk;
+        }
+    }
+    return NULL;
 }
 
 /* The VM goes on with another image, and its definition says so in the same transaction. What an emulator may say is that it
@@ -100,15 +131,11 @@ static void redefine(struct bjob *k, struct change *c)
         strcmp(k->seen.file, k->file) != 0) {
         return;
     }
-    for (size_t i = 0; i < vm->config.n_disks; i++) {
-        struct api_disk *disk = &vm->config.disks[i];
-        char name[32];
-
-        snprintf(name, sizeof(name), "disk%zu", i);
-        if (strcmp(disk->name ? disk->name : name, k->disk) == 0) {
-            disk_takes_file(disk, k->file, (enum api_disk_format)format);
-            vm_put(vm, c);
-        }
+    struct api_disk *disk = disk_of(vm, k->disk);
+    if (disk) {
+        claim(k, disk);
+        disk_takes_file(disk, k->file, (enum api_disk_format)format);
+        vm_put(vm, c);
     }
 }
 
@@ -478,7 +505,7 @@ static void on_opened(void *arg)
 static void *open_main(void *arg)
 {
     struct bjob *k = arg;
-    struct stat st;
+    struct stat st, was;
 
     k->fd = open(k->file,
                  O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK |
@@ -491,6 +518,11 @@ static void *open_main(void *arg)
         err_set(&k->e, -EINVAL, "'%s' is neither a file nor a block device", k->file);
     } else if (k->records) {
         k->record_fd = swap_record_open(k->d, k->job, &k->e);
+        if (k->stood_on && stat(k->stood_on, &was) == 0) {
+            k->covers = true;
+            k->was = run_disk_of(&was, false);
+            k->now = run_disk_of(&st, true);
+        }
     }
     loop_post(k->d->loop, on_opened, k);
     return NULL;
@@ -604,6 +636,11 @@ static void begin(struct api_call *call, struct ask *a)
     }
     k->create = a->create;
     k->records = a->records;
+    if (k->records) {
+        const struct api_disk *disk = disk_of(vm, k->disk);
+
+        k->stood_on = disk && disk->file && disk->file[0] == '/' ? xstrdup(disk->file) : NULL;
+    }
     k->request = a->request;
     if (k->records) {
         AUTO_FREE char *path = swap_record_path(d, k->job);

@@ -129,6 +129,10 @@ static bool take(struct vm *vm, struct json_object *overlay,
             log_warn("daemon",
                      "VM '%s': disk '%s' goes on with '%s', as was begun before vmd ended",
                      vm->config.name, name, file);
+            if (now && vm->run && !run_has_ended(vm->run) && disk->file &&
+                disk->file[0] == '/') {
+                run_disk_covered_at(vm->run, disk->file, file);
+            }
             disk_takes_file(disk, file, (enum api_disk_format)format);
             return true;
         }

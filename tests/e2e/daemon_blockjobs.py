@@ -131,12 +131,34 @@ def a_pull_makes_the_disk_stand_alone():
         qemu_img("compare", "-f", "raw", "-F", "qcow2", want, paths[2])
 
 
+def is_written_by_a(daemon, client, path):
+    """And by nobody else, nor read."""
+    client.call("vm.define", config=daemon.config("other", disks=[{"file": path, "format": "qcow2", "readonly": True}]))
+    tap.check("in use by VM 'a'" in client.fails("busy", "vm.start", vm="other").message, "another VM read what is written")
+    client.call("vm.delete", vm="other")
+
+
+def a_copy_that_a_disk_goes_on_with_is_its_own():
+    with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
+        paths, want = chain(daemon)
+        copy = os.path.join(daemon.dir, "copy.qcow2")
+        running(daemon, client, paths[2])
+        done(client, client.call("disk.mirror", vm="a", disk="disk0", file=copy, image_format="qcow2", pivot=True)["job"])
+        is_written_by_a(daemon, client, copy)
+        # What it stood on may be read by others.
+        client.call("vm.define", config=daemon.config("reader", disks=[{"file": paths[2], "format": "qcow2", "readonly": True}]))
+        client.call("vm.start", vm="reader")
+        client.call("vm.stop", vm="reader", force=True)
+        same(daemon, client, want, copy)
+
+
 def a_commit_goes_on_with_the_base():
     with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
         paths, want = chain(daemon)
         running(daemon, client, paths[2])
         done(client, client.call("disk.commit", vm="a", disk="disk0", base=paths[1], pivot=True)["job"])
         tap.check(disk_of(client)["file"] == paths[1], f"{disk_of(client)}")
+        is_written_by_a(daemon, client, paths[1])
         os.unlink(paths[2])
         same(daemon, client, want, paths[1])
 
@@ -170,6 +192,7 @@ def a_job_goes_on_when_the_daemon_is_killed():
             client.call("disk.job", vm="a", disk="disk0", act="resume", speed=0)
             done(client, job)
             tap.check(disk_of(client)["file"] == copy, f"{disk_of(client)}")
+            is_written_by_a(daemon, client, copy)
             job = client.call("disk.mirror", vm="a", disk="disk0", file=copy + "2", speed=4096)["job"]
             wait(client, job, "running")
             client.call("job.cancel", job=job)
@@ -410,7 +433,7 @@ def qmp_begins_and_ends_block_jobs_as_qemu_does():
 CASES = [qmp_begins_and_ends_block_jobs_as_qemu_does, an_emulator_refuses_jobs_that_make_no_sense,
          an_emulator_without_a_disk_of_that_name_says_so, a_mirror_takes_the_disks_place,
          a_backup_is_what_the_disk_reads_as, a_pull_makes_the_disk_stand_alone,
-         a_commit_goes_on_with_the_base, a_commit_below_the_disk_shortens_the_chain,
+         a_copy_that_a_disk_goes_on_with_is_its_own, a_commit_goes_on_with_the_base, a_commit_below_the_disk_shortens_the_chain,
          a_job_goes_on_when_the_daemon_is_killed,
          a_daemon_killed_before_the_definition_is_durable_has_it_follow_later,
          a_definition_follows_although_emulator_and_daemon_died, a_definition_follows_although_the_emulator_died_untold,

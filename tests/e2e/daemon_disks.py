@@ -120,6 +120,8 @@ def an_overlay_takes_over_and_is_committed_again():
         client.call("vm.start", vm="a")  # by its overlays
         job_done(client, client.call("disk.commit", vm="a", disk="disk0", base=paths[0], pivot=True)["job"])
         tap.check(client.call("vm.get", vm="a")["config"]["disks"][0]["file"] == paths[0], "it kept the overlay")
+        # Its base is written again, and what was on top is not.
+        tap.check("in use by VM 'a'" in client.fails("busy", "vm.start", vm="reader").message, "reads what is written again")
         stop(client)
         reads_as(paths[0], "qcow2", (1, 0, 65536), (9, 65536, 65536))
 
@@ -143,6 +145,7 @@ def overlay_that_the_definition_lacks(daemon, paths):
         overlay = {"disk": "disk0", "file": paths[0] + ".mon", "format": "qcow2", "reuse": False}
         tap.check(job["result"] == {"overlays": [overlay]}, f"{job}")
     daemon.kill()
+    os.unlink(os.path.join(daemon.dir, "run", "vm", "1", "disks"))  # which images are written is told with the definition
     job["state"] = "running"
     del job["ended_ms"]
     on_disk(daemon, before, job["job"], json.dumps(job))
@@ -159,6 +162,11 @@ def the_definition_follows_an_emulator_that_outlived_the_daemon():
             job_done(client, job)
             tap.check([d["file"] for d in client.call("vm.get", vm="a")["config"]["disks"]] == [paths[0] + ".mon", paths[1]],
                       "the definition names what the VM does not stand on")
+            client.call("vm.define", config=daemon.config("reader", disks=[{"file": paths[0], "format": "qcow2", "readonly": True}]))
+            client.call("vm.define", config=daemon.config("third", disks=[{"file": paths[0] + ".mon", "format": "qcow2"}]))
+            tap.check("in use by VM 'a'" in client.fails("busy", "vm.start", vm="third").message, "two may write the overlay")
+            client.call("vm.start", vm="reader")  # what is below is only read
+            client.call("vm.stop", vm="reader", force=True)
             stop(client)
 
 
