@@ -72,6 +72,11 @@ void blk_set_hook(struct blk_node *n, struct blk_hook *h)
     n->hook = h;
 }
 
+void blk_set_io_thread(struct blk_node *n, unsigned which)
+{
+    n->io_thread = which;
+}
+
 void blk_submit(struct blk_node *n, struct blk_req *r)
 {
     if (n->hook && !(r->flags & BLK_UNHOOKED)) {

@@ -53,7 +53,7 @@ enum {
     BLK_PAST_END =
         4, /* a read may end behind the node's end, which reads as zeroes (drivers) */
     BLK_UNHOOKED = 1024, /* not for the hook of the node */
-    BLK_REPORT = 256, /* its error is told, whatever the policy of the node */
+    BLK_REPORT = 256,    /* its error is told, whatever the policy of the node */
     BLK_UNLIMITED =
         512 /* not the guest's: the limits of the node (throttle.h) are not for it */
 };
@@ -66,6 +66,8 @@ struct blk_req {
     uint64_t offset, length; /* bytes; for reads and writes length is the sum of iov */
     const struct iovec *iov;
     unsigned n_iov;
+    unsigned
+        queue; /* of the guest's that it came from: where to share work between I/O threads */
     /* On the node's loop: 0 or a negative errno. May submit again or free the request. */
     void (*done)(struct blk_req *r, int result);
     void *arg;
@@ -83,10 +85,14 @@ struct blk_req {
 /* Stands before a node for whoever submits (recordings): what is submitted goes there, and is the hook's to complete. It may
  * submit requests of its own with BLK_UNHOOKED. */
 struct blk_hook {
-    void (*submit)(struct blk_hook *h, struct blk_req *r); /* loop thread; never completes at once */
-    void (*abandon)(struct blk_hook *h); /* see blk_abandon(): no memory of a submitter is touched from now on */
+    void (*submit)(struct blk_hook *h,
+                   struct blk_req *r); /* loop thread; never completes at once */
+    void (*abandon)(
+        struct blk_hook
+            *h); /* see blk_abandon(): no memory of a submitter is touched from now on */
 };
-void blk_set_hook(struct blk_node *n, struct blk_hook *h); /* borrowed; before anything is submitted */
+void blk_set_hook(struct blk_node *n,
+                  struct blk_hook *h); /* borrowed; before anything is submitted */
 
 struct blk_extent {
     uint64_t length; /* from the asked offset on, of the same kind */
@@ -232,8 +238,11 @@ void blk_count(const struct blk_node *n, struct blk_counters *out);
 
 /* Asynchronous I/O for the nodes of one loop: an io_uring where the kernel gives one, and threads
  * for what blocks. */
+#define BLK_IO_THREADS_MAX 16
 struct blk_pool_options {
-    unsigned threads; /* 0: 4 */
+    unsigned threads; /* for what blocks; 0: 4 */
+    /* Threads with a ring each, for reads and writes that only move data, at most BLK_IO_THREADS_MAX; 0: the loop's thread has the ring. */
+    unsigned io_threads;
     void (*thread_start)(
         void *arg); /* on each new thread, before it does anything; may be NULL (sandbox) */
     void *arg;
@@ -245,6 +254,10 @@ int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk
                  struct err *e);
 /* From now on the loop's thread may open no file (sandbox): who holds a lock is not looked up in /proc. NULL is fine. */
 void blk_pool_confine(struct blk_pool *p);
+/* How many there are: fewer than asked for where the kernel has no rings. NULL is fine. */
+unsigned blk_pool_io_threads(const struct blk_pool *p);
+/* Requests of this node go to I/O thread `which` (from 1), whatever their queue; 0: as their queue says. Before anything is submitted. */
+void blk_set_io_thread(struct blk_node *n, unsigned which);
 void blk_pool_free(struct blk_pool *p); /* after its nodes; NULL is fine */
 
 #endif

@@ -53,6 +53,7 @@ struct blk_node {
     char *name, *path;
     uint64_t size;
     struct blk_hook *hook; /* NULL: none */
+    unsigned io_thread;    /* see blk_set_io_thread() */
     bool readonly;
     bool durable;                        /* see struct blk_options */
     struct blk_dirty_set *_Atomic dirty; /* bitmaps (bitmap.h); NULL: there never was one */

@@ -43,6 +43,8 @@ libstorage_a_SOURCES = \
 	storage/nbd_tls.c \
 	storage/nbd_wire.c \
 	storage/nbd_wire.h \
+	storage/lane.c \
+	storage/lane.h \
 	storage/pool.c \
 	storage/qcow2.c \
 	storage/qcow2.h \
@@ -134,11 +136,11 @@ tests_block_job_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 
 qcow2_rig = tests/block/qcow2_rig.c tests/block/qcow2_rig.h
 check_PROGRAMS += tests/block/qcow2_test tests/block/crash_test
-TESTS += tests/block/qcow2_test tests/block/crash_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py \
+TESTS += tests/block/io_threads.py tests/block/qcow2_test tests/block/crash_test tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py \
 	tests/block/image_foreign.py tests/block/image_luks.py tests/block/image_options.py tests/block/lvm_nested.py
 tests_block_qcow2_test_SOURCES = tests/block/qcow2_test.c $(qcow2_rig)
 tests_block_qcow2_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
 tests_block_crash_test_SOURCES = tests/block/crash_test.c $(qcow2_rig)
 tests_block_crash_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
-EXTRA_DIST += tests/block/lvm_nested.py tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py tests/block/image_foreign.py \
+EXTRA_DIST += tests/block/io_threads.py tests/block/lvm_nested.py tests/block/image_matrix.py tests/block/image_broken.py tests/block/nbd_peers.py tests/block/image_foreign.py \
 	tests/block/image_luks.py tests/block/image_options.py

@@ -11,6 +11,7 @@
 #include "engine/base/loop.h"
 #include "engine/base/mem.h"
 #include "storage/driver.h"
+#include "storage/lane.h"
 #include "storage/uring.h"
 
 #include <errno.h>
@@ -41,6 +42,9 @@ struct blk_pool {
     pthread_t *threads;
     struct uring *ring; /* NULL: none */
     struct loop_fd *ring_watch;
+    struct lane *lane
+        [BLK_IO_THREADS_MAX]; /* in place of the loop, for reads and writes of registered files */
+    unsigned n_lanes;
 };
 
 static void pool_deliver(void *arg);
@@ -194,6 +198,11 @@ bool blk_pool_cancel(struct blk_pool *p, struct blk_req *r)
     }
     if (found) {
         list_remove(&r->link);
+    }
+    for (unsigned i = 0; i < p->n_lanes && !found; i++) {
+        found = lane_take_back_locked(p->lane[i], r);
+    }
+    if (found) {
         pool_finish_locked(p, r, -ECANCELED);
     }
     pthread_mutex_unlock(&p->mutex);
@@ -202,22 +211,33 @@ bool blk_pool_cancel(struct blk_pool *p, struct blk_req *r)
 
 /* --- the ring --- */
 
-/* Mutex held. What the ring could not do whole (a short transfer, memory pressure, an odd file
+/* What the ring could not do whole (a short transfer, memory pressure, an odd file
  * system) a thread does again from the start: both directions give the same when repeated. */
+void blk_pool_ring_done_locked(struct blk_pool *p, struct blk_req *r, int result)
+{
+    if (result >= 0 && (uint64_t)result == r->length) {
+        pool_finish_locked(p, r, 0);
+    } else if (result >= 0 || result == -EAGAIN || result == -EINTR || result == -EOPNOTSUPP ||
+               result == -EINVAL) {
+        pool_queue_locked(p, r);
+    } else {
+        pool_finish_locked(p, r, result);
+    }
+}
+
+void blk_pool_queue_locked(struct blk_pool *p, struct blk_req *r)
+{
+    pool_queue_locked(p, r);
+}
+
+/* Mutex held. */
 static void ring_reap_locked(struct blk_pool *p)
 {
     struct blk_req *r;
     int result;
 
     while (p->ring && uring_reap(p->ring, &r, &result)) {
-        if (result >= 0 && (uint64_t)result == r->length) {
-            pool_finish_locked(p, r, 0);
-        } else if (result >= 0 || result == -EAGAIN || result == -EINTR ||
-                   result == -EOPNOTSUPP || result == -EINVAL) {
-            pool_queue_locked(p, r);
-        } else {
-            pool_finish_locked(p, r, result);
-        }
+        blk_pool_ring_done_locked(p, r, result);
     }
 }
 
@@ -260,6 +280,14 @@ static void pool_kick(void *arg)
     p->kicking = false;
 }
 
+/* The one that the node was given to; else that of the guest's queue, so that a queue's requests stay together. */
+static struct lane *lane_of(struct blk_pool *p, const struct blk_req *r)
+{
+    unsigned asked = r->node->io_thread;
+
+    return p->lane[asked && asked <= p->n_lanes ? asked - 1 : r->queue % p->n_lanes];
+}
+
 void blk_pool_submit_fd(struct blk_pool *p, struct blk_req *r, int slot)
 {
     bool first;
@@ -269,8 +297,13 @@ void blk_pool_submit_fd(struct blk_pool *p, struct blk_req *r, int slot)
         return;
     }
     pthread_mutex_lock(&p->mutex);
-    first = list_empty(&p->staged);
     r->result = slot;
+    if (p->n_lanes) {
+        lane_give_locked(lane_of(p, r), r);
+        pthread_mutex_unlock(&p->mutex);
+        return;
+    }
+    first = list_empty(&p->staged);
     list_append(&p->staged, &r->link);
     pthread_mutex_unlock(&p->mutex);
     if (first && p->kicking) {
@@ -293,13 +326,28 @@ static void staged_to_threads(struct blk_pool *p)
 
 int blk_pool_register(struct blk_pool *p, int fd)
 {
-    return p->ring ? uring_register(p->ring, fd) : -1;
+    int slot = p->ring ? uring_register(p->ring, fd) : -1;
+
+    for (unsigned i = 0; i < p->n_lanes && slot >= 0; i++) {
+        if (lane_register(p->lane[i], fd) !=
+            slot) { /* one of them is full, or the kernel is: threads do it */
+            while (i-- > 0) {
+                lane_unregister(p->lane[i], slot);
+            }
+            uring_unregister(p->ring, slot);
+            return -1;
+        }
+    }
+    return slot;
 }
 
 void blk_pool_unregister(struct blk_pool *p, int slot)
 {
     if (p->ring && slot >= 0) {
         uring_unregister(p->ring, slot);
+        for (unsigned i = 0; i < p->n_lanes; i++) {
+            lane_unregister(p->lane[i], slot);
+        }
     }
 }
 
@@ -388,6 +436,22 @@ static int pool_start_threads(struct blk_pool *p, struct err *e)
     return rc == 0 ? 0 : err_errno(e, rc, "cannot start an I/O thread");
 }
 
+/* As many as were asked for, or as the kernel has rings for: none, and the loop does it all. */
+static int pool_start_lanes(struct blk_pool *p, struct err *e)
+{
+    int rc = 0;
+
+    while (p->ring && rc == 0 && p->n_lanes < p->options.io_threads &&
+           p->n_lanes < BLK_IO_THREADS_MAX) {
+        rc = lane_new(p, &p->options, &p->lane[p->n_lanes], e);
+        if (!p->lane[p->n_lanes]) {
+            break;
+        }
+        p->n_lanes++;
+    }
+    return rc;
+}
+
 int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk_pool **out,
                  struct err *e)
 {
@@ -414,6 +478,7 @@ int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk
         p->ring_watch = loop_fd_new(loop, uring_event(p->ring), LOOP_READ, on_ring, p);
     }
     rc = pool_start_threads(p, e);
+    rc = rc == 0 ? pool_start_lanes(p, e) : rc;
     if (rc != 0) {
         blk_pool_free(p);
         return rc;
@@ -426,6 +491,9 @@ void blk_pool_free(struct blk_pool *p)
 {
     if (!p) {
         return;
+    }
+    while (p->n_lanes > 0) {
+        lane_free(p->lane[--p->n_lanes]);
     }
     pthread_mutex_lock(&p->mutex);
     p->stop = true;
@@ -466,6 +534,11 @@ struct list *blk_pool_groups(struct blk_pool *p)
 struct loop *blk_pool_loop(const struct blk_pool *p)
 {
     return p->loop;
+}
+
+unsigned blk_pool_io_threads(const struct blk_pool *p)
+{
+    return p ? p->n_lanes : 0;
 }
 
 bool blk_pool_has_clock(const struct blk_pool *p)

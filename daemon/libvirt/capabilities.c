@@ -200,7 +200,7 @@ static void on_machine(struct lv_call *c, struct json_object *result)
                "  <machine>virt</machine>\n"
                "  <arch>%s</arch>\n"
                "  <vcpu max='%lld'/>\n"
-               "  <iothreads supported='no'/>\n",
+               "  <iothreads supported='yes'/>\n",
                api_json_get_str(result, "emulator"), type ? type : "qemu",
                api_json_get_str(arch, "arch"),
                (long long)api_json_get_int(arch, "max_cpus", 1));

@@ -394,15 +394,32 @@ void lv_do_domain_vcpu_pins(struct lv_call *c)
     }
 }
 
-static void on_no_iothreads(struct lv_call *c, struct json_object *info)
+static void on_iothreads_host(struct lv_call *c, struct json_object *host)
 {
-    (void)info;
-    lv_reply(c, NULL); /* each disk has its thread; none is named */
+    struct json_object *o = json_object_new_object(), *list = json_object_new_array();
+    int64_t cpus = api_json_get_int(host, "cpus", 1);
+
+    for (int64_t i = 1; i <= c->number; i++) {
+        struct json_object *one = json_object_new_object();
+
+        api_json_set_int(one, "iothread_id", i);
+        api_json_set(one, "cpumap", all_cpus(1, (cpus + 7) / 8, cpus));
+        json_object_array_add(list, one);
+    }
+    api_json_set(o, "info", list);
+    api_json_set_int(o, "ret", c->number);
+    lv_reply(c, o);
+}
+
+static void on_iothreads(struct lv_call *c, struct json_object *info)
+{
+    c->number = api_json_get_int(api_json_get(info, "config"), "io_threads", 0);
+    lv_ask(c, NULL, "host.info", NULL, on_iothreads_host);
 }
 
 void lv_do_domain_iothreads(struct lv_call *c)
 {
-    lv_ask(c, "domain", "vm.get", lv_vm(c), on_no_iothreads);
+    lv_ask(c, "domain", "vm.get", lv_vm(c), on_iothreads);
 }
 
 static void on_cpu_total(struct lv_call *c, struct json_object *result)

@@ -508,7 +508,7 @@ void qmp_do_object_del(struct qmp_cmd *c)
              "object '%s' is in use, can not be deleted");
 }
 
-/* All I/O of an emulator is on one thread: that of its loop. */
+/* What was added changes nothing: which threads do I/O is said by the definition. */
 void qmp_do_query_iothreads(struct qmp_cmd *c)
 {
     struct json_object *list = json_object_new_array();

@@ -496,7 +496,8 @@ static const struct xml_row rows[] = {
       "vCPUs cannot be plugged in later" },
     NO("vcpu@cpuset", NO_TUNE),
     NO("vcpus", "vCPUs cannot be plugged in later"),
-    LEFT("iothreads|iothreadids|defaultiothread", "vmd does I/O in threads of its own choice"),
+    VALUE("iothreads", "io_threads", xml_as_int, "at most 16"),
+    LEFT("iothreadids|defaultiothread", "I/O threads have the numbers from 1"),
     GROUP("cputune", 0),
     VALUE("cputune/shares", "limits.cpu_weight", xml_as_int, "weight of the control group"),
     NO("cputune/"
@@ -637,7 +638,9 @@ static const struct xml_row rows[] = {
     VALUE("devices/disk/driver@queues", "queues", xml_as_int, "1 to 16"),
     SAYS("devices/disk/driver@discard", 0, "unmap",
          "vmd gives discarded blocks back to the filesystem"),
-    LEFT("devices/disk/driver@io|iothread",
+    VALUE("devices/disk/driver@iothread", "io_thread", xml_as_int,
+          "1 to the number of iothreads"),
+    LEFT("devices/disk/driver@io",
          "vmd does I/O by io_uring, or by threads where the kernel has none"),
     GROUP("devices/disk/driver", 0),
     NO("devices/disk/"

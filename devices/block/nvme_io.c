@@ -338,6 +338,7 @@ static struct nvme_req *req_new(struct nvme *n, uint16_t sqid, const struct nvme
     r->cid = c->cid;
     r->nsid = c->nsid;
     r->io.done = on_done;
+    r->io.queue = sqid;
     list_append(&n->in_flight, &r->node);
     return r;
 }

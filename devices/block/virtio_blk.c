@@ -273,6 +273,7 @@ static void vblk_take(struct vblk *b, unsigned q, struct virtio_elem *el)
     r->q = q;
     r->el = el;
     r->io.done = vblk_done;
+    r->io.queue = q;
     list_append(&b->in_flight, &r->node);
     vblk_start(r);
 }

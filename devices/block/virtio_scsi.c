@@ -226,6 +226,7 @@ static void vscsi_take(struct vscsi *s, unsigned q, struct virtio_elem *el)
 
     r->owner = s;
     r->q = q;
+    c->io.queue = q;
     r->el = el;
     c->done = vscsi_done;
     virtio_get(el, 0, r->lun, sizeof(r->lun));

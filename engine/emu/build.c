@@ -260,6 +260,7 @@ static void attach(struct emu *m, unsigned i, struct board_config *b)
     k->node = blk_disk_new(m->pool, k->node);
     k->name = blk_name(k->node);
     k->bus = disk_buses[d->bus];
+    blk_set_io_thread(k->node, (unsigned)d->io_thread);
     k->serial = d->serial;
     k->queues = (unsigned)d->queues;
     k->cdrom = d->cdrom;
@@ -326,6 +327,12 @@ int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **na
         *name = xasprintf("disk%u", i);
     }
     is = d->name ? d->name : *name;
+    if (d->io_thread > m->config.io_threads) {
+        return err_set(e, -EINVAL,
+                       "disk '%s': I/O thread %lld, the VM has %lld; give it more (io_threads), "
+                       "or leave the choice out",
+                       is, (long long)d->io_thread, (long long)m->config.io_threads);
+    }
     for (unsigned j = 0; j < i; j++) {
         if (strcmp(b->disk[j].name, is) == 0) {
             return err_set(e, -EEXIST, "two disks are named '%s'", is);
@@ -384,7 +391,8 @@ static int open_disks(struct emu *m, struct board_config *b, struct err *e)
 {
     const struct blk_pool_options po = { .thread_start = confine_io_thread,
                                          .arg = m,
-                                         .threads = any_far(m) ? FAR_THREADS : 0 };
+                                         .threads = any_far(m) ? FAR_THREADS : 0,
+                                         .io_threads = (unsigned)m->config.io_threads };
     int rc = 0;
 
     /* Later no thread can be made any more, and what is saved is packed and sealed by those of the jobs. */
@@ -600,8 +608,9 @@ int build_flush_disks(struct emu *m, struct err *e)
     migrate_disks_stop(m);
     jobs_stop(m);
     for (unsigned i = 0; i < m->n_disks; i++) {
-        struct flush f = { .req = {
-                               .op = BLK_FLUSH, .flags = BLK_REPORT | BLK_UNHOOKED, .done = on_flushed } };
+        struct flush f = {
+            .req = { .op = BLK_FLUSH, .flags = BLK_REPORT | BLK_UNHOOKED, .done = on_flushed }
+        };
 
         f.req.arg = &f;
         blk_wait_idle(m->disk[i]); /* what the guest had under way reaches the image too */

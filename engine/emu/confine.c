@@ -213,6 +213,11 @@ static bool by_vhost(const struct emu *m)
     return m->vhost;
 }
 
+static bool by_io_threads(const struct emu *m)
+{
+    return m->config.io_threads > 0;
+}
+
 static const struct feature {
     const char *name;
     bool (*wanted)(const struct emu *m);
@@ -224,6 +229,9 @@ static const struct feature {
       { { SCMP_SYS(ioctl), ON_VCPU },
         { SCMP_SYS(tgkill), ON_MAIN | ON_VCPU },
         { SCMP_SYS(rt_sigtimedwait), ON_VCPU } } },
+    { "I/O threads",
+      by_io_threads,
+      { { SCMP_SYS(io_uring_enter), ON_IO }, { SCMP_SYS(read), ON_IO } } },
     { "shared folders by vhost-user", by_vhost, { { SCMP_SYS(sendmsg), ON_MAIN } } },
 };
 

@@ -35,7 +35,13 @@ static void set_up(struct fixture *f)
     ck_assert_int_eq(ftruncate(fd, SIZE), 0);
     close(fd);
     f->loop = loop_new(&e);
-    ck_assert_int_eq(blk_pool_new(f->loop, &(struct blk_pool_options){ 0 }, &f->pool, &e), 0);
+    ck_assert_int_eq(blk_pool_new(f->loop,
+                                  &(struct blk_pool_options){ .io_threads = test_io_threads() },
+                                  &f->pool, &e),
+                     0);
+    /* All of them, or none where the kernel has no ring. */
+    ck_assert(blk_pool_io_threads(f->pool) == test_io_threads() ||
+              blk_pool_io_threads(f->pool) == 0);
 }
 
 static void tear_down(struct fixture *f)
@@ -337,7 +343,9 @@ START_TEST(lock_names_its_holder_and_dies_with_it)
 
         child.loop = loop_new(&e);
         if (!child.loop ||
-            blk_pool_new(child.loop, &(struct blk_pool_options){ 0 }, &child.pool, &e) != 0 ||
+            blk_pool_new(child.loop,
+                         &(struct blk_pool_options){ .io_threads = test_io_threads() },
+                         &child.pool, &e) != 0 ||
             open_node(&child, false, &n, &e) != 0) {
             _exit(1);
         }
@@ -442,6 +450,8 @@ static Suite *suite_block(void)
 {
     Suite *s = suite_create("block");
     TCase *t = tcase_create("file and raw");
+
+    tcase_set_timeout(t, 120); /* guards against hangs on a busy machine */
 
     tcase_add_test(t, what_is_written_is_read_back_in_pieces);
     tcase_add_test(t, requests_out_of_range_or_against_read_only_fail);

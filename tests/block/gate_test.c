@@ -56,7 +56,7 @@ static void open_disk(void)
 
 static void setup(void)
 {
-    const struct blk_pool_options po = { 0 };
+    const struct blk_pool_options po = { .io_threads = test_io_threads() };
     char name[] = "/tmp/vmd-gate.XXXXXX";
     struct err e = ERR_INIT;
     int fd = mkstemp(name);

@@ -242,7 +242,7 @@ static void ended_well(struct blk_job *j, bool writing)
 
 static void setup(void)
 {
-    const struct blk_pool_options po = { 0 };
+    const struct blk_pool_options po = { .io_threads = test_io_threads() };
     const struct workers_options wo = { 0 };
     struct err e = ERR_INIT;
 

@@ -52,7 +52,7 @@ static struct blk_node *image(const char *name, const char *driver, const char *
 
 static void setup(void)
 {
-    const struct blk_pool_options o = { 0 };
+    const struct blk_pool_options o = { .io_threads = test_io_threads() };
     struct err e = ERR_INIT;
 
     seed = test_seed();

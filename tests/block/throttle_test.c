@@ -47,7 +47,8 @@ static int64_t clock_of_ours(void)
 
 static void setup(void)
 {
-    const struct blk_pool_options po = { .clock = clock_of_ours };
+    const struct blk_pool_options po = { .clock = clock_of_ours,
+                                         .io_threads = test_io_threads() };
     struct err e = ERR_INIT;
 
     now = 5;

@@ -62,7 +62,9 @@ static void nv_new(struct nv *v)
 
     memset(v, 0, sizeof(*v));
     pci_rig_new(&v->p);
-    ck_assert_int_eq(blk_pool_new(v->p.r->loop, &(struct blk_pool_options){ 0 }, &v->pool, &e),
+    ck_assert_int_eq(blk_pool_new(v->p.r->loop,
+                                  &(struct blk_pool_options){ .io_threads = test_io_threads() },
+                                  &v->pool, &e),
                      0);
     for (ns->n = 0; ns->n < 2; ns->n++) {
         struct blk_options o = { .name = ns->n ? "two" : "one",

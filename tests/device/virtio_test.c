@@ -370,7 +370,9 @@ static struct disk *disk_new(bool readonly)
     close(fd);
     o.path = k->path;
     k->v.r = rig_new(1);
-    ck_assert_int_eq(blk_pool_new(k->v.r->loop, &(struct blk_pool_options){ 0 }, &k->pool, &e),
+    ck_assert_int_eq(blk_pool_new(k->v.r->loop,
+                                  &(struct blk_pool_options){ .io_threads = test_io_threads() },
+                                  &k->pool, &e),
                      0);
     ck_assert_msg(blk_open(k->pool, &o, &k->node, &e) == 0, "%s", e.msg);
     k->v.dev = rig_device(k->v.r, &virtio_blk_class);
@@ -722,6 +724,8 @@ END_TEST
 
 static Suite *suite_virtio(void)
 {
+
+    tcase_set_timeout(t, 120);
     Suite *s = suite_create("virtio");
     TCase *t = tcase_create("virtio");
 

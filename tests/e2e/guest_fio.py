@@ -29,9 +29,9 @@ FIO = f"LD_LIBRARY_PATH={LIBRARIES}:{LIBRARIES}/ceph /opt/usr/bin/fio --output-f
 RESETS = {"nvme": "nvme reset /dev/nvme0", "scsi": "sg_reset -d /dev/{disk}; sg_reset -t /dev/{disk}", "sata": "sg_reset -d /dev/{disk}"}
 
 
-def boot(files, mine, extra=()):
+def boot(files, mine, extra=(), **more):
     config = {"kernel": files["kernel"], "initrd": files["initrd"], "cpus": 2, "memory": 768 << 20,
-              "append": "console=ttyS0 vmd.virtio vmd.run=shell", "disks": [*mine, *extra]}
+              "append": "console=ttyS0 vmd.virtio vmd.run=shell", "disks": [*mine, *extra], **more}
     return guest.Guest(config, "vmd")
 
 
@@ -88,11 +88,13 @@ def let_go_under_load(machine, disk):
     verified(machine, disk)
 
 
-def fio_reads_what_it_wrote_on_every_bus_under_resets_too():
+def fio_reads_what_it_wrote_on_every_bus_under_resets_too(queues=None, **more):
     files = {**disks.fetched("riscv64-storage"), **disks.fetched("riscv64-fio")}
     with tempfile.TemporaryDirectory() as folder:
         mine = [qcow2(folder, bus) for bus in BUSES]
-        with boot(files, [tools_disk(folder, files["fio"])], mine) as machine:
+        for one in mine:
+            one.update({"queues": queues} if queues and one["bus"] in ("virtio-pci", "scsi") else {})
+        with boot(files, [tools_disk(folder, files["fio"])], mine, **more) as machine:
             machine.expect(r"guest# ", 240)
             disks.command(machine, "mkdir -p /opt && mount -o ro /dev/vda /opt")
             for bus, disk in names(machine, "vdb").items():
@@ -104,6 +106,10 @@ def fio_reads_what_it_wrote_on_every_bus_under_resets_too():
         for one in mine:
             crash_check.released(one["file"])
             subprocess.run(["qemu-img", "check", "-q", one["file"]], check=True, timeout=120)
+
+
+def the_same_with_io_threads():
+    fio_reads_what_it_wrote_on_every_bus_under_resets_too(queues=2, io_threads=3)
 
 
 class Volatile(guest_stuck.Filesystem):
@@ -150,5 +156,5 @@ if __name__ == "__main__":
     if os.environ.get("VMD_TEST_STORAGE") != "1":
         print("skipped: VMD_TEST_STORAGE=1, which takes half a minute and guests of 150 MB")
         sys.exit(77)
-    sys.exit(tap.run_cases([fio_reads_what_it_wrote_on_every_bus_under_resets_too,
+    sys.exit(tap.run_cases([fio_reads_what_it_wrote_on_every_bus_under_resets_too, the_same_with_io_threads,
                             what_a_guest_flushed_outlives_power_on_every_bus]))

@@ -36,6 +36,14 @@ static inline uint64_t test_seed(void)
     return seed;
 }
 
+/* How many I/O threads pools of disks have: VMD_TEST_IO_THREADS (tests/block/io_threads.py), else none. */
+static inline unsigned test_io_threads(void)
+{
+    const char *s = getenv("VMD_TEST_IO_THREADS");
+
+    return s ? (unsigned)strtoul(s, NULL, 10) : 0;
+}
+
 /* xorshift64*: enough for tests; *state is never 0. */
 static inline uint64_t test_random(uint64_t *state)
 {

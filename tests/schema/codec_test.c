@@ -59,7 +59,7 @@ static const char full_config[] =
     "\"disks\":[{\"name\":\"root\",\"file\":\"/d/"
     "\xc3\xa4.raw\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":true},"
     "{\"file\":\"/"
-    "e\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":false}],\"nics\":[],\"rng\":"
+    "e\",\"format\":\"raw\",\"bus\":\"virtio-mmio\",\"readonly\":false}],\"nics\":[],\"io_threads\":0,\"rng\":"
     "false,"
     "\"console\":\"virtio\","
     "\"flash\":[],\"panic\":false,\"channels\":[],\"shares\":[],\"agent\":false,\"memory_"

@@ -253,7 +253,7 @@ CONFIGS = [
     {"name": "a", "agent": True}, {"name": "a", "channels": [{"name": "b"}, {"name": "c.d", "console": True}], "agent": True},
     {"name": "a", "channels": [{"name": "org.qemu.guest_agent.0"}, {"name": "b"}]},
     {"name": "a", "balloon": {"memory": 256 << 20, "deflate_on_oom": True, "period": 10}},
-    {"name": "a", "iommu": "virtio"}, {"name": "a", "clock": {"base": "localtime"}}, {"name": "a", "clock": {"offset": -5}},
+    {"name": "a", "iommu": "virtio"}, {"name": "a", "io_threads": 2, "disks": [{"file": "/a", "io_thread": 2, "queues": 4}]}, {"name": "a", "clock": {"base": "localtime"}}, {"name": "a", "clock": {"offset": -5}},
     {"name": "a", "guest_watchdog": {"action": "pause"}}, {"name": "a", "guest_watchdog": {}},
     {"name": "a", "memory": 1 << 30, "memory_devices": [{"size": 4 << 30, "requested": 1 << 30, "block": 4 << 20}, {"size": 2 << 20}]},
     {"name": "a", "memory": 1 << 30, "memory_devices": [{"name": "m", "size": 4 << 30}], "balloon": {"memory": 256 << 20}},
