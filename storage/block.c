@@ -72,9 +72,10 @@ void blk_set_hook(struct blk_node *n, struct blk_hook *h)
     n->hook = h;
 }
 
-void blk_set_io_thread(struct blk_node *n, unsigned which)
+void blk_set_io_thread(struct blk_node *n, unsigned which, unsigned first)
 {
     n->io_thread = which;
+    n->io_first = first;
 }
 
 void blk_submit(struct blk_node *n, struct blk_req *r)

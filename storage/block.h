@@ -256,8 +256,9 @@ int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk
 void blk_pool_confine(struct blk_pool *p);
 /* How many there are: fewer than asked for where the kernel has no rings. NULL is fine. */
 unsigned blk_pool_io_threads(const struct blk_pool *p);
-/* Requests of this node go to I/O thread `which` (from 1), whatever their queue; 0: as their queue says. Before anything is submitted. */
-void blk_set_io_thread(struct blk_node *n, unsigned which);
+/* Requests of this node go to I/O thread `which` (from 1), whatever their queue; 0: as their queue says, the first of them to that after
+ * `first` others, so that disks of one queue are shared out too. Before anything is submitted. */
+void blk_set_io_thread(struct blk_node *n, unsigned which, unsigned first);
 void blk_pool_free(struct blk_pool *p); /* after its nodes; NULL is fine */
 
 #endif

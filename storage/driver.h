@@ -52,8 +52,8 @@ struct blk_node {
     struct blk_claim *owner;           /* of the top node: the user's claim */
     char *name, *path;
     uint64_t size;
-    struct blk_hook *hook; /* NULL: none */
-    unsigned io_thread;    /* see blk_set_io_thread() */
+    struct blk_hook *hook;        /* NULL: none */
+    unsigned io_thread, io_first; /* see blk_set_io_thread() */
     bool readonly;
     bool durable;                        /* see struct blk_options */
     struct blk_dirty_set *_Atomic dirty; /* bitmaps (bitmap.h); NULL: there never was one */

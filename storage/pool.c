@@ -285,7 +285,8 @@ static struct lane *lane_of(struct blk_pool *p, const struct blk_req *r)
 {
     unsigned asked = r->node->io_thread;
 
-    return p->lane[asked && asked <= p->n_lanes ? asked - 1 : r->queue % p->n_lanes];
+    return p->lane[asked && asked <= p->n_lanes ? asked - 1
+                                                : (r->node->io_first + r->queue) % p->n_lanes];
 }
 
 void blk_pool_submit_fd(struct blk_pool *p, struct blk_req *r, int slot)

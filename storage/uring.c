@@ -143,6 +143,8 @@ void uring_submit(struct uring *u)
         rc = io_uring_submit(&u->ring);
     } while (rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
     (void)io_uring_cq_eventfd_toggle(&u->ring, true);
+    /* What completed before this was seen is looked for after it: whoever calls reaps next. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 bool uring_reap(struct uring *u, struct blk_req **r, int *result)

@@ -260,7 +260,7 @@ static void attach(struct emu *m, unsigned i, struct board_config *b)
     k->node = blk_disk_new(m->pool, k->node);
     k->name = blk_name(k->node);
     k->bus = disk_buses[d->bus];
-    blk_set_io_thread(k->node, (unsigned)d->io_thread);
+    blk_set_io_thread(k->node, (unsigned)d->io_thread, i);
     k->serial = d->serial;
     k->queues = (unsigned)d->queues;
     k->cdrom = d->cdrom;
