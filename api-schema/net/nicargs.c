@@ -84,21 +84,28 @@ unsigned nic_mtu(const struct api_nic *n)
     return n->has_mtu ? (unsigned)n->mtu : n->type == API_NIC_TYPE_USER ? USER_MTU : 0;
 }
 
-void nic_mac(const struct api_vm_config *c, size_t i, char out[18])
+uint32_t nic_mac_made(const struct api_vm_config *c, size_t i)
 {
     const char *seed = c->uuid ? c->uuid : c->name;
     uint32_t h = 2166136261u; /* FNV-1a */
 
-    if (c->nics[i].mac) {
-        snprintf(out, 18, "%s", c->nics[i].mac);
-        return;
-    }
     for (; *seed; seed++) {
         h = (h ^ (uint8_t)*seed) * 16777619u;
     }
     h = (h ^ (uint32_t)i) * 16777619u;
     h ^= h >> 15;
-    snprintf(out, 18, "52:54:00:%02x:%02x:%02x", h & 255, h >> 8 & 255, h >> 16 & 255);
+    return h & 0xffffff;
+}
+
+void nic_mac(const struct api_vm_config *c, size_t i, char out[18])
+{
+    if (c->nics[i].mac) {
+        snprintf(out, 18, "%s", c->nics[i].mac);
+    } else {
+        uint32_t h = nic_mac_made(c, i);
+
+        snprintf(out, 18, "52:54:00:%02x:%02x:%02x", h & 255, h >> 8 & 255, h >> 16 & 255);
+    }
 }
 
 static int check_mac(const char *mac, struct err *e)

@@ -17,6 +17,8 @@ void nic_args_free(char **args);
 unsigned nic_mtu(const struct api_nic *n);
 /* The address of the i-th card of a VM: the definition's, or one made from the UUID (or name). out holds 18. */
 void nic_mac(const struct api_vm_config *c, size_t i, char out[18]);
+/* The last three bytes of one that is made, the first of them lowest; they may be another VM's (daemon/vm/nics.h). */
+uint32_t nic_mac_made(const struct api_vm_config *c, size_t i);
 /* What a card of type tap or bridge asks of the host; the texts stay the card's. */
 struct tap_wish nic_tap(const struct api_nic *n);
 /* Whether the members fit the type. `e` names the member and the remedy. */

@@ -11,6 +11,8 @@
 #include "daemon/registry.h"
 #include "engine/base/mem.h"
 
+#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 static int bad(struct api_error *x, size_t i, const char *vm, const struct err *e)
@@ -18,6 +20,54 @@ static int bad(struct api_error *x, size_t i, const char *vm, const struct err *
     AUTO_FREE char *member = xasprintf("config.nics[%zu]", i);
     return api_error_set(x, API_E_INVALID_PARAMS, member, "see 'vmctl help create'",
                          "network card %zu of VM '%s': %s", i, vm, e->msg);
+}
+
+/* As nic_mac_made(), or of the address that was given; UINT32_MAX: it does not begin as those do. */
+static uint32_t mac_tail(const struct api_vm_config *c, size_t i)
+{
+    unsigned b[3];
+
+    if (!c->nics[i].mac) {
+        return nic_mac_made(c, i);
+    }
+    return sscanf(c->nics[i].mac, "52:54:00:%2x:%2x:%2x", &b[0], &b[1], &b[2]) == 3
+               ? b[0] | b[1] << 8 | b[2] << 16
+               : UINT32_MAX;
+}
+
+static bool has_mac(const struct api_vm_config *c, const uint32_t *tail, size_t n)
+{
+    for (size_t i = 0; i < c->n_nics; i++) {
+        uint32_t theirs = mac_tail(c, i);
+
+        for (size_t k = 0; k < n; k++) {
+            if (tail[k] == theirs) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+bool nics_mac_taken(struct vmd *d, const struct api_vm_config *c)
+{
+    AUTO_FREE uint32_t *tail = xnew_n(uint32_t, c->n_nics + 1);
+    size_t n = 0, n_vms;
+    bool taken = false;
+
+    for (size_t i = 0; i < c->n_nics; i++) {
+        if (!c->nics[i].mac) {
+            tail[n++] = nic_mac_made(c, i);
+        }
+    }
+    if (n == 0) {
+        return false;
+    }
+    AUTO_FREE struct vm **list = vm_list_all(d, &n_vms);
+    for (size_t i = 0; i < n_vms && !taken; i++) {
+        taken = has_mac(&list[i]->config, tail, n);
+    }
+    return taken;
 }
 
 int nics_check(struct api_vm_config *c, struct api_error *x)

@@ -327,6 +327,8 @@ int preflight_change(struct vmd *d, struct api_vm_config *c, struct api_error *x
                : 0;
 }
 
+enum { UUID_TRIES = 64 };
+
 int preflight_define(struct vmd *d, struct api_vm_config *c, struct api_error *x)
 {
     struct vm *taken = vm_find(d, c->name, true);
@@ -337,7 +339,10 @@ int preflight_define(struct vmd *d, struct api_vm_config *c, struct api_error *x
     }
     if (!c->uuid) {
         c->uuid = xalloc(37);
-        uuid_make(c->uuid);
+        for (int i = 0; i < UUID_TRIES && (i == 0 || nics_mac_taken(d, c)); i++) {
+            uuid_make(
+                c->uuid); /* addresses of cards come from it, and have 24 bits of their own */
+        }
     }
     taken = vm_find(d, c->uuid, true);
     if (taken) {

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Forks of running VMs: copies run on from one instant, share memory, and have disks, addresses and ports of their own; what cannot be
-copied is refused by name, and nothing stays of a fork that failed."""
+copied is refused by name, and nothing stays of a fork that failed.
 
+    daemon_fork.py --count N     so many copies, which all differ"""
+
+import base64
 import json
 import os
 import subprocess
@@ -15,6 +18,8 @@ for folder in (".", "../lib"):
     sys.path.insert(0, os.path.join(HERE, folder))
 import daemon_lib as lib  # noqa: E402
 import tap  # noqa: E402
+
+CLONES, BATCH = 60, 20
 
 
 def run(*args):
@@ -201,8 +206,100 @@ def whoever_dies_a_copy_runs_or_is_no_more():
                 client.call("vm.resume", vm="a")
 
 
-CASES = [copies_run_on_overlays_of_their_own, paused_ones_and_their_state, what_cannot_be_copied_is_named,
+GENID = 0x1000A000
+WORDS = 0x80100000  # where the guest below writes: a count, and the generation id
+
+
+def teller():
+    """A guest that copies its generation id to memory and adds one to a count, a hundred times a second of its clock; it sleeps between."""
+    def lui(rd, imm, opcode=0x37):
+        return imm << 12 | rd << 7 | opcode
+
+    def imm(rd, rs, value, kind, opcode):
+        return (value & 0xFFF) << 20 | rs << 15 | kind << 12 | rd << 7 | opcode
+
+    def store(rs2, rs1, kind, at=0):
+        return rs2 << 20 | rs1 << 15 | kind << 12 | at << 7 | 0x23
+    begin = [lui(5, 0x100, 0x17), lui(9, GENID >> 12), lui(7, 0x2004), lui(28, 0x200C), lui(31, 0x18),  # the words, the id, mtimecmp, mtime, 10 ms
+             imm(30, 0, 0x80, 0, 0x13), 0x304 << 20 | 30 << 15 | 1 << 12 | 0x73]  # the timer's interrupt ends wfi
+    loop = [imm(29, 28, -8, 3, 0x03), 31 << 20 | 29 << 15 | 29 << 7 | 0x33, store(29, 7, 3), 0x10500073]
+    for word in range(4):
+        loop += [imm(6, 9, 4 * word, 2, 0x03), store(6, 5, 2, 4 + 4 * word)]
+    loop += [imm(6, 5, 0, 2, 0x03), imm(6, 6, 1, 0, 0x13), store(6, 5, 2)]
+    back = -4 * len(loop)
+    jump = ((back >> 20) & 1) << 31 | ((back >> 1) & 0x3FF) << 21 | ((back >> 11) & 1) << 20 | ((back >> 12) & 0xFF) << 12 | 0x6F
+    return b"".join(word.to_bytes(4, "little") for word in [*begin, *loop, jump])
+
+
+def macs(config):
+    """Of cards that the definition gives none: made from the UUID (api-schema/net/nicargs.c)."""
+    out = []
+    for i, nic in enumerate(config["nics"]):
+        h = 2166136261
+        for byte in [*config["uuid"].encode(), i]:
+            h = (h ^ byte) * 16777619 & 0xFFFFFFFF
+        h ^= h >> 15
+        out.append(nic.get("mac") or "52:54:00:%02x:%02x:%02x" % (h & 255, h >> 8 & 255, h >> 16 & 255))
+    return out
+
+
+def words(client, vm):
+    """(count, generation id)"""
+    data = base64.b64decode(client.call("vm.memory", vm=vm, address=hex(WORDS), size=20)["data"])
+    return int.from_bytes(data[:4], "little"), data[4:]
+
+
+def told(client, vm, after):
+    """The generation id that its guest has read since the count."""
+    return lib.wait_for(lambda: (lambda w: w[1] if (w[0] - after) % 2**32 >= 2 else None)(words(client, vm)), 120, f"the guest of {vm} runs on")
+
+
+def every_copy_is_somebody_else(count=CLONES):
+    """R7: of so many copies none has the UUID, the address, the generation id or the disk of another, and all share memory."""
+    with lib.Daemon() as daemon, daemon.client(timeout=300) as client:
+        guest = os.path.join(daemon.dir, "teller.bin")
+        with open(guest, "wb") as file:
+            file.write(teller())
+        path = os.path.join(daemon.dir, "root.qcow2")
+        run("qemu-img", "create", "-q", "-f", "qcow2", path, "8M")
+        client.call("vm.define", config=daemon.config("a", firmware=guest, memory=64 * lib.MIB, nics=[{"type": "user", "mac": f"52:54:00:00:00:0{n}"} for n in range(2)],
+                                                      tcg={"cache_size": 4 * lib.MIB}, disks=[{"file": path, "name": "root", "format": "qcow2"}]))
+        client.call("vm.start", vm="a")
+        lib.wait_for(lambda: words(client, "a")[0] > 2, 60, "the guest runs")
+        seen = {"uuid": [], "mac": [], "generation": [], "disk": []}
+        made = 0
+
+        def look(vm, generation):
+            seen["uuid"].append(vm["uuid"])
+            seen["mac"] += macs(vm["config"])
+            seen["disk"].append(vm["config"]["disks"][0]["file"])
+            seen["generation"].append(generation)
+        look(client.call("vm.get", vm="a"), told(client, "a", words(client, "a")[0]))
+        own = seen["disk"].pop()  # it goes on with an overlay, another with each fork
+        while made < count:
+            names = job(client, vm="a", count=min(BATCH, count - made), prefix=f"c{made}")["result"]["copies"]
+            before = words(client, "a")[0]
+            for name in names:
+                vm = client.call("vm.get", vm=name)
+                look(vm, told(client, name, before))
+                tap.check(private_kib(vm["pid"]) < 32 << 10, f"{name} has {private_kib(vm['pid'])} KiB of its own")
+            made += len(names)
+            for name in names:
+                client.call("vm.stop", vm=name, force=True)
+                client.call("vm.delete", vm=name)
+                os.unlink(seen["disk"][made - len(names) + names.index(name)])
+        for what, all_of_it in seen.items():
+            twice = len(all_of_it) - len(set(all_of_it))
+            tap.check(twice == 0 and len(all_of_it) >= count, f"{what}: {twice} of {len(all_of_it)} came twice")
+        tap.check(own not in seen["disk"] and told(client, "a", words(client, "a")[0]) == seen["generation"][0], "the source is another now")
+        print(f"# {made} copies, {len(seen['mac'])} addresses")
+
+
+CASES = [every_copy_is_somebody_else, copies_run_on_overlays_of_their_own, paused_ones_and_their_state, what_cannot_be_copied_is_named,
          an_emulator_that_dies_ends_its_copy_alone, vmctl_forks, whoever_dies_a_copy_runs_or_is_no_more]
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--count"]:
+        every_copy_is_somebody_else(int(sys.argv[2]))
+        sys.exit(0)
     sys.exit(tap.run_cases(CASES))

@@ -26,7 +26,8 @@ FILES = [("daemon_policy.py",), ("daemon_survive.py",), ("qmp_commands.py",), ("
          ("daemon_cycles.py", "--count", "60"), ("daemon_valgrind.py",), ("daemon_chaos.py", "--count", "30"), ("daemon_supply.py",),
          ("daemon_store.py",), ("daemon_chain.py",), ("daemon_blockjobs.py",), ("daemon_dump.py",), ("daemon_save.py",),
          ("daemon_emulator.py",), ("daemon_corpus.py",), ("qmp_input.py",),
-         ("qmp_screen.py",)]
+         ("qmp_screen.py",),
+         ("daemon_fork.py", "copies_run_on_overlays_of_their_own", "paused_ones_and_their_state", "what_cannot_be_copied_is_named")]
 # Patterns of the files that are not repeated, and why.
 NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself", "far_lib.py": "what this stands on",
        "qmp_clients.py": "go-qemu and ganeti dial unix sockets only",
@@ -38,7 +39,6 @@ NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself",
        "daemon_snapshots.py": "kills at random moments, vmctl at the unix socket; remote_roles.py calls each method",
        "daemon_archives.py": "files of the daemon's own host, kills at random moments; remote_roles.py calls each method",
        "daemon_schedule.py": "waits for what the daemon does by itself; remote_roles.py calls each method",
-       "daemon_fork.py": "kills of the daemon, files and processes of the host; remote_roles.py calls each method",
        "daemon_export.py": "files of the daemon's own host",
        "daemon_cloudinit.py": "vmctl at the unix socket, and looks into the daemon's folders",
        "daemon_vnc.py": "begins TLS daemons and viewers of its own",
