@@ -88,7 +88,8 @@ vmd_state_LDADD = $(LINK_EMU)
 
 TESTS += tests/device/emu_control.py
 EXTRA_DIST += tests/device/emu_control.py
-TESTS += tests/emu/observe.py tests/emu/icount.py tests/emu/memory.py tests/emu/state.py tests/emu/state_many.py tests/emu/replay.py
+TESTS += tests/emu/observe.py tests/emu/icount.py tests/emu/memory.py tests/emu/state.py tests/emu/state_golden.py tests/emu/state_many.py tests/emu/replay.py
+EXTRA_DIST += tests/emu/state_golden.py tests/emu/golden/rv-virt-1.state.xz tests/emu/golden/rv-virt-2.state.xz
 EXTRA_DIST += tests/emu/replay.py tests/emu/replay_lib.py tests/emu/replay_soak.py tests/emu/icount.py tests/emu/memory.py tests/emu/observe.py tests/emu/state.py tests/emu/state_many.py tests/emu/emu_lib.py
 check_PROGRAMS += tests/emu/confine_test
 TESTS += tests/emu/confine_test
