@@ -142,6 +142,70 @@ void lv_do_domain_detach(struct lv_call *c)
     json_object_put(device);
 }
 
+/* --- by the name that events have for it ----------------------------------------------------------------- */
+
+static void detach_named(struct lv_call *c, const char *member)
+{
+    struct json_object *params = where(c);
+
+    api_json_set_str(params, member, lv_str(c, "alias"));
+    api_json_set_int(params, "timeout_ms", DETACH_MS);
+    c->late = true; /* an event tells when the guest has let go of it */
+    lv_ask(c, "domain", "vm.detach", params, lv_done);
+}
+
+static bool has_name(struct json_object *list, const char *alias)
+{
+    const char *name;
+
+    for (size_t i = 0; list && i < json_object_array_length(list); i++) {
+        struct json_object *device = json_object_array_get_idx(list, i);
+
+        name = api_json_get_str(device, "name");
+        name = name ? name : api_json_get_str(device, "tag");
+        if (name && strcmp(name, alias) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What was attached live alone is not in the definition; figures of what runs have it. */
+static void then_figures(struct lv_call *c, struct json_object *result)
+{
+    struct json_object *vms = api_json_get(result, "vms"), *stats;
+
+    stats = vms && json_object_array_length(vms) == 1
+                ? api_json_get(json_object_array_get_idx(vms, 0), "stats")
+                : NULL;
+    for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (has_name(api_json_get(stats, kinds[i].list), lv_str(c, "alias"))) {
+            detach_named(c, kinds[i].member);
+            return;
+        }
+    }
+    lv_fail(c, LV_E_DEVICE_MISSING, "the domain has no device '%s'", lv_str(c, "alias"));
+}
+
+void lv_do_domain_detach_alias(struct lv_call *c)
+{
+    const struct vm *vm = lv_the_vm(c);
+    AUTO_JSON config = NULL;
+
+    if (!vm) {
+        lv_fail(c, LV_E_NO_DOMAIN, "the domain has gone");
+        return;
+    }
+    config = lv_config(vm);
+    for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (has_name(api_json_get(config, kinds[i].list), lv_str(c, "alias"))) {
+            detach_named(c, kinds[i].member);
+            return;
+        }
+    }
+    lv_ask(c, "domain", "vm.stats", lv_vm(c), then_figures);
+}
+
 /* --- changed in place ------------------------------------------------------------------------------- */
 
 static void then_defined(struct lv_call *c, struct json_object *result)

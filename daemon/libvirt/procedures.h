@@ -306,6 +306,7 @@
     DO(390, DOMAIN_SET_LIFECYCLE_ACTION, domain_set_lifecycle,                                 \
        "dom:D type:u action:u flags:u", "")                                                    \
     DO(391, STORAGE_POOL_LOOKUP_BY_TARGET_PATH, pool_by_target, "path:s", "pool:P")            \
+    DO(392, DOMAIN_DETACH_DEVICE_ALIAS, domain_detach_alias, "dom:D alias:s flags:u", "")      \
     DO(393, CONNECT_COMPARE_HYPERVISOR_CPU, compare_cpu,                                       \
        "emulator:S arch:S machine:S virttype:S xml_cpu:s flags:u", "result:i")                 \
     DO(403, CONNECT_GET_STORAGE_POOL_CAPABILITIES, pool_capabilities, "flags:u",               \

@@ -47,6 +47,9 @@ class Virsh(Host):
     def config(self, name="a"):
         return next(v["config"] for v in self.d.call("vm.list", config=True)["vms"] if v["name"] == name)
 
+    def running_disks(self, name="a"):
+        return [disk["name"] for disk in self.d.call("vm.stats", vm=name)["vms"][0]["stats"]["disks"]]
+
     def vmctl(self, *words):
         done = subprocess.run([os.path.join(os.environ["VMD_BUILDDIR"], "vmctl"), "--dir", self.d.dir, *words], capture_output=True,
                               text=True, check=False)
@@ -324,6 +327,17 @@ def disks():
         chain = json.loads(v.run("qemu-monitor-command", "a", '{"execute":"query-block"}'))["return"]
         tap.check(not [b for b in chain if b.get("inserted", {}).get("image", {}).get("backing-image")], str(chain))
         v("detach-device", "a", v.file("disk.xml", pathlib.Path(v.d.dir, "disk.xml").read_text(encoding="utf-8")), "--live")
+        three = v.disk("three.raw", "4M", "raw")
+        v.run("attach-disk", "a", three, "vdd", "--live", "--subdriver", "raw", "--targetbus", "virtio")
+        v.run("attach-disk", "a", three + "2", "vde", "--config", "--subdriver", "raw", "--targetbus", "virtio")
+        same(len(v.config()["disks"]), 2)
+        v("detach-device-alias", "a", "vde", "--config")
+        same(len(v.config()["disks"]), 1)
+        wait_for(lambda: "vdd" in v.running_disks(), 60, "the disk that comes")
+        v.run("detach-device-alias", "a", "vdd", "--live")
+        v.fails("no device 'vdz'", "detach-device-alias", "a", "vdz", "--live")
+        v.run("reset", "a")  # what the guest was asked for goes then at the latest
+        wait_for(lambda: v.running_disks() == ["vda"], 60, "disks that go")
 
 
 def backups():
