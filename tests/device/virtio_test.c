@@ -725,9 +725,10 @@ END_TEST
 static Suite *suite_virtio(void)
 {
 
-    tcase_set_timeout(t, 120);
     Suite *s = suite_create("virtio");
     TCase *t = tcase_create("virtio");
+
+    tcase_set_timeout(t, 120);
 
     tcase_add_test(t, mmio_slot_without_device_says_so);
     tcase_add_test(t, mmio_negotiates_features_once_and_refuses_others);
