@@ -598,6 +598,52 @@ def files_are_taken_while_the_vm_runs_and_dropped_again():
         check_end(emu)
 
 
+def media_of_drives_come_and_go():
+    with tempfile.TemporaryDirectory() as where:
+        paths = {name: os.path.join(where, name) for name in ("root", "disc", "other", "empty")}
+        for mib, path in enumerate(paths.values(), 1):
+            with open(path, "wb") as f:
+                f.truncate(mib << 20 if not path.endswith("empty") else 0)
+        disks = [{"name": "root", "file": paths["root"]},
+                 {"name": "cd", "file": paths["disc"], "bus": "scsi", "cdrom": True, "readonly": True}]
+        with Emu(config={"disks": disks}, files={paths["root"]: os.O_RDWR, paths["disc"]: os.O_RDONLY}) as emu:
+            read_until(emu.connect(emu.console), b"READY\n")
+            c = Client(emu)
+            sock = emu.connect(emu.control)
+            answers = sock.makefile("r", encoding="utf-8")
+            answers.readline()
+
+            def give(path):
+                with open(path, "rb") as file:
+                    socket.send_fds(sock, [json.dumps({"jsonrpc": "2.0", "id": 1, "method": "emu.file_add",
+                                                       "params": {"path": path}}).encode() + b"\n"], [file.fileno()])
+                    answer = next(a for a in map(json.loads, answers) if a.get("id") == 1)  # trays that move are told in between
+                    tap.check("result" in answer, f"{path} is not taken: {answer}")
+
+            def drive():
+                return {"tray": False, "tray_open": False, **c.ok("emu.blocks")["blocks"][1]}
+
+            tap.check(drive()["tray"] and not drive()["tray_open"], f"{drive()}")
+            c.ok("emu.disk_tray", disk="cd", open=True)
+            tap.check(drive()["tray_open"], "it is open")
+            c.ok("emu.disk_tray", disk="cd", open=False)
+            tap.check(not drive()["tray_open"], "it is closed")
+            give(paths["other"])
+            c.ok("emu.disk_medium", disk="cd", file=paths["other"])
+            tap.check(not drive()["tray_open"], "closed over the new one")
+            c.ok("emu.disk_medium", disk="cd")
+            tap.check(drive()["tray_open"], "open, and nothing is in it")
+            for method, more in (("emu.disk_tray", {"open": True}), ("emu.disk_medium", {})):
+                for disk, error in (("nope", "not-found"), ("root", "unsupported")):
+                    got = c.call(method, disk=disk, **more)["error"]["data"]["error"]
+                    tap.check(got == error, f"{method} of {disk}: {got}")
+            give(paths["empty"])
+            got = c.call("emu.disk_medium", disk="cd", file=paths["empty"])["error"]
+            tap.check(got["data"]["error"] == "file-error" and "is empty" in got["message"], f"{got}")
+            c.ok("emu.quit")
+            check_end(emu)
+
+
 def screen_is_looked_at_and_typed_at():
     calls = [("emu.send_key", {"keys": ["ctrl", "a"]}), ("emu.type_text", {"text": "Hello\n"}),
              ("emu.input", {"events": [{"key": "btn-left"}, {"axis": "x", "value": 7}]})]
@@ -708,6 +754,7 @@ CASES = [
     every_thread_is_confined,
     disks_come_as_descriptors_and_are_locked,
     files_are_taken_while_the_vm_runs_and_dropped_again,
+    media_of_drives_come_and_go,
     devices_registers_and_memory_can_be_looked_at,
     memory_is_dumped_into_a_descriptor,
     screen_is_looked_at_and_typed_at,
