@@ -74,7 +74,7 @@ class Zsh:
 
 def fish_completes():
     need("fish")
-    tap.check(fish("vmctl sta") == ["start", "stats"], fish("vmctl sta"))
+    tap.check(fish("vmctl sta") == ["start", "state", "stats"], fish("vmctl sta"))
     tap.check(fish("vmctl list --st") == ["--state", "--stats"], fish("vmctl list --st"))
     tap.check(fish("vmctl --color ") == ["always", "auto", "never"], "values")
     tap.check("vm.shutdown" in fish("vmctl api vm.sh"), "methods")
@@ -89,7 +89,7 @@ def fish_completes():
 def zsh_completes():
     need("zsh")
     with Zsh() as z, Server(VMS) as s:
-        for line, want in (("vmctl sta", ["start", "stats"]), ("vmctl list --st", ["--state", "--stats"]),
+        for line, want in (("vmctl sta", ["start", "state", "stats"]), ("vmctl list --st", ["--state", "--stats"]),
                            ("vmctl --color ", ["always", "auto", "never"])):
             got = z.words(line)
             tap.check(got == want, f"{line!r}: {got}")
