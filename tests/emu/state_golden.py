@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """States that earlier builds have saved (tests/emu/golden, by format; packed) load into this one, and the guest goes on. The machine has a device of
-every kind of rv-virt that keeps a state by itself. rv-virt-2 was saved by the build of 2026-11-23; rv-virt-1 is the same with the seals of format 1
-(state.format_1), of which no build had left a file.
+every kind of rv-virt that keeps a state by itself. rv-virt-2 was saved by the build of 2026-11-23, and is read with the seals of format 1, too
+(state.format_1), of which no build had left a file. What an earlier build wrote is the one test input that nobody can write by hand.
 
     state_golden.py --write FILE     a state of this build, for a golden of its own when a format or a device comes"""
 
 import lzma
 import os
-import re
 import sys
 import tempfile
 
@@ -71,15 +70,13 @@ def write(path):
         file.write(data)
 
 
-def goes_on(path):
-    with lzma.open(path, "rb") as file:
-        data = file.read()
+def goes_on(name, data):
     with Machine(paused=True) as emu:
         console, c = emu.connect(emu.console), Client(emu)
         answer = state.load(c, data)
         tap.check("result" in answer, f"not loaded: {answer}")
         names = parts(c)
-        print(f"# {os.path.basename(path)}: {len(data)} bytes, {len(names)} parts")
+        print(f"# {name}: {len(data)} bytes, {len(names)} parts")
         tap.check(len(names) > 20, f"{sorted(names)}")
         c.ok("emu.resume")
         state.echo(console, b"b")
@@ -89,10 +86,13 @@ def goes_on(path):
 
 def each_state_of_an_earlier_build_goes_on():
     names = sorted(n for n in os.listdir(GOLDEN) if n.endswith(".state.xz"))
-    formats = {int(re.search(r"-(\d+)\.state\.xz$", n)[1]) for n in names}
-    tap.check(formats >= {1, 2}, f"{names}")
+    tap.check(names, "there is no state of an earlier build")
     for name in names:
-        goes_on(os.path.join(GOLDEN, name))
+        with lzma.open(os.path.join(GOLDEN, name), "rb") as file:
+            data = file.read()
+        goes_on(name, data)
+        if name.endswith("-2.state.xz"):
+            goes_on(name + " in format 1", state.format_1(data))
 
 
 if __name__ == "__main__":
