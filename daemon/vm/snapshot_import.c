@@ -205,9 +205,10 @@ static void run_look(struct work *w)
 static bool is_ours(const char *key)
 {
     static const char *const ours[] = {
-        "name",      "uuid",    "title",    "description",   "metadata", "engine", "firmware",
-        "kernel",    "initrd",  "append",   "cloud_init",    "vnc",      "tcg",    "project",
-        "autostart", "restart", "watchdog", "host_shutdown", "limits"
+        "name",       "uuid",     "title",         "description", "metadata",
+        "engine",     "firmware", "kernel",        "initrd",      "append",
+        "cloud_init", "vnc",      "tcg",           "project",     "autostart",
+        "restart",    "watchdog", "host_shutdown", "limits",      "io_threads"
     };
 
     for (size_t i = 0; i < ARRAY_LEN(ours); i++) {
@@ -221,8 +222,8 @@ static bool is_ours(const char *key)
 /* The same of a disk, a card, a folder... */
 static bool is_ours_inside(const char *list, const char *key)
 {
-    static const char *const any[] = { "file",   "pool",  "volume",  "path",
-                                       "socket", "cache", "throttle" };
+    static const char *const any[] = { "file",   "pool",  "volume",   "path",
+                                       "socket", "cache", "throttle", "io_thread" };
     static const char *const of_nic[] = { "name", "bus", "mtu", "queues", "hotplug" };
 
     for (size_t i = 0; i < ARRAY_LEN(any); i++) {

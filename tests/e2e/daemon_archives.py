@@ -129,6 +129,8 @@ def another_host_takes_what_it_is_told_to():
             paths = snaps.begun(other, client)
             client.call("vm.stop", vm="a")
             snaps.fill(paths, 5)
+            disks = client.call("vm.get", vm="a")["config"]["disks"]  # who moves the data, the guest does not see
+            client.call("vm.set", vm="a", set={"io_threads": 2, "disks": [{**disk, "io_thread": 2} for disk in disks]})
             refused(client, "its seal is not this host's", file)
             got = imported(client, file, "theirs", foreign=True)
             tap.check(got["name"] == "theirs" and got.get("parent") is None, f"{got}")
