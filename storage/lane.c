@@ -64,19 +64,21 @@ static void *lane_main(void *arg)
 {
     struct lane *l = arg;
     struct pollfd p = { .fd = uring_event(l->ring), .events = POLLIN };
+    bool behind = false; /* the kernel has not taken all that is in the ring */
 
     if (l->thread_start) {
         l->thread_start(l->arg);
     }
     blk_pool_lock(l->pool);
     while (!l->stop) {
-        bool given = !list_empty(&l->staged);
+        bool given = behind || !list_empty(&l->staged);
 
         l->awake = true;
         stage_locked(l);
         if (given) {
             blk_pool_unlock(l->pool);
-            uring_submit(l->ring); /* copies what is in the page cache, beside all others */
+            behind = !uring_submit(
+                l->ring); /* copies what is in the page cache, beside others */
             blk_pool_lock(l->pool);
         }
         if (reap_locked(l) || !list_empty(&l->staged) || l->stop) {
@@ -84,7 +86,7 @@ static void *lane_main(void *arg)
         }
         l->awake = false;
         blk_pool_unlock(l->pool);
-        if (poll(&p, 1, -1) > 0) {
+        if (poll(&p, 1, behind ? URING_AGAIN_NS / 1000000 : -1) > 0) {
             uring_clear(l->ring);
         }
         blk_pool_lock(l->pool);

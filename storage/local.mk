@@ -103,6 +103,7 @@ check_PROGRAMS += tests/block/file_test
 TESTS += tests/block/file_test
 tests_block_file_test_SOURCES = tests/block/file_test.c
 tests_block_file_test_LDADD = $(LINK_STORAGE) $(CHECK_LIBS)
+tests_block_file_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=io_uring_submit
 
 check_PROGRAMS += tests/block/lock_race_test
 TESTS += tests/block/lock_race_test

@@ -30,13 +30,14 @@ struct blk_pool {
     pthread_cond_t work; /* todo grew, or stop */
     pthread_cond_t idle; /* a node may have become idle */
     struct list todo, done;
-    struct list staged;    /* for the ring; result: its slot */
-    struct loop_task kick; /* loop thread */
-    bool kicking;          /* loop thread: what done() submits waits for the next turn */
-    bool direct;           /* who reaps delivers, too */
-    struct list nodes;     /* struct blk_node.in_pool; loop thread */
-    struct list groups;    /* of limits, throttle.c; loop thread */
-    bool stop, delivering; /* a delivery is posted */
+    struct list staged;       /* for the ring; result: its slot */
+    struct loop_task kick;    /* loop thread */
+    struct loop_timer *again; /* loop thread: the ring has not taken all of it */
+    bool kicking;             /* loop thread: what done() submits waits for the next turn */
+    bool direct;              /* who reaps delivers, too */
+    struct list nodes;        /* struct blk_node.in_pool; loop thread */
+    struct list groups;       /* of limits, throttle.c; loop thread */
+    bool stop, delivering;    /* a delivery is posted */
     bool confined;
     unsigned n_threads;
     pthread_t *threads;
@@ -270,7 +271,9 @@ static void pool_kick(void *arg)
             pool_queue_locked(p, r);
         }
     }
-    uring_submit(p->ring);
+    if (!uring_submit(p->ring)) {
+        loop_timer_arm(p->again, URING_AGAIN_NS);
+    }
     p->direct = true;
     ring_reap_locked(p);
     p->direct = false;
@@ -361,6 +364,9 @@ void blk_pool_wait_idle(struct blk_pool *p, struct blk_node *n)
         struct timespec until;
 
         staged_to_threads(p);
+        if (p->ring) { /* what it has not taken before */
+            (void)uring_submit(p->ring);
+        }
         ring_reap_locked(p);
         if (atomic_load(&n->in_flight) == 0) {
             break;
@@ -476,6 +482,7 @@ int blk_pool_new(struct loop *loop, const struct blk_pool_options *o, struct blk
     p->threads = xnew_n(pthread_t, p->options.threads);
     p->ring = o->no_uring ? NULL : uring_new();
     if (p->ring) {
+        p->again = loop_timer_new(loop, pool_kick, p);
         p->ring_watch = loop_fd_new(loop, uring_event(p->ring), LOOP_READ, on_ring, p);
     }
     rc = pool_start_threads(p, e);
@@ -504,6 +511,7 @@ void blk_pool_free(struct blk_pool *p)
         pthread_join(p->threads[i], NULL);
     }
     loop_task_cancel(&p->kick);
+    loop_timer_free(p->again);
     if (p->ring_watch) {
         loop_fd_free(p->ring_watch);
     }

@@ -133,18 +133,21 @@ int uring_queue(struct uring *u, struct blk_req *r, int slot)
     return 0;
 }
 
-void uring_submit(struct uring *u)
+bool uring_submit(struct uring *u)
 {
+    bool all;
     int rc;
 
     /* Reads and writes of the page cache are through at once. */
     (void)io_uring_cq_eventfd_toggle(&u->ring, false);
     do {
         rc = io_uring_submit(&u->ring);
-    } while (rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
+    } while (rc == -EINTR);
+    all = io_uring_sq_ready(&u->ring) == 0;
     (void)io_uring_cq_eventfd_toggle(&u->ring, true);
     /* What completed before this was seen is looked for after it: whoever calls reaps next. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return all;
 }
 
 bool uring_reap(struct uring *u, struct blk_req **r, int *result)

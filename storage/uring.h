@@ -19,8 +19,11 @@ int uring_register(struct uring *u, int fd); /* a slot, or -1 */
 void uring_unregister(struct uring *u, int slot);
 /* 0, or negative: the ring is full or cannot take it. It begins with the next uring_submit(). */
 int uring_queue(struct uring *u, struct blk_req *r, int slot);
-/* Hands over what is queued, in one call. What is through when it returns gives no notice: reap afterwards. */
-void uring_submit(struct uring *u);
+#define URING_AGAIN_NS 1000000
+
+/* Hands over what is queued, in one call. What is through when it returns gives no notice: reap afterwards. False: the kernel has not
+ * taken all of it, for want of memory perhaps: call again after URING_AGAIN_NS. */
+bool uring_submit(struct uring *u);
 bool uring_reap(struct uring *u, struct blk_req **r, int *result);
 
 #endif
