@@ -109,6 +109,21 @@ static void change_medium(struct emu *m, unsigned i, struct wish *w)
     tell_moves(m);
 }
 
+static bool is_idle(struct api_call *call, struct emu *m, unsigned i, const char *name)
+{
+    const char *why = state_at_work(m)     ? "the machine's state is being saved or loaded"
+                      : migrate_at_work(m) ? "the machine is being moved"
+                      : m->jobs && blk_job_of(m->jobs, m->disk[i]) ? "it has a block job"
+                      : export_has(m, m->disk[i])                  ? "it is exported"
+                                                                   : NULL;
+
+    if (why) {
+        api_fail(call, API_E_BUSY, name, "wait until that is over, or end it", "disk '%s': %s",
+                 name, why);
+    }
+    return why == NULL;
+}
+
 static void grant(struct wish *w)
 {
     struct emu *m = w->m;
@@ -117,8 +132,10 @@ static void grant(struct wish *w)
     if (i < 0) {
         api_fail(w->call, API_E_NOT_FOUND, w->disk, NULL, "disk '%s' went meanwhile", w->disk);
     } else if (w->medium) {
-        change_medium(m, (unsigned)i, w);
-        api_reply_emu_disk_medium(w->call);
+        if (is_idle(w->call, m, (unsigned)i, w->disk)) { /* it may have waited for long */
+            change_medium(m, (unsigned)i, w);
+            api_reply_emu_disk_medium(w->call);
+        }
     } else {
         tell_moves(m);
         api_reply_emu_disk_tray(w->call);
@@ -197,21 +214,6 @@ static bool may_change(struct api_call *call, struct emu *m, int i, const char *
         return false;
     }
     return true;
-}
-
-static bool is_idle(struct api_call *call, struct emu *m, unsigned i, const char *name)
-{
-    const char *why = state_at_work(m)     ? "the machine's state is being saved or loaded"
-                      : migrate_at_work(m) ? "the machine is being moved"
-                      : m->jobs && blk_job_of(m->jobs, m->disk[i]) ? "it has a block job"
-                      : export_has(m, m->disk[i])                  ? "it is exported"
-                                                                   : NULL;
-
-    if (why) {
-        api_fail(call, API_E_BUSY, name, "wait until that is over, or end it", "disk '%s': %s",
-                 name, why);
-    }
-    return why == NULL;
 }
 
 static struct wish *wish_new(struct emu *m, struct api_call *call, const char *disk)

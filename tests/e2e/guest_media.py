@@ -6,7 +6,9 @@ each time, and what everybody is told.
 Needs the guests riscv64-storage and riscv64-eject (tests/guests/fetch), used when they are in the cache, fetched when VMD_TEST_STORAGE=1.
 """
 
+import contextlib
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -289,6 +291,40 @@ def a_locked_tray_is_asked_for_and_forced():
             m.shows(drive, None)
 
 
+def emulator_call(sock, answers, method, *fds, **params):
+    """A call by the emulator's own socket, past the daemon's turns. Trays that move are told in between."""
+    socket.send_fds(sock, [json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"], fds)
+    return next(a for a in map(json.loads, answers) if a.get("id") == 1)
+
+
+def what_began_while_a_tray_was_waited_for_keeps_its_medium():
+    with Machine() as m:
+        dev = m.dev["scsi"]
+        m.run(f"mount -o ro -t ext2 /dev/{dev} /mnt")
+        paths = [os.path.join(root, n) for root, _, names in os.walk(os.path.join(m.daemon.dir, "run", "vm")) for n in names if n.startswith("control")]
+        with contextlib.ExitStack() as open_:
+            waiter, other = (open_.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+            for sock in (waiter, other):
+                sock.settimeout(LIMIT)
+                sock.connect(paths[0])
+            files = [open_.enter_context(sock.makefile("r", encoding="utf-8")) for sock in (waiter, other)]
+            for file in files:
+                file.readline()
+            target = open_.enter_context(open(os.path.join(m.daemon.dir, "copy.img"), "w+b"))
+            target.truncate(m.discs["one"][1])
+            waiter.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "emu.disk_medium",
+                                       "params": {"disk": "scsi", "wait_ms": 15000}}).encode() + b"\n")
+            answer = emulator_call(other, files[1], "emu.file_add", target.fileno(), path=target.name)
+            tap.check("result" in answer, f"{answer}")
+            answer = emulator_call(other, files[1], "emu.job_start", id="slow", kind="backup", disk="scsi", target=target.name,
+                                   format="raw", speed=1)
+            tap.check("result" in answer, f"{answer}")
+            m.run(f"umount /mnt; eject /dev/{dev}")
+            answer = next(a for a in map(json.loads, files[0]) if a.get("id") == 1)
+            tap.check(answer.get("error", {}).get("data", {}).get("error") == "busy" and "block job" in answer["error"]["message"], f"{answer}")
+            tap.check("inserted" in m.block("scsi"), "the disc is gone from under the job")
+
+
 def drives_are_what_the_definition_says_next_time():
     with Machine() as m:
         m.run("eject /dev/" + m.dev["scsi"])
@@ -343,4 +379,4 @@ def virsh_changes_media():
 
 if __name__ == "__main__":
     sys.exit(tap.run_cases([discs_come_change_and_go_by_each_way, the_guest_moves_its_tray, a_locked_tray_is_asked_for_and_forced,
-                            drives_are_what_the_definition_says_next_time, virsh_changes_media]))
+                            what_began_while_a_tray_was_waited_for_keeps_its_medium, drives_are_what_the_definition_says_next_time, virsh_changes_media]))
