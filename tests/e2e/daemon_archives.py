@@ -275,7 +275,7 @@ def vmctl_does_both():
         tap.check(snaps.holds(disk, 1), "it holds something else")
 
 
-def a_full_disk_leaves_nothing():
+def a_folder_that_takes_no_file_is_named():
     with lib.Daemon() as daemon, daemon.client() as client:
         paths = taken(daemon, client)
         out = job(client, "snapshot.export", "one", "failed", file="/dev/full/x")
@@ -336,7 +336,7 @@ def whoever_dies_nothing_is_half(seed=SEED, count=KILLS):
 
 
 CASES = [what_was_deleted_comes_back, another_host_takes_what_it_is_told_to, disks_alone_too, hostile_files_are_refused_by_name,
-         vmctl_does_both, a_full_disk_leaves_nothing, whoever_dies_nothing_is_half]
+         vmctl_does_both, a_folder_that_takes_no_file_is_named, whoever_dies_nothing_is_half]
 
 
 def main():

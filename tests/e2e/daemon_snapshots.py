@@ -352,6 +352,36 @@ def disks_that_cannot_be_in_it_are_named():
         tap.check(len(client.call("vm.get", vm="a")["config"]["disks"]) == 3, "another definition")
 
 
+def a_disk_that_fills_up_leaves_nothing_half():
+    """The file of memory gets some of its bytes, and no more of them have room."""
+    with lib.Daemon() as daemon, daemon.client() as client:
+        paths = begun(daemon, client, paused=False)
+        job(client, "snapshot.create", "one")
+        folder = next(f for f, _, found in os.walk(os.path.join(daemon.dir, "lib")) if f.endswith("/snapshots"))
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "vmd-test", folder], capture_output=True, text=True, timeout=30,
+                              check=False)
+        if done.returncode:
+            raise tap.Skip(f"the right to mount a file system: {done.stderr.strip()}")
+        try:
+            with open(os.path.join(folder, "filler"), "wb") as file:
+                file.write(bytes((1 << 20) - 4096))
+            out = job(client, "snapshot.create", "two", "failed")
+            tap.check(out["error"]["error"] == "file-error" and "No space left" in out["error"]["message"], f"{out}")
+            tap.check(os.listdir(folder) == ["filler"], f"{os.listdir(folder)}")
+            tap.check(client.call("vm.get", vm="a")["state"] == "running" and list(tree(client)) == ["one"], f"{tree(client)}")
+            tap.check(all(len(names(p)) == 1 for p in paths), f"{[names(p) for p in paths]}")
+            os.unlink(os.path.join(folder, "filler"))
+            job(client, "snapshot.create", "two")
+            tap.check(os.listdir(folder) == ["two"], f"{os.listdir(folder)}")
+            console = daemon.console("a")
+            tap.check(console.read_some(), "the guest does not run")
+            console.close()
+            job(client, "snapshot.delete", "two")
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True, timeout=30)
+        job(client, "snapshot.revert", "one")
+
+
 def as_libvirts_xml_and_from_it():
     with lib.Daemon() as daemon, daemon.client() as client:
         begun(daemon, client)
@@ -479,8 +509,8 @@ def whoever_dies_each_snapshot_is_whole_or_gone(seed=SEED, count=KILLS):
             run("qemu-img", "check", "-q", path, also=3)
 
 
-CASES = [memory_and_disks_go_back_together, a_running_vm_runs_on_and_runs_again, any_node_of_the_tree_goes,
-         devices_that_came_or_went_meanwhile_are_named, what_cannot_be_is_refused_and_nothing_changes, snapshots_of_stopped_vms_and_of_disks_alone,
+CASES = [memory_and_disks_go_back_together, a_running_vm_runs_on_and_runs_again, a_disk_that_fills_up_leaves_nothing_half,
+         any_node_of_the_tree_goes, devices_that_came_or_went_meanwhile_are_named, what_cannot_be_is_refused_and_nothing_changes, snapshots_of_stopped_vms_and_of_disks_alone,
          disks_that_cannot_be_in_it_are_named, as_libvirts_xml_and_from_it, vmctl_does_all_of_it, whoever_dies_each_snapshot_is_whole_or_gone]
 
 
