@@ -214,6 +214,7 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/run.c \
 	daemon/qmp/screen.c \
 	daemon/qmp/session.c \
+	daemon/qmp/snapshots.c \
 	daemon/qmp/session.h \
 	daemon/registry.c \
 	daemon/registry.h \
@@ -385,6 +386,7 @@ TESTS += \
 	tests/e2e/qmp_clients.py \
 	tests/e2e/qmp_commands.py \
 	tests/e2e/qmp_disks.py \
+	tests/e2e/qmp_snapshots.py \
 	tests/e2e/qmp_plug.py \
 	tests/e2e/qmp_input.py \
 	tests/e2e/qmp_migrate.py \
@@ -428,6 +430,7 @@ EXTRA_DIST += \
 	tests/e2e/qmp_commands.py \
 	tests/e2e/qmp_go/main.go \
 	tests/e2e/qmp_disks.py \
+	tests/e2e/qmp_snapshots.py \
 	tests/e2e/qmp_plug.py \
 	tests/e2e/qmp_input.py \
 	tests/e2e/qmp_migrate.py \

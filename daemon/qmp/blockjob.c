@@ -166,6 +166,11 @@ static struct job *find(struct qmp_cmd *c, const char *id)
     return l.found;
 }
 
+bool qmp_blockjob_is(struct qmp_cmd *c, const char *id)
+{
+    return find(c, id) != NULL;
+}
+
 static void list_block_job(struct looking *l, struct job *job)
 {
     struct json_object *o = job_data(&job->info);
@@ -195,24 +200,25 @@ static void list_job(struct looking *l, struct job *job)
     json_object_array_add(l->list, o);
 }
 
-static void list_them(struct qmp_cmd *c, void (*each)(struct looking *l, struct job *job))
+void qmp_do_query_block_jobs(struct qmp_cmd *c)
 {
     struct looking l = { .uuid = c->vm->config.uuid,
-                         .each = each,
+                         .each = list_block_job,
                          .list = json_object_new_array() };
 
     jobs_each(c->d, look_at, &l);
     qmp_return(c, l.list);
 }
 
-void qmp_do_query_block_jobs(struct qmp_cmd *c)
-{
-    list_them(c, list_block_job);
-}
-
 void qmp_do_query_jobs(struct qmp_cmd *c)
 {
-    list_them(c, list_job);
+    struct looking l = { .uuid = c->vm->config.uuid,
+                         .each = list_job,
+                         .list = json_object_new_array() };
+
+    jobs_each(c->d, look_at, &l);
+    qmp_snapshot_jobs(c->vm, l.list);
+    qmp_return(c, l.list);
 }
 
 /* --- beginning ----------------------------------------------------------------------------------------- */
@@ -261,7 +267,7 @@ static struct json_object *common(struct qmp_cmd *c, const char *class)
         return NULL; /* answered: the command has gone */
     }
     int64_t speed = api_json_get_int(c->args, "speed", 0);
-    if (find(c, id ? id : disk->name)) {
+    if (find(c, id ? id : disk->name) || qmp_snapshot_job_is(c->vm, id ? id : disk->name)) {
         qmp_error(c, "GenericError", "job '%s' is there already", id ? id : disk->name);
         return NULL;
     }
@@ -418,10 +424,14 @@ static void block_job_act(struct qmp_cmd *c, const char *act)
     }
 }
 
-static void job_act(struct qmp_cmd *c, const char *act)
+/* act NULL: nothing of a block job. */
+static void job_act(struct qmp_cmd *c, const char *verb, const char *act)
 {
     const struct job *job = find(c, qmp_arg(c, "id"));
 
+    if (qmp_snapshot_job_act(c, verb)) {
+        return;
+    }
     if (!job) {
         qmp_error(c, "GenericError", "Job not found");
     } else if (!act) {
@@ -451,18 +461,18 @@ void qmp_do_block_job_set_speed(struct qmp_cmd *c)
     {                                                                                          \
         block_job_act(c, act);                                                                 \
     }
-#define JOB(name, act)                                                                         \
+#define JOB(name, verb, act)                                                                   \
     void qmp_do_##name(struct qmp_cmd *c)                                                      \
     {                                                                                          \
-        job_act(c, act);                                                                       \
+        job_act(c, verb, act);                                                                 \
     }
 
 BLOCK_JOB(block_job_pause, "pause")
 BLOCK_JOB(block_job_resume, "resume")
 BLOCK_JOB(block_job_complete, "complete")
-JOB(job_pause, "pause")
-JOB(job_resume, "resume")
-JOB(job_cancel, "cancel")
-JOB(job_complete, "complete")
-JOB(job_dismiss, NULL)
-JOB(job_finalize, NULL)
+JOB(job_pause, "pause", "pause")
+JOB(job_resume, "resume", "resume")
+JOB(job_cancel, "cancel", "cancel")
+JOB(job_complete, "complete", "complete")
+JOB(job_dismiss, "dismiss", NULL)
+JOB(job_finalize, "finalize", NULL)

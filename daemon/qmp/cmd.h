@@ -15,6 +15,7 @@
 
 struct api_call;
 struct api_error;
+struct buf;
 struct qmp_cmd;
 struct qmp_migration;
 struct qmp_node;
@@ -62,6 +63,22 @@ void qmp_blockjob_event(struct vmd *d, const struct api_job *job,
                         void (*tell)(void *arg, const char *event,
                                      struct json_object *take_data),
                         void *arg);
+/* snapshots.c: jobs that QMP calls snapshot-..., which stay until they are dismissed. */
+void qmp_snapshots_free(struct qmp_vm *v);
+bool qmp_snapshot_job_is(const struct vm *vm, const char *id);
+void qmp_snapshot_jobs(const struct vm *vm, struct json_object *list);
+/* The VM has a QMP side, and may have none when this returns. */
+void qmp_snapshot_event(struct vm *vm, const struct api_job *job);
+/* False: the argument id names none of them; else the command was answered, or will be. */
+bool qmp_snapshot_job_act(struct qmp_cmd *c, const char *verb);
+/* The human monitor's command of n bytes, and what stands behind it; false: it is another. */
+bool qmp_snapshot_line(struct qmp_cmd *c, const char *command, size_t n, const char *name);
+void qmp_snapshot_table(const struct vm *vm, struct buf *b);
+/* An event that is now, to those who have selected the VM. */
+void qmp_tell(const struct vm *vm, const char *name, struct json_object *take_data);
+/* Is it a block job that has not ended? */
+bool qmp_blockjob_is(struct qmp_cmd *c, const char *id);
+bool qmp_id_ok(const char *id);
 void qmp_migration_init(struct qmp_migration *m);
 void qmp_nodes_free(struct qmp_vm *v);
 /* What QMP tells of a VM that moves away, after a change of its job (NULL: of its state); moved: it is the other daemon's. The VM has

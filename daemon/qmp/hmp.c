@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The human monitor's commands that tools ask for: `info ...`, `x` and `xp`. Answers are text with \r\n, also when a
- * command is unknown, as QEMU does it. Loop thread.
+ * The human monitor's commands that tools ask for: `info ...`, `x` and `xp`, and those of snapshots.c. Answers are text with \r\n,
+ * also when a command is unknown, as QEMU does it. Loop thread.
  */
 #include "daemon/qmp/cmd.h"
 
@@ -133,6 +133,14 @@ static void info_chardev(struct qmp_cmd *c)
     say(c, &b);
 }
 
+static void info_snapshots(struct qmp_cmd *c)
+{
+    AUTO_BUF b = BUF_INIT;
+
+    qmp_snapshot_table(c->vm, &b);
+    say(c, &b);
+}
+
 static void with_registers(struct qmp_cmd *c, struct json_object *result)
 {
     const char *text = api_json_get_str(result, "text");
@@ -194,6 +202,7 @@ static const struct {
     { "name", info_name, "name of the VM" },
     { "qtree", info_qtree, "the devices" },
     { "registers", info_registers, "registers of a vCPU" },
+    { "snapshots", info_snapshots, "snapshots with memory" },
     { "status", info_status, "whether the guest runs" },
     { "uuid", info_uuid, "UUID of the VM" },
     { "version", info_version, "version of vmd" },
@@ -371,7 +380,7 @@ void qmp_do_human_monitor_command(struct qmp_cmd *c)
         help_info(c);
     } else if ((n == 1 && line[0] == 'x') || (n == 2 && memcmp(line, "xp", n) == 0)) {
         examine(c, rest, n == 2);
-    } else {
+    } else if (!qmp_snapshot_line(c, line, n, rest)) {
         unknown(c, line);
     }
 }

@@ -45,7 +45,6 @@ char *qmp_far_file(struct qmp_cmd *c, struct json_object *o, const char *where);
 /* NULL: there is none of that name. */
 struct qmp_back *qmp_back_find(const struct vm *vm, enum qmp_back_kind kind, const char *id);
 void qmp_backs_free(struct qmp_vm *v);
-bool qmp_id_ok(const char *id);
 
 /* By kind and vmd's name, by QMP's name, by the node or netdev that it stands on; NULL: none. */
 struct qmp_plugged *qmp_plugged_named(const struct vm *vm, const char *kind, const char *name);

@@ -12,6 +12,7 @@
 #include "daemon/qmp/plug.h"
 #include "daemon/qmp/session.h"
 #include "daemon/registry.h"
+#include "daemon/run/proc.h"
 #include "daemon/run/runfs.h"
 #include "daemon/run/supervise.h"
 #include "engine/base/fd.h"
@@ -44,6 +45,13 @@ static void tell(struct qmp *q, const struct vm *vm, const struct api_event *fro
     list_for_each (it, &q->sessions) {
         qmp_session_event(list_entry(it, struct qmp_session, link), vm->id, event);
     }
+}
+
+void qmp_tell(const struct vm *vm, const char *name, struct json_object *take_data)
+{
+    const struct api_event now = { .time_ms = time_real_ns() / 1000000 };
+
+    tell(vm->d->qmp, vm, &now, name, take_data);
 }
 
 static struct json_object *cause(bool guest, const char *reason)
@@ -110,6 +118,13 @@ static void on_state(struct qmp *q, struct vm *vm, const struct api_event *e)
     struct job_event j = { q, vm, e };
     bool moved = e->reason && strcmp(e->reason, "migrated") == 0;
 
+    if (vm->qmp->loads && e->state != API_VM_STATE_RUNNING) { /* it comes back */
+        vm->qmp->runs = false;
+        if (ran) {
+            tell(q, vm, e, "STOP", NULL);
+        }
+        return;
+    }
     switch (e->state) {
     case API_VM_STATE_RUNNING:
         vm->qmp->runs = true;
@@ -171,6 +186,7 @@ static void on_job(struct qmp *q, struct vm *vm, const struct api_event *e)
         struct job_event j = { q, vm, e };
         qmp_blockjob_event(q->d, job, tell_job, &j);
         qmp_migration_event(vm, job, false, tell_job, &j);
+        qmp_snapshot_event(vm, job);
     }
 }
 
@@ -331,6 +347,7 @@ static void vm_done(struct vm *vm)
 {
     list_remove(&vm->qmp->later);
     close_listener(vm);
+    qmp_snapshots_free(vm->qmp);
     qmp_plugged_free(vm->qmp);
     qmp_backs_free(vm->qmp);
     qmp_nodes_free(vm->qmp);
@@ -387,6 +404,7 @@ static bool prepare(struct vm *vm)
         list_init(&vm->qmp->backs);
         list_init(&vm->qmp->plugged);
         list_init(&vm->qmp->later);
+        list_init(&vm->qmp->snapjobs);
     }
     return true;
 }
@@ -454,6 +472,11 @@ void qmp_vm_up_now(struct vm *vm)
 void qmp_vm_gone(struct vm *vm)
 {
     if (!vm->qmp) {
+        return;
+    }
+    if (vm->qmp->loads && !vm->d->ending) { /* they hear of it again */
+        close_listener(vm);
+        qmp_plugged_free(vm->qmp);
         return;
     }
     list_for_each (it, &vm->d->qmp->sessions) {

@@ -41,7 +41,7 @@ void qmp_vm_up_later(struct vm *vm);
 void qmp_vm_up_now(struct vm *vm);
 /* Clients are let in. */
 void qmp_begin(struct qmp *q);
-/* Its run is over: clients are sent away. */
+/* Its run is over: clients are sent away, but while it goes back to a snapshot as they told it to. */
 void qmp_vm_gone(struct vm *vm);
 /* Path of its socket, NULL while there is none. */
 char *qmp_vm_path(const struct vm *vm);

@@ -51,6 +51,10 @@ struct qmp_vm {
     struct list backs, plugged; /* plug.h */
     unsigned n_backs;
     struct qmp_migration migration;
+    struct list snapjobs; /* snapshots.c */
+    unsigned n_snapjobs;
+    int64_t
+        loads; /* the job by which its clients take it back to a snapshot: they stay while its emulator goes; else 0 */
     struct rpc_listener *listener; /* NULL: none any more */
     char *path;
     bool shutdown_told;

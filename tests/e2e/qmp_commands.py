@@ -616,7 +616,7 @@ def replies_have_the_shapes_of_qemu():
 def every_command_of_the_table_is_executed():
     here = pathlib.Path(__file__)
     text = "".join(here.with_name(f"{name}.py").read_text(encoding="utf-8")
-                   for name in ("qmp_commands", "qmp_disks", "qmp_migrate", "qmp_plug", "qmp_screen", "guest_media"))
+                   for name in ("qmp_commands", "qmp_disks", "qmp_migrate", "qmp_plug", "qmp_screen", "qmp_snapshots", "guest_media"))
     missing = [c for c in TABLE["commands"] if f'"{c}"' not in text]
     assert not missing, missing
 

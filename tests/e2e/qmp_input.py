@@ -54,7 +54,7 @@ def form_errors():
 
 
 def name_errors():
-    for name in ("", "nope", "Stop", "stop ", "vm.pause", "query_status", "vmd-select", "migrate-incoming", "blockdev-create", "snapshot-save",
+    for name in ("", "nope", "Stop", "stop ", "vm.pause", "query_status", "vmd-select", "migrate-incoming", "blockdev-create", "snapshot-create",
                  "\u00e4", "qmp_capabilities ", "a" * 90, "../stop", "%s%n"):
         yield json.dumps({"execute": name}), f"The command {name} has not been found"
 
