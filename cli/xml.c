@@ -231,7 +231,8 @@ int cli_verb_xml_text(struct cli *c, struct cli_input *in)
 /* What the document asks for, under what options and arguments said. */
 static int take_snapshot_xml(struct cli *c, struct cli_input *in, const char *file)
 {
-    static const char *const asked[] = { "name", "description", "memory", "disks" };
+    static const char *const asked[] = { "name", "description", "memory", "memory_file",
+                                         "disks" };
     AUTO_FREE char *text = NULL;
     AUTO_JSON config = NULL;
     int rc = cli_read_text(c, file, &text);

@@ -69,7 +69,8 @@ static void on_begun(struct lv_call *c, struct json_object *result)
 
 void lv_do_snapshot_create(struct lv_call *c)
 {
-    static const char *const taken[] = { "name", "description", "memory", "disks" };
+    static const char *const taken[] = { "name", "description", "memory", "memory_file",
+                                         "disks" };
     struct json_object *config, *params, *v;
     int64_t flags = lv_int(c, "flags");
 

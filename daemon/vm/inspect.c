@@ -145,7 +145,7 @@ static char *snapshot_path(struct api_call *call, const struct vm *vm, const cha
                  "snapshot '%s' is not whole: it is being %s", name,
                  s->info.state == API_SNAPSHOT_STATE_MAKING ? "taken" : "deleted");
     } else {
-        return xasprintf("%s/%s", dir, s->info.name);
+        return snapshot_file(dir, s);
     }
     return NULL;
 }

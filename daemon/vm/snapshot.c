@@ -16,9 +16,11 @@
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- rows ---- */
@@ -108,6 +110,7 @@ struct snapshot *snapshot_new(struct vm *vm, const struct api_snapshot_create_in
     s->info.parent = current ? xstrdup(current->info.name) : NULL;
     s->info.state = API_SNAPSHOT_STATE_MAKING;
     s->info.memory = snapshot_has_memory(vm, in);
+    s->info.memory_file = in->memory_file ? xstrdup(in->memory_file) : NULL;
     s->info.running = vm->state == API_VM_STATE_RUNNING;
     s->info.stopped = !vm->run;
     s->info.quiesced = in->quiesce;
@@ -188,6 +191,56 @@ char *snapshots_dir(const struct vm *vm)
     return xasprintf("%s/%s/%lld/snapshots", vm->d->opt.lib, SPAWN_VM_DIR, (long long)vm->id);
 }
 
+char *snapshot_file(const char *dir, const struct snapshot *s)
+{
+    return s->info.memory_file ? xstrdup(s->info.memory_file)
+                               : xasprintf("%s/%s", dir, s->info.name);
+}
+
+char *snapshot_file_part(const struct snapshot *s)
+{
+    return s->info.memory_file
+               ? xasprintf("%s.%s.part", s->info.memory_file, strrchr(s->info.tag, '.') + 1)
+               : NULL;
+}
+
+static int drop_file(const char *path, struct err *e)
+{
+    return unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR
+               ? 0
+               : err_errno(e, errno, "cannot remove '%s'", path);
+}
+
+/* Somebody may have put another file in its place, or had one there before this one got its name. */
+static int drop_external(const struct snapshot *s, struct err *e)
+{
+    const char *path = s->info.memory_file;
+    AUTO_FREE char *part = snapshot_file_part(s);
+    struct stat st;
+    bool is_ours = s->info.bytes > 0 && lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+                   st.st_size == s->info.bytes;
+    int rc = is_ours ? drop_file(path, e) : 0;
+
+    return rc == 0 ? drop_file(part, e) : rc;
+}
+
+int snapshot_file_drop(const char *dir, const struct snapshot *s, struct err *e)
+{
+    AUTO_FREE char *path = snapshot_file(dir, s);
+
+    return s->info.memory_file ? drop_external(s, e) : drop_file(path, e);
+}
+
+bool snapshot_has_disks(const struct snapshot *s)
+{
+    for (size_t i = 0; i < s->info.n_disks; i++) {
+        if (s->info.disks[i].snapshot != API_SNAPSHOT_MODE_NO) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void snapshots_drop_rows(struct vm *vm, struct change *c)
 {
     list_for_each (it, &vm->d->snapshots) {
@@ -207,9 +260,12 @@ void snapshots_drop_files(struct vm *vm)
         struct snapshot *s = list_entry(it, struct snapshot, link);
 
         if (strcmp(s->vm, vm->config.uuid) == 0) {
-            AUTO_FREE char *path = xasprintf("%s/%s", dir, s->info.name);
+            struct err e = ERR_INIT;
 
-            unlink(path);
+            if (snapshot_file_drop(dir, s, &e) != 0) {
+                log_warn("daemon", "snapshot '%s' of VM '%s': %s", s->info.name,
+                         vm->config.name, e.msg);
+            }
             snapshot_free(s);
         }
     }

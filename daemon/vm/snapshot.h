@@ -18,6 +18,7 @@
 
 struct api_error;
 struct change;
+struct err;
 struct store_object;
 struct vm;
 struct vmd;
@@ -74,5 +75,13 @@ bool snapshot_leaves_out(const struct snapshot *s, const char *disk);
 /* The definition as it was; false: unreadable. The caller's. */
 bool snapshot_config(const struct snapshot *s, struct api_vm_config *out);
 char *snapshots_dir(const struct vm *vm);
+/* The file of its memory and devices, dir: snapshots_dir(); the caller's. */
+char *snapshot_file(const char *dir, const struct snapshot *s);
+/* What an external one is called until it is whole; NULL: it is none. The caller's. */
+char *snapshot_file_part(const struct snapshot *s);
+/* It goes, by either name, as far as it is the snapshot's own. */
+int snapshot_file_drop(const char *dir, const struct snapshot *s, struct err *e);
+/* Does it hold anything of a disk? */
+bool snapshot_has_disks(const struct snapshot *s);
 
 #endif

@@ -252,7 +252,7 @@ static int add_disk(struct work_on *k, size_t i, struct err *e)
 static int add_state(struct work_on *k, struct err *e)
 {
     struct snapshot_archive *a = k->archive;
-    AUTO_FREE char *path = xasprintf("%s/%s", k->dir, k->s->info.name);
+    AUTO_FREE char *path = snapshot_file(k->dir, k->s);
     AUTO_FD from = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), to = -1;
     AUTO_BUF key = BUF_INIT;
     AUTO_JSON o = NULL;
@@ -377,6 +377,8 @@ static bool describe(struct work_on *k)
     about->snapshot = xnew(struct api_snapshot);
     api_copy(&api_type_snapshot, &k->s->info, about->snapshot);
     about->snapshot->current = false;
+    free(about->snapshot->memory_file);
+    about->snapshot->memory_file = NULL;
     base64_add(&key, random, STATE_KEY_BYTES);
     about->key = buf_take(&key);
     about->nonce = xalloc(2 * 16 + 1);

@@ -33,7 +33,44 @@ static bool is_up(const struct vm *vm)
 
 bool snapshot_has_memory(const struct vm *vm, const struct api_snapshot_create_in *in)
 {
-    return in->has_memory ? in->memory == API_SNAPSHOT_MODE_INTERNAL : is_up(vm);
+    return in->has_memory ? in->memory != API_MEMORY_MODE_NO : is_up(vm) || in->memory_only;
+}
+
+/* What is said of memory. */
+static int may_have_memory(const struct vm *vm, const struct api_snapshot_create_in *in,
+                           bool memory, struct api_error *x)
+{
+    const char *file = in->memory_file;
+
+    if (!memory && (in->memory_only || file)) {
+        return api_error_set(x, API_E_INVALID_PARAMS, in->memory_only ? "memory_only" : file,
+                             "start the VM first, and take it with memory",
+                             "a snapshot of VM '%s' without memory would hold none",
+                             vm->config.name);
+    }
+    for (size_t i = 0; i < in->n_disks && in->memory_only; i++) {
+        if (in->disks[i].snapshot != API_SNAPSHOT_MODE_NO) {
+            return api_error_set(x, API_E_INVALID_PARAMS, in->disks[i].name, "leave one away",
+                                 "disk '%s' would be in a snapshot of memory alone",
+                                 in->disks[i].name);
+        }
+    }
+    if (in->has_memory && (in->memory == API_MEMORY_MODE_EXTERNAL) != (file != NULL)) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "memory_file",
+                             "give both: external memory, and its file",
+                             file ? "'%s' would hold memory that is not external"
+                                  : "external memory needs a file%s",
+                             file ? file : "");
+    }
+    list_for_each (it, &vm->d->snapshots) {
+        const struct snapshot *s = list_entry(it, struct snapshot, link);
+
+        if (file && s->info.memory_file && strcmp(s->info.memory_file, file) == 0) {
+            return api_error_set(x, API_E_EXISTS, file, "choose another",
+                                 "'%s' is the memory of snapshot '%s'", file, s->info.name);
+        }
+    }
+    return 0;
 }
 
 static int may_by_state(const struct vm *vm, bool memory, struct api_error *x)
@@ -113,7 +150,8 @@ bool snapshot_may_create(const struct vm *vm, const struct api_snapshot_create_i
     list_for_each (it, &vm->d->snapshots) {
         n += strcmp(list_entry(it, struct snapshot, link)->vm, vm->config.uuid) == 0;
     }
-    if (may_by_state(vm, memory, x) < 0 || (in->quiesce && may_quiesce(vm, memory, x) < 0)) {
+    if (may_have_memory(vm, in, memory, x) < 0 || may_by_state(vm, memory, x) < 0 ||
+        (in->quiesce && may_quiesce(vm, memory, x) < 0)) {
         return false;
     }
     if (snapshot_find(vm->d, vm->config.uuid, in->name)) {
@@ -223,16 +261,37 @@ static int can_hold(const struct vm *vm, const struct api_disk *disk, bool memor
     return 0;
 }
 
+/* Is every disk that is written said to be none of it? */
+static bool all_left_out(const struct vm *vm, const int *mode)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < vm->config.n_disks; i++) {
+        bool written = is_written(&vm->config.disks[i]);
+
+        if (written && mode[i] != API_SNAPSHOT_MODE_NO) {
+            return false;
+        }
+        n += written;
+    }
+    return n > 0;
+}
+
 int snapshot_choose_disks(const struct vm *vm, const struct api_snapshot_create_in *in,
                           struct api_snapshot *out, struct api_error *x)
 {
     bool memory = snapshot_has_memory(vm, in);
     size_t n = vm->config.n_disks, held = 0;
     AUTO_FREE int *mode = xnew_n(int, n + 1);
+    bool alone;
     int rc;
 
     memset(mode, -1, n * sizeof(*mode));
     rc = read_modes(vm, in, mode, x);
+    alone = in->memory_only || (memory && all_left_out(vm, mode));
+    for (size_t i = 0; i < n && in->memory_only; i++) {
+        mode[i] = API_SNAPSHOT_MODE_NO;
+    }
     for (size_t i = 0; i < n && rc == 0; i++) {
         const struct api_disk *disk = &vm->config.disks[i];
         bool in_it = mode[i] < 0 ? is_written(disk) : mode[i] != API_SNAPSHOT_MODE_NO;
@@ -240,9 +299,10 @@ int snapshot_choose_disks(const struct vm *vm, const struct api_snapshot_create_
         if (in_it) {
             rc = can_hold(vm, disk, memory, x);
             held++;
-        } else if (memory && is_written(disk)) {
+        } else if (memory && !alone && is_written(disk)) {
             rc = api_error_set(x, API_E_UNSUPPORTED, disk->name,
-                               "take the disks alone, or make it read-only",
+                               "take the disks alone, make it read-only, or leave out all of "
+                               "them",
                                "disk '%s' of VM '%s' cannot be left out of a snapshot with "
                                "memory: the two would not fit",
                                disk->name, vm->config.name);

@@ -332,6 +332,17 @@ static const struct api_snapshot_part *part_of(const struct snapshot_archive *a,
     return found;
 }
 
+/* Is it of memory alone, as far as this disk is concerned? */
+static bool leaves_out(const struct api_snapshot *s, const char *disk)
+{
+    for (size_t i = 0; i < s->n_disks && disk; i++) {
+        if (strcmp(s->disks[i].name, disk) == 0) {
+            return s->disks[i].snapshot == API_SNAPSHOT_MODE_NO;
+        }
+    }
+    return false;
+}
+
 /* Each disk that it holds is one of the VM's that can hold it. */
 static bool disks_fit(struct work_on *k)
 {
@@ -350,7 +361,8 @@ static bool disks_fit(struct work_on *k)
                          vm->config.name);
             return false;
         }
-        if (!p && written && a->about.snapshot->memory) {
+        if (!p && written && a->about.snapshot->memory &&
+            !leaves_out(a->about.snapshot, d->name)) {
             work_set_why(k, API_E_BAD_STATE, NULL,
                          "the archive holds nothing of disk '%s' of VM '%s'", d->name,
                          vm->config.name);
@@ -434,6 +446,8 @@ static struct snapshot *make(struct work_on *k, const char *name)
     free(s->info.name);
     free(s->info.tag);
     free(s->info.parent);
+    free(s->info.memory_file);
+    s->info.memory_file = NULL;
     s->info.name = xstrdup(name);
     s->info.tag = xasprintf("%s.%08x", name, mark);
     s->info.parent = NULL;

@@ -8,6 +8,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
+#include "daemon/auth/access.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
@@ -58,9 +59,26 @@ void work_kept(struct work_on *k)
 static void synced(struct work_on *k)
 {
     if (k->w.e.code) {
+        if (k->w.e.code == -EEXIST) { /* what has its name is another's */
+            k->s->info.bytes = 0;
+        }
         give_up(k, &k->w.e, NULL);
     } else {
         work_kept(k);
+    }
+}
+
+static void length_durable(void *arg, const struct err *e)
+{
+    struct work_on *k = arg;
+
+    if (k->dead) {
+        return;
+    }
+    if (e) {
+        give_up(k, e, NULL);
+    } else {
+        work_start(k, work_run_sync, synced);
     }
 }
 
@@ -77,7 +95,14 @@ static void on_saved(struct work_on *k, struct json_object *result, const struct
     }
     k->s->info.bytes = api_json_get_int(result, "bytes", 0);
     k->s->info.pause_us = api_json_get_int(result, "pause_us", 0);
-    work_start(k, work_run_sync, synced);
+    if (k->s->info.memory_file) { /* by its length it is known again */
+        struct change *c = change_new(k->d);
+
+        snapshot_put(k->s, c);
+        change_commit(c, length_durable, k);
+    } else {
+        work_start(k, work_run_sync, synced);
+    }
 }
 
 static void ignore(void *arg, struct json_object *result, const struct api_error *x)
@@ -112,7 +137,9 @@ static void made(struct work_on *k)
     }
     o = work_key(k);
     api_json_set_bool(o, k->s->info.running ? "live" : "resume", k->s->info.running);
-    api_json_set_str(o, "snapshot", k->s->info.tag);
+    if (snapshot_has_disks(k->s)) {
+        api_json_set_str(o, "snapshot", k->s->info.tag);
+    }
     work_ask(k, "emu.save", o, true, 0, on_saved);
 }
 
@@ -601,7 +628,9 @@ void api_handle_snapshot_create(struct api_call *call, struct api_snapshot_creat
     if (vm && !in->name) {
         in->name = made_name(vm);
     }
-    if (vm && !snapshot_may_create(vm, in, &x)) {
+    if (vm && ((in->memory_file && access_file(call, vm->config.project, "memory_file",
+                                               in->memory_file, &x) < 0) ||
+               !snapshot_may_create(vm, in, &x))) {
         api_reply_error(call, &x);
     } else if (vm) {
         struct wish *wish = wish_new(vm, in->name, create_begin);

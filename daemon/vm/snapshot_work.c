@@ -199,13 +199,46 @@ char *work_folder_of(const char *path)
     return slash ? xasprintf("%.*s", slash == path ? 1 : (int)(slash - path), path) : NULL;
 }
 
+/* A file of its own, under the name that it has until it is whole. */
+static void make_external(struct work_on *k, const char *path, const char *part)
+{
+    struct stat st;
+
+    if (lstat(path, &st) == 0) {
+        err_set(&k->w.e, -EEXIST, "'%s' is there already", path);
+        return;
+    }
+    k->fd = open(part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (k->fd < 0) {
+        err_errno(&k->w.e, errno, "cannot make '%s'", path);
+    }
+}
+
+/* It is whole: it gets its name, unless another file has that by now. */
+static int name_external(struct work_on *k, struct err *e)
+{
+    AUTO_FREE char *part = snapshot_file_part(k->s);
+    const char *path = k->s->info.memory_file;
+    AUTO_FREE char *dir = work_folder_of(path);
+
+    if (renameat2(AT_FDCWD, part, AT_FDCWD, path, RENAME_NOREPLACE) != 0) {
+        return err_errno(e, errno, "cannot make '%s'", path);
+    }
+    return work_sync_dir(dir, e);
+}
+
 /* The VM's folder, that of its snapshots, the file. */
 void work_run_make(struct work *w)
 {
     struct work_on *k = container_of(w, struct work_on, w);
-    AUTO_FREE char *path = xasprintf("%s/%s", k->dir, k->s->info.name);
+    AUTO_FREE char *part = snapshot_file_part(k->s);
+    AUTO_FREE char *path = snapshot_file(k->dir, k->s);
 
     if (save_key(k->key_file, k->uuid, k->key, &w->e) != 0) {
+        return;
+    }
+    if (part) {
+        make_external(k, path, part);
         return;
     }
     if (mkdir(k->dir, 0700) != 0 && errno != EEXIST) {
@@ -225,6 +258,8 @@ void work_run_sync(struct work *w)
 
     if (fsync(k->fd) != 0) {
         err_errno(&w->e, errno, "cannot write the snapshot '%s'", k->s->info.name);
+    } else if (k->s->info.memory_file) {
+        name_external(k, &w->e);
     } else if (work_sync_dir(k->dir, &w->e) == 0) {
         work_sync_dir(above, &w->e);
     }
@@ -249,7 +284,7 @@ static void check_state(struct work_on *k, const char *path)
 static void open_state(struct work_on *k)
 {
     struct work *w = &k->w;
-    AUTO_FREE char *path = xasprintf("%s/%s", k->dir, k->s->info.name);
+    AUTO_FREE char *path = snapshot_file(k->dir, k->s);
     struct stat st;
 
     if (save_key(k->key_file, k->uuid, k->key, &w->e) != 0) {
@@ -310,11 +345,8 @@ void work_run_open(struct work *w)
 static void run_unlink(struct work *w)
 {
     struct work_on *k = container_of(w, struct work_on, w);
-    AUTO_FREE char *path = xasprintf("%s/%s", k->dir, k->s->info.name);
 
-    if (unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR) {
-        err_errno(&w->e, errno, "cannot remove '%s'", path);
-    }
+    (void)snapshot_file_drop(k->dir, k->s, &w->e);
 }
 
 static int on_image_as(struct work_on *k, const char *path, const char *option, const char *tag,

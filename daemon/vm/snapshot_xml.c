@@ -57,9 +57,11 @@ static char *text_of(const struct snapshot *s, const struct api_vm_config *confi
                                               .created = info->created_ms / 1000,
                                               .parent = info->parent,
                                               .has_memory = true,
-                                              .memory = info->memory
-                                                            ? API_SNAPSHOT_MODE_INTERNAL
-                                                            : API_SNAPSHOT_MODE_NO };
+                                              .memory = !info->memory ? API_MEMORY_MODE_NO
+                                                        : info->memory_file
+                                                            ? API_MEMORY_MODE_EXTERNAL
+                                                            : API_MEMORY_MODE_INTERNAL,
+                                              .memory_file = info->memory_file };
     AUTO_JSON o = api_encode(&api_type_snapshot_config, &told);
     AUTO_JSON domain = api_encode(&api_type_vm_config, config);
 

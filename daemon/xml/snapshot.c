@@ -12,7 +12,6 @@
 
 #define TOLD "vmd tells it, nobody sets it"
 #define NO_SOURCE "snapshots of disks are kept inside their images"
-#define NO_FILE "memory is kept in a file of the daemon's own"
 
 static int told_get(const struct xml_row *row, const struct xml_node *n, const char *text,
                     struct json_object **out, struct err *e)
@@ -53,9 +52,9 @@ static const struct xml_row rows[] = {
     LEFT("active|domain|inactiveDomain", TOLD),
     NO("cookie", "it is private to libvirt"),
     GROUP("memory", 0),
-    WORD("memory@snapshot", "memory", "no=no internal=internal",
+    WORD("memory@snapshot", "memory", "no=no internal=internal external=external",
          "not supported: where it is kept"),
-    NO("memory@file", NO_FILE),
+    VALUE("memory@file", "memory_file", xml_as_text, NULL),
     GROUP("disks", 0),
     { "disks/disk", XML_LIST, 0, "disks", NULL, NULL, NULL },
     { "disks/disk@name", XML_VALUE, XML_NEEDED, "name", &xml_as_text, NULL, NULL },

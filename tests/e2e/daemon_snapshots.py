@@ -76,6 +76,11 @@ def files(daemon):
                   for name in found)
 
 
+def mem_files(daemon):
+    """Of memory that is kept outside of the daemon's folders."""
+    return sorted(n for n in os.listdir(daemon.dir) if ".mem" in n)
+
+
 def stopped_and_filled(client, paths, pattern):
     """The disks get other bytes, and the VM stands still before its first instruction."""
     if client.call("vm.get", vm="a")["state"] != "stopped":
@@ -352,6 +357,95 @@ def disks_that_cannot_be_in_it_are_named():
         tap.check(len(client.call("vm.get", vm="a")["config"]["disks"]) == 3, "another definition")
 
 
+def memory_alone_leaves_the_disks_to_themselves():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        raw, disk = os.path.join(daemon.dir, "raw"), os.path.join(daemon.dir, "disk.qcow2")
+        run("qemu-img", "create", "-q", "-f", "raw", raw, "4M")
+        run("qemu-img", "create", "-q", "-f", "qcow2", disk, "4M")
+        client.call("vm.define", config=daemon.config("a", disks=[{"file": disk, "format": "qcow2"}, {"file": raw, "format": "raw"}]))
+        stopped_and_filled(client, [disk], 1)
+        before = registers(daemon)
+        out = job(client, "snapshot.create", "whole", "failed")
+        tap.check("disk1" in out["error"]["message"], f"{out}")  # a raw one cannot be in it, but need not
+        held = job(client, "snapshot.create", "one", memory_only=True)["result"]
+        tap.check(all(d["snapshot"] == "no" for d in held["disks"]) and held["memory"] and files(daemon) == ["one"] and not names(disk), f"{held}")
+        file = os.path.join(daemon.dir, "two.mem")
+        held = job(client, "snapshot.create", "two", memory="external", memory_file=file, disks=[{"name": n, "snapshot": "no"} for n in ("vda", "disk1")])["result"]
+        tap.check(held["memory_file"] == file and mem_files(daemon) == ["two.mem"] and os.path.getsize(file) == held["bytes"], f"{held}")
+        tap.check(os.stat(file).st_mode & 0o777 == 0o600 and files(daemon) == ["one"], f"{files(daemon)}")
+        tap.check(tree(client) == {"one": (None, False), "two": ("one", True)}, f"{tree(client)}")
+        text = run(VMCTL, "--dir", daemon.dir, "snapshot", "show", "a", "two", "--xml")
+        root = ElementTree.fromstring(text)
+        tap.check(root.find("memory").attrib == {"snapshot": "external", "file": file} and
+                  [d.get("snapshot") for d in root.iterfind("disks/disk")] == ["no", "no"], text)
+        if os.path.exists(SCHEMA):
+            with open(os.path.join(daemon.dir, "s.xml"), "w", encoding="utf-8") as out:
+                out.write(text)
+            run("virt-xml-validate", out.name, "domainsnapshot")
+        stopped_and_filled(client, [disk], 2)
+        client.call("vm.resume", vm="a")
+        console = daemon.console("a")
+        tap.check(console.read_some(), "the guest does not run")
+        console.close()
+        for name in ("one", "two"):
+            job(client, "snapshot.revert", name)
+            tap.check(registers(daemon) == before, f"{name}: other registers")
+        tap.check(run(VMCTL, "--dir", daemon.dir, "snapshot", "diff", "a", "one", "two").count("page") <= 1, "they differ")
+        client.call("vm.stop", vm="a")
+        tap.check(holds(disk, 2), "the disk went back")
+        # In an archive, and back from there: with the daemon then.
+        archive = os.path.join(daemon.dir, "two.snap")
+        job(client, "snapshot.export", "two", file=archive)
+        job(client, "snapshot.delete", "two")
+        tap.check(not mem_files(daemon), f"{mem_files(daemon)}")
+        held = job(client, "snapshot.import", None, file=archive)["result"]
+        tap.check("memory_file" not in held and files(daemon) == ["one", "two"], f"{held}")
+        job(client, "snapshot.revert", "two")
+        tap.check(registers(daemon) == before, "other registers")
+        client.call("vm.stop", vm="a")
+        tap.check(holds(disk, 2), "the disk went back")
+
+
+def a_file_of_memory_is_the_snapshots_own():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        begun(daemon, client)
+        file = os.path.join(daemon.dir, "one.mem")
+        with open(file, "w", encoding="ascii") as out:
+            out.write("precious")
+        for where in (file, os.path.join(daemon.dir, "none", "x.mem"), "/proc/x.mem"):
+            out = job(client, "snapshot.create", "one", "failed", memory_file=where)
+            tap.check(where in out["error"]["message"], f"{out}")
+        with open(file, encoding="ascii") as there:
+            tap.check(there.read() == "precious" and tree(client) == {} and mem_files(daemon) == ["one.mem"], f"{mem_files(daemon)}")
+        os.unlink(file)
+        fails = [("invalid-params", {"memory": "external"}), ("invalid-params", {"memory": "internal", "memory_file": file}),
+                 ("invalid-params", {"memory": "no", "memory_file": file}), ("invalid-params", {"memory": "no", "memory_only": True}),
+                 ("invalid-params", {"memory_file": "one.mem"}), ("invalid-params", {"memory_only": True, "disks": [{"name": "vda"}]})]
+        for error, params in fails:
+            client.fails(error, "snapshot.create", vm="a", name="one", **params)
+        job(client, "snapshot.create", "one", memory_file=file)  # its disks are in it
+        client.fails("exists", "snapshot.create", vm="a", name="two", memory_file=file)
+        with open(file, "r+b") as state:
+            good = state.read()
+            state.seek(len(good) // 2)
+            state.write(bytes([good[len(good) // 2] ^ 1]))
+        out = job(client, "snapshot.revert", "one", "failed")
+        tap.check(file in out["error"]["message"], f"{out}")
+        with open(file, "wb") as state:
+            state.write(good)
+        job(client, "snapshot.revert", "one")
+        os.rename(file, file + ".away")
+        with open(file, "w", encoding="ascii") as out:
+            out.write("somebody else's")
+        job(client, "snapshot.delete", "one")
+        with open(file, encoding="ascii") as there:
+            tap.check(there.read() == "somebody else's", "it went with the snapshot")
+        os.unlink(file)
+        job(client, "snapshot.create", "one", memory_file=file)
+        client.call("vm.delete", vm="a", force=True)
+        tap.check(mem_files(daemon) == ["one.mem.away"], f"{mem_files(daemon)}")
+
+
 def a_disk_that_fills_up_leaves_nothing_half():
     """The file of memory gets some of its bytes, and no more of them have room."""
     with lib.Daemon() as daemon, daemon.client() as client:
@@ -429,7 +523,7 @@ def as_libvirts_xml_and_from_it():
         tap.check(third["description"] == "mine" and third["disks"][1]["snapshot"] == "no", f"{third}")
         # What cannot be is refused by line and element, and nothing is taken.
         before = tree(client)
-        for document, words in (("<domainsnapshot>\n<memory snapshot='external' file='/m'/></domainsnapshot>", "in.xml:2: <memory snapshot='external'>"),
+        for document, words in (("<domainsnapshot>\n<memory snapshot='odd' file='/m'/></domainsnapshot>", "in.xml:2: <memory snapshot='odd'>"),
                                 ("<domainsnapshot>\n\n<cookie/></domainsnapshot>", "in.xml:3: <cookie>"),
                                 ("<domain type='qemu'/>", "in.xml:1: <domain"), ("<domainsnapshot>", "in.xml:1: ")):
             out = create(document, "bad", status=2)
@@ -470,12 +564,14 @@ def whoever_dies_each_snapshot_is_whole_or_gone(seed=SEED, count=KILLS):
                 if act == "snapshot.delete" and name == "s1":
                     continue
                 params = {}
-                if act == "snapshot.create":  # with memory; disks alone; of a stopped VM
-                    kind = rng.randrange(3)
+                if act == "snapshot.create":  # with memory; disks alone; of a stopped VM; with memory in a file of its own
+                    kind = rng.randrange(4)
                     if kind == 1:
                         params["memory"] = "no"
                     elif kind == 2:
                         client.call("vm.stop", vm="a")
+                    elif kind == 3:
+                        params["memory_file"] = os.path.join(daemon.dir, name + ".mem")
                 elif act == "snapshot.revert" and rng.random() < 0.5:
                     params["start"] = True
                 pid = client.call("vm.get", vm="a").get("pid")
@@ -493,8 +589,11 @@ def whoever_dies_each_snapshot_is_whole_or_gone(seed=SEED, count=KILLS):
                              60, "snapshots settle")
                 kept = set(tree(client))
                 tap.check("s1" in kept, f"{kept}")
-                whole = sorted(s["name"] for s in client.call("snapshot.list", vm="a")["snapshots"] if s.get("memory", True))
+                found = [s for s in client.call("snapshot.list", vm="a")["snapshots"] if s.get("memory", True)]
+                whole = sorted(s["name"] for s in found if "memory_file" not in s)
                 tap.check(files(daemon) == whole, f"turn {turn} {act}: {files(daemon)}, {whole}")
+                apart = sorted(os.path.basename(s["memory_file"]) for s in found if "memory_file" in s)
+                tap.check(mem_files(daemon) == apart, f"turn {turn} {act}: {mem_files(daemon)}, {apart}")
                 for path in paths:
                     inside = {n.split(".")[0] for n in names(path)}
                     tap.check(inside == kept, f"turn {turn} {act}: {inside}, {kept}")
@@ -509,7 +608,8 @@ def whoever_dies_each_snapshot_is_whole_or_gone(seed=SEED, count=KILLS):
             run("qemu-img", "check", "-q", path, also=3)
 
 
-CASES = [memory_and_disks_go_back_together, a_running_vm_runs_on_and_runs_again, a_disk_that_fills_up_leaves_nothing_half,
+CASES = [memory_and_disks_go_back_together, a_running_vm_runs_on_and_runs_again, memory_alone_leaves_the_disks_to_themselves,
+         a_file_of_memory_is_the_snapshots_own, a_disk_that_fills_up_leaves_nothing_half,
          any_node_of_the_tree_goes, devices_that_came_or_went_meanwhile_are_named, what_cannot_be_is_refused_and_nothing_changes, snapshots_of_stopped_vms_and_of_disks_alone,
          disks_that_cannot_be_in_it_are_named, as_libvirts_xml_and_from_it, vmctl_does_all_of_it, whoever_dies_each_snapshot_is_whole_or_gone]
 

@@ -224,6 +224,15 @@ def snapshots_of_a_stopped_domain():
         h.run("snapshot-delete", "a", "s2")
         tap.check([s["name"] for s in h.d.call("snapshot.list", vm="a")["snapshots"]] == ["s1"], "snapshot-delete")
         h.fails("snapshot", "snapshot-info", "a", "s2")
+        h.run("start", "a", "--paused")  # memory in a file, as libvirt has it
+        memory = os.path.join(h.d.dir, "s3.mem")
+        h.run("snapshot-create-as", "a", "s3", "--memspec", f"file={memory},snapshot=external", "--diskspec", "vda,snapshot=no", "--live")
+        text = h.run("snapshot-dumpxml", "a", "s3")
+        tap.check("snapshot='external'" in text and memory in text and os.path.getsize(memory) > 0, text)
+        h.run("snapshot-revert", "a", "s3")
+        tap.check(h.run("domstate", "a").strip() == "paused", "it is gone back to")
+        h.run("snapshot-delete", "a", "s3")
+        tap.check(not os.path.exists(memory), "the file is left")
 
 
 def streams_carry_consoles_volumes_and_pictures():

@@ -372,7 +372,9 @@ def snapshots_are_in_the_words_of_libvirt():
     tap.check(told["definition"] == {"name": "a", "memory": "no", "disks": []}, f"{told['definition']}")
     noted = {n["path"].partition("/")[2] for n in told["notes"]}
     tap.check({"state", "creationTime", "parent/name", "active", "domain"} <= noted, f"{told['notes']}")
-    validate("snapshot", [answer["canonical"], told["canonical"], good("<domainsnapshot/>")["canonical"]])
+    apart = "<domainsnapshot><memory snapshot='external' file='/srv/m'/><disks><disk name='vda' snapshot='no'/></disks></domainsnapshot>"
+    tap.check(good(apart)["definition"] == {"memory": "external", "memory_file": "/srv/m", "disks": [{"name": "vda", "snapshot": "no"}]}, apart)
+    validate("snapshot", [answer["canonical"], told["canonical"], good(apart)["canonical"], good("<domainsnapshot/>")["canonical"]])
 
 
 def volume_of_a_pool_is_shown_by_its_name():
