@@ -8,10 +8,12 @@
 #include "daemon/storage/pools.h"
 #include "daemon/storage/work.h"
 #include "daemon/vm/blockjobs.h"
+#include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -261,12 +263,29 @@ static int look_room(struct placing *k, size_t first, struct err *e)
     return 0;
 }
 
+/* The file is ours, and only then may it be written over or go: somebody may have made one meanwhile. */
+static int claim(struct placing *k, struct place_disk *disk, struct err *e)
+{
+    AUTO_FD fd = open(disk->file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd >= 0) {
+        disk->made = true; /* also when only half of it is */
+        return 0;
+    }
+    if (errno == EEXIST) {
+        err_set(e, -EEXIST, "'%s' is there already", disk->file);
+        return refuse(k, API_E_EXISTS, disk->file,
+                      "remove it, or have it written over: --reuse-images");
+    }
+    err_errno(e, errno, "cannot make '%s'", disk->file);
+    return refuse(k, errno == ENOSPC ? API_E_HOST_LIMIT : API_E_FILE_ERROR, disk->file, NULL);
+}
+
 static int make_one(struct placing *k, struct place_disk *disk, struct err *e)
 {
     AUTO_FREE char *dir = folder_of(disk->file);
     const char *args[16];
     char size[24];
-    struct stat st;
     unsigned n = 0;
     int rc;
 
@@ -286,11 +305,9 @@ static int make_one(struct placing *k, struct place_disk *disk, struct err *e)
     args[n++] = disk->file;
     args[n++] = size;
     args[n] = NULL;
-    if (lstat(disk->file, &st) == 0) {
-        err_set(e, -EEXIST, "'%s' is there already", disk->file);
-        return refuse(k, API_E_EXISTS, disk->file, NULL);
+    if (claim(k, disk, e) != 0) {
+        return -1;
     }
-    disk->made = true; /* also when only half of it is */
     rc = works_image(k->works, dir, args, NULL, e);
     if (rc != 0) {
         return refuse(k, rc == -ENOSPC ? API_E_HOST_LIMIT : API_E_FILE_ERROR, disk->file, NULL);

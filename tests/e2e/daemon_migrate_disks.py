@@ -361,6 +361,32 @@ def a_host_that_does_not_answer_holds_nobody_up():
         pair.watch(there)
 
 
+def a_file_that_came_meanwhile_is_not_touched():
+    """Between the look at the folder and the images somebody makes a file of that name."""
+    with Pair() as pair:
+        here, there = pair.both
+        pair.define_disk()
+        store = memory.locked(there)
+        try:
+            job = pair.move(here, there, wait=False)
+            lib.wait_for(lambda: there.call("migrate.list")["migrations"], 60, "it is being prepared")
+            time.sleep(1)  # the look is over, what comes next waits for the store
+            with open(pair.path(there), "wb") as file:
+                file.write(b"precious")
+        finally:
+            store.execute("ROLLBACK")
+            store.close()
+        ended = here.call("job.wait", job=job, timeout_ms=60000)
+        tap.check(ended["state"] == "failed" and ended["error"]["error"] == "exists" and "a.img" in ended["error"]["message"], f"{ended}")
+        lib.wait_for(lambda: pair.states() == ["running", None], 60, "it stays where it was")
+        with open(pair.path(there), "rb") as file:
+            tap.check(file.read() == b"precious", "it was written over")
+        os.unlink(pair.path(there))
+        done(pair.move(here, there), pair)
+        tap.check(os.stat(pair.path(there)).st_mode & 0o777 == 0o600, "others may read it")
+        pair.watch(there)
+
+
 def plans_that_cannot_be_leave_nothing():
     """What a source says of its disks is believed as far as it can be."""
     with lib.Daemon() as daemon, daemon.client() as client:
@@ -510,7 +536,7 @@ def whoever_dies_one_has_it_with_its_disk():
 CASES = [a_disk_goes_with_its_vm, what_would_fail_is_told_first, too_little_room_is_told_first, images_below_stay_where_they_are,
          volumes_go_into_the_pool_of_the_same_name, hosts_apart_have_the_same_paths,
          one_that_is_cancelled_leaves_nothing, a_host_that_does_not_answer_holds_nobody_up,
-         emulators_take_no_nonsense, plans_that_cannot_be_leave_nothing, whoever_dies_one_has_it_with_its_disk]
+         a_file_that_came_meanwhile_is_not_touched, emulators_take_no_nonsense, plans_that_cannot_be_leave_nothing, whoever_dies_one_has_it_with_its_disk]
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
