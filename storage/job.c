@@ -17,6 +17,7 @@
 
 #define SECOND 1000000000ll
 #define SPEED_NS (SECOND / 10) /* how long a slice may last that has a speed */
+#define KEEN_NS (SECOND / 100)
 
 static void pump(struct blk_job *j);
 
@@ -177,6 +178,37 @@ static void finish(struct blk_job *j)
     workers_queue(j->jobs->workers, &j->work);
 }
 
+/* --- the end of a mirror whose disk stands still --- */
+
+static void on_still(struct work *w)
+{
+    struct blk_job *j = container_of(w, struct blk_job, work);
+
+    j->slicing = false;
+    if (j->force) {
+        end(j, -ECANCELED, NULL);
+    } else if (j->rc == 0 && j->halt) {
+        pump(j); /* somebody wanted another thing of it, which it does not do any more */
+    } else {
+        end(j, j->rc, j->source_error ? "reading the disk" : "writing the target");
+    }
+}
+
+static void still_run(struct work *w)
+{
+    struct blk_job *j = container_of(w, struct blk_job, work);
+    uint64_t moved = 1;
+
+    j->rc = 0;
+    while (j->rc == 0 && moved > 0 && !j->halt) {
+        j->rc = job_step(j, &moved);
+    }
+    if (j->rc == 0 && !j->halt) {
+        j->source_error = false;
+        j->rc = blk_flush(j->o.target);
+    }
+}
+
 /* --- slices --- */
 
 static void slice_run(struct work *w)
@@ -195,6 +227,11 @@ static void slice_run(struct work *w)
             j->nothing_left = true;
             break;
         }
+    }
+    j->unwritten |= j->moved > 0;
+    if (j->o.keen && j->nothing_left && j->unwritten && j->rc == 0 && !j->halt) {
+        j->rc = blk_flush(j->o.target);
+        j->unwritten = false;
     }
 }
 
@@ -259,7 +296,8 @@ static void on_caught_up(struct blk_job *j)
     if (j->completing || j->cancelling) {
         finish(j);
     } else {
-        loop_timer_arm(j->timer, SPEED_NS); /* looks again what the guest has written */
+        /* looks again what the guest has written */
+        loop_timer_arm(j->timer, j->o.keen ? KEEN_NS : SPEED_NS);
     }
 }
 
@@ -283,6 +321,10 @@ static void on_slice(struct work *w)
         tell(j);
     }
     look_ready(j);
+    if (j->still) {
+        pump(j);
+        return;
+    }
     if (j->rc == 0 && !(j->cancelling && (j->force || !j->was_ready)) && done_now(j)) {
         on_caught_up(j);
         return;
@@ -310,6 +352,13 @@ static void pump(struct blk_job *j)
     }
     if (j->cancelling && (j->force || !j->was_ready)) {
         end(j, -ECANCELED, NULL);
+        return;
+    }
+    if (j->still) {
+        j->halt = false;
+        j->slicing = true;
+        j->work = (struct work){ .run = still_run, .done = on_still };
+        workers_queue(j->jobs->workers, &j->work);
         return;
     }
     if (j->user_paused || j->error_paused) {
@@ -383,6 +432,20 @@ void blk_job_cancel(struct blk_job *j, bool force)
         j->completing = false;
     }
     j->user_paused = j->error_paused = false;
+    set_state(j, BLK_JOB_ENDING);
+    pump(j);
+}
+
+void blk_job_end_still(struct blk_job *j)
+{
+    if (j->state == BLK_JOB_ENDED) {
+        return;
+    }
+    j->cancelling = j->still = true;
+    j->force |= !j->was_ready;
+    j->halt = true; /* the slice under way was made for a guest that runs */
+    j->completing = j->user_paused = j->error_paused = false;
+    j->o.speed = 0;
     set_state(j, BLK_JOB_ENDING);
     pump(j);
 }

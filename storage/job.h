@@ -56,6 +56,9 @@ struct blk_job_options {
     uint32_t granularity; /* of a mirror's tracking, or a backup's pieces; 0: chosen */
     enum blk_job_error on_source_error, on_target_error;
     bool finish; /* mirror: without blk_job_complete(), as soon as it has caught up */
+    /* mirror: it is to end soon, and its end in no time. Once it has caught up it looks often, and has the target written
+     * back. */
+    bool keen;
     /* stream: the image below which nothing is copied, or NULL for all. commit: the image that is written into (must be
      * writable), and the topmost whose contents go there; top NULL: the disk's own. */
     struct blk_node *base, *top;
@@ -90,6 +93,9 @@ int blk_job_resume(struct blk_job *j, struct err *e);
 void blk_job_set_speed(struct blk_job *j, uint64_t speed);
 /* Of a mirror that is ready: without `force` the target is a whole copy at the end, and this is no failure. */
 void blk_job_cancel(struct blk_job *j, bool force);
+/* The same, without `force`, for a disk that nobody writes to until the job has ended: a worker copies the rest and has it written
+ * back, and the loop waits for nobody. blk_job_cancel() with `force` still ends it. */
+void blk_job_end_still(struct blk_job *j);
 /* A mirror or a commit of the disk's own image: the VM goes on with the target. -EBUSY: not ready yet. */
 int blk_job_complete(struct blk_job *j, struct err *e);
 

@@ -30,6 +30,7 @@ struct blk_job {
     /* loop */
     enum blk_job_state state;
     bool begun, user_paused, error_paused, completing, cancelling, force, was_ready, swapped;
+    bool still;        /* nobody writes to the disk until it has ended */
     bool slicing;      /* work is queued or runs */
     bool ending;       /* `error` is known; the last work of others is waited for */
     unsigned urgents;  /* pieces of work for waiting guests that were not told yet */
@@ -44,7 +45,8 @@ struct blk_job {
     uint64_t budget, moved;
     int rc;
     bool source_error, nothing_left;
-    void *memory; /* JOB_PIECE */
+    bool unwritten; /* keen: the target has not written back all of it */
+    void *memory;   /* JOB_PIECE */
     uint64_t cursor, scanned;
     unsigned rounds; /* how often a mirror has been through the disk */
     bool scanning;   /* which parts a mirror copies is not known yet */

@@ -36,6 +36,7 @@
 #define ASK_NS (10000 * MS)
 #define PREPARE_NS (60000 * MS)
 #define SWITCH_NS (120000 * MS)
+#define COMPLETE_NS (30000 * MS) /* all is sent, the other side says that it has it */
 #define QUIT_NS (5000 * MS)
 #define RETRY_FIRST_NS (500 * MS)
 #define RETRY_MOST_NS (10000 * MS)
@@ -579,6 +580,10 @@ static void on_timer(void *arg)
     if ((k->step == COPY || k->step == FOLLOW) && vm && vm->run) {
         run_call(vm->run, "emu.migrate_status", ASK_NS, on_status, vm);
         loop_timer_arm(k->timer, TICK_NS);
+    } else if (k->step == SWITCH) { /* the guest does not stand still for a link that is dead */
+        migrate_out_why(k, API_E_UNRESPONSIVE, "migrate it again",
+                        "%s has not said that it has all of it", k->url);
+        migrate_out_fail(k);
     } else if (k->step == CLEAN) {
         on_quit_late(k);
     } else if ((k->step == GIVEN || k->step == BACK) && !k->client && !k->dial) {
@@ -599,6 +604,7 @@ static void maybe_give(struct migrate_out *k)
 {
     if (k->step == SWITCH && k->switched && k->complete) {
         k->step = GIVE;
+        loop_timer_disarm(k->timer);
         write_row(k, "given", on_given);
     }
 }
@@ -628,6 +634,7 @@ static void on_switched(void *arg, struct json_object *result, const struct api_
         return;
     }
     k->switched = true;
+    loop_timer_arm(k->timer, COMPLETE_NS);
     k->bytes = api_json_get_int(result, "sent", 0);
     if (api_json_get_bool(result, "running", false)) {
         k->still_ns = time_mono_ns() - api_json_get_int(result, "paused_ns", 0);

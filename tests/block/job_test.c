@@ -351,6 +351,32 @@ START_TEST(mirror_that_is_left_is_a_whole_copy)
 }
 END_TEST
 
+START_TEST(mirror_of_a_disk_that_stands_still_ends_by_itself)
+{
+    struct blk_job_options o = { .kind = BLK_JOB_MIRROR, .keen = true };
+    struct blk_job *j;
+
+    setup();
+    begin("qcow2");
+    o.target = target("copy", _i == 2 ? "qcow2" : "raw");
+    j = start(&o);
+    if (_i == 1) { /* too early */
+        blk_job_end_still(j);
+        until(j, BLK_JOB_ENDED, false);
+        ck_assert_int_eq(info(j).error, -ECANCELED);
+        blk_job_free(j);
+    } else {
+        until(j, BLK_JOB_READY, true);
+        write_for(20);
+        blk_job_end_still(j);
+        ended_well(j, false);
+        expect_image("copy", _i == 2 ? "qcow2" : "raw", shadow);
+    }
+    write_for(10);
+    teardown();
+}
+END_TEST
+
 START_TEST(backup_is_the_disk_as_it_was)
 {
     struct blk_job_options o = { .kind = BLK_JOB_BACKUP, .speed = _i == 2 ? 30 << 20 : 0 };
@@ -530,6 +556,7 @@ static Suite *suite_jobs(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, mirror_of_a_busy_disk_takes_its_place, 0, 2);
     tcase_add_test(t, mirror_that_is_left_is_a_whole_copy);
+    tcase_add_loop_test(t, mirror_of_a_disk_that_stands_still_ends_by_itself, 0, 3);
     tcase_add_loop_test(t, backup_is_the_disk_as_it_was, 0, 3);
     tcase_add_test(t, incremental_backups_add_up);
     tcase_add_loop_test(t, stream_makes_the_disk_stand_alone, 0, 2);

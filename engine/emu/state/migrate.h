@@ -58,13 +58,15 @@ struct emu_migrate {
     /* out */
     struct pages_cache cache;
     uint64_t *dirty; /* as mem_dirty_take() gives it */
-    bool settling, last, ready, ran, machine_sent, braked;
+    bool settling, last, ready, resting, ran, machine_sent, braked;
     unsigned turns;
     int64_t bandwidth, downtime_ns; /* limits, 0: none */
     bool converge;
     unsigned throttle; /* percent of the time that the vCPUs are kept from running */
     unsigned slow;     /* rounds in a row that did not shrink */
     int64_t began_ns, round_ns, paused_ns, resumed_ns;
+    int64_t slowed_ns;
+    int64_t alive_ns; /* when the other side last took anything, once the guest stands still */
     int64_t window_ns, allowed; /* of the limit */
     uint64_t total, left, sent, round_sent, round_pages, rounds, before;
     uint64_t rate; /* bytes a second over the last round */
@@ -96,6 +98,7 @@ int64_t migrate_now_ns(void);
 /* ---- migrate_out.c ---- */
 void migrate_out_timer(struct emu_migrate *g);
 void migrate_out_brake(struct emu_migrate *g); /* the vCPUs stand still for a while */
+void migrate_out_kick(struct emu_migrate *g);  /* streams look whether there is more */
 /* It goes no further; the guest runs on if it ran. */
 void migrate_out_fail(struct emu_migrate *g);
 /* ---- migrate_in.c ---- */
@@ -109,8 +112,8 @@ struct migrate_disks {
 void migrate_disks_get(const struct emu_migrate *g, struct migrate_disks *out);
 /* So many, all of them well. */
 bool migrate_disks_go(const struct emu_migrate *g, unsigned n);
-/* So little is left of them that the guest may be paused. */
-bool migrate_disks_close_by(const struct emu_migrate *g);
+/* So little is left of them, in bytes, that the guest may be paused. */
+bool migrate_disks_close_by(const struct emu_migrate *g, uint64_t *left);
 /* The guest stands still and nothing of it is under way: the mirrors end. True: they have, with all of it at the other side. */
 bool migrate_disks_ended(struct emu_migrate *g);
 /* They are not needed any more; they end in their own time. */

@@ -99,6 +99,7 @@ static void on_changed(void *arg, struct blk_job *j)
     struct emu_migrate *g = d->g;
     struct blk_job_info i;
 
+    g->alive_ns = migrate_now_ns();
     blk_job_get(j, &i);
     if (i.state != BLK_JOB_ENDED || !d->job) {
         return;
@@ -132,6 +133,8 @@ void migrate_disks_timer(struct emu_migrate *g)
         migrate_disks_drop(g);
     } else if (failed && g->state == API_EMU_MIGRATE_STATE_SENDING) {
         migrate_out_fail(g);
+    } else if (g->last && migrate_disks_ended(g)) {
+        migrate_out_kick(g);
     }
 }
 
@@ -181,6 +184,7 @@ static int mirror(struct emu_migrate *g, struct blk_node *disk, int take,
                                   .sync = in->top ? BLK_SYNC_TOP : BLK_SYNC_FULL,
                                   .speed = (uint64_t)in->speed,
                                   .on_target_error = BLK_JOB_REPORT,
+                                  .keen = true,
                                   .changed = on_changed,
                                   .arg = d };
     unsigned which;
@@ -263,11 +267,12 @@ bool migrate_disks_go(const struct emu_migrate *g, unsigned n)
     return g->n_disks == n && !g->dropping && d.ready && !d.failed;
 }
 
-bool migrate_disks_close_by(const struct emu_migrate *g)
+bool migrate_disks_close_by(const struct emu_migrate *g, uint64_t *left)
 {
     struct migrate_disks d;
 
     migrate_disks_get(g, &d);
+    *left = d.left;
     return d.ready && d.left <= LAG_MOST;
 }
 
@@ -281,8 +286,7 @@ bool migrate_disks_ended(struct emu_migrate *g)
 
         if (d->job && !d->ended && !d->ending) {
             d->ending = true;
-            blk_job_set_speed(d->job, 0);
-            blk_job_cancel(d->job, false);
+            blk_job_end_still(d->job);
         }
         all &= d->ended && !d->failed;
     }

@@ -26,8 +26,10 @@
 #define BRAKE_FIRST 20u
 #define BRAKE_MORE 15u
 #define BRAKE_MOST 98u
-#define EMPTY_PIECES 8 /* that are looked at before the loop turns */
+#define SLOWER_NS INT64_C(300000000) /* what the last step does is seen first */
+#define EMPTY_PIECES 8               /* that are looked at before the loop turns */
 #define WINDOW_NS INT64_C(20000000)
+#define ALIVE_NS INT64_C(20000000000) /* without anything taken, while the guest stands still */
 
 enum fill { FILLED, AGAIN, NOTHING };
 
@@ -217,6 +219,9 @@ static enum fill fill(struct emu_migrate *g, struct lane *l)
         buf_done(&g->machine);
         return FILLED;
     }
+    if (!migrate_disks_ended(g)) { /* who has all streams has all of the disks, too */
+        return NOTHING;
+    }
     l->ended = true;
     add_frame(l, STREAM_END, l->frames, NULL);
     return FILLED;
@@ -264,6 +269,7 @@ static bool lane_write(struct lane *l)
             g->sent += (uint64_t)n;
             g->round_sent += (uint64_t)n;
             g->allowed -= n;
+            g->alive_ns = g->last ? migrate_now_ns() : g->alive_ns;
         }
         if (l->at == l->out.len) {
             l->at = l->out.len = 0;
@@ -281,7 +287,7 @@ static void on_writable(void *arg, int fd, unsigned events)
     lane_write(arg);
 }
 
-static void kick(struct emu_migrate *g)
+void migrate_out_kick(struct emu_migrate *g)
 {
     for (unsigned i = 0; i < g->lanes; i++) {
         loop_fd_set(g->lane[i].watch, LOOP_WRITE);
@@ -294,9 +300,10 @@ static void begin_round(struct emu_migrate *g)
         g->lane[i].round_done = false;
         g->lane[i].piece = i;
     }
+    g->resting = false;
     g->round_sent = g->round_pages = 0;
     g->round_ns = migrate_now_ns();
-    kick(g);
+    migrate_out_kick(g);
 }
 
 /* ---- slowing the guest ---- */
@@ -328,10 +335,28 @@ static void send_meanwhile(void *arg)
     }
 }
 
+/* A guest does not stand still for a host that takes nothing any more. */
+static void look_alive(struct emu_migrate *g)
+{
+    if (migrate_now_ns() - g->alive_ns > ALIVE_NS) {
+        err_set(&g->e, -ETIMEDOUT, "the other host has taken nothing for %d s",
+                (int)(ALIVE_NS / 1000000000));
+        migrate_out_fail(g);
+        return;
+    }
+    loop_timer_arm(g->brake, ALIVE_NS / 10);
+}
+
 void migrate_out_brake(struct emu_migrate *g)
 {
-    if (g->state != API_EMU_MIGRATE_STATE_SENDING || g->settling || g->last ||
-        g->throttle == 0) {
+    if (g->state != API_EMU_MIGRATE_STATE_SENDING) {
+        return;
+    }
+    if (g->settling || g->last) {
+        look_alive(g);
+        return;
+    }
+    if (g->throttle == 0) {
         return;
     }
     if (g->m->vm->state == VM_RUNNING) {
@@ -345,11 +370,15 @@ void migrate_out_brake(struct emu_migrate *g)
 /* The rounds do not become shorter: the guest writes as fast as the streams carry. */
 static void converge(struct emu_migrate *g)
 {
+    if (migrate_now_ns() - g->slowed_ns < SLOWER_NS) {
+        return;
+    }
     g->slow = g->rounds > 1 && g->left * 10 >= g->before * 7 ? g->slow + 1 : 0;
     if (g->slow < 2 || !g->converge || g->throttle == BRAKE_MOST) {
         return;
     }
     g->slow = 0;
+    g->slowed_ns = migrate_now_ns();
     g->throttle = g->throttle ? g->throttle + BRAKE_MORE : BRAKE_FIRST;
     g->throttle = g->throttle > BRAKE_MOST ? BRAKE_MOST : g->throttle;
     loop_timer_arm(g->brake, 0);
@@ -418,7 +447,8 @@ static void all_sent(struct emu_migrate *g)
 static void round_over(struct emu_migrate *g)
 {
     int64_t took = migrate_now_ns() - g->round_ns;
-    uint64_t target = (uint64_t)(g->downtime_ns ? g->downtime_ns : DOWNTIME_NS), each;
+    uint64_t target = (uint64_t)(g->downtime_ns ? g->downtime_ns : DOWNTIME_NS), each, lag;
+    bool close_by;
 
     if (g->last) {
         all_sent(g);
@@ -433,8 +463,9 @@ static void round_over(struct emu_migrate *g)
     each = g->round_pages ? g->round_sent / g->round_pages + 1 : MEM_PAGE_SIZE;
     g->rounds++;
     take_dirty(g);
-    g->expected_ns = (uint64_t)((double)(g->left * each) * 1e9 / (double)g->rate);
-    if ((g->expected_ns <= target || g->left == 0) && migrate_disks_close_by(g)) {
+    close_by = migrate_disks_close_by(g, &lag);
+    g->expected_ns = (uint64_t)((double)(g->left * each + lag) * 1e9 / (double)g->rate);
+    if ((g->expected_ns <= target || g->left + lag == 0) && close_by) {
         struct api_call *call = take_ptr(g->call);
 
         g->ready = true;
@@ -447,7 +478,9 @@ static void round_over(struct emu_migrate *g)
         converge(g);
     }
     g->before = g->left;
-    if (g->ready && g->expected_ns <= target) {
+    if ((double)(g->left * each) * 1e9 / (double)g->rate <= (double)target &&
+        (g->ready || g->left == 0)) { /* nothing is gained by another one at once */
+        g->resting = true;
         for (unsigned i = 0; i < g->lanes; i++) {
             g->lane[i].round_done = false; /* begun by the timer */
         }
@@ -487,7 +520,8 @@ static void settle(struct emu_migrate *g)
     }
     if (g->e.code != 0 || migrate_fits(m, &g->e) != 0) {
         migrate_out_fail(g);
-    } else if (vmstate_quiet(m->vm) && migrate_disks_ended(g)) {
+    } else if (vmstate_quiet(m->vm)) {
+        (void)migrate_disks_ended(g); /* they end while memory goes */
         settled(g);
     } else {
         if (++g->turns == SETTLE_TURNS) { /* what limits hold back need not wait for its turn */
@@ -508,10 +542,10 @@ void migrate_out_timer(struct emu_migrate *g)
         settle(g);
     } else if (all_idle(g)) {
         round_over(g);
-    } else if (g->ready && !g->last) {
+    } else if (g->resting && !g->last) {
         begin_round(g);
     } else {
-        kick(g);
+        migrate_out_kick(g);
     }
 }
 
@@ -532,7 +566,8 @@ void api_handle_emu_migrate_switch(struct api_call *call, struct api_emu_migrate
     g->settling = true;
     g->turns = 0;
     g->throttle = 0;
-    g->paused_ns = migrate_now_ns();
+    g->paused_ns = g->alive_ns = migrate_now_ns();
+    loop_timer_arm(g->brake, ALIVE_NS / 10);
     m->pausing_why = "migrating";
     vm_pause(m->vm);
     m->pausing_why = NULL;
@@ -591,6 +626,7 @@ static void begin(struct emu_migrate *g, const struct api_emu_migrate_out_in *in
     g->converge = in->auto_converge;
     g->sent = g->rounds = g->rate = g->before = g->expected_ns = 0;
     g->throttle = g->slow = 0;
+    g->slowed_ns = 0;
     g->paused_ns = g->resumed_ns = 0;
     g->allowed = 0;
     g->began_ns = g->window_ns = migrate_now_ns();
