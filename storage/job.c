@@ -18,6 +18,7 @@
 #define SECOND 1000000000ll
 #define SPEED_NS (SECOND / 10) /* how long a slice may last that has a speed */
 #define KEEN_NS (SECOND / 100)
+#define KEEN_SAYS 65536 /* bytes moved that say how fast it goes */
 
 static void pump(struct blk_job *j);
 
@@ -178,37 +179,6 @@ static void finish(struct blk_job *j)
     workers_queue(j->jobs->workers, &j->work);
 }
 
-/* --- the end of a mirror whose disk stands still --- */
-
-static void on_still(struct work *w)
-{
-    struct blk_job *j = container_of(w, struct blk_job, work);
-
-    j->slicing = false;
-    if (j->force) {
-        end(j, -ECANCELED, NULL);
-    } else if (j->rc == 0 && j->halt) {
-        pump(j); /* somebody wanted another thing of it, which it does not do any more */
-    } else {
-        end(j, j->rc, j->source_error ? "reading the disk" : "writing the target");
-    }
-}
-
-static void still_run(struct work *w)
-{
-    struct blk_job *j = container_of(w, struct blk_job, work);
-    uint64_t moved = 1;
-
-    j->rc = 0;
-    while (j->rc == 0 && moved > 0 && !j->halt) {
-        j->rc = job_step(j, &moved);
-    }
-    if (j->rc == 0 && !j->halt) {
-        j->source_error = false;
-        j->rc = blk_flush(j->o.target);
-    }
-}
-
 /* --- slices --- */
 
 static void slice_run(struct work *w)
@@ -227,11 +197,6 @@ static void slice_run(struct work *w)
             j->nothing_left = true;
             break;
         }
-    }
-    j->unwritten |= j->moved > 0;
-    if (j->o.keen && j->nothing_left && j->unwritten && j->rc == 0 && !j->halt) {
-        j->rc = blk_flush(j->o.target);
-        j->unwritten = false;
     }
 }
 
@@ -301,10 +266,8 @@ static void on_caught_up(struct blk_job *j)
     }
 }
 
-static void on_slice(struct work *w)
+static void sliced(struct blk_job *j)
 {
-    struct blk_job *j = container_of(w, struct blk_job, work);
-
     j->slicing = false;
     if (j->o.speed) {
         j->resume_ns = now_ns() + (int64_t)((double)j->moved / (double)j->o.speed * SECOND);
@@ -343,6 +306,104 @@ static void on_slice(struct work *w)
     pump(j);
 }
 
+static void on_slice(struct work *w)
+{
+    sliced(container_of(w, struct blk_job, work));
+}
+
+/* --- slices of a keen mirror: several workers copy, then one has the target written back --- */
+
+static void keen_over(struct blk_job *j)
+{
+    if (!j->still) {
+        sliced(j);
+        return;
+    }
+    j->slicing = false;
+    if (j->force) {
+        end(j, -ECANCELED, NULL);
+    } else if (j->rc == 0 && (j->halt || !j->nothing_left)) {
+        pump(j); /* it was begun for a guest that ran, or somebody wants another thing of it */
+    } else {
+        end(j, j->rc, j->source_error ? "reading the disk" : "writing the target");
+    }
+}
+
+static void on_keen_flushed(struct work *w)
+{
+    keen_over(container_of(w, struct blk_job, work));
+}
+
+static void keen_flush(struct work *w)
+{
+    struct blk_job *j = container_of(w, struct blk_job, work);
+
+    j->source_error = false;
+    j->rc = blk_flush(j->o.target);
+    j->unwritten = j->rc != 0;
+}
+
+static void on_part(struct work *w)
+{
+    struct blk_job_part *p = container_of(w, struct blk_job_part, work);
+    struct blk_job *j = p->job;
+    int64_t took;
+
+    if (p->rc != 0 && j->rc == 0) {
+        j->rc = p->rc;
+        j->source_error = p->source_error;
+    }
+    j->moved += p->moved;
+    j->nothing_left &= p->nothing_left;
+    if (--j->parts_left > 0) {
+        return;
+    }
+    took = now_ns() - j->slice_ns;
+    if (j->moved >= KEEN_SAYS) {
+        j->rate = (uint64_t)((double)j->moved / (double)(took > 0 ? took : 1) * SECOND) + 1;
+    }
+    j->unwritten |= j->moved > 0;
+    if (j->rc != 0 || !j->nothing_left || !j->unwritten || j->halt) {
+        keen_over(j);
+        return;
+    }
+    j->work = (struct work){ .run = keen_flush, .done = on_keen_flushed };
+    workers_queue(j->jobs->workers, &j->work);
+}
+
+static void part_run(struct work *w)
+{
+    struct blk_job_part *p = container_of(w, struct blk_job_part, work);
+    struct blk_job *j = p->job;
+    uint64_t moved = 1;
+
+    while (p->rc == 0 && moved > 0 && !j->halt && p->moved < j->budget) {
+        p->rc = job_step_part(p, &moved);
+        p->moved += moved;
+    }
+    p->nothing_left = p->rc == 0 && moved == 0;
+}
+
+static void keen_slice(struct blk_job *j)
+{
+    j->halt = false;
+    j->slicing = j->nothing_left = true;
+    j->moved = 0;
+    j->rc = 0;
+    j->budget = (j->o.speed ? j->o.speed / 10 : JOB_SLICE) / j->n_parts + 1;
+    j->parts_left = j->n_parts;
+    j->slice_ns = now_ns();
+    for (unsigned i = 0; i < j->n_parts; i++) {
+        struct blk_job_part *p = &j->part[i];
+
+        p->moved = 0;
+        p->rc = 0;
+        p->source_error = p->nothing_left = false;
+        p->work = (struct work){ .run = part_run, .done = on_part };
+        workers_queue(j->jobs->workers, &p->work);
+    }
+}
+
 static void pump(struct blk_job *j)
 {
     int64_t wait;
@@ -355,10 +416,7 @@ static void pump(struct blk_job *j)
         return;
     }
     if (j->still) {
-        j->halt = false;
-        j->slicing = true;
-        j->work = (struct work){ .run = still_run, .done = on_still };
-        workers_queue(j->jobs->workers, &j->work);
+        keen_slice(j);
         return;
     }
     if (j->user_paused || j->error_paused) {
@@ -367,6 +425,10 @@ static void pump(struct blk_job *j)
     wait = j->o.speed ? j->resume_ns - now_ns() : 0;
     if (wait > 0) {
         loop_timer_arm(j->timer, wait < SECOND ? wait : SECOND);
+        return;
+    }
+    if (j->o.keen) {
+        keen_slice(j);
         return;
     }
     j->halt = false;
@@ -473,6 +535,7 @@ void blk_job_get(const struct blk_job *j, struct blk_job_info *out)
                                   .disk = j->o.disk,
                                   .done = j->done,
                                   .total = j->total,
+                                  .rate = j->rate,
                                   .speed = j->o.speed,
                                   .paused = j->user_paused || j->error_paused,
                                   .io_error = j->io_error,
@@ -568,6 +631,7 @@ static struct blk_job *job_new(struct blk_jobs *js, const struct blk_job_options
     j->o.backing_name = o->backing_name ? xstrdup(o->backing_name) : NULL;
     j->o.backing_format = o->backing_format ? xstrdup(o->backing_format) : NULL;
     j->timer = loop_timer_new(js->loop, on_timer, j);
+    pthread_mutex_init(&j->pick, NULL);
     list_append(&js->all, &j->link);
     return j;
 }
@@ -577,6 +641,7 @@ void blk_job_free(struct blk_job *j)
     job_unprepare(j);
     loop_timer_free(j->timer);
     list_remove(&j->link);
+    pthread_mutex_destroy(&j->pick);
     free((char *)j->o.id);
     free((char *)j->o.backing_name);
     free((char *)j->o.backing_format);

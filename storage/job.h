@@ -105,7 +105,9 @@ struct blk_job_info {
     enum blk_job_state state;
     struct blk_node *disk;
     uint64_t done, total, speed;
-    bool paused;       /* by somebody, or by an error */
+    uint64_t
+        rate;    /* keen: bytes a second that it copies when there is something; 0: not known */
+    bool paused; /* by somebody, or by an error */
     int io_error;      /* why it paused by itself; 0 */
     bool source_error; /* of reading */
     bool swapped;      /* the disk has another image now */

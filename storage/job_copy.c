@@ -151,30 +151,87 @@ uint64_t job_left(const struct blk_job *j)
     return i.dirty;
 }
 
-static int mirror_step(struct blk_job *j, uint64_t *moved)
+/* Another part that is at some of [at, at + n); NULL: none. */
+static const struct blk_job_part *part_at(const struct blk_job *j, uint64_t at, uint64_t n)
+{
+    for (unsigned i = 0; i < j->n_parts; i++) {
+        const struct blk_job_part *p = &j->part[i];
+
+        if (p->n > 0 && p->at < at + n && at < p->at + p->n) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+/* From `from` on, what is dirty and nobody is at: two that copy the same may end in another order than they read. */
+static bool dirty_free(const struct blk_job *j, uint64_t from, uint64_t *at, uint64_t *n)
+{
+    while (blk_dirty_next(j->dirty, from, JOB_PIECE, at, n)) {
+        const struct blk_job_part *other = part_at(j, *at, *n);
+
+        if (!other) {
+            return true;
+        }
+        if (other->at > *at) {
+            *n = other->at - *at;
+            if (!part_at(j, *at, *n)) {
+                return true;
+            }
+        }
+        from = other->at + other->n;
+    }
+    return false;
+}
+
+/* The next piece becomes this part's. False: there is none for now. */
+static bool mirror_pick(struct blk_job *j, struct blk_job_part *p)
+{
+    uint64_t at, n, size = source_of(j)->size;
+    bool found;
+
+    pthread_mutex_lock(&j->pick);
+    found = dirty_free(j, j->cursor, &at, &n);
+    if (!found) {
+        j->rounds++;
+        found = j->cursor != 0 && dirty_free(j, 0, &at, &n);
+        j->cursor = 0;
+    }
+    if (found) {
+        blk_dirty_reset(j->dirty, at,
+                        n); /* before reading: a write from now on sets it again */
+        p->at = at;
+        p->n = n;
+        j->rounds += at + n >= size;
+        j->cursor = at + n < size ? at + n : 0;
+    }
+    pthread_mutex_unlock(&j->pick);
+    return found;
+}
+
+static int mirror_step(struct blk_job *j, struct blk_job_part *p, uint64_t *moved)
 {
     uint64_t at, n;
     int rc;
 
     if (j->scanning) {
-        return scan_step(j, moved);
+        return p == &j->part[0] ? scan_step(j, moved) : 0;
     }
-    if (!blk_dirty_next(j->dirty, j->cursor, JOB_PIECE, &at, &n)) {
-        if (j->cursor == 0 || !blk_dirty_next(j->dirty, 0, JOB_PIECE, &at, &n)) {
-            j->cursor = 0;
-            j->rounds++;
-            return 0;
-        }
-        j->rounds++;
+    if (!mirror_pick(j, p)) {
+        return 0;
     }
-    blk_dirty_reset(j->dirty, at, n); /* before reading: a write from now on sets it again */
-    rc = copy_range(j, source_of(j), target_of(j), at, n, j->memory, &j->source_error);
+    at = p->at;
+    n = p->n;
+    rc = copy_range(j, source_of(j), target_of(j), at, n, p->memory, &p->source_error);
+    pthread_mutex_lock(&j->pick);
     if (rc != 0) {
         blk_dirty_set(j->dirty, at, n);
+    }
+    p->n = 0;
+    pthread_mutex_unlock(&j->pick);
+    if (rc != 0) {
         return rc;
     }
-    j->rounds += at + n >= source_of(j)->size;
-    j->cursor = at + n < source_of(j)->size ? at + n : 0;
     j->done += n;
     j->total = j->done + job_left(j);
     *moved = n;
@@ -487,7 +544,7 @@ static int stream_part(struct blk_job *j, struct blk_node *image, uint64_t at, u
         }
         n = x.length ? min64(x.length, length) : length;
         if (x.present && !x.zero) {
-            rc = copy_data(j, image, image, at, n, j->memory, &j->source_error);
+            rc = copy_data(j, image, image, at, n, j->part[0].memory, &j->source_error);
         } else if (x.present && j->o.base) {
             j->source_error = false;
             rc = blk_zero(image, at, n, BLK_UNMAP);
@@ -556,7 +613,7 @@ static int commit_step(struct blk_job *j, uint64_t *moved)
     }
     n = min64(x.length, x.zero || !x.present ? UINT64_MAX : JOB_PIECE);
     if (x.present) {
-        rc = copy_range(j, top, j->o.base, j->cursor, n, j->memory, &j->source_error);
+        rc = copy_range(j, top, j->o.base, j->cursor, n, j->part[0].memory, &j->source_error);
     }
     if (rc == 0) {
         j->cursor += n;
@@ -577,12 +634,22 @@ int job_step(struct blk_job *j, uint64_t *moved)
 {
     *moved = 0;
     if (follows(j)) {
-        return mirror_step(j, moved);
+        struct blk_job_part *p = &j->part[0];
+        int rc = mirror_step(j, p, moved);
+
+        j->source_error = rc != 0 && (j->source_error || p->source_error);
+        return rc;
     }
     return j->o.kind == BLK_JOB_BACKUP
-               ? backup_one(j, false, j->memory, moved, &j->source_error)
+               ? backup_one(j, false, j->part[0].memory, moved, &j->source_error)
            : j->o.kind == BLK_JOB_STREAM ? stream_step(j, moved)
                                          : commit_step(j, moved);
+}
+
+int job_step_part(struct blk_job_part *p, uint64_t *moved)
+{
+    *moved = 0;
+    return mirror_step(p->job, p, moved);
 }
 
 static int mirror_prepare(struct blk_job *j, struct err *e)
@@ -609,7 +676,11 @@ int job_prepare(struct blk_job *j, struct err *e)
 {
     int rc = 0;
 
-    j->memory = xalloc_aligned(ALIGN, JOB_PIECE);
+    j->n_parts = j->o.keen && follows(j) ? JOB_PARTS : 1;
+    for (unsigned i = 0; i < j->n_parts; i++) {
+        j->part[i] = (struct blk_job_part){ .job = j };
+        j->part[i].memory = xalloc_aligned(ALIGN, JOB_PIECE);
+    }
     list_init(&j->guard.link);
     if (follows(j)) {
         return mirror_prepare(j, e);
@@ -647,5 +718,7 @@ void job_unprepare(struct blk_job *j)
     }
     free(take_ptr(j->todo));
     free(take_ptr(j->busy));
-    free(take_ptr(j->memory));
+    for (unsigned i = 0; i < j->n_parts; i++) {
+        free(take_ptr(j->part[i].memory));
+    }
 }

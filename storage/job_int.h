@@ -12,10 +12,24 @@
 #include "storage/job.h"
 #include "storage/work.h"
 
+#include <pthread.h>
+
 #define JOB_PIECE (1u << 20)        /* bytes copied at once */
 #define JOB_SLICE (16u << 20)       /* until the loop is told */
 #define JOB_LAST_STRETCH (4u << 20) /* what may be copied while the guest's requests wait */
 #define JOB_CATCH_UP 20             /* slices after which that is done whatever is left */
+#define JOB_PARTS 4                 /* workers of a keen mirror */
+
+/* One of the workers that copy for a mirror, each another piece. */
+struct blk_job_part {
+    struct blk_job *job;
+    struct work work;
+    void *memory;   /* JOB_PIECE */
+    uint64_t at, n; /* the piece under way; under blk_job.pick; n 0: none */
+    uint64_t moved;
+    int rc;
+    bool source_error, nothing_left;
+};
 
 struct blk_jobs {
     struct loop *loop;
@@ -46,7 +60,11 @@ struct blk_job {
     int rc;
     bool source_error, nothing_left;
     bool unwritten; /* keen: the target has not written back all of it */
-    void *memory;   /* JOB_PIECE */
+    uint64_t rate;  /* keen: bytes a second of the last slice that says something */
+    struct blk_job_part part[JOB_PARTS]; /* a mirror's; others use the first one's memory */
+    unsigned n_parts, parts_left;        /* left: loop */
+    int64_t slice_ns;                    /* when the slice began */
+    pthread_mutex_t pick; /* a mirror's cursor and rounds, and what its parts are at */
     uint64_t cursor, scanned;
     unsigned rounds; /* how often a mirror has been through the disk */
     bool scanning;   /* which parts a mirror copies is not known yet */
@@ -66,6 +84,8 @@ struct blk_job {
 /* --- job_copy.c: on a worker --- */
 /* One piece. 0 and *moved (0: nothing to do at the moment), or a negative errno. */
 int job_step(struct blk_job *j, uint64_t *moved);
+/* The same of a mirror's part. */
+int job_step_part(struct blk_job_part *p, uint64_t *moved);
 /* Makes ready what the steps need; the disk is drained. */
 int job_prepare(struct blk_job *j, struct err *e);
 void job_unprepare(struct blk_job *j);

@@ -16,6 +16,7 @@ e2e_tests = \
 	tests/e2e/guest_fio.py \
 	tests/e2e/guest_fork.py \
 	tests/e2e/guest_migrate.py \
+	tests/e2e/migrate_stress.py \
 	tests/e2e/guest_hotplug.py \
 	tests/e2e/guest_lan.py \
 	tests/e2e/guest_net.py \
@@ -56,7 +57,7 @@ e2e_tests = \
 	tests/e2e/libvirt_tls.py \
 	tests/e2e/libvirt_tools.py
 TESTS += $(e2e_tests)
-EXTRA_DIST += $(e2e_tests) tests/e2e/libvirt_commands.txt tests/e2e/libvirt_go/main.go tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c tests/e2e/disk_guest.c tests/e2e/iommu_guest.c
+EXTRA_DIST += $(e2e_tests) tests/e2e/libvirt_commands.txt tests/e2e/libvirt_go/main.go tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c tests/e2e/disk_guest.c tests/e2e/migrate_stress.c tests/e2e/iommu_guest.c
 
 # The suite over TLS by itself: make check-remote REMOTE_ARGS='daemon_survive.py'
 check-remote: all $(check_PROGRAMS)

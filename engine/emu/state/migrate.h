@@ -107,13 +107,14 @@ void migrate_in_all_here(struct emu_migrate *g); /* all streams have ended */
 /* ---- migrate_disks.c ---- */
 struct migrate_disks {
     uint64_t total, left; /* bytes; of mirrors that still work */
+    uint64_t lag_ns;      /* what is left takes so long, as far as that is known */
     bool ready, failed;   /* all have caught up, one has failed */
 };
 void migrate_disks_get(const struct emu_migrate *g, struct migrate_disks *out);
 /* So many, all of them well. */
 bool migrate_disks_go(const struct emu_migrate *g, unsigned n);
-/* So little is left of them, in bytes, that the guest may be paused. */
-bool migrate_disks_close_by(const struct emu_migrate *g, uint64_t *left);
+/* So little is left of them that the guest may be paused; for how long that may take. */
+bool migrate_disks_close_by(const struct emu_migrate *g, uint64_t *lag_ns);
 /* The guest stands still and nothing of it is under way: the mirrors end. True: they have, with all of it at the other side. */
 bool migrate_disks_ended(struct emu_migrate *g);
 /* They are not needed any more; they end in their own time. */

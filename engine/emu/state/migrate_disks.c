@@ -24,6 +24,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define FINE 4096u /* of tracking what the guest writes, up to this size of its disk: */
+#define FINE_MOST (UINT64_C(64) << 30)
 #define LAG_MOST (INT64_C(4) << 20) /* what may be left of all disks when the guest is paused */
 
 /* ---- what there is ---- */
@@ -185,6 +187,7 @@ static int mirror(struct emu_migrate *g, struct blk_node *disk, int take,
                                   .speed = (uint64_t)in->speed,
                                   .on_target_error = BLK_JOB_REPORT,
                                   .keen = true,
+                                  .granularity = blk_size(disk) <= FINE_MOST ? FINE : 0,
                                   .changed = on_changed,
                                   .arg = d };
     unsigned which;
@@ -255,6 +258,10 @@ void migrate_disks_get(const struct emu_migrate *g, struct migrate_disks *out)
         blk_job_get(d->job, &info);
         out->total += info.total;
         out->left += info.total - info.done;
+        if (info.rate > 0) {
+            out->lag_ns += (uint64_t)((double)(info.total - info.done) * 1e9 /
+                                      (double)info.rate);
+        }
         out->ready &= info.state == BLK_JOB_READY || info.state == BLK_JOB_ENDED;
     }
 }
@@ -267,12 +274,12 @@ bool migrate_disks_go(const struct emu_migrate *g, unsigned n)
     return g->n_disks == n && !g->dropping && d.ready && !d.failed;
 }
 
-bool migrate_disks_close_by(const struct emu_migrate *g, uint64_t *left)
+bool migrate_disks_close_by(const struct emu_migrate *g, uint64_t *lag_ns)
 {
     struct migrate_disks d;
 
     migrate_disks_get(g, &d);
-    *left = d.left;
+    *lag_ns = d.lag_ns;
     return d.ready && d.left <= LAG_MOST;
 }
 

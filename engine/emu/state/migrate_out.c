@@ -464,7 +464,7 @@ static void round_over(struct emu_migrate *g)
     g->rounds++;
     take_dirty(g);
     close_by = migrate_disks_close_by(g, &lag);
-    g->expected_ns = (uint64_t)((double)(g->left * each + lag) * 1e9 / (double)g->rate);
+    g->expected_ns = (uint64_t)((double)(g->left * each) * 1e9 / (double)g->rate) + lag;
     if ((g->expected_ns <= target || g->left + lag == 0) && close_by) {
         struct api_call *call = take_ptr(g->call);
 
