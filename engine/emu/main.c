@@ -18,6 +18,7 @@
 #include "storage/block.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,6 +212,7 @@ static int run(struct emu *m, struct err *e)
     if (rc != 0) {
         return rc;
     }
+    malloc_trim(0); /* what the start needed: half of the heap, in each VM of a host */
     if (!m->opt.paused) {
         rc = record_begin(m, e);
         if (rc != 0) {
@@ -282,7 +284,7 @@ int main(int argc, char **argv)
         rc = set_up(&m, &e);
         if (rc == 0) {
             rc = run(&m, &e);
-            status = rc == 0               ? exit_status(&m)
+            status = rc == 0             ? exit_status(&m)
                      : record_failed(&m) ? EMU_EXIT_CONFIG
                                          : EMU_EXIT_INTERNAL;
         }

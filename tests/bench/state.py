@@ -5,6 +5,7 @@ has filled 256 MiB with random numbers, and goes on writing.
 save: seconds until the state is whole in its file, of emu.save with the guest standing still, and of savevm into a qcow2
 image. resume: seconds from the command until the guest runs again, of emu.load, whose memory comes behind, and of loadvm.
 fork-50: seconds until 50 copies of that VM, which waits by then, run under vmd; fork-memory: MiB that are one copy's alone, the worst of them.
+idle-memory, idle-memory-kvm, daemon-memory: what VMs and vmd take of the host's memory (tests/e2e/daemon_overhead.py).
 live-pause, lazy-restore and the forks have limits in place of a peer: how long a guest stands still that is saved while it runs, and the
 same as resume."""
 
@@ -21,7 +22,9 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import daemon_lib as lib  # noqa: E402
+import daemon_overhead as overhead  # noqa: E402
 import guest
+import tap
 from report import say
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -29,6 +32,7 @@ MIB = 1 << 20
 MEMORY, FILLED = 1024, 256
 KEY = base64.b64encode(bytes(range(32))).decode()
 PAUSE_LIMIT, RESTORE_LIMIT, FORK_LIMIT, FORK_MIB_LIMIT = 0.020, 0.030, 2.0, 10.0
+MEMORY_ROWS = ("fork-memory", "idle-memory", "idle-memory-kvm", "daemon-memory")
 COPIES = 50
 UUID = "5fe4ad6b-9f31-4f5b-9b6c-0d7d9a2b4c11"
 
@@ -218,7 +222,7 @@ def spread(values):
 
 def entry(name, title, mine, theirs, limit, version):
     best = lambda taken, i: max(min(one[i] for one in taken), 1e-6)
-    out = {"name": name, "title": title, "unit": "MiB" if name == "fork-memory" else "s", "group": "state", "ours": round(best(mine, 0), 4),
+    out = {"name": name, "title": title, "unit": "MiB" if name in MEMORY_ROWS else "s", "group": "state", "ours": round(best(mine, 0), 4),
            "spread": spread([one[0] for one in mine])}
     if limit:
         return {**out, "limit": limit, "ratio": round(limit / best(mine, 0), 3)}
@@ -257,11 +261,26 @@ def forks(samples):
         samples["fork-memory"].append((worst / 1024, 0))
 
 
+def sizes(samples, wanted):
+    """What VMs and vmd take of the host's memory; no row where the host has no KVM."""
+    for row, engine in (("idle-memory", "tcg"), ("idle-memory-kvm", "kvm")):
+        if not wanted or row in wanted:
+            try:
+                samples[row].append((overhead.idle(engine)["else"], 0))
+            except tap.Skip as missing:
+                say(f"{row}: {missing} is missing")
+    if not wanted or "daemon-memory" in wanted:
+        samples["daemon-memory"].append((overhead.crowd(100, True)["daemon"], 0))
+
+
 def bench(args):
     rows = (("save", "save 1 GiB, 256 MiB of it random", None), ("resume", "restored until it runs", None),
             ("live-pause", "pause of a live save, 1 GiB", PAUSE_LIMIT), ("lazy-restore", "lazy restore, 1 GiB", RESTORE_LIMIT),
             ("fork-50", "fork of 50 copies, 1 GiB, 256 MiB of it random", FORK_LIMIT),
-            ("fork-memory", "private memory of an idle copy, MiB", FORK_MIB_LIMIT))
+            ("fork-memory", "private memory of an idle copy, MiB", FORK_MIB_LIMIT),
+            ("idle-memory", "an idle Linux over its memory and cache, PSS, one of four", overhead.LIMITS["tcg"]),
+            ("idle-memory-kvm", "the same of a bare guest under KVM", overhead.LIMITS["kvm"]),
+            ("daemon-memory", "vmd with 100 VMs, PSS", overhead.DAEMON))
     wanted = [row for row in rows if not args.rows or row[0] in args.rows]
     mine, theirs, failures = {row[0]: [] for row in rows}, {row[0]: [] for row in rows}, []
     program = guest.emulator_path("qemu")
@@ -273,12 +292,13 @@ def bench(args):
             ours(folder, firmware, mine)
             if not args.rows or {"fork-50", "fork-memory"} & set(args.rows):
                 forks(mine)
+            sizes(mine, args.rows)
             if "qemu" not in args.skip:
                 peer(folder, firmware, program, theirs)
             say(f"run {run + 1} of {args.runs}: " + ", ".join(f"{name} {taken[-1][0]:.3f} s" for name, taken in mine.items() if taken))
     version = guest.emulator_version("qemu")
     table = [entry(name, title, mine[name], theirs[name], limit, version) for name, title, limit in wanted
-             if limit or theirs[name]]
+             if (limit or theirs[name]) and mine[name]]
     return table, failures
 
 

@@ -26,6 +26,7 @@ e2e_tests = \
 	tests/e2e/guest_qcow2.py \
 	tests/e2e/guest_screen.py \
 	tests/e2e/guest_shares.py \
+	tests/e2e/guest_dump.py \
 	tests/e2e/guest_snapshots.py \
 	tests/e2e/guest_sound.py \
 	tests/e2e/guest_usb.py \
@@ -42,6 +43,7 @@ e2e_tests = \
 	tests/e2e/daemon_chain.py \
 	tests/e2e/daemon_export.py \
 	tests/e2e/daemon_fork.py \
+	tests/e2e/daemon_overhead.py \
 	tests/e2e/daemon_hotplug.py \
 	tests/e2e/daemon_inspect.py \
 	tests/e2e/daemon_faults.py \

@@ -15,6 +15,7 @@
 #include "engine/base/str.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -374,6 +375,7 @@ void state_over(struct emu_state *s)
     drop_memory(s);
     state_answer(s);
     drop_actions(s);
+    malloc_trim(0); /* nobody has anything of this any more */
 }
 
 void api_handle_emu_state_status(struct api_call *call, struct api_emu_state_status_in *in)

@@ -16,8 +16,7 @@
 
 enum {
     ISA_MAX_SEGS = 8, /* segments of one field */
-    ISA_MAX_ARGS = 6, /* operands of one format */
-    ISA_MAX_CONSTRAINTS = 4
+    ISA_MAX_ARGS = 6  /* operands of one format */
 };
 
 /* A set of features of a .isa file, a bit each. */
@@ -93,7 +92,7 @@ struct isa_insn {
     isa_features features; /* all of these are needed */
     const struct isa_format *format;
     uint8_t constraint_count;
-    struct isa_constraint constraints[ISA_MAX_CONSTRAINTS];
+    const struct isa_constraint *constraints; /* few have any */
     const char *doc;
 };
 

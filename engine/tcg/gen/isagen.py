@@ -361,7 +361,7 @@ def emit_tables(isa, sources, header):
     out.add()
     out.add("static const struct isa_format format_illegal = {\"illegal\", \"\", 0, {{0}}};")
     out.add(f"static const struct isa_insn insns[{isa.name.upper()}_OP_COUNT] = {{")
-    out.add('{"illegal", "illegal", 0, 0, 0, 0, &format_illegal, 0, {{0}}, ""},', 1)
+    out.add('{"illegal", "illegal", 0, 0, 0, 0, &format_illegal, 0, 0, ""},', 1)
     for insn in isa.insns:
         emit_insn(out, isa, insn)
     out.add("};")
@@ -405,7 +405,8 @@ def emit_insn(out, isa, insn):
                      f"{{{listed}}}}}")
     out.add(f"{{{c_string(insn.name)}, {c_string(insn.ident)}, {insn.width}, "
             f"{insn.mask:#x}, {insn.match:#x}, {feature_expr(isa, insn.features)}, "
-            f"&format_{insn.format.name}, {len(rules)}, {{{', '.join(rules) or '{0}'}}}, "
+            f"&format_{insn.format.name}, {len(rules)}, "
+            f"{'(const struct isa_constraint[]){' + ', '.join(rules) + '}' if rules else '0'}, "
             f"{c_string(insn.doc)}}},", 1)
 
 
