@@ -54,6 +54,7 @@ class Emu:
         with open(self.guest, "wb") as f:
             f.write(GUEST)
         full = {"name": "t1", "uuid": UUID, "memory": 64 << 20, "firmware": self.guest, **(config or {})}
+        full = {key: value for key, value in full.items() if value is not None}
         self.control, self.console = (os.path.join(where, n) for n in ("control", "console"))
         self.log = os.path.join(where, "console.log")
         fds = {}
