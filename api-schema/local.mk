@@ -24,6 +24,8 @@ libapi_a_SOURCES = \
 	api-schema/net/nicargs.h \
 	api-schema/net/tapdev.c \
 	api-schema/net/tapdev.h \
+	api-schema/net/vhostsock.c \
+	api-schema/net/vhostsock.h \
 	api-schema/qmp/qmp.c \
 	api-schema/qmp/qmp.h \
 	api-schema/rpc/call.c \

@@ -20,6 +20,8 @@ xml_sources = \
 	daemon/xml/export.h \
 	daemon/xml/network.c \
 	daemon/xml/rows.h \
+	daemon/xml/nic.c \
+	daemon/xml/nic.h \
 	daemon/xml/screen.c \
 	daemon/xml/screen.h \
 	daemon/xml/snapshot.c \

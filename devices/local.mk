@@ -147,7 +147,7 @@ libdevices_a_SOURCES = \
 	devices/virtio/queue.c \
 	devices/virtio/queue.h \
 	devices/virtio/vhost_int.h \
-	devices/virtio/vhost_talk.c \
+	devices/virtio/vhost_kit.c \
 	devices/virtio/vhost_user.c \
 	devices/virtio/vhost_user.h \
 	devices/virtio/virtio.c \

@@ -14,7 +14,9 @@ libnetwork_a_SOURCES = \
 	network/stream.c \
 	network/stream.h \
 	network/tap.c \
-	network/tap.h
+	network/tap.h \
+	network/vhost_talk.c \
+	network/vhost_talk.h
 
 # The process that has the sockets of user-mode networking.
 pkglibexec_PROGRAMS += vmd-net
@@ -40,7 +42,9 @@ lan_sources = \
 	network/server/user.c \
 	network/server/user.h \
 	network/server/user_parse.c \
-	network/server/user_parse.h
+	network/server/user_parse.h \
+	network/server/vhost.c \
+	network/server/vhost.h
 vmd_net_SOURCES = $(lan_sources) \
 	network/server/confine.c \
 	network/server/confine.h \

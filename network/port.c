@@ -53,6 +53,30 @@ size_t net_frame_get(const struct net_frame *f, size_t at, void *out, size_t n)
     return done;
 }
 
+unsigned net_frame_flow(const struct net_frame *f)
+{
+    uint8_t h[14 + 40 + 4];
+    size_t n = net_frame_get(f, 0, h, sizeof(h)), from, words;
+    uint32_t sum = 0;
+
+    if (n < 14 + 20) {
+        return 0;
+    }
+    if (h[12] == 0x08 && h[13] == 0x00) {
+        from = 26,
+        words =
+            6; /* addresses and ports; options would shift the latter, which is only a worse hash */
+    } else if (h[12] == 0x86 && h[13] == 0xdd && n == sizeof(h)) {
+        from = 22, words = 18;
+    } else {
+        return 0;
+    }
+    for (size_t i = 0; i < words && from + 2 * i + 2 <= n; i++) {
+        sum += (uint32_t)h[from + 2 * i] << 8 | h[from + 2 * i + 1];
+    }
+    return (sum ^ sum >> 8) % NET_FLOWS;
+}
+
 void net_hdr_put(uint8_t out[NET_VHDR], const struct net_hdr *h)
 {
     uint16_t w[4] = { htole16(h->hdr_len), htole16(h->gso_size), htole16(h->csum_start),
@@ -147,6 +171,13 @@ void net_flush(struct net_port *p)
 {
     if (p->ops->flush) {
         p->ops->flush(p);
+    }
+}
+
+void net_tell_link(struct net_port *p, bool up)
+{
+    if (p->ops->tell_link) {
+        p->ops->tell_link(p, up);
     }
 }
 

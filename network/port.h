@@ -84,6 +84,8 @@ struct net_port_ops {
     void (*recv_ready)(struct net_port *p);
     /* The front end takes such frames (NET_OFF_...). May be NULL: the back end gives plain ones. */
     void (*set_offloads)(struct net_port *p, unsigned takes);
+    /* The front end's own link went up or down, which it is to pass on. May be NULL. */
+    void (*tell_link)(struct net_port *p, bool up);
     void (*close)(struct net_port *p); /* frees it */
 };
 
@@ -106,6 +108,8 @@ void net_attach(struct net_port *p, const struct net_front_ops *ops, void *arg);
 int net_send(struct net_port *p, const struct net_frame *f);
 void net_flush(struct net_port *p);
 void net_recv_ready(struct net_port *p);
+/* For those who join two ports: that on the other side is up or down. Passes between programs of ours. */
+void net_tell_link(struct net_port *p, bool up);
 /* What of NET_OFF_ALL the front end takes; frames with more are completed before it sees them. */
 void net_set_offloads(struct net_port *p, unsigned takes);
 void net_close(struct net_port *p); /* NULL is fine; closes the ports below a filter, too */
@@ -125,6 +129,9 @@ void net_set_up(struct net_port *p, bool up);
 
 /* Copies `n` bytes at `at` of the frame; returns how many there were. */
 size_t net_frame_get(const struct net_frame *f, size_t at, void *out, size_t n);
+/* The flow that it is of, below NET_FLOWS: the same for both of its directions. */
+#define NET_FLOWS 256
+unsigned net_frame_flow(const struct net_frame *f);
 #define NET_VHDR 12 /* struct virtio_net_hdr_v1 on the wire, little-endian */
 void net_hdr_put(uint8_t out[NET_VHDR], const struct net_hdr *h);
 void net_hdr_get(struct net_hdr *h, const uint8_t in[NET_VHDR]);

@@ -23,6 +23,7 @@
     (512u << 10)    /* bytes that wait for the socket before the front end is told to */
 #define DIRECT 4096 /* frames from this size on are not copied when that can be avoided */
 #define LENGTH 4
+#define NET_HDR_LINK 0x80 /* in flags: stream.h */
 
 struct stream {
     struct net_port port;
@@ -163,6 +164,19 @@ static void write_now(struct stream *s, const struct iovec *head, const struct n
     }
 }
 
+static void stream_tell_link(struct net_port *p, bool up)
+{
+    struct stream *s = stream_of(p);
+    const struct net_hdr h = { .flags = NET_HDR_LINK, .gso_type = up };
+    uint8_t bytes[LENGTH + NET_VHDR] = { 0, 0, 0, NET_VHDR };
+
+    if (s->vhdr && s->watch && pending(s) <= 2 * QUEUE_MAX) {
+        net_hdr_put(bytes + LENGTH, &h);
+        buf_add(&s->out, bytes, sizeof(bytes));
+        stream_flush(p);
+    }
+}
+
 static int stream_send(struct net_port *p, const struct net_frame *f)
 {
     struct stream *s = stream_of(p);
@@ -215,6 +229,11 @@ static int one_frame(struct stream *s)
     }
     if (s->vhdr) {
         net_hdr_get(&f.hdr, s->in + s->at + LENGTH);
+    }
+    if (s->vhdr && length == header && (f.hdr.flags & NET_HDR_LINK)) {
+        s->at += LENGTH + length;
+        net_set_up(&s->port, f.hdr.gso_type & 1);
+        return 1;
     }
     iov = (struct iovec){ s->in + s->at + LENGTH + header, length - header };
     f.iov = &iov;
@@ -312,6 +331,7 @@ static const struct net_port_ops stream_ops = {
     .send = stream_send,
     .flush = stream_flush,
     .recv_ready = stream_recv_ready,
+    .tell_link = stream_tell_link,
     .close = stream_close,
 };
 

@@ -2,7 +2,8 @@
 /*
  * Ports on sockets. Stream sockets carry each frame behind its length as a 32-bit big-endian number, which is what
  * QEMU's `-netdev stream` and passt speak; datagram sockets carry a frame a packet (`-netdev dgram`). Between programs of
- * ours the frame stands behind a struct virtio_net_hdr_v1, so that offloads pass. The loop's thread.
+ * ours the frame stands behind a struct virtio_net_hdr_v1, so that offloads pass; such a header with NET_HDR_LINK and no frame
+ * says that the link of who sends it is up (1 in gso_type) or down. The loop's thread.
  */
 #ifndef VMD_NETWORK_STREAM_H
 #define VMD_NETWORK_STREAM_H

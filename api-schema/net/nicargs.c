@@ -46,6 +46,11 @@ char **nic_args(const struct api_nic *n)
     struct args a = { NULL, 0 };
 
     add_value(&a, "name", n->name);
+    if (n->type == API_NIC_TYPE_VHOST_USER) {
+        add(&a, xasprintf("--vhost-queues=%d", (int)n->queues));
+        add_flag(&a, "vhost-listens", n->server);
+        return a.list;
+    }
     add_value(&a, "net", n->net);
     add_value(&a, "host", n->host);
     add_value(&a, "dns", n->dns);
@@ -142,7 +147,8 @@ struct tap_wish nic_tap(const struct api_nic *n)
 int nic_check(const struct api_nic *n, struct err *e)
 {
     bool user = n->type == API_NIC_TYPE_USER;
-    bool socket = n->type == API_NIC_TYPE_STREAM || n->type == API_NIC_TYPE_DGRAM;
+    bool vhost = n->type == API_NIC_TYPE_VHOST_USER;
+    bool socket = n->type == API_NIC_TYPE_STREAM || n->type == API_NIC_TYPE_DGRAM || vhost;
     bool bridge = n->type == API_NIC_TYPE_BRIDGE, network = n->type == API_NIC_TYPE_NETWORK;
     const struct {
         const char *name;
@@ -172,7 +178,10 @@ int nic_check(const struct api_nic *n, struct err *e)
     if (socket != (n->path != NULL)) {
         return err_set(e, -EINVAL,
                        socket ? "path: name the socket"
-                              : "path: only stream and dgram have it");
+                              : "path: only stream, dgram and vhost-user have it");
+    }
+    if (n->server && !vhost) {
+        return err_set(e, -EINVAL, "server: only a card of type vhost-user has it");
     }
     if (n->ifname && !bridge && n->type != API_NIC_TYPE_TAP) {
         return err_set(e, -EINVAL, "ifname: only tap and bridge have it");

@@ -150,6 +150,8 @@ static int read_nic(struct start *st, const struct json_object *o, struct err *e
     nic->path = api_json_get_str(o, "path");
     nic->hello = api_json_get_str(o, "hello");
     nic->dgram = api_json_get_bool(o, "dgram", false);
+    nic->vhost = api_json_get_str(o, "vhost");
+    nic->listens = api_json_get_bool(o, "listens", false);
     nic->tftp = api_json_get_str(o, "tftp");
     nic->is_tap = api_json_get_bool(o, "tap", false);
     nic->tap = (struct tap_wish){ .ifname = api_json_get_str(o, "ifname"),

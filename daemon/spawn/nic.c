@@ -4,6 +4,7 @@
  * else, a socket that somebody listens at, or a tap interface. The emulator gets one end of a socket pair, or the connected socket, or the tap. Runs in the
  * monitor, whose children those processes are; they end with it at the latest.
  */
+#include "api-schema/net/vhostsock.h"
 #include "daemon/run/cgroup.h"
 #include "daemon/spawn/spawn.h"
 #include "engine/base/fd.h"
@@ -44,7 +45,8 @@ char *net_path(void)
     return xasprintf("%s/vmd-net", self);
 }
 
-static char **net_argv(const struct spawn_nic *nic, bool jailed, int sock, int status)
+static char **net_argv(const struct spawn_nic *nic, bool jailed, int sock, int status,
+                       int connect)
 {
     char **argv = xnew_n(char *, nic->n_args + 8);
     unsigned n = 0;
@@ -55,6 +57,10 @@ static char **net_argv(const struct spawn_nic *nic, bool jailed, int sock, int s
     }
     argv[n++] = xasprintf("--socket-fd=%d", sock);
     argv[n++] = xasprintf("--status-fd=%d", status);
+    if (connect >= 0) {
+        argv[n++] = xasprintf("--connect-fd=%d", connect);
+        fd_set_cloexec(connect, false, NULL);
+    }
     fd_set_cloexec(sock, false, NULL);
     fd_set_cloexec(status, false, NULL);
     return argv;
@@ -63,7 +69,7 @@ static char **net_argv(const struct spawn_nic *nic, bool jailed, int sock, int s
 /* The clone's side. Never returns; what it writes to `status` is why it failed. */
 static void __attribute__((noreturn))
 net_main(const struct start *st, const struct spawn_nic *nic, int exe, const char *path,
-         int gate, int sock, int status, bool apart)
+         int gate, int sock, int status, int connect, bool apart)
 {
     struct err e = ERR_INIT;
     struct jail_net extra = { .tftp = nic->tftp, .tftp_at = NET_JAIL_TFTP };
@@ -83,7 +89,7 @@ net_main(const struct start *st, const struct spawn_nic *nic, int exe, const cha
     dup2(st->emu_log_fd, 1);
     dup2(st->emu_log_fd, 2);
     close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
-    char **argv = net_argv(nic, jail_has_root(st->sp), sock, status);
+    char **argv = net_argv(nic, jail_has_root(st->sp), sock, status, connect);
     char *envp[] = { (char *)"LANG=C.UTF-8", NULL };
     if (jail_enter_net(st->sp, st->vm, &extra, &e) == 0) {
         if (!apart) { /* after the last change of ids, which would clear it */
@@ -158,6 +164,23 @@ static int let_go(const struct start *st, pid_t pid, int gate, struct err *e)
     return rc;
 }
 
+/* By which vmd-net gets connections to its back end; -1 and 0: it has none. */
+static int start_connector(const struct start *st, const struct spawn_nic *nic, int *fd,
+                           struct err *e)
+{
+    pid_t pid;
+    int rc = nic->vhost ? vhost_sock_start(nic->vhost, nic->listens, &pid, e) : -1;
+    if (!nic->vhost) {
+        return 0;
+    }
+    if (rc < 0) {
+        err_prefix(e, "network card '%s'", nic->name);
+        return rc;
+    }
+    *fd = rc;
+    return st->cgroup ? cgroup_join(st->cgroup, pid, e) : 0;
+}
+
 static int start_net(const struct start *st, struct spawn_nic *nic, bool apart, struct err *e)
 {
     AUTO_FREE char *path = net_path();
@@ -177,19 +200,24 @@ static int start_net(const struct start *st, struct spawn_nic *nic, bool apart, 
     if (pipe2(status, O_CLOEXEC) < 0) {
         return err_errno(e, errno, "cannot make a pipe");
     }
-    AUTO_FD status_r = status[0], status_w = status[1];
-    pid_t pid = net_clone(st->sp, false);
+    AUTO_FD status_r = status[0], status_w = status[1], connect = -1;
+    int rc = start_connector(st, nic, &connect, e);
+    if (rc < 0) {
+        return rc;
+    }
+    /* Connections come to it: then it needs no network. */
+    pid_t pid = net_clone(st->sp, nic->vhost != NULL);
     if (pid == 0) {
         close(gate_w);
         close(status_r);
-        net_main(st, nic, exe, path, gate_r, theirs, status_w, apart);
+        net_main(st, nic, exe, path, gate_r, theirs, status_w, connect, apart);
     }
     if (pid < 0) {
         return err_errno(e, errno, "cannot make a process for network card '%s'", nic->name);
     }
     close(take_fd(&status_w));
     close(take_fd(&theirs));
-    int rc = let_go(st, pid, gate_w, e);
+    rc = let_go(st, pid, gate_w, e);
     if (rc == 0) {
         rc = net_ready(status_r, "vmd-net", nic->name, e);
     }

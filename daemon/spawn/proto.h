@@ -6,7 +6,8 @@
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
  *    "paused":bool,"screen":bool,"vsock":bool,"kvm":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool,"made":bool,"format":..}],"folders":[..]}   made: when it is not there; folders: where images may name others, besides their own
- *    and in it "channels":[NAME,..], "nics":[{"name":..,"args":[..],"tftp":..}, {"name":..,"path":..,"dgram":bool},
+ *    and in it "channels":[NAME,..], "nics":[{"name":..,"args":[..],"tftp":..,
+ *    "vhost":<socket of its vhost-user back end>,"listens":<there for it>}, {"name":..,"path":..,"dgram":bool},
  *    "shares":[{"tag":..,"path":..,"driver":"virtiofs"|"9p","readonly":bool,"mapped":bool}, {"tag":..,"socket":..}]: a folder for
  *    which a server is started, or the socket of one that somebody else runs; in "nics", too,
  *    {"name":..,"tap":true,"ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a

@@ -72,6 +72,8 @@ struct spawn_nic {
     const char *path;  /* socket to connect to; NULL: a process vmd-net with these arguments */
     const char *hello; /* said first to who listens at the path; NULL: nothing */
     bool dgram;
+    const char *vhost; /* of a vmd-net: the socket of its vhost-user back end; NULL: it has none */
+    bool listens;      /* which connects there; else it listens there */
     bool is_tap; /* a tap interface, as `tap` says */
     struct tap_wish tap;
     const char **args;

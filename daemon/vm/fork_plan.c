@@ -150,7 +150,8 @@ static bool copy_nic(struct api_nic *nic, const struct api_vm_fork_in *in, const
         }
     }
     nic->n_forward = kept;
-    if (nic->type == API_NIC_TYPE_STREAM || nic->type == API_NIC_TYPE_DGRAM) {
+    if (nic->type == API_NIC_TYPE_STREAM || nic->type == API_NIC_TYPE_DGRAM ||
+        nic->type == API_NIC_TYPE_VHOST_USER) {
         return cannot(x, nic->name, "detach it",
                       "card '%s' is connected to a socket, which has one end", nic->name);
     }

@@ -102,7 +102,7 @@ struct json_object *nics_request_one(struct vmd *d, const struct vm *vm,
     if (n->type == API_NIC_TYPE_NETWORK) {
         json_object_put(o);
         o = network_request(d, vm, n, n->mac);
-    } else if (n->type == API_NIC_TYPE_USER) {
+    } else if (n->type == API_NIC_TYPE_USER || n->type == API_NIC_TYPE_VHOST_USER) {
         struct json_object *args = json_object_new_array();
         char **texts = nic_args(n);
         for (size_t k = 0; texts[k]; k++) {
@@ -112,6 +112,10 @@ struct json_object *nics_request_one(struct vmd *d, const struct vm *vm,
         api_json_set(o, "args", args);
         if (n->tftp) {
             api_json_set_str(o, "tftp", n->tftp);
+        }
+        if (n->type == API_NIC_TYPE_VHOST_USER) {
+            api_json_set_str(o, "vhost", n->path);
+            api_json_set_bool(o, "listens", n->server);
         }
     } else if (n->type == API_NIC_TYPE_TAP || n->type == API_NIC_TYPE_BRIDGE) {
         struct tap_wish w = nic_tap(n);

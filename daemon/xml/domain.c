@@ -9,6 +9,7 @@
 #include "daemon/xml/cpu.h"
 #include "daemon/xml/export.h"
 #include "daemon/xml/extras.h"
+#include "daemon/xml/nic.h"
 #include "daemon/xml/rows.h"
 #include "daemon/xml/screen.h"
 #include "daemon/xml/tree.h"
@@ -363,90 +364,6 @@ static const struct xml_conv xml_as_machine = {
     "`virt`, `microvm`, `q35` (also `pc-q35-` and a version); board of the guest"
 };
 static const struct xml_conv as_cache = { cache_get, cache_put, "how writes reach the medium" };
-
-/* ---- network cards ---- */
-
-static int link_get(const struct xml_row *row, const struct xml_node *n, const char *text,
-                    struct json_object **out, struct err *e)
-{
-    (void)row;
-    (void)n;
-    if (strcmp(text, "up") != 0 && strcmp(text, "down") != 0) {
-        return err_set(e, -EINVAL, "not supported: '%.20s' is neither up nor down", text);
-    }
-    *out = json_object_new_boolean(strcmp(text, "up") == 0);
-    return 0;
-}
-
-static bool link_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
-                     struct buf *text)
-{
-    (void)row;
-    (void)n;
-    buf_add_str(text, json_object_get_boolean(v) ? "up" : "down");
-    return true;
-}
-
-/* The other ways a card is connected are none of libvirt's: they stand in <metadata>, over this word. */
-static const char *const cards[][2] = {
-    { "user", "user" }, { "network", "network" }, { "bridge", "bridge" }, { "ethernet", "tap" }
-};
-
-static int card_get(const struct xml_row *row, const struct xml_node *n, const char *text,
-                    struct json_object **out, struct err *e)
-{
-    (void)row;
-    (void)n;
-    for (size_t i = 0; i < ARRAY_LEN(cards); i++) {
-        if (strcmp(text, cards[i][0]) == 0) {
-            *out = json_object_new_string(cards[i][1]);
-            return 0;
-        }
-    }
-    return err_set(e, -EINVAL,
-                   "not supported: how the card is connected; vmd knows 'user', 'network', "
-                   "'bridge' and 'ethernet' here");
-}
-
-static bool card_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
-                     struct buf *text)
-{
-    const char *type = json_object_get_string(v), *word = "user";
-    (void)row;
-    (void)n;
-    for (size_t i = 0; i < ARRAY_LEN(cards); i++) {
-        word = strcmp(type, cards[i][1]) == 0 ? cards[i][0] : word;
-    }
-    buf_add_str(text, word);
-    return true;
-}
-
-/* A card in user mode has no device on the host, though libvirt gives it a name. */
-static int target_get(const struct xml_row *row, const struct xml_node *n, const char *text,
-                      struct json_object **out, struct err *e)
-{
-    const char *type = n->parent ? xml_get_attr(n->parent, "type") : NULL;
-    (void)row;
-    (void)e;
-    *out = type && strcmp(type, "user") != 0 ? json_object_new_string(text) : NULL;
-    return 0;
-}
-
-static bool target_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
-                       struct buf *text)
-{
-    (void)row;
-    (void)n;
-    buf_add_str(text, json_object_get_string(v));
-    return true;
-}
-
-static const struct xml_conv as_target = {
-    target_get, target_put, "name of an interface; a card in user mode has none"
-};
-static const struct xml_conv as_card = { card_get, card_put,
-                                         "`user`, `network`, `bridge`, `ethernet`" };
-static const struct xml_conv as_link = { link_get, link_put, "`up`, `down`" };
 
 /* ---- the table ---- */
 
@@ -865,7 +782,7 @@ static const struct xml_row rows[] = {
     NO("devices/video/driver", NO_TUNE),
     SOUND_ROWS,
     LIST("devices/interface", "nics", NULL),
-    { "devices/interface@type", XML_VALUE, XML_NEEDED, "type", &as_card, NULL, NULL },
+    { "devices/interface@type", XML_VALUE, XML_NEEDED, "type", &xml_as_card, NULL, NULL },
     NO("devices/interface@managed|trustGuestRxFilters", NO_NET),
     GROUP("devices/interface/mac", 0),
     VALUE("devices/interface/mac@address", "mac", xml_as_word, NULL),
@@ -874,11 +791,17 @@ static const struct xml_row rows[] = {
     VALUE("devices/interface/source@bridge", "bridge", xml_as_text, NULL),
     VALUE("devices/interface/source@network", "network", xml_as_text, NULL),
     VALUE("devices/interface/source@portgroup", "portgroup", xml_as_text, NULL),
+    PART("devices/interface/source@type", "`unix`, of the type `vhostuser`"),
+    VALUE("devices/interface/source@path", "path", xml_as_vhost, NULL),
+    { "devices/interface/source@mode", XML_VALUE, XML_ABSENT, "server", &xml_as_vhost_mode,
+      NULL, NULL },
     NO("devices/interface/"
-       "source@address|client|connectionid|dev|macTableManager|managed|missing|mode|name|"
-       "path|port|portgroupid|portid|reconnect|switchid|type|uuid",
+       "source@address|client|connectionid|dev|macTableManager|managed|missing|name|"
+       "port|portgroupid|portid|reconnect|switchid|uuid",
        NO_NET),
-    NO("devices/interface/source/address|ip|local|product|reconnect|route|vendor", NO_NET),
+    LEFT("devices/interface/source/reconnect", "a back end that is lost is waited for anyway"),
+    LEFT("devices/interface/source/reconnect@enabled|timeout", "see there"),
+    NO("devices/interface/source/address|ip|local|product|route|vendor", NO_NET),
     GROUP("devices/interface/vlan", 0),
     NO("devices/interface/vlan@trunk", NO_NET),
     GROUP("devices/interface/vlan/tag", 0),
@@ -890,12 +813,12 @@ static const struct xml_row rows[] = {
     GROUP("devices/interface/mtu", 0),
     VALUE("devices/interface/mtu@size", "mtu", xml_as_int, NULL),
     GROUP("devices/interface/link", 0),
-    { "devices/interface/link@state", XML_VALUE, 0, "link", &as_link, NULL, NULL },
+    { "devices/interface/link@state", XML_VALUE, 0, "link", &xml_as_link, NULL, NULL },
     GROUP("devices/interface/driver", 0),
     SAYS("devices/interface/driver@name", 0, "qemu", "the word libvirt uses for its own"),
     VALUE("devices/interface/driver@queues", "queues", xml_as_int, NULL),
     GROUP("devices/interface/target", 0),
-    VALUE("devices/interface/target@dev", "ifname", as_target, NULL),
+    VALUE("devices/interface/target@dev", "ifname", xml_as_target, NULL),
     GROUP("devices/interface/address", 0),
     { "devices/interface/address@type", XML_VALUE, XML_NEEDED, "bus", &xml_as_word,
       "virtio-mmio=virtio-mmio pci=virtio-pci", NO_CARD_BUS },

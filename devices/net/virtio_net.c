@@ -24,7 +24,6 @@
 #define QUEUE_SIZE 1024
 #define BUDGET 256 /* frames of a queue before other work of the loop gets its turn */
 #define MAX_PAIRS ((VIRTIO_MAX_QUEUES - 1) / 2)
-#define FLOWS 256
 
 #define F(n) (1ull << (n))
 enum {
@@ -89,7 +88,7 @@ struct vnet {
     struct virtio_elem *tx[MAX_PAIRS]; /* a frame that the back end has no room for, by pair */
     bool offloads_told;                /* to the port */
     unsigned filled;     /* a bit a pair that has got frames since the last interrupt */
-    uint8_t flow[FLOWS]; /* pair that a flow was last sent on */
+    uint8_t flow[NET_FLOWS]; /* pair that a flow was last sent on */
 };
 
 static unsigned ctrl_queue(const struct vnet *n)
@@ -128,33 +127,6 @@ static void tell_offloads(struct vnet *n)
     }
 }
 
-/* --- flows to queues --- */
-
-/* The same for both directions of a flow. */
-static unsigned flow_hash(const struct net_frame *f)
-{
-    uint8_t h[14 + 40 + 4];
-    size_t n = net_frame_get(f, 0, h, sizeof(h)), from, words;
-    uint32_t sum = 0;
-
-    if (n < 14 + 20) {
-        return 0;
-    }
-    if (h[12] == 0x08 && h[13] == 0x00) {
-        from = 26,
-        words =
-            6; /* addresses and ports; options would shift the latter, which is only a worse hash */
-    } else if (h[12] == 0x86 && h[13] == 0xdd && n == sizeof(h)) {
-        from = 22, words = 18;
-    } else {
-        return 0;
-    }
-    for (size_t i = 0; i < words && from + 2 * i + 2 <= n; i++) {
-        sum += (uint32_t)h[from + 2 * i] << 8 | h[from + 2 * i + 1];
-    }
-    return (sum ^ sum >> 8) % FLOWS;
-}
-
 /* --- sending --- */
 
 static int send_elem(struct vnet *n, unsigned pair, const struct virtio_elem *el)
@@ -188,7 +160,7 @@ static int send_elem(struct vnet *n, unsigned pair, const struct virtio_elem *el
         skip = 0;
     }
     if (n->active > 1) {
-        n->flow[flow_hash(&f)] = (uint8_t)pair;
+        n->flow[net_frame_flow(&f)] = (uint8_t)pair;
     }
     rc = net_send(n->port, &f);
     free(joined);
@@ -351,7 +323,7 @@ static int receive_locked(struct vnet *n, const struct net_frame *f)
         return n->unplugged || !virtio_working(&n->v) ? -ENETDOWN : 0;
     }
     if (n->active > 1) {
-        pair = n->flow[flow_hash(f)];
+        pair = n->flow[net_frame_flow(f)];
         pair = pair < n->active ? pair : 0;
     }
     if (!n->v.queue[2 * pair].ready) {

@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of the vhost-user front end: what its queues (vhost_user.c) and its conversation (vhost_talk.c) share.
+ * Inside of the vhost-user front end: its queues (vhost_user.c), what it has of the host (vhost_kit.c), and what the fuzzer needs to know.
  */
 #ifndef VMD_DEVICES_VIRTIO_VHOST_INT_H
 #define VMD_DEVICES_VIRTIO_VHOST_INT_H
 
 #include "devices/virtio/vhost_user.h"
+#include "network/vhost_talk.h"
 
 #define VHOST_PAGE 4096u
 #define VHOST_PAGES (VHOST_WINDOW / VHOST_PAGE)
 #define VHOST_REQUEST_MAX (2u << 20)
-/* Where the window is in the "guest physical" addresses of the back end, and in our "user" ones: any that is not 0. */
-#define VHOST_GPA UINT64_C(0x100000000)
 
 /* The window: rings of each queue, then copies of requests. */
 #define VHOST_RINGS 32768u /* bytes of a queue's */
@@ -61,8 +60,5 @@ struct vhost_user {
     struct vhost_queue queue[VHOST_MAX_QUEUES];
     struct vhost_call call[VHOST_MAX_QUEUES];
 };
-
-/* From SET_OWNER to rings that run. */
-int vhost_talk(struct vhost_user *u, uint64_t features, int64_t patience_ns, struct err *e);
 
 #endif

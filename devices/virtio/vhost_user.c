@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Front end of vhost-user: the queues (vhost_user.h says how). The conversation is vhost_talk.c's. Owns the requests that the back
+ * Front end of vhost-user: the queues (vhost_user.h says how). The conversation is network/vhost_talk.h's. Owns the requests that the back
  * end has, and where they lie in the window. Main loop; what reset_lock covers is the transport's.
  *
  * Nothing in the window is trusted, since the back end writes there: what was offered is kept here, indices are read once
@@ -393,6 +393,30 @@ static void queue_init(struct vhost_queue *vq)
     }
 }
 
+static int talk(struct vhost_user *u, uint64_t features, int64_t patience_ns, struct err *e)
+{
+    struct vhost_plan_ring ring[VHOST_MAX_QUEUES];
+    struct vhost_plan plan = { .sock = u->sock,
+                               .name = u->name,
+                               .need = features,
+                               .window_fd = u->kit->window_fd,
+                               .window_size = VHOST_WINDOW,
+                               .ring = ring,
+                               .n_rings = u->n_queues,
+                               .least_rings = u->n_queues,
+                               .unit = 1 };
+
+    for (unsigned q = 0; q < u->n_queues; q++) {
+        ring[q] = (struct vhost_plan_ring){ .desc_at = vhost_desc_at(q),
+                                            .avail_at = vhost_avail_at(q),
+                                            .used_at = vhost_used_at(q),
+                                            .size = VHOST_RING,
+                                            .kick = u->kit->kick[q],
+                                            .call = u->kit->call[q] };
+    }
+    return vhost_talk(&plan, patience_ns, e);
+}
+
 int vhost_user_new(struct loop *loop, int take_sock, struct vhost_kit *kit, const char *name,
                    unsigned n_queues, uint64_t features, int64_t patience_ns,
                    struct vhost_user **out, struct err *e)
@@ -410,7 +434,7 @@ int vhost_user_new(struct loop *loop, int take_sock, struct vhost_kit *kit, cons
         (void)got;
         queue_init(&u->queue[q]);
     }
-    rc = vhost_talk(u, features, patience_ns, e);
+    rc = talk(u, features, patience_ns, e);
     if (rc != 0) {
         fd_autoclose(&u->sock);
         free(u);

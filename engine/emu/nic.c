@@ -4,6 +4,7 @@
  * by hand, the emulator starts vmd-net and connects to sockets itself, before it confines itself. Main thread.
  */
 #include "api-schema/net/nicargs.h"
+#include "api-schema/net/vhostsock.h"
 #include "devices/net/virtio_net.h"
 #include "engine/base/fd.h"
 #include "engine/base/log.h"
@@ -54,10 +55,15 @@ static char *helper_path(void)
 
 /* Never returns. */
 static void __attribute__((noreturn))
-helper_main(const char *path, char **args, int sock, int status)
+helper_main(const char *path, const struct api_nic *nic, char **args, int sock, int status)
 {
     char *argv[8 + 128] = { (char *)"vmd-net" };
     unsigned n = 1;
+    struct err e = ERR_INIT;
+    pid_t pid;
+    int connect = nic->type == API_NIC_TYPE_VHOST_USER
+                      ? vhost_sock_start(nic->path, nic->server, &pid, &e)
+                      : -1;
 
     sigset_t none;
 
@@ -71,6 +77,15 @@ helper_main(const char *path, char **args, int sock, int status)
     argv[n++] = xasprintf("%d", sock);
     argv[n++] = (char *)"--status-fd";
     argv[n++] = xasprintf("%d", status);
+    if (e.code != 0) {
+        dprintf(status, "network card '%s': %s", nic->name, e.msg);
+        _exit(127);
+    }
+    if (connect >= 0) {
+        argv[n++] = (char *)"--connect-fd";
+        argv[n++] = xasprintf("%d", connect);
+        fcntl(connect, F_SETFD, 0);
+    }
     fcntl(sock, F_SETFD, 0);
     fcntl(status, F_SETFD, 0);
     execv(path, argv);
@@ -126,7 +141,7 @@ static int start_helper(const struct api_nic *n, int *fd, struct err *e)
     if (pid == 0) {
         /* Twice, so that it is nobody's child to wait for. */
         if (fork() == 0) {
-            helper_main(path, args, theirs, status_w);
+            helper_main(path, n, args, theirs, status_w);
         }
         _exit(0);
     }
@@ -180,8 +195,7 @@ struct net_port *nic_port(struct emu *m, const struct api_nic *n, int take_fd)
     }
     return n->type == API_NIC_TYPE_DGRAM ? net_dgram_new(m->loop, fd, n->name, false)
                                          : net_stream_new(m->loop, fd, n->name,
-                                                          n->type == API_NIC_TYPE_USER ||
-                                                              n->type == API_NIC_TYPE_NETWORK);
+                                                          n->type != API_NIC_TYPE_STREAM);
 }
 
 /* A socket for the card: the one that was passed, or our own. -1: it needs none. */
@@ -204,7 +218,7 @@ static int card_socket(struct emu *m, const struct api_nic *n, int *out, struct 
         return err_set(e, -ENOTSUP, "network card '%s': only VMs of vmd have named networks",
                        n->name);
     }
-    if (n->type == API_NIC_TYPE_USER) {
+    if (n->type == API_NIC_TYPE_USER || n->type == API_NIC_TYPE_VHOST_USER) {
         return start_helper(n, out, e);
     }
     if (is_tap(n)) {

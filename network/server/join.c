@@ -35,10 +35,16 @@ static void on_writable(void *arg)
     net_recv_ready(((struct side *)arg)->to);
 }
 
+static void on_link(void *arg, bool up)
+{
+    net_tell_link(((struct side *)arg)->to, up);
+}
+
 static const struct net_front_ops join_ops = {
     .receive = on_receive,
     .received = on_received,
     .writable = on_writable,
+    .link = on_link,
 };
 
 struct net_join *net_join_new(struct net_port *take_a, struct net_port *take_b)
@@ -52,6 +58,9 @@ struct net_join *net_join_new(struct net_port *take_a, struct net_port *take_b)
     /* Each port does what its own back end lacks, so that frames pass as they are. */
     net_set_offloads(take_a, NET_OFF_ALL);
     net_set_offloads(take_b, NET_OFF_ALL);
+    if (!take_b->up) {
+        net_tell_link(take_a, false);
+    }
     return j;
 }
 

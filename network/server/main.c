@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmd-net: user-mode networking of one network card, in a process of its own. The emulator, which the guest may have
+ * vmd-net: user-mode networking of one network card or its vhost-user back end, in a process of its own. The emulator, which the guest may have
  * taken over, can make no socket; this process can, and has nothing else: no file but the resolver's configuration and the TFTP
  * folder, no guest memory. It is joined to the emulator by a socket pair and ends with it. One thread.
  *
@@ -16,6 +16,7 @@
 #include "network/server/join.h"
 #include "network/server/lan.h"
 #include "network/server/user.h"
+#include "network/server/vhost.h"
 #include "network/stream.h"
 
 #include <errno.h>
@@ -30,6 +31,7 @@ struct options {
     struct user_options user;
     int fd, status_fd, ports_fd, control_fd;
     const char *network; /* a named network, as lan.h says; NULL: user mode of one card */
+    struct vhost_options vhost; /* with connect_fd: a vhost-user back end of one card */
     bool sandbox;
 };
 
@@ -59,6 +61,9 @@ enum {
     O_NETWORK,
     O_PORTS,
     O_CONTROL,
+    O_CONNECT,
+    O_VHOST_QUEUES,
+    O_VHOST_LISTENS,
     O_NO_SANDBOX,
     O_VERSION,
     O_HELP
@@ -90,6 +95,9 @@ static const struct option long_options[] = {
     { "network", required_argument, NULL, O_NETWORK },
     { "ports-fd", required_argument, NULL, O_PORTS },
     { "control-fd", required_argument, NULL, O_CONTROL },
+    { "connect-fd", required_argument, NULL, O_CONNECT },
+    { "vhost-queues", required_argument, NULL, O_VHOST_QUEUES },
+    { "vhost-listens", no_argument, NULL, O_VHOST_LISTENS },
     { "no-sandbox", no_argument, NULL, O_NO_SANDBOX },
     { "version", no_argument, NULL, O_VERSION },
     { "help", no_argument, NULL, O_HELP },
@@ -115,6 +123,7 @@ static const char help[] =
     "  --mtu N                                           largest packet, 1500 by default\n"
     "  --network JSON --ports-fd N --control-fd N        a named network: a switch with a "
     "gateway\n"
+    "  --connect-fd N --vhost-queues N --vhost-listens   a vhost-user back end, not user mode\n"
     "  --status-fd N                                     where a failure to start is told\n"
     "  --no-sandbox                                      no filter of system calls\n"
     "  --version, --help\n";
@@ -176,6 +185,8 @@ static int *fd_of(struct options *o, int opt)
         return &o->ports_fd;
     case O_CONTROL:
         return &o->control_fd;
+    case O_CONNECT:
+        return &o->vhost.connect_fd;
     default:
         return NULL;
     }
@@ -205,6 +216,13 @@ static int parse_one(struct options *o, int opt, const char *arg, struct err *e)
         rc = str_to_u64(arg, 576, 65521, "--mtu", &n, e);
         o->user.mtu = (unsigned)n;
         return rc;
+    case O_VHOST_QUEUES:
+        rc = str_to_u64(arg, 1, VHOST_PAIRS_MAX, "--vhost-queues", &n, e);
+        o->vhost.pairs = (unsigned)n;
+        return rc;
+    case O_VHOST_LISTENS:
+        o->vhost.listens = true;
+        return 0;
     case O_NO4:
         o->user.no_ipv4 = true;
         return 0;
@@ -238,15 +256,17 @@ static void on_end(void *arg)
 
 static int set_up(struct options *o, struct loop *l, struct net_join **out, struct err *e)
 {
-    struct net_port *user = user_new(l, &o->user, e), *link;
+    struct net_port *far, *link;
 
-    if (!user) {
+    o->vhost.name = o->user.name;
+    far = o->vhost.connect_fd >= 0 ? vhost_port_new(l, &o->vhost, e) : user_new(l, &o->user, e);
+    if (!far) {
         return e->code;
     }
     net_stream_widen(o->fd);
     link = net_stream_new(l, o->fd, o->user.name, true);
     net_stream_on_end(link, on_end, l);
-    *out = net_join_new(link, user);
+    *out = net_join_new(link, far);
     return o->sandbox ? confine_net(e) : 0;
 }
 
@@ -313,6 +333,7 @@ int main(int argc, char **argv)
                          .ports_fd = -1,
                          .control_fd = -1,
                          .sandbox = true,
+                         .vhost = { .connect_fd = -1, .pairs = 1 },
                          .user = { .name = "nic" } };
     struct err e = ERR_INIT;
     int opt, rc = 0;
@@ -338,6 +359,7 @@ int main(int argc, char **argv)
     }
     if (rc == 0) {
         (void)fcntl(o.fd, F_SETFD, FD_CLOEXEC);
+        (void)fcntl(o.vhost.connect_fd, F_SETFD, FD_CLOEXEC);
         rc = o.network ? serve_network(&o, &e) : serve(&o, &e);
     }
     if (rc != 0) {

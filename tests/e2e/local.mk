@@ -22,6 +22,7 @@ e2e_tests = \
 	tests/e2e/guest_net.py \
 	tests/e2e/guest_plug.py \
 	tests/e2e/guest_tap.py \
+	tests/e2e/guest_vhost.py \
 	tests/e2e/guest_nbd.py \
 	tests/e2e/guest_qcow2.py \
 	tests/e2e/guest_screen.py \

@@ -57,6 +57,7 @@ fuzz_names = \
 	vdi \
 	vhd \
 	vhdx \
+	vhost \
 	virtio_blk \
 	vmdk \
 	vnc \

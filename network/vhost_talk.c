@@ -1,22 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The conversation of the vhost-user front end (specification "Vhost-user Protocol", §Message Specification): who is
- * there, what it can do, the window, the rings. Once for each back end, with a deadline; main thread.
+ * The conversation of a vhost-user front end (vhost_talk.h). Owns nothing; any thread, which waits.
  */
-#include "devices/virtio/vhost_int.h"
-#include "engine/base/fd.h"
-#include "engine/base/mem.h"
-#include "engine/base/str.h"
+#include "network/vhost_talk.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 enum request {
     GET_FEATURES = 1,
@@ -34,7 +27,6 @@ enum request {
     SET_VRING_ENABLE = 18
 };
 enum { PROTOCOL = 1, PROTOCOL_MASK = 3, FLAG_REPLY = 4, FLAG_NEED_REPLY = 8 };
-#define F_PROTOCOL_FEATURES (1ull << 30)
 #define P_MQ (1ull << 0)
 #define P_REPLY_ACK (1ull << 3)
 #define PAYLOAD_MAX 256
@@ -46,7 +38,7 @@ struct message {
 #define HEADER 12
 
 struct talk {
-    struct vhost_user *u;
+    struct vhost_plan *plan;
     int64_t end_ns;
     bool acks;
 };
@@ -66,7 +58,7 @@ static bool ready(const struct talk *t, short events)
 {
     for (;;) {
         int64_t left = (t->end_ns - now_ns()) / 1000000;
-        struct pollfd p = { .fd = t->u->sock, .events = events };
+        struct pollfd p = { .fd = t->plan->sock, .events = events };
         int rc = left > 0 ? poll(&p, 1, (int)left) : 0;
 
         if (rc > 0) {
@@ -80,7 +72,7 @@ static bool ready(const struct talk *t, short events)
 
 static int late(const struct talk *t, struct err *e)
 {
-    return err_set(e, -ETIMEDOUT, "%s: its vhost-user back end does not answer", t->u->name);
+    return err_set(e, -ETIMEDOUT, "%s: its vhost-user back end does not answer", t->plan->name);
 }
 
 static int left_us(const struct talk *t, struct err *e)
@@ -89,7 +81,7 @@ static int left_us(const struct talk *t, struct err *e)
                    "%s: its vhost-user back end has ended or hung up before it served; its own "
                    "messages are in the VM's "
                    "emu.log",
-                   t->u->name);
+                   t->plan->name);
 }
 
 static int put(struct talk *t, uint32_t request, uint32_t flags, const void *payload,
@@ -118,7 +110,7 @@ static int put(struct talk *t, uint32_t request, uint32_t flags, const void *pay
         memcpy(CMSG_DATA(c), &fd, sizeof(int));
     }
     for (;;) {
-        ssize_t n = sendmsg(t->u->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = sendmsg(t->plan->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (n == (ssize_t)iov.iov_len) {
             return 0;
@@ -143,7 +135,7 @@ static int get_bytes(struct talk *t, void *p, size_t n, struct err *e)
         if (!ready(t, POLLIN)) {
             return late(t, e);
         }
-        got = recv(t->u->sock, at, n, MSG_DONTWAIT);
+        got = recv(t->plan->sock, at, n, MSG_DONTWAIT);
         if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
             return left_us(t, e);
         }
@@ -165,7 +157,7 @@ static int get_u64(struct talk *t, uint32_t request, uint64_t *out, struct err *
             e, -EPROTO,
             "%s: its back end does not speak vhost-user: a reply of %u bytes to request %u "
             "where one of 8 to %u was due",
-            t->u->name, m.size, m.request, request);
+            t->plan->name, m.size, m.request, request);
     }
     return rc == 0 ? get_bytes(t, out, sizeof(*out), e) : rc;
 }
@@ -189,7 +181,7 @@ static int tell(struct talk *t, uint32_t request, const void *payload, uint32_t 
     }
     return rc == 0 && failed
                ? err_set(e, -EIO, "%s: its back end refuses request %u of vhost-user",
-                         t->u->name, request)
+                         t->plan->name, request)
                : rc;
 }
 
@@ -207,30 +199,50 @@ static int tell_vring(struct talk *t, uint32_t request, unsigned q, uint32_t num
 
 /* --- in order --- */
 
-static int agree(struct talk *t, uint64_t wanted, struct err *e)
+/* As many rings as the plan has and the back end serves. */
+static int agree_rings(struct talk *t, bool several, struct err *e)
 {
-    uint64_t features = 0, protocol = 0, queues = 0;
+    struct vhost_plan *p = t->plan;
+    uint64_t queues = 0;
+    int rc;
+
+    if (!several) {
+        p->n_rings = p->least_rings;
+        return 0;
+    }
+    rc = ask(t, GET_QUEUE_NUM, &queues, e);
+    if (rc != 0) {
+        return rc;
+    }
+    if (queues < p->least_rings / p->unit) {
+        return err_set(e, -ENOTSUP, "%s: its back end has %llu queues, needed are %u", p->name,
+                       (unsigned long long)queues, p->least_rings / p->unit);
+    }
+    if (queues < p->n_rings / p->unit) {
+        p->n_rings = (unsigned)queues * p->unit;
+    }
+    return 0;
+}
+
+static int agree(struct talk *t, struct err *e)
+{
+    struct vhost_plan *p = t->plan;
+    uint64_t features = 0, protocol = 0, need = p->need | VHOST_F_VERSION_1 | VHOST_F_PROTOCOL;
     int rc = put(t, SET_OWNER, 0, NULL, 0, -1, e);
 
-    wanted |= VIRTIO_F_VERSION_1 | F_PROTOCOL_FEATURES;
     rc = rc == 0 ? ask(t, GET_FEATURES, &features, e) : rc;
-    if (rc == 0 && (wanted & ~features)) {
+    if (rc == 0 && (need & ~features)) {
         return err_set(e, -ENOTSUP,
                        "%s: its back end lacks features: it has 0x%llx, needed are 0x%llx",
-                       t->u->name, (unsigned long long)features, (unsigned long long)wanted);
+                       p->name, (unsigned long long)features, (unsigned long long)need);
     }
+    p->features = need | (p->wish & features);
     rc = rc == 0 ? ask(t, GET_PROTOCOL_FEATURES, &protocol, e) : rc;
     protocol &= P_MQ | P_REPLY_ACK;
     rc = rc == 0 ? tell_u64(t, SET_PROTOCOL_FEATURES, protocol, -1, e) : rc;
     t->acks = rc == 0 && (protocol & P_REPLY_ACK);
-    if (rc == 0 && (protocol & P_MQ)) {
-        rc = ask(t, GET_QUEUE_NUM, &queues, e);
-        if (rc == 0 && queues < t->u->n_queues) {
-            return err_set(e, -ENOTSUP, "%s: its back end has %llu queues, needed are %u",
-                           t->u->name, (unsigned long long)queues, t->u->n_queues);
-        }
-    }
-    return rc == 0 ? tell_u64(t, SET_FEATURES, wanted, -1, e) : rc;
+    rc = rc == 0 ? agree_rings(t, protocol & P_MQ, e) : rc;
+    return rc == 0 ? tell_u64(t, SET_FEATURES, p->features, -1, e) : rc;
 }
 
 static int show_window(struct talk *t, struct err *e)
@@ -238,79 +250,38 @@ static int show_window(struct talk *t, struct err *e)
     const struct {
         uint32_t n, zero;
         uint64_t gpa, size, user, offset;
-    } table = { .n = 1, .gpa = VHOST_GPA, .size = VHOST_WINDOW, .user = VHOST_GPA };
+    } table = { .n = 1, .gpa = VHOST_GPA, .size = t->plan->window_size, .user = VHOST_GPA };
 
-    return tell(t, SET_MEM_TABLE, &table, sizeof(table), t->u->kit->window_fd, e);
+    return tell(t, SET_MEM_TABLE, &table, sizeof(table), t->plan->window_fd, e);
 }
 
-static int start_queue(struct talk *t, unsigned q, struct err *e)
+static int start_ring(struct talk *t, unsigned i, struct err *e)
 {
+    const struct vhost_plan_ring *r = &t->plan->ring[i];
     const struct {
         uint32_t index, flags;
         uint64_t desc, used, avail, log;
-    } at = { .index = q,
-             .desc = VHOST_GPA + vhost_desc_at(q),
-             .used = VHOST_GPA + vhost_used_at(q),
-             .avail = VHOST_GPA + vhost_avail_at(q) };
-    int rc = tell_vring(t, SET_VRING_NUM, q, VHOST_RING, e);
+    } at = { .index = i,
+             .desc = VHOST_GPA + r->desc_at,
+             .used = VHOST_GPA + r->used_at,
+             .avail = VHOST_GPA + r->avail_at };
+    int rc = tell_vring(t, SET_VRING_NUM, i, r->size, e);
 
-    rc = rc == 0 ? tell_vring(t, SET_VRING_BASE, q, 0, e) : rc;
+    rc = rc == 0 ? tell_vring(t, SET_VRING_BASE, i, 0, e) : rc;
     rc = rc == 0 ? tell(t, SET_VRING_ADDR, &at, sizeof(at), -1, e) : rc;
-    rc = rc == 0 ? tell_u64(t, SET_VRING_CALL, q, t->u->kit->call[q], e) : rc;
-    rc = rc == 0 ? tell_u64(t, SET_VRING_KICK, q, t->u->kit->kick[q], e) : rc;
-    return rc == 0 ? tell_vring(t, SET_VRING_ENABLE, q, 1, e) : rc;
+    rc = rc == 0 ? tell_u64(t, SET_VRING_CALL, i, r->call, e) : rc;
+    rc = rc == 0 ? tell_u64(t, SET_VRING_KICK, i, r->kick, e) : rc;
+    return rc == 0 ? tell_vring(t, SET_VRING_ENABLE, i, 1, e) : rc;
 }
 
-int vhost_talk(struct vhost_user *u, uint64_t features, int64_t patience_ns, struct err *e)
+int vhost_talk(struct vhost_plan *p, int64_t patience_ns, struct err *e)
 {
-    struct talk t = { .u = u, .end_ns = now_ns() + patience_ns };
-    int rc = agree(&t, features, e);
+    struct talk t = { .plan = p, .end_ns = now_ns() + patience_ns };
+    int rc = agree(&t, e);
 
     rc = rc == 0 ? show_window(&t, e) : rc;
-    for (unsigned q = 0; q < u->n_queues && rc == 0; q++) {
-        rc = start_queue(&t, q, e);
+    for (unsigned i = 0; i < p->n_rings && rc == 0; i++) {
+        rc = start_ring(&t, i, e);
     }
     return rc;
-}
-
-/* --- what it needs of the host --- */
-
-int vhost_kit_open(struct vhost_kit *k, struct err *e)
-{
-    void *at;
-
-    *k = (struct vhost_kit){ .kick = { -1, -1 }, .call = { -1, -1 } };
-    k->window_fd = memfd_create("vmd-vhost", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (k->window_fd < 0 || ftruncate(k->window_fd, VHOST_WINDOW) < 0 ||
-        fcntl(k->window_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-        return err_errno(e, errno, "cannot make memory for vhost-user");
-    }
-    at = mmap(NULL, VHOST_WINDOW, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-              k->window_fd, 0);
-    if (at == MAP_FAILED) {
-        return err_errno(e, errno, "cannot map memory for vhost-user");
-    }
-    (void)madvise(at, VHOST_WINDOW, MADV_DONTDUMP);
-    k->window = at;
-    for (unsigned q = 0; q < VHOST_MAX_QUEUES; q++) {
-        k->kick[q] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        k->call[q] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (k->kick[q] < 0 || k->call[q] < 0) {
-            return err_errno(e, errno, "cannot make bells for vhost-user");
-        }
-    }
-    return 0;
-}
-
-void vhost_kit_close(struct vhost_kit *k)
-{
-    if (k->window) {
-        munmap(k->window, VHOST_WINDOW);
-    }
-    fd_autoclose(&k->window_fd);
-    for (unsigned q = 0; q < VHOST_MAX_QUEUES; q++) {
-        fd_autoclose(&k->kick[q]);
-        fd_autoclose(&k->call[q]);
-    }
-    *k = (struct vhost_kit){ .window_fd = -1, .kick = { -1, -1 }, .call = { -1, -1 } };
 }
