@@ -123,6 +123,53 @@ def guest_gets_its_address_and_moves_data_both_ways():
             tap.check(is_taken(udp), "the forward of UDP")
 
 
+def answer(server, result):
+    """A line for a line. The end of what a guest sends does not pass a guest forward, so it is not waited for."""
+    connection, _ = server.accept()
+    with connection:
+        result.append(connection.recv(6, socket.MSG_WAITALL))
+        if result[-1]:
+            connection.sendall(b"welcome\n")
+
+
+def talks_to(machine, server, where):
+    """The guest and a server on the host, at that address and port of the guest's network, hear each other; False: nobody came."""
+    result = []
+    thread = threading.Thread(target=answer, args=(server, result), daemon=True)
+    thread.start()
+    machine.send(f"echo hello | timeout 20 nc -w 10 {where} | grep -q welcome; echo STATUS=$?=\n")
+    good = machine.expect(r"^STATUS=(\d+)=\r?$", TIMEOUT).group(1) == b"0"
+    if not good:
+        with socket.socket(server.family) as nobody:  # for the thread, which waits
+            nobody.connect(server.getsockname())
+    thread.join(TIMEOUT)
+    tap.check(result == [b"hello\n" if good else b""], f"{where}: {result}")
+    return good
+
+
+def a_restricted_guest_reaches_what_is_forwarded_and_nothing_else():
+    files = guest.fetched("riscv64-net")
+    tcp = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
+        port, port6 = server.getsockname()[1], six.getsockname()[1]
+        forward = f"tcp:10.0.2.100:80-127.0.0.1:{port}"
+        with guest.Guest(config(files, nics=[{"guest_forward": [forward]}]), "vmd") as machine:
+            machine.expect(r"guest# ", TIMEOUT)
+            command(machine, "for i in $(seq 60); do ping6 -c 1 -W 1 fd00:2::2 >/dev/null 2>&1 && break; sleep 1; done")
+            for to, where in ((server, f"10.0.2.2 {port}"), (server, "10.0.2.100 80"), (six, f"fd00:2::2 {port6}")):
+                tap.check(talks_to(machine, to, where), f"{where} is not reached")
+        nic = {"restricted": True, "forward": [f"tcp::{tcp}-:7000"], "guest_forward": [forward]}
+        with guest.Guest(config(files, nics=[nic]), "vmd") as machine:
+            machine.expect(r"guest# ", TIMEOUT)
+            for to, where in ((server, f"10.0.2.2 {port}"), (six, f"fd00:2::2 {port6}")):
+                tap.check(not talks_to(machine, to, where), f"{where} is reached")
+            tap.check(talks_to(machine, server, "10.0.2.100 80"), "what is forwarded from the guest")
+            machine.send("echo inside | nc -l -p 7000 & " + listens("tcp*", 7000) + "\n")
+            machine.expect(r"^LISTENS", TIMEOUT)
+            with socket.create_connection(("127.0.0.1", tcp), TIMEOUT) as sock:
+                tap.check(sock.recv(7, socket.MSG_WAITALL) == b"inside\n", "what is forwarded to the guest")
+
+
 def helpers(pid):
     """The processes vmd-net among the children of a VM's monitor."""
     found = []
@@ -281,6 +328,7 @@ if __name__ == "__main__":
     guest.need("riscv64-net")
     sys.exit(tap.run_cases([
         guest_gets_its_address_and_moves_data_both_ways,
+        a_restricted_guest_reaches_what_is_forwarded_and_nothing_else,
         sockets_are_in_a_confined_process_that_ends_with_its_vm,
         cards_that_make_no_sense_are_refused,
         passt_serves_a_guest_by_stream,
