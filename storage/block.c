@@ -386,6 +386,11 @@ void blk_account(struct blk_node *n, const struct blk_req *r, int result)
     }
 }
 
+bool blk_busy(const struct blk_node *n)
+{
+    return atomic_load(&n->in_flight) > 0;
+}
+
 void blk_count(const struct blk_node *n, struct blk_counters *out)
 {
     *out = (struct blk_counters){

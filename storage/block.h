@@ -235,6 +235,8 @@ struct blk_counters {
     uint64_t reads, read_bytes, writes, written_bytes, flushes, errors;
 };
 void blk_count(const struct blk_node *n, struct blk_counters *out);
+/* Something that was submitted is under way. Any thread; it may have changed by the time that it is told. */
+bool blk_busy(const struct blk_node *n);
 
 /* Asynchronous I/O for the nodes of one loop: an io_uring where the kernel gives one, and threads
  * for what blocks. */

@@ -331,7 +331,10 @@ static void keen_over(struct blk_job *j)
 
 static void on_keen_flushed(struct work *w)
 {
-    keen_over(container_of(w, struct blk_job, work));
+    struct blk_job *j = container_of(w, struct blk_job, work);
+
+    j->flushing = false;
+    keen_over(j);
 }
 
 static void keen_flush(struct work *w)
@@ -367,6 +370,7 @@ static void on_part(struct work *w)
         keen_over(j);
         return;
     }
+    j->flushing = true;
     j->work = (struct work){ .run = keen_flush, .done = on_keen_flushed };
     workers_queue(j->jobs->workers, &j->work);
 }
@@ -536,6 +540,7 @@ void blk_job_get(const struct blk_job *j, struct blk_job_info *out)
                                   .done = j->done,
                                   .total = j->total,
                                   .rate = j->rate,
+                                  .flushing = j->flushing,
                                   .speed = j->o.speed,
                                   .paused = j->user_paused || j->error_paused,
                                   .io_error = j->io_error,

@@ -110,6 +110,7 @@ struct blk_job_info {
     bool paused; /* by somebody, or by an error */
     int io_error;      /* why it paused by itself; 0 */
     bool source_error; /* of reading */
+    bool flushing;     /* keen: the target is writing back */
     bool swapped;      /* the disk has another image now */
     bool cancelled;
     int error; /* ended: 0, -ECANCELED, ... */

@@ -59,6 +59,7 @@ struct blk_job {
     uint64_t budget, moved;
     int rc;
     bool source_error, nothing_left;
+    bool flushing;  /* loop: keen: the target is writing back */
     bool unwritten; /* keen: the target has not written back all of it */
     uint64_t rate;  /* keen: bytes a second of the last slice that says something */
     struct blk_job_part part[JOB_PARTS]; /* a mirror's; others use the first one's memory */

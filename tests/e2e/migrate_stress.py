@@ -9,6 +9,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -159,19 +160,6 @@ def percentile(values, part):
     return values[min(len(values) - 1, int(len(values) * part))]
 
 
-def cpu_seconds(pair):
-    """Of both emulators and daemons, till now."""
-    total = 0.0
-    for pid in memory.emulators(pair) + [one.process.pid for one in pair.both]:
-        try:
-            with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-                words = file.read().rsplit(")", 1)[1].split()
-            total += (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-        except (OSError, IndexError):
-            pass
-    return total
-
-
 def trips(count):
     guest_agent.files()
     downs = []
@@ -194,7 +182,18 @@ def trips(count):
           f"p99 {percentile(downs, 0.99):.1f}, max {max(downs):.1f}; the guest did { {k: last[k] - first[k] for k in last} }")
 
 
-def fault(pair, m, here, there, rng):
+def stall(pid, seconds):
+    """It stands still for a while, if it is still there."""
+    def send(number):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+    send(signal.SIGSTOP)
+    threading.Timer(seconds, send, (signal.SIGCONT,)).start()
+
+
+def fault(pair, here, there, rng):
     """One of the processes dies, or the link for a while, at a random moment; who has it then."""
     what = rng.choice(["source", "destination", "source-emulator", "destination-emulator", "link", "link", "stall"])
     job = move(pair, here, there, wait=False, streams=rng.randrange(1, 4))
@@ -221,20 +220,15 @@ def fault(pair, m, here, there, rng):
         pair.cut(True)
         threading.Timer(rng.random() * 4, pair.cut, (False,)).start()
     elif what == "stall":
-        import signal  # pylint: disable=import-outside-toplevel
         pids = [pid for one in pair.both for pids in one.emulators().values() for pid in pids]
-        pid = rng.choice(pids)
-        os.kill(pid, signal.SIGSTOP)
-        threading.Timer(rng.random() * 3, os.kill, (pid, signal.SIGCONT)).start()
+        stall(rng.choice(pids), rng.random() * 3)
     else:
         one = here if what == "source-emulator" else there
         for pids in one.emulators().values():
             for pid in pids:
                 lib.kill(pid)
-    try:
-        owner = memory.settle(pair, timeout=150.0)
-    except ProcessLookupError:
-        owner = memory.settle(pair, timeout=150.0)
+                lib.wait_for(lambda pid=pid: not lib.alive(pid), 60, "it is dead")
+    owner = memory.settle(pair, timeout=150.0)
     state = owner.call("vm.get", vm="a")["state"]
     if "emulator" not in what:
         tap.check(state == "running", f"{what}: {state}: nobody's emulator died")
@@ -251,7 +245,7 @@ def faults(seed, first, count):
                 rng = random.Random(f"{seed}:{number}")
                 number += 1
                 try:
-                    owner, end = fault(pair, m, here, there, rng)
+                    owner, end = fault(pair, here, there, rng)
                     ends[end] = ends.get(end, 0) + 1
                     print(f"# {seed}:{number - 1}: {end}", flush=True)
                     if "crashed" in end:

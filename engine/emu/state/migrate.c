@@ -130,7 +130,7 @@ void migrate_close(struct emu_migrate *g)
     pages_cache_done(&g->cache);
     pages_done(&g->codec);
     buf_done(&g->machine);
-    g->settling = g->last = g->ready = g->resting = g->machine_sent = false;
+    g->asked = g->settling = g->last = g->ready = g->resting = g->machine_sent = false;
     g->informed = g->has_machine = false;
 }
 

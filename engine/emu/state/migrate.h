@@ -58,6 +58,7 @@ struct emu_migrate {
     /* out */
     struct pages_cache cache;
     uint64_t *dirty; /* as mem_dirty_take() gives it */
+    bool asked;      /* to switch, as soon as that takes little */
     bool settling, last, ready, resting, ran, machine_sent, braked;
     unsigned turns;
     int64_t bandwidth, downtime_ns; /* limits, 0: none */
@@ -65,8 +66,9 @@ struct emu_migrate {
     unsigned throttle; /* percent of the time that the vCPUs are kept from running */
     unsigned slow;     /* rounds in a row that did not shrink */
     int64_t began_ns, round_ns, paused_ns, resumed_ns;
-    int64_t slowed_ns;
-    int64_t alive_ns; /* when the other side last took anything, once the guest stands still */
+    int64_t slowed_ns, asked_ns;
+    uint64_t requests; /* of the guest to its disks that had ended when last looked at */
+    int64_t alive_ns;  /* when the other side last took anything, once the guest stands still */
     int64_t window_ns, allowed; /* of the limit */
     uint64_t total, left, sent, round_sent, round_pages, rounds, before;
     uint64_t rate; /* bytes a second over the last round */
@@ -109,6 +111,7 @@ struct migrate_disks {
     uint64_t total, left; /* bytes; of mirrors that still work */
     uint64_t lag_ns;      /* what is left takes so long, as far as that is known */
     bool ready, failed;   /* all have caught up, one has failed */
+    bool flushing;        /* the other side writes one back */
 };
 void migrate_disks_get(const struct emu_migrate *g, struct migrate_disks *out);
 /* So many, all of them well. */

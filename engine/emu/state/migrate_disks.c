@@ -256,6 +256,7 @@ void migrate_disks_get(const struct emu_migrate *g, struct migrate_disks *out)
             continue;
         }
         blk_job_get(d->job, &info);
+        out->flushing |= info.flushing;
         out->total += info.total;
         out->left += info.total - info.done;
         if (info.rate > 0) {

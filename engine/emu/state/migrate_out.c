@@ -29,9 +29,13 @@
 #define SLOWER_NS INT64_C(300000000) /* what the last step does is seen first */
 #define EMPTY_PIECES 8               /* that are looked at before the loop turns */
 #define WINDOW_NS INT64_C(20000000)
+#define CALM_NS INT64_C(100000000)       /* for so long the best moment is waited for */
+#define CALM_MOST_NS INT64_C(1000000000) /* and for so long a good one */
 #define ALIVE_NS INT64_C(20000000000) /* without anything taken, while the guest stands still */
 
 enum fill { FILLED, AGAIN, NOTHING };
+
+static void pause_for_good(struct emu_migrate *g);
 
 /* ---- what is to be sent ---- */
 
@@ -444,6 +448,36 @@ static void all_sent(struct emu_migrate *g)
     }
 }
 
+/* A request of the guest that takes long, or the other side's writing back, would have to be waited for in the pause. */
+static bool calm(struct emu_migrate *g)
+{
+    const struct emu *m = g->m;
+    struct migrate_disks d;
+    uint64_t ended = 0;
+    bool busy = false, stuck;
+
+    for (unsigned i = 0; i < m->n_disks; i++) {
+        struct blk_counters c;
+
+        blk_count(m->disk[i], &c);
+        ended += c.reads + c.writes + c.flushes;
+        busy |= blk_busy(m->disk[i]);
+    }
+    stuck = busy && ended == g->requests;
+    g->requests = ended;
+    migrate_disks_get(g, &d);
+    return !stuck && !d.flushing;
+}
+
+static bool may_pause(struct emu_migrate *g, uint64_t target)
+{
+    int64_t waited = migrate_now_ns() - g->asked_ns;
+    bool quiet = calm(g);
+
+    return waited > CALM_MOST_NS ||
+           (quiet && g->expected_ns <= (waited > CALM_NS ? target : target / 2));
+}
+
 static void round_over(struct emu_migrate *g)
 {
     int64_t took = migrate_now_ns() - g->round_ns;
@@ -478,6 +512,10 @@ static void round_over(struct emu_migrate *g)
         converge(g);
     }
     g->before = g->left;
+    if (g->asked && may_pause(g, target)) {
+        pause_for_good(g);
+        return;
+    }
     if ((double)(g->left * each) * 1e9 / (double)g->rate <= (double)target &&
         (g->ready || g->left == 0)) { /* nothing is gained by another one at once */
         g->resting = true;
@@ -533,6 +571,29 @@ static void settle(struct emu_migrate *g)
     }
 }
 
+/* The guest stands still from here on. */
+static void pause_for_good(struct emu_migrate *g)
+{
+    struct emu *m = g->m;
+
+    g->asked = false;
+    g->ran = m->vm->state == VM_RUNNING;
+    g->settling = true;
+    g->turns = 0;
+    g->throttle = 0;
+    g->paused_ns = g->alive_ns = migrate_now_ns();
+    loop_timer_arm(g->brake, ALIVE_NS / 10);
+    if (m->vm->state == VM_STOPPED || m->vm->ended) {
+        err_set(&g->e, -EBUSY, "the guest has ended");
+        migrate_out_fail(g);
+        return;
+    }
+    m->pausing_why = "migrating";
+    vm_pause(m->vm);
+    m->pausing_why = NULL;
+    settle(g);
+}
+
 void migrate_out_timer(struct emu_migrate *g)
 {
     if (g->state != API_EMU_MIGRATE_STATE_SENDING) {
@@ -555,23 +616,18 @@ void api_handle_emu_migrate_switch(struct api_call *call, struct api_emu_migrate
     struct emu_migrate *g = migrate_of_vm(m);
 
     (void)in;
-    if (g->state != API_EMU_MIGRATE_STATE_SENDING || g->settling || g->last ||
+    if (g->state != API_EMU_MIGRATE_STATE_SENDING || g->asked || g->settling || g->last ||
         m->vm->state == VM_STOPPED || m->vm->ended) {
         api_fail(call, API_E_BAD_STATE, m->vm->name, NULL, "it is not being migrated%s%s",
                  g->e.code ? ": " : "", g->e.code ? g->e.msg : "");
         return;
     }
     migrate_hold_call(g, &g->switching, call);
-    g->ran = m->vm->state == VM_RUNNING;
-    g->settling = true;
-    g->turns = 0;
-    g->throttle = 0;
-    g->paused_ns = g->alive_ns = migrate_now_ns();
-    loop_timer_arm(g->brake, ALIVE_NS / 10);
-    m->pausing_why = "migrating";
-    vm_pause(m->vm);
-    m->pausing_why = NULL;
-    settle(g);
+    g->asked = true;
+    g->asked_ns = migrate_now_ns();
+    if (m->vm->state != VM_RUNNING) {
+        pause_for_good(g);
+    }
 }
 
 /* ---- beginning ---- */
