@@ -44,6 +44,7 @@ e2e_tests = \
 	tests/e2e/daemon_chain.py \
 	tests/e2e/daemon_export.py \
 	tests/e2e/daemon_fork.py \
+	tests/e2e/daemon_guest_time.py \
 	tests/e2e/daemon_overhead.py \
 	tests/e2e/daemon_hotplug.py \
 	tests/e2e/daemon_inspect.py \
