@@ -32,6 +32,7 @@ fuzz_names = \
 	lan \
 	libvirt \
 	load \
+	load_pc \
 	loader \
 	luks \
 	nbd \
@@ -81,7 +82,7 @@ $(fuzz_targets): %: %.$(OBJEXT) $(fuzz_main).$(OBJEXT) tests/fuzz/libsanitized.a
 check_DATA = $(fuzz_targets)
 MOSTLYCLEANFILES += $(fuzz_objects)
 CLEANFILES += $(fuzz_targets) $(fuzz_targets:=.out)
-EXTRA_DIST += $(fuzz_targets:=.c) tests/fuzz/devices.h tests/fuzz/foreign.h tests/fuzz/driver.c tests/fuzz/libfuzzer.c tests/fuzz/run_fuzz.sh tests/fuzz/campaign \
+EXTRA_DIST += $(fuzz_targets:=.c) tests/fuzz/devices.h tests/fuzz/foreign.h tests/fuzz/pc.h tests/fuzz/spoil.h tests/fuzz/driver.c tests/fuzz/libfuzzer.c tests/fuzz/run_fuzz.sh tests/fuzz/campaign \
 	tests/fuzz/corpus
 
 # An hour, or a slice: make fuzz FUZZ_ARGS='--seed 7 --from 0 --count 100000'
