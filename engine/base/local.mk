@@ -28,5 +28,7 @@ libbase_a_SOURCES = \
 	engine/base/vsockcall.h \
 	engine/base/statspage.h \
 	engine/base/str.h \
+	engine/base/timers.c \
+	engine/base/timers.h \
 	engine/base/zone.c \
 	engine/base/zone.h

@@ -8,6 +8,7 @@
 
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
+#include "engine/base/timers.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -25,8 +26,11 @@ struct post {
 
 struct loop {
     struct event_base *base;
-    struct event *wake;  /* wake_fd became readable */
-    struct event *limit; /* ends loop_run_once's wait */
+    struct event *wake;    /* wake_fd became readable */
+    struct event *expired; /* the timers' descriptor did */
+    struct timers timers;
+    struct loop_timer *limit; /* ends loop_run_once's wait */
+    uint64_t handled;         /* callbacks that ran */
     int wake_fd;
     atomic_bool quit;
     _Atomic(pthread_t) owner; /* its maker, then whoever runs it */
@@ -50,6 +54,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     (void)what;
     struct loop *l = arg;
     uint64_t count;
+    l->handled++;
     if (read(fd, &count, sizeof(count)) < 0) {
         /* nothing there: a spurious wake */
     }
@@ -66,11 +71,18 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-static void on_limit(evutil_socket_t fd, short what, void *arg)
+static void on_limit(void *arg)
 {
+    (void)arg; /* counted as handled: what it is for */
+}
+
+/* Timers are called at the end of a turn, whatever woke the loop. */
+static void on_expired(evutil_socket_t fd, short what, void *arg)
+{
+    struct loop *l = arg;
     (void)fd;
     (void)what;
-    (void)arg;
+    timers_woke(&l->timers);
 }
 
 /* libevent's own words. It warns where add() below knows what to do, hence only for debugging. */
@@ -80,10 +92,10 @@ static void on_libevent_log(int severity, const char *text)
 }
 
 /* libevent ends the process when it cannot make its signal sockets: see first whether the
- * descriptors that a base takes (epoll, timerfd, a socket pair) can be had. */
+ * descriptors that a base takes (epoll, a socket pair) can be had. */
 static bool have_descriptors(int fd)
 {
-    int spare[4];
+    int spare[3];
     size_t n = 0;
     while (n < ARRAY_LEN(spare) && (spare[n] = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0) {
         n++;
@@ -95,8 +107,7 @@ static bool have_descriptors(int fd)
     return enough;
 }
 
-/* Microsecond timers on CLOCK_MONOTONIC (a timerfd beside epoll) and no cached time: guest
- * timers hang on these, and a callback may run long. No locks: loop_post() is the only door. */
+/* No locks: loop_post() is the only door. Timers are not libevent's, but for those of descriptors that cannot be polled. */
 static struct event_base *new_base(void)
 {
     struct event_config *cfg = event_config_new();
@@ -104,11 +115,18 @@ static struct event_base *new_base(void)
         return NULL;
     }
     event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK);
-    event_config_set_flag(cfg, EVENT_BASE_FLAG_PRECISE_TIMER);
-    event_config_set_flag(cfg, EVENT_BASE_FLAG_NO_CACHE_TIME);
     struct event_base *base = event_base_new_with_config(cfg);
     event_config_free(cfg);
     return base;
+}
+
+/* False: libevent refuses one of the loop's own descriptors. */
+static bool watch_own(struct loop *l)
+{
+    l->wake = event_new(l->base, l->wake_fd, EV_READ | EV_PERSIST, on_wake, l);
+    l->expired = event_new(l->base, l->timers.fd, EV_READ | EV_PERSIST | EV_ET, on_expired, l);
+    return l->wake && l->expired && event_add(l->wake, NULL) == 0 &&
+           event_add(l->expired, NULL) == 0;
 }
 
 struct loop *loop_new(struct err *e)
@@ -118,12 +136,18 @@ struct loop *loop_new(struct err *e)
     list_init(&l->tasks);
     pthread_mutex_init(&l->post_lock, NULL);
     atomic_init(&l->owner, pthread_self());
+    l->timers.fd = -1;
     l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (l->wake_fd < 0) {
         err_errno(e, errno, "event loop: cannot make an eventfd");
         loop_free(l);
         return NULL;
     }
+    if (timers_init(&l->timers, e) < 0) {
+        loop_free(l);
+        return NULL;
+    }
+    l->limit = loop_timer_new(l, on_limit, NULL);
     event_set_log_callback(on_libevent_log);
     if (!have_descriptors(l->wake_fd)) {
         err_set(e, -EMFILE, "event loop: no descriptors are left; raise the limit (ulimit -n)");
@@ -131,11 +155,7 @@ struct loop *loop_new(struct err *e)
         return NULL;
     }
     l->base = new_base();
-    if (l->base) {
-        l->wake = event_new(l->base, l->wake_fd, EV_READ | EV_PERSIST, on_wake, l);
-        l->limit = evtimer_new(l->base, on_limit, l);
-    }
-    if (!l->wake || !l->limit || event_add(l->wake, NULL) < 0) {
+    if (!l->base || !watch_own(l)) {
         err_set(e, -EIO, "event loop: libevent cannot make an event base");
         loop_free(l);
         return NULL;
@@ -151,12 +171,14 @@ void loop_free(struct loop *l)
     if (l->wake) {
         event_free(l->wake);
     }
-    if (l->limit) {
-        event_free(l->limit);
+    if (l->expired) {
+        event_free(l->expired);
     }
     if (l->base) {
         event_base_free(l->base);
     }
+    loop_timer_free(l->limit);
+    timers_end(&l->timers);
     if (l->wake_fd >= 0) {
         close(l->wake_fd);
     }
@@ -197,16 +219,21 @@ static void run_tasks(struct loop *l)
     }
 }
 
-/* Tasks may have been queued before the loop ran: with them something was handled, and nothing is waited for. */
+/* Tasks may have been queued, or timers come due, before the loop ran: then nothing is waited for. */
 static int turn(struct loop *l, int flags, struct err *e)
 {
     if (!list_empty(&l->tasks)) {
         run_tasks(l);
+        l->handled++;
+        flags |= EVLOOP_NONBLOCK;
+    }
+    if (timers_due(&l->timers)) {
         flags |= EVLOOP_NONBLOCK;
     }
     if (event_base_loop(l->base, flags) < 0) {
         return err_set(e, -EIO, "event loop: libevent's backend failed");
     }
+    l->handled += timers_run(&l->timers);
     run_tasks(l);
     return 0;
 }
@@ -222,25 +249,22 @@ int loop_run(struct loop *l, struct err *e)
     return rc;
 }
 
-/* Rounds up: a timer never fires early. */
-static struct timeval to_timeval(int64_t ns)
-{
-    int64_t us = ns <= 0 ? 0 : ns / 1000 + (ns % 1000 != 0);
-    return (struct timeval){ .tv_sec = us / 1000000, .tv_usec = us % 1000000 };
-}
-
 int loop_run_once(struct loop *l, int64_t timeout_ns, struct err *e)
 {
+    uint64_t before = l->handled;
+    int rc;
+
     atomic_store(&l->owner, pthread_self());
     if (timeout_ns == 0) {
         return turn(l, EVLOOP_ONCE | EVLOOP_NONBLOCK, e);
     }
     if (timeout_ns > 0) {
-        struct timeval tv = to_timeval(timeout_ns);
-        event_add(l->limit, &tv);
+        loop_timer_arm(l->limit, timeout_ns);
     }
-    int rc = turn(l, EVLOOP_ONCE, e);
-    event_del(l->limit);
+    do { /* the clock of a timer that was disarmed wakes the loop, and is nothing */
+        rc = turn(l, EVLOOP_ONCE, e);
+    } while (rc == 0 && l->handled == before);
+    loop_timer_disarm(l->limit);
     return rc;
 }
 
@@ -289,6 +313,7 @@ static void on_fd(evutil_socket_t fd, short what, void *arg)
 {
     struct loop_fd *w = arg;
     (void)fd;
+    w->loop->handled++;
     unsigned events = (what & EV_READ ? LOOP_READ : 0) | (what & EV_WRITE ? LOOP_WRITE : 0);
     if (w->always) {
         events = w->events;
@@ -351,51 +376,13 @@ void loop_fd_free(struct loop_fd *w)
 
 /* --- timers and signals --------------------------------------------------------------------- */
 
-struct loop_timer {
-    struct event *ev;
-    void (*fn)(void *arg);
-    void *arg;
-};
-
-static void on_timer(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    struct loop_timer *t = arg;
-    t->fn(t->arg);
-}
-
 struct loop_timer *loop_timer_new(struct loop *l, void (*fn)(void *arg), void *arg)
 {
-    struct loop_timer *t = xnew(struct loop_timer);
-    t->fn = fn;
-    t->arg = arg;
-    t->ev = xalloc(event_get_struct_event_size());
-    evtimer_assign(t->ev, l->base, on_timer, t);
-    return t;
-}
-
-void loop_timer_arm(struct loop_timer *t, int64_t after_ns)
-{
-    struct timeval tv = to_timeval(after_ns);
-    event_add(t->ev, &tv); /* replaces the time when already armed */
-}
-
-void loop_timer_disarm(struct loop_timer *t)
-{
-    event_del(t->ev);
-}
-
-void loop_timer_free(struct loop_timer *t)
-{
-    if (t) {
-        event_del(t->ev);
-        free(t->ev);
-        free(t);
-    }
+    return timers_new(&l->timers, fn, arg);
 }
 
 struct loop_signal {
+    struct loop *loop;
     struct event *ev;
     void (*fn)(void *arg, int signo);
     void *arg;
@@ -405,6 +392,7 @@ static void on_signal(evutil_socket_t signo, short what, void *arg)
 {
     (void)what;
     struct loop_signal *s = arg;
+    s->loop->handled++;
     s->fn(s->arg, signo);
 }
 
@@ -412,6 +400,7 @@ struct loop_signal *loop_signal_new(struct loop *l, int signo, void (*fn)(void *
                                     void *arg)
 {
     struct loop_signal *s = xnew(struct loop_signal);
+    s->loop = l;
     s->fn = fn;
     s->arg = arg;
     s->ev = xalloc(event_get_struct_event_size());

@@ -267,6 +267,107 @@ START_TEST(loop_timer_disarmed_does_not_fire)
 }
 END_TEST
 
+enum { CROWD = 300 };
+
+struct one {
+    struct loop_timer *timer;
+    int64_t due; /* 0: disarmed */
+    struct crowd *all;
+};
+
+struct crowd {
+    struct one ones[CROWD];
+    int64_t last; /* of the one that was called before */
+    int left;
+};
+
+static void on_one(void *arg)
+{
+    struct one *o = arg;
+
+    ck_assert_int_gt(o->due, 0); /* not one that was disarmed, and none twice */
+    ck_assert_int_ge(now(), o->due);
+    ck_assert_int_ge(o->due,
+                     o->all->last -
+                         50000); /* armed by another reading of the clock than the test's */
+    o->all->last = o->due;
+    o->due = 0;
+    if (--o->all->left == 0) {
+        loop_quit(loop);
+    }
+}
+
+START_TEST(loop_timers_of_a_crowd_fire_each_once_in_order)
+{
+    struct crowd *c = xnew(struct crowd);
+    unsigned random = 12345;
+
+    for (int i = 0; i < CROWD; i++) {
+        c->ones[i] = (struct one){ .all = c };
+        c->ones[i].timer = loop_timer_new(loop, on_one, &c->ones[i]);
+    }
+    for (int i = 0; i < 10 * CROWD; i++) { /* armed, moved either way, disarmed */
+        struct one *o = &c->ones[(random = random * 1103515245 + 12345) / 65536 % CROWD];
+        int64_t after = (random = random * 1103515245 + 12345) / 65536 % 20 * 1000000;
+
+        if (i % 5 == 0) {
+            c->left -= o->due != 0;
+            o->due = 0;
+            loop_timer_disarm(o->timer);
+        } else {
+            c->left += o->due == 0;
+            o->due = now() + after;
+            loop_timer_arm(o->timer, after);
+        }
+    }
+    ck_assert_int_gt(c->left, CROWD / 2);
+    ck_assert_int_eq(loop_run(loop, NULL), 0);
+    for (int i = 0; i < CROWD; i++) {
+        ck_assert_int_eq(c->ones[i].due, 0);
+        loop_timer_free(c->ones[i].timer);
+    }
+    free(c);
+}
+END_TEST
+
+static void arm_again(void *arg)
+{
+    calls++;
+    loop_timer_arm(*(struct loop_timer **)arg, 0);
+}
+
+START_TEST(loop_timer_armed_by_its_own_call_waits_for_the_next_turn)
+{
+    struct loop_timer *t = loop_timer_new(loop, arm_again, &t);
+
+    loop_timer_arm(t, 0);
+    for (int turn = 1; turn <= 3; turn++) {
+        ck_assert_int_eq(loop_run_once(loop, -1, NULL), 0);
+        ck_assert_int_eq(calls, turn);
+    }
+    loop_timer_free(t);
+}
+END_TEST
+
+START_TEST(loop_timer_that_was_moved_ahead_wakes_nobody_before)
+{
+    struct loop_timer *t = loop_timer_new(loop, quit, NULL);
+    struct loop_timer *gone = loop_timer_new(loop, quit, NULL);
+    int64_t start = now();
+
+    loop_timer_arm(t, 2000000);
+    loop_timer_arm(gone, 1000000);
+    loop_run_once(loop, 0, NULL); /* the clock is set for the nearer one */
+    loop_timer_arm(t, 6000000);
+    loop_timer_disarm(gone);
+    ck_assert_int_eq(loop_run_once(loop, -1, NULL), 0);
+    ck_assert_int_eq(calls, 1);
+    ck_assert_int_ge(now() - start, 6000000);
+    loop_timer_free(t);
+    loop_timer_free(gone);
+}
+END_TEST
+
 static void on_signal(void *arg, int signo)
 {
     *(int *)arg = signo;
@@ -315,6 +416,9 @@ Suite *suite_loop(void)
     tcase_add_test(tc, loop_fd_of_what_cannot_be_polled_is_always_ready);
     tcase_add_test(tc, loop_timers_fire_in_order_and_never_early);
     tcase_add_test(tc, loop_timer_disarmed_does_not_fire);
+    tcase_add_test(tc, loop_timers_of_a_crowd_fire_each_once_in_order);
+    tcase_add_test(tc, loop_timer_armed_by_its_own_call_waits_for_the_next_turn);
+    tcase_add_test(tc, loop_timer_that_was_moved_ahead_wakes_nobody_before);
     tcase_add_test(tc, loop_signal_is_delivered_on_the_loop);
     tcase_add_test(tc, loop_new_without_descriptors_is_an_error);
     suite_add_tcase(s, tc);
