@@ -357,6 +357,7 @@ void qmp_do_chardev_add(struct qmp_cmd *c)
     const char *type = api_json_get_str(backend, "type"),
                *kind = api_json_get_str(addr, "type");
     const char *path = api_json_get_str(api_json_get(addr, "data"), "path");
+    bool client = strcmp(type, "socket") == 0 && !api_json_get_bool(data, "server", true);
     struct api_error x = API_ERROR_INIT;
     struct stat st;
 
@@ -368,16 +369,14 @@ void qmp_do_chardev_add(struct qmp_cmd *c)
             c, "GenericError",
             "'backend.data.addr' is {\"type\": \"unix\", \"data\": {\"path\": an absolute "
             "path}}");
-    } else if (strcmp(type, "socket") == 0 && !api_json_get_bool(data, "server", true)) {
-        qmp_error(c, "GenericError", "'backend.data.server' is true: clients connect to vmd");
     } else if (path && strcmp(type, "socket") == 0 &&
                access_file(c->call, c->vm->config.project, "backend.data.addr.data.path", path,
                            &x) < 0) {
         qmp_error(c, "GenericError", "%s", x.message);
-    } else if (path && strcmp(type, "socket") == 0 && lstat(path, &st) == 0) {
+    } else if (path && strcmp(type, "socket") == 0 && !client && lstat(path, &st) == 0) {
         qmp_error(c, "GenericError", "'%s' is there already", path);
     } else if (id_free(c, QMP_BACK_CHARDEV)) {
-        struct qmp_back *b = back_new(c, QMP_BACK_CHARDEV, type);
+        struct qmp_back *b = back_new(c, QMP_BACK_CHARDEV, client ? QMP_CLIENT : type);
 
         b->path = strcmp(type, "socket") == 0 ? xstrdup(path) : NULL;
         qmp_return_nothing(c);
@@ -395,13 +394,14 @@ void qmp_do_chardev_remove(struct qmp_cmd *c)
 /* What each type takes, ended by NULL. */
 static const struct object_type {
     const char *name;
-    const char *const args[4];
+    const char *const args[5];
 } object_types[] = {
     { "iothread", { NULL } },
     { "secret", { "data", "format", NULL } },
     { "rng-random", { "filename", NULL } },
     { "rng-builtin", { NULL } },
     { "tls-creds-x509", { "dir", "endpoint", "verify-peer", NULL } },
+    { "fsdev-local", { "path", "security_model", "readonly", NULL } },
 };
 
 static const char *why_not(const char *type)
@@ -415,7 +415,7 @@ static const char *why_not(const char *type)
     if (strcmp(type, "throttle-group") == 0) {
         return "block_set_io_throttle makes groups by naming them";
     }
-    return "iothread, secret, rng-random, rng-builtin and tls-creds-x509 are";
+    return "iothread, secret, rng-random, rng-builtin, fsdev-local and tls-creds-x509 are";
 }
 
 /* False after the command was answered. */
@@ -426,7 +426,7 @@ static bool object_args(struct qmp_cmd *c, const struct object_type *t)
         bool known = strcmp(key, "id") == 0 || strcmp(key, "qom-type") == 0;
 
         (void)value;
-        for (unsigned i = 0; i < 4 && t->args[i]; i++) {
+        for (unsigned i = 0; i < ARRAY_LEN(t->args) && t->args[i]; i++) {
             known |= strcmp(key, t->args[i]) == 0;
         }
         if (!known) {
@@ -478,6 +478,27 @@ static bool creds_ok(struct qmp_cmd *c)
     return false;
 }
 
+/* A folder for virtio-9p-pci, in the words of QEMU's -fsdev. False after the command was answered. */
+static bool folder_ok(struct qmp_cmd *c)
+{
+    const char *path = qmp_arg(c, "path"), *model = qmp_arg(c, "security_model");
+    struct api_error x = API_ERROR_INIT;
+
+    if (!path || path[0] != '/') {
+        qmp_error(c, "GenericError", "'path' is an absolute path");
+    } else if (model && strcmp(model, "mapped") != 0 && strcmp(model, "mapped-xattr") != 0 &&
+               strcmp(model, "passthrough") != 0) {
+        qmp_error(c, "GenericError",
+                  "'security_model' is mapped-xattr (mapped) or passthrough, not '%.20s'",
+                  model);
+    } else if (access_file(c->call, c->vm->config.project, "path", path, &x) < 0) {
+        qmp_error(c, "GenericError", "%s", x.message);
+    } else {
+        return true;
+    }
+    return false;
+}
+
 void qmp_do_object_add(struct qmp_cmd *c)
 {
     const char *type = qmp_arg(c, "qom-type"), *file = qmp_arg(c, "filename");
@@ -494,10 +515,15 @@ void qmp_do_object_add(struct qmp_cmd *c)
         qmp_error(c, "GenericError", "'filename' is /dev/urandom: the kernel's random numbers");
     } else if (strcmp(type, "secret") == 0           ? secret_ok(c)
                : strcmp(type, "tls-creds-x509") == 0 ? creds_ok(c)
+               : strcmp(type, "fsdev-local") == 0    ? folder_ok(c)
                                                      : true) {
         struct qmp_back *b = back_new(c, QMP_BACK_OBJECT, type);
+        const char *path = qmp_arg(c, "dir") ? qmp_arg(c, "dir") : qmp_arg(c, "path"),
+                   *model = qmp_arg(c, "security_model");
 
-        b->path = qmp_arg(c, "dir") ? xstrdup(qmp_arg(c, "dir")) : NULL;
+        b->path = path ? xstrdup(path) : NULL;
+        b->security = model && strcmp(model, "passthrough") == 0 ? "passthrough" : NULL;
+        b->readonly = api_json_get_bool(c->args, "readonly", false);
         qmp_return_nothing(c);
     }
 }

@@ -107,8 +107,8 @@ void qmp_plugged_free(struct qmp_vm *v)
 
 /* ---- drivers and their properties ---- */
 
-enum { DISK = 1, NIC = 2, CHANNEL = 4, RNG = 8, ALL = 15 };
-enum { CONSOLE = 1, CDROM = 2 };
+enum { DISK = 1, NIC = 2, CHANNEL = 4, RNG = 8, SHARE = 16, ALL = 31 };
+enum { CONSOLE = 1, CDROM = 2, NINE = 4 };
 
 static const struct driver {
     const char *name;
@@ -127,15 +127,23 @@ static const struct driver {
     { "virtconsole", CHANNEL, NULL, CONSOLE },
     { "virtio-rng-pci", RNG, NULL, 0 },
     { "virtio-rng-pci-non-transitional", RNG, NULL, 0 },
+    { "vhost-user-fs-pci", SHARE, NULL, 0 },
+    { "virtio-9p-pci", SHARE, NULL, NINE },
+    { "virtio-9p-pci-non-transitional", SHARE, NULL, NINE },
 };
 
 /* Names and kinds that vm.attach knows them by. */
 static const char *kind_of(unsigned what)
 {
-    return what == DISK ? "disk" : what == NIC ? "nic" : what == CHANNEL ? "channel" : "rng";
+    return what == DISK      ? "disk"
+           : what == NIC     ? "nic"
+           : what == CHANNEL ? "channel"
+           : what == SHARE   ? "share"
+                             : "rng";
 }
 
 /* What drivers have; where `to` is a member of vm.attach's object, it gets the value as its type says. */
+enum { SLOTTED = DISK | NIC | RNG | SHARE };
 enum as { AS_IS, AS_TEXT, AS_NUMBER, AS_ERROR, AS_CACHE, AS_SWITCH, AS_EMPTY, AS_NO };
 static const struct prop {
     const char *name;
@@ -146,10 +154,10 @@ static const struct prop {
     { "driver", ALL, AS_IS, NULL },
     { "id", ALL, AS_IS, NULL },
     { "bus", ALL, AS_IS, NULL }, /* any free slot does */
-    { "addr", DISK | NIC | RNG, AS_IS, NULL },
-    { "multifunction", DISK | NIC | RNG, AS_NO, NULL },
-    { "disable-legacy", DISK | NIC | RNG, AS_IS, NULL }, /* there is no legacy interface */
-    { "disable-modern", DISK | NIC | RNG, AS_NO, NULL },
+    { "addr", SLOTTED, AS_IS, NULL },
+    { "multifunction", SLOTTED, AS_NO, NULL },
+    { "disable-legacy", SLOTTED, AS_IS, NULL }, /* there is no legacy interface */
+    { "disable-modern", SLOTTED, AS_NO, NULL },
     { "bootindex", DISK | NIC, AS_IS, NULL }, /* what comes while it runs is not booted from */
     { "drive", DISK, AS_IS, NULL },
     { "iothread", DISK, AS_IS, NULL },
@@ -168,7 +176,11 @@ static const struct prop {
     { "mq", NIC, AS_IS, NULL },      /* the back end says how many */
     { "vectors", NIC, AS_IS, NULL }, /* as many as there are queues */
     { "romfile", NIC, AS_EMPTY, NULL },
-    { "chardev", CHANNEL, AS_IS, NULL },
+    { "chardev", CHANNEL | SHARE, AS_IS, NULL },
+    { "tag", SHARE, AS_TEXT, "tag" },
+    { "mount_tag", SHARE, AS_TEXT, "tag" },
+    { "fsdev", SHARE, AS_IS, NULL },
+    { "queue-size", SHARE, AS_IS, NULL }, /* what the driver makes of 256 entries */
     { "name", CHANNEL, AS_TEXT, "name" },
     { "nr", CHANNEL, AS_IS, NULL }, /* the first free one */
     { "rng", RNG, AS_IS, NULL },
@@ -335,6 +347,32 @@ static bool take_back(struct qmp_cmd *c, const char *prop, enum qmp_back_kind ki
     return *out != NULL;
 }
 
+/* Of a folder that vmd serves, or of a server that somebody else runs. False after the command was answered. */
+static bool take_share(struct qmp_cmd *c, const struct driver *d, struct json_object *to,
+                       struct qmp_plugged *p)
+{
+    bool nine = d->flags & NINE;
+    struct qmp_back *b = NULL;
+
+    if (!api_json_get_str(to, "tag")) {
+        qmp_error(c, "GenericError", "'%s' property is not set", nine ? "mount_tag" : "tag");
+        return false;
+    }
+    if (!take_back(c, nine ? "fsdev" : "chardev", nine ? QMP_BACK_OBJECT : QMP_BACK_CHARDEV,
+                   nine ? "fsdev-local" : QMP_CLIENT, p, &b)) {
+        return false;
+    }
+    api_json_set_str(to, "driver", nine ? "9p" : "virtiofs");
+    api_json_set_str(to, nine ? "path" : "socket", b->path);
+    if (nine && b->security) {
+        api_json_set_str(to, "security", b->security);
+    }
+    if (nine && b->readonly) {
+        api_json_set_bool(to, "readonly", true);
+    }
+    return true;
+}
+
 /* Fills what vm.attach gets; false after the command was answered. */
 static bool fill(struct qmp_cmd *c, const struct driver *d, struct json_object *to,
                  struct qmp_plugged *p)
@@ -366,8 +404,16 @@ static bool fill(struct qmp_cmd *c, const struct driver *d, struct json_object *
         if (!set_props(c, d, to) || !take_back(c, "chardev", QMP_BACK_CHARDEV, NULL, p, &b)) {
             return false;
         }
+        if (strcmp(b->type, QMP_CLIENT) == 0) {
+            qmp_error(c, "GenericError",
+                      "chardev '%s' is a client, which vhost-user-fs-pci takes", b->id);
+            return false;
+        }
         p->link_path = b->path ? xstrdup(b->path) : NULL;
         return true;
+    }
+    if (d->what == SHARE) {
+        return set_props(c, d, to) && take_share(c, d, to, p);
     }
     return set_props(c, d, to) && take_back(c, "rng", QMP_BACK_OBJECT, "rng-", p, &b);
 }
@@ -432,7 +478,9 @@ static void attach(struct qmp_cmd *c, unsigned what, struct json_object *to,
         api_json_set_str(in, "rng", p->name);
         json_object_put(to);
     } else {
-        api_json_set_str(to, "name", p->name);
+        if (what != SHARE) { /* which has its tag */
+            api_json_set_str(to, "name", p->name);
+        }
         api_json_set(in, p->kind, to);
     }
     api_call_nested(c->call, "vm.attach", in, on_attached, c);
@@ -489,7 +537,7 @@ void qmp_do_device_add(struct qmp_cmd *c)
             json_object_put(to);
             return;
         }
-        name = api_json_get_str(to, "name");
+        name = api_json_get_str(to, d->what == SHARE ? "tag" : "name");
         p->name = xstrdup(name && *name ? name : p->id);
         list_append(&c->vm->qmp->plugged, &p->link);
         use(c->vm, p->stands_on, p->back, 1);

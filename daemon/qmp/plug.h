@@ -17,13 +17,17 @@ struct vm;
 
 enum qmp_back_kind { QMP_BACK_NETDEV, QMP_BACK_CHARDEV, QMP_BACK_OBJECT };
 
+#define QMP_CLIENT "client" /* type of a chardev at a socket where somebody else listens */
 struct qmp_back {
     struct list link; /* qmp_vm.backs */
     enum qmp_back_kind kind;
     char *id, *type;
     struct json_object *nic; /* netdev: the card, as vm.attach takes it */
-    char *path; /* chardev: where clients connect; NULL: nowhere. tls-creds-x509: its folder */
-    unsigned users; /* devices */
+    char *
+        path; /* chardev: where clients connect, or (client) somebody listens; NULL: nowhere. tls-creds-x509, fsdev-local: its folder */
+    const char *security; /* fsdev-local: the share's; NULL: by default */
+    bool readonly;        /* fsdev-local */
+    unsigned users;       /* devices */
 };
 
 /* A device of device_add. */

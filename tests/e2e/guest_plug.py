@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that comes and goes while Debian's kernel runs, under I/O load: disks (virtio-pci, nvme, units of a SCSI adapter), network cards (user, stream),
-channels, terminals and entropy devices, by JSON-RPC, by QMP and by vmctl.
+channels, terminals, entropy devices and shared folders, by JSON-RPC, by QMP and by vmctl.
 
     guest_plug.py [--seed N] [--from N] [--count N] [CASE...]    operations FROM to FROM + COUNT - 1 of a seed; 100 by default,
     fewer on a host with much else to do
@@ -45,7 +45,7 @@ ROUND = 50
 NOISE = 512 << 10  # bytes that a process may have more at one moment than at another, whatever came and went
 EMULATOR, DAEMON = 128, 2048  # bytes that may stay of an operation; the daemon's journal keeps what it tells
 SLOTS = 8
-KINDS = ("virtio-pci", "nvme", "scsi", "user", "stream", "channel", "console", "rng")
+KINDS = ("virtio-pci", "nvme", "scsi", "user", "stream", "channel", "console", "rng", "9p")
 DISKS, CARDS, PORTS = ("virtio-pci", "nvme", "scsi"), ("user", "stream"), ("channel", "console")
 DRIVERS = {"virtio-pci": "virtio-blk-pci", "nvme": "nvme", "scsi": "scsi-hd"}
 UNSLOTTED = PORTS + ("scsi",)  # they join a device that is there
@@ -59,6 +59,7 @@ for b in /sys/block/vd* /sys/block/nvme* /sys/block/sd*; do [ -e $b/size ] || co
   s=$(serial $b); echo "disk ${b##*/} $(cat $b/size) $s"; done
 for n in /sys/class/net/e*; do [ ! -e $n/address ] || echo "nic ${n##*/} $(cat $n/address)"; done
 for p in /sys/class/virtio-ports/*; do [ ! -e $p/dev ] || echo "port ${p##*/} $(cat $p/name 2>/dev/null || echo console)"; done
+for t in /sys/bus/virtio/drivers/9pnet_virtio/*/mount_tag; do [ ! -e $t ] || echo "share 9p $(tr -d '\0' <$t)"; done
 echo END; }"""
 LOAD = ("(n=0; dd if=/dev/urandom of=/tmp/load bs=64k count=32 2>/dev/null; while dd if=/tmp/load of=/dev/vda bs=64k seek=$((n % 4 * 32)) "
         "oflag=direct 2>/dev/null && dd if=/dev/vda bs=64k skip=$((n % 4 * 32)) count=32 iflag=direct 2>/dev/null | cmp -s - /tmp/load; "
@@ -66,7 +67,7 @@ LOAD = ("(n=0; dd if=/dev/urandom of=/tmp/load bs=64k count=32 2>/dev/null; whil
 
 
 MODULES = ("crc32c_generic", "virtio_mmio", "virtio_rng", "virtio_blk", "nvme_auth", "nvme_core", "nvme", "scsi_common", "scsi_mod", "virtio_scsi", "sd_mod", "failover", "net_failover",
-           "virtio_net")
+           "virtio_net", "netfs", "9pnet", "9pnet_virtio", "9p")
 
 
 def initrd(folder):
@@ -173,6 +174,10 @@ class Plugs:
         self.number = 0
         self.lan = os.path.join(machine.daemon.dir, "lan.sock")
         self.peer = Peer(self.lan)
+        self.folder = os.path.join(machine.daemon.dir, "shared")
+        os.mkdir(self.folder)
+        with open(os.path.join(self.folder, "hello"), "w", encoding="ascii") as file:
+            file.write("hello guest\n")
         self.files = [machine.image(f"plug{i}") for i in range(SLOTS + 4)]
         self.base = None
         self.base = self.guest_view()  # with what is there from the start
@@ -191,7 +196,7 @@ class Plugs:
                 slots[words[1]] = (words[2], words[3:] == ["bound"])
             elif words[0] == "disk":
                 seen["disk", words[3], int(words[2]) * 512] += 1
-            else:
+            elif len(words) > 2:  # one that is just coming has no tag yet
                 seen[words[0], words[2]] += 1
         if self.base:
             seen.subtract(self.base[0])
@@ -209,6 +214,8 @@ class Plugs:
                 seen["port", name] += 1
             elif p["kind"] == "console":
                 seen["port", "console"] += 1
+            elif p["kind"] == "9p":
+                seen["share", name] += 1
         return seen
 
     def in_slots(self):
@@ -249,6 +256,8 @@ class Plugs:
             return {"nic": nic if kind == "user" else {**nic, "path": self.lan}}, {"mac": mac}
         if kind in PORTS:
             return {"channel": {"name": name, **({"console": True} if kind == "console" else {})}}, {}
+        if kind == "9p":
+            return {"share": {"path": self.folder, "tag": name, "driver": "9p"}}, {}
         return {"rng": name}, {}
 
     def by_qmp(self, name, kind, what):
@@ -264,6 +273,9 @@ class Plugs:
         elif kind in PORTS:
             m.execute("chardev-add", id="c" + name, backend={"type": "null", "data": {}})
             m.execute("device_add", driver="virtserialport" if kind == "channel" else "virtconsole", id=name, chardev="c" + name)
+        elif kind == "9p":
+            m.execute("object-add", **{"qom-type": "fsdev-local", "id": "f" + name, "path": self.folder, "security_model": "mapped-xattr"})
+            m.execute("device_add", driver="virtio-9p-pci", id=name, fsdev="f" + name, mount_tag=name)
         else:
             m.execute("object-add", **{"qom-type": "rng-random", "id": "r" + name})
             m.execute("device_add", driver="virtio-rng-pci", id=name, rng="r" + name)
@@ -294,10 +306,13 @@ class Plugs:
                        "dd if=/tmp/load of=$d bs=64k count=4 oflag=direct 2>/dev/null && "
                        "dd if=$d bs=64k count=4 iflag=direct 2>/dev/null | cmp -n 262144 - /tmp/load && "
                        "{ (while dd if=$d of=/dev/null bs=64k count=16 iflag=direct 2>/dev/null; do :; done) & } 2>/dev/null")
+        if kind == "9p":
+            tap.check("hello guest" in self.m.run(f"mkdir -p /mnt && mount -t 9p -o trans=virtio,version=9p2000.L {name} /mnt && cat /mnt/hello; "
+                                                  "umount /mnt"), "what the host wrote")
         self.done["attach", kind, route] += 1
 
     def option(self, kind):
-        return "disk" if kind in DISKS else "nic" if kind in CARDS else "channel" if kind in PORTS else "rng"
+        return "disk" if kind in DISKS else "nic" if kind in CARDS else "channel" if kind in PORTS else "share" if kind == "9p" else "rng"
 
     def keep(self, name):
         """Nobody can be asked for what the guest's driver uses: a clear refusal, and it stays."""
@@ -334,7 +349,7 @@ class Plugs:
         """The back end, which is free when QMP's clients were told that its device is gone."""
         command, arguments = ("blockdev-del", {"node-name": "n" + name}) if kind in DISKS else \
             ("netdev_del", {"id": "n" + name}) if kind in CARDS else \
-            ("chardev-remove", {"id": "c" + name}) if kind in PORTS else ("object-del", {"id": "r" + name})
+            ("chardev-remove", {"id": "c" + name}) if kind in PORTS else ("object-del", {"id": ("f" if kind == "9p" else "r") + name})
         self.m.execute(command, **arguments)
 
     def one(self, rnd):
@@ -448,6 +463,33 @@ def each_kind(plugs, routes):
     print("# each of " + ", ".join(KINDS) + " once by each of " + ", ".join(routes), flush=True)
 
 
+def somebody_elses_server(m, plugs):
+    """vhost-user-fs-pci at the socket of a virtiofsd that we run."""
+    program = next((p for p in ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd") if os.path.exists(p)), None)
+    if not program or os.geteuid() != 0:
+        print("# vhost-user-fs-pci was left out: there is no virtiofsd, or we are not root", flush=True)
+        return
+    path = os.path.join(m.daemon.dir, "fs.sock")
+    words = ["--shared-dir", plugs.folder] if "libexec" in program else ["-o", "source=" + plugs.folder, "-f"]
+    with subprocess.Popen([program, "--socket-path=" + path, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            lib.wait_for(lambda: os.path.exists(path), LIMIT, "virtiofsd")
+            m.execute("chardev-add", id="cfs", backend={"type": "socket", "data": {"server": False, "addr": {"type": "unix", "data": {"path": path}}}})
+            tap.check("client" in m.qmp.fails("GenericError", "device_add", driver="virtserialport", id="no", chardev="cfs"), "no port")
+            m.execute("device_add", driver="vhost-user-fs-pci", id="fs", chardev="cfs", tag="theirs")
+            m.run("echo 1 >/sys/bus/pci/rescan; mkdir -p /mnt")
+            shown = m.run("until mount -t virtiofs theirs /mnt 2>/dev/null; do sleep 0.1; done; cat /mnt/hello; echo from guest >/mnt/back; umount /mnt")
+            with open(os.path.join(plugs.folder, "back"), encoding="ascii") as file:
+                tap.check("hello guest" in shown and file.read() == "from guest\n", shown)
+            slot, = plugs.guest_view()[1]
+            m.run(f"echo 1 >/sys/bus/pci/devices/{slot}/remove")
+            m.execute("device_del", id="fs")
+            tap.check(m.qmp.event("DEVICE_DELETED")["data"]["device"] == "fs", "it went")
+            m.execute("chardev-remove", id="cfs")
+        finally:
+            server.terminate()
+
+
 def operations(m, plugs, seed, first, count, patience=None):
     """All kinds, three ways, the views compared each time, nothing left. What memory grows by is looked at from the end of the first round on:
     what is made once is made then."""
@@ -492,6 +534,7 @@ def main():
         m, plugs = begun()
         with m:
             each_kind(plugs, ROUTES)
+            somebody_elses_server(m, plugs)
             operations(m, plugs, given.seed, 0, 100, 240)
 
     def devices_come_and_go_at_random():

@@ -269,8 +269,10 @@ REFUSED = [
     ("netdev_add", {"type": "user", "id": "x y"}, "expects an identifier"),
     ("chardev-add", {"id": "x", "backend": {"type": "pty", "data": {}}}, "socket and null are"),
     ("chardev-add", {"id": "x", "backend": {"type": "socket", "data": {}}}, "an absolute path"),
-    ("chardev-add", {"id": "x", "backend": {"type": "socket", "data": {"server": False, "addr": {
-        "type": "unix", "data": {"path": "/tmp/x"}}}}}, "clients connect to vmd"),
+    ("object-add", {"qom-type": "fsdev-local", "id": "x", "path": "x"}, "an absolute path"),
+    ("object-add", {"qom-type": "fsdev-local", "id": "x", "path": "/x", "security_model": "none"}, "mapped-xattr"),
+    ("device_add", {"driver": "virtio-9p-pci", "id": "x", "fsdev": "no"}, "'mount_tag' property is not set"),
+    ("device_add", {"driver": "vhost-user-fs-pci", "id": "x", "tag": "t", "chardev": "no"}, "can't find value 'no'"),
     ("chardev-add", {"id": "x", "backend": {"type": "socket", "data": {"addr": {
         "type": "unix", "data": {"path": "/"}}}}}, "/"),
     ("object-add", {"qom-type": "memory-backend-ram", "id": "x", "size": 1 << 20}, "has the memory of its definition"),
