@@ -394,7 +394,7 @@ void qmp_do_chardev_remove(struct qmp_cmd *c)
 /* What each type takes, ended by NULL. */
 static const struct object_type {
     const char *name;
-    const char *const args[5];
+    const char *const args[6];
 } object_types[] = {
     { "iothread", { NULL } },
     { "secret", { "data", "format", NULL } },
@@ -402,12 +402,14 @@ static const struct object_type {
     { "rng-builtin", { NULL } },
     { "tls-creds-x509", { "dir", "endpoint", "verify-peer", NULL } },
     { "fsdev-local", { "path", "security_model", "readonly", NULL } },
+    { "memory-backend-ram", { "size", "share", "merge", "dump", "prealloc", NULL } },
+    { "memory-backend-memfd", { "size", "share", "merge", "dump", "prealloc", NULL } },
 };
 
 static const char *why_not(const char *type)
 {
     if (str_starts(type, "memory-backend-")) {
-        return "a VM has the memory of its definition";
+        return "memory-backend-ram and -memfd are, for virtio-mem-pci";
     }
     if (str_starts(type, "tls-creds-")) {
         return "tls-creds-x509 is, for the client of an NBD node";
@@ -499,6 +501,22 @@ static bool folder_ok(struct qmp_cmd *c)
     return false;
 }
 
+/* For virtio-mem-pci: the memory itself is made with the device. False after the command was answered. */
+static bool memory_ok(struct qmp_cmd *c)
+{
+    int64_t size = api_json_get_int(c->args, "size", 0);
+
+    if (size <= 0) {
+        qmp_error(c, "GenericError", "property 'size' of %s must be set, in bytes",
+                  qmp_arg(c, "qom-type"));
+    } else if (api_json_get_bool(c->args, "prealloc", false)) {
+        qmp_error(c, "GenericError", "'prealloc' is off: memory comes as the guest plugs it");
+    } else {
+        return true;
+    }
+    return false;
+}
+
 void qmp_do_object_add(struct qmp_cmd *c)
 {
     const char *type = qmp_arg(c, "qom-type"), *file = qmp_arg(c, "filename");
@@ -516,6 +534,7 @@ void qmp_do_object_add(struct qmp_cmd *c)
     } else if (strcmp(type, "secret") == 0           ? secret_ok(c)
                : strcmp(type, "tls-creds-x509") == 0 ? creds_ok(c)
                : strcmp(type, "fsdev-local") == 0    ? folder_ok(c)
+               : str_starts(type, "memory-backend-") ? memory_ok(c)
                                                      : true) {
         struct qmp_back *b = back_new(c, QMP_BACK_OBJECT, type);
         const char *path = qmp_arg(c, "dir") ? qmp_arg(c, "dir") : qmp_arg(c, "path"),
@@ -524,6 +543,7 @@ void qmp_do_object_add(struct qmp_cmd *c)
         b->path = path ? xstrdup(path) : NULL;
         b->security = model && strcmp(model, "passthrough") == 0 ? "passthrough" : NULL;
         b->readonly = api_json_get_bool(c->args, "readonly", false);
+        b->size = api_json_get_int(c->args, "size", 0);
         qmp_return_nothing(c);
     }
 }

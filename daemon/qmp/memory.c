@@ -90,7 +90,7 @@ static void on_devices(struct qmp_cmd *c, struct json_object *result)
 
 void qmp_do_query_memory_devices(struct qmp_cmd *c)
 {
-    if (c->vm->config.n_memory_devices == 0) {
+    if (c->vm->config.n_memory_devices == 0 && !c->vm->config.has_memory_max) {
         qmp_return(c, json_object_new_array());
     } else {
         qmp_ask(c, "emu.memory_devices", NULL, on_devices);

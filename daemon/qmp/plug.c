@@ -107,7 +107,7 @@ void qmp_plugged_free(struct qmp_vm *v)
 
 /* ---- drivers and their properties ---- */
 
-enum { DISK = 1, NIC = 2, CHANNEL = 4, RNG = 8, SHARE = 16, ALL = 31 };
+enum { DISK = 1, NIC = 2, CHANNEL = 4, RNG = 8, SHARE = 16, MEMORY = 32, ALL = 63 };
 enum { CONSOLE = 1, CDROM = 2, NINE = 4 };
 
 static const struct driver {
@@ -130,6 +130,7 @@ static const struct driver {
     { "vhost-user-fs-pci", SHARE, NULL, 0 },
     { "virtio-9p-pci", SHARE, NULL, NINE },
     { "virtio-9p-pci-non-transitional", SHARE, NULL, NINE },
+    { "virtio-mem-pci", MEMORY, NULL, 0 },
 };
 
 /* Names and kinds that vm.attach knows them by. */
@@ -139,12 +140,13 @@ static const char *kind_of(unsigned what)
            : what == NIC     ? "nic"
            : what == CHANNEL ? "channel"
            : what == SHARE   ? "share"
+           : what == MEMORY  ? "memory"
                              : "rng";
 }
 
 /* What drivers have; where `to` is a member of vm.attach's object, it gets the value as its type says. */
-enum { SLOTTED = DISK | NIC | RNG | SHARE };
-enum as { AS_IS, AS_TEXT, AS_NUMBER, AS_ERROR, AS_CACHE, AS_SWITCH, AS_EMPTY, AS_NO };
+enum { SLOTTED = DISK | NIC | RNG | SHARE | MEMORY };
+enum as { AS_IS, AS_TEXT, AS_NUMBER, AS_ERROR, AS_CACHE, AS_SWITCH, AS_EMPTY, AS_NO, AS_ZERO };
 static const struct prop {
     const char *name;
     unsigned of;
@@ -184,6 +186,14 @@ static const struct prop {
     { "name", CHANNEL, AS_TEXT, "name" },
     { "nr", CHANNEL, AS_IS, NULL }, /* the first free one */
     { "rng", RNG, AS_IS, NULL },
+    { "memdev", MEMORY, AS_IS, NULL },
+    { "requested-size", MEMORY, AS_NUMBER, "requested" },
+    { "block-size", MEMORY, AS_NUMBER, "block" },
+    { "node", MEMORY, AS_ZERO, NULL },    /* there is one */
+    { "prealloc", MEMORY, AS_NO, NULL },  /* memory comes as it is touched */
+    { "memaddr", MEMORY, AS_ZERO, NULL }, /* where there is room */
+    { "dynamic-memslots", MEMORY, AS_IS, NULL },
+    { "unplugged-inaccessible", MEMORY, AS_IS, NULL }, /* it always is */
 };
 
 static const struct prop *prop_of(const char *name, unsigned what)
@@ -247,6 +257,8 @@ static bool set_prop(struct qmp_cmd *c, const struct prop *p, struct json_object
         }
         api_json_set_int(to, p->to, n);
         return true;
+    case AS_ZERO:
+        return (number_of(v, &n) && n == 0) || bad_value(c, p, "can only be 0");
     case AS_SWITCH:
         api_json_set_bool(to, p->to, is_on(v));
         return true;
@@ -415,6 +427,18 @@ static bool fill(struct qmp_cmd *c, const struct driver *d, struct json_object *
     if (d->what == SHARE) {
         return set_props(c, d, to) && take_share(c, d, to, p);
     }
+    if (d->what == MEMORY) {
+        if (!set_props(c, d, to) ||
+            !take_back(c, "memdev", QMP_BACK_OBJECT, "memory-backend-", p, &b)) {
+            return false;
+        }
+        if (b->users > 0) {
+            qmp_error(c, "GenericError", "can't use already busy memdev: %s", b->id);
+            return false;
+        }
+        api_json_set_int(to, "size", b->size);
+        return true;
+    }
     return set_props(c, d, to) && take_back(c, "rng", QMP_BACK_OBJECT, "rng-", p, &b);
 }
 
@@ -481,7 +505,7 @@ static void attach(struct qmp_cmd *c, unsigned what, struct json_object *to,
         if (what != SHARE) { /* which has its tag */
             api_json_set_str(to, "name", p->name);
         }
-        api_json_set(in, p->kind, to);
+        api_json_set(in, what == MEMORY ? "memory_device" : p->kind, to);
     }
     api_call_nested(c->call, "vm.attach", in, on_attached, c);
 }

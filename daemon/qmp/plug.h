@@ -9,6 +9,7 @@
 #include "engine/base/list.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct json_object;
 struct qmp_cmd;
@@ -27,6 +28,7 @@ struct qmp_back {
         path; /* chardev: where clients connect, or (client) somebody listens; NULL: nowhere. tls-creds-x509, fsdev-local: its folder */
     const char *security; /* fsdev-local: the share's; NULL: by default */
     bool readonly;        /* fsdev-local */
+    int64_t size;         /* memory-backend-*: bytes */
     unsigned users;       /* devices */
 };
 

@@ -328,7 +328,7 @@ void qmp_do_query_memory_size_summary(struct qmp_cmd *c)
     struct json_object *o = json_object_new_object();
 
     api_json_set_int(o, "base-memory", c->vm->config.memory);
-    if (c->vm->config.n_memory_devices > 0) {
+    if (c->vm->config.n_memory_devices > 0 || c->vm->config.has_memory_max) {
         c->kept = o;
         qmp_ask(c, "emu.memory_devices", NULL, on_plugged);
     } else {

@@ -23,6 +23,7 @@
 #include "daemon/run/supervise.h"
 #include "daemon/storage/pools.h"
 #include "daemon/vm/channels.h"
+#include "daemon/vm/memdev.h"
 #include "daemon/vm/nics.h"
 #include "daemon/vm/preflight.h"
 #include "daemon/vm/reconnect.h"
@@ -259,18 +260,30 @@ static struct api_share *the_share(struct plug *k)
     return &k->made.shares[k->made.n_shares - 1];
 }
 
+static struct api_memory_device *the_memory(struct plug *k)
+{
+    return &k->made.memory_devices[k->made.n_memory_devices - 1];
+}
+
 static void plug_disk(struct plug *k);
+static void plug_memory(struct plug *k);
 
 /* Nobody knows here what else was attached to a VM that runs: another name is tried. */
 static bool try_next_name(struct plug *k, const struct api_error *x)
 {
-    if (!k->chosen || x->code != API_E_EXISTS || k->tries++ >= NAMES_MAX) {
+    bool memory = k->kind == API_DEVICE_KIND_MEMORY;
+    char **name;
+
+    if ((!memory && k->kind != API_DEVICE_KIND_DISK) || !k->chosen ||
+        x->code != API_E_EXISTS || k->tries++ >= NAMES_MAX) {
         return false;
     }
+    name = memory ? &the_memory(k)->name : &the_disk(k)->name;
     free(k->name);
-    k->name = xasprintf("disk%zu", k->made.n_disks - 1 + k->tries);
-    free(the_disk(k)->name);
-    the_disk(k)->name = xstrdup(k->name);
+    k->name = xasprintf("%s%zu", api_device_kind_name(k->kind),
+                        (memory ? k->made.n_memory_devices : k->made.n_disks) - 1 + k->tries);
+    free(*name);
+    *name = xstrdup(k->name);
     return true;
 }
 
@@ -289,8 +302,8 @@ static void on_plugged(void *arg, struct json_object *result, const struct api_e
     answered(k);
     if (!x) {
         attach_done(k);
-    } else if (k->kind == API_DEVICE_KIND_DISK && try_next_name(k, x)) {
-        plug_disk(k);
+    } else if (try_next_name(k, x)) {
+        (k->kind == API_DEVICE_KIND_MEMORY ? plug_memory : plug_disk)(k);
     } else {
         if (k->kind == API_DEVICE_KIND_DISK && the_disk(k)->file) { /* it would be in the way the next time */
             struct json_object *in = json_object_new_object();
@@ -399,6 +412,21 @@ static void plug_rng(struct plug *k)
     ask(k, "emu.attach_rng", in, -1, on_plugged);
 }
 
+static void plug_memory(struct plug *k)
+{
+    struct json_object *in;
+    struct err e = ERR_INIT;
+    int fd = memory_file(the_memory(k)->size, &e);
+
+    if (fd < 0) {
+        failf(k, API_E_HOST_LIMIT, NULL, e.msg);
+        return;
+    }
+    in = json_object_new_object();
+    api_json_set(in, "memory_device", api_encode(&api_type_memory_device, the_memory(k)));
+    ask(k, "emu.attach_memory", in, fd, on_plugged);
+}
+
 static void go_live(struct plug *k)
 {
     struct vm *vm = k->op->vm;
@@ -407,6 +435,10 @@ static void go_live(struct plug *k)
 
     if (k->kind == API_DEVICE_KIND_CHANNEL || k->kind == API_DEVICE_KIND_RNG) {
         (k->kind == API_DEVICE_KIND_CHANNEL ? plug_channel : plug_rng)(k);
+        return;
+    }
+    if (k->kind == API_DEVICE_KIND_MEMORY) {
+        plug_memory(k);
         return;
     }
     if (k->nic) {
@@ -457,6 +489,7 @@ static size_t count(const struct api_vm_config *c, enum api_device_kind kind)
            : kind == API_DEVICE_KIND_DISK    ? c->n_disks
            : kind == API_DEVICE_KIND_CHANNEL ? c->n_channels
            : kind == API_DEVICE_KIND_SHARE   ? c->n_shares
+           : kind == API_DEVICE_KIND_MEMORY  ? c->n_memory_devices
                                              : 0; /* definitions have none with a name */
 }
 
@@ -465,6 +498,7 @@ static const char *name_at(const struct api_vm_config *c, enum api_device_kind k
     return kind == API_DEVICE_KIND_NIC    ? c->nics[i].name
            : kind == API_DEVICE_KIND_DISK ? c->disks[i].name
            : kind == API_DEVICE_KIND_SHARE ? c->shares[i].tag
+           : kind == API_DEVICE_KIND_MEMORY ? c->memory_devices[i].name
                                           : c->channels[i].name;
 }
 
@@ -472,7 +506,9 @@ static bool name_taken(const struct api_vm_config *c, enum api_device_kind kind,
                        const char *name)
 {
     for (size_t i = 0; i < count(c, kind); i++) {
-        if (strcmp(name_at(c, kind, i), name) == 0) {
+        const char *at = name_at(c, kind, i);
+
+        if (at && strcmp(at, name) == 0) {
             return true;
         }
     }
@@ -566,17 +602,30 @@ static void add_share(struct plug *k, const struct api_share *share)
     the_share(k)->has_hotplug = the_share(k)->hotplug;
 }
 
+static void add_memory(struct plug *k, const struct api_memory_device *memory)
+{
+    struct api_vm_config *c = &k->made;
+
+    c->memory_devices =
+        xrealloc_n(c->memory_devices, c->n_memory_devices + 1, sizeof(c->memory_devices[0]));
+    api_copy(&api_type_memory_device, memory, &c->memory_devices[c->n_memory_devices++]);
+    free(the_memory(k)->name);
+    the_memory(k)->name = xstrdup(k->name);
+}
+
 /* The one that was given; DISK when it is not one. */
-static enum api_device_kind given(bool nic, bool channel, bool rng, bool share)
+static enum api_device_kind given(bool nic, bool channel, bool rng, bool share, bool memory)
 {
     return nic       ? API_DEVICE_KIND_NIC
            : channel ? API_DEVICE_KIND_CHANNEL
            : rng     ? API_DEVICE_KIND_RNG
            : share   ? API_DEVICE_KIND_SHARE
+           : memory  ? API_DEVICE_KIND_MEMORY
                      : API_DEVICE_KIND_DISK;
 }
 
-static const char *const give_one = "give 'disk', 'nic', 'channel', 'rng' or 'share'";
+static const char *const give_one =
+    "give 'disk', 'nic', 'channel', 'rng', 'share' or 'memory_device'";
 
 static void add_device(struct plug *k, const struct api_vm_attach_in *in)
 {
@@ -584,6 +633,8 @@ static void add_device(struct plug *k, const struct api_vm_attach_in *in)
         add_channel(k, in->channel);
     } else if (in->share) {
         add_share(k, in->share);
+    } else if (in->memory_device) {
+        add_memory(k, in->memory_device);
     } else if (k->nic) {
         add_nic(k, in->nic);
     } else if (in->disk) {
@@ -600,10 +651,10 @@ static void attach_begin(struct op *op)
     const char *name;
 
     *k = (struct plug){ .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL };
-    k->kind = given(in->nic, in->channel, in->rng, in->share);
+    k->kind = given(in->nic, in->channel, in->rng, in->share, in->memory_device);
     api_copy(&api_type_vm_config, &vm->config, &k->made);
     if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) + (in->rng != NULL) +
-            (in->share != NULL) !=
+            (in->share != NULL) + (in->memory_device != NULL) !=
         1) {
         failf(k, API_E_INVALID_PARAMS, give_one, "one device is attached at a time");
         return;
@@ -612,6 +663,7 @@ static void attach_begin(struct op *op)
            : in->channel ? in->channel->name
            : in->rng     ? in->rng
            : in->share   ? in->share->tag
+           : in->memory_device ? in->memory_device->name
                          : in->disk->name;
     k->chosen = !name || !name[0];
     k->name = k->chosen ? free_name(&k->made, k->kind) : xstrdup(name);
@@ -795,6 +847,10 @@ static void drop_from(struct plug *k, size_t at)
         api_release(&api_type_channel, &c->channels[at]);
         memmove(&c->channels[at], &c->channels[at + 1],
                 (--c->n_channels - at) * sizeof(c->channels[0]));
+    } else if (k->kind == API_DEVICE_KIND_MEMORY) {
+        api_release(&api_type_memory_device, &c->memory_devices[at]);
+        memmove(&c->memory_devices[at], &c->memory_devices[at + 1],
+                (--c->n_memory_devices - at) * sizeof(c->memory_devices[0]));
     } else if (k->kind == API_DEVICE_KIND_SHARE) {
         api_release(&api_type_share, &c->shares[at]);
         memmove(&c->shares[at], &c->shares[at + 1], (--c->n_shares - at) * sizeof(c->shares[0]));
@@ -811,7 +867,9 @@ static void drop_from(struct plug *k, size_t at)
 static bool undefine(struct plug *k)
 {
     for (size_t i = 0; i < count(&k->made, k->kind); i++) {
-        if (strcmp(name_at(&k->made, k->kind, i), k->name) == 0) {
+        const char *at = name_at(&k->made, k->kind, i);
+
+        if (at && strcmp(at, k->name) == 0) {
             drop_from(k, i);
             return true;
         }
@@ -829,10 +887,10 @@ static void detach_begin(struct op *op)
     *k = (struct plug){
         .d = vm->d, .vm = vm->id, .op = op, .nic = in->nic != NULL, .timeout_ms = in->timeout_ms
     };
-    k->kind = given(in->nic, in->channel, in->rng, in->share);
+    k->kind = given(in->nic, in->channel, in->rng, in->share, in->memory_device);
     api_copy(&api_type_vm_config, &vm->config, &k->made);
     if ((in->disk != NULL) + (in->nic != NULL) + (in->channel != NULL) + (in->rng != NULL) +
-            (in->share != NULL) !=
+            (in->share != NULL) + (in->memory_device != NULL) !=
         1) {
         failf(k, API_E_INVALID_PARAMS, give_one, "one device is detached at a time");
         return;
@@ -841,6 +899,7 @@ static void detach_begin(struct op *op)
                       : in->channel ? in->channel
                       : in->rng     ? in->rng
                       : in->share   ? in->share
+                      : in->memory_device ? in->memory_device
                                     : in->disk);
     if (!choose(k, in->live, in->config)) {
         return;

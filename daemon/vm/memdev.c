@@ -10,6 +10,12 @@
 #include "daemon/events.h"
 #include "daemon/registry.h"
 #include "daemon/vm/relay.h"
+#include "engine/base/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 void memory_told(struct vm *vm, const char *name, int64_t plugged)
 {
@@ -22,6 +28,18 @@ void memory_told(struct vm *vm, const char *name, int64_t plugged)
     vm_event(vm, c, API_EVENT_TYPE_VM_MEMORY, NULL, detail);
     change_commit(c, NULL, NULL);
     json_object_put(detail);
+}
+
+int memory_file(int64_t size, struct err *e)
+{
+    AUTO_FD fd = memfd_create("vmd-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0 || ftruncate(fd, size) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
+        return err_errno(e, errno, "cannot make a file of %lld bytes in memory",
+                         (long long)size);
+    }
+    return take_fd(&fd);
 }
 
 void api_handle_vm_memory_resize(struct api_call *call, struct api_vm_memory_resize_in *in)

@@ -72,7 +72,7 @@ int64_t preflight_all_memory(const struct api_vm_config *c)
     for (size_t i = 0; i < c->n_memory_devices; i++) {
         all += c->memory_devices[i].size; /* at most four of 16 TiB */
     }
-    return all;
+    return c->has_memory_max && c->memory_max > all ? c->memory_max : all;
 }
 
 /* ---- definitions ---- */
@@ -179,9 +179,14 @@ static const char *memory_fault(const struct api_memory_device *m)
 
 static int check_memory_devices(const struct api_vm_config *c, struct api_error *x)
 {
-    if (c->n_memory_devices > 0 && c->arch != API_ARCH_RISCV64) {
-        return api_error_set(x, API_E_INVALID_PARAMS, "config.memory_devices", NULL,
-                             "VM '%s': memory devices take a guest of 64 bits", c->name);
+    int64_t all = c->memory;
+
+    if ((c->n_memory_devices > 0 && c->arch != API_ARCH_RISCV64) ||
+        (c->has_memory_max && c->arch == API_ARCH_RISCV32)) {
+        return api_error_set(x, API_E_INVALID_PARAMS,
+                             c->n_memory_devices > 0 ? "config.memory_devices"
+                                                     : "config.memory_max",
+                             NULL, "VM '%s': memory devices take a guest of 64 bits", c->name);
     }
     for (size_t i = 0; i < c->n_memory_devices; i++) {
         const struct api_memory_device *m = &c->memory_devices[i];
@@ -194,6 +199,13 @@ static int check_memory_devices(const struct api_vm_config *c, struct api_error 
             return api_error_set(x, API_E_INVALID_PARAMS, "config.memory_devices", NULL,
                                  "VM '%s': memory device %zu: %s", c->name, i, fault);
         }
+        all += m->size; /* at most four of 16 TiB */
+    }
+    if (c->has_memory_max && c->memory_max < all) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.memory_max",
+                             "make it larger, or give the VM less from the start",
+                             "VM '%s' has %lld MiB from the start, and may have %lld at most",
+                             c->name, (long long)(all >> 20), (long long)(c->memory_max >> 20));
     }
     return 0;
 }

@@ -307,6 +307,25 @@ const struct xml_conv xml_as_sound = { sound_get, sound_put, "`virtio`" };
 
 /* ---- memory that comes and goes ---- */
 
+static int max_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                   struct json_object **out, struct err *e)
+{
+    return xml_as_size.get(row, n, text, out, e);
+}
+
+static bool max_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                    struct buf *text)
+{
+    if (!v || !xml_as_size.put(row, v, n, text)) {
+        return false;
+    }
+    xml_set_attr(n, "slots",
+                 "4"); /* libvirt wants to know; that many memory devices a VM has at most */
+    return true;
+}
+
+const struct xml_conv xml_as_max_memory = { max_get, max_put, "a number, in the `unit` given" };
+
 static int64_t device_sizes(struct json_object *definition)
 {
     struct json_object *list = api_json_get(definition, "memory_devices");

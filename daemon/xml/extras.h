@@ -11,7 +11,8 @@
 
 extern const struct xml_conv
     xml_as_current; /* <currentMemory>: `balloon.memory` where it is less than <memory> */
-extern const struct xml_conv xml_as_balloon; /* <memballoon model>: `balloon.mode` */
+extern const struct xml_conv xml_as_max_memory; /* <maxMemory slots>: `memory_max` */
+extern const struct xml_conv xml_as_balloon;    /* <memballoon model>: `balloon.mode` */
 
 extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
 
@@ -70,14 +71,13 @@ extern const struct xml_conv xml_as_vsock; /* <vsock>: `vsock.cid` */
         XML_PCI_PLACE("devices/watchdog")
 
 #define IOMMU_ROWS                                                                             \
-    GROUP("devices/iommu", 0),                                                                 \
-        { "devices/iommu@model",                                                               \
-          XML_VALUE,                                                                           \
-          XML_NEEDED,                                                                          \
-          "iommu",                                                                             \
-          &xml_as_word,                                                                        \
-          "virtio=virtio",                                                                     \
-          "the IOMMU is virtio's" },                                          \
+    GROUP("devices/iommu", 0), { "devices/iommu@model",                                        \
+                                 XML_VALUE,                                                    \
+                                 XML_NEEDED,                                                   \
+                                 "iommu",                                                      \
+                                 &xml_as_word,                                                 \
+                                 "virtio=virtio",                                              \
+                                 "the IOMMU is virtio's" },                                    \
         NO("devices/iommu/driver", NO_TUNE), LEFT("devices/iommu/alias", ALIAS),               \
         XML_PCI_PLACE("devices/iommu")
 

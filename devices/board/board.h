@@ -132,6 +132,7 @@ struct board_config {
         struct virtio_mem_watch *watch;  /* outlives the VM; may be NULL */
     } memory_device[BOARD_MAX_MEMORY];   /* virtio-pci, above RAM */
     unsigned n_memory_devices;
+    uint64_t memory_room; /* bytes of more devices that may come above these */
     struct board_vsock {
         uint64_t cid;            /* 0: none */
         struct vsock_host *host; /* outlives the VM; may be NULL */
@@ -180,6 +181,8 @@ struct board_class {
     /* Presses the power button, which asks the guest to shut down. NULL: has none. -ENODEV: no driver of the
      * guest listens to it; -ENOSPC: it has not answered to former presses. Main thread. */
     int (*powerdown)(struct board *b, struct err *e);
+    /* Where memory devices may lie that come while the VM runs; false: there is no room. */
+    bool (*memory_room)(struct board *b, uint64_t *at, uint64_t *size);
     /* The device of a network card, virtio-net; NULL: no such card. */
     struct device *(*nic)(struct board *b, unsigned i);
     /* The i-th PCI Express root port (pci_root_port.h); NULL: there are no more. */

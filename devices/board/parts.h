@@ -54,6 +54,9 @@ unsigned parts_slot_screens(const struct board_config *c);
 
 /* Memory that comes and goes: where device i of it lies; with i the number of them, where what follows may. */
 uint64_t parts_memory_at(const struct board_parts *b, unsigned i);
+/* Behind them, and behind the room for more (board_class.memory_room). */
+uint64_t parts_memory_end(const struct board_parts *b);
+bool parts_memory_room(struct board *b, uint64_t *at, uint64_t *size);
 
 /* --- on PCI */
 

@@ -112,6 +112,26 @@ uint64_t parts_memory_at(const struct board_parts *b, unsigned i)
     return at;
 }
 
+/* Devices lie at multiples of a large number: as many gaps may be between those that come. */
+bool parts_memory_room(struct board *board, uint64_t *at, uint64_t *size)
+{
+    const struct board_parts *b = (struct board_parts *)board;
+    uint64_t end = parts_memory_at(b, b->cfg.n_memory_devices);
+
+    *at = (end + VIRTIO_MEM_ALIGN - 1) & ~(VIRTIO_MEM_ALIGN - 1);
+    *size = b->cfg.memory_room + (BOARD_MAX_MEMORY - 1) * VIRTIO_MEM_ALIGN;
+    return b->cfg.memory_room > 0;
+}
+
+uint64_t parts_memory_end(const struct board_parts *b)
+{
+    uint64_t at, size;
+
+    return parts_memory_room((struct board *)b, &at, &size)
+               ? at + size
+               : parts_memory_at(b, b->cfg.n_memory_devices);
+}
+
 static int set_memory(struct board_parts *b, unsigned i, struct device *d, struct err *e)
 {
     const struct board_memory *c = &b->cfg.memory_device[i];

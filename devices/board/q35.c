@@ -205,7 +205,7 @@ static int map_host(struct board *b, const struct parts_pci *p, struct err *e)
 
 static int add_host(struct board *b, struct err *e)
 {
-    uint64_t from = parts_memory_at(&b->p, b->p.cfg.n_memory_devices);
+    uint64_t from = parts_memory_end(&b->p);
     struct parts_pci p = { .mmio = q35_low_ram(b),
                            .own_bridge = true,
                            .direct_from = Q35_FIRST_DIRECT };
@@ -524,6 +524,7 @@ const struct board_class q35_board = {
     .build = q35_build,
     .free = q35_free,
     .powerdown = q35_powerdown,
+    .memory_room = parts_memory_room,
     .nic = parts_nic,
     .port = parts_port,
     .serial = parts_serial,

@@ -229,7 +229,7 @@ static int add_flash(struct board *b, unsigned i, struct err *e)
 /* The window for 64-bit BARs: the next multiple of its size behind RAM and what may come of it. */
 static uint64_t mmio64_base(const struct board *b)
 {
-    uint64_t end = parts_memory_at(&b->p, b->p.cfg.n_memory_devices);
+    uint64_t end = parts_memory_end(&b->p);
 
     return b->p.cfg.xlen == 32 ? 0 : (end + RV_PCI_MMIO64_SIZE - 1) & ~(RV_PCI_MMIO64_SIZE - 1);
 }
@@ -528,7 +528,7 @@ static int check_config(const struct board_config *c, struct err *e)
     if (c->xlen == 32 && c->memory > 2048 * MIB) {
         return err_set(e, -EINVAL, "memory: a riscv32 guest can have at most 2 GiB");
     }
-    if (c->xlen == 32 && c->n_memory_devices > 0) {
+    if (c->xlen == 32 && (c->n_memory_devices > 0 || c->memory_room)) {
         return err_set(e, -EINVAL,
                        "memory devices: a riscv32 guest has no room for them above its memory");
     }
@@ -625,6 +625,7 @@ const struct board_class rv_virt_board = {
     .free = rv_virt_free,
     .fdt = rv_virt_tree,
     .powerdown = rv_virt_powerdown,
+    .memory_room = parts_memory_room,
     .nic = parts_nic,
     .port = parts_port,
     .input = parts_input,

@@ -48,6 +48,7 @@ struct vmem {
     uint8_t plugged[VIRTIO_MEM_BLOCKS / 8];
     uint32_t n_plugged;
     bool changed; /* the map is behind `plugged` */
+    bool leaving; /* nothing may be plugged */
     struct loop_timer *work, *sweep;
 };
 
@@ -364,15 +365,38 @@ int virtio_mem_request(struct device *d, uint64_t bytes, struct err *e)
     struct vmem *m = (struct vmem *)d;
     int rc = virtio_mem_check(m->size, m->block, bytes, e);
 
+    if (rc == 0 && bytes > 0 && m->leaving) {
+        return err_set(e, -EBUSY, "it is on its way out");
+    }
     if (rc == 0) {
         bus_lock(m->v.lock);
-        if (bytes != m->requested) {
-            m->requested = bytes;
+        m->requested = bytes;
+        if (bytes != m->n_plugged * m->block) { /* also once more: drivers wait for minutes before they try again */
             virtio_config_changed(&m->v);
         }
         bus_unlock(m->v.lock);
     }
     return rc;
+}
+
+int virtio_mem_leave(struct device *d, struct err *e)
+{
+    struct vmem *m = (struct vmem *)d;
+    uint64_t plugged;
+
+    bus_lock(m->v.lock);
+    plugged = m->n_plugged * m->block;
+    m->leaving = m->leaving || (plugged == 0 && m->requested == 0);
+    bus_unlock(m->v.lock);
+    return m->leaving ? 0
+                      : err_set(e, -EBUSY, "the guest has %llu MiB of it, and is to have %llu",
+                                (unsigned long long)(plugged >> 20),
+                                (unsigned long long)(m->requested >> 20));
+}
+
+void virtio_mem_stay(struct device *d)
+{
+    ((struct vmem *)d)->leaving = false;
 }
 
 /* --- the class ----------------------------------------------------------------------------------------------- */

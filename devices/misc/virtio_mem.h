@@ -35,7 +35,10 @@ uint64_t virtio_mem_block(uint64_t size);
 /* Do these fit each other? The error names what does not, not the device. */
 int virtio_mem_check(uint64_t size, uint64_t block, uint64_t requested, struct err *e);
 void virtio_mem_view(struct device *d, struct vmem_view *out);
-/* Asks the guest to have so many bytes. -EINVAL: more than the device has, or not whole blocks. */
+/* Asks the guest to have so many bytes, also a second time. -EINVAL: more than the device has, or not whole blocks. */
 int virtio_mem_request(struct device *d, uint64_t bytes, struct err *e);
+/* The device is to go: from here on the guest can plug nothing. -EBUSY: it has some of it, or is asked to. */
+int virtio_mem_leave(struct device *d, struct err *e);
+void virtio_mem_stay(struct device *d); /* it is not to go after all */
 
 #endif

@@ -44,6 +44,9 @@ struct bus_lock; /* bus.h */
 struct mem_region *mem_new_container(const char *name, uint64_t size);
 /* Anonymous memfd, size-sealed, close-on-exec, out of core dumps. -ENOMEM names the size. */
 int mem_new_ram(const char *name, uint64_t size, struct mem_region **out, struct err *e);
+/* The same in a memfd of that size that is there already, sealed against another one; takes it, also when it fails. */
+int mem_new_ram_in(const char *name, uint64_t size, int take_fd, struct mem_region **out,
+                   struct err *e);
 int mem_new_rom(const char *name, uint64_t size, struct mem_region **out, struct err *e);
 struct mem_region *mem_new_io(const char *name, uint64_t size, const struct mem_io_ops *ops,
                               void *opaque, struct bus_lock *lock);
@@ -70,6 +73,9 @@ struct mem_region *mem_new_alias(const char *name, struct mem_region *of, uint64
 struct mem_region *mem_new_ro_alias(const char *name, struct mem_region *of, uint64_t offset,
                                     uint64_t size);
 void mem_free(struct mem_region *r); /* NULL is fine; must be unmapped */
+/* As mem_free() of RAM while the VM runs on: its addresses stay taken, so that what is still on its way into it ends in memory of
+ * nobody's. NULL is fine. */
+void mem_retire(struct mem_space *s, struct mem_region *r);
 
 uint8_t *mem_ram_host(struct mem_region *r); /* RAM or ROM bytes, else NULL */
 uint64_t mem_region_size(const struct mem_region *r);

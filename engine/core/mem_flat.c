@@ -195,6 +195,7 @@ void mem_space_free(struct mem_space *s)
     mem_reclaim(s);
     view_free(atomic_load(&s->view));
     free((void *)s->bitmap.words);
+    free(s->gaps);
     free(s);
 }
 
@@ -211,6 +212,47 @@ void mem_set_dirty_hook(struct mem_space *s, void (*sync)(void *arg))
     s->sync = sync;
 }
 
+/* The first of n numbers that went with a region, or UINT64_MAX. */
+static uint64_t take_gap(struct mem_space *s, uint64_t n)
+{
+    for (unsigned i = 0; i < s->n_gaps; i++) {
+        struct mem_gap *g = &s->gaps[i];
+        uint64_t first = g->first;
+
+        if (g->n >= n) {
+            *g = (struct mem_gap){ first + n, g->n - n };
+            if (g->n == 0) {
+                *g = s->gaps[--s->n_gaps];
+            }
+            return first;
+        }
+    }
+    return UINT64_MAX;
+}
+
+/* A bit that is still set in a bitmap says of the next region that it was written to, which costs a copy at most. */
+void mem_numbers_free(struct mem_space *s, const struct mem_region *r)
+{
+    struct mem_gap gap = { r->ram_page, r->host_size >> MEM_PAGE_BITS };
+
+    if (!r->ram_numbered) {
+        return;
+    }
+    for (unsigned i = 0; i < s->n_gaps;) {
+        struct mem_gap g = s->gaps[i];
+
+        if (g.first + g.n == gap.first || gap.first + gap.n == g.first) {
+            gap = (struct mem_gap){ g.first < gap.first ? g.first : gap.first, g.n + gap.n };
+            s->gaps[i] = s->gaps[--s->n_gaps];
+            i = 0;
+        } else {
+            i++;
+        }
+    }
+    s->gaps = xrealloc_n(s->gaps, s->n_gaps + 1, sizeof(s->gaps[0]));
+    s->gaps[s->n_gaps++] = gap;
+}
+
 /* Gives the pages of a region their numbers, which it keeps for life, so that a bitmap's bits never change their meaning. */
 static void number_region(void *arg, struct mem_region *r)
 {
@@ -218,8 +260,11 @@ static void number_region(void *arg, struct mem_region *r)
 
     if (r->kind == MEM_RAM && !r->ram_numbered) {
         r->ram_numbered = true;
-        r->ram_page = s->ram_pages;
-        s->ram_pages += r->host_size >> MEM_PAGE_BITS;
+        r->ram_page = take_gap(s, r->host_size >> MEM_PAGE_BITS);
+        if (r->ram_page == UINT64_MAX) {
+            r->ram_page = s->ram_pages;
+            s->ram_pages += r->host_size >> MEM_PAGE_BITS;
+        }
     }
 }
 

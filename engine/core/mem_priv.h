@@ -25,18 +25,18 @@ struct mem_region {
 
     struct mem_region *of; /* alias */
     uint64_t of_offset;
-    bool read_only;        /* RAM seen through it is ROM */
+    bool read_only; /* RAM seen through it is ROM */
 
-    uint8_t *host;     /* RAM, ROM */
-    size_t host_size;  /* rounded up to host pages */
-    int fd;            /* of the memory when it is shared, else -1 */
-    _Atomic bool held; /* shown nowhere else */
-    bool borrowed;     /* mapped from a file that others have, too; fd is -1 */
-    unsigned pieces;   /* of a borrowed region: mappings that it was cut into */
+    uint8_t *host;          /* RAM, ROM */
+    size_t host_size;       /* rounded up to host pages */
+    int fd;                 /* of the memory when it is shared, else -1 */
+    _Atomic bool held;      /* shown nowhere else */
+    bool borrowed;          /* mapped from a file that others have, too; fd is -1 */
+    unsigned pieces;        /* of a borrowed region: mappings that it was cut into */
     _Atomic uint64_t *huge; /* shared: bit per huge page that was asked for */
-    uint64_t ram_page; /* RAM: number of the first page, given at its first commit */
+    uint64_t ram_page;      /* RAM: number of the first page, given at its first commit */
     bool ram_numbered;
-    bool listed;      /* while mem_each_ram() is at work, in its list */
+    bool listed; /* while mem_each_ram() is at work, in its list */
     struct list seen;
 
     const struct mem_io_ops *ops; /* I/O */
@@ -59,6 +59,10 @@ struct mem_bitmap {
     struct mem_bitmap *next;
 };
 
+struct mem_gap {
+    uint64_t first, n;
+};
+
 /* view, readers: atomic. All else: main thread. */
 struct mem_space {
     struct mem_region *root;
@@ -67,6 +71,8 @@ struct mem_space {
     _Atomic unsigned readers;
     struct mem_view *retired;
     uint64_t ram_pages;
+    struct mem_gap *gaps; /* numbers of pages that went, in no order, no two side by side */
+    unsigned n_gaps;
 
     bool logging;
     struct mem_bitmap bitmap; /* current */
@@ -83,5 +89,8 @@ bool mem_region_discard(struct mem_region *r, uint64_t offset, uint64_t n);
 
 /* Range of the view that holds gpa, or NULL. */
 const struct mem_range *mem_flat_find(const struct mem_flat *f, uint64_t gpa);
+
+/* mem_flat.c: a region that had numbers for its pages goes; others may get them. */
+void mem_numbers_free(struct mem_space *s, const struct mem_region *r);
 
 #endif

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #ifndef MADV_COLLAPSE
@@ -48,12 +49,21 @@ static bool collapse(uint8_t *at)
     return madvise(at, CHUNK, MADV_COLLAPSE) == 0;
 }
 
-/* Shared memory at a multiple of CHUNK; NULL where there is none of huge pages. */
-static void *map_shared(struct mem_region *r, size_t size)
+static int new_memfd(size_t size)
 {
     AUTO_FD fd = memfd_create("vmd-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0 || ftruncate(fd, (off_t)size) < 0 ||
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
+        return -1;
+    }
+    return take_fd(&fd);
+}
+
+/* Shared memory at a multiple of CHUNK, in a file that is taken; NULL where there is none of huge pages. */
+static void *map_shared(struct mem_region *r, size_t size, int own_fd)
+{
+    AUTO_FD fd = own_fd;
+    if (fd < 0) {
         return NULL;
     }
     void *host = mem_map_huge(size); /* room that is aligned */
@@ -305,9 +315,11 @@ void mem_each_ram(struct mem_space *s, void (*fn)(void *arg, struct mem_region *
     }
 }
 
-static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct mem_region **out,
-                   struct err *e)
+/* own_fd: its memfd, taken; -1: one is made where it is of use. */
+static int new_ram(const char *name, uint64_t size, enum mem_kind kind, int own_fd,
+                   struct mem_region **out, struct err *e)
 {
+    AUTO_FD fd = own_fd;
     char size_text[40];
     str_size(size, size_text, sizeof(size_text));
     if (size == 0 || size > (uint64_t)INT64_MAX / 2) {
@@ -315,7 +327,11 @@ static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct m
     }
     size_t host_size = (size + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     struct mem_region *r = region_new(name, size, kind);
-    void *host = kind == MEM_RAM && host_size >= CHUNK ? map_shared(r, host_size) : NULL;
+    bool shared = kind == MEM_RAM && host_size >= CHUNK;
+    if (shared && fd < 0) {
+        fd = new_memfd(host_size);
+    }
+    void *host = shared ? map_shared(r, host_size, take_fd(&fd)) : NULL;
     if (!host && !(host = mem_map_huge(host_size))) {
         int saved = errno;
         mem_free(r);
@@ -332,12 +348,25 @@ static int new_ram(const char *name, uint64_t size, enum mem_kind kind, struct m
 
 int mem_new_ram(const char *name, uint64_t size, struct mem_region **out, struct err *e)
 {
-    return new_ram(name, size, MEM_RAM, out, e);
+    return new_ram(name, size, MEM_RAM, -1, out, e);
+}
+
+int mem_new_ram_in(const char *name, uint64_t size, int own_fd, struct mem_region **out,
+                   struct err *e)
+{
+    AUTO_FD fd = own_fd;
+    struct stat st;
+
+    if (fstat(fd, &st) != 0 || (uint64_t)st.st_size != size || !S_ISREG(st.st_mode)) {
+        return err_set(e, -EINVAL, "memory '%s': the file that came for it is not of its size",
+                       name);
+    }
+    return new_ram(name, size, MEM_RAM, take_fd(&fd), out, e);
 }
 
 int mem_new_rom(const char *name, uint64_t size, struct mem_region **out, struct err *e)
 {
-    return new_ram(name, size, MEM_ROM, out, e);
+    return new_ram(name, size, MEM_ROM, -1, out, e);
 }
 
 struct mem_region *mem_new_io(const char *name, uint64_t size, const struct mem_io_ops *ops,
@@ -395,6 +424,21 @@ void mem_free(struct mem_region *r)
     free((void *)r->huge);
     free(r->name);
     free(r);
+}
+
+void mem_retire(struct mem_space *s, struct mem_region *r)
+{
+    if (!r) {
+        return;
+    }
+    mem_numbers_free(s, r);
+    if (r->host &&
+        mmap(r->host, r->host_size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED) {
+        (void)madvise(r->host, r->host_size, MADV_DONTDUMP);
+        r->host = NULL;
+    }
+    mem_free(r);
 }
 
 uint8_t *mem_ram_host(struct mem_region *r)

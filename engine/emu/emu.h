@@ -398,6 +398,10 @@ void balloon_free(struct emu *m); /* after the device that uses it */
 /* --- memdev.c: memory that comes and goes --- */
 int memory_new(struct emu *m, struct board_config *b, struct err *e);
 void memory_free(struct emu *m); /* after the devices that use it */
+unsigned memory_count(const struct emu *m);
+const char *memory_name(const struct emu *m, unsigned i); /* also its device's */
+/* A device that came has gone: its memory, for mem_retire(). */
+struct mem_region *memory_take(struct emu *m, const char *name);
 
 /* --- guard.c: the guest's watchdog --- */
 void guard_new(struct emu *m, struct board_config *b);

@@ -10,6 +10,7 @@
 #include "devices/board/disks.h"
 #include "devices/bus/pci_root_port.h"
 #include "devices/bus/pci.h"
+#include "devices/misc/virtio_mem.h"
 #include "devices/net/virtio_net.h"
 #include "devices/registry.h"
 #include "devices/scsi/units.h"
@@ -17,6 +18,7 @@
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
+#include "engine/core/mem.h"
 #include "engine/emu/emu.h"
 #include "network/stream.h"
 #include "storage/block.h"
@@ -58,7 +60,8 @@ void hotplug_name_all(struct emu *m)
 struct leaving {
     struct emu *m;
     struct device *port, *fn, *behind;
-    struct blk_node *disk; /* of a disk */
+    struct blk_node *disk;  /* of a disk */
+    struct mem_region *ram; /* of a memory device */
     enum api_device_kind kind;
     char name[64];
     struct list link;         /* a unit of a SCSI adapter: emu.leaving */
@@ -593,6 +596,7 @@ static void let_go(void *arg)
     }
     dev_free(l->fn);
     dev_free(l->behind); /* and closes its disk or its port */
+    mem_retire(l->m->vm->mem, l->ram);
     control_device(l->m, "device-deleted", api_device_kind_name(l->kind), l->name);
     free(l);
     give_back();
@@ -600,10 +604,11 @@ static void let_go(void *arg)
 
 static const char *kind_name(enum api_device_kind kind)
 {
-    return kind == API_DEVICE_KIND_DISK  ? "disk"
-           : kind == API_DEVICE_KIND_NIC ? "network card"
-           : kind == API_DEVICE_KIND_RNG ? "entropy device"
-                                         : "shared folder";
+    return kind == API_DEVICE_KIND_DISK     ? "disk"
+           : kind == API_DEVICE_KIND_NIC    ? "network card"
+           : kind == API_DEVICE_KIND_RNG    ? "entropy device"
+           : kind == API_DEVICE_KIND_MEMORY ? "memory device"
+                                            : "shared folder";
 }
 
 /* Whose device is it? False: nobody's. */
@@ -642,6 +647,14 @@ static bool identify(struct emu *m, struct leaving *l)
             return true;
         }
     }
+    for (unsigned i = 0; i < memory_count(m); i++) {
+        if (function_of(m, memory_name(m, i)) == l->fn) {
+            l->kind = API_DEVICE_KIND_MEMORY;
+            str_copy(l->name, sizeof(l->name), memory_name(m, i));
+            l->behind = dev_find(m->vm, memory_name(m, i));
+            return true;
+        }
+    }
     return false;
 }
 
@@ -657,6 +670,9 @@ static void on_answer(void *arg, struct device *port, enum pci_slot_event what)
         return;
     }
     if (what == PCI_SLOT_REFUSED) {
+        if (l->kind == API_DEVICE_KIND_MEMORY) {
+            virtio_mem_stay(l->behind);
+        }
         control_device(m, "device-refused", api_device_kind_name(l->kind), l->name);
         free(l);
         return;
@@ -673,6 +689,8 @@ static void on_answer(void *arg, struct device *port, enum pci_slot_event what)
         drop_rng(m, (unsigned)find_rng(m, l->name));
     } else if (l->kind == API_DEVICE_KIND_SHARE) {
         shares_drop(m, (unsigned)shares_find(m, l->name));
+    } else if (l->kind == API_DEVICE_KIND_MEMORY) {
+        l->ram = memory_take(m, l->name);
     } else {
         export_drop_disk(m, l->disk);
         drop_disk(m, (unsigned)find_disk(m, l->name));
@@ -800,6 +818,7 @@ static const struct kin kins[] = {
     { API_DEVICE_KIND_NIC, "network card", count_nics, nic_name, nic_id },
     { API_DEVICE_KIND_RNG, "entropy device", count_rngs, rng_name, rng_id },
     { API_DEVICE_KIND_SHARE, "shared folder", shares_count, shares_tag, shares_id },
+    { API_DEVICE_KIND_MEMORY, "memory device", memory_count, memory_name, memory_name },
 };
 
 /* By its name, or that of its device. */
@@ -852,8 +871,17 @@ void api_handle_emu_detach(struct api_call *call, struct api_emu_detach_in *in)
                  "disk '%s' has a block job", in->name);
         return;
     }
+    if (kin->kind == API_DEVICE_KIND_MEMORY &&
+        virtio_mem_leave(dev_find(m->vm, in->name), &e) != 0) {
+        api_fail_err(call, API_E_BUSY, in->name,
+                     "ask for it first: 'vmctl memory resize VM 0 --device NAME'", &e);
+        return;
+    }
     rc = unit ? detach_unit(m, (unsigned)at, &e) : pci_root_port_ask(port, on_answer, m, &e);
     if (rc != 0 && rc != -EALREADY) { /* it may be asked for again: there will be one answer */
+        if (kin->kind == API_DEVICE_KIND_MEMORY) {
+            virtio_mem_stay(dev_find(m->vm, in->name));
+        }
         detach_failed(call, in->name, &e);
         return;
     }

@@ -7,6 +7,7 @@
 #include "engine/base/mem.h"
 #include "tests/lib/testing.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -482,6 +483,51 @@ START_TEST(ram_has_its_size_and_bad_sizes_are_errors)
 }
 END_TEST
 
+static int file_of(size_t size)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+
+    ck_assert(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
+    return fd;
+}
+
+START_TEST(ram_that_came_may_go_and_its_page_numbers_are_used_again)
+{
+    enum { SIZE = 4 << 20 };
+    struct mem_region *root = mem_new_container("root", UINT64_MAX), *first, *r = NULL;
+    struct mem_space *s = mem_space_new(root);
+    uint64_t pages = 0, at = 0;
+    uint8_t *host;
+
+    ck_assert_int_eq(mem_new_ram("first", SIZE, &first, NULL), 0);
+    ck_assert_int_eq(mem_map(root, 0, 0, first, NULL), 0);
+    mem_commit(s);
+    ck_assert_int_eq(mem_new_ram_in("other", SIZE, file_of(SIZE / 2), &r, NULL), -EINVAL);
+    ck_assert_ptr_null(r);
+    for (unsigned i = 0; i < 20; i++) {
+        size_t size = i % 2 ? SIZE / 2 : SIZE;
+
+        ck_assert_int_eq(mem_new_ram_in("more", size, file_of(size), &r, NULL), 0);
+        ck_assert_int_eq(mem_map(root, 1ull << 30, 0, r, NULL), 0);
+        mem_commit(s);
+        pages = i == 0 ? mem_ram_pages(s) : pages;
+        ck_assert_uint_eq(mem_ram_pages(s), pages);
+        ck_assert(mem_region_numbered(r, &at) && at == SIZE / 4096);
+        host = mem_ram_host(r);
+        host[size - 1] = 7;
+        mem_unmap(r);
+        mem_commit(s);
+        mem_retire(s, r);
+        ck_assert_uint_eq(host[size - 1], 0); /* nobody's now */
+        host[size - 1] = 8;                   /* what was on its way */
+    }
+    mem_retire(s, NULL);
+    mem_space_free(s);
+    mem_free(first);
+    mem_free(root);
+}
+END_TEST
+
 /* ---- readers on other threads while the view changes ---- */
 
 struct race {
@@ -527,7 +573,8 @@ START_TEST(a_page_of_ram_shown_elsewhere_is_the_same_page)
     mem_commit(s);
     uint8_t *at = mem_map_huge(MEM_PAGE_SIZE), *host = mem_ram_host(ram);
     ck_assert(!mem_range_show(mem_find(s, 0x2000000), 0x2000000, at));
-    ck_assert(!mem_range_show(mem_find(s, 0x1000000), 0x1001000, at)); /* no page of the host's */
+    ck_assert(
+        !mem_range_show(mem_find(s, 0x1000000), 0x1001000, at)); /* no page of the host's */
     for (unsigned i = 0; i < 1000; i += 7) {
         uint64_t gpa = 0x1000 + i * MEM_PAGE_SIZE;
         host[i * MEM_PAGE_SIZE + 5] = (uint8_t)i;
@@ -536,7 +583,8 @@ START_TEST(a_page_of_ram_shown_elsewhere_is_the_same_page)
         }
         if (mem_range_show(mem_find(s, gpa), gpa, at)) {
             ck_assert_uint_eq(at[5], (uint8_t)i);
-            mem_range_settle(mem_find(s, gpa), gpa); /* the page moves to a huge one: here too */
+            mem_range_settle(mem_find(s, gpa),
+                             gpa); /* the page moves to a huge one: here too */
             at[6] = (uint8_t)(i + 1);
             ck_assert_uint_eq(host[i * MEM_PAGE_SIZE + 6], (uint8_t)(i + 1));
         }
@@ -592,6 +640,7 @@ static Suite *suite_mem(void)
     tcase_add_test(c, pages_keep_their_numbers_when_ram_comes_and_windows_move);
     tcase_add_test(c, words_are_swapped_atomically_in_ram_only);
     tcase_add_test(c, ram_has_its_size_and_bad_sizes_are_errors);
+    tcase_add_test(c, ram_that_came_may_go_and_its_page_numbers_are_used_again);
     tcase_add_test(c, a_page_of_ram_shown_elsewhere_is_the_same_page);
     tcase_add_test(c, io_threads_never_see_a_freed_view);
     suite_add_tcase(s, c);

@@ -361,6 +361,30 @@ START_TEST(memory_that_is_watched_stays_as_it_is)
 }
 END_TEST
 
+START_TEST(memory_goes_when_the_guest_has_none_and_is_asked_for_none)
+{
+    struct virtio_mem_watch w;
+    struct memory m;
+
+    memory_new(&m, &w, 8, 2);
+    ck_assert_int_eq(virtio_mem_leave(m.v.dev, NULL), -EBUSY); /* asked to have some */
+    ck_assert_uint_eq(ask(&m, PLUG, 0, 2, NULL), ACK);
+    ck_assert_int_eq(virtio_mem_request(m.v.dev, 0, NULL), 0);
+    ck_assert_int_eq(virtio_mem_leave(m.v.dev, NULL), -EBUSY); /* has some */
+    (void)rd32(m.v.r, AT + R_ISR);
+    ck_assert_int_eq(virtio_mem_request(m.v.dev, 0, NULL), 0);
+    ck_assert(rd32(m.v.r, AT + R_ISR) & 2); /* asked once more */
+    ck_assert_uint_eq(ask(&m, UNPLUG, 0, 2, NULL), ACK);
+    ck_assert_int_eq(virtio_mem_leave(m.v.dev, NULL), 0);
+    ck_assert_int_eq(virtio_mem_request(m.v.dev, BLOCK, NULL), -EBUSY);
+    ck_assert_uint_eq(ask(&m, PLUG, 0, 1, NULL), NACK);
+    virtio_mem_stay(m.v.dev);
+    ck_assert_int_eq(virtio_mem_request(m.v.dev, BLOCK, NULL), 0);
+    ck_assert_uint_eq(ask(&m, PLUG, 0, 1, NULL), ACK);
+    memory_free(&m);
+}
+END_TEST
+
 START_TEST(memory_is_kept_by_a_driver_s_reset_and_in_a_state)
 {
     struct virtio_mem_watch w;
@@ -606,6 +630,7 @@ static Suite *suite_extras(void)
     tcase_add_test(t, memory_has_the_blocks_that_are_plugged_and_nothing_else);
     tcase_add_test(t, memory_refuses_what_is_too_much_or_makes_no_sense);
     tcase_add_test(t, memory_that_is_watched_stays_as_it_is);
+    tcase_add_test(t, memory_goes_when_the_guest_has_none_and_is_asked_for_none);
     tcase_add_test(t, memory_is_kept_by_a_driver_s_reset_and_in_a_state);
     tcase_add_test(t, memory_that_comes_while_a_log_is_kept_is_in_it);
     tcase_add_test(t, sockets_of_the_host_reach_the_guest_as_far_as_its_credit_goes);

@@ -403,6 +403,12 @@ void api_handle_emu_attach_rng(struct api_call *call, struct api_emu_attach_rng_
     api_fail(call, API_E_HOST_LIMIT, "fake", NULL, "there are no slots");
 }
 
+void api_handle_emu_attach_memory(struct api_call *call, struct api_emu_attach_memory_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_HOST_LIMIT, "fake", NULL, "there are no slots");
+}
+
 void api_handle_emu_nic_connect(struct api_call *call, struct api_emu_nic_connect_in *in)
 {
     api_fail(call, API_E_NOT_FOUND, in->nic, NULL, "there is no such card");

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that comes and goes while Debian's kernel runs, under I/O load: disks (virtio-pci, nvme, units of a SCSI adapter), network cards (user, stream),
-channels, terminals, entropy devices and shared folders, by JSON-RPC, by QMP and by vmctl.
+channels, terminals, entropy devices, shared folders and memory, by JSON-RPC, by QMP and by vmctl.
 
     guest_plug.py [--seed N] [--from N] [--count N] [CASE...]    operations FROM to FROM + COUNT - 1 of a seed; 100 by default,
     fewer on a host with much else to do
@@ -11,7 +11,7 @@ descriptors, processes, sockets, memory.
 
 Debian's kernel for riscv64 has no driver of hot-plug slots: the guest looks again, or lets go, by sysfs.
 Needs the guests riscv64-storage and riscv64-agent (tests/guests/fetch), used when they are in the cache, fetched when
-VMD_TEST_STORAGE=1 and VMD_TEST_AGENT=1.
+VMD_TEST_STORAGE=1 and VMD_TEST_AGENT=1. Memory takes the module virtio_mem, as guest_memory.py does, and is left out without it.
 """
 
 import argparse
@@ -35,6 +35,7 @@ import daemon_lib as lib  # noqa: E402
 import guest  # noqa: E402
 import guest_agent  # noqa: E402
 import guest_disks  # noqa: E402
+import guest_memory  # noqa: E402
 import guest_shell  # noqa: E402
 import newc  # noqa: E402
 import tap  # noqa: E402
@@ -45,7 +46,8 @@ ROUND = 50
 NOISE = 512 << 10  # bytes that a process may have more at one moment than at another, whatever came and went
 EMULATOR, DAEMON = 128, 2048  # bytes that may stay of an operation; the daemon's journal keeps what it tells
 SLOTS = 8
-KINDS = ("virtio-pci", "nvme", "scsi", "user", "stream", "channel", "console", "rng", "9p")
+KINDS = ["virtio-pci", "nvme", "scsi", "user", "stream", "channel", "console", "rng", "9p", "memory"]
+MEMORY, PLUGGED = 256 * MIB, 128 * MIB  # of a memory device: its size, and what the guest is asked to have
 DISKS, CARDS, PORTS = ("virtio-pci", "nvme", "scsi"), ("user", "stream"), ("channel", "console")
 DRIVERS = {"virtio-pci": "virtio-blk-pci", "nvme": "nvme", "scsi": "scsi-hd"}
 UNSLOTTED = PORTS + ("scsi",)  # they join a device that is there
@@ -60,7 +62,9 @@ for b in /sys/block/vd* /sys/block/nvme* /sys/block/sd*; do [ -e $b/size ] || co
 for n in /sys/class/net/e*; do [ ! -e $n/address ] || echo "nic ${n##*/} $(cat $n/address)"; done
 for p in /sys/class/virtio-ports/*; do [ ! -e $p/dev ] || echo "port ${p##*/} $(cat $p/name 2>/dev/null || echo console)"; done
 for t in /sys/bus/virtio/drivers/9pnet_virtio/*/mount_tag; do [ ! -e $t ] || echo "share 9p $(tr -d '\0' <$t)"; done
+while read -r k v u; do [ $k = MemTotal: ] && echo "memory $v"; done </proc/meminfo
 echo END; }"""
+BLOCKS = "ls -d /sys/devices/system/memory/memory* | wc -l"
 LOAD = ("(n=0; dd if=/dev/urandom of=/tmp/load bs=64k count=32 2>/dev/null; while dd if=/tmp/load of=/dev/vda bs=64k seek=$((n % 4 * 32)) "
         "oflag=direct 2>/dev/null && dd if=/dev/vda bs=64k skip=$((n % 4 * 32)) count=32 iflag=direct 2>/dev/null | cmp -s - /tmp/load; "
         "do n=$((n + 1)); echo $n >/tmp/loads; done; echo bad >/tmp/loads) &")
@@ -70,12 +74,27 @@ MODULES = ("crc32c_generic", "virtio_mmio", "virtio_rng", "virtio_blk", "nvme_au
            "virtio_net", "netfs", "9pnet", "9pnet_virtio", "9p")
 
 
+def memory_module():
+    """None: there is no memory that could come."""
+    try:
+        return guest_memory.module()
+    except tap.Skip as reason:
+        print(f"# memory is left out: {reason}", flush=True)
+        return None
+
+
 def initrd(folder):
     """The plain guest's archive, and behind it one with the modules: the kernel takes one after the other."""
+    module = memory_module()
+    if not module and "memory" in KINDS:
+        KINDS.remove("memory")
     have = [os.path.dirname(files["initrd"]) for files in (guest_disks.fetched("riscv64-storage"), guest_agent.files())]
     plain = guest.fetched("riscv64")
     archive = newc.Newc()
-    archive.file("modules/order", "\n".join(MODULES).encode() + b"\n")
+    archive.file("modules/order", "\n".join([*MODULES, *(["virtio_mem"] if module else [])]).encode() + b"\n")
+    if module:
+        with open(module, "rb") as file:
+            archive.file("modules/virtio_mem.ko", file.read())
     for name in MODULES:
         path = next(p for p in (os.path.join(h, "modules", name + ".ko") for h in have) if os.path.exists(p))
         with open(path, "rb") as file:
@@ -98,7 +117,7 @@ class Machine(guest_shell.Shell):
         self.client = self.daemon.client(LIMIT)
         kernel, archive = initrd(self.daemon.dir)
         self.client.call("vm.define", config={
-            "name": "a", "kernel": kernel, "initrd": archive, "memory": 512 << 20, "root_ports": SLOTS, "cpus": 2,
+            "name": "a", "kernel": kernel, "initrd": archive, "memory": 512 << 20, "memory_max": 2048 << 20, "root_ports": SLOTS, "cpus": 2,
             "append": "console=ttyS0 vmd.virtio vmd.run=shell", "channels": [{"name": "first"}],
             "disks": [{"file": self.image("root", 8 * MIB), "name": "root"}, {"file": self.image("scsi"), "name": "scsi", "bus": "scsi"}], **more})
         self.client.call("vm.start", vm="a")
@@ -106,6 +125,7 @@ class Machine(guest_shell.Shell):
         self.console.connect(self.client.call("vm.console", vm="a")["path"])
         self.expect("guest# ")
         self.run("stty -echo; PS1= PS2=")
+        self.run("dmesg -n 1; echo online_movable >/sys/devices/system/memory/auto_online_blocks")
         self.run(INVENTORY)
         self.qmp = self.daemon.qmp("a", timeout=LIMIT)
 
@@ -179,6 +199,7 @@ class Plugs:
         with open(os.path.join(self.folder, "hello"), "w", encoding="ascii") as file:
             file.write("hello guest\n")
         self.files = [machine.image(f"plug{i}") for i in range(SLOTS + 4)]
+        self.blocks = int(machine.run(BLOCKS))
         self.base = None
         self.base = self.guest_view()  # with what is there from the start
 
@@ -196,6 +217,8 @@ class Plugs:
                 slots[words[1]] = (words[2], words[3:] == ["bound"])
             elif words[0] == "disk":
                 seen["disk", words[3], int(words[2]) * 512] += 1
+            elif words[0] == "memory":
+                seen["memory", "MiB"] = int(words[1]) >> 10
             elif len(words) > 2:  # one that is just coming has no tag yet
                 seen[words[0], words[2]] += 1
         if self.base:
@@ -216,6 +239,8 @@ class Plugs:
                 seen["port", "console"] += 1
             elif p["kind"] == "9p":
                 seen["share", name] += 1
+            elif p["kind"] == "memory":
+                seen["memory", "MiB"] += PLUGGED // MIB
         return seen
 
     def in_slots(self):
@@ -242,6 +267,9 @@ class Plugs:
         behind = [d for bus in self.m.execute("query-pci") for d in bus["devices"] if "pci_bridge" in d]
         behind = sum(len(d["pci_bridge"].get("devices", [])) for d in behind)
         tap.check(behind == len(self.in_slots()), f"host: {behind} slots in use, not {self.in_slots()}")
+        devices = {d["data"]["id"] for d in self.m.execute("query-memory-devices")}
+        mine = {name for name, p in self.now.items() if p["kind"] == "memory"}
+        tap.check(devices == mine, f"host: {devices}, asked for {mine}")
         lib.wait_for(lambda: self.peer.open == sum(p["kind"] == "stream" for p in self.now.values()), LIMIT, "sockets of cards")
 
     # --- operations ---
@@ -258,6 +286,8 @@ class Plugs:
             return {"channel": {"name": name, **({"console": True} if kind == "console" else {})}}, {}
         if kind == "9p":
             return {"share": {"path": self.folder, "tag": name, "driver": "9p"}}, {}
+        if kind == "memory":
+            return {"memory_device": {"size": MEMORY, "requested": PLUGGED, "name": name}}, {}
         return {"rng": name}, {}
 
     def by_qmp(self, name, kind, what):
@@ -276,6 +306,9 @@ class Plugs:
         elif kind == "9p":
             m.execute("object-add", **{"qom-type": "fsdev-local", "id": "f" + name, "path": self.folder, "security_model": "mapped-xattr"})
             m.execute("device_add", driver="virtio-9p-pci", id=name, fsdev="f" + name, mount_tag=name)
+        elif kind == "memory":
+            m.execute("object-add", **{"qom-type": "memory-backend-ram", "id": "m" + name, "size": MEMORY})
+            m.execute("device_add", **{"driver": "virtio-mem-pci", "id": name, "memdev": "m" + name, "requested-size": PLUGGED})
         else:
             m.execute("object-add", **{"qom-type": "rng-random", "id": "r" + name})
             m.execute("device_add", driver="virtio-rng-pci", id=name, rng="r" + name)
@@ -292,7 +325,7 @@ class Plugs:
             (option, value), = what.items()
             words = value if option == "rng" else ",".join(
                 f"{k}={str(v).lower()}" if not (option == "channel" and k == "name") else v for k, v in value.items())
-            self.m.vmctl("attach", "--live", "--" + option, words, "a")
+            self.m.vmctl("attach", "--live", "--" + option.replace("_", "-"), words, "a")
         self.now[name] = {"kind": kind, "route": route, "pci": None, **known}
         before = self.in_slots()
         slotted = kind not in UNSLOTTED
@@ -312,14 +345,18 @@ class Plugs:
         self.done["attach", kind, route] += 1
 
     def option(self, kind):
-        return "disk" if kind in DISKS else "nic" if kind in CARDS else "channel" if kind in PORTS else "share" if kind == "9p" else "rng"
+        return "disk" if kind in DISKS else "nic" if kind in CARDS else "channel" if kind in PORTS else "share" if kind == "9p" else \
+            "memory_device" if kind == "memory" else "rng"
 
     def keep(self, name):
         """Nobody can be asked for what the guest's driver uses: a clear refusal, and it stays."""
         try:
             self.m.client.call("vm.detach", vm="a", live=True, **{self.option(self.now[name]["kind"]): name})
         except lib.CallError as error:
-            tap.check(error.error == "unsupported" and "in use" in error.message, str(error))
+            if self.now[name]["kind"] == "memory":
+                tap.check(error.error == "busy" and "has 128 MiB of it" in error.message, str(error))
+            else:
+                tap.check(error.error == "unsupported" and "in use" in error.message, str(error))
         else:
             tap.check(False, f"{name} went while the guest used it")
         self.settled(len(self.in_slots()))
@@ -328,12 +365,14 @@ class Plugs:
     def detach(self, name, route):
         p = self.now[name]
         kind = p["kind"]
+        if kind == "memory":
+            self.give_back(name, route)
         if p["pci"]:
             self.m.run(f"echo 1 >/sys/bus/pci/devices/{p['pci']}/remove")
         if route == "json":
             self.m.client.call("vm.detach", vm="a", live=True, timeout_ms=int(LIMIT * 1000), **{self.option(kind): name})
         elif route == "vmctl":
-            self.m.vmctl("detach", "--live", "--" + self.option(kind), name, "--timeout", f"{int(LIMIT)}s", "a")
+            self.m.vmctl("detach", "--live", "--" + self.option(kind).replace("_", "-"), name, "--timeout", f"{int(LIMIT)}s", "a")
         else:
             self.m.execute("device_del", id=name)
             event = self.m.qmp.event("DEVICE_DELETED")
@@ -345,17 +384,35 @@ class Plugs:
         self.settled(len(self.in_slots()))
         self.done["detach", kind, route] += 1
 
+    def give_back(self, name, route):
+        """The guest plugs out what it has of it; for what was in use just then it is asked again."""
+        if route == "qmp":
+            self.m.execute("qom-set", **{"path": "/machine/peripheral/" + name, "property": "requested-size", "value": 0})
+        elif route == "vmctl":
+            self.m.vmctl("memory", "resize", "a", "0", "--device", name)
+        else:
+            self.m.client.call("vm.memory_resize", vm="a", name=name, requested=0)
+
+        def left():
+            time.sleep(0.1)
+            return next(d["plugged"] for d in self.m.client.call("vm.memory_resize", vm="a", name=name, requested=0)["devices"] if d["name"] == name)
+        lib.wait_for(lambda: left() == 0, LIMIT, f"'{name}' is given back")
+        # Linux forgets the block a moment later, and a driver that leaves before keeps the addresses for good.
+        others = sum(p["kind"] == "memory" for n, p in self.now.items() if n != name)
+        self.m.run(f"until [ $({BLOCKS}) = {self.blocks + others} ]; do sleep 0.05; done")
+
     def forget(self, name, kind):
         """The back end, which is free when QMP's clients were told that its device is gone."""
         command, arguments = ("blockdev-del", {"node-name": "n" + name}) if kind in DISKS else \
             ("netdev_del", {"id": "n" + name}) if kind in CARDS else \
-            ("chardev-remove", {"id": "c" + name}) if kind in PORTS else ("object-del", {"id": ("f" if kind == "9p" else "r") + name})
+            ("chardev-remove", {"id": "c" + name}) if kind in PORTS else ("object-del", {"id": {"9p": "f", "memory": "m"}.get(kind, "r") + name})
         self.m.execute(command, **arguments)
 
     def one(self, rnd):
         slots = len(self.in_slots())
         held = collections.Counter("port" if p["kind"] in PORTS else p["kind"] for p in self.now.values())
-        kinds = [k for k in KINDS if (held["port"] < 4 if k in PORTS else held["scsi"] < 4 if k == "scsi" else slots < SLOTS)]
+        kinds = [k for k in KINDS if (held["port"] < 4 if k in PORTS else held["scsi"] < 4 if k == "scsi" else
+                                      slots < SLOTS and (k != "memory" or held["memory"] < 4))]
         route = rnd.choice(ROUTES)
         draw = rnd.random()
         slotted = sorted(n for n, p in self.now.items() if p["pci"])
@@ -484,7 +541,8 @@ def somebody_elses_server(m, plugs):
             slot, = plugs.guest_view()[1]
             m.run(f"echo 1 >/sys/bus/pci/devices/{slot}/remove")
             m.execute("device_del", id="fs")
-            tap.check(m.qmp.event("DEVICE_DELETED")["data"]["device"] == "fs", "it went")
+            while m.qmp.event("DEVICE_DELETED")["data"]["device"] != "fs":
+                pass  # of those that went by other ways
             m.execute("chardev-remove", id="cfs")
         finally:
             server.terminate()
