@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """QMP's device_add with what its devices stand on (blockdev-add, netdev_add, chardev-add, object-add) and their opposites, in
 QEMU's words. The guest has no drivers: what it does not use goes at once. Real drivers are in guest_plug.py. Entropy devices come by
-emu.attach_rng, whoever asks for them."""
+emu.attach_rng, memory by emu.attach_memory, whoever asks for them."""
 
 import json
 import os
@@ -236,6 +236,49 @@ def ports_and_entropy_come():
         assert no(q, "object-del", id="r0") == "object 'r0' not found"
 
 
+def mem(q, name, size, **more):
+    ok(q, "object-add", **{"qom-type": "memory-backend-ram", "id": "m" + name, "size": size})
+    return {"driver": "virtio-mem-pci", "id": name, "memdev": "m" + name, **more}
+
+
+def memory_comes_where_there_is_room():
+    with Vm(root_ports=8, memory=64 * MIB, memory_max=320 * MIB) as v, v.qmp() as q:
+        assert q.execute("query-memory-devices") == []
+        assert "'size'" in no(q, "object-add", **{"qom-type": "memory-backend-memfd", "id": "x"})
+        first = mem(q, "one", 128 * MIB, **{"requested-size": 64 * MIB, "node": 0})
+        ok(q, "device_add", **first)
+        assert "in use" in no(q, "object-del", id="mone")
+        assert "busy memdev" in no(q, "device_add", **{**first, "id": "two"})
+        data = q.execute("query-memory-devices")[0]["data"]
+        assert (data["id"], data["requested-size"], data["size"], data["max-size"]) == ("one", 64 * MIB, 0, 128 * MIB), data
+        assert data["memaddr"] % (1 << 30) == 0, data
+        # What is asked for, and what is too much, is told.
+        assert "is to have 64" in no(q, "device_del", id="one")
+        assert "leaves 128 MiB" in no(q, "device_add", **mem(q, "big", 192 * MIB))
+        assert "multiple" in no(q, "device_add", **{**mem(q, "odd", 32 * MIB), "requested-size": 5 * MIB})
+        # Places and addresses are used again, whichever goes first.
+        ok(q, "device_add", **mem(q, "two", 64 * MIB))
+        ok(q, "device_add", **mem(q, "three", 64 * MIB))
+        at = {d["data"]["id"]: d["data"]["memaddr"] for d in q.execute("query-memory-devices")}
+        assert sorted(at.values())[1] - sorted(at.values())[0] == 1 << 30, at
+        gone(q, "two")
+        ok(q, "device_add", **mem(q, "four", 64 * MIB))
+        assert next(d["data"]["memaddr"] for d in q.execute("query-memory-devices") if d["data"]["id"] == "four") == at["two"]
+        ok(q, "qom-set", path="/machine/peripheral/one", property="requested-size", value=0)
+        gone(q, "one")
+        gone(q, "three")
+        gone(q, "four")
+        for name in ("one", "two", "three", "four", "big", "odd"):
+            ok(q, "object-del", id="m" + name)
+        assert q.execute("query-memory-devices") == []
+        # Without a name the first free one, beside what others are called.
+        for name in ("memory0", "memory1"):
+            made = v.d.call("vm.attach", vm="a", live=True, memory_device={"size": 2 * MIB})
+            assert made["name"] == name and made["kind"] == "memory", made
+    with Vm(root_ports=1) as v, v.qmp() as q:
+        assert "leaves 0 MiB" in no(q, "device_add", **mem(q, "none", 2 * MIB))
+
+
 def flat(devices):
     for d in devices:
         yield d
@@ -275,7 +318,7 @@ REFUSED = [
     ("device_add", {"driver": "vhost-user-fs-pci", "id": "x", "tag": "t", "chardev": "no"}, "can't find value 'no'"),
     ("chardev-add", {"id": "x", "backend": {"type": "socket", "data": {"addr": {
         "type": "unix", "data": {"path": "/"}}}}}, "/"),
-    ("object-add", {"qom-type": "memory-backend-ram", "id": "x", "size": 1 << 20}, "has the memory of its definition"),
+    ("object-add", {"qom-type": "memory-backend-file", "id": "x", "size": 1 << 20}, "memory-backend-ram and -memfd are"),
     ("object-add", {"qom-type": "throttle-group", "id": "x"}, "block_set_io_throttle"),
     ("object-add", {"qom-type": "rng-random", "id": "x", "filename": "/etc/passwd"}, "/dev/urandom"),
     ("object-add", {"qom-type": "secret", "id": "x"}, "Must provide 'data'"),
@@ -316,4 +359,4 @@ def what_makes_no_sense_is_refused_and_leaves_nothing():
 
 if __name__ == "__main__":
     sys.exit(tap.run_cases([disks_come_by_their_nodes, exports_of_servers_are_nodes, cards_come_by_their_back_ends, ports_and_entropy_come,
-                            what_makes_no_sense_is_refused_and_leaves_nothing]))
+                            memory_comes_where_there_is_room, what_makes_no_sense_is_refused_and_leaves_nothing]))
