@@ -303,6 +303,8 @@
     DO(381, CONNECT_SECRET_EVENT_DEREGISTER_ANY, event_deregister, "callback_id:i", "")        \
     DO(388, DOMAIN_MANAGED_SAVE_GET_XML_DESC, domain_managed_save_xml, "dom:D flags:u",        \
        "xml:s")                                                                                \
+    DO(389, DOMAIN_MANAGED_SAVE_DEFINE_XML, domain_managed_save_define,                        \
+       "dom:D dxml:S flags:u", "")                                                             \
     DO(390, DOMAIN_SET_LIFECYCLE_ACTION, domain_set_lifecycle,                                 \
        "dom:D type:u action:u flags:u", "")                                                    \
     DO(391, STORAGE_POOL_LOOKUP_BY_TARGET_PATH, pool_by_target, "path:s", "pool:P")            \

@@ -177,3 +177,46 @@ void lv_do_save_image_define(struct lv_call *c)
     }
     lv_ask(c, NULL, "vm.state_edit", params, lv_done);
 }
+
+/* --- the managed one ---------------------------------------------------------------------------------- */
+
+/* It goes on with the definition that its domain has by then, so that one is changed. */
+static void on_managed(struct lv_call *c, struct json_object *info)
+{
+    struct json_object *config = api_json_get(c->args, "config"), *params;
+    const char *uuid = api_json_get_str(config, "uuid"),
+               *name = api_json_get_str(config, "name");
+    const struct vm *vm = lv_the_vm(c);
+
+    if (!vm || vm->run || !api_json_get_bool(info, "saved", false)) {
+        lv_fail(c, LV_E_OPERATION_INVALID, "domain '%s' has no managed save image",
+                api_json_get_str(info, "name"));
+        return;
+    }
+    if (!config) {
+        lv_reply(c, NULL);
+        return;
+    }
+    if (!uuid || strcmp(uuid, api_json_get_str(info, "uuid")) != 0 || !name ||
+        strcmp(name, vm->config.name) != 0) {
+        lv_fail(c, LV_E_INVALID_ARG,
+                "the document is not of domain '%s': its name and UUID stay as they are",
+                vm->config.name);
+        return;
+    }
+    params = lv_vm(c);
+    api_json_set(params, "set", lv_patch(vm, config));
+    lv_ask(c, "domain", "vm.set", params, lv_done);
+}
+
+void lv_do_domain_managed_save_define(struct lv_call *c)
+{
+    if (lv_int(c, "flags") & ~BYPASS_CACHE) {
+        lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED,
+                "a managed state goes on as its start says: 'virsh start --paused'");
+        return;
+    }
+    if (read_document(c)) {
+        lv_ask(c, "domain", "vm.get", lv_vm(c), on_managed);
+    }
+}

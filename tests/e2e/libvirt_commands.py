@@ -208,10 +208,23 @@ def a_life():
         has(v("event", "--list"), "lifecycle")
         v("managedsave", "a")
         tap.check(v.vm()["saved"] and v.vm()["state"] == "stopped", "not saved")
-        has(v("managedsave-dumpxml", "a"), "<name>a</name>")
+        xml = v("managedsave-dumpxml", "a")
+        has(xml, "<name>a</name>")
+        editor = v.file("editor", "#!/bin/sh\nsed -i 's,</domain>,<description>told</description></domain>,' \"$1\"\n")
+        os.chmod(editor, 0o700)
+        v("managedsave-edit", "a", env={**os.environ, "EDITOR": editor})
+        tap.check(v.vm()["saved"] and v.config()["description"] == "told", "not edited")
+        v("managedsave-define", "a", v.file("saved.xml", xml.replace("</domain>", "<title>new</title></domain>")))
+        same((v.vm()["saved"], v.config()["title"], v.config().get("description", "")), (True, "new", ""))
+        v.fails("start --paused", "managedsave-define", "a", v.file("saved.xml", xml), "--paused")
+        for part, other in (("<name>a<", "<name>b<"), (v.vm()["uuid"], "11111111-2222-3333-4444-555555555555")):
+            v.fails("not of domain 'a'", "managedsave-define", "a", v.file("other.xml", xml.replace(part, other)))
+        same((v.vm()["saved"], v.config()["title"]), (True, "new"))
         v("managedsave-remove", "a")
         tap.check(not v.vm()["saved"], "still saved")
         v.fails("no managed save", "managedsave-dumpxml", "a")
+        v.fails("no managed save", "managedsave-define", "a", v.file("saved.xml", xml))
+        same(v.config()["title"], "new")
         v.d.call("vm.start", vm="a")
         v.d.call("vm.save", vm="a")
         wait_for(lambda: v.vm()["saved"], 60, "its state")
@@ -654,7 +667,7 @@ def a_guest_with_an_agent():
 
 
 # What virsh itself says before it calls anybody, where it looks for something that domains of vmd never have.
-BY_VIRSH = {"domdisplay": "No graphical display", "vncdisplay": "VNC port", "managedsave-edit": "no managed save", "net-port-delete": "failed to get network port", "snapshot-edit": "Failed",
+BY_VIRSH = {"domdisplay": "No graphical display", "vncdisplay": "VNC port", "net-port-delete": "failed to get network port", "snapshot-edit": "Failed",
             "domsetlaunchsecstate": "secret header", "iface-edit": "Failed",
             "iface-unbridge": "not a bridge", "lxc-enter-namespace": "program or version", "ttyconsole": "^$",
             "update-memory-device": "no memory device"}
