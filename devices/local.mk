@@ -66,10 +66,15 @@ libdevices_a_SOURCES = \
 	devices/display/bochs.c \
 	devices/display/display.c \
 	devices/display/display.h \
+	devices/display/dispi.c \
+	devices/display/dispi.h \
 	devices/display/edid.c \
 	devices/display/edid.h \
 	devices/display/png.c \
 	devices/display/png.h \
+	devices/display/vga.c \
+	devices/display/vga.h \
+	devices/display/vga_draw.c \
 	devices/display/virtio_gpu.c \
 	devices/display/virtio_gpu.h \
 	devices/display/virtio_gpu_res.c \

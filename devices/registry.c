@@ -52,6 +52,7 @@ static const struct device_class *const classes[] = {
     &virtio_fs_class,
     &virtio_9p_class,
     &bochs_display_class,
+    &vga_class,
     &xhci_class,
     &usb_hub_class,
     &usb_keyboard_class,

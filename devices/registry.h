@@ -51,6 +51,7 @@ extern const struct device_class virtio_serial_class;
 extern const struct device_class virtio_input_class;
 extern const struct device_class virtio_gpu_class;
 extern const struct device_class bochs_display_class;
+extern const struct device_class vga_class;
 extern const struct device_class xhci_class;
 extern const struct device_class usb_hub_class;
 extern const struct device_class usb_keyboard_class;

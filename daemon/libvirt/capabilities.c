@@ -158,7 +158,7 @@ static void put_devices(struct buf *b)
     } rows[] = { { "disk", "diskDevice", { "disk", "cdrom" } },
                  { NULL, "bus", { "virtio", "scsi", "sata", "usb" } },
                  { "graphics", "type", { "vnc" } },
-                 { "video", "modelType", { "virtio", "bochs" } },
+                 { "video", "modelType", { "virtio", "bochs", "vga" } },
                  { "rng", "model", { "virtio" } },
                  { NULL, "backendModel", { "random" } },
                  { "filesystem", "driverType", { "virtiofs" } },

@@ -381,7 +381,12 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
     const char *fw = c->firmware ? c->firmware : "default";
     int rc = 0;
     if (strcmp(fw, "default") == 0 && c->machine == API_MACHINE_Q35 && c->n_flash == 0) {
+        bool vga = c->display && c->display->device == API_DISPLAY_DEVICE_VGA;
+
         rc = fn(arg, &(struct named){ .what = "firmware", .path = DEFAULT_FIRMWARE_PC });
+        if (rc == 0 && vga) {
+            rc = fn(arg, &(struct named){ .what = "VGA ROM", .path = DEFAULT_VGA_ROM });
+        }
     } else if (strcmp(fw, "default") == 0 && c->arch == API_ARCH_X86_64) {
         rc = 0; /* kernels are entered directly */
     } else if (strcmp(fw, "default") == 0) {
@@ -498,7 +503,8 @@ static void file_failed(const struct vm *vm, const char *path, const struct err 
 {
     bool fw = e->code == -ENOENT && (strcmp(path, DEFAULT_FIRMWARE_64) == 0 ||
                                      strcmp(path, DEFAULT_FIRMWARE_32) == 0);
-    bool bios = e->code == -ENOENT && strcmp(path, DEFAULT_FIRMWARE_PC) == 0;
+    bool bios = e->code == -ENOENT &&
+                (strcmp(path, DEFAULT_FIRMWARE_PC) == 0 || strcmp(path, DEFAULT_VGA_ROM) == 0);
     bool about_file = path[0] != 0;
     api_error_set(
         x,

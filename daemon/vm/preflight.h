@@ -18,6 +18,7 @@ struct vmd;
 /* Debian's OpenSBI, what `firmware: default` means. */
 #define DEFAULT_FIRMWARE_64 "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin"
 #define DEFAULT_FIRMWARE_PC "/usr/share/seabios/bios-256k.bin"
+#define DEFAULT_VGA_ROM "/usr/share/seabios/vgabios-stdvga.bin"
 #define DEFAULT_FIRMWARE_32 "/usr/lib/riscv32-linux-gnu/opensbi/generic/fw_dynamic.bin"
 
 /* Fills what define leaves open (uuid, names of disks) and checks what does not depend on the

@@ -20,7 +20,8 @@ static const struct {
     const char *model, *address, *ours;
 } screens[] = { { "virtio", "pci", "virtio" },
                 { "virtio", "virtio-mmio", "virtio-mmio" },
-                { "bochs", "pci", "bochs" } };
+                { "bochs", "pci", "bochs" },
+                { "vga", "pci", "vga" } };
 
 static const struct xml_node *model_of(const struct xml_node *video)
 {
@@ -97,8 +98,8 @@ static int video_get(const struct xml_row *row, const struct xml_node *n, const 
     }
     return err_set(
         e, -EINVAL,
-        "not supported: a screen '%.20s'%s%.20s%s; vmd's are virtio (at pci or virtio-mmio) "
-        "and bochs (at pci)",
+        "not supported: a screen '%.20s'%s%.20s%s; vmd's are virtio (at pci or virtio-mmio), "
+        "bochs and vga (at pci)",
         type, at ? " at an address of type '" : "", at ? at : "", at ? "'" : "");
 }
 
@@ -453,7 +454,7 @@ static bool kind_put(const struct xml_row *row, struct json_object *v, struct xm
 }
 
 const struct xml_conv xml_as_video = {
-    video_get, video_put, "model `virtio` (at `pci` or `virtio-mmio`), `bochs`, `none`"
+    video_get, video_put, "model `virtio` (at `pci` or `virtio-mmio`), `bochs`, `vga`, `none`"
 };
 const struct xml_conv xml_as_graphics = { graphics_get, graphics_put, "`vnc`" };
 const struct xml_conv xml_as_input = { input_get, input_put,

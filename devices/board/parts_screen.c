@@ -20,8 +20,10 @@ unsigned parts_slot_screens(const struct board_config *c)
 static int new_gpu(struct board_parts *b, struct device **out, struct err *e)
 {
     const struct board_screen *s = &b->cfg.screen;
-    bool bochs = s->gpu == BOARD_GPU_BOCHS;
-    int rc = dev_new(b->vm, bochs ? &bochs_display_class : &virtio_gpu_class, "gpu0", out, e);
+    const struct device_class *cls = s->gpu == BOARD_GPU_BOCHS ? &bochs_display_class
+                                     : s->gpu == BOARD_GPU_VGA ? &vga_class
+                                                               : &virtio_gpu_class;
+    int rc = dev_new(b->vm, cls, "gpu0", out, e);
 
     if (rc == 0) {
         rc = dev_set_ptr(*out, "display", s->display, e);
@@ -65,7 +67,8 @@ int parts_add_screen(struct board_parts *b, struct err *e)
         rc = parts_new_screen(b, i, &d, e);
         if (rc != 0) {
             dev_free(d);
-        } else if (i == 0 && b->cfg.screen.gpu == BOARD_GPU_BOCHS) {
+        } else if (i == 0 && (b->cfg.screen.gpu == BOARD_GPU_BOCHS ||
+                              b->cfg.screen.gpu == BOARD_GPU_VGA)) {
             rc = parts_plug(b, d, e);
         } else {
             rc = parts_add_virtio(b, d, e);

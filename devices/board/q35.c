@@ -8,6 +8,7 @@
 #include "devices/block/pflash.h"
 #include "devices/bus/ich9_lpc.h"
 #include "devices/bus/pci_host.h"
+#include "devices/display/vga.h"
 #include "devices/input/virtio_input.h"
 #include "devices/irqchip/i8259.h"
 #include "devices/irqchip/ioapic.h"
@@ -282,6 +283,21 @@ static int add_genid(struct board *b, struct err *e)
     return mem_map(b->p.vm->root, Q35_GENID, 0, b->genid->mmio[0], e);
 }
 
+/* Ports and memory of the first PCs; the rest of it is on PCI. */
+static int map_vga(struct board *b, struct err *e)
+{
+    struct device *vga = b->p.cfg.screen.gpu == BOARD_GPU_VGA ? dev_find(b->p.vm, "gpu0")
+                                                              : NULL;
+    int rc;
+
+    if (!vga) {
+        return 0;
+    }
+    rc = map_port(b, vga, VGA_BLOCK_PORTS, VGA_PORTS, e);
+    rc = rc == 0 ? map_port(b, vga, VGA_BLOCK_DISPI, VGA_DISPI_PORTS, e) : rc;
+    return rc == 0 ? mem_map(b->p.vm->root, VGA_WINDOW, 0, vga->mmio[VGA_BLOCK_WINDOW], e) : rc;
+}
+
 static int add_pci(struct board *b, struct err *e)
 {
     struct device *smbus = NULL;
@@ -293,7 +309,8 @@ static int add_pci(struct board *b, struct err *e)
     rc = rc == 0 ? dev_new(b->p.vm, &ich9_smbus_class, "smbus", &smbus, e) : rc;
     rc = rc == 0 ? parts_plug_at(&b->p, smbus, PCI_DEVFN(Q35_SLOT_CHIPSET, 3), true, e) : rc;
     b->p.sata_at = PCI_DEVFN(Q35_SLOT_CHIPSET, 2);
-    return rc == 0 ? parts_add_pci(&b->p, e) : rc;
+    rc = rc == 0 ? parts_add_pci(&b->p, e) : rc;
+    return rc == 0 ? map_vga(b, e) : rc;
 }
 
 /* --- memory and firmware

@@ -535,6 +535,9 @@ static int check_config(const struct board_config *c, struct err *e)
     if (!c->kernel.path && !c->firmware.path && !c->flash[0]) {
         return err_set(e, -EINVAL, "nothing to run: give a kernel, a firmware or a flash bank");
     }
+    if (c->screen.gpu == BOARD_GPU_VGA) {
+        return err_set(e, -ENOTSUP, "display: machine rv-virt has no VGA; use virtio or bochs");
+    }
     if (c->initrd.path && !c->kernel.path) {
         return err_set(e, -EINVAL, "an initrd needs a kernel");
     }

@@ -6,7 +6,7 @@
  * compared when somebody looks. Registers: device lock; refresh: main loop.
  */
 #include "devices/bus/pci.h"
-#include "devices/display/display.h"
+#include "devices/display/dispi.h"
 #include "devices/display/edid.h"
 #include "devices/registry.h"
 #include "engine/base/mem.h"
@@ -17,26 +17,9 @@
 #include <string.h>
 
 #define VRAM (16u << 20)
-#define ID_VALUE 0xb0c5
 #define ENDIAN_LITTLE 0x1e1e1e1eu
 enum { BAR_MEMORY = 0, BAR_REGS = 2 };
 enum { AT_EDID = 0, AT_DISPI = 0x500, AT_EXT = 0x600 };
-enum {
-    VBE_ID,
-    VBE_XRES,
-    VBE_YRES,
-    VBE_BPP,
-    VBE_ENABLE,
-    VBE_BANK,
-    VBE_VIRT_WIDTH,
-    VBE_VIRT_HEIGHT,
-    VBE_X_OFFSET,
-    VBE_Y_OFFSET,
-    VBE_MEMORY_64K,
-    VBE_REGS
-};
-enum { ENABLED = 1, NO_CLEAR = 0x80 };
-
 struct bochs {
     struct pci_fn pci;
     struct display *display;
@@ -53,90 +36,20 @@ static struct bochs *bochs_of(struct device *d)
 
 /* --- the picture ------------------------------------------------------------------------------ */
 
-struct mode {
-    uint32_t width, height, stride; /* bytes */
-    uint64_t start;
-    unsigned bytes; /* a pixel */
-};
-
-/* What the registers say, if that is a picture within the memory. Lock held. */
-static bool mode_of(const struct bochs *b, struct mode *m)
-{
-    unsigned bpp = b->vbe[VBE_BPP] == 15 ? 16 : b->vbe[VBE_BPP];
-    uint32_t row = b->vbe[VBE_VIRT_WIDTH] > b->vbe[VBE_XRES] ? b->vbe[VBE_VIRT_WIDTH]
-                                                             : b->vbe[VBE_XRES];
-
-    if (!(b->vbe[VBE_ENABLE] & ENABLED) || (bpp != 16 && bpp != 24 && bpp != 32) ||
-        !display_size_ok(b->vbe[VBE_XRES], b->vbe[VBE_YRES])) {
-        return false;
-    }
-    m->bytes = bpp / 8;
-    m->width = b->vbe[VBE_XRES];
-    m->height = b->vbe[VBE_YRES];
-    m->stride = row * m->bytes;
-    m->start = (uint64_t)b->vbe[VBE_Y_OFFSET] * m->stride +
-               (uint64_t)b->vbe[VBE_X_OFFSET] * m->bytes;
-    return m->start + (uint64_t)(m->height - 1) * m->stride + (uint64_t)m->width * m->bytes <=
-           VRAM;
-}
-
-static uint32_t colour(const uint8_t *p, unsigned bytes)
-{
-    uint32_t v = p[0] | (uint32_t)p[1] << 8;
-
-    if (bytes == 2) { /* 5, 6 and 5 bits */
-        uint32_t r = v >> 11, g = v >> 5 & 63, b = v & 31;
-
-        return (r << 3 | r >> 2) << 16 | (g << 2 | g >> 4) << 8 | (b << 3 | b >> 2);
-    }
-    return v | (uint32_t)p[2] << 16;
-}
-
-/* One row; true when it differs from what was shown, from *x0 to *x1. */
-static bool draw_row(const uint8_t *in, uint32_t *out, const struct mode *m, uint32_t *x0,
-                     uint32_t *x1)
-{
-    bool changed = false;
-
-    for (uint32_t x = 0; x < m->width; x++, in += m->bytes) {
-        uint32_t c = colour(in, m->bytes);
-
-        if (out[x] != c) {
-            out[x] = c;
-            *x0 = changed || x >= *x0 ? *x0 : x;
-            *x1 = x + 1 > *x1 ? x + 1 : *x1;
-            changed = true;
-        }
-    }
-    return changed;
-}
-
 static void bochs_refresh(void *arg)
 {
     struct bochs *b = arg;
     struct device *d = &b->pci.dev;
-    struct mode m;
+    struct dispi_mode m;
+    struct dispi_pen pen;
     bool on;
 
     bus_lock(&d->lock);
-    on = mode_of(b, &m);
+    on = dispi_mode(b->vbe, VRAM, &m) && m.bpp >= 15;
     bus_unlock(&d->lock);
-    if (!on || !display_resize(b->display, m.width, m.height)) {
-        return;
-    }
-    uint32_t x0 = m.width, x1 = 0, y0 = m.height, y1 = 0;
-    const uint8_t *in = mem_ram_host(b->memory) + m.start;
-    uint32_t *out = display_draw(b->display);
-    for (uint32_t y = 0; y < m.height; y++, in += m.stride, out += m.width) {
-        if (draw_row(in, out, &m, &x0, &x1)) {
-            y0 = y < y0 ? y : y0;
-            y1 = y + 1;
-        }
-    }
-    if (x0 < x1) {
-        const struct display_rect r = { x0, y0, x1 - x0, y1 - y0 };
-
-        display_damage(b->display, &r);
+    if (on && dispi_pen_begin(&pen, b->display, m.width, m.height)) {
+        dispi_draw(&pen, &m, mem_ram_host(b->memory));
+        dispi_pen_end(&pen);
     }
 }
 
@@ -150,19 +63,8 @@ static uint64_t r_edid(struct device *d, const struct dev_reg *r, unsigned i)
 
 static uint64_t r_vbe(struct device *d, const struct dev_reg *r, unsigned i)
 {
-    struct bochs *b = bochs_of(d);
-
     (void)r;
-    switch (i) {
-    case VBE_ID:
-        return ID_VALUE;
-    case VBE_MEMORY_64K:
-        return VRAM >> 16;
-    case VBE_VIRT_WIDTH:
-        return b->vbe[i] > b->vbe[VBE_XRES] ? b->vbe[i] : b->vbe[VBE_XRES];
-    default:
-        return i < VBE_REGS ? b->vbe[i] : 0;
-    }
+    return dispi_read(bochs_of(d)->vbe, i, VRAM);
 }
 
 static void w_vbe(struct device *d, const struct dev_reg *r, unsigned i, uint64_t old,
@@ -171,12 +73,8 @@ static void w_vbe(struct device *d, const struct dev_reg *r, unsigned i, uint64_
     struct bochs *b = bochs_of(d);
 
     (void)r, (void)old;
-    if (i == VBE_ENABLE && (value & ENABLED) && !(value & NO_CLEAR) &&
-        !(b->vbe[VBE_ENABLE] & ENABLED)) {
+    if (dispi_write(b->vbe, i, (uint16_t)value)) {
         memset(mem_ram_host(b->memory), 0, VRAM);
-    }
-    if (i != VBE_ID && i < VBE_REGS) {
-        b->vbe[i] = (uint16_t)value;
     }
 }
 

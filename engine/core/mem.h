@@ -196,6 +196,9 @@ bool mem_region_numbered(const struct mem_region *r, uint64_t *first);
  * transferred. Any thread. mem_dma_write calls mem_written() itself. */
 int mem_dma_read(struct mem_space *s, uint64_t gpa, void *out, size_t n);
 int mem_dma_write(struct mem_space *s, uint64_t gpa, const void *in, size_t n);
+/* The device that owns a region of RAM has written to it, where the guest may see it or not. Any thread. No translations of code are dropped. */
+void mem_region_dirty(struct mem_space *s, const struct mem_region *r, uint64_t offset,
+                      uint64_t n);
 /* Would mem_dma_read or mem_dma_write of this many bytes succeed? */
 bool mem_dma_reaches(struct mem_space *s, uint64_t gpa, uint64_t n, bool write);
 /* Host pointer for [gpa, gpa+n) when it lies in one RAM range, else NULL. A writer calls

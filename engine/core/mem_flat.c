@@ -344,6 +344,25 @@ static void sync_dirty(struct mem_space *s)
     }
 }
 
+/* The bitmap is taken from the view, as writers of ranges do: views live until nobody can be in them. */
+void mem_region_dirty(struct mem_space *s, const struct mem_region *r, uint64_t offset,
+                      uint64_t n)
+{
+    const struct mem_flat *f = mem_flat(s);
+    _Atomic uint64_t *words = NULL;
+
+    for (unsigned i = 0; i < f->n && !words; i++) {
+        words = f->r[i].dirty;
+    }
+    if (!words || !r->ram_numbered || n == 0) {
+        return;
+    }
+    uint64_t last = r->ram_page + ((offset + n - 1) >> MEM_PAGE_BITS);
+    for (uint64_t page = r->ram_page + (offset >> MEM_PAGE_BITS); page <= last; page++) {
+        atomic_fetch_or_explicit(&words[page / 64], 1ull << page % 64, memory_order_release);
+    }
+}
+
 void mem_dirty_start(struct mem_space *s)
 {
     if (s->logging) {

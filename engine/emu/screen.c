@@ -475,7 +475,8 @@ void screen_new(struct emu *m, struct board_config *b)
     static const enum board_gpu gpus[] = {
         [API_DISPLAY_DEVICE_VIRTIO] = BOARD_GPU_VIRTIO_PCI,
         [API_DISPLAY_DEVICE_VIRTIO_MMIO] = BOARD_GPU_VIRTIO_MMIO,
-        [API_DISPLAY_DEVICE_BOCHS] = BOARD_GPU_BOCHS
+        [API_DISPLAY_DEVICE_BOCHS] = BOARD_GPU_BOCHS,
+        [API_DISPLAY_DEVICE_VGA] = BOARD_GPU_VGA
     };
     const struct api_display *c = m->config.display;
     struct emu_screen *s;

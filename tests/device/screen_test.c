@@ -6,6 +6,7 @@
 #include "devices/display/display.h"
 #include "devices/display/edid.h"
 #include "devices/display/png.h"
+#include "devices/display/vga.h"
 #include "devices/display/virtio_gpu.h"
 #include "devices/input/keys.h"
 #include "devices/input/virtio_input.h"
@@ -502,6 +503,216 @@ START_TEST(bochs_shows_its_memory_in_the_mode_that_is_set)
 }
 END_TEST
 
+/* --- vga --- */
+
+/* Ports of the VM are beside its memory. */
+static uint8_t inb(struct pci_rig *p, unsigned port)
+{
+    return (uint8_t)bus_port_read(p->r->vm->ports, (uint16_t)port, 1);
+}
+
+static void outb(struct pci_rig *p, unsigned port, uint8_t v)
+{
+    bus_port_write(p->r->vm->ports, (uint16_t)port, 1, v);
+}
+
+/* Register i behind an index port: 0x3c4, 0x3ce, 0x3d4. */
+static void indexed(struct pci_rig *p, unsigned port, unsigned i, uint8_t v)
+{
+    bus_port_write(p->r->vm->ports, (uint16_t)port, 2, i | (uint32_t)v << 8);
+}
+
+static void attribute(struct pci_rig *p, unsigned i, uint8_t v)
+{
+    (void)inb(p, 0x3da);
+    outb(p, 0x3c0, (uint8_t)i);
+    outb(p, 0x3c0, v);
+}
+
+static void dispi(struct pci_rig *p, unsigned i, uint16_t v)
+{
+    bus_port_write(p->r->vm->ports, 0x1ce, 2, i);
+    bus_port_write(p->r->vm->ports, 0x1cf, 2, v);
+}
+
+static struct device *vga_new(struct pci_rig *p, struct display *display)
+{
+    struct device *d;
+
+    pci_rig_new(p);
+    d = pci_rig_device(p, &vga_class);
+    ck_assert_int_eq(dev_set_ptr(d, "display", display, NULL), 0);
+    pci_rig_plug(p, d, NULL, FN);
+    ck_assert_int_eq(mem_map(p->r->vm->port_root, VGA_PORTS, 0, d->mmio[VGA_BLOCK_PORTS], NULL),
+                     0);
+    ck_assert_int_eq(
+        mem_map(p->r->vm->port_root, VGA_DISPI_PORTS, 0, d->mmio[VGA_BLOCK_DISPI], NULL), 0);
+    ck_assert_int_eq(mem_map(p->r->vm->root, VGA_WINDOW, 0, d->mmio[VGA_BLOCK_WINDOW], NULL),
+                     0);
+    rig_start(p->r);
+    for (unsigned i = 0; i < 16; i++) { /* colour i is (i, i, i) */
+        attribute(p, i, (uint8_t)i);
+        outb(p, 0x3c8, (uint8_t)i);
+        for (unsigned k = 0; k < 3; k++) {
+            outb(p, 0x3c9, (uint8_t)i);
+        }
+    }
+    attribute(p, 0x12, 15); /* planes */
+    attribute(p, 0x20, 0);  /* the picture is on */
+    return d;
+}
+
+static void vga_end(struct pci_rig *p, struct device *d, struct display *display)
+{
+    rig_state_round_trip(d);
+    pci_rig_free(p);
+    display_free(display);
+}
+
+/* 4 characters of 8 dots, 2 rows of 4 lines. */
+static void crt(struct pci_rig *p, uint8_t max_scan, uint8_t pitch)
+{
+    static const uint8_t fixed[][2] = { { 1, 3 }, { 0x12, 7 }, { 0x17, 0xa3 }, { 0x18, 0xff } };
+
+    for (unsigned i = 0; i < ARRAY_LEN(fixed); i++) {
+        indexed(p, 0x3d4, fixed[i][0], fixed[i][1]);
+    }
+    indexed(p, 0x3d4, 7, 0x10);
+    indexed(p, 0x3d4, 9, 0x40 | max_scan);
+    indexed(p, 0x3d4, 0x13, pitch);
+    indexed(p, 0x3d4, 10, 0x20); /* no cursor */
+    indexed(p, 0x3c4, 1, 1);
+}
+
+static uint32_t grey(unsigned v)
+{
+    return (v << 2 | v >> 4) * 0x10101;
+}
+
+START_TEST(vga_shows_text_with_its_font_and_cursor)
+{
+    struct pci_rig p;
+    struct display *display = display_new(640, 480);
+    struct device *d = vga_new(&p, display);
+
+    crt(&p, 3, 2);
+    indexed(&p, 0x3c4, 2, 4); /* the font: plane 2, by its own addresses */
+    indexed(&p, 0x3ce, 8, 0xff);
+    rig_write(p.r, VGA_WINDOW + 0x41 * 32, 0x80, 1);
+    rig_write(p.r, VGA_WINDOW + 0x41 * 32 + 3, 0x01, 1);
+    indexed(&p, 0x3c4, 2, 3); /* characters and colours: planes 0 and 1 in turn, at 0xb8000 */
+    indexed(&p, 0x3ce, 5, 0x10);
+    indexed(&p, 0x3ce, 6, 0x0c);
+    rig_write(p.r, 0xb8000 + 8 + 2, 0x2741, 2); /* the second row's second place */
+    ck_assert_uint_eq(rig_read(p.r, 0xb800a, 2), 0x2741);
+    ck_assert_uint_eq(rig_read(p.r, VGA_WINDOW, 1), 0xff); /* the window is not there now */
+    display_refresh(display);
+    ck_assert_uint_eq(display_width(display), 32);
+    ck_assert_uint_eq(display_height(display), 8);
+    ck_assert_uint_eq(display_pixels(display)[4 * 32 + 8], grey(7));
+    ck_assert_uint_eq(display_pixels(display)[4 * 32 + 9], grey(2));
+    ck_assert_uint_eq(display_pixels(display)[7 * 32 + 15], grey(7));
+    ck_assert_uint_eq(display_pixels(display)[0], grey(0));
+    indexed(&p, 0x3d4, 10, 1); /* a cursor of lines 1 and 2 there */
+    indexed(&p, 0x3d4, 11, 2);
+    indexed(&p, 0x3d4, 15, 5);
+    display_refresh(display);
+    ck_assert_uint_eq(display_pixels(display)[5 * 32 + 9], grey(7));
+    ck_assert_uint_eq(display_pixels(display)[7 * 32 + 9], grey(2));
+    attribute(&p, 0, 0); /* the picture is off */
+    display_refresh(display);
+    ck_assert_uint_eq(display_pixels(display)[5 * 32 + 9], 0);
+    vga_end(&p, d, display);
+}
+END_TEST
+
+START_TEST(vga_writes_planes_through_masks_and_latches)
+{
+    struct pci_rig p;
+    struct display *display = display_new(640, 480);
+    struct device *d = vga_new(&p, display);
+
+    crt(&p, 0, 2);
+    indexed(&p, 0x3ce, 6, 5); /* graphics at 0xa0000 */
+    indexed(&p, 0x3ce, 8, 0xff);
+    indexed(&p, 0x3c4, 2, 5);
+    rig_write(p.r, VGA_WINDOW, 0xf0, 1);
+    display_refresh(display);
+    ck_assert_uint_eq(display_pixels(display)[3], grey(5));
+    ck_assert_uint_eq(display_pixels(display)[4], grey(0));
+    indexed(&p, 0x3c4, 2, 15);
+    indexed(&p, 0x3ce, 8, 0x0f); /* the other bits come from the latches */
+    (void)rig_read(p.r, VGA_WINDOW, 1);
+    indexed(&p, 0x3ce, 5, 2);
+    rig_write(p.r, VGA_WINDOW + 1, 9, 1); /* mode 2: a colour */
+    display_refresh(display);
+    ck_assert_uint_eq(display_pixels(display)[8], grey(5));
+    ck_assert_uint_eq(display_pixels(display)[12], grey(9));
+    indexed(&p, 0x3ce, 4, 2); /* read mode 0: one plane; 1: which pixels have a colour */
+    indexed(&p, 0x3ce, 5, 0);
+    ck_assert_uint_eq(rig_read(p.r, VGA_WINDOW + 1, 1), 0xf0);
+    indexed(&p, 0x3ce, 5, 8);
+    indexed(&p, 0x3ce, 2, 9);
+    indexed(&p, 0x3ce, 7, 15);
+    ck_assert_uint_eq(rig_read(p.r, VGA_WINDOW + 1, 1), 0x0f);
+    indexed(&p, 0x3ce, 5, 1); /* mode 1 copies the latches */
+    rig_write(p.r, VGA_WINDOW + 2, 0, 1);
+    display_refresh(display);
+    ck_assert_uint_eq(display_pixels(display)[28 - 8], grey(9));
+    vga_end(&p, d, display);
+}
+END_TEST
+
+START_TEST(vga_has_linear_modes_by_its_ports_and_is_seen_in_memory)
+{
+    struct pci_rig p;
+    struct display *display = display_new(640, 480);
+    struct device *d = vga_new(&p, display);
+    const struct mem_range *r;
+
+    dispi(&p, 0, 0xb0c4);
+    ck_assert_uint_eq(bus_port_read(p.r->vm->ports, 0x1cf, 2), 0xb0c4);
+    dispi(&p, 0, 0x1234); /* is no version */
+    ck_assert_uint_eq(bus_port_read(p.r->vm->ports, 0x1d0, 2), 0xb0c4);
+    dispi(&p, 1, 640);
+    dispi(&p, 2, 400);
+    dispi(&p, 3, 8);
+    dispi(&p, 4, 1);
+    dispi(&p, 5, 3); /* the fourth 64 KiB */
+    rig_write(p.r, VGA_WINDOW + 5, 7, 1);
+    display_refresh(display);
+    ck_assert_uint_eq(display_width(display), 640);
+    ck_assert_uint_eq(display_pixels(display)[0x30005], grey(7));
+    dispi(&p, 5, 0xffff); /* beyond the memory */
+    rig_write(p.r, VGA_WINDOW, 1, 1);
+    ck_assert_uint_eq(rig_read(p.r, VGA_WINDOW, 1), 0xff);
+    cfg_write(&p, FN, PCI_BAR0, 0x90000000,
+              4); /* outside of the bridge's windows: only as memory */
+    cfg_write(&p, FN, PCI_COMMAND, PCI_CMD_MEMORY, 2);
+    ck_assert_uint_eq(atomic_load(&p.r->vm->requests), VM_REQ_REMAP);
+    rig_turn(p.r);
+    r = mem_find(p.r->vm->mem, 0x90000000);
+    ck_assert(r && r->kind == MEM_RAM && r->size == VGA_VRAM);
+    ck_assert_uint_eq(rig_read(p.r, 0x90030005, 1), 7);
+    mem_dirty_start(p.r->vm->mem);
+    uint64_t n = mem_ram_pages(p.r->vm->mem), first;
+    uint64_t *bits = xnew_n(uint64_t, n / 64 + 1);
+    r = mem_find(p.r->vm->mem, 0x90000000);
+    ck_assert(mem_region_numbered(r->region, &first));
+    dispi(&p, 5, 2);
+    rig_write(p.r, VGA_WINDOW + 0x1000, 5, 1); /* by the window: marked as the memory's page */
+    mem_dirty_take(p.r->vm->mem, bits);
+    first += 0x21;
+    ck_assert_uint_eq(bits[first / 64], 1ull << first % 64);
+    free(bits);
+    mem_dirty_stop(p.r->vm->mem);
+    cfg_write(&p, FN, PCI_COMMAND, 0, 2);
+    rig_turn(p.r);
+    ck_assert_ptr_null(mem_find(p.r->vm->mem, 0x90000000));
+    vga_end(&p, d, display);
+}
+END_TEST
+
 static Suite *suite_screen(void)
 {
     Suite *s = suite_create("screen");
@@ -516,6 +727,9 @@ static Suite *suite_screen(void)
     tcase_add_test(t, tablet_says_its_axes_and_sends_reports);
     tcase_add_test(t, keys_are_found_by_name_scan_code_and_symbol);
     tcase_add_test(t, bochs_shows_its_memory_in_the_mode_that_is_set);
+    tcase_add_test(t, vga_shows_text_with_its_font_and_cursor);
+    tcase_add_test(t, vga_writes_planes_through_masks_and_latches);
+    tcase_add_test(t, vga_has_linear_modes_by_its_ports_and_is_seen_in_memory);
     suite_add_tcase(s, t);
     return s;
 }

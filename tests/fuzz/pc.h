@@ -132,7 +132,7 @@ static void build(unsigned which)
         cfg.firmware = start_file(which);
         cfg.root_ports = 1;
         m->display = display_new(640, 480);
-        cfg.screen = (struct board_screen){ .gpu = BOARD_GPU_BOCHS,
+        cfg.screen = (struct board_screen){ .gpu = BOARD_GPU_VGA,
                                             .display = m->display,
                                             .width = 640,
                                             .height = 480,
@@ -184,9 +184,9 @@ static unsigned width(struct fuzz_in *in)
 
 static uint16_t port(struct fuzz_in *in)
 {
-    static const uint16_t bases[] = { 0x20,  0x40,  0x60,  0x70,  0x92,  0xa0,
-                                      0xb2,  0x3f8, 0x402, 0x4d0, 0x510, 0x600,
-                                      0x600, 0x620, 0x660, 0xcf8, 0x700 };
+    static const uint16_t bases[] = { 0x20,  0x40,  0x60,  0x70,  0x92,  0xa0,  0xb2,  0x3f8,
+                                      0x402, 0x4d0, 0x510, 0x600, 0x1ce, 0x1ce, 0x3b4, 0x3c0,
+                                      0x3c4, 0x3ce, 0x3d4, 0x600, 0x620, 0x660, 0xcf8, 0x700 };
 
     return fuzz_rarely(in, 32)
                ? (uint16_t)fuzz_64(in)
@@ -210,7 +210,8 @@ static void memory_access(struct vm *vm, struct fuzz_in *in)
 {
     static const uint64_t bases[] = { 0xfec00000, 0xfed00000, 0xfed00100, 0xfed1f410,
                                       0xfed45000, 0xb0000000, 0xb00f8000, 0xa0000,
-                                      0xc0000,    0xf0000,    0xfeb00000, 0xe0000000 };
+                                      0xb8000,    0xc0000,    0xf0000,    0xfeb00000,
+                                      0xe0000000 };
     uint64_t at = bases[fuzz_below(in, ARRAY_LEN(bases))] +
                   fuzz_below(in, fuzz_rarely(in, 8) ? 65536 : 256);
     const struct mem_range *r = mem_find(vm->mem, at);
@@ -263,6 +264,9 @@ static void outside(struct machine *m, struct fuzz_in *in)
     }
     if (fuzz_rarely(in, 8)) {
         (void)m->cls->powerdown(m->board, NULL);
+    }
+    if (m->display && fuzz_rarely(in, 4)) {
+        display_refresh(m->display);
     }
 }
 

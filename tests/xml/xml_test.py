@@ -308,7 +308,7 @@ def screens_flash_and_volumes_are_in_the_words_of_libvirt():
     vnc = "<graphics type='vnc'><listen type='socket'/></graphics>"
     tap.check("display" not in made("<video><model type='none'/></video>"), "no screen")
     size = "<resolution x='1024' y='768'/>"
-    for video, address, device in (("virtio", "pci", "virtio"), ("virtio", "virtio-mmio", "virtio-mmio"), ("bochs", "pci", "bochs")):
+    for video, address, device in (("virtio", "pci", "virtio"), ("virtio", "virtio-mmio", "virtio-mmio"), ("bochs", "pci", "bochs"), ("vga", "pci", "vga")):
         element = f"<video><model type='{video}'>{size}</model><address type='{address}'/></video>" \
             if address != "pci" else f"<video><model type='{video}'>{size}</model></video>"
         for devices, keyboard in ((keys + vnc + element, True), (element + vnc, False), (element + keys, True)):
