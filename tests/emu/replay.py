@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recordings: a machine that is replayed comes to the same state, bit by bit; what does not fit is told with its place."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,8 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
 import replay_lib as lib  # noqa: E402
 import replay_soak  # noqa: E402
 import emu_lib  # noqa: E402
@@ -230,7 +232,7 @@ def a_damaged_file_is_refused_with_the_place():
 def what_cannot_be_recorded_is_refused_by_name():
     with tempfile.TemporaryDirectory() as d:
         for what, name in (({"balloon": {}}, "a balloon"), ({"display": {}}, "a screen"), ({"agent": True}, "channels"),
-                           ({"usb": [{"type": "tablet"}]}, "USB devices")):
+                           ({"usb": [{"type": "tablet"}]}, "USB devices"), ({"audio": {}}, "a sound card"), ({"guest_watchdog": {}}, "a watchdog")):
             run = lib.emulate(lib.bare(d, **what), "--record", os.path.join(d, "a.rec"))
             tap.check(run.status == 1 and f"has {name}, which cannot be recorded" in run.errors, f"{run}")
             tap.check(not os.path.exists(os.path.join(d, "a.rec")), "a file is left")
@@ -263,6 +265,29 @@ def standing(c):
         tap.check(time.monotonic() < end, f"it does not stop: {c.ok('emu.replay_status')}")
         time.sleep(0.01)
     return c.ok("emu.state_hash")
+
+
+# What leaves the guest alone; whatever else comes is refused while a recording is made or played.
+LOOKS = {"emu." + name for name in (
+    "hello status stats engine replay_status replay_to state_hash pause resume quit set_action trace_start trace_read trace_stop coverage channels exports jobs dump dump_status "
+    "dump_cancel state_status state_cancel migrate_status migrate_cancel fault_list state memory_search blocks registers memory screenshot pci devices device_class file_drop").split()}
+
+
+def every_call_that_could_reach_the_guest_is_refused():
+    with open(os.path.join(HERE, "../../api-schema/schema/emu.json"), encoding="utf-8") as file:
+        methods = json.load(file)["methods"]
+    bare = [name for name, m in methods.items() if name not in LOOKS and not any(p.get("required") for p in m.get("in", {}).values())]
+    tap.check({"emu.reset", "emu.powerdown", "emu.balloon", "emu.memory_devices"} <= set(bare) and LOOKS <= set(methods), str(bare))
+    with tempfile.NamedTemporaryFile() as log:
+        fd = os.open(log.name, os.O_RDWR)
+        with Emu(extra=("--record-fd", str(fd)), descriptors=[fd]) as emu:
+            _, c = ready(emu)
+            for name in bare:
+                error = c.call(name).get("error", {})
+                tap.check("past its recording" in error.get("message", ""), f"{name}: {error}")
+            c.ok("emu.quit")
+            check_end(emu)
+        os.close(fd)
 
 
 def the_control_socket_moves_a_replay():
@@ -309,6 +334,7 @@ CASES = [
     a_changed_recording_is_told_with_its_place,
     a_damaged_file_is_refused_with_the_place,
     what_cannot_be_recorded_is_refused_by_name,
+    every_call_that_could_reach_the_guest_is_refused,
     the_control_socket_moves_a_replay,
     a_file_that_takes_no_more_ends_the_recording_and_not_the_machine,
     linux_with_disk_and_network_is_replayed,

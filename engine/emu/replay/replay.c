@@ -205,6 +205,8 @@ static int refuse_parts(const struct emu *m, struct err *e)
         { c->n_usb > 0, "USB devices" },
         { c->balloon != NULL, "a balloon" },
         { c->n_memory_devices > 0, "memory devices" },
+        { c->audio != NULL, "a sound card" },
+        { c->guest_watchdog != NULL, "a watchdog" },
         { m->opt.record && (m->opt.gdb_fd >= 0 || m->opt.gdb_path), "a debugger's socket" },
     };
 
