@@ -264,6 +264,37 @@ def a_pc_goes_on_from_a_saved_state():
         tap.check(b"no sector" not in end, end)
 
 
+def a_pc_s_screen_is_in_its_saved_state():
+    """SeaBIOS's text on the VGA, by screenshots, with the sandbox on; under a second save and start as well."""
+    needs_kvm()
+    if not os.path.exists(q35.SEABIOS) or not os.path.exists("/usr/share/seabios/vgabios-stdvga.bin"):
+        raise tap.Skip("SeaBIOS and its VGA ROM (seabios)")
+    with lib.Daemon() as daemon, daemon.client() as client:
+        disk = q35.boot_disk("screen.raw", daemon.dir)
+        client.call("vm.define", config={"name": "pc", "arch": "x86_64", "machine": "q35", "engine": "kvm", "memory": 64 << 20, "rng": False,
+                                         "display": {"device": "vga", "input": False}, "disks": [{"file": disk, "format": "raw", "bus": "sata"}]})
+        client.call("vm.start", vm="pc")
+        said(daemon.console("pc"), b"second sector of screen.raw")
+
+        def picture():
+            path = os.path.join(daemon.dir, "shot.ppm")
+            vmctl(daemon, "screenshot", "pc", path)
+            with open(path, "rb") as file:
+                data = file.read()
+            os.unlink(path)
+            return data
+
+        was = picture()
+        lit = sum(was[i] > 64 for i in range(15, len(was), 3))
+        tap.check(was.startswith(b"P6\n720 400\n255\n") and lit > 1000, f"{was[:15]}, {lit} points that shine")
+        for _ in range(2):
+            job(client, "vm.save", vm="pc")
+            client.call("vm.start", vm="pc")
+            now = picture()
+            other = sum(a != b for a, b in zip(was, now))
+            tap.check(len(was) == len(now) and other <= 2 * 9 * 16 * 3, f"{other} bytes are others: more than a cursor")
+
+
 def acpi_tables_are_clean():
     """What a kernel finds, disassembled and compiled again."""
     guest = needs_kvm()
@@ -332,6 +363,7 @@ if __name__ == "__main__":
         acpi_tables_are_clean,
         a_pcs_tables_are_clean,
         a_pc_goes_on_from_a_saved_state,
+        a_pc_s_screen_is_in_its_saved_state,
         libvirts_versions_of_q35_are_q35,
         what_the_host_lacks_is_named,
         a_missing_device_is_named,
