@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Killed emulators that wait in the kernel, and control groups whose last processes have not ended yet. Owns their pidfds and
+ * Killed emulators that wait in the kernel, and what goes a moment behind them: control groups and run folders. Owns their pidfds and
  * timers (struct vmd, list `lingering`). Loop thread.
  */
 #include "daemon/run/linger.h"
@@ -23,7 +23,8 @@ struct linger {
     struct list link;
     struct vmd *d;
     int64_t vm;
-    int pidfd; /* -1: a control group */
+    int pidfd;   /* -1: a control group, or a run folder */
+    bool folder; /* which of them */
     struct loop_fd *watch;
     struct loop_timer *again;
     unsigned tries;
@@ -79,33 +80,48 @@ static void on_end(void *arg, int fd, unsigned events)
     log_info("daemon", "the killed emulator of VM %lld, which waited for a disk, has ended",
              (long long)l->vm);
     if (!vm || !vm->run) {
-        runfs_clean(&l->d->opt, l->vm);
+        linger_folder(l->d, l->vm);
         linger_group(l->d, l->vm);
     }
     linger_free(l);
+}
+
+static bool remove_it(struct vmd *d, int64_t vm, bool folder)
+{
+    return folder ? runfs_clean(&d->opt, vm) : cgroup_remove(&d->cgroup, vm);
 }
 
 static void on_again(void *arg)
 {
     struct linger *l = arg;
     struct vm *vm = vm_by_id(l->d, l->vm);
-    if ((vm && vm->run) || l->tries++ == TRIES || cgroup_remove(&l->d->cgroup, l->vm)) {
+    if ((vm && vm->run) || l->tries++ == TRIES || remove_it(l->d, l->vm, l->folder)) {
         linger_free(l); /* gone, in use again, or given up */
     } else {
         loop_timer_arm(l->again, AGAIN_NS);
     }
 }
 
-void linger_group(struct vmd *d, int64_t vm)
+static void remove_now_or_again(struct vmd *d, int64_t vm, bool folder)
 {
-    if (cgroup_remove(&d->cgroup, vm)) {
+    if (remove_it(d, vm, folder)) {
         return;
     }
     struct linger *l = xnew(struct linger);
-    *l = (struct linger){ .d = d, .vm = vm, .pidfd = -1 };
+    *l = (struct linger){ .d = d, .vm = vm, .pidfd = -1, .folder = folder };
     list_append(&d->lingering, &l->link);
     l->again = loop_timer_new(d->loop, on_again, l);
     loop_timer_arm(l->again, AGAIN_NS);
+}
+
+void linger_group(struct vmd *d, int64_t vm)
+{
+    remove_now_or_again(d, vm, false);
+}
+
+void linger_folder(struct vmd *d, int64_t vm)
+{
+    remove_now_or_again(d, vm, true);
 }
 
 void linger_watch(struct vmd *d, int64_t vm, int take_pidfd)

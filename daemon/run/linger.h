@@ -19,6 +19,8 @@ bool linger_stuck(pid_t pid);
 void linger_watch(struct vmd *d, int64_t vm, int take_pidfd);
 /* Removes the control group of a VM that has ended: now, or when the last process in it has died. */
 void linger_group(struct vmd *d, int64_t vm);
+/* Removes the run folder of a VM that has ended: now, or when its monitor has written into it how it ended. */
+void linger_folder(struct vmd *d, int64_t vm);
 /* The daemon ends; the folders are swept by the next one. */
 void lingers_free(struct vmd *d);
 

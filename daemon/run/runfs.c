@@ -46,17 +46,17 @@ int runfs_make_lib(const struct vmd_options *o, int64_t vm, struct err *e)
     return 0;
 }
 
-static void clean(const char *dir, const char *const *names, size_t n)
+static bool clean(const char *dir, const char *const *names, size_t n)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
-        return;
+        return errno == ENOENT;
     }
     for (size_t i = 0; i < n; i++) {
         unlinkat(fd, names[i], 0);
     }
     close(fd);
-    rmdir(dir);
+    return rmdir(dir) == 0 || errno == ENOENT;
 }
 
 static void clean_channels(const char *path)
@@ -82,24 +82,16 @@ char *runfs_channel(const struct vmd_options *o, int64_t vm, const char *name)
     return runfs_path(o, vm, file);
 }
 
-void runfs_clean(const struct vmd_options *o, int64_t vm)
+bool runfs_clean(const struct vmd_options *o, int64_t vm)
 {
-    static const char *const names[] = { VM_CONTROL,
-                                         VM_CONSOLE,
-                                         VM_VNC,
-                                         VM_VSOCK,
-                                         VM_QMP,
-                                         VM_EMU_LOG,
-                                         VM_PROCESS,
-                                         VM_EXIT,
-                                         VM_ENDING,
-                                         VM_DISKS,
-                                         "." VM_PROCESS ".tmp",
-                                         "." VM_EXIT ".tmp",
-                                         VM_LOCK };
+    static const char *const names[] = { VM_CONTROL,         VM_CONSOLE, VM_VNC,
+                                         VM_VSOCK,           VM_QMP,     VM_NBD,
+                                         VM_EMU_LOG,         VM_PROCESS, VM_EXIT,
+                                         VM_ENDING,          VM_DISKS,   "." VM_PROCESS ".tmp",
+                                         "." VM_EXIT ".tmp", VM_LOCK };
     AUTO_FREE char *dir = xasprintf("%s/%s/%lld", o->run, SPAWN_VM_DIR, (long long)vm);
     clean_channels(dir);
-    clean(dir, names, ARRAY_LEN(names));
+    return clean(dir, names, ARRAY_LEN(names));
 }
 
 void runfs_clean_lib(const struct vmd_options *o, int64_t vm)
@@ -231,8 +223,15 @@ void runfs_last_words(const struct vmd_options *o, int64_t vm, char *out, size_t
         return;
     }
     tail[n] = 0;
-    char *line = strrchr(tail, '\n');
-    line = line ? line + 1 : tail;
+    /* Processes beside it (vmd-net, virtiofsd) end with it, and may speak last. */
+    char *line = tail;
+    bool own = false;
+    for (char *p = tail; p; p = strchr(p, '\n'), p += p ? 1 : 0) {
+        bool its = str_starts(p, "vmd-emu: ");
+        line = its || !own ? p : line;
+        own = own || its;
+    }
+    line[strcspn(line, "\n")] = 0;
     for (char *p = line; *p; p++) {
         if ((unsigned char)*p < 0x20 || (unsigned char)*p > 0x7e) {
             *p = '?';

@@ -31,8 +31,8 @@ char *runfs_log(const struct vmd_options *o, int64_t vm);                    /* 
 char *runfs_lib(const struct vmd_options *o, int64_t vm, const char *name);  /* the caller's */
 /* Makes LIB/vm/ID. */
 int runfs_make_lib(const struct vmd_options *o, int64_t vm, struct err *e);
-/* Removes all that is known in RUN/vm/ID, and the folder. */
-void runfs_clean(const struct vmd_options *o, int64_t vm);
+/* Removes all that is known in RUN/vm/ID, and the folder; false: it is still there, as a monitor writes into it just now. */
+bool runfs_clean(const struct vmd_options *o, int64_t vm);
 void runfs_clean_lib(const struct vmd_options *o, int64_t vm);
 
 struct run_process {

@@ -682,7 +682,7 @@ static void on_finished(void *arg, const struct err *e)
         run->w_pid = NULL;
         linger_watch(d, vm->id, take_fd(&run->pidfd));
     } else if (!e) {
-        runfs_clean(&d->opt, vm->id);
+        linger_folder(d, vm->id);
     }
     vm->run = NULL;
     if (run->started) {

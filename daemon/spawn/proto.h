@@ -71,6 +71,7 @@
 #define VM_CONSOLE "console"
 #define VM_VNC "vnc"
 #define VM_VSOCK "vsock" /* and vsock_PORT, where others listen */
+#define VM_NBD "nbd.sock"
 #define VM_EMU_LOG "emu.log"
 #define VM_PROCESS "process"
 #define VM_ENDING "ending"

@@ -13,6 +13,7 @@
 #include "daemon/ops.h"
 #include "daemon/registry.h"
 #include "daemon/run/runfs.h"
+#include "daemon/spawn/proto.h"
 #include "daemon/run/supervise.h"
 #include "daemon/vm/disk_actions.h"
 #include "engine/base/buf.h"
@@ -303,8 +304,7 @@ static void start_begin(struct op *op)
                              .host = in->host ? xstrdup(in->host) : NULL,
                              .tls = in->tls ? xstrdup(in->tls) : NULL };
     k->e = (struct err)ERR_INIT;
-    k->socket = in->socket ? xstrdup(in->socket)
-                           : runfs_path(&k->d->opt, op->vm->id, "nbd.sock");
+    k->socket = in->socket ? xstrdup(in->socket) : runfs_path(&k->d->opt, op->vm->id, VM_NBD);
     list_append(&k->d->dexports, &k->link);
     rc = pthread_create(&k->thread, NULL, listen_main, k);
     if (rc != 0) {

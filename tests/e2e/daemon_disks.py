@@ -288,7 +288,7 @@ def nbd_clients_read_what_changed():
         client.fails("not-found", "disk.export_add", vm="a", disk="disk0", name="y", bitmap="none")
         client.fails("busy", "disk.bitmap", vm="a", disk="disk0", act="bitmap-remove", name="b")
         fill(uris[0], (5, MIB, 65536))
-        inc = uris[0].replace("d0", "inc")
+        inc = uris[0].replace("///d0", "///inc")
         info = json.loads(run("nbdinfo", "--json", inc))["exports"][0]
         tap.check(info["export-size"] == 8 * MIB and info["is_read_only"] and info["description"] == "what changed", f"{info}")
         spans = json.loads(run("nbdinfo", "--json", "--map=qemu:dirty-bitmap:b", inc))

@@ -232,7 +232,7 @@ def cards_that_make_no_sense_are_refused():
     cases = [({"mac": "ff:ff:ff:ff:ff:ff"}, "no address of a card"),
              ({"type": "stream"}, "name the socket"),
              ({"type": "none", "forward": ["tcp::1-:1"]}, "only a card of type user"),
-             ({"path": "/x"}, "only stream and dgram")]
+             ({"path": "/x"}, "only stream, dgram and vhost-user")]
     with lib.Daemon() as daemon, daemon.client(TIMEOUT) as client:
         for nic, text in cases:
             error = client.fails("invalid-params", "vm.define", config=daemon.config("b", nics=[nic]))
