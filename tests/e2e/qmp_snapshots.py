@@ -151,6 +151,7 @@ def the_human_monitor_saves_and_goes_back():
             tap.check(hmp(q, "delvm one") == "" and hmp(q, "delvm one").startswith("Error: "), "delvm")
 
 
+@tap.local("a session by TLS is not bound to the VM's socket, and stays")
 def clients_are_sent_away_when_it_does_not_come_back():
     with lib.Daemon() as daemon, daemon.client() as client:
         paths = snaps.begun(daemon, client)

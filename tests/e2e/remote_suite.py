@@ -26,7 +26,7 @@ FILES = [("daemon_policy.py",), ("daemon_survive.py",), ("qmp_commands.py",), ("
          ("daemon_cycles.py", "--count", "60"), ("daemon_valgrind.py",), ("daemon_chaos.py", "--count", "30"), ("daemon_supply.py",),
          ("daemon_store.py",), ("daemon_chain.py",), ("daemon_blockjobs.py",), ("daemon_dump.py",), ("daemon_save.py",),
          ("daemon_emulator.py",), ("daemon_corpus.py",), ("qmp_input.py",),
-         ("qmp_screen.py",),
+         ("qmp_screen.py",), ("qmp_snapshots.py",),
          ("daemon_fork.py", "copies_run_on_overlays_of_their_own", "paused_ones_and_their_state", "what_cannot_be_copied_is_named")]
 # Patterns of the files that are not repeated, and why.
 NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself", "far_lib.py": "what this stands on",
@@ -42,7 +42,6 @@ NOT = {"guest_*.py": "vmd-emu by itself", "remote_*.py": "remote access itself",
        "daemon_export.py": "files of the daemon's own host",
        "daemon_guest_time.py": "clocks of guests and of the daemon's own host",
        "daemon_overhead.py": "memory of the daemon's own processes",
-       "qmp_snapshots.py": "jobs that daemon_snapshots.py begins by other words; qmp_commands.py goes by TLS",
        "daemon_cloudinit.py": "vmctl at the unix socket, and looks into the daemon's folders",
        "daemon_vnc.py": "begins TLS daemons and viewers of its own",
        "daemon_networks.py": "ports of networks by unix sockets; remote_roles.py calls each method",
