@@ -94,6 +94,7 @@ libdaemon_a_SOURCES = \
 	daemon/vm/migrate_out.c \
 	daemon/vm/migrate_out_disks.c \
 	daemon/vm/migrate_out_lanes.c \
+	daemon/vm/migrate_out_there.c \
 	daemon/vm/migrate_place.c \
 	daemon/vm/migrate_place.h \
 	daemon/vm/migrate_out.h \

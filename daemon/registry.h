@@ -41,8 +41,9 @@ struct vm {
     enum api_vm_state state;
     char *reason;
     int64_t since_ms;
-    struct api_vm_exit *exit; /* how the last run ended; NULL: never ran */
-    bool saved;               /* a state waits for its next start; vm/save.c */
+    struct api_vm_exit *exit;                 /* how the last run ended; NULL: never ran */
+    bool saved;                               /* a state waits for its next start; vm/save.c */
+    int64_t move_bandwidth, move_downtime_ms; /* migrate.set; 0: no limit, nothing said */
     const char *moving;  /* being moved: what is said to who wants it (static); vm/migrate*.c */
     bool restart_needed; /* runs with a former definition */
     unsigned restarts;   /* in a row; policy.c, as all of these */

@@ -441,20 +441,48 @@ void lv_do_domain_job_info(struct lv_call *c)
     active_jobs(c, on_job_info);
 }
 
+/* virDomainJobOperation */
+static int operation_of(const char *kind)
+{
+    static const struct {
+        const char *kind;
+        int operation;
+    } known[] = {
+        { "vm.save", 2 }, { "vm.migrate", 5 }, { "vm.dump", 8 }, { "disk.backup", 9 }
+    };
+
+    for (unsigned i = 0; kind && i < ARRAY_LEN(known); i++) {
+        if (strcmp(kind, known[i].kind) == 0) {
+            return known[i].operation;
+        }
+    }
+    return 0;
+}
+
 static void on_job_stats(struct lv_call *c, struct json_object *result)
 {
     enum { COMPLETED = 1 };
     bool past = lv_int(c, "flags") & COMPLETED;
-    struct progress p = progress_of(past ? NULL : whole_job(c, result));
+    struct json_object *job = past ? NULL : whole_job(c, result);
+    struct progress p = progress_of(job);
     struct json_object *o = json_object_new_object(), *list = json_object_new_array();
 
     if (p.type != JOB_NONE) {
+        lv_param(list, "operation", 'i', operation_of(api_json_get_str(job, "kind")));
         lv_param(list, "time_elapsed", 'H', p.ms);
     }
     if (p.memory) {
-        lv_param(list, "data_total", 'H', p.total);
-        lv_param(list, "data_processed", 'H', p.done);
-        lv_param(list, "data_remaining", 'H', p.total > p.done ? p.total - p.done : 0);
+        static const char *const sets[] = { "data", "memory" };
+
+        for (unsigned i = 0; i < ARRAY_LEN(sets); i++) {
+            AUTO_FREE char *total = xasprintf("%s_total", sets[i]),
+                           *done = xasprintf("%s_processed", sets[i]),
+                           *left = xasprintf("%s_remaining", sets[i]);
+
+            lv_param(list, total, 'H', p.total);
+            lv_param(list, done, 'H', p.done);
+            lv_param(list, left, 'H', p.total > p.done ? p.total - p.done : 0);
+        }
     }
     api_json_set_int(o, "type", p.type);
     api_json_set(o, "params", list);

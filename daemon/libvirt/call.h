@@ -75,6 +75,7 @@ enum lv_error {
     LV_E_AGENT_UNRESPONSIVE = 86,
     LV_E_ACCESS_DENIED = 88,
     LV_E_NO_METADATA = 80,
+    LV_E_MIGRATE_FINISH_OK = 93, /* it was called off, and nothing of it is here */
     LV_E_DEVICE_MISSING = 99,
     LV_E_NO_CHECKPOINT = 103,
     LV_E_NO_BACKUP = 104,

@@ -11,6 +11,8 @@
 enum {
     /* VIR_DRV_FEATURE_*: what the server's side can do. */
     FEATURE_MIGRATION_P2P = 4,
+    FEATURE_MIGRATION_V3 = 6, /* in five steps */
+    FEATURE_CHANGE_PROTECTION = 7,
     FEATURE_PARAM_STRING = 9, /* typed parameters may be strings */
     FEATURE_KEEPALIVE = 10,
     FEATURE_MIGRATION_PARAMS = 13,
@@ -57,6 +59,7 @@ void lv_do_connect_open(struct lv_call *c)
 void lv_do_connect_feature(struct lv_call *c)
 {
     static const int known[] = { FEATURE_MIGRATION_P2P,  FEATURE_MIGRATION_PARAMS,
+                                 FEATURE_MIGRATION_V3,   FEATURE_CHANGE_PROTECTION,
                                  FEATURE_PARAM_STRING,   FEATURE_KEEPALIVE,
                                  FEATURE_EVENT_CALLBACK, FEATURE_CLOSE_CALLBACK,
                                  FEATURE_NETWORK_UPDATE };

@@ -127,6 +127,8 @@
        "mem_remaining:H file_total:H file_processed:H file_remaining:H")                       \
     DO(164, DOMAIN_ABORT_JOB, domain_abort_job, "dom:D", "")                                   \
     DO(165, STORAGE_VOL_WIPE, volume_wipe, "vol:V flags:u", "")                                \
+    DO(166, DOMAIN_MIGRATE_SET_MAX_DOWNTIME, migrate_set_downtime, "dom:D downtime:H flags:u", \
+       "")                                                                                     \
     DO(167, CONNECT_DOMAIN_EVENT_REGISTER_ANY, event_register_any_old, "event_id:i", "")       \
     DO(168, CONNECT_DOMAIN_EVENT_DEREGISTER_ANY, event_deregister_any_old, "event_id:i", "")   \
     DO(174, DOMAIN_UPDATE_DEVICE_FLAGS, domain_update, "dom:D xml:s flags:u", "")              \
@@ -159,11 +161,23 @@
     DO(205, DOMAIN_SET_BLKIO_PARAMETERS, domain_set_blkio, "dom:D params:[T] flags:u", "")     \
     DO(206, DOMAIN_GET_BLKIO_PARAMETERS, domain_blkio, "dom:D nparams:i flags:u",              \
        "params:[T] nparams:i")                                                                 \
+    DO(207, DOMAIN_MIGRATE_SET_MAX_SPEED, migrate_set_speed, "dom:D bandwidth:H flags:u", "")  \
     DO(208, STORAGE_VOL_UPLOAD, volume_upload, "vol:V offset:H length:H flags:u", "")          \
     DO(209, STORAGE_VOL_DOWNLOAD, volume_download, "vol:V offset:H length:H flags:u", "")      \
     DO(210, DOMAIN_INJECT_NMI, domain_nmi, "dom:D flags:u", "")                                \
     DO(211, DOMAIN_SCREENSHOT, domain_screenshot, "dom:D screen:u flags:u", "mime:S")          \
     DO(212, DOMAIN_GET_STATE, domain_state, "dom:D flags:u", "state:i reason:i")               \
+    DO(213, DOMAIN_MIGRATE_BEGIN3, migrate_begin, "dom:D xmlin:S flags:H dname:S resource:H",  \
+       "cookie_out:o xml:s")                                                                   \
+    DO(214, DOMAIN_MIGRATE_PREPARE3, migrate_prepare,                                          \
+       "cookie_in:o uri_in:S flags:H dname:S resource:H dom_xml:s", "cookie_out:o uri_out:S")  \
+    DO(216, DOMAIN_MIGRATE_PERFORM3, migrate_perform,                                          \
+       "dom:D xmlin:S cookie_in:o dconnuri:S uri:S flags:H dname:S resource:H",                \
+       "cookie_out:o")                                                                         \
+    DO(217, DOMAIN_MIGRATE_FINISH3, migrate_finish,                                            \
+       "dname:s cookie_in:o dconnuri:S uri:S flags:H cancelled:i", "dom:D cookie_out:o")       \
+    DO(218, DOMAIN_MIGRATE_CONFIRM3, migrate_confirm, "dom:D cookie_in:o flags:H cancelled:i", \
+       "")                                                                                     \
     DO(219, DOMAIN_SET_SCHEDULER_PARAMETERS_FLAGS, domain_set_scheduler,                       \
        "dom:D params:[T] flags:u", "")                                                         \
     DO(223, DOMAIN_GET_SCHEDULER_PARAMETERS_FLAGS, domain_scheduler,                           \
@@ -190,6 +204,7 @@
     DO(239, DOMAIN_BLOCK_JOB_SET_SPEED, domain_block_job_speed,                                \
        "dom:D path:s bandwidth:H flags:u", "")                                                 \
     DO(240, DOMAIN_BLOCK_PULL, domain_block_pull, "dom:D path:s bandwidth:H flags:u", "")      \
+    DO(242, DOMAIN_MIGRATE_GET_MAX_SPEED, migrate_speed, "dom:D flags:u", "bandwidth:H")       \
     DO(243, DOMAIN_BLOCK_STATS_FLAGS, domain_block_stats_flags,                                \
        "dom:D path:s nparams:i flags:u", "params:[T] nparams:i")                               \
     DO(244, DOMAIN_SNAPSHOT_GET_PARENT, snapshot_parent, "snap:K flags:u", "snap:K")           \
@@ -246,8 +261,16 @@
     DO(294, DOMAIN_FSTRIM, domain_fstrim, "dom:D mount_point:S minimum:H flags:u", "")         \
     DO(296, DOMAIN_OPEN_CHANNEL, domain_open_channel, "dom:D name:S flags:u", "")              \
     DO(298, DOMAIN_GET_JOB_STATS, domain_job_stats, "dom:D flags:u", "type:i params:[T]")      \
-    DO(305, DOMAIN_MIGRATE_PERFORM3_PARAMS, domain_migrate,                                    \
+    DO(302, DOMAIN_MIGRATE_BEGIN3_PARAMS, migrate_begin, "dom:D params:[T] flags:u",           \
+       "cookie_out:o xml:s")                                                                   \
+    DO(303, DOMAIN_MIGRATE_PREPARE3_PARAMS, migrate_prepare, "params:[T] cookie_in:o flags:u", \
+       "cookie_out:o uri_out:S")                                                               \
+    DO(305, DOMAIN_MIGRATE_PERFORM3_PARAMS, migrate_perform,                                   \
        "dom:D dconnuri:S params:[T] cookie_in:o flags:u", "cookie_out:o")                      \
+    DO(306, DOMAIN_MIGRATE_FINISH3_PARAMS, migrate_finish,                                     \
+       "params:[T] cookie_in:o flags:u cancelled:i", "dom:D cookie_out:o")                     \
+    DO(307, DOMAIN_MIGRATE_CONFIRM3_PARAMS, migrate_confirm,                                   \
+       "dom:D params:[T] cookie_in:o flags:u cancelled:i", "")                                 \
     DO(308, DOMAIN_SET_MEMORY_STATS_PERIOD, domain_set_stats_period, "dom:D period:i flags:u", \
        "")                                                                                     \
     DO(312, CONNECT_GET_CPU_MODEL_NAMES, cpu_models, "arch:s need_results:i flags:u",          \
@@ -301,6 +324,7 @@
     DO(380, CONNECT_SECRET_EVENT_REGISTER_ANY, secret_event_register, "event_id:i object:[X]", \
        "callback_id:i")                                                                        \
     DO(381, CONNECT_SECRET_EVENT_DEREGISTER_ANY, event_deregister, "callback_id:i", "")        \
+    DO(387, DOMAIN_MIGRATE_GET_MAX_DOWNTIME, migrate_downtime, "dom:D flags:u", "downtime:H")  \
     DO(388, DOMAIN_MANAGED_SAVE_GET_XML_DESC, domain_managed_save_xml, "dom:D flags:u",        \
        "xml:s")                                                                                \
     DO(389, DOMAIN_MANAGED_SAVE_DEFINE_XML, domain_managed_save_define,                        \

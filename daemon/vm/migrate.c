@@ -78,6 +78,7 @@ void migrate_row_put(struct change *c, const struct migrate_row *row)
     api_json_set_int(o, "port", row->port);
     api_json_set_bool(o, "paused", row->paused);
     api_json_set_bool(o, "transient", row->transient);
+    api_json_set_bool(o, "keep", row->keep);
     if (row->n_files > 0) {
         struct json_object *list = json_object_new_array();
         for (size_t i = 0; i < row->n_files; i++) {
@@ -135,7 +136,8 @@ void migrate_load(struct vmd *d, const struct store_object *row)
                                .user = member(o, "user"),
                                .port = (int)api_json_get_int(o, "port", 0),
                                .paused = api_json_get_bool(o, "paused", false),
-                               .transient = api_json_get_bool(o, "transient", false) };
+                               .transient = api_json_get_bool(o, "transient", false),
+                               .keep = api_json_get_bool(o, "keep", false) };
     struct json_object *list = api_json_get(o, "files");
     size_t n = list && json_object_is_type(list, json_type_array)
                    ? json_object_array_length(list)

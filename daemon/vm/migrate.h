@@ -24,6 +24,7 @@
 #include <stddef.h>
 
 #define MIGRATE_KIND "migration"
+#define MIGRATE_DOWNTIME_MS 30 /* unless another is said */
 
 struct api_call;
 struct api_error;
@@ -62,8 +63,8 @@ struct migrate_row {
     char *uuid, *name;                  /* of the row: "out" or "in" */
     char *state, *ticket, *host, *user; /* an "in" has the ticket's hash */
     int port;
-    bool paused, transient;
-    char **files; /* of an "in": to be taken away when the VM does not come */
+    bool paused, transient, keep; /* keep: of an "out" */
+    char **files;                 /* of an "in": to be taken away when the VM does not come */
     size_t n_files;
 };
 void migrate_row_put(struct change *c, const struct migrate_row *row);

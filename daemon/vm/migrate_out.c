@@ -73,7 +73,8 @@ static void put_row(struct migrate_out *k, struct change *c, const char *state)
                                      .ticket = k->ticket,
                                      .host = k->host,
                                      .port = k->port,
-                                     .paused = k->paused };
+                                     .paused = k->paused,
+                                     .keep = k->keep };
     migrate_row_put(c, &row);
     k->marked = true;
 }
@@ -104,6 +105,7 @@ static void out_free(struct migrate_out *k)
         peer_close(k->lane[i]);
     }
     json_object_put(k->warnings);
+    json_object_put(k->there);
     migrate_out_disks_free(k);
     free(k->uuid);
     free(k->name);
@@ -421,6 +423,18 @@ static void on_quit_late(void *arg)
     }
 }
 
+static void on_kept(void *arg, const struct err *e)
+{
+    struct migrate_out *k = arg;
+    if (e) {
+        k->step = GIVEN;
+        dial_again(k); /* what stands in the store is told again */
+        return;
+    }
+    let_go(k);
+    cleaned(k);
+}
+
 static void clean(struct migrate_out *k)
 {
     struct vm *vm = migrate_out_vm(k);
@@ -432,7 +446,9 @@ static void clean(struct migrate_out *k)
         if (!k->watching || run_has_ended(vm->run)) { /* on_vm_end() goes on */
             return;
         }
-        vm->transient = true; /* the definition goes with the run, in one transaction */
+        if (!k->keep) {
+            vm->transient = true; /* the definition goes with the run, in one transaction */
+        }
         run_expect_end(vm->run, "migrated");
         if (!run_call(vm->run, "emu.quit", QUIT_NS, on_ignored, NULL)) {
             run_kill(vm->run);
@@ -442,6 +458,11 @@ static void clean(struct migrate_out *k)
     }
     struct change *c = change_new(k->d);
     migrate_row_del(c, k->uuid, "out");
+    if (vm && k->keep) {
+        migrate_out_keep(vm, c);
+        change_commit(c, on_kept, k);
+        return;
+    }
     if (vm) {
         vm->pending = true;
         store_tx_vm_del(change_tx(c), vm->id);
@@ -750,12 +771,7 @@ static void ask(struct migrate_out *k)
 {
     struct vm *vm = migrate_out_vm(k);
     struct json_object *o = json_object_new_object();
-    api_json_set(o, "config", api_encode(&api_type_vm_config, &vm->config));
-    api_json_set_int(o, "streams", k->in.streams);
-    api_json_set_str(o, "version", PACKAGE_VERSION);
-    api_json_set_bool(o, "paused", k->paused);
-    api_json_set_bool(o, "transient", vm->transient);
-    api_json_set_bool(o, "check", k->in.check);
+    migrate_out_tell(k, vm, o);
     migrate_out_disks_tell(k, o);
     k->step = ASK;
     rpc_client_call(k->client, "migrate.prepare", o, PREPARE_NS, on_prepared, k);
@@ -862,12 +878,16 @@ void api_handle_migrate_start(struct api_call *call, struct api_migrate_start_in
     struct vmd *d = call_daemon(call);
     struct vm *vm = call_vm(call, in->vm);
     struct err e = ERR_INIT;
+    struct api_error x = API_ERROR_INIT;
     AUTO_FREE char *host = NULL;
+    AUTO_JSON there = NULL;
     int port = 0;
     if (!vm) {
         return;
     }
-    if (peer_parse(in->to, &host, &port, &e) < 0) {
+    if (!migrate_out_there(vm, in->there, &there, &x)) {
+        api_reply_error(call, &x);
+    } else if (peer_parse(in->to, &host, &port, &e) < 0) {
         api_fail(call, API_E_INVALID_PARAMS, "to", NULL, "%s", e.msg);
     } else if (vm->moving) {
         api_fail(call, API_E_BAD_STATE, vm->config.name, "'vmctl migrate list' shows it",
@@ -895,11 +915,10 @@ void api_handle_migrate_start(struct api_call *call, struct api_migrate_start_in
                                   "bytes", api_call_peer(call)->principal);
         struct migrate_out *k = out_new(d, vm, vm->config.uuid, host, port);
         struct api_migrate_start_out out = { .job = job->info.job, .name = vm->config.name };
-        k->in = *in;
-        k->in.vm = k->in.to = k->in.disk_folder = NULL;
-        k->in.migrate_disks = NULL;
-        migrate_out_disks_take(k, in);
         k->job = job->info.job;
+        k->there = take_ptr(there);
+        migrate_out_take(k, vm, in);
+        migrate_out_disks_take(k, in);
         call_commit(d, call, c, vm->config.name, api_encode(&api_type_migrate_start_out, &out),
                     accepted, k);
     }
@@ -922,6 +941,7 @@ void migrate_out_load(struct vmd *d, const struct migrate_row *row)
     str_copy(k->ticket, sizeof(k->ticket), row->ticket);
     k->marked = true;
     k->paused = row->paused;
+    k->keep = row->keep;
     if (!vm && given) { /* its definition went, the row was about to */
         k->step = OVER;
         write_row(k, NULL, on_row_gone);

@@ -14,10 +14,12 @@
 #include <stdint.h>
 
 struct api_call;
+struct change;
 struct json_object;
 struct loop_timer;
 struct op;
 struct rpc_client;
+struct vm;
 
 /* What is done next, or is being done. */
 enum migrate_step {
@@ -57,6 +59,8 @@ struct migrate_out {
     int port;
     char ticket[65];
     struct api_migrate_start_in in; /* numbers alone */
+    struct json_object *there;      /* the definition there; NULL: as it is here */
+    bool keep;                      /* the definition stays here, too */
     bool copies;                    /* disks go, too */
     char **only, *folder;           /* only those; where to, NULL: the same paths */
     size_t n_only;
@@ -99,6 +103,20 @@ void migrate_out_dial(
     struct migrate_out *k); /* the emulator can send: goes to the other daemon */
 /* The emulator has all connections: disks first, and what the guest writes to them from then on. */
 void migrate_out_follow(struct migrate_out *k);
+
+/* ---- migrate_out_there.c ---- */
+/* The VM's definition with what `given` (NULL: nothing) may differ in, the caller's, NULL: as it is. False: *x says why not. */
+bool migrate_out_there(const struct vm *vm, const struct api_vm_config *given,
+                       struct json_object **there, struct api_error *x);
+/* Takes the numbers of the call. */
+void migrate_out_take(struct migrate_out *k, const struct vm *vm,
+                      const struct api_migrate_start_in *in);
+/* What migrate.prepare is told of the VM. */
+void migrate_out_tell(const struct migrate_out *k, const struct vm *vm,
+                      struct json_object *prepare);
+
+/* The definition that stays here, stopped: it runs there, and here not before somebody says so. */
+void migrate_out_keep(struct vm *vm, struct change *c);
 
 /* ---- migrate_out_lanes.c ---- */
 void migrate_out_lanes(void *arg, struct peer_dial *dial); /* of peer_dial(): they are there */

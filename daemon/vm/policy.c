@@ -70,7 +70,7 @@ void policy_free(struct policy *p)
 /* Ends that somebody asked for: never followed by a start. */
 static bool wanted_end(const struct run *run, const char *reason)
 {
-    static const char *const asked[] = { "quit", "killed", "saved" };
+    static const char *const asked[] = { "quit", "killed", "saved", "migrated" };
     for (unsigned i = 0; i < ARRAY_LEN(asked); i++) {
         if (strcmp(reason, asked[i]) == 0) {
             return true;

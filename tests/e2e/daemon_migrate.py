@@ -210,6 +210,35 @@ def what_has_moved_is_gone_from_the_store():
         pair.watch(here)
 
 
+def a_definition_that_stays_runs_only_when_somebody_says_so():
+    """It would start by itself after every end, and with the host; the source's daemon dies when it has given the VM away."""
+    with migrate_lib.Pair() as pair:
+        here, there = pair.both
+        pair.define(restart={"mode": "always", "delay_ms": 1}, autostart={"enabled": "on"})
+        here.call("migrate.set", vm="a", bandwidth=20000)
+        pair.migrate(here, there, wait=False, keep=True, transient=True)
+        lib.wait_for(lambda: [m for m in here.call("migrate.list")["migrations"] if m["state"] == "copying"], 150, "copying")
+        theirs = locked(there)
+        try:
+            here.call("migrate.set", vm="a", bandwidth=0, downtime_ms=1000)
+            lib.wait_for(lambda: [m for m in here.call("migrate.list")["migrations"] if m["state"] == "given"], 150, "given")
+            here.kill()
+        finally:
+            theirs.execute("ROLLBACK")
+            theirs.close()
+        here.start()
+        lib.wait_for(lambda: pair.states() == ["stopped", "running"], 150, f"that it runs there: {pair.states()}")
+        pair.watch(there)
+        lib.wait_for(lambda: not here.call("migrate.list")["migrations"], 150, "the end")
+        here.kill()
+        here.start()
+        tap.check(pair.states() == ["stopped", "running"], f"both run: {pair.states()}")
+        config = here.call("vm.list", config=True)["vms"][0]["config"]
+        tap.check("autostart" not in config and "restart" in config, f"it starts by itself: {config}")
+        there.call("vm.stop", vm="a", force=True)
+        lib.wait_for(lambda: pair.states() == ["stopped", None], 150, "that it was a transient one")
+
+
 def emulators(pair):
     return [pid for one in pair.both for pids in one.emulators().values() for pid in pids]
 
@@ -459,5 +488,5 @@ if __name__ == "__main__":
         sys.exit(0)
     sys.exit(tap.run_cases([a_guest_goes_to_and_fro, what_would_fail_is_told_before_the_guest_is_paused,
                             devices_that_came_meanwhile_keep_it_here, a_migration_is_cancelled, in_doubt_it_is_paused_until_the_daemons_meet,
-                            what_has_moved_is_gone_from_the_store, whoever_dies_one_has_it, tickets_name_one_migration,
+                            what_has_moved_is_gone_from_the_store, a_definition_that_stays_runs_only_when_somebody_says_so, whoever_dies_one_has_it, tickets_name_one_migration,
                             hostile_streams_are_refused_with_the_field, vmctl_moves_a_vm]))

@@ -603,8 +603,11 @@ def a_domain_moves():
         v = Virsh.__new__(Virsh)
         v.d = pair.both[0]
         there = pair.url(pair.both[1])
-        v.fails("not supported", "migrate", "a", there, "--p2p", "--live")
-        v.fails("not supported", "migrate", "a", there, "--p2p", "--persistent", "--undefinesource")
+        v("migrate-setmaxdowntime", "a", "200")
+        same(v("migrate-getmaxdowntime", "a").strip(), "200")
+        v("migrate-setspeed", "a", "500")
+        same(v("migrate-getspeed", "a").strip(), "500")
+        v.fails("not supported", "migrate", "a", there, "--p2p", "--live", "--postcopy")
         v.fails("vmd", "migrate", "a", "xen+ssh://host.example/", "--p2p", "--live", "--persistent", "--undefinesource")
         same(pair.states(), ["running", None])
         moves = ("migrate", "a", there, "--p2p", "--live", "--persistent", "--undefinesource")

@@ -59,7 +59,8 @@ e2e_tests = \
 	tests/e2e/libvirt_python.py \
 	tests/e2e/libvirt_commands.py \
 	tests/e2e/libvirt_tls.py \
-	tests/e2e/libvirt_tools.py
+	tests/e2e/libvirt_tools.py \
+	tests/e2e/libvirt_migrate.py
 TESTS += $(e2e_tests)
 EXTRA_DIST += $(e2e_tests) tests/e2e/libvirt_commands.txt tests/e2e/libvirt_go/main.go tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c tests/e2e/disk_guest.c tests/e2e/migrate_stress.c tests/e2e/iommu_guest.c
 
