@@ -54,6 +54,7 @@ api_schema = \
 	api-schema/schema/api.json \
 	api-schema/schema/audit.json \
 	api-schema/schema/cert.json \
+	api-schema/schema/checkpoint.json \
 	api-schema/schema/cli.json \
 	api-schema/schema/emu.json \
 	api-schema/schema/errors.json \

@@ -77,6 +77,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/agent.h \
 	daemon/vm/agent_calls.c \
 	daemon/vm/channels.c \
+	daemon/vm/checkpoint.c \
+	daemon/vm/checkpoint.h \
 	daemon/vm/channels.h \
 	daemon/vm/blockjobs.c \
 	daemon/vm/blockjobs.h \
@@ -169,6 +171,8 @@ libdaemon_a_SOURCES = \
 	daemon/libvirt/blockjob.c \
 	daemon/libvirt/actions.c \
 	daemon/libvirt/capabilities.c \
+	daemon/libvirt/checkpoint.c \
+	daemon/libvirt/checkpoint.h \
 	daemon/libvirt/connect.c \
 	daemon/libvirt/device.c \
 	daemon/libvirt/domain.c \

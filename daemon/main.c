@@ -10,6 +10,7 @@
 #include "daemon/auth/access.h"
 #include "daemon/auth/images.h"
 #include "daemon/auth/listen.h"
+#include "daemon/vm/checkpoint.h"
 #include "daemon/vm/blockjobs.h"
 #include "daemon/vm/disk_actions.h"
 #include "daemon/vm/disk_intent.h"
@@ -363,7 +364,7 @@ static void load_object(void *arg, const struct store_object *row)
         { "quota", supply_load_quota },  { "pool", pools_load_pool },
         { "volume", pools_load_volume }, { "network", networks_load },
         { MIGRATE_KIND, migrate_load },  { SNAPSHOT_KIND, snapshots_load },
-        { "schedule", schedules_load },
+        { "schedule", schedules_load },  { CHECKPOINT_KIND, checkpoints_load },
     };
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
         if (strcmp(row->kind, kinds[i].kind) == 0) {
@@ -511,6 +512,7 @@ static void tear_down(struct start *st)
     spawner_free(d->spawner);
     lingers_free(d);
     snapshots_free(d);
+    checkpoints_free(d);
     forks_free(d);
     registry_free(d->vms);
     pools_free(d->pools);
@@ -614,6 +616,7 @@ int main(int argc, char **argv)
     list_init(&d.dumps);
     list_init(&d.saves);
     list_init(&d.snapshots);
+    list_init(&d.checkpoints);
     list_init(&d.snapshot_work);
     list_init(&d.bjobs);
     list_init(&d.forks);

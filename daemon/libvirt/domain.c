@@ -44,8 +44,9 @@ int64_t lv_id(const struct vm *vm)
 
 struct vm *lv_the_vm(const struct lv_call *c)
 {
-    struct vm *vm = vm_find(c->d, api_json_get_str(api_json_get(c->args, "dom"), "uuid"),
-                            false);
+    AUTO_JSON ref = lv_vm(c);
+    const char *uuid = api_json_get_str(ref, "vm");
+    struct vm *vm = uuid ? vm_find(c->d, uuid, false) : NULL;
 
     return vm && c->q && access_peer_sees(c->d, &c->q->s->peer, vm->config.project) ? vm : NULL;
 }

@@ -7,6 +7,7 @@
 #include "daemon/libvirt/session.h"
 #include "daemon/libvirt/xdr.h"
 #include "daemon/registry.h"
+#include "daemon/vm/checkpoint.h"
 #include "daemon/vm/snapshot.h"
 
 #include <string.h>
@@ -56,7 +57,7 @@ static bool domain_passes(const struct vm *vm, int64_t flags)
            passes(flags, SAVED, NOT_SAVED, vm->saved) &&
            passes(flags, AUTOSTART, NO_AUTOSTART, vm->config.autostart != NULL) &&
            passes(flags, HAS_SNAPSHOT, NO_SNAPSHOT, snapshots_any(vm)) &&
-           passes(flags, HAS_CHECKPOINT, NO_CHECKPOINT, false) &&
+           passes(flags, HAS_CHECKPOINT, NO_CHECKPOINT, checkpoints_any(vm)) &&
            state_passes(flags, vm->state);
 }
 

@@ -341,6 +341,17 @@
        "ports:[O] ret:u")                                                                      \
     DO(405, NETWORK_PORT_LOOKUP_BY_UUID, network_port_by_uuid, "net:N uuid:U", "port:O")       \
     DO(409, NETWORK_PORT_GET_XML_DESC, network_port_xml, "port:O flags:u", "xml:s")            \
+    DO(411, DOMAIN_CHECKPOINT_CREATE_XML, checkpoint_create, "dom:D xml_desc:s flags:u",       \
+       "snap:C")                                                                               \
+    DO(412, DOMAIN_CHECKPOINT_GET_XML_DESC, checkpoint_xml, "snap:C flags:u", "xml:s")         \
+    DO(413, DOMAIN_LIST_ALL_CHECKPOINTS, checkpoint_list, "dom:D need_results:i flags:u",      \
+       "checkpoints:[C] ret:i")                                                                \
+    DO(414, DOMAIN_CHECKPOINT_LIST_ALL_CHILDREN, checkpoint_children,                          \
+       "snap:C need_results:i flags:u", "checkpoints:[C] ret:i")                               \
+    DO(415, DOMAIN_CHECKPOINT_LOOKUP_BY_NAME, checkpoint_by_name, "dom:D name:s flags:u",      \
+       "snap:C")                                                                               \
+    DO(416, DOMAIN_CHECKPOINT_GET_PARENT, checkpoint_parent, "snap:C flags:u", "snap:C")       \
+    DO(417, DOMAIN_CHECKPOINT_DELETE, checkpoint_delete, "snap:C flags:u", "")                 \
     DO(418, DOMAIN_GET_GUEST_INFO, domain_guest_info, "dom:D types:u flags:u", "params:[T]")   \
     DO(419, CONNECT_SET_IDENTITY, nothing, "params:[T] flags:u", "")                           \
     DO(421, DOMAIN_BACKUP_BEGIN, backup_begin, "dom:D backup_xml:s checkpoint_xml:S flags:u",  \

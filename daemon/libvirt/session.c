@@ -187,7 +187,8 @@ static enum lv_error not_found(const char *about)
                   { "network", LV_E_NO_NETWORK },
                   { "pool", LV_E_NO_POOL },
                   { "volume", LV_E_NO_VOL },
-                  { "snapshot", LV_E_NO_SNAPSHOT } };
+                  { "snapshot", LV_E_NO_SNAPSHOT },
+                  { "checkpoint", LV_E_NO_CHECKPOINT } };
 
     for (unsigned i = 0; about && i < ARRAY_LEN(codes); i++) {
         if (strcmp(codes[i].about, about) == 0) {

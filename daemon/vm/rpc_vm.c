@@ -13,6 +13,7 @@
 #include "daemon/events.h"
 #include "daemon/jobs.h"
 #include "daemon/ops.h"
+#include "daemon/vm/checkpoint.h"
 #include "daemon/vm/policy.h"
 #include "daemon/vm/preflight.h"
 #include "daemon/vm/schedule.h"
@@ -340,6 +341,7 @@ static void deleted(void *arg, const struct err *e)
         ops_drop(vm, API_E_NOT_FOUND, "the VM was deleted");
         vm_wake(vm, true);
         snapshots_drop_files(vm);
+        checkpoints_gone(vm);
         runfs_clean_lib(&k->d->opt, vm->id);
         vm_free(vm);
     }
@@ -358,6 +360,7 @@ static void delete_commit(struct op *op)
     policy_clear(vm, c);
     snapshots_drop_rows(vm, c);
     schedules_clear(vm, c);
+    checkpoints_clear(vm, c);
     vm_event(vm, c, API_EVENT_TYPE_VM_DELETED, NULL, NULL);
     call_commit(d, op->call, c, vm->config.name, api_encode(&api_type_vm_delete_out, &out),
                 deleted, k);

@@ -407,6 +407,78 @@ def backups():
         same(v.vm()["state"], "running")
 
 
+def checkpoints():
+    with Virsh() as v:
+        files = {"x": v.disk("x.qcow2", "4M"), "y": v.disk("y.raw", "4M", "raw")}
+        v.d.call("vm.define", config=v.d.config("a", disks=[{"file": files["x"], "format": "qcow2", "name": "x"},
+                                                             {"file": files["y"], "name": "y"}]))
+        v.fails("start", "checkpoint-create-as", "a", "c0")
+        v.run("start", "a")
+        first, second = v.run("domblklist", "a").split()[::2]
+
+        def names():
+            return [c["name"] for c in v.d.call("checkpoint.list", vm="a")["checkpoints"]]
+
+        def bitmaps():
+            return sorted(b["name"] for b in v.d.call("disk.bitmaps", vm="a")["bitmaps"] if b["persistent"] and b["recording"])
+        v("checkpoint-create-as", "a", "c1", "the first")
+        same((names(), bitmaps()), (["c1"], ["c1"]))
+        v("checkpoint-create", "a", v.file("c.xml", "<domaincheckpoint><name>c2</name><description>the second</description><disks>"
+                                           f"<disk name='{first}' checkpoint='bitmap' bitmap='b2'/><disk name='{second}' checkpoint='no'/></disks></domaincheckpoint>"))
+        v.vmctl("checkpoint", "create", "a", "c3", "--disk", "disk=x")
+        same((names(), bitmaps()), (["c1", "c2", "c3"], ["b2", "c1", "c3"]))
+        same(v("checkpoint-list", "a", "--name").split(), ["c1", "c2", "c3"])
+        same(v.run("checkpoint-list", "a", "--name", "--roots").split(), ["c1"])
+        same(v.run("checkpoint-list", "a", "--name", "--leaves").split(), ["c3"])
+        same(v.run("checkpoint-list", "a", "--name", "--from", "c1", "--descendants").split(), ["c2", "c3"])
+        same(v.run("checkpoint-list", "a", "--name", "--from", "c1").split(), ["c2"])
+        same(v("checkpoint-parent", "a", "c3").strip(), "c2")
+        v.fails("has no parent", "checkpoint-parent", "a", "c1")
+        has(v("checkpoint-info", "a", "c2"), "Parent:         c1", "Children:       1")
+        xml = v("checkpoint-dumpxml", "a", "c2", "--size")
+        has(xml, "<description>the second</description>", "bitmap='b2' size='0'", f"<disk name='{second}' checkpoint='no'/>")
+        schema = subprocess.run(["virt-xml-validate", v.file("c.xml", xml), "domaincheckpoint"], capture_output=True, text=True, check=False)
+        tap.check(schema.returncode == 0, schema.stderr + xml)
+        v("checkpoint-edit", "a", "c2", env={**os.environ, "EDITOR": "sed -i s/second/changed/"})
+        same([c.get("description") for c in v.d.call("checkpoint.list", vm="a")["checkpoints"]], ["the first", "the changed", None])
+        same(v.run("list", "--name", "--with-checkpoint").split(), ["a"])
+        same(v.run("list", "--name", "--without-checkpoint").split(), [])
+        v.fails("already", "checkpoint-create-as", "a", "c1")
+        v.fails("already", "checkpoint-create-as", "a", "other", "--diskspec", f"{first},checkpoint=bitmap,bitmap=b2")
+        v.fails("keep|bitmaps|support", "checkpoint-create-as", "a", "other", "--diskspec", f"{second}")  # raw
+        v.fails("no domain checkpoint", "checkpoint-dumpxml", "a", "none")
+        v.fails("quiesce|agent", "checkpoint-create-as", "a", "other", "--quiesce")
+        for wrong in ("<x/>", "<domaincheckpoint>", "<domaincheckpoint><name>../x</name></domaincheckpoint>",
+                      "<domaincheckpoint><disks><disk name='none'/></disks></domaincheckpoint>", "<domaincheckpoint><disks/></domaincheckpoint>"):
+            v.fails("error", "checkpoint-create", "a", v.file("w.xml", wrong))
+        same((names(), bitmaps()), (["c1", "c2", "c3"], ["b2", "c1", "c3"]))
+        v("checkpoint-delete", "a", "c2", "--children-only")
+        same((names(), bitmaps()), (["c1", "c2"], ["b2", "c1"]))
+        v.run("checkpoint-delete", "a", "c2", "--metadata")
+        same((names(), bitmaps()), (["c1"], ["b2", "c1"]))
+        v.run("checkpoint-create", "a", v.file("c.xml", xml), "--redefine")  # it is known again
+        same(names(), ["c1", "c2"])
+        v.d.kill()
+        v.d.start()  # both daemon and what it adopts know them
+        same((names(), bitmaps()), (["c1", "c2"], ["b2", "c1"]))
+        v.run("destroy", "a", "--graceful")
+        v.fails("start it", "checkpoint-delete", "a", "c1")
+        v.run("start", "a")  # bitmaps lie in the image
+        same(bitmaps(), ["b2", "c1"])
+        v.run("destroy", "a")  # which was not closed
+        v.run("start", "a")
+        same([b["inconsistent"] for b in v.d.call("disk.bitmaps", vm="a")["bitmaps"]], [True, True])
+        v.run("checkpoint-delete", "a", "c1", "--children")
+        same((names(), bitmaps()), ([], []))
+        v.d.call("checkpoint.create", vm="a", name="last")
+        v.d.call("checkpoint.delete", vm="a", name="last", metadata=True)
+        v.d.call("checkpoint.create", vm="a", name="last", adopt=True, disks=[{"disk": "x"}])
+        v.run("destroy", "a")
+        v.run("undefine", "a")
+        v.d.call("vm.define", config=v.d.config("a", disks=[{"file": files["x"], "format": "qcow2", "name": "x"}]))
+        same(names(), [])  # they went with it
+
+
 def cards_and_networks():
     with Virsh() as v:
         net = v.file("n.xml", "<network><name>n1</name><forward mode='nat'/><ip address='192.168.77.1' prefix='24'><dhcp>"
@@ -719,7 +791,7 @@ def every_command_is_listed():
             same(sorted(works - DONE - (set() if BY_AGENT & DONE else BY_AGENT)), [])
 
 
-CASES = (the_connection_and_the_host, a_definition, a_life, states_in_files, disks, backups, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent, a_domain_moves,
+CASES = (the_connection_and_the_host, a_definition, a_life, states_in_files, disks, backups, checkpoints, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent, a_domain_moves,
          the_rest_is_unsupported, every_command_is_listed)
 
 if __name__ == "__main__":
