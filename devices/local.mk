@@ -54,6 +54,8 @@ libdevices_a_SOURCES = \
 	devices/bus/pci_host.c \
 	devices/bus/pci_host.h \
 	devices/bus/pci_ports.c \
+	devices/bus/pci_rom.c \
+	devices/bus/pci_rom.h \
 	devices/bus/pci_root_port.c \
 	devices/bus/pci_root_port.h \
 	devices/bus/q35_mch.c \

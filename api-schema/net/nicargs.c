@@ -209,6 +209,9 @@ int nic_check(const struct api_nic *n, struct err *e)
                        n->ifname && !ifname_ok(n->ifname) ? "ifname" : "bridge",
                        n->ifname && !ifname_ok(n->ifname) ? n->ifname : n->bridge);
     }
+    if (n->rom && n->bus != API_NIC_BUS_VIRTIO_PCI) {
+        return err_set(e, -EINVAL, "rom: only a card on the bus virtio-pci has one");
+    }
     if (user && n->has_mtu && n->mtu > 65521) {
         return err_set(e, -EINVAL, "mtu: at most 65521 for a card of type user");
     }

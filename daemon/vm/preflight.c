@@ -421,6 +421,11 @@ static int each_file(const struct api_vm_config *c, int (*fn)(void *arg, const s
                                       .disk = true,
                                       .write = !c->flash[i].readonly });
     }
+    for (size_t i = 0; rc == 0 && i < c->n_nics; i++) {
+        if (c->nics[i].rom) {
+            rc = fn(arg, &(struct named){ .what = "expansion ROM", .path = c->nics[i].rom });
+        }
+    }
     if (rc == 0 && c->audio && c->audio->output) {
         rc = fn(arg, &(struct named){ .what = "audio output",
                                       .path = c->audio->output,

@@ -826,7 +826,7 @@ static const struct xml_row rows[] = {
       "virtio-mmio=virtio-mmio pci=virtio-pci", NO_CARD_BUS },
     NO("devices/interface/"
        "acpi|backend|backenddomain|boot|coalesce|downscript|filterref|guest|ip|port|"
-       "portForward|rom|route|script|teaming|tune|virtualport",
+       "portForward|route|script|teaming|tune|virtualport",
        NO_NET),
     NO("devices/interface/address/zpci", ADDRESS),
     NO("devices/interface/"
@@ -839,6 +839,10 @@ static const struct xml_row rows[] = {
        "size|tx_queue_size|txmode",
        NO_TUNE),
     NO("devices/interface/target@managed", NO_NET),
+    GROUP("devices/interface/rom", 0),
+    VALUE("devices/interface/rom@file", "rom", xml_as_path, NULL),
+    LEFT("devices/interface/rom@bar", "a card has the ROM that `file` names, or none"),
+    SAYS("devices/interface/rom@enabled", 0, "yes", "see there"),
     LEFT("devices/interface/alias", ALIAS),
     VSOCK_ROWS,
     SHARE_ROWS,

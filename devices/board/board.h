@@ -102,8 +102,9 @@ struct board_config {
         const char *mac;
         struct net_port *port; /* taken by build, also when it fails; NULL: leads nowhere */
         enum board_nic_bus bus;
-        unsigned mtu, queues; /* 0: the driver's choice; pairs */
-        bool hotplug;         /* virtio-pci: in the slot of a root port */
+        unsigned mtu, queues;  /* 0: the driver's choice; pairs */
+        bool hotplug;          /* virtio-pci: in the slot of a root port */
+        struct board_file rom; /* virtio-pci: its expansion ROM; read once */
     } nic[BOARD_MAX_NICS];
     unsigned n_nics;
     struct board_screen {

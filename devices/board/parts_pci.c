@@ -6,6 +6,7 @@
 #include "devices/board/parts.h"
 #include "devices/board/disks.h"
 #include "devices/bus/pci_host.h"
+#include "devices/bus/pci_rom.h"
 #include "devices/bus/pci_root_port.h"
 #include "devices/fs/share.h"
 #include "devices/misc/virtio_iommu.h"
@@ -83,7 +84,8 @@ static int add_root_port(struct board_parts *b, unsigned i, struct err *e)
 }
 
 /* A virtio device behind a function of its own. */
-static int add_virtio(struct board_parts *b, struct device *behind, bool hotplug, struct err *e)
+static int add_virtio_with(struct board_parts *b, struct device *behind, bool hotplug,
+                           struct pci_rom *rom, struct err *e)
 {
     struct device *d;
     char id[64];
@@ -100,11 +102,17 @@ static int add_virtio(struct board_parts *b, struct device *behind, bool hotplug
         return rc;
     }
     rc = dev_set_ptr(d, "device", behind, e);
+    rc = rc == 0 && rom ? dev_set_ptr(d, "rom", rom, e) : rc;
     if (rc != 0) {
         dev_free(d);
         return rc;
     }
     return plug(b, d, hotplug, e);
+}
+
+static int add_virtio(struct board_parts *b, struct device *behind, bool hotplug, struct err *e)
+{
+    return add_virtio_with(b, behind, hotplug, NULL, e);
 }
 
 int parts_plug(struct board_parts *b, struct device *d, struct err *e)
@@ -167,10 +175,12 @@ static int add_panic(struct board_parts *b, struct err *e)
 
 static int add_nic(struct board_parts *b, unsigned i, struct err *e)
 {
+    const struct board_nic *n = &b->cfg.nic[i];
+    struct pci_rom rom = { .path = n->rom.path, .fd = n->rom.fd };
     struct device *d = NULL;
     int rc;
 
-    if (!parts_nic_on_pci(&b->cfg.nic[i])) {
+    if (!parts_nic_on_pci(n)) {
         return 0;
     }
     rc = parts_new_net(b, i, &d, e);
@@ -178,7 +188,7 @@ static int add_nic(struct board_parts *b, unsigned i, struct err *e)
         dev_free(d);
         return rc;
     }
-    return add_virtio(b, d, b->cfg.nic[i].hotplug, e);
+    return add_virtio_with(b, d, n->hotplug, rom.path ? &rom : NULL, e);
 }
 
 static int add_serial(struct board_parts *b, struct err *e)

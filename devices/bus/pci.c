@@ -183,7 +183,8 @@ void pci_fn_done(struct pci_fn *f)
         pci_host_unplug(f);
     }
     mem_free(f->msix_region);
-    f->msix_region = NULL;
+    mem_free(f->rom_region);
+    f->msix_region = f->rom_region = NULL;
 }
 
 /* --- interrupts

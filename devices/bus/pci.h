@@ -21,7 +21,8 @@
 
 #define PCI_CONFIG_SIZE 4096
 #define PCI_CONFIG_KEPT 512 /* bytes of config space that can hold something */
-#define PCI_BARS 6
+#define PCI_BAR_ROM 6       /* the expansion ROM's (pci_rom.h) */
+#define PCI_BARS 7
 #define PCI_MSIX_MAX 64 /* vectors of a function */
 #define PCI_DEVFN(slot, fn) ((slot) << 3 | (fn))
 #define PCI_VENDOR_REDHAT 0x1b36 /* the vendor whose numbers guests know for virtual hardware */
@@ -44,6 +45,7 @@ enum {
     PCI_PREF_BASE_HIGH = 0x28,
     PCI_BRIDGE_CONTROL = 0x3e, /* ... to here */
     PCI_SUBSYSTEM = 0x2c,
+    PCI_ROM = 0x30, /* type 0 */
     PCI_CAPABILITIES = 0x34,
     PCI_INT_LINE = 0x3c,
     PCI_INT_PIN = 0x3d,
@@ -65,6 +67,7 @@ enum {
     PCI_CAP_SSVID = 0x0d,
     PCI_CAP_SATA = 0x12
 };
+#define PCI_ROM_ENABLE 1 /* in the ROM BAR */
 enum pci_bar_kind {
     PCI_BAR_MEM32 = 0,
     PCI_BAR_IO = 1,
@@ -121,7 +124,7 @@ struct pci_fn {
     unsigned n_vectors;
     uint8_t msix_table[PCI_MSIX_MAX * 16];
     uint64_t msix_pending;
-    struct mem_region *msix_region;
+    struct mem_region *msix_region, *rom_region;
 
     /* The host's lock: copies of what decides about decoding. */
     uint16_t command;
@@ -206,6 +209,11 @@ void pci_intx_set(struct pci_fn *f, bool level);
 
 /* --- helpers for config bytes --- */
 
+/* Where BAR i stands. */
+static inline unsigned pci_bar_offset(unsigned i)
+{
+    return i == PCI_BAR_ROM ? PCI_ROM : PCI_BAR0 + 4 * i;
+}
 uint64_t pci_get(const uint8_t *p, unsigned size);
 void pci_put(uint8_t *p, uint64_t value, unsigned size);
 

@@ -313,8 +313,11 @@ static bool read_decoding(struct pci_fn *f)
     f->command = command;
     for (unsigned i = 0; i < PCI_BARS; i++) {
         struct pci_bar *b = &f->bar[i];
-        uint64_t at = pci_get(f->config + PCI_BAR0 + 4 * i, b->kind & PCI_BAR_MEM64 ? 8 : 4);
+        uint64_t at = pci_get(f->config + pci_bar_offset(i), b->kind & PCI_BAR_MEM64 ? 8 : 4);
 
+        if (b->region && i == PCI_BAR_ROM) { /* not there (0) until it is enabled */
+            at = at & PCI_ROM_ENABLE ? at & ~UINT64_C(0x7ff) : 0;
+        }
         if (b->region) {
             at &= ~(uint64_t)(b->kind & PCI_BAR_IO ? 3 : 15);
             changed = changed || (on && at != b->at);
@@ -522,7 +525,7 @@ static void assign_bars(struct pci_fn *f, struct pools *p, bool below_bridge)
                                 : 0;
 
         if (b->region) {
-            config_put(f, PCI_BAR0 + 4 * i, at, 4);
+            config_put(f, pci_bar_offset(i), at, 4);
         }
         if (b->region && (b->kind & PCI_BAR_MEM64)) {
             config_put(f, PCI_BAR0 + 4 * i + 4, at >> 32, 4);

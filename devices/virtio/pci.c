@@ -8,6 +8,7 @@
  * from config space.
  */
 #include "devices/bus/pci.h"
+#include "devices/bus/pci_rom.h"
 #include "devices/registry.h"
 #include "devices/virtio/virtio.h"
 #include "engine/base/log.h"
@@ -24,6 +25,7 @@ enum { NOTIFY_STEP = 4, NO_VECTOR = 0xffff };
 struct virtio_pci {
     struct pci_fn pci;
     struct virtio *v;
+    struct pci_rom *rom; /* property */
     uint32_t device_sel, driver_sel;
     uint16_t queue_sel, config_vector;
     uint16_t vector[VIRTIO_MAX_QUEUES];
@@ -429,6 +431,8 @@ static int vp_realize(struct device *d, struct err *e)
             "that the emulator serves itself, or leave the IOMMU out",
             p->v->dev.id);
     }
+    rc = rc == 0 ? pci_rom_set(&p->pci, p->rom, e) : rc;
+    p->rom = NULL; /* the board's, and read */
     if (rc == 0) {
         add_caps(p);
         pci_fn_ready(&p->pci);
@@ -495,6 +499,10 @@ static const struct dev_prop vp_props[] = {
       .offset = offsetof(struct virtio_pci, v),
       .required = true,
       .doc = "realized virtio device behind this function" },
+    { .name = "rom",
+      .kind = PROP_PTR,
+      .offset = offsetof(struct virtio_pci, rom),
+      .doc = "expansion ROM" },
     { .name = NULL },
 };
 

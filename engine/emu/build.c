@@ -103,9 +103,8 @@ struct emu_file *given_file(struct emu *m, const char *path)
     return NULL;
 }
 
-/* Opens an image for reading, or finds it among those given. */
-static int image_file(struct emu *m, const char *what, const char *path, struct board_file *out,
-                      struct err *e)
+int emu_image(struct emu *m, const char *what, const char *path, struct board_file *out,
+              struct err *e)
 {
     struct emu_file *given = given_file(m, path);
     int fd;
@@ -129,7 +128,7 @@ static int image_file(struct emu *m, const char *what, const char *path, struct 
 static int packaged_file(struct emu *m, const char *what, const char *path, const char *package,
                          struct board_file *out, struct err *e)
 {
-    int rc = image_file(m, what, path, out, e);
+    int rc = emu_image(m, what, path, out, e);
 
     if (rc == -ENOENT && m->opt.config_fd < 0) {
         err_set(e, rc, "the default %s %s is missing: install the package %s", what, path,
@@ -144,7 +143,7 @@ static int pc_firmware(struct emu *m, struct board_config *b, struct err *e)
     const char *fw = m->config.firmware;
     bool packaged = strcmp(fw, "default") == 0;
     int rc = packaged ? packaged_file(m, "firmware", SEABIOS, "seabios", &b->firmware, e)
-                      : image_file(m, "firmware", fw, &b->firmware, e);
+                      : emu_image(m, "firmware", fw, &b->firmware, e);
 
     if (rc == 0 && packaged && b->screen.gpu == BOARD_GPU_VGA) {
         rc = packaged_file(m, "VGA ROM", VGABIOS, "seabios", &b->vga_rom, e);
@@ -166,7 +165,7 @@ static int firmware_file(struct emu *m, struct board_config *b, struct err *e)
         return 0;
     }
     if (strcmp(fw, "default") != 0) {
-        return image_file(m, "firmware", fw, &b->firmware, e);
+        return emu_image(m, "firmware", fw, &b->firmware, e);
     }
     if (b->xlen == 32) {
         return err_set(
@@ -180,10 +179,10 @@ static int firmware_file(struct emu *m, struct board_config *b, struct err *e)
 static int open_images(struct emu *m, struct board_config *b, struct err *e)
 {
     const struct api_vm_config *c = &m->config;
-    int rc = c->kernel ? image_file(m, "kernel", c->kernel, &b->kernel, e) : 0;
+    int rc = c->kernel ? emu_image(m, "kernel", c->kernel, &b->kernel, e) : 0;
 
     if (rc == 0 && c->initrd) {
-        rc = image_file(m, "initrd", c->initrd, &b->initrd, e);
+        rc = emu_image(m, "initrd", c->initrd, &b->initrd, e);
     }
     return rc != 0 ? rc : firmware_file(m, b, e);
 }
@@ -328,10 +327,11 @@ int build_open_disk(struct emu *m, unsigned i, struct board_config *b, char **na
     }
     is = d->name ? d->name : *name;
     if (d->io_thread > m->config.io_threads) {
-        return err_set(e, -EINVAL,
-                       "disk '%s': I/O thread %lld, the VM has %lld; give it more (io_threads), "
-                       "or leave the choice out",
-                       is, (long long)d->io_thread, (long long)m->config.io_threads);
+        return err_set(
+            e, -EINVAL,
+            "disk '%s': I/O thread %lld, the VM has %lld; give it more (io_threads), "
+            "or leave the choice out",
+            is, (long long)d->io_thread, (long long)m->config.io_threads);
     }
     for (unsigned j = 0; j < i; j++) {
         if (strcmp(b->disk[j].name, is) == 0) {

@@ -138,7 +138,7 @@ struct emu {
     unsigned n_plugged;          /* devices that came while the VM ran, for their names */
     struct list wishes;          /* struct wish.link: who waits for a tray to open; media.c */
     struct list changes;         /* struct emu_change.link: what came and what went; hotplug_record.c */
-    struct emu_file opened[4 + BOARD_MAX_DISKS]; /* images opened by us */
+    struct emu_file opened[4 + BOARD_MAX_DISKS + BOARD_MAX_NICS]; /* images opened by us */
     unsigned n_opened;
 
     struct console *console;
@@ -203,6 +203,9 @@ struct emu_chain {
 };
 /* The file that was passed for a path and is not in use yet; NULL: none. */
 struct emu_file *given_file(struct emu *m, const char *path);
+/* Opens an image for reading, or finds it among those given; `what` for messages. */
+int emu_image(struct emu *m, const char *what, const char *path, struct board_file *out,
+              struct err *e);
 int chain_prepare(struct emu *m, struct emu_chain *c, struct blk_options *o, struct err *e);
 void chain_done(struct emu_chain *c, int rc);
 /* Opens disk i of the configuration into b->disk[i] and m->disk[i]; its name, when it had none, goes to *name. */

@@ -441,6 +441,10 @@ static int attach_nic(struct emu *m, size_t i, struct err *e)
     if (m->config.nics[i].bus != API_NIC_BUS_VIRTIO_PCI) {
         return err_set(e, -ENOTSUP, "cards on the bus virtio-pci can come while the VM runs");
     }
+    if (m->config.nics[i].rom) {
+        return err_set(e, -ENOTSUP,
+                       "firmware that would run an expansion ROM is through: leave 'rom' out");
+    }
     if (!free_port(m, e)) {
         return -ENOSPC;
     }

@@ -193,9 +193,9 @@ struct net_port *nic_port(struct emu *m, const struct api_nic *n, int take_fd)
         !m->board) { /* later we are confined, and it was done */
         net_stream_widen(fd);
     }
-    return n->type == API_NIC_TYPE_DGRAM ? net_dgram_new(m->loop, fd, n->name, false)
-                                         : net_stream_new(m->loop, fd, n->name,
-                                                          n->type != API_NIC_TYPE_STREAM);
+    return n->type == API_NIC_TYPE_DGRAM
+               ? net_dgram_new(m->loop, fd, n->name, false)
+               : net_stream_new(m->loop, fd, n->name, n->type != API_NIC_TYPE_STREAM);
 }
 
 /* A socket for the card: the one that was passed, or our own. -1: it needs none. */
@@ -270,6 +270,11 @@ int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e)
         fd_autoclose(&fd);
         return err_set(e, -EINVAL, "network card '%s': 'hotplug' needs the bus virtio-pci",
                        n->name);
+    }
+    rc = n->rom ? emu_image(m, "expansion ROM", n->rom, &card->rom, e) : 0;
+    if (rc != 0) {
+        fd_autoclose(&fd);
+        return rc;
     }
     if (fd >= 0) {
         card->port = nic_port(m, n, fd);

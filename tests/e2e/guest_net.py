@@ -87,6 +87,35 @@ def config(files, **more):
             "tcg": {"cache_size": 64 << 20}, **more}
 
 
+def rom_image(kind, blocks, device, last):
+    """An image of an expansion ROM for a device of virtio's vendor; those of BIOS add up to 0."""
+    data = bytearray((i * 7 + kind) & 255 for i in range(blocks * 512))
+    data[0:2] = b"\x55\xaa"
+    data[0x18:0x1a] = (0x40).to_bytes(2, "little")
+    data[0x40:0x58] = (b"PCIR" + (0x1af4).to_bytes(2, "little") + device.to_bytes(2, "little") + bytes(2) + b"\x18\0\0\0\0\x02"
+                       + blocks.to_bytes(2, "little") + bytes(2) + bytes([kind, 0x80 if last else 0]) + bytes(2))
+    if kind == 0:
+        data[6] = 0
+        data[6] = -sum(data) & 255
+    return bytes(data)
+
+
+def linux_reads_the_rom_of_a_card():
+    """What Linux finds behind the ROM BAR is the file, its images marked as the card's own."""
+    files = guest.fetched("riscv64-net")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "two.rom")
+        with open(path, "wb") as file:
+            file.write(rom_image(0, 9, 0x1000, False) + rom_image(3, 4, 0x1000, True))
+        want = rom_image(0, 9, 0x1041, False) + rom_image(3, 4, 0x1041, True)
+        for more in ({}, {"hotplug": True}):
+            with guest.Guest(config(files, root_ports=len(more), nics=[{"bus": "virtio-pci", "rom": path, **more}]), "vmd") as machine:
+                machine.expect(r"guest# ", TIMEOUT)
+                command(machine, "cd $(dirname $(ls /sys/bus/pci/devices/*/rom)); echo 1 >rom; cat rom >/tmp/rom; echo 0 >rom; test -s /tmp/rom")
+                text = command(machine, "md5sum </tmp/rom; wc -c </tmp/rom")
+                tap.check(hashlib.md5(want).hexdigest() in text and str(len(want)) in text, f"{len(want)}: {text}")
+
+
 def is_taken(port):
     """Somebody on the host listens there by UDP."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -328,6 +357,7 @@ if __name__ == "__main__":
     guest.need("riscv64-net")
     sys.exit(tap.run_cases([
         guest_gets_its_address_and_moves_data_both_ways,
+        linux_reads_the_rom_of_a_card,
         a_restricted_guest_reaches_what_is_forwarded_and_nothing_else,
         sockets_are_in_a_confined_process_that_ends_with_its_vm,
         cards_that_make_no_sense_are_refused,

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Machine q35 under the KVM engine: Debian's SeaBIOS to its boot menu on a serial console, a boot sector from each kind of disk, resets, states that go on, wrong configurations."""
+"""Machine q35 under the KVM engine: Debian's SeaBIOS to its boot menu on a serial console, a boot sector from each kind of disk, a card's ROM, resets, states that go on, wrong configurations."""
 
 import os
 import subprocess
@@ -14,6 +14,7 @@ import tap  # noqa: E402
 
 FOLDER = microvm.FOLDER
 SEABIOS = "/usr/share/seabios/bios-256k.bin"
+IPXE = "/usr/lib/ipxe/qemu/pxe-virtio.rom"
 
 
 def config(**more):
@@ -102,6 +103,50 @@ def boots_from_nvme_scsi_and_with_much_memory():
     boots_from("scsi", memory=5 << 30)
 
 
+def firmware_runs_the_rom_of_a_card():
+    """SeaBIOS starts iPXE out of a card's expansion ROM. A software KVM ends what iPXE goes on with (the IRET of its real-mode
+    calls), under QEMU too; nested_pc.py boots by it."""
+    needs_seabios()
+    if not os.path.exists(IPXE):
+        raise tap.Skip(f"{IPXE} (ipxe-qemu)")
+    for more in ({}, {"hotplug": True}):
+        nic = {"type": "user", "bus": "virtio-pci", "rom": IPXE, **more}
+        with Machine(None, extra=("--sandbox", "on"), root_ports=len(more), nics=[nic]) as m:
+            m.until(b"iPXE (http")
+            m.until(b"Booting from ROM...")
+            m.until(b"starting execution")
+
+
+def broken_rom(name, change):
+    with open(IPXE, "rb") as file:
+        data = bytearray(file.read())
+    data = change(data) or data
+    path = os.path.join(FOLDER.name, name)
+    with open(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+def wrong_roms_are_refused():
+    needs_seabios()
+    if not os.path.exists(IPXE):
+        raise tap.Skip(f"{IPXE} (ipxe-qemu)")
+    def pcir(data):
+        return int.from_bytes(data[0x18:0x1a], "little")
+    for name, change, words in (
+            ("unsigned", lambda data: data.__setitem__(1, 0), ["no PCI expansion ROM"]),
+            ("nowhere", lambda data: data.__setitem__(slice(0x18, 0x1a), b"\xff\xff"), ["no PCI expansion ROM"]),
+            ("short", lambda data: data[:1024], ["ends before"]),
+            ("lies", lambda data: data.__setitem__(slice(pcir(data) + 0x10, pcir(data) + 0x12), bytes(2)), ["ends before"]),
+            ("tiny", lambda data: data[:100], ["512 bytes to 4 MiB"]),
+            ("huge", lambda data: data + bytes(4 << 20), ["512 bytes to 4 MiB"])):
+        path = broken_rom(name, change)
+        refuses([path, *words], nics=[{"type": "user", "bus": "virtio-pci", "rom": path}])
+    refuses(["e1000", "8086:100e", "1af4:1041"], nics=[{"type": "user", "bus": "virtio-pci", "rom": IPXE.replace("virtio", "e1000")}])
+    refuses(["rom", "virtio-pci"], nics=[{"type": "user", "rom": IPXE}])
+    refuses(["/none.rom"], nics=[{"type": "user", "bus": "virtio-pci", "rom": "/none.rom"}])
+
+
 def refuses(words, **more):
     with Machine(None, **more) as m:
         _out, errors = m.process.communicate(timeout=microvm.LIMIT)
@@ -126,4 +171,4 @@ def wrong_machines_are_named_with_the_remedy():
 
 if __name__ == "__main__":
     sys.exit(tap.run_cases([shows_its_boot_menu, boots_from_virtio, boots_from_sata, boots_from_nvme_scsi_and_with_much_memory,
-                            wrong_machines_are_named_with_the_remedy]))
+                            firmware_runs_the_rom_of_a_card, wrong_roms_are_refused, wrong_machines_are_named_with_the_remedy]))

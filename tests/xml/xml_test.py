@@ -333,6 +333,9 @@ def screens_flash_and_volumes_are_in_the_words_of_libvirt():
     tap.check((disk["pool"], disk["volume"], "file" in disk) == ("p", "v.qcow2", False), f"{disk}")
     nic, = made("<interface type='user'><address type='pci'/></interface>")["nics"]
     tap.check(nic["bus"] == "virtio-pci", f"{nic}")
+    nic, = made("<interface type='user'><rom bar='on' file='/r.rom'/><address type='pci'/></interface>")["nics"]
+    tap.check(nic["rom"] == "/r.rom", f"{nic}")
+    tap.check("rom" not in made("<interface type='user'><rom bar='off'/><address type='pci'/></interface>")["nics"][0], "a ROM")
 
 
 def channels_are_in_the_words_of_libvirt():
