@@ -77,6 +77,8 @@ libdevices_a_SOURCES = \
 	devices/display/vga.c \
 	devices/display/vga.h \
 	devices/display/vga_draw.c \
+	devices/display/vram.c \
+	devices/display/vram.h \
 	devices/display/virtio_gpu.c \
 	devices/display/virtio_gpu.h \
 	devices/display/virtio_gpu_res.c \

@@ -20,6 +20,7 @@ struct board_parts {
     struct device *pci, *nic[BOARD_MAX_NICS], *port[BOARD_MAX_PORTS], *input[BOARD_N_INPUTS];
     struct mem_region *more[BOARD_MAX_MEMORY]; /* of memory devices */
     unsigned sata_at;    /* slot and function of the first SATA controller, 0: the next free */
+    bool map_screen;     /* the memory of a bochs-display is seen in the VM's own tree, too */
     uint64_t memory_end; /* where memory devices may lie: set by the board */
 };
 

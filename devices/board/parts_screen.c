@@ -28,6 +28,9 @@ static int new_gpu(struct board_parts *b, struct device **out, struct err *e)
     if (rc == 0) {
         rc = dev_set_ptr(*out, "display", s->display, e);
     }
+    if (rc == 0 && cls == &bochs_display_class) {
+        rc = dev_set_bool(*out, "mapped", b->map_screen, e);
+    }
     if (rc == 0) {
         rc = dev_set_u64(*out, "width", s->width, e);
     }

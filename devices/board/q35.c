@@ -308,6 +308,7 @@ static int add_pci(struct board *b, struct err *e)
     rc = rc == 0 ? add_genid(b, e) : rc;
     rc = rc == 0 ? dev_new(b->p.vm, &ich9_smbus_class, "smbus", &smbus, e) : rc;
     rc = rc == 0 ? parts_plug_at(&b->p, smbus, PCI_DEVFN(Q35_SLOT_CHIPSET, 3), true, e) : rc;
+    b->p.map_screen = true;
     b->p.sata_at = PCI_DEVFN(Q35_SLOT_CHIPSET, 2);
     rc = rc == 0 ? parts_add_pci(&b->p, e) : rc;
     return rc == 0 ? map_vga(b, e) : rc;

@@ -3,11 +3,12 @@
  * bochs-display: a plain framebuffer on PCI with the registers of Bochs' VBE extension (QEMU, docs/specs/standard-vga; vgabios,
  * vbe_display_api), which Linux and EDK2 drive. No VGA. BAR 0 is the memory, BAR 2 has EDID and registers. Owns the memory and
  * what of it was shown last, to know what has changed. vCPUs write the memory without anybody being told, so the picture is
- * compared when somebody looks. Registers: device lock; refresh: main loop.
+ * compared when somebody looks. Where the board asks for it, the memory is seen in the VM's own tree, too (vram.h). Registers: device lock; refresh: main loop.
  */
 #include "devices/bus/pci.h"
 #include "devices/display/dispi.h"
 #include "devices/display/edid.h"
+#include "devices/display/vram.h"
 #include "devices/registry.h"
 #include "engine/base/mem.h"
 #include "engine/core/vm.h"
@@ -24,7 +25,9 @@ struct bochs {
     struct pci_fn pci;
     struct display *display;
     uint64_t first_width, first_height; /* properties */
+    bool mapped;
     struct mem_region *memory;
+    struct vram_view view;
     uint16_t vbe[VBE_REGS];
     uint8_t edid[EDID_SIZE];
 };
@@ -75,6 +78,7 @@ static void w_vbe(struct device *d, const struct dev_reg *r, unsigned i, uint64_
     (void)r, (void)old;
     if (dispi_write(b->vbe, i, (uint16_t)value)) {
         memset(mem_ram_host(b->memory), 0, VRAM);
+        mem_region_dirty(d->vm->mem, b->memory, 0, VRAM);
     }
 }
 
@@ -136,7 +140,9 @@ static int bochs_realize(struct device *d, struct err *e)
         edid_fill(b->edid, (uint32_t)b->first_width, (uint32_t)b->first_height);
         pci_bar_set(&b->pci, BAR_MEMORY, PCI_BAR_MEM32 | PCI_BAR_PREFETCH, b->memory);
         pci_bar_set(&b->pci, BAR_REGS, PCI_BAR_MEM32, d->mmio[0]);
+        b->pci.config_written = b->mapped ? vram_config_written : NULL;
         pci_fn_ready(&b->pci);
+        rc = b->mapped ? vram_view_init(&b->view, &b->pci, b->memory, e) : 0;
         display_set_source(b->display, &source);
     }
     return rc;
@@ -160,7 +166,13 @@ static void bochs_destroy(struct device *d)
         display_set_source(b->display, NULL);
     }
     pci_fn_done(&b->pci);
+    vram_view_done(&b->view);
     mem_free(b->memory);
+}
+
+static void bochs_remap(struct device *d)
+{
+    vram_view_follow(&bochs_of(d)->view, &bochs_of(d)->pci);
 }
 
 static const struct st_field bochs_fields[] = {
@@ -181,6 +193,10 @@ static const struct dev_prop bochs_props[] = {
       .offset = offsetof(struct bochs, display),
       .required = true,
       .doc = "screen that it draws" },
+    { .name = "mapped",
+      .kind = PROP_BOOL,
+      .offset = offsetof(struct bochs, mapped),
+      .doc = "guests write the memory without an exit, and it is part of saved states" },
     { .name = "width",
       .kind = PROP_U64,
       .offset = offsetof(struct bochs, first_width),
@@ -207,5 +223,6 @@ const struct device_class bochs_display_class = {
     .state = &bochs_state,
     .realize = bochs_realize,
     .reset = bochs_reset,
+    .remap = bochs_remap,
     .destroy = bochs_destroy,
 };

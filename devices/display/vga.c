@@ -8,6 +8,7 @@
 
 #include "devices/bus/pci.h"
 #include "devices/display/edid.h"
+#include "devices/display/vram.h"
 #include "devices/registry.h"
 #include "engine/base/mem.h"
 #include "engine/core/vm.h"
@@ -17,16 +18,14 @@
 #define ENDIAN_LITTLE 0x1e1e1e1eu
 enum { BAR_MEMORY = 0, BAR_REGS = 2 };
 enum { AT_EDID = 0, AT_PORTS = 0x400, PORTS_SEEN = 0x20, AT_DISPI = 0x500, AT_EXT = 0x600 };
-#define VIEW_PRIORITY                                                                          \
-    -1 /* over the host bridge's windows, since it comes later; below RAM and the chip set */
 enum { CHAIN4 = 8, ODD_EVEN = 0x10, RETRACE = 8, BLANKING = 1 };
 
 struct vga {
     struct pci_fn pci;
     struct display *display;
     uint64_t first_width, first_height; /* properties */
-    struct mem_region *memory, *view;   /* view: in the VM's tree, where BAR 0 is */
-    uint64_t view_at;                   /* 0: nowhere; main thread */
+    struct mem_region *memory;
+    struct vram_view view;
     struct vga_regs g;
     uint8_t edid[EDID_SIZE];
 };
@@ -521,27 +520,9 @@ static void vga_refresh(void *arg)
     vga_draw(v->display, &g, mem_ram_host(v->memory));
 }
 
-static void vga_config_written(struct pci_fn *f, unsigned offset, unsigned size)
-{
-    (void)size;
-    if (offset < PCI_BAR0 + 4) {
-        vm_request(f->dev.vm, VM_REQ_REMAP, "remap");
-    }
-}
-
 static void vga_remap(struct device *d)
 {
-    struct vga *v = vga_of(d);
-    const uint8_t *config = v->pci.config;
-    bool on = pci_get(config + PCI_COMMAND, 2) & PCI_CMD_MEMORY;
-    uint64_t at = on ? pci_get(config + PCI_BAR0, 4) & ~15ull : 0;
-
-    if (at != v->view_at) {
-        mem_unmap(v->view);
-        mem_set_enabled(v->view, at != 0);
-        v->view_at = at;
-        (void)mem_map(d->vm->root, at, VIEW_PRIORITY, v->view, NULL);
-    }
+    vram_view_follow(&vga_of(d)->view, &vga_of(d)->pci);
 }
 
 /* --- class --------------------------------------------------------------------------------------- */
@@ -565,11 +546,9 @@ static int vga_realize(struct device *d, struct err *e)
     edid_fill(v->edid, (uint32_t)v->first_width, (uint32_t)v->first_height);
     pci_bar_set(&v->pci, BAR_MEMORY, PCI_BAR_MEM32 | PCI_BAR_PREFETCH, v->memory);
     pci_bar_set(&v->pci, BAR_REGS, PCI_BAR_MEM32, d->mmio[VGA_BLOCK_BAR]);
-    v->pci.config_written = vga_config_written;
+    v->pci.config_written = vram_config_written;
     pci_fn_ready(&v->pci);
-    v->view = mem_new_alias("vga-view", v->memory, 0, VGA_VRAM);
-    mem_set_enabled(v->view, false);
-    rc = mem_map(d->vm->root, 0, VIEW_PRIORITY, v->view, e);
+    rc = vram_view_init(&v->view, &v->pci, v->memory, e);
     display_set_source(v->display, &source);
     return rc;
 }
@@ -592,7 +571,7 @@ static void vga_destroy(struct device *d)
         display_set_source(v->display, NULL);
     }
     pci_fn_done(&v->pci);
-    mem_free(v->view);
+    vram_view_done(&v->view);
     mem_free(v->memory);
 }
 

@@ -20,7 +20,7 @@ void pci_rig_new(struct pci_rig *p)
     ck_assert_int_eq(dev_realize(p->host, NULL), 0);
     for (unsigned i = 0; i < 4; i++) {
         p->host->irq[i] = rig_line(&p->wire[i]);
-        ck_assert_int_eq(mem_map(p->r->vm->root, at[i], 0, pci_host_region(p->host, i), NULL),
+        ck_assert_int_eq(mem_map(p->r->vm->root, at[i], -1, pci_host_region(p->host, i), NULL),
                          0);
     }
     mem_commit(p->r->vm->mem);

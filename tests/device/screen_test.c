@@ -503,6 +503,49 @@ START_TEST(bochs_shows_its_memory_in_the_mode_that_is_set)
 }
 END_TEST
 
+/* Is RAM of the VM's own tree at the address? */
+static bool is_ram(struct pci_rig *p, uint64_t at)
+{
+    const struct mem_range *r = mem_find(p->r->vm->mem, at);
+
+    return r && r->kind == MEM_RAM;
+}
+
+START_TEST(bochs_memory_is_in_the_vms_tree_where_its_bar_is)
+{
+    const uint64_t bar = PCI_MMIO, other = PCI_MMIO + 0x4000000;
+    struct pci_rig p;
+    struct display *display = display_new(640, 480);
+    struct device *d;
+
+    pci_rig_new(&p);
+    d = pci_rig_device(&p, &bochs_display_class);
+    ck_assert_int_eq(dev_set_ptr(d, "display", display, NULL), 0);
+    ck_assert_int_eq(dev_set_bool(d, "mapped", true, NULL), 0);
+    pci_rig_plug(&p, d, NULL, FN);
+    rig_start(p.r);
+    vm_remap(p.r->vm);
+    ck_assert(!is_ram(&p, bar));
+    cfg_write(&p, FN, PCI_BAR0, (uint32_t)bar, 4);
+    vm_remap(p.r->vm);
+    ck_assert(!is_ram(&p, bar)); /* memory is off */
+    cfg_write(&p, FN, PCI_COMMAND, PCI_CMD_MEMORY, 2);
+    vm_remap(p.r->vm);
+    ck_assert(is_ram(&p, bar) && is_ram(&p, bar + (16 << 20) - 1));
+    rig_write(p.r, bar + 64, 0x00123456, 4);
+    cfg_write(&p, FN, PCI_BAR0, (uint32_t)other, 4);
+    vm_remap(p.r->vm);
+    ck_assert(!is_ram(&p, bar) && is_ram(&p, other));
+    ck_assert_uint_eq(rig_read(p.r, other + 64, 4), 0x00123456);
+    cfg_write(&p, FN, PCI_COMMAND, 0, 2);
+    vm_remap(p.r->vm);
+    ck_assert(!is_ram(&p, other));
+    rig_state_round_trip(d);
+    pci_rig_free(&p);
+    display_free(display);
+}
+END_TEST
+
 /* --- vga --- */
 
 /* Ports of the VM are beside its memory. */
@@ -727,6 +770,7 @@ static Suite *suite_screen(void)
     tcase_add_test(t, tablet_says_its_axes_and_sends_reports);
     tcase_add_test(t, keys_are_found_by_name_scan_code_and_symbol);
     tcase_add_test(t, bochs_shows_its_memory_in_the_mode_that_is_set);
+    tcase_add_test(t, bochs_memory_is_in_the_vms_tree_where_its_bar_is);
     tcase_add_test(t, vga_shows_text_with_its_font_and_cursor);
     tcase_add_test(t, vga_writes_planes_through_masks_and_latches);
     tcase_add_test(t, vga_has_linear_modes_by_its_ports_and_is_seen_in_memory);

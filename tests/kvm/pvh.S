@@ -3,7 +3,7 @@
  * A bare PVH kernel for the microvm board (tests/kvm/microvm.py): 64-bit code behind 32-bit entry. Says what it was started with on the serial port (its own
  * transmitter-empty interrupt by the I/O APIC counted), reads the first sector of a virtio-mmio disk at the address that the command line
  * names first and prints its text, and then does what the command line begins with: "off" ends by PM1 control, "reset" by the keyboard controller, "fault" by a
- * triple fault, "port", "mmio", "bell" and "ipis" access a device, ring a queue's bell, or interrupt the processor itself often (tests/bench/kvm.py), "echo" gives back what the serial port brings until a 'q', "count" writes memory and checks it for ever.
+ * triple fault, "port", "mmio", "bell" and "ipis" access a device, ring a queue's bell, or interrupt the processor itself often, "pair" another one that halts (tests/bench/kvm.py), "echo" gives back what the serial port brings until a 'q', "count" writes memory and checks it for ever.
  * Linked at 2 MiB.
  */
 #define COM1 0x3f8
@@ -115,6 +115,8 @@ in_long:
     je bell
     cmpl $0x73697069, (%rsi)    /* ipis */
     je ipis
+    cmpl $0x72696170, (%rsi)    /* pair */
+    je pair
     cmpl $0x65736572, (%rsi)    /* rese(t) */
     je reset
 off:
@@ -194,6 +196,85 @@ ipis:
     jne 1b
     cli
     jmp off
+
+/* Interrupts for the second processor, which halts until each comes. */
+#define PAIRS 20000
+#define AP_PAGE 0x8000
+pair:
+    movl $ap_start, %esi
+    movl $AP_PAGE, %edi
+    movl $ap_end - ap_start, %ecx
+    cld
+    rep movsb
+    movl $1 << 24, 0x310(%r8)
+    movl $0x4500, 0x300(%r8)    /* INIT, then its start at the page */
+    call icr_idle
+    movl $1 << 24, 0x310(%r8)
+    movl $0x4600 | AP_PAGE >> 12, 0x300(%r8)
+    call icr_idle
+1:  cmpl $0, ap_alive
+    je 1b
+    movl $ready, %esi
+    call print
+    xorl %ecx, %ecx
+2:  incl %ecx
+    movl $1 << 24, 0x310(%r8)
+    movl $0x4043, 0x300(%r8)
+3:  pause
+    cmpl %ecx, timer_count
+    jne 3b
+    cmpl $PAIRS, %ecx
+    jne 2b
+    jmp off
+icr_idle:
+    testl $1 << 12, 0x300(%r8)
+    jnz icr_idle
+    ret
+
+/* Where it starts, in real mode: copied to AP_PAGE. */
+    .code16
+ap_start:
+    cli
+    xorw %ax, %ax
+    movw %ax, %ds
+    lgdtl AP_PAGE + ap_gdt_at - ap_start
+    movl %cr0, %eax
+    orl $1, %eax
+    movl %eax, %cr0
+    ljmpl $24, $ap_32
+    .balign 8
+ap_gdt_at:
+    .word 31
+    .long gdt
+ap_end:
+    .code32
+ap_32:
+    movl $16, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movl $pml4, %eax
+    movl %eax, %cr3
+    movl $0x20, %eax
+    movl %eax, %cr4
+    movl $0xc0000080, %ecx
+    rdmsr
+    orl $0x100, %eax
+    wrmsr
+    movl %cr0, %eax
+    orl $0x80000000, %eax
+    movl %eax, %cr0
+    ljmpl $8, $ap_long
+    .code64
+ap_long:
+    movl $ap_stack_end, %esp
+    movl $LAPIC, %r8d
+    lidt idt_at
+    movl $0x1ff, 0xf0(%r8)
+    movl $1, ap_alive
+1:  sti
+    hlt
+    jmp 1b
 
 /* Gives back what comes, by the receiver's interrupt. */
 echo:
@@ -430,8 +511,8 @@ newline: .asciz "\n"
 space: .asciz " "
 digits: .ascii "0123456789abcdef"
     .balign 8
-gdt: .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff
-gdt_at: .word 23
+gdt: .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cf9b000000ffff
+gdt_at: .word 31
     .long gdt
 idt_at: .word 0x44 * 16 - 1
     .quad idt
@@ -456,8 +537,11 @@ serial_count: .skip 4
 disk_count: .skip 4
 timer_count: .skip 4
 passes: .skip 4
+ap_alive: .skip 4
 status: .skip 4
 sector: .skip 512
     .balign 16
     .skip 4096
 stack_end:
+    .skip 4096
+ap_stack_end:
