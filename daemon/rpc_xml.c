@@ -5,6 +5,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
+#include "api-schema/net/nicargs.h"
 #include "daemon/calls.h"
 #include "daemon/registry.h"
 #include "daemon/vm/media.h"
@@ -90,6 +91,17 @@ static void say_trays(const struct vm *vm, struct json_object *disks)
     }
 }
 
+/* Addresses that were made for cards, too: tools take it that every card has one. */
+static void say_addresses(const struct vm *vm, struct json_object *nics)
+{
+    for (size_t i = 0; i < vm->config.n_nics; i++) {
+        char mac[18];
+
+        nic_mac(&vm->config, i, mac);
+        api_json_set_str(json_object_array_get_idx(nics, i), "mac", mac);
+    }
+}
+
 void api_handle_xml_get(struct api_call *call, struct api_xml_get_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);
@@ -98,6 +110,7 @@ void api_handle_xml_get(struct api_call *call, struct api_xml_get_in *in)
         AUTO_JSON o = api_encode(&api_type_vm_config, &vm->config);
         xml_drop_found_files(o);
         say_trays(vm, api_json_get(o, "disks"));
+        say_addresses(vm, api_json_get(o, "nics"));
         AUTO_FREE char *text = xml_print(&xml_domain, o);
         api_reply_xml_get(call, &(struct api_xml_get_out){ .xml = text });
     }

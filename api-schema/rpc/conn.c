@@ -769,6 +769,23 @@ int rpc_conn_send(struct rpc_conn *c, struct json_object *msg)
     return text ? rpc_conn_send_text(c, text, strlen(text)) : -ENOMEM;
 }
 
+int rpc_conn_send_bytes_fd(struct rpc_conn *c, const void *data, size_t len, int owned_fd)
+{
+    AUTO_FD fd = owned_fd;
+    size_t before = rpc_conn_queued(c);
+    int rc;
+
+    if (c->given >= 0 || before > c->limits.out_pause) {
+        return -EBUSY;
+    }
+    rc = rpc_conn_send_bytes(c, data, len); /* which only queues */
+    if (rc == 0) {
+        c->given = take_fd(&fd);
+        c->given_at = before + len - 1;
+    }
+    return rc;
+}
+
 int rpc_conn_send_fd(struct rpc_conn *c, struct json_object *msg, int owned_fd)
 {
     AUTO_FD fd = owned_fd;

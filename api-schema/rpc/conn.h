@@ -113,6 +113,8 @@ int rpc_conn_send(struct rpc_conn *c, struct json_object *msg);
 int rpc_conn_send_text(struct rpc_conn *c, const char *text, size_t len);
 /* Bytes as they are. */
 int rpc_conn_send_bytes(struct rpc_conn *c, const void *data, size_t len);
+/* The same with a descriptor (taken in any case) that goes along with the last of them, on a plain unix socket; -EBUSY as below. */
+int rpc_conn_send_bytes_fd(struct rpc_conn *c, const void *data, size_t len, int owned_fd);
 /* As rpc_conn_send(), with a descriptor (taken in any case) that the peer gets with the line, on a plain unix socket. One at a
  * time: -EBUSY while another, or a great deal, has not gone out. */
 int rpc_conn_send_fd(struct rpc_conn *c, struct json_object *msg, int owned_fd);

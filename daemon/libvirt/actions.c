@@ -5,11 +5,14 @@
 #include "daemon/libvirt/jobs.h"
 #include "daemon/libvirt/parts.h"
 #include "daemon/libvirt/procs.h"
+#include "daemon/libvirt/session.h"
 #include "daemon/registry.h"
 #include "daemon/xml/tree.h"
+#include "engine/base/fd.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -276,4 +279,32 @@ static void on_saved(struct lv_call *c, struct json_object *info)
 void lv_do_domain_managed_save_xml(struct lv_call *c)
 {
     lv_ask(c, "domain", "vm.get", lv_vm(c), on_saved);
+}
+
+/* --- its screen, as a connection ------------------------------------------------------------------------ */
+
+static void on_graphics(struct lv_call *c, struct json_object *result)
+{
+    struct err e = ERR_INIT;
+    int fd = unix_connect_now(api_json_get_str(result, "path"), &e);
+
+    if (fd < 0) {
+        lv_fail(c, LV_E_OPERATION_FAILED, "%s", e.msg);
+    } else {
+        fcntl(fd, F_SETFL, 0); /* as clients expect it of a new connection */
+        lv_reply_fd(c, fd);
+    }
+}
+
+void lv_do_domain_open_graphics(struct lv_call *c)
+{
+    enum { SKIP_AUTH = 1 };
+
+    if (lv_int(c, "idx") || (lv_int(c, "flags") & ~(int64_t)SKIP_AUTH)) {
+        lv_fail(c, LV_E_INVALID_ARG, "a domain has one screen: number 0");
+    } else if (!c->q || !lv_passes_fds(c->q)) {
+        lv_fail(c, LV_E_OPERATION_UNSUPPORTED, "descriptors are passed on this host alone");
+    } else {
+        lv_ask(c, "domain", "vm.vnc", lv_vm(c), on_graphics);
+    }
 }

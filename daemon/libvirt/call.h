@@ -86,6 +86,8 @@ enum lv_error {
 void lv_reply(struct lv_call *c, struct json_object *take_result);
 /* The same, already encoded. */
 void lv_reply_raw(struct lv_call *c, const struct buf *xdr);
+/* An empty result, and a descriptor. */
+void lv_reply_fd(struct lv_call *c, int owned_fd);
 void lv_fail(struct lv_call *c, enum lv_error code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void lv_fail_api(struct lv_call *c, const struct api_error *x);

@@ -13,6 +13,7 @@ enum {
     FEATURE_MIGRATION_P2P = 4,
     FEATURE_MIGRATION_V3 = 6, /* in five steps */
     FEATURE_CHANGE_PROTECTION = 7,
+    FEATURE_FD_PASSING = 8,
     FEATURE_PARAM_STRING = 9, /* typed parameters may be strings */
     FEATURE_KEEPALIVE = 10,
     FEATURE_MIGRATION_PARAMS = 13,
@@ -69,6 +70,7 @@ void lv_do_connect_feature(struct lv_call *c)
     for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         has |= lv_int(c, "feature") == known[i];
     }
+    has |= lv_int(c, "feature") == FEATURE_FD_PASSING && c->q && lv_passes_fds(c->q);
     api_json_set_int(o, "supported", has);
     lv_reply(c, o);
 }

@@ -10,6 +10,9 @@
 #include "daemon/libvirt/session.h"
 #include "daemon/libvirt/xdr.h"
 #include "daemon/registry.h"
+#include "daemon/run/runfs.h"
+#include "daemon/screen/vnc.h"
+#include "daemon/spawn/proto.h"
 #include "daemon/vm/snapshot.h"
 #include "daemon/xml/xml.h"
 #include "engine/base/str.h"
@@ -336,6 +339,38 @@ void lv_do_domain_addresses(struct lv_call *c)
 
 /* --- definitions ------------------------------------------------------------------------------------- */
 
+/* Copies what stands before `mark`, and the mark; *xml is what follows. False: there is none. */
+static bool copy_behind(struct buf *out, const char **xml, const char *mark)
+{
+    const char *at = strstr(*xml, mark);
+
+    if (at) {
+        buf_add(out, *xml, (size_t)(at - *xml) + strlen(mark));
+        *xml = at + strlen(mark);
+    }
+    return at != NULL;
+}
+
+/* Where the screen of one that runs is looked at: the port that was free, or vmd's socket. */
+static void say_screen(const struct vm *vm, struct buf *out, const char **xml)
+{
+    const char *address = vnc_address(vm), *colon = address ? strrchr(address, ':') : NULL;
+    AUTO_FREE char *path = runfs_path(&vm->d->opt, vm->id, VM_VNC);
+
+    if (!vm->config.display || !copy_behind(out, xml, "<graphics type='vnc'")) {
+        return;
+    }
+    if (colon && str_starts(*xml, " port='") && copy_behind(out, xml, " port='")) {
+        buf_add_str(out, colon + 1);
+        *xml += strcspn(*xml, "'");
+    } else if (!vm->config.vnc) {
+        buf_printf(out, " socket='%s'", path);
+        if (copy_behind(out, xml, "<listen type='socket'")) {
+            buf_printf(out, " socket='%s'", path);
+        }
+    }
+}
+
 static void on_xml(struct lv_call *c, struct json_object *result)
 {
     static const char *const heads[] = { "<domain type='qemu'", "<domain type='kvm'" };
@@ -345,13 +380,14 @@ static void on_xml(struct lv_call *c, struct json_object *result)
 
     for (unsigned i = 0; i < ARRAY_LEN(heads) && vm && lv_active(vm->state); i++) {
         if (!(lv_int(c, "flags") & XML_INACTIVE) && str_starts(xml, heads[i])) {
-            buf_printf(&out, "%s id='%lld'%s", heads[i], (long long)vm->id,
-                       xml + strlen(heads[i]));
-            xml = out.data;
+            copy_behind(&out, &xml, heads[i]);
+            buf_printf(&out, " id='%lld'", (long long)vm->id);
+            say_screen(vm, &out, &xml);
             break;
         }
     }
-    lv_reply(c, lv_object("xml", xml));
+    buf_add_str(&out, xml);
+    lv_reply(c, lv_object("xml", out.data));
 }
 
 void lv_do_domain_xml(struct lv_call *c)

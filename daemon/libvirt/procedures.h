@@ -294,6 +294,7 @@
        "prefix:u hostname:S clientid:S}] ret:u")                                               \
     DO(342, CONNECT_GET_DOMAIN_CAPABILITIES, domain_capabilities,                              \
        "emulatorbin:S arch:S machine:S virttype:S flags:u", "capabilities:s")                  \
+    DO(343, DOMAIN_OPEN_GRAPHICS_FD, domain_open_graphics, "dom:D idx:u flags:u", "")          \
     DO(344, CONNECT_GET_ALL_DOMAIN_STATS, domain_stats, "doms:[D] stats:u flags:u",            \
        "ret_stats:[{dom:D params:[T]}]")                                                       \
     DO(345, DOMAIN_BLOCK_COPY, domain_block_copy, "dom:D path:s destxml:s params:[T] flags:u", \

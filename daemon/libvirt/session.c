@@ -13,6 +13,7 @@
 #include "daemon/libvirt/stream.h"
 #include "daemon/libvirt/xdr.h"
 #include "daemon/registry.h"
+#include "engine/base/fd.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
@@ -48,7 +49,7 @@ static int64_t frame_size(const unsigned char *head)
 
 static const struct rpc_framing framing = { .head = 4, .max = MESSAGE_MAX, .size = frame_size };
 
-void lv_send(struct lv_session *q, const struct lv_head *head, const struct buf *payload)
+static void put_frame(struct buf *out, const struct lv_head *head, const struct buf *payload)
 {
     size_t n = payload ? payload->len : 0;
     uint32_t words[7] = { htobe32((uint32_t)(HEAD_SIZE + n)),
@@ -58,13 +59,24 @@ void lv_send(struct lv_session *q, const struct lv_head *head, const struct buf 
                           htobe32(head->type),
                           htobe32(head->serial),
                           htobe32(head->status) };
+
+    buf_reserve(out, HEAD_SIZE + n);
+    buf_add(out, words, HEAD_SIZE);
+    if (n) {
+        buf_add(out, payload->data, n);
+    }
+}
+
+bool lv_passes_fds(const struct lv_session *q)
+{
+    return !q->s->peer.user[0];
+}
+
+void lv_send(struct lv_session *q, const struct lv_head *head, const struct buf *payload)
+{
     AUTO_BUF whole = BUF_INIT;
 
-    buf_reserve(&whole, HEAD_SIZE + n);
-    buf_add(&whole, words, HEAD_SIZE);
-    if (n) {
-        buf_add(&whole, payload->data, n);
-    }
+    put_frame(&whole, head, payload);
     rpc_conn_send_bytes(q->s->conn, whole.data, whole.len);
 }
 
@@ -143,6 +155,26 @@ void lv_reply_raw(struct lv_call *c, const struct buf *xdr)
 
     if (c->q) {
         lv_send(c->q, &head, xdr);
+    }
+    call_end(c);
+}
+
+void lv_reply_fd(struct lv_call *c, int owned_fd)
+{
+    struct lv_head head = head_of(c);
+    const uint32_t one = htobe32(1);
+    AUTO_BUF payload = BUF_INIT;
+    AUTO_BUF whole = BUF_INIT;
+    AUTO_FD fd = owned_fd;
+
+    head.type = LV_REPLY_FDS;
+    buf_add(&payload, &one, sizeof(one)); /* how many; the result is empty */
+    put_frame(&whole, &head, &payload);
+    buf_add_char(&whole, 0); /* a byte for each, behind the frame */
+    if (c->q &&
+        rpc_conn_send_bytes_fd(c->q->s->conn, whole.data, whole.len, take_fd(&fd)) == -EBUSY) {
+        lv_fail(c, LV_E_OPERATION_FAILED, "another descriptor is on its way: ask again");
+        return;
     }
     call_end(c);
 }

@@ -67,6 +67,8 @@ struct lv_head {
 
 /* One packet. */
 void lv_send(struct lv_session *q, const struct lv_head *head, const struct buf *payload);
+/* The client is at the other end of a unix socket. */
+bool lv_passes_fds(const struct lv_session *q);
 /* A packet that says that the call or the stream of `to` has failed. */
 void lv_send_error(struct lv_session *q, const struct lv_head *to, int code,
                    const char *message);

@@ -734,25 +734,31 @@ static const struct xml_row rows[] = {
     LEFT("devices/rng/alias", ALIAS),
 
     INPUT_ROWS,
-    { "devices/graphics", XML_GROUP, 0, NULL, NULL, NULL, NULL },
+    { "devices/graphics", XML_VALUE, 0, "vnc", &xml_as_listener, NULL, NULL },
     { "devices/graphics@type", XML_VALUE, XML_NEEDED, "display", &xml_as_graphics, NULL,
       "a socket of vmd, which 'vmctl vnc' leads to, also through TLS" },
-    SAYS("devices/graphics@port", 0, "-1", "VNC is a socket of vmd: 'vmctl vnc'"),
-    SAYS("devices/graphics@autoport", 0, "yes", "VNC is a socket of vmd: 'vmctl vnc'"),
+    PART("devices/graphics@port",
+         "with `listen`: of that address; `-1`: the first that is free"),
+    PART("devices/graphics@autoport", NULL),
+    PART("devices/graphics@listen", "as <listen type='address'>"),
+    LEFT("devices/graphics@socket", "vmd makes the socket where it likes: 'vmctl vnc'"),
     SAYS("devices/graphics@sharePolicy", 0, "ignore",
          "each client is let in beside the others"),
     NO("devices/graphics@passwd|passwdValidTo|connected",
        "passwords are in no definition: 'vmctl vnc-password' sets them"),
     NO("devices/"
-       "graphics@address|p2p|listen|socket|websocket|tlsPort|"
+       "graphics@address|p2p|websocket|tlsPort|"
        "keymap|"
        "powerControl|defaultMode|display|xauth|fullscreen|multiUser|replaceUser",
        "VNC is a socket of vmd, whose permissions are who may come in: 'vmctl vnc'"),
     PART("devices/graphics/listen", "where <graphics> is"),
-    SAYS("devices/graphics/listen@type", XML_NEEDED | XML_PRINT, "socket",
-         "VNC is a socket of vmd: 'vmctl vnc'"),
-    NO("devices/graphics/listen@address|network|socket|fromConfig",
-       "VNC is a socket of vmd: 'vmctl vnc'"),
+    PART("devices/graphics/listen@type", NULL),
+    PART("devices/graphics/listen@address",
+         "without a password at addresses of this host, else by TLS "
+         "and a password: 'vmctl vnc-password'"),
+    LEFT("devices/graphics/listen@socket", "vmd makes the socket where it likes: 'vmctl vnc'"),
+    NO("devices/graphics/listen@network|fromConfig",
+       "VNC is a socket of vmd, or listens at an address: 'vmctl vnc'"),
     NO("devices/"
        "graphics/audio|channel|clipboard|filetransfer|gl|image|jpeg|mouse|playback|streaming|"
        "zlib",

@@ -6,6 +6,7 @@
 #include "daemon/xml/channels.h"
 #include "daemon/xml/extras.h"
 #include "daemon/xml/tree.h"
+#include "engine/base/buf.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
@@ -131,6 +132,13 @@ static bool video_put(const struct xml_row *row, struct json_object *v, struct x
     return false;
 }
 
+static bool says_yes(const struct xml_node *n, const char *attr, bool otherwise)
+{
+    const char *text = xml_get_attr(n, attr);
+
+    return text ? strcmp(text, "yes") == 0 : otherwise;
+}
+
 static int graphics_get(const struct xml_row *row, const struct xml_node *n, const char *text,
                         struct json_object **out, struct err *e)
 {
@@ -154,7 +162,100 @@ static bool graphics_put(const struct xml_row *row, struct json_object *v, struc
     (void)row;
     (void)v;
     buf_add_str(text, "vnc");
-    xml_set_attr(xml_node_new(n, "listen"), "type", "socket");
+    if (!xml_get_kid(n, "listen")) {
+        xml_set_attr(n, "type", "vnc"); /* comes first */
+        xml_set_attr(n, "port", "-1");
+        xml_set_attr(n, "autoport", "yes");
+        xml_set_attr(xml_node_new(n, "listen"), "type", "socket");
+    }
+    return true;
+}
+
+/* ---- where viewers on the network are waited for ---- */
+
+/* What the definition has where the XML has nothing to say it with. */
+static const char *security_at(const char *address)
+{
+    bool here = str_starts(address, "127.") || strcmp(address, "::1") == 0;
+
+    return here ? "none" : "tls-password";
+}
+
+static int listener_get(const struct xml_row *row, const struct xml_node *n, const char *text,
+                        struct json_object **out, struct err *e)
+{
+    const struct xml_node *k = xml_get_kid(n, "listen");
+    const char *type = k ? xml_get_attr(k, "type") : NULL,
+               *at = k ? xml_get_attr(k, "address") : NULL, *number = xml_get_attr(n, "port");
+    bool any = says_yes(n, "autoport", false) || !number || strcmp(number, "-1") == 0;
+    uint64_t port = 0;
+    AUTO_BUF where = BUF_INIT;
+
+    (void)row;
+    (void)text;
+    if (k && (!type || (strcmp(type, "address") != 0 && strcmp(type, "socket") != 0 &&
+                        strcmp(type, "none") != 0))) {
+        return err_set(e, -EINVAL, "not supported: VNC is at an address or a socket of vmd");
+    }
+    if (!any && str_to_u64(number, 1, 65535, "port", &port, e) < 0) {
+        return -1;
+    }
+    at = at ? at : xml_get_attr(n, "listen");
+    if (k && strcmp(type, "address") != 0) {
+        return 0; /* a socket, whatever else is said */
+    }
+    if (!at && !port && !k) {
+        return 0;
+    }
+    at = !at || strcmp(at, "localhost") == 0 ? "127.0.0.1" : at;
+    buf_printf(&where, strchr(at, ':') ? "[%s]" : "%s", at);
+    if (port) {
+        buf_printf(&where, ":%d", (int)port);
+    }
+    *out = json_object_new_object();
+    api_json_set_str(*out, "listen", where.data);
+    api_json_set_str(*out, "security", security_at(at));
+    return 0;
+}
+
+/* ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT. */
+static bool listener_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
+                         struct buf *text)
+{
+    const char *where = api_json_get_str(v, "listen"),
+               *security = api_json_get_str(v, "security"), *colon;
+    AUTO_FREE char *host = NULL;
+    struct xml_node *k;
+
+    (void)row;
+    (void)text;
+    if (!where || !security || !where[0] || where[0] == '*' || where[0] == ':') {
+        return false;
+    }
+    colon = strrchr(where, ':');
+    if (where[0] == '[') {
+        const char *end = strchr(where, ']');
+        if (!end || (end[1] && end[1] != ':')) {
+            return false;
+        }
+        host = xstrndup(where + 1, (size_t)(end - where - 1));
+        colon = end[1] ? end + 1 : NULL;
+    } else if (colon && strchr(where, ':') == colon) {
+        host = xstrndup(where, (size_t)(colon - where));
+    } else {
+        host = xstrdup(where);
+        colon = NULL;
+    }
+    if (strcmp(security, security_at(host)) != 0) {
+        return false;
+    }
+    xml_set_attr(n, "type", "vnc");
+    xml_set_attr(n, "port", colon ? colon + 1 : "-1");
+    xml_set_attr(n, "autoport", colon ? "no" : "yes");
+    xml_set_attr(n, "listen", host);
+    k = xml_node_new(n, "listen");
+    xml_set_attr(k, "type", "address");
+    xml_set_attr(k, "address", host);
     return true;
 }
 
@@ -280,6 +381,9 @@ void xml_written_domain(struct json_object *definition)
     xml_written_memory(definition);
     xml_written_shares(definition);
     written_inputs(definition);
+    if (!api_json_get(definition, "display")) { /* <graphics> says that there is a screen */
+        json_object_object_del(definition, "vnc");
+    }
 }
 
 /* ---- firmware in flash ---- */
@@ -289,13 +393,6 @@ static bool in_flash(const struct xml_node *loader)
     const char *type = loader ? xml_get_attr(loader, "type") : NULL;
 
     return type && strcmp(type, "pflash") == 0;
-}
-
-static bool says_yes(const struct xml_node *n, const char *attr, bool otherwise)
-{
-    const char *text = xml_get_attr(n, attr);
-
-    return text ? strcmp(text, "yes") == 0 : otherwise;
 }
 
 static int loader_get(const struct xml_row *row, const struct xml_node *n, const char *text,
@@ -457,6 +554,8 @@ const struct xml_conv xml_as_video = {
     video_get, video_put, "model `virtio` (at `pci` or `virtio-mmio`), `bochs`, `vga`, `none`"
 };
 const struct xml_conv xml_as_graphics = { graphics_get, graphics_put, "`vnc`" };
+const struct xml_conv xml_as_listener = { listener_get, listener_put,
+                                          "a socket of vmd, or an address of this host" };
 const struct xml_conv xml_as_input = { input_get, input_put,
                                        "`tablet`, `keyboard`; by USB also `mouse`" };
 const struct xml_conv xml_as_loader = { loader_get, loader_put, "an absolute path" };

@@ -9,8 +9,8 @@
 #include "daemon/xml/table.h"
 
 extern const struct xml_conv xml_as_video; /* <video>, with what <input>s say: `display` */
-extern const struct xml_conv
-    xml_as_graphics; /* <graphics type>: a `display` where no <video> makes one */
+extern const struct xml_conv xml_as_graphics,
+    xml_as_listener; /* <graphics type>: a `display` where no <video> makes one */
 extern const struct xml_conv xml_as_input;  /* <input type>: of the screen, or of `usb` */
 extern const struct xml_conv xml_as_loader; /* <loader>: `firmware`, or nothing for flash */
 extern const struct xml_conv xml_as_flash;  /* <loader type>: `flash`, with <nvram> */

@@ -6,11 +6,13 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import threading
 import uuid
+from xml.etree import ElementTree
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
@@ -19,6 +21,7 @@ sys.path[:0] = [str(TOP / "tests/lib"), str(TOP / "tests/e2e")]
 import tap  # noqa: E402
 from daemon_lib import CallError, wait_for  # noqa: E402
 from libvirt_virsh import Host, answer, connect, packet, string  # noqa: E402
+from remote_lib import free_port  # noqa: E402
 
 try:
     import libvirt
@@ -279,7 +282,51 @@ def senseless_arguments_are_refused():
         conn.close()
 
 
-CASES = (every_event_of_a_life_is_told_once, a_daemon_that_comes_back_tells_no_start, networks_and_pools_are_told_by_uuid,
+SCREENS = (("<graphics type='vnc' port='-1'/>", None), ("<graphics type='vnc' autoport='yes' listen='127.0.0.1'/>", "127.0.0.1"),
+           ("<graphics type='vnc'><listen type='address'/></graphics>", "127.0.0.1"),
+           ("<graphics type='vnc' port='{port}' autoport='no' listen='localhost'/>", "127.0.0.1:{port}"),
+           ("<graphics type='vnc' port='{port}'><listen type='address' address='::1'/></graphics>", "[::1]:{port}"))
+
+
+def screens_are_where_the_document_says():
+    """And the document of one that runs says where that is; it can be given back as it is."""
+    begin()
+    with Host() as h:
+        conn = libvirt.open(h.uri())
+        text = pathlib.Path(h.domain()).read_text(encoding="utf-8")
+        for graphics, listen in SCREENS:
+            port = free_port()
+            dom = conn.defineXML(text.replace("</domain>", f"<devices>{graphics.format(port=port)}</devices></domain>"))
+            config = h.d.call("vm.list", config=True)["vms"][0]["config"]
+            wanted = {"listen": listen.format(port=port), "security": "none"} if listen else None
+            tap.check(config.get("vnc") == wanted and "display" in config, f"{graphics}: {config}")
+            dom.create()
+            tree = ElementTree.fromstring(dom.XMLDesc()).find("devices/graphics")
+            vnc = h.d.call("vm.vnc", vm="a")
+            if listen:
+                tap.check(vnc["address"].endswith(":" + tree.get("port")) and tree.get("port") != "-1", f"{tree.attrib}, {vnc}")
+            else:
+                tap.check(tree.get("socket") == vnc["path"] == tree.find("listen").get("socket"), f"{tree.attrib}, {vnc}")
+            conn.defineXML(dom.XMLDesc())
+            tap.check(h.d.call("vm.list", config=True)["vms"][0]["config"] == config, "the document says something else")
+            for _ in range(3):  # descriptors between answers
+                with socket.socket(fileno=dom.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)) as viewer:
+                    tap.check(viewer.recv(12) == b"RFB 003.008\n" and dom.isActive() and conn.numOfDomains() == 1, "no screen")
+            refused(libvirt.VIR_ERR_INVALID_ARG, dom.openGraphicsFD, 1)
+            dom.destroy()
+            refused(libvirt.VIR_ERR_OPERATION_INVALID, dom.openGraphicsFD, 0)
+        for graphics in ("<graphics type='spice'/>", "<graphics type='vnc' port='0'/>", "<graphics type='vnc' port='99999'/>",
+                         "<graphics type='vnc'><listen type='network' network='n'/></graphics>"):
+            try:
+                conn.defineXML(text.replace("</domain>", f"<devices>{graphics}</devices></domain>"))
+            except libvirt.libvirtError as e:
+                tap.check("line 1: <graphics" in str(e), str(e))
+            else:
+                raise AssertionError(f"{graphics} was taken")
+        conn.close()
+
+
+CASES = (screens_are_where_the_document_says, every_event_of_a_life_is_told_once, a_daemon_that_comes_back_tells_no_start, networks_and_pools_are_told_by_uuid,
          what_would_be_lost_is_not_undefined, a_guest_is_asked_to_reboot_or_nothing_is_done, who_wants_to_look_cannot_change,
          uploads_share_one_bound, senseless_arguments_are_refused)
 

@@ -60,9 +60,15 @@ e2e_tests = \
 	tests/e2e/libvirt_commands.py \
 	tests/e2e/libvirt_tls.py \
 	tests/e2e/libvirt_tools.py \
-	tests/e2e/libvirt_migrate.py
+	tests/e2e/libvirt_migrate.py \
+	tests/e2e/libvirt_desktop.py
 TESTS += $(e2e_tests)
-EXTRA_DIST += $(e2e_tests) tests/e2e/libvirt_commands.txt tests/e2e/libvirt_go/main.go tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c tests/e2e/disk_guest.c tests/e2e/migrate_stress.c tests/e2e/iommu_guest.c
+EXTRA_DIST += $(e2e_tests) tests/e2e/libvirt_commands.txt tests/e2e/libvirt_go/main.go tests/e2e/desktop_look.py tests/e2e/fuse_disk.py tests/e2e/vector_switch.c tests/e2e/vsock_guest.c tests/e2e/disk_guest.c tests/e2e/migrate_stress.c tests/e2e/iommu_guest.c
+
+# Graphical programs under Xvfb: ./bootstrap desktop installs what they need; without it they are skipped in the check.
+desktop-check: all
+	$(AM_TESTS_ENVIRONMENT) $(PY) $(abs_top_srcdir)/tests/e2e/libvirt_desktop.py
+.PHONY: desktop-check
 
 # The suite over TLS by itself: make check-remote REMOTE_ARGS='daemon_survive.py'
 check-remote: all $(check_PROGRAMS)
