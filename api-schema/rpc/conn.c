@@ -305,16 +305,19 @@ static ssize_t find_value(struct rpc_conn *c)
 /* Length of the first frame, -1 when it is not whole. */
 static ssize_t find_frame(struct rpc_conn *c)
 {
-    unsigned char head[64];
-    size_t have = evbuffer_get_length(c->in);
+    unsigned char head[RPC_HEAD_MAX];
+    size_t have = evbuffer_get_length(c->in), known = have < sizeof(head) ? have : sizeof(head);
     int64_t n;
 
     c->scanned = have;
     if (have < c->framing->head) {
         return -1;
     }
-    evbuffer_copyout(c->in, head, c->framing->head);
-    n = c->framing->size(head);
+    evbuffer_copyout(c->in, head, known);
+    n = c->framing->size(head, known);
+    if (n == 0 && known < sizeof(head)) {
+        return -1;
+    }
     if (n < (int64_t)c->framing->head || n > (int64_t)c->limits.line_max) {
         return (ssize_t)c->limits.line_max + 1;
     }

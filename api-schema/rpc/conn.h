@@ -63,11 +63,12 @@ extern const struct rpc_limits rpc_limits_default;
 /* The same with lines of 64 MiB, for the calling side: a list of all VMs is one line. */
 extern const struct rpc_limits rpc_limits_client;
 
-/* How messages that are no JSON are told apart: each begins with `head` bytes, of which size() tells the length of all of it, -1
- * when that is none. `max` is the largest. */
+/* How messages that are no JSON are told apart: of the first `have` bytes of one, at least `head` of them and at most
+ * RPC_HEAD_MAX, size() tells the length of all of it; -1: it is none; 0: more of it has to come first. `max` is the largest. */
+#define RPC_HEAD_MAX 64
 struct rpc_framing {
     size_t head, max;
-    int64_t (*size)(const unsigned char *head);
+    int64_t (*size)(const unsigned char *head, size_t have);
 };
 
 struct rpc_conn_ops {

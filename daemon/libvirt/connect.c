@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The connection and the host. */
+#include "api-schema/qmp/qmp.h"
 #include "daemon/libvirt/call.h"
 #include "daemon/libvirt/procs.h"
 #include "daemon/libvirt/session.h"
@@ -81,19 +82,14 @@ void lv_do_connect_type(struct lv_call *c)
              lv_object("type", "QEMU")); /* what tools know: domains are of type qemu or kvm */
 }
 
-/* 1,000,000 a major, 1,000 a minor number. */
-static int64_t version_number(const char *text)
-{
-    int a = 0, b = 0, m = 0;
-
-    return sscanf(text, "%d.%d.%d", &a, &b, &m) >= 2 ? a * 1000000 + b * 1000 + m : 0;
-}
-
+/* Of the QEMU whose QMP is spoken: tools take from it what they may ask for. */
 void lv_do_connect_version(struct lv_call *c)
 {
     struct json_object *o = json_object_new_object();
 
-    api_json_set_int(o, "hv_ver", version_number(PACKAGE_VERSION));
+    api_json_set_int(o, "hv_ver",
+                     qmp_version[0] * INT64_C(1000000) + qmp_version[1] * 1000 +
+                         qmp_version[2]);
     lv_reply(c, o);
 }
 

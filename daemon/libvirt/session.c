@@ -26,6 +26,7 @@
 enum {
     HEAD_SIZE = 28,
     MESSAGE_MAX = 16 << 20,
+    FDS_MAX = 32,
     ERROR_LEVEL = 2,      /* VIR_ERR_ERROR */
     FROM_RPC = 37,        /* VIR_FROM_RPC */
     FROM_HYPERVISOR = 10, /* VIR_FROM_QEMU: what tools expect of a domain's errors */
@@ -38,13 +39,29 @@ static const char error_form[] =
 
 /* --- frames -------------------------------------------------------------------------------------- */
 
-static int64_t frame_size(const unsigned char *head)
+/* Behind a call with descriptors a byte comes for each of them. */
+static int64_t frame_size(const unsigned char *head, size_t have)
 {
-    uint32_t length;
+    enum { TYPE_AT = 16 };
+    uint32_t length, type, fds;
 
     memcpy(&length, head, 4);
     length = be32toh(length);
-    return length >= HEAD_SIZE ? (int64_t)length : -1;
+    if (length < HEAD_SIZE) {
+        return -1;
+    }
+    if (have < TYPE_AT + sizeof(type)) {
+        return 0;
+    }
+    memcpy(&type, head + TYPE_AT, sizeof(type));
+    if (be32toh(type) != LV_CALL_FDS || length < HEAD_SIZE + sizeof(fds)) {
+        return length;
+    }
+    if (have < HEAD_SIZE + sizeof(fds)) {
+        return 0;
+    }
+    memcpy(&fds, head + HEAD_SIZE, sizeof(fds));
+    return be32toh(fds) <= FDS_MAX ? (int64_t)length + be32toh(fds) : -1;
 }
 
 static const struct rpc_framing framing = { .head = 4, .max = MESSAGE_MAX, .size = frame_size };
@@ -445,7 +462,8 @@ static void on_frame(void *state, const unsigned char *data, size_t n)
     } else if (head.type == LV_STREAM) {
         lv_stream_packet(q, &head, data + HEAD_SIZE, n - HEAD_SIZE);
     } else if (head.type == LV_CALL_FDS) {
-        send_error(q, &head, LV_E_NO_SUPPORT, FROM_RPC, "descriptors are not taken");
+        send_error(q, &head, LV_E_NO_SUPPORT, FROM_RPC,
+                   "this function is not supported by vmd: it takes no descriptors");
     } else {
         give_up(q, "a packet of a type that no client sends");
     }
