@@ -20,7 +20,9 @@
 #include "engine/core/vm.h"
 #include "storage/block.h"
 
+#include <endian.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -374,6 +376,68 @@ static int add_bios(struct board *b, struct err *e)
     return rc == 0 ? mem_map(root, Q35_BIOS_LOW, 0, b->bios_low, e) : rc;
 }
 
+/* Of an EFI firmware volume's header (UEFI PI 1.7, volume 3 §3.2.1.1). */
+enum { VOLUME_LENGTH = 32, VOLUME_SIGNATURE = 40, VOLUME_HEADER = 48 };
+
+/* Length of the firmware volume with which a bank begins; 0: it begins with something else. */
+static int first_volume(struct blk_node *node, uint64_t *length, struct err *e)
+{
+    uint8_t header[VOLUME_HEADER];
+    uint64_t le;
+    int rc;
+
+    *length = 0;
+    if (blk_size(node) < sizeof(header)) {
+        return 0;
+    }
+    rc = blk_pread(node, 0, header, sizeof(header));
+    if (rc != 0) {
+        return err_set(e, rc, "flash file %s cannot be read: %s", blk_path(node),
+                       strerror(-rc));
+    }
+    if (memcmp(header + VOLUME_SIGNATURE, "_FVH", 4) == 0) {
+        memcpy(&le, header + VOLUME_LENGTH, sizeof(le));
+        *length = le64toh(le);
+    }
+    return 0;
+}
+
+/*
+ * Firmware looks for its variables at an address that is part of its code, and for as many bytes as it was built with: files of
+ * other sizes would be read from the wrong place, and its variables made anew at every start. OVMF's two files together
+ * are a chip of 1, 2, 4 or 8 MiB.
+ */
+static int check_flash(struct board *b, struct err *e)
+{
+    struct blk_node *const *flash = b->p.cfg.flash;
+    uint64_t length[2] = { 0 }, all;
+
+    for (unsigned i = 0; i < ARRAY_LEN(length) && flash[i]; i++) {
+        int rc = first_volume(flash[i], &length[i], e);
+
+        if (rc != 0) {
+            return rc;
+        }
+        if (length[i] > blk_size(flash[i]) ||
+            (i == 1 && length[i] && length[i] != blk_size(flash[i]))) {
+            return err_set(e, -EINVAL,
+                           "flash file %s has %" PRIu64 " bytes, but the volume in it %" PRIu64
+                           ": copy it anew from the firmware's package",
+                           blk_path(flash[i]), blk_size(flash[i]), length[i]);
+        }
+    }
+    all = length[0] && length[1] ? blk_size(flash[0]) + blk_size(flash[1]) : 0;
+    if (all & (all - 1)) {
+        return err_set(e, -EINVAL,
+                       "flash files %s and %s, %" PRIu64 " and %" PRIu64
+                       " bytes, are not of one firmware: take variables of the same size of "
+                       "chip (OVMF_VARS_4M.fd with OVMF_CODE_4M.fd)",
+                       blk_path(flash[0]), blk_path(flash[1]), blk_size(flash[0]),
+                       blk_size(flash[1]));
+    }
+    return 0;
+}
+
 /* One bank below the other, the first ends at 4 GiB: code, which processors run where it lies, then variables. */
 static int add_flash(struct board *b, unsigned i, uint64_t end, struct err *e)
 {
@@ -385,13 +449,15 @@ static int add_flash(struct board *b, unsigned i, uint64_t end, struct err *e)
 
     if (size == 0 || size % 4096 || size > Q35_FLASH_MOST - (Q35_HIGH - end)) {
         return err_set(e, -EINVAL,
-                       "flash bank %u: a PC's have multiples of 4 KiB, together at most 8 MiB",
-                       i);
+                       "flash bank %u (%s): a PC's have multiples of 4 KiB, together at most "
+                       "8 MiB",
+                       i, blk_path(node));
     }
     if (i == 0 && (!blk_readonly(node) || size < Q35_BIOS_LOW_SIZE)) {
         return err_set(e, -EINVAL,
-                       "flash bank 0 is the firmware's code: set it to readonly, and give its "
-                       "variables a bank behind it");
+                       "flash bank 0 (%s) is the firmware's code, of 128 KiB at least: set it "
+                       "to readonly, and give its variables a bank behind it",
+                       blk_path(node));
     }
     rc = parts_new_flash(&b->p, i, &d, e);
     rc = rc == 0 ? dev_set_bool(d, "bytes", true, e) : rc;
@@ -413,7 +479,7 @@ static int add_flash(struct board *b, unsigned i, uint64_t end, struct err *e)
 static int add_firmware(struct board *b, struct err *e)
 {
     uint64_t end = Q35_HIGH;
-    int rc = b->p.cfg.flash[0] ? 0 : add_bios(b, e);
+    int rc = b->p.cfg.flash[0] ? check_flash(b, e) : add_bios(b, e);
 
     for (unsigned i = 0; i < BOARD_MAX_FLASH && rc == 0 && b->p.cfg.flash[i]; i++) {
         uint64_t size = blk_size(b->p.cfg.flash[i]);

@@ -49,14 +49,18 @@ static void set_cmos(struct board *b)
         uint8_t at;
         uint64_t value;
         unsigned n;
-    } set[] = { { 0x15, 640, 2 },
-                { 0x17, above1 < 0xffff ? above1 : 0xffff, 2 },
-                { 0x30, above1 < 0xffff ? above1 : 0xffff, 2 },
-                { 0x34, above16 < 0xffff ? above16 : 0xffff, 2 },
-                { 0x5b, high / (64 * KIB), 3 },
-                { 0x5f, b->p.cfg.cpus - 1 < 255 ? b->p.cfg.cpus - 1 : 255, 1 },
-                { 0x14, 6, 1 },      /* coprocessor, PS/2 mouse */
-                { 0x3d, 0x21, 1 } }; /* hard disk, then CD */
+    } set[] = {
+        { 0x15, 640, 2 },
+        { 0x17, above1 < 0xffff ? above1 : 0xffff, 2 },
+        { 0x30, above1 < 0xffff ? above1 : 0xffff, 2 },
+        { 0x34, above16 < 0xffff ? above16 : 0xffff, 2 },
+        { 0x5b, high / (64 * KIB), 3 },
+        { 0x5f, b->p.cfg.cpus - 1 < 255 ? b->p.cfg.cpus - 1 : 255, 1 },
+        { 0x14, 6, 1 }, /* coprocessor, PS/2 mouse */
+        /* Where SeaBIOS looks for a system, a nibble each: 1 floppy, 2 hard disk, 3 CD, 4 network. First and second (low, high), third (high). */
+        { 0x3d, 0x32, 1 },
+        { 0x38, 0x40, 1 }
+    };
 
     for (unsigned i = 0; i < ARRAY_LEN(set); i++) {
         for (unsigned k = 0; k < set[i].n; k++) {

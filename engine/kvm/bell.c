@@ -124,7 +124,10 @@ static void add(struct kvm_bells *k, const void *owner, const struct place *want
     }
 }
 
-/* A ring that nobody has answered yet goes with it: who takes a device's registers away does not wait for what it was asked last. */
+/*
+ * Nobody may be told of a ring once its place has gone: the device may be freed next (on_ring). One that the main loop has not come to yet is therefore read away here, or it would ring for
+ * whatever gets this eventfd next. That loses a guest's last notification when its BAR is moved or switched off right behind it; drivers do that to devices they have stopped.
+ */
 static void drop(struct kvm_bell *b)
 {
     uint64_t times;

@@ -14,6 +14,7 @@ import tap  # noqa: E402
 
 FOLDER = microvm.FOLDER
 SEABIOS = "/usr/share/seabios/bios-256k.bin"
+OVMF = "/usr/share/OVMF"
 IPXE = "/usr/lib/ipxe/qemu/pxe-virtio.rom"
 
 
@@ -154,6 +155,31 @@ def refuses(words, **more):
         tap.check(m.process.returncode == 1 and all(w in text for w in words), f"{words}: {m.process.returncode} {text}")
 
 
+def ovmf_file(name, size):
+    """A copy that was cut, or has zeroes behind it."""
+    path = os.path.join(FOLDER.name, name)
+    with open(os.path.join(OVMF, name), "rb") as file, open(path, "wb") as out:
+        out.write(file.read(size))
+        out.truncate(size)
+    return path
+
+
+def wrong_flash_files_are_refused_by_name():
+    needs_seabios()
+    for name in ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", "OVMF_VARS.fd"):
+        if not os.path.exists(os.path.join(OVMF, name)):
+            raise tap.Skip(f"{OVMF}/{name} (ovmf)")
+    code = {"file": os.path.join(OVMF, "OVMF_CODE_4M.fd"), "readonly": True}
+    whole = os.path.getsize(os.path.join(OVMF, "OVMF_VARS_4M.fd"))
+    for size in (4096, whole - 4096, whole + 4096):
+        path = ovmf_file("OVMF_VARS_4M.fd", size)
+        refuses([path, f"{size} bytes", f"{whole}: copy it anew"], flash=[code, {"file": path}])
+    path = ovmf_file("OVMF_VARS.fd", os.path.getsize(os.path.join(OVMF, "OVMF_VARS.fd")))
+    refuses([code["file"], path, "not of one firmware"], flash=[code, {"file": path}])
+    path = ovmf_file("OVMF_CODE_4M.fd", 1 << 20)
+    refuses([path, "1048576 bytes", "copy it anew"], flash=[{"file": path, "readonly": True}])
+
+
 def wrong_machines_are_named_with_the_remedy():
     needs_seabios()
     disk = boot_disk("wrong.raw")
@@ -163,12 +189,13 @@ def wrong_machines_are_named_with_the_remedy():
     with open(short, "wb") as file:
         file.write(bytes(1000))
     refuses(["short.bin", "multiple of 64 KiB"], firmware=short)
-    refuses(["flash bank 0", "readonly"], flash=[{"file": disk}])
-    refuses(["flash bank 0", "4 KiB", "8 MiB"], flash=[{"file": short, "readonly": True}])
+    refuses(["flash bank 0", disk, "readonly"], flash=[{"file": disk}])
+    refuses(["flash bank 0", "short.bin", "4 KiB", "8 MiB"], flash=[{"file": short, "readonly": True}])
     refuses(["microvm starts kernels"], kernel=disk)
     refuses(["machine q35 has no riscv64"], arch="riscv64", engine="tcg", firmware="none")
 
 
 if __name__ == "__main__":
     sys.exit(tap.run_cases([shows_its_boot_menu, boots_from_virtio, boots_from_sata, boots_from_nvme_scsi_and_with_much_memory,
-                            firmware_runs_the_rom_of_a_card, wrong_roms_are_refused, wrong_machines_are_named_with_the_remedy]))
+                            firmware_runs_the_rom_of_a_card, wrong_roms_are_refused, wrong_flash_files_are_refused_by_name,
+                            wrong_machines_are_named_with_the_remedy]))
