@@ -55,23 +55,31 @@ static void put_host(struct buf *b, struct json_object *info)
                    "  </host>\n");
 }
 
+/* As libvirt calls it. */
+static const char *machine_at(struct json_object *machines, size_t i)
+{
+    const char *name = json_object_get_string(json_object_array_get_idx(machines, i));
+
+    return name && strcmp(name, "rv-virt") != 0 ? name : "virt";
+}
+
 static void put_guest(struct buf *b, struct json_object *arch, const char *emulator)
 {
     const char *name = api_json_get_str(arch, "arch");
     struct json_object *engines = api_json_get(arch, "engines");
-    const char *machine = json_object_get_string(
-        json_object_array_get_idx(api_json_get(arch, "machines"), 0));
+    struct json_object *machines = api_json_get(arch, "machines");
 
     buf_printf(b,
                "  <guest>\n"
                "    <os_type>hvm</os_type>\n"
                "    <arch name='%s'>\n"
                "      <wordsize>%d</wordsize>\n"
-               "      <emulator>%s</emulator>\n"
-               "      <machine maxCpus='%lld'>%s</machine>\n",
-               name, strstr(name, "32") ? 32 : 64, emulator,
-               (long long)api_json_get_int(arch, "max_cpus", 1),
-               machine && strcmp(machine, "rv-virt") != 0 ? machine : "virt");
+               "      <emulator>%s</emulator>\n",
+               name, strstr(name, "32") ? 32 : 64, emulator);
+    for (size_t i = 0; machines && i < json_object_array_length(machines); i++) {
+        buf_printf(b, "      <machine maxCpus='%lld'>%s</machine>\n",
+                   (long long)api_json_get_int(arch, "max_cpus", 1), machine_at(machines, i));
+    }
     for (size_t i = 0; engines && i < json_object_array_length(engines); i++) {
         const char *engine = json_object_get_string(json_object_array_get_idx(engines, i));
         buf_printf(b, "      <domain type='%s'/>\n",

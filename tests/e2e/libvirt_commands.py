@@ -73,7 +73,9 @@ def the_connection_and_the_host():
         same(v("uri").strip(), v.uri())
         has(v("version"), "Using API: QEMU")
         has(v("nodeinfo"), f"CPU(s):              {info['cpus']}")
-        has(v("capabilities"), "<arch name='riscv64'>")
+        capabilities = v("capabilities")
+        for arch in v.d.call("host.capabilities")["archs"]:
+            has(capabilities, f"<arch name='{arch['arch']}'>", *(f">{'virt' if m == 'rv-virt' else m}</machine>" for m in arch["machines"]))
         has(v("domcapabilities", "--arch", "riscv64"), "<arch>riscv64</arch>")
         tap.check(int(v("maxvcpus")) > 0, "maxvcpus")
         has(v("nodecpumap"), f"CPUs online:    {info['cpus']}")
