@@ -85,6 +85,7 @@ void migrate_row_put(struct change *c, const struct migrate_row *row)
             json_object_array_add(list, json_object_new_string(row->files[i]));
         }
         api_json_set(o, "files", list);
+        api_json_set_str(o, "mark", row->mark ? row->mark : "");
     }
     store_tx_object_put(change_tx(c), &(struct store_object){ .kind = MIGRATE_KIND,
                                                               .scope = row->uuid,
@@ -110,6 +111,7 @@ void migrate_row_free(struct migrate_row *row)
         free(row->files[i]);
     }
     free(row->files);
+    free(row->mark);
     free(row);
 }
 
@@ -134,6 +136,7 @@ void migrate_load(struct vmd *d, const struct store_object *row)
                                .ticket = member(o, "ticket"),
                                .host = member(o, "host"),
                                .user = member(o, "user"),
+                               .mark = member(o, "mark"),
                                .port = (int)api_json_get_int(o, "port", 0),
                                .paused = api_json_get_bool(o, "paused", false),
                                .transient = api_json_get_bool(o, "transient", false),

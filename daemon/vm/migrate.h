@@ -66,6 +66,7 @@ struct migrate_row {
     bool paused, transient, keep; /* keep: of an "out" */
     char **files;                 /* of an "in": to be taken away when the VM does not come */
     size_t n_files;
+    char *mark; /* that those carry */
 };
 void migrate_row_put(struct change *c, const struct migrate_row *row);
 void migrate_row_del(struct change *c, const char *uuid, const char *name);

@@ -129,6 +129,7 @@ static void put_row(struct migrate_in *k, struct change *c, const char *state)
                                      .user = k->user,
                                      .paused = k->paused,
                                      .transient = k->transient,
+                                     .mark = k->place ? k->place->mark : NULL,
                                      .files = files,
                                      .n_files = n };
     migrate_row_put(c, &row);
@@ -892,7 +893,7 @@ void migrate_in_load(struct vmd *d, const struct migrate_row *row)
     k->timer = loop_timer_new(d->loop, on_timer, k);
     list_append(&d->migrate_ins, &k->link);
     if (strcmp(row->state, "owner") != 0) {
-        k->place = place_of_files(d, row->files, row->n_files);
+        k->place = place_of_files(d, row->files, row->n_files, row->mark);
     }
     if (!vm) {
         forget_row(k);

@@ -3,12 +3,14 @@
 #include "daemon/vm/migrate_place.h"
 
 #include "api-schema/gen/methods.h"
+#include "api-schema/tls/tls.h"
 #include "daemon/auth/access.h"
 #include "daemon/daemon.h"
 #include "daemon/storage/pools.h"
 #include "daemon/storage/work.h"
 #include "daemon/vm/blockjobs.h"
 #include "engine/base/fd.h"
+#include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
@@ -16,9 +18,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
+
+#define MARK "user.vmd.made"
 
 /* ---- the plan ---- */
 
@@ -112,12 +118,39 @@ static int plan_one(struct vmd *d, const struct api_migrate_prepare_in *in,
     return 0;
 }
 
+static void make_mark(struct place *p)
+{
+    unsigned char raw[16];
+
+    if (getrandom(raw, sizeof(raw), 0) == (ssize_t)sizeof(raw)) {
+        tls_hex(raw, sizeof(raw), p->mark);
+    }
+}
+
+/* The file is one that we made. */
+static bool is_marked(const char *file, const char *mark)
+{
+    char found[33] = "";
+    struct stat st;
+    bool ours = mark[0] &&
+                lgetxattr(file, MARK, found, sizeof(found) - 1) == (ssize_t)strlen(mark) &&
+                strcmp(found, mark) == 0;
+
+    if (!ours && lstat(file, &st) == 0) {
+        log_warn("daemon",
+                 "'%s' stays: whether it was made for a VM that did not come is not known",
+                 file);
+    }
+    return ours;
+}
+
 struct place *place_new(struct vmd *d, const struct api_migrate_prepare_in *in,
                         struct api_error *x)
 {
     struct place *p = xnew(struct place);
 
     *p = (struct place){ .d = d, .disk = xnew_n(struct place_disk, in->n_disks + 1) };
+    make_mark(p);
     if (in->disk_folder && in->disk_folder[0] != '/') {
         api_error_set(x, API_E_INVALID_PARAMS, "disk_folder", NULL, "'%s' is no absolute path",
                       in->disk_folder);
@@ -135,13 +168,14 @@ struct place *place_new(struct vmd *d, const struct api_migrate_prepare_in *in,
     return p;
 }
 
-struct place *place_of_files(struct vmd *d, char *const *files, size_t n)
+struct place *place_of_files(struct vmd *d, char *const *files, size_t n, const char *mark)
 {
     struct place *p = xnew(struct place);
 
     *p = (struct place){ .d = d, .disk = xnew_n(struct place_disk, n + 1), .n = n };
     for (size_t i = 0; i < n; i++) {
-        p->disk[i] = (struct place_disk){ .file = xstrdup(files[i]), .made = true };
+        p->disk[i] = (struct place_disk){ .file = xstrdup(files[i]),
+                                          .made = is_marked(files[i], mark) };
     }
     return p;
 }
@@ -270,6 +304,8 @@ static int claim(struct placing *k, struct place_disk *disk, struct err *e)
 
     if (fd >= 0) {
         disk->made = true; /* also when only half of it is */
+        (void)fsetxattr(fd, MARK, k->p->mark, strlen(k->p->mark),
+                        0); /* else the next daemon lets it be */
         return 0;
     }
     if (errno == EEXIST) {

@@ -29,14 +29,15 @@ struct place {
     struct vmd *d;
     struct place_disk *disk;
     size_t n;
+    char mark[33];      /* on each file that is made: an extended attribute */
     bool at_work, dead; /* a thread has it; freed when that ends */
 };
 
 /* Gives the disks that come their files here, in the definition as well. NULL and *x: it cannot be. Nothing is looked at yet. */
 struct place *place_new(struct vmd *d, const struct api_migrate_prepare_in *in,
                         struct api_error *x);
-/* Files that a former daemon was about to make. */
-struct place *place_of_files(struct vmd *d, char *const *files, size_t n);
+/* Files that a former daemon was about to make. Those that do not carry its mark are somebody else's. */
+struct place *place_of_files(struct vmd *d, char *const *files, size_t n, const char *mark);
 /* The definition is complete: volumes are known, and the caller may use the files. */
 int place_settle(struct api_call *call, struct place *p, const struct api_vm_config *config,
                  bool reuse, struct api_error *x);

@@ -387,6 +387,26 @@ def a_file_that_came_meanwhile_is_not_touched():
         pair.watch(there)
 
 
+def a_file_in_place_of_ours_outlives_a_restart():
+    """The destination dies while disks come, and somebody puts a file where one of its images was: the next daemon takes away its own."""
+    with Pair() as pair:
+        here, there = pair.both
+        pair.define_disk("raw", files=[pair.path(here), pair.path(here, "b.img")])
+        job = pair.move(here, there, wait=False, bandwidth=1 << 20)
+        lib.wait_for(lambda: here.call("job.get", job=job).get("done", 0) > 0, 60, "progress")
+        there.kill()
+        tap.check(pair.files()[1] == ["a.img", "b.img"], f"{pair.files()}")
+        os.unlink(pair.path(there, "b.img"))
+        with open(pair.path(there, "b.img"), "wb") as file:
+            file.write(b"precious")
+        there.start()
+        tap.check(memory.settle(pair) is here, "it stays where it was")
+        lib.wait_for(lambda: pair.files()[1] == ["b.img"], 60, "its own image goes")
+        with open(pair.path(there, "b.img"), "rb") as file:
+            tap.check(file.read() == b"precious", "it is another one")
+        pair.watch(here)
+
+
 def plans_that_cannot_be_leave_nothing():
     """What a source says of its disks is believed as far as it can be."""
     with lib.Daemon() as daemon, daemon.client() as client:
@@ -536,7 +556,8 @@ def whoever_dies_one_has_it_with_its_disk():
 CASES = [a_disk_goes_with_its_vm, what_would_fail_is_told_first, too_little_room_is_told_first, images_below_stay_where_they_are,
          volumes_go_into_the_pool_of_the_same_name, hosts_apart_have_the_same_paths,
          one_that_is_cancelled_leaves_nothing, a_host_that_does_not_answer_holds_nobody_up,
-         a_file_that_came_meanwhile_is_not_touched, emulators_take_no_nonsense, plans_that_cannot_be_leave_nothing, whoever_dies_one_has_it_with_its_disk]
+         a_file_that_came_meanwhile_is_not_touched, a_file_in_place_of_ours_outlives_a_restart,
+         emulators_take_no_nonsense, plans_that_cannot_be_leave_nothing, whoever_dies_one_has_it_with_its_disk]
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
