@@ -91,6 +91,8 @@ void qmp_migration_event(struct vm *vm, const struct api_job *job, bool moved,
 bool qmp_migration_leaves(const struct vm *vm);
 /* Where it stands, for query-status. */
 const char *qmp_run_state(const struct vm *vm);
+/* Has its machine a sleep in RAM? */
+bool qmp_guest_sleeps(const struct vm *vm);
 /* An entry of a list; the caller's. */
 struct json_object *qmp_named(const char *name);
 /* Host thread of a vCPU, 0 when it cannot be told. */

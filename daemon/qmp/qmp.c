@@ -130,6 +130,10 @@ static void on_state(struct qmp *q, struct vm *vm, const struct api_event *e)
         vm->qmp->runs = true;
         if (!ran) {
             tell(q, vm, e, "RESUME", NULL);
+        } else if (e->reason && strcmp(e->reason, "suspended") == 0) {
+            tell(q, vm, e, "SUSPEND", NULL);
+        } else if (e->reason && strcmp(e->reason, "wakeup") == 0) {
+            tell(q, vm, e, "WAKEUP", NULL);
         }
         break;
     case API_VM_STATE_PAUSED:

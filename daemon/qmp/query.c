@@ -90,7 +90,7 @@ void qmp_do_query_current_machine(struct qmp_cmd *c)
 {
     struct json_object *o = json_object_new_object();
 
-    api_json_set_bool(o, "wakeup-suspend-support", false);
+    api_json_set_bool(o, "wakeup-suspend-support", qmp_guest_sleeps(c->vm));
     qmp_return(c, o);
 }
 

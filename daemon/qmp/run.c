@@ -19,7 +19,7 @@ const char *qmp_run_state(const struct vm *vm)
 
     switch (vm->state) {
     case API_VM_STATE_RUNNING:
-        return "running";
+        return strcmp(reason, "suspended") == 0 ? "suspended" : "running";
     case API_VM_STATE_STARTING:
         return "prelaunch";
     case API_VM_STATE_PAUSED:
@@ -152,9 +152,22 @@ void qmp_do_quit(struct qmp_cmd *c)
 
 /* --- without an API method ---------------------------------------------------------------------------- */
 
+bool qmp_guest_sleeps(const struct vm *vm)
+{
+    return vm->config.machine == API_MACHINE_Q35 && vm->config.n_flash == 0;
+}
+
 void qmp_do_system_wakeup(struct qmp_cmd *c)
 {
-    qmp_error(c, "GenericError", "wake-up from suspend is not supported by this guest");
+    if (!qmp_guest_sleeps(c->vm)) {
+        qmp_error(c, "GenericError", "wake-up from suspend is not supported by this guest");
+        return;
+    }
+    if (strcmp(qmp_run_state(c->vm), "suspended") != 0) {
+        qmp_error(c, "GenericError", "Unable to wake up: guest is not in suspended state");
+        return;
+    }
+    api_call_nested(c->call, "vm.wake", qmp_vm_param(c), qmp_on_done, c);
 }
 
 void qmp_do_inject_nmi(struct qmp_cmd *c)

@@ -462,6 +462,14 @@ static void reset_begin(struct op *op)
     }
 }
 
+static void wake_begin(struct op *op)
+{
+    op->method = "emu.wake";
+    if (in_state(op, S_LIVE, "start it first: 'vmctl start'")) {
+        ask(op);
+    }
+}
+
 static void shutdown_begin(struct op *op)
 {
     const struct api_vm_shutdown_in *in = op->in;
@@ -566,6 +574,14 @@ void api_handle_vm_reset(struct api_call *call, struct api_vm_reset_in *in)
     struct vm *vm = call_vm(call, in->vm);
     if (vm) {
         op_queue(vm, call, NULL, in, reset_begin, false);
+    }
+}
+
+void api_handle_vm_wake(struct api_call *call, struct api_vm_wake_in *in)
+{
+    struct vm *vm = call_vm(call, in->vm);
+    if (vm) {
+        op_queue(vm, call, NULL, in, wake_begin, false);
     }
 }
 

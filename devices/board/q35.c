@@ -111,6 +111,18 @@ static int add_irqchips(struct board *b, struct err *e)
     return rc == 0 ? map_port(b, b->pic, 1, Q35_ELCR, e) : rc;
 }
 
+/* The clock's interrupt goes its way, and wakes a guest that sleeps. */
+static void rtc_asks(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+
+    (void)n;
+    irq_set(&b->rtc_irq, level);
+    if (level && b->lpc) {
+        ich9_clock(b->lpc);
+    }
+}
+
 static int add_timers(struct board *b, struct err *e)
 {
     struct device *pit = NULL;
@@ -127,7 +139,8 @@ static int add_timers(struct board *b, struct err *e)
         hpet_set_pin(b->hpet, pin, ioapic_input(b->ioapic, pin, WIRE_OTHER));
     }
     pit->irq[0] = hpet_legacy_input(b->hpet, 0);
-    b->rtc->irq[0] = hpet_legacy_input(b->hpet, 1);
+    b->rtc_irq = hpet_legacy_input(b->hpet, 1);
+    b->rtc->irq[0] = (struct irq_line){ .set = rtc_asks, .opaque = b };
     rc = mem_map(b->p.vm->root, Q35_HPET, 0, b->hpet->mmio[0], e);
     rc = rc == 0 ? map_port(b, pit, 0, Q35_PIT, e) : rc;
     rc = rc == 0 ? map_port(b, pit, 1, Q35_SPEAKER, e) : rc;
@@ -242,11 +255,18 @@ static int add_mch(struct board *b, struct err *e)
     return parts_plug_at(&b->p, b->mch, PCI_DEVFN(0, 0), false, e);
 }
 
+/* SeaBIOS knows how to go on; OVMF would have to be told of it, and to keep memory for it. */
+bool q35_sleeps(const struct board *b)
+{
+    return !b->p.cfg.flash[0];
+}
+
 static int add_lpc(struct board *b, struct err *e)
 {
     int rc = dev_new(b->p.vm, &ich9_lpc_class, "lpc", &b->lpc, e);
 
     rc = rc == 0 ? dev_set_ptr(b->lpc, "host", b->p.cfg.guard, e) : rc;
+    rc = rc == 0 ? dev_set_bool(b->lpc, "sleeps", q35_sleeps(b), e) : rc;
     if (rc != 0) {
         dev_free(b->lpc);
         return rc;

@@ -8,6 +8,7 @@
 #include "devices/board/parts.h"
 
 #include "engine/base/buf.h"
+#include "engine/core/irq.h"
 
 /* Guest physical addresses. RAM ends below the first of the two that leaves room for it, and goes on at Q35_HIGH. */
 #define Q35_GAP_MOST 0xb0000000ull
@@ -61,11 +62,14 @@ struct board {
     struct mem_region *window[Q35_WINDOWS]; /* parts of blocks, at ports */
     unsigned n_windows;
     struct device *pic, *ioapic, *hpet, *rtc, *kbc, *mch, *lpc, *fw_cfg, *genid;
-    uint64_t mmio64; /* where 64-bit BARs may be */
+    struct irq_line rtc_irq; /* where the RTC's interrupt goes */
+    uint64_t mmio64;         /* where 64-bit BARs may be */
 };
 
 /* Where the window for 64-bit BARs ends that begins at `from`. */
 uint64_t q35_mmio64_end(uint64_t from);
+/* May its guests sleep in RAM? */
+bool q35_sleeps(const struct board *b);
 /* RAM below 4 GiB. */
 uint64_t q35_low_ram(const struct board *b);
 

@@ -249,6 +249,7 @@ static size_t add_dsdt(const struct board *b, struct buf *t)
     AUTO_BUF event = BUF_INIT;
     AUTO_BUF events = BUF_INIT;
     AUTO_BUF off = BUF_INIT;
+    AUTO_BUF ram = BUF_INIT;
 
     add_root(b, &system);
     add_others(b, &system);
@@ -257,6 +258,13 @@ static size_t add_dsdt(const struct board *b, struct buf *t)
     buf_add(&event, notify, sizeof(notify));
     aml_method(&events, "_E05", 0, &event);
     aml_scope(t, "\\_GPE", &events);
+    if (q35_sleeps(b)) {
+        aml_integer(&ram, 1); /* sleep types of both control registers */
+        aml_integer(&ram, 1);
+        aml_add(&ram, 0, 2);
+        aml_name(t, "_S3_");
+        aml_list(t, 4, &ram);
+    }
     aml_add(&off, 0, 4);
     aml_name(t, "_S5_");
     aml_list(t, 4, &off);

@@ -37,6 +37,7 @@ enum {
     PM_WAKE = 1 << 15
 };
 enum { SCI_ON = 1, SLEEP_TYPE = 7 << 10, SLEEP_ENABLE = 1 << 13 };
+enum { SLEEP_OFF = 0, SLEEP_RAM = 1 };      /* types, as the DSDT says */
 enum { APM_ACPI_ON = 2, APM_ACPI_OFF = 3 }; /* as the FADT says */
 enum { SMI_APMC = 1 << 5 };
 enum { TCO_TIMEOUT = 1 << 3, TCO_SECOND = 1 << 1, TCO_HALT = 1 << 11, GCS_NO_REBOOT = 1 << 5 };
@@ -50,6 +51,10 @@ struct lpc {
     struct irq_line apic[ICH9_PIRQS], pic[16];
     bool pic_level[16];
 
+    bool sleeps;             /* property: the firmware knows how to go on after S3 */
+    bool asleep;             /* in S3 */
+    uint16_t woken_by;       /* bits of PM1_STS that the next wake shows */
+    _Atomic bool clock_asks; /* its interrupt has come */
     uint16_t pm1_status, pm1_enable, pm1_control;
     uint64_t gpe_status, gpe_enable;
     _Atomic uint64_t raised; /* events that are to be set */
@@ -166,14 +171,36 @@ static void update_sci(struct lpc *l)
     }
 }
 
+/* Device lock held. True: it sleeps, and wakes by that bit of PM1_STS. */
+static bool wakes_by(struct lpc *l, uint16_t bit)
+{
+    if (!l->asleep) {
+        return false;
+    }
+    l->woken_by |= bit;
+    vm_request(l->pci.dev.vm, VM_REQ_WAKE, "wakeup");
+    return true;
+}
+
 static void on_pm_timer(void *arg)
 {
     struct lpc *l = arg;
 
     bus_lock(&l->pci.dev.lock);
+    if (atomic_exchange(&l->clock_asks, false) && l->pm1_enable & PM_RTC) {
+        (void)wakes_by(l, PM_RTC);
+    }
     look_at_timer(l);
     update_sci(l);
     bus_unlock(&l->pci.dev.lock);
+}
+
+void ich9_clock(struct device *d)
+{
+    struct lpc *l = lpc_of(d);
+
+    atomic_store(&l->clock_asks, true);
+    vtimer_arm(l->pm_timer, 0);
 }
 
 int ich9_power_button(struct device *d, struct err *e)
@@ -183,7 +210,9 @@ int ich9_power_button(struct device *d, struct err *e)
 
     bus_lock(&d->lock);
     listens = l->pm1_control & SCI_ON && l->pm1_enable & PM_POWER_BUTTON;
-    if (listens) {
+    if (wakes_by(l, PM_POWER_BUTTON)) {
+        listens = true;
+    } else if (listens) {
         l->pm1_status |= PM_POWER_BUTTON;
         update_sci(l);
     }
@@ -225,8 +254,14 @@ static void w_pm1_control(struct device *d, const struct dev_reg *r, unsigned in
 
     (void)r, (void)index, (void)old;
     l->pm1_control &= (uint16_t)~SLEEP_ENABLE; /* reads as zero */
-    if (value & SLEEP_ENABLE && type == 0) {
+    if (value & SLEEP_ENABLE && type == SLEEP_OFF) {
         vm_request(d->vm, VM_REQ_POWEROFF, "guest-poweroff");
+    } else if (value & SLEEP_ENABLE && type == SLEEP_RAM && l->sleeps) {
+        l->asleep = true;
+        l->woken_by = 0;
+        atomic_store(&l->clock_asks, false);
+        vtimer_disarm(l->tco_timer);
+        vm_request(d->vm, VM_REQ_SLEEP, "suspended");
     } else if (value & SLEEP_ENABLE) {
         log_trace('u', "%s: sleep of type %u, which there is none of", d->id, type);
     }
@@ -336,7 +371,7 @@ static const struct dev_reg pm_regs[] = {
     REG("PM1_EN", 0x02, 2, "which of them interrupt", FIELD(pm1_enable), .writable = 0x0521,
         .written = w_sci),
     REG("PM1_CNT", 0x04, 2,
-        "bit 0 ACPI is on, 10 to 12 sleep type, 13 sleeps: type 0 switches off",
+        "bit 0 ACPI is on, 10 to 12 sleep type, 13 sleeps: type 0 switches off, 1 is S3",
         FIELD(pm1_control), .writable = 0x3c07, .written = w_pm1_control),
     REG("PM1_TMR", 0x08, 4, "timer of 24 bits, 3.579545 MHz", .field = DEV_NO_FIELD,
         .read = r_pm_timer),
@@ -475,6 +510,9 @@ static void lpc_reset(struct device *d)
     l->pm_wraps = pm_ticks(l) >> 23;
     l->tco_second = false;
     vtimer_disarm(l->tco_timer);
+    l->asleep = false;
+    l->pm1_status = d->vm->waking ? (uint16_t)(PM_WAKE | l->woken_by) : 0;
+    l->woken_by = 0;
     update_sci(l);
     bus_unlock(&d->lock);
 }
@@ -493,8 +531,11 @@ static void lpc_destroy(struct device *d)
 
 static int lpc_loaded(void *obj, struct err *e)
 {
+    struct lpc *l = obj;
+
     (void)e;
-    take_routes(obj);
+    take_routes(l);
+    vm_set_asleep(l->pci.dev.vm, l->asleep);
     return 0;
 }
 
@@ -521,16 +562,27 @@ static const struct st_field lpc_fields[] = {
     N(tco_second, ST_BOOL, "watchdog: counts for the second time"),
     N(tco_timer, ST_TIMER, "watchdog: when it runs out"),
     N(gcs, ST_U32, "general control and status"),
+    { .name = "asleep",
+      .kind = ST_BOOL,
+      .offset = offsetof(struct lpc, asleep),
+      .count = 1,
+      .since = 2,
+      .flags = ST_OPTIONAL,
+      .doc = "the guest sleeps in RAM" },
     ST_END,
 };
 static const struct st_table lpc_state = {
     .name = "ich9-lpc",
-    .version = 1,
+    .version = 2,
     .fields = lpc_fields,
     .loaded = lpc_loaded,
 };
 static const struct dev_prop lpc_props[] = {
     PCI_PROPS,
+    { .name = "sleeps",
+      .kind = PROP_BOOL,
+      .offset = offsetof(struct lpc, sleeps),
+      .doc = "the guest may sleep in RAM (S3), from which its firmware brings it back" },
     { .name = "host",
       .kind = PROP_PTR,
       .offset = offsetof(struct lpc, host),

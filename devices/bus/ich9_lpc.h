@@ -18,8 +18,10 @@ struct irq_line ich9_pirq(struct device *lpc, unsigned n);
 void ich9_set_apic(struct device *lpc, unsigned n, struct irq_line line);
 void ich9_set_pic(struct device *lpc, unsigned pin, struct irq_line line);
 
-/* Presses the power button: the guest gets an SCI. -ENODEV: it does not listen. Main thread. */
+/* Presses the power button: the guest gets an SCI, or wakes when it sleeps. -ENODEV: it does not listen. Main thread. */
 int ich9_power_button(struct device *lpc, struct err *e);
+/* The clock's interrupt: wakes a guest that sleeps and wants it. Any thread, with any lock. */
+void ich9_clock(struct device *lpc);
 /* Bit n of general-purpose event 0 becomes set, and an SCI when the guest has enabled it. Any thread, with any lock. */
 void ich9_event(struct device *lpc, unsigned n);
 

@@ -169,8 +169,12 @@ static int mch_realize(struct device *d, struct err *e)
     return add_views(m, e);
 }
 
+/* Firmware that wakes finds itself in its shadow RAM. */
 static void mch_reset(struct device *d)
 {
+    if (d->vm->waking) {
+        return;
+    }
     pci_fn_reset(&mch_of(d)->pci);
     atomic_store(&mch_of(d)->ecam_told, ECAM_DEFAULT);
 }

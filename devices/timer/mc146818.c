@@ -39,6 +39,7 @@ enum {
     B_SET = 0x80
 };
 enum { C_IRQ = 0x80, D_VALID = 0x80 };
+enum { SHUTDOWN_STATUS = 0x0f, FROM_SLEEP = 0xfe }; /* what firmware of PCs looks at first */
 #define UPDATE_NS 244000 /* how long before a second the time is about to change */
 
 struct rtc {
@@ -339,6 +340,9 @@ static void rtc_reset(struct device *d)
     bus_lock(&d->lock);
     for (unsigned i = REG_D + 1; i < BYTES; i++) {
         t->byte[i] = t->initial[i] ? t->initial[i] : t->byte[i];
+    }
+    if (d->vm->waking) {
+        t->byte[SHUTDOWN_STATUS] = FROM_SLEEP;
     }
     t->byte[REG_B] &= (uint8_t) ~(B_UPDATE | B_ALARM | B_PERIODIC | B_SET);
     t->byte[REG_C] = 0;

@@ -160,9 +160,24 @@ static void barrier_close(struct vm *vm)
     mem_reclaim(vm->ports);
 }
 
+void vm_set_asleep(struct vm *vm, bool asleep)
+{
+    for (unsigned i = 0; i < vm->n_vcpus; i++) {
+        if (asleep) {
+            vcpu_park(vm->vcpus[i]);
+        } else if (vm->asleep && !vm->vcpus[i]->debug_stop) {
+            vcpu_unpark(vm->vcpus[i]);
+        }
+    }
+    vm->asleep = asleep;
+}
+
 static void barrier_open(struct vm *vm)
 {
     clock_start(vm->clock);
+    if (vm->asleep) {
+        vm_set_asleep(vm, true); /* whoever let a vCPU go meanwhile */
+    }
     for (unsigned i = 0; i < vm->n_vcpus; i++) {
         vcpu_unpause(vm->vcpus[i]);
     }
@@ -215,6 +230,7 @@ static void reset_all(struct vm *vm)
 {
     atomic_fetch_and(&vm->requests, ~(unsigned)VM_REQ_RESET);
     vm->ended = false;
+    vm->asleep = false;
     list_for_each (it, &vm->devices) {
         dev_reset(list_entry(it, struct device, node));
     }
@@ -268,7 +284,7 @@ void vm_resume(struct vm *vm)
     }
     vm->state = VM_RUNNING; /* before a vCPU can reach a device that asks */
     barrier_open(vm);
-    set_state(vm, VM_RUNNING, "resume");
+    set_state(vm, VM_RUNNING, vm->asleep ? "suspended" : "resume");
     if (vm->replay && !vm->settled) {
         return; /* nothing was put off: it waits between two instructions, as the vCPUs do */
     }
@@ -290,12 +306,45 @@ void vm_pause(struct vm *vm)
     set_state(vm, VM_PAUSED, "pause");
 }
 
+/* Tells that it fell asleep, or that it has woken, unless it is paused: the reason for that stays. */
+static void tell_sleep(struct vm *vm, bool slept)
+{
+    if (vm->asleep != slept && vm->state == VM_RUNNING) {
+        set_state(vm, VM_RUNNING, vm->asleep ? "suspended" : "wakeup");
+    }
+}
+
+/* With the vCPUs at the barrier. */
+static void wake_up(struct vm *vm)
+{
+    vm->waking = true;
+    reset_all(vm);
+    vm->waking = false;
+}
+
+void vm_wake(struct vm *vm)
+{
+    bool running = vm->state == VM_RUNNING;
+
+    if (!vm->asleep || vm->state == VM_STOPPED) {
+        return;
+    }
+    if (running) {
+        barrier_close(vm);
+    }
+    wake_up(vm);
+    if (running) {
+        barrier_open(vm);
+    }
+    tell_sleep(vm, true);
+}
+
 void vm_reset(struct vm *vm)
 {
     if (vm->state == VM_STOPPED) {
         return;
     }
-    bool running = vm->state == VM_RUNNING, ended = vm->ended;
+    bool running = vm->state == VM_RUNNING, ended = vm->ended, slept = vm->asleep;
     if (running) {
         barrier_close(vm);
     }
@@ -306,6 +355,7 @@ void vm_reset(struct vm *vm)
     if (ended) {
         set_state(vm, VM_PAUSED, "start");
     }
+    tell_sleep(vm, slept);
 }
 
 static void stop_threads(struct vm *vm)
@@ -429,14 +479,20 @@ static void serve(struct vm *vm)
     if (!reset && (wanted & VM_REQ_PANIC) && panicked(vm, running)) {
         return;
     }
+    bool slept = vm->asleep;
     if (reset) {
         reset_all(vm);
+    } else if (wanted & VM_REQ_WAKE && (slept || wanted & VM_REQ_SLEEP)) {
+        wake_up(vm);
+    } else if (wanted & VM_REQ_SLEEP) {
+        vm_set_asleep(vm, true);
     }
     bool debug = (wanted & VM_REQ_DEBUG) && vm->on_debug;
     if (running && !debug) {
         vm_debug_clear(vm); /* the debugger went meanwhile */
         barrier_open(vm);
     }
+    tell_sleep(vm, slept);
     if (reset) {
         set_state(vm, vm->state, "guest-reset");
     }
@@ -460,7 +516,8 @@ static void on_request(void *arg)
 
 void vm_request(struct vm *vm, enum vm_request what, const char *reason)
 {
-    if (what != VM_REQ_DEBUG && what != VM_REQ_REMAP) {
+    if (what != VM_REQ_DEBUG && what != VM_REQ_REMAP && what != VM_REQ_SLEEP &&
+        what != VM_REQ_WAKE) {
         atomic_store(&vm->request_reason, reason);
     }
     if (atomic_fetch_or(&vm->requests, what) == 0) {

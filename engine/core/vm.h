@@ -54,7 +54,9 @@ enum vm_request {
     VM_REQ_CRASH = 4,
     VM_REQ_DEBUG = 8,
     VM_REQ_PANIC = 16,
-    VM_REQ_REMAP = 32 /* device_class.remap: registers that say where memory is were written */
+    VM_REQ_REMAP = 32, /* device_class.remap: registers that say where memory is were written */
+    VM_REQ_SLEEP = 64, /* the guest sleeps in RAM (ACPI's S3) */
+    VM_REQ_WAKE = 128  /* vm_wake() */
 };
 /* What a panic of the guest does: ends the VM as its power-off does, pauses it, nothing. */
 enum vm_panic { VM_PANIC_END, VM_PANIC_PAUSE, VM_PANIC_NONE };
@@ -91,16 +93,19 @@ struct vm {
     _Atomic unsigned requests; /* enum vm_request bits not yet served */
     _Atomic(const char *) request_reason;
     struct replay *replay; /* replay.h; NULL: it is neither recorded nor replayed */
-    struct vm_door *door; /* posts of vm_request() that are under way */
-    bool started;         /* vCPU threads exist */
-    bool settled;         /* a state was saved or loaded while it stood still */
+    struct vm_door *door;  /* posts of vm_request() that are under way */
+    bool started;          /* vCPU threads exist */
+    bool settled;          /* a state was saved or loaded while it stood still */
     /* What a reset and a power-off of the guest do; main thread. */
     bool reset_ends;     /* a reset is as a power-off */
     bool end_pauses;     /* a power-off leaves it paused, to be looked at or reset */
     enum vm_panic panic; /* and a panic */
     /* Called on the main thread when a guest has panicked, before what comes of it; or NULL. */
     void (*on_panic)(void *arg, enum vm_panic what);
-    bool ended;           /* paused by that: runs no more before a reset */
+    bool ended; /* paused by that: runs no more before a reset */
+    /* The guest sleeps in RAM: no vCPU runs before vm_wake() or a reset, while the clock goes on; main thread. */
+    bool asleep;
+    bool waking;          /* during the reset by which it wakes: what outlives sleep is kept */
     char stop_reason[64]; /* "guest-poweroff", "guest-reset", "crash: ..." */
     /* Asked before it runs (again); negative: it stays paused, and the reason is logged. NULL: it may. */
     int (*may_run)(void *arg, struct err *e); /* arg: of on_state */
@@ -139,6 +144,11 @@ void vm_pause(struct vm *vm);
 void vm_at_barrier(struct vm *vm, void (*fn)(void *arg), void *arg);
 /* Resets devices, CPUs, then on_reset; pauses and resumes around itself when running. */
 void vm_reset(struct vm *vm);
+/* Wakes a guest that sleeps in RAM: a reset that leaves RAM alone, and with vm->waking what devices keep; its firmware does the rest. Nothing when it does not sleep. on_state tells
+ * "suspended" when it falls asleep, and "wakeup". */
+void vm_wake(struct vm *vm);
+/* What a saved state says of it. At the barrier. */
+void vm_set_asleep(struct vm *vm, bool asleep);
 /* Stops and joins the vCPU threads; state VM_STOPPED. */
 void vm_stop(struct vm *vm, const char *reason);
 /* Stops the threads and frees the devices, for who must do something between them and the rest. */

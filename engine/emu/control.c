@@ -204,7 +204,8 @@ void api_handle_emu_set_action(struct api_call *call, struct api_emu_set_action_
 {
     struct emu *m = control_emu(call);
 
-    if (in->has_watchdog && !guard_set(m, in->watchdog) && in->watchdog != API_GUEST_WATCHDOG_ACTION_NONE) {
+    if (in->has_watchdog && !guard_set(m, in->watchdog) &&
+        in->watchdog != API_GUEST_WATCHDOG_ACTION_NONE) {
         api_fail(call, API_E_UNSUPPORTED, m->vm->name,
                  "give it one: 'vmctl set VM --guest-watchdog reset', then start it anew",
                  "the VM has no watchdog");
@@ -242,6 +243,22 @@ void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in
                  "the guest does not listen to its power button: %s", e.msg);
     } else {
         api_reply_emu_powerdown(call);
+    }
+}
+
+void api_handle_emu_wake(struct api_call *call, struct api_emu_wake_in *in)
+{
+    struct emu *m = control_emu(call);
+
+    (void)in;
+    if (m->vm->state == VM_STOPPED) {
+        wrong_state(call, m, VM_RUNNING, "running");
+    } else if (!m->vm->asleep) {
+        api_fail(call, API_E_BAD_STATE, m->vm->name, NULL,
+                 "its guest does not sleep: there is nothing to wake");
+    } else if (!is_held(call, m)) {
+        vm_wake(m->vm);
+        api_reply_emu_wake(call);
     }
 }
 

@@ -17,10 +17,10 @@ TESTS += tests/kvm/kvm_test
 tests_kvm_kvm_test_SOURCES = tests/kvm/kvm_test.c tests/kvm/guests.S
 tests_kvm_kvm_test_LDADD = $(LINK_KVM) $(CHECK_LIBS)
 
-kvm_tests = tests/kvm/microvm.py tests/kvm/q35.py tests/kvm/screen.py tests/kvm/daemon_kvm.py tests/kvm/state_golden_pc.py
+kvm_tests = tests/kvm/microvm.py tests/kvm/q35.py tests/kvm/screen.py tests/kvm/sleep.py tests/kvm/daemon_kvm.py tests/kvm/state_golden_pc.py
 EXTRA_DIST += tests/emu/golden/microvm.golden.xz tests/emu/golden/q35.golden.xz
 TESTS += $(kvm_tests)
-EXTRA_DIST += $(kvm_tests) tests/kvm/kvm_lib.py tests/kvm/nested.py tests/kvm/nested_pc.py tests/kvm/pvh.S tests/kvm/bootsector.S
+EXTRA_DIST += $(kvm_tests) tests/kvm/kvm_lib.py tests/kvm/nested.py tests/kvm/nested_pc.py tests/kvm/pvh.S tests/kvm/bootsector.S tests/kvm/sleeper.S
 
 # Debian's kernel under this engine with hardware support, which QEMU's translator plays: minutes, so no part of make check.
 .PHONY: check-kvm-nested

@@ -607,6 +607,60 @@ START_TEST(ich9_lpc_moves_its_registers_and_routes_interrupts)
 }
 END_TEST
 
+START_TEST(ich9_lpc_sleeps_in_ram_and_says_what_woke_it)
+{
+    struct pci_rig p;
+    struct rig_line sci = { 0 };
+
+    pci_rig_new(&p);
+    clock_drive(p.r->vm->clock, armed, NULL);
+    struct device *d = pci_rig_device(&p, &ich9_lpc_class);
+    ck_assert_int_eq(dev_set_bool(d, "sleeps", true, NULL), 0);
+    pci_rig_plug(&p, d, NULL, CHIPSET);
+    d->irq[0] = rig_line(&sci);
+    rig_start(p.r);
+    vm_resume(p.r->vm);
+    struct vm *vm = p.r->vm;
+    struct pc time = { .r = p.r };
+    cfg_write(&p, CHIPSET, 0x40, PM, 4);
+    cfg_write(&p, CHIPSET, 0x44, 0x80, 1);
+    remap(&p);
+    ich9_clock(d); /* it is awake */
+    pass(&time, 1);
+    ck_assert_uint_eq(atomic_load(&vm->requests), 0);
+    outl(&p, PM + 4, 2, 0x2800); /* a type that there is not */
+    ck_assert_uint_eq(atomic_load(&vm->requests), 0);
+    outl(&p, PM + 4, 2, 0x2400);
+    ck_assert_uint_eq(atomic_exchange(&vm->requests, 0), VM_REQ_SLEEP);
+    ck_assert_uint_eq(inl(&p, PM + 4, 2), 0x400);
+    rig_state_round_trip(d);
+    ck_assert(vm->asleep); /* as the state says */
+    ich9_clock(d);         /* not wanted */
+    pass(&time, 1);
+    ck_assert_uint_eq(atomic_load(&vm->requests), 0);
+    outl(&p, PM + 2, 2, 0x400);
+    ich9_clock(d);
+    pass(&time, 1);
+    ck_assert_uint_eq(atomic_exchange(&vm->requests, 0), VM_REQ_WAKE);
+    ck_assert_int_eq(ich9_power_button(d, NULL), 0);
+    ck_assert_uint_eq(atomic_exchange(&vm->requests, 0), VM_REQ_WAKE);
+    vm->waking = true;
+    dev_reset(d);
+    vm->waking = false;
+    vm_remap(vm);
+    cfg_write(&p, CHIPSET, 0x40, PM, 4);
+    cfg_write(&p, CHIPSET, 0x44, 0x80, 1);
+    remap(&p);
+    ck_assert_uint_eq(inl(&p, PM, 2), 0x8500);
+    outl(&p, PM, 2, 0x8500);
+    ck_assert_uint_eq(inl(&p, PM, 2), 0);
+    dev_reset(d);
+    ck_assert_int_eq(ich9_power_button(d, NULL), -ENODEV); /* it sleeps no more */
+    rig_state_round_trip(d);
+    pci_rig_free(&p);
+}
+END_TEST
+
 START_TEST(ich9_lpc_counts_and_watches)
 {
     struct pci_rig p;
@@ -782,6 +836,7 @@ static Suite *suite_pc(void)
     tcase_add_test(t, debug_port_is_there);
     tcase_add_test(t, fw_cfg_reads_by_ports_and_tells_of_the_loader);
     tcase_add_test(t, ich9_lpc_moves_its_registers_and_routes_interrupts);
+    tcase_add_test(t, ich9_lpc_sleeps_in_ram_and_says_what_woke_it);
     tcase_add_test(t, ich9_lpc_counts_and_watches);
     tcase_add_test(t, q35_mch_shows_memory_as_its_registers_say);
     tcase_add_test(t, pci_ports_show_config_space);

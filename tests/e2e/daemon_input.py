@@ -305,7 +305,7 @@ def plugins_are_refused_unless_the_administrator_allows_them():
 def calls_in_the_wrong_state_say_which():
     with lib.Daemon() as daemon, daemon.client() as client:
         client.call("vm.define", config=daemon.config("a"))
-        for method in ("vm.pause", "vm.resume", "vm.reset", "vm.shutdown", "vm.stop",
+        for method in ("vm.pause", "vm.resume", "vm.reset", "vm.wake", "vm.shutdown", "vm.stop",
                        "vm.console"):
             error = client.fails("bad-state", method, vm="a")
             tap.check("stopped" in error.message, error.message)
@@ -313,6 +313,7 @@ def calls_in_the_wrong_state_say_which():
         tap.check("running" in client.fails("bad-state", "vm.start", vm="a").message, "start")
         tap.check("running" in client.fails("bad-state", "vm.delete", vm="a").message, "delete")
         client.fails("bad-state", "vm.resume", vm="a")
+        client.fails("bad-state", "vm.wake", vm="a")
         client.fails("unsupported", "vm.shutdown", vm="a")
         client.fails("timeout", "vm.wait", vm="a", timeout_ms=20)
         out = client.call("vm.shutdown", vm="a", force=True)  # whose guest hears of no button

@@ -241,8 +241,9 @@ void api_handle_emu_state_hash(struct api_call *call, struct api_emu_state_hash_
     char none[] = "00";
 
     (void)in;
-    api_reply_emu_state_hash(call, &(struct api_emu_state_hash_out){
-                                       .state = none, .cpus = none, .devices = none, .memory = none });
+    api_reply_emu_state_hash(
+        call, &(struct api_emu_state_hash_out){
+                  .state = none, .cpus = none, .devices = none, .memory = none });
 }
 
 void api_handle_emu_pci(struct api_call *call, struct api_emu_pci_in *in)
@@ -270,6 +271,12 @@ void api_handle_emu_powerdown(struct api_call *call, struct api_emu_powerdown_in
     }
     api_fail(call, API_E_UNSUPPORTED, NULL, "shut down from within the guest",
              "the board has no power button");
+}
+
+void api_handle_emu_wake(struct api_call *call, struct api_emu_wake_in *in)
+{
+    (void)in;
+    api_fail(call, API_E_BAD_STATE, NULL, NULL, "the guest does not sleep");
 }
 
 void api_handle_emu_quit(struct api_call *call, struct api_emu_quit_in *in)
@@ -325,7 +332,8 @@ void api_handle_emu_coverage(struct api_call *call, struct api_emu_coverage_in *
 void api_handle_emu_attach_share(struct api_call *call, struct api_emu_attach_share_in *in)
 {
     (void)in;
-    api_reply_emu_attach_share(call, &(struct api_emu_attach_share_out){ .device = (char *)"plugged0" });
+    api_reply_emu_attach_share(
+        call, &(struct api_emu_attach_share_out){ .device = (char *)"plugged0" });
 }
 
 void api_handle_emu_channels(struct api_call *call, struct api_emu_channels_in *in)
