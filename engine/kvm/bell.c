@@ -125,20 +125,15 @@ static void add(struct kvm_bells *k, const void *owner, const struct place *want
 }
 
 /*
- * Nobody may be told of a ring once its place has gone: the device may be freed next (on_ring). One that the main loop has not come to yet is therefore read away here, or it would ring for
- * whatever gets this eventfd next. That loses a guest's last notification when its BAR is moved or switched off right behind it; drivers do that to devices they have stopped.
+ * Often on a vCPU's thread, which may not read (its list of system calls): a driver moves a BAR, a system sizes it. A ring that the main loop has not come to yet stays in the eventfd and is
+ * read there. It is lost, or rings for what has got this eventfd since, which is to a device as a guest's write to a queue with nothing in it.
  */
 static void drop(struct kvm_bell *b)
 {
-    uint64_t times;
-    ssize_t n;
-
     if (tell(b, KVM_IOEVENTFD_FLAG_DEASSIGN) != 0) {
         log_error("kvm", "the bell at 0x%" PRIx64 " cannot be taken away: %s", b->at.gpa,
                   strerror(errno));
     }
-    n = read(b->fd, &times, sizeof(times));
-    (void)n;
     b->owner = NULL;
 }
 
