@@ -326,6 +326,7 @@ vmd_spawn_SOURCES = \
 	daemon/spawn/network.c \
 	daemon/spawn/nic.c \
 	daemon/spawn/share.c \
+	daemon/spawn/sound.c \
 	daemon/spawn/tls.c \
 	daemon/spawn/proto.h \
 	daemon/spawn/spawn.h

@@ -232,3 +232,20 @@ check_PROGRAMS += tests/device/pc_test
 TESTS += tests/device/pc_test
 tests_device_pc_test_SOURCES = tests/device/pc_test.c tests/device/pci_rig.c tests/device/pci_rig.h $(device_rig)
 tests_device_pc_test_LDADD = $(LINK_DEVICES) $(CHECK_LIBS)
+
+# Between emulators and sound servers of the host.
+pkglibexec_PROGRAMS += vmd-sound
+vmd_sound_SOURCES = \
+	devices/audio/server/main.c \
+	devices/audio/server/rings.c \
+	devices/audio/server/server.h
+vmd_sound_CPPFLAGS = $(AM_CPPFLAGS) $(PIPEWIRE_SYSTEM)
+vmd_sound_LDADD = $(LINK_BASE)
+if PIPEWIRE
+vmd_sound_SOURCES += devices/audio/server/pipewire.c
+vmd_sound_LDADD += $(PIPEWIRE_LIBS)
+endif
+if ALSA
+vmd_sound_SOURCES += devices/audio/server/alsa.c
+vmd_sound_LDADD += $(ALSA_LIBS)
+endif

@@ -537,11 +537,12 @@ static int check_one(const struct path_check *k, const struct api_member *m, con
     const char *text = *(char *const *)at;
     return m->check == API_IMAGE && text && nbd_addr_is(text) &&
                    !pools_may_use(k->d, k->project, text)
-               ? api_error_set(k->x, API_E_DENIED, where,
-                               "use an image of the project or a volume, or ask an administrator "
-                               "of the host",
-                               "%s: user '%s' may not have this host connect to NBD servers",
-                               where, k->p->user)
+               ? api_error_set(
+                     k->x, API_E_DENIED, where,
+                     "use an image of the project or a volume, or ask an administrator "
+                     "of the host",
+                     "%s: user '%s' may not have this host connect to NBD servers", where,
+                     k->p->user)
                : check_path(k, where, text);
 }
 
@@ -602,6 +603,11 @@ int access_config(struct api_call *call, const struct api_vm_config *k, enum api
                                  "use a card of type user, or ask an administrator of the host",
                                  "user '%s' may not use interfaces of the host", p->user);
         }
+    }
+    if (k->audio && k->audio->backend != API_AUDIO_BACKEND_FILE) {
+        return api_error_set(x, API_E_DENIED, "config.audio",
+                             "use the backend file, or ask an administrator of the host",
+                             "user '%s' may not use sound devices of the host", p->user);
     }
     if (k->vnc) {
         return api_error_set(x, API_E_DENIED, "config.vnc",

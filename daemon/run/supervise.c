@@ -406,6 +406,22 @@ static void on_spawned(void *arg, struct spawned *what, const struct err *e)
     run_connect(run);
 }
 
+static struct json_object *sound_request(const struct api_audio *a)
+{
+    struct json_object *o = json_object_new_object();
+    api_json_set_str(o, "backend", api_audio_backend_name(a->backend));
+    if (a->server) {
+        api_json_set_str(o, "server", a->server);
+    }
+    if (a->device) {
+        api_json_set_str(o, "device", a->device);
+    }
+    api_json_set_int(o, "rate", a->rate);
+    api_json_set_int(o, "channels", a->channels);
+    api_json_set_int(o, "sample", a->format); /* enum audio_sample has the same order */
+    return o;
+}
+
 static struct json_object *build_request(struct run *run, const char *cgroup)
 {
     struct vm *vm = run->vm;
@@ -428,6 +444,9 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     api_json_set(o, "nics", nics_request(vm));
     api_json_set(o, "channels", channels_request(&vm->config));
     api_json_set(o, "shares", shares_request(vm->config.shares, vm->config.n_shares));
+    if (vm->config.audio && vm->config.audio->backend != API_AUDIO_BACKEND_FILE) {
+        api_json_set(o, "sound", sound_request(vm->config.audio));
+    }
     if (cgroup) {
         api_json_set_str(o, "cgroup", cgroup);
     }

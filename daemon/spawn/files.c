@@ -285,10 +285,10 @@ void start_done(struct start *st, bool undo)
             unlinkat(st->dir_fd, st->channels[i].socket, 0);
         }
     }
-    int *fds[] = { &st->dir_fd,         &st->lock_fd,  &st->control_fd, &st->console_fd,
-                   &st->console_log_fd, &st->stats_fd, &st->config_fd,  &st->emu_log_fd,
-                   &st->vnc_fd,         &st->uffd_fd,  &st->vsock_fd,   &st->vsock_call_fd,
-                   &st->kvm_fd };
+    int *fds[] = { &st->dir_fd,         &st->lock_fd,  &st->control_fd,   &st->console_fd,
+                   &st->console_log_fd, &st->stats_fd, &st->config_fd,    &st->emu_log_fd,
+                   &st->vnc_fd,         &st->uffd_fd,  &st->vsock_fd,     &st->vsock_call_fd,
+                   &st->kvm_fd,         &st->sound_fd, &st->sound_ring_fd };
     for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
         fd_autoclose(fds[i]);
         *fds[i] = -1;

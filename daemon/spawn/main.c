@@ -187,11 +187,12 @@ static int read_nics(struct start *st, const struct json_object *list, struct er
 
 static int read_channels(struct start *st, const struct json_object *list, struct err *e)
 {
-    size_t n = list && json_object_is_type(list, json_type_array) ? json_object_array_length(list)
-                                                                  : 0;
+    size_t n = list && json_object_is_type(list, json_type_array)
+                   ? json_object_array_length(list)
+                   : 0;
     if (n > SPAWN_CHANNELS_MAX) {
-        return err_set(e, -E2BIG, "VM '%s' has %zu channels, at most %d are possible", st->name, n,
-                       SPAWN_CHANNELS_MAX);
+        return err_set(e, -E2BIG, "VM '%s' has %zu channels, at most %d are possible", st->name,
+                       n, SPAWN_CHANNELS_MAX);
     }
     for (size_t i = 0; i < n; i++) {
         struct spawn_channel *c = &st->channels[st->n_channels++];
@@ -233,6 +234,7 @@ static int read_request(struct start *st, const struct json_object *req, struct 
     if (rc == 0) {
         rc = shares_read(st, api_json_get(req, "shares"), e);
     }
+    rc = rc < 0 ? rc : sound_read(st, api_json_get(req, "sound"), e);
     return rc < 0 ? rc : read_nics(st, nics, e);
 }
 
@@ -242,6 +244,8 @@ static const struct start nothing_open = { .dir_fd = -1,
                                            .console_fd = -1,
                                            .vsock_fd = -1,
                                            .vsock_call_fd = -1,
+                                           .sound_fd = -1,
+                                           .sound_ring_fd = -1,
                                            .console_log_fd = -1,
                                            .stats_fd = -1,
                                            .config_fd = -1,
@@ -359,7 +363,8 @@ static struct json_object *list_opened(const struct start *st, int *fds)
     }
     for (unsigned i = 0; i < st->n_shares; i++) {
         fds[n++] = st->shares[i].fd;
-        add_opened(list, "share", st->shares[i].tag, "", st->shares[i].path ? st->shares[i].path : "");
+        add_opened(list, "share", st->shares[i].tag, "",
+                   st->shares[i].path ? st->shares[i].path : "");
     }
     return list;
 }

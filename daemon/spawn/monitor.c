@@ -70,8 +70,8 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
 static char **build_argv(const struct start *st)
 {
     char **argv = xnew_n(char *,
-                         30 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_SHARES_MAX + SPAWN_NICS_MAX + SPAWN_FILES_MAX +
-                                   SPAWN_IMAGES_MAX));
+                         30 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_SHARES_MAX + SPAWN_NICS_MAX +
+                                   SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
     add_fd_arg(argv, &n, "--config-fd", st->config_fd);
@@ -85,6 +85,8 @@ static char **build_argv(const struct start *st)
     add_fd_arg(argv, &n, "--kvm-fd", st->kvm_fd);
     add_fd_arg(argv, &n, "--vsock-fd", st->vsock_fd);
     add_fd_arg(argv, &n, "--vsock-call-fd", st->vsock_call_fd);
+    add_fd_arg(argv, &n, "--sound-fd", st->sound_fd);
+    add_fd_arg(argv, &n, "--sound-ring-fd", st->sound_ring_fd);
     for (unsigned i = 0; i < st->n_files; i++) {
         fd_set_cloexec(st->files[i].fd, false, NULL);
         argv[n++] = xstrdup("--file");
@@ -257,6 +259,7 @@ static int launch(struct start *st, struct report *r, int *pidfd, struct err *e)
     int gate[2], status[2];
     int nics = nics_start(st, false, e);
     nics = nics < 0 ? nics : shares_start(st, false, e);
+    nics = nics < 0 ? nics : sound_start(st, e);
     if (nics < 0) {
         return nics;
     }

@@ -72,9 +72,10 @@ struct spawn_nic {
     const char *path;  /* socket to connect to; NULL: a process vmd-net with these arguments */
     const char *hello; /* said first to who listens at the path; NULL: nothing */
     bool dgram;
-    const char *vhost; /* of a vmd-net: the socket of its vhost-user back end; NULL: it has none */
-    bool listens;      /* which connects there; else it listens there */
-    bool is_tap; /* a tap interface, as `tap` says */
+    const char
+        *vhost;   /* of a vmd-net: the socket of its vhost-user back end; NULL: it has none */
+    bool listens; /* which connects there; else it listens there */
+    bool is_tap;  /* a tap interface, as `tap` says */
     struct tap_wish tap;
     const char **args;
     unsigned n_args;
@@ -96,6 +97,13 @@ struct spawn_share {
     int fd; /* connected to its server */
 };
 
+/* A process vmd-sound. Texts are borrowed from the request. */
+struct spawn_sound {
+    const char *backend; /* NULL: none */
+    const char *server, *device;
+    int rate, channels, sample;
+};
+
 /* One start. Descriptors are -1 or owned. */
 struct start {
     struct spawner *sp;
@@ -109,6 +117,7 @@ struct start {
     char dir[4096];                           /* RUN/vm/ID */
     int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd,
         emu_log_fd, vnc_fd, uffd_fd, kvm_fd; /* the last: /dev/userfaultfd, /dev/kvm, or -1 */
+    int sound_fd, sound_ring_fd; /* the emulator's end towards vmd-sound, and what they share */
     int vsock_fd, vsock_call_fd; /* bound; the emulator's end towards the monitor, in that */
     struct spawn_file files[SPAWN_FILES_MAX];
     unsigned n_files;
@@ -118,6 +127,7 @@ struct start {
     unsigned n_channels;
     struct spawn_share shares[SPAWN_SHARES_MAX];
     unsigned n_shares;
+    struct spawn_sound sound;
     struct spawn_image *images; /* owned */
     unsigned n_images;
     struct json_object *folders; /* where images may name others; borrowed from the request */
@@ -153,6 +163,9 @@ int nics_start(struct start *st, bool apart, struct err *e);
 /* share.c: the same for shared folders; st->vm and st->emu_log_fd are set. */
 int shares_read(struct start *st, const struct json_object *list, struct err *e);
 int shares_start(struct start *st, bool apart, struct err *e);
+/* sound.c: the same for the process of its sound, which ends when the monitor does. */
+int sound_read(struct start *st, const struct json_object *o, struct err *e);
+int sound_start(struct start *st, struct err *e);
 #define NET_JAIL_TFTP "/tftp"
 char *net_path(void); /* vmd-net; the caller's */
 /* A process for vmd-net, with the host's network unless it is isolated; as fork(). */

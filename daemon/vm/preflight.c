@@ -226,6 +226,22 @@ static int check_audio(const struct api_vm_config *c, struct api_error *x)
                              "VM '%s': no sound has %lld frames a second", c->name,
                              (long long)a->rate);
     }
+    bool file = !a || a->backend == API_AUDIO_BACKEND_FILE;
+    if (a && (file ? a->server || a->device : a->output || a->input)) {
+        return api_error_set(x, API_E_INVALID_PARAMS, "config.audio", NULL,
+                             file
+                                 ? "VM '%s': sound in files has no server and no device"
+                                 : "VM '%s': sound of a server has no output and no input file",
+                             c->name);
+    }
+    if (a && a->device &&
+        a->device[strspn(a->device, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                    "0123456789_-:.,=")]) {
+        return api_error_set(
+            x, API_E_INVALID_PARAMS, "config.audio.device",
+            "give it a name in ALSA's configuration, and use that",
+            "VM '%s': a sound device's name has letters, digits and _-:.,= only", c->name);
+    }
     if (a && a->output && a->input && strcmp(a->output, a->input) == 0) {
         return api_error_set(x, API_E_INVALID_PARAMS, "config.audio.input", "name another file",
                              "VM '%s' would hear what it plays: '%s'", c->name, a->output);

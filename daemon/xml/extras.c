@@ -150,21 +150,28 @@ const struct xml_conv xml_as_vsock = { vsock_get, vsock_put, "sockets of AF_VSOC
 
 /* ---- sound ---- */
 
+static bool is_server(const char *type)
+{
+    return strcmp(type, "alsa") == 0 || strcmp(type, "pipewire") == 0;
+}
+
 static int audio_get(const struct xml_row *row, const struct xml_node *n, const char *text,
                      struct json_object **out, struct err *e)
 {
-    bool file = strcmp(text, "file") == 0;
+    bool file = strcmp(text, "file") == 0, server = is_server(text);
 
     (void)row;
     (void)out;
-    if (!file && strcmp(text, "none") != 0) {
-        return err_set(e, -EINVAL, "not supported: sound '%.30s'; vmd's goes to a file", text);
+    if (!file && !server && strcmp(text, "none") != 0) {
+        return err_set(e, -EINVAL,
+                       "not supported: sound '%.30s'; vmd's goes to a file, to ALSA or PipeWire",
+                       text);
     }
     if (file != (xml_get_attr(n, "path") != NULL)) {
         return err_set(e, -EINVAL,
                        "a path is needed by sound that goes to a file, and no other");
     }
-    return file && !xml_get_kid(n->parent, "sound")
+    return (file || server) && !xml_get_kid(n->parent, "sound")
                ? err_set(e, -EINVAL, "nothing plays it: there is no <sound model='virtio'>")
                : 0;
 }
@@ -179,7 +186,7 @@ static bool audio_put(const struct xml_row *row, struct json_object *v, struct x
     return false; /* the row of <sound> does */
 }
 
-const struct xml_conv xml_as_audio = { audio_get, audio_put, "`file`, `none`" };
+const struct xml_conv xml_as_audio = { audio_get, audio_put, "`file`, `alsa`, `pipewire`, `none`" };
 
 /* The <audio> that a <sound> goes to: of its number, or the first. */
 static const struct xml_node *audio_of(const struct xml_node *sound)
@@ -232,6 +239,24 @@ static int audio_settings(const struct xml_node *settings, struct json_object *t
     return 0;
 }
 
+/* Where it goes: the device of ALSA's output, the folder of PipeWire's socket. */
+static void server_settings(const struct xml_node *audio, const struct xml_node *output,
+                            struct json_object *to)
+{
+    const char *type = xml_get_attr(audio, "type"), *dir = xml_get_attr(audio, "runtimeDir");
+    const char *device = output ? xml_get_attr(output, "dev") : NULL;
+
+    api_json_set_str(to, "backend", type);
+    if (dir) {
+        AUTO_FREE char *path = xasprintf("%s/pipewire-0", dir);
+
+        api_json_set_str(to, "server", path);
+    }
+    if (device) {
+        api_json_set_str(to, "device", device);
+    }
+}
+
 static int sound_get(const struct xml_row *row, const struct xml_node *n, const char *text,
                      struct json_object **out, struct err *e)
 {
@@ -256,6 +281,8 @@ static int sound_get(const struct xml_row *row, const struct xml_node *n, const 
     }
     if (path) {
         api_json_set_str(made, "output", path);
+    } else if (audio && xml_get_attr(audio, "type") && is_server(xml_get_attr(audio, "type"))) {
+        server_settings(audio, output, made);
     }
     if (settings && audio_settings(settings, made, e) < 0) {
         return -1;
@@ -264,10 +291,21 @@ static int sound_get(const struct xml_row *row, const struct xml_node *n, const 
     return 0;
 }
 
+static void put_alsa(struct xml_node *audio, struct json_object *v)
+{
+    const char *device = api_json_get_str(v, "device");
+
+    xml_set_attr(audio, "type", "alsa");
+    if (device) {
+        xml_set_attr(xml_node_new(audio, "output"), "dev", device);
+    }
+}
+
 static bool sound_put(const struct xml_row *row, struct json_object *v, struct xml_node *n,
                       struct buf *text)
 {
-    const char *path = api_json_get_str(v, "output"), *format = api_json_get_str(v, "format");
+    const char *path = api_json_get_str(v, "output"), *format = api_json_get_str(v, "format"),
+               *backend = api_json_get_str(v, "backend");
     struct xml_node *audio = xml_node_new(n->parent, "audio"), *settings;
     int64_t rate = api_json_get_int(v, "rate", 0),
             channels = api_json_get_int(v, "channels", 0);
@@ -276,7 +314,11 @@ static bool sound_put(const struct xml_row *row, struct json_object *v, struct x
     (void)text;
     xml_set_attr(n, "model", "virtio");
     xml_set_attr(audio, "id", "1");
-    if (!path || !xml_can_say(path)) {
+    if (backend && strcmp(backend, "alsa") == 0) {
+        put_alsa(audio, v);
+        return true;
+    }
+    if (!path || !xml_can_say(path)) { /* libvirt 9.0 has no word for PipeWire */
         xml_set_attr(audio, "type", "none");
         return true;
     }

@@ -94,13 +94,14 @@ extern const struct xml_conv xml_as_audio; /* <audio type>: may it be? */
           &xml_as_audio,        NULL,      "stands where its <sound> does" },                  \
         LEFT("devices/audio@id", "libvirt numbers its audio devices"),                         \
         PART("devices/audio@path", "of `file`: `audio.output`"),                               \
-        NO("devices/audio@driver|dspPolicy|exclusive|serverName|timerPeriod|tryMMap|"          \
-           "runtimeDir",                                                                       \
+        NO("devices/audio@driver|dspPolicy|exclusive|serverName|timerPeriod|tryMMap",          \
            XML_NO_SOUND),                                                                      \
+        PART("devices/audio@runtimeDir", "of `pipewire`: where its socket is"),                \
+        PART("devices/audio/output@dev", "of `alsa`: `audio.device`"),                         \
         NO("devices/audio/input", XML_NO_SOUND), GROUP("devices/audio/output", 0),             \
         SAYS("devices/audio/output@mixingEngine|fixedSettings", 0, "yes", XML_NO_SOUND),       \
         NO("devices/audio/output@voices|bufferLength|bufferCount|clientName|connectPorts|"     \
-           "dev|serverName|exactName|latency|name|streamName|tryPoll|tryMMap",                 \
+           "serverName|exactName|latency|name|streamName|tryPoll|tryMMap",                 \
            XML_NO_SOUND),                                                                      \
         PART("devices/audio/output/settings", NULL),                                           \
         PART("devices/audio/output/settings@frequency", "`audio.rate`"),                       \

@@ -26,6 +26,7 @@ libbase_a_SOURCES = \
 	engine/base/mem.h \
 	engine/base/str.c \
 	engine/base/vsockcall.h \
+	engine/base/soundring.h \
 	engine/base/statspage.h \
 	engine/base/str.h \
 	engine/base/timers.c \

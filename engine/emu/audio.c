@@ -355,6 +355,12 @@ int audio_new(struct emu *m, struct board_config *b, struct err *e)
         return err_set(e, -EINVAL, "audio: rate %lld is none of the usual ones: 44100, 48000",
                        (long long)c->rate);
     }
+    if (c->backend != API_AUDIO_BACKEND_FILE) {
+        const struct audio_shape shape = { samples[c->format], (unsigned)c->channels,
+                                           (unsigned)c->rate };
+
+        return sound_new(m, &shape, &b->audio, e);
+    }
     if (c->output && c->input && strcmp(c->output, c->input) == 0) {
         return err_set(e, -EINVAL, "audio: output and input are the same file '%s'", c->output);
     }
@@ -378,6 +384,7 @@ void audio_free(struct emu *m)
 {
     struct emu_audio *a = m->audio;
 
+    sound_free(m);
     if (a) {
         flush(a);
         fd_autoclose(&a->out);

@@ -23,6 +23,9 @@ struct blk_pool;
 struct console;
 struct api_call;
 struct emu_audio;
+struct emu_sound;
+struct audio_host;
+struct audio_shape;
 struct emu_channels;
 struct emu_shares;
 struct emu_control;
@@ -64,6 +67,7 @@ struct emu_options {
     int uffd_fd;          /* /dev/userfaultfd, or -1 */
     int kvm_fd;           /* /dev/kvm, or -1 */
     int vsock_fd, vsock_call_fd; /* bound socket; to the monitor; or -1 */
+    int sound_fd, sound_ring_fd; /* to vmd-sound, and what they share; or -1 */
     int gdb_fd;           /* bound socket for a debugger, or -1 */
     const char *gdb_path; /* where to make one, or NULL */
     enum console_mode console;
@@ -157,6 +161,7 @@ struct emu {
     struct emu_memory *memory;   /* the same */
     struct emu_vsock *vsock;     /* the same */
     struct emu_audio *audio;     /* the same */
+    struct emu_sound *sound;     /* the same */
     struct emu_guard *guard;     /* the same */
     struct emu_screen *screen; /* NULL: the VM has none */
     struct gdb *gdb;
@@ -419,6 +424,10 @@ void vsock_free(struct emu *m); /* after the device that uses it */
 /* --- audio.c --- */
 int audio_new(struct emu *m, struct board_config *b, struct err *e);
 void audio_free(struct emu *m); /* after the device that uses it */
+/* sound.c: the same by vmd-sound, in both directions of one shape. *out is of m->sound. */
+int sound_new(struct emu *m, const struct audio_shape *shape, struct audio_host **out,
+              struct err *e);
+void sound_free(struct emu *m);
 
 /* --- stats.c --- */
 int stats_start(struct emu *m, struct err *e); /* a page only when --stats-fd was given */

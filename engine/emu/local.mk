@@ -68,6 +68,7 @@ libemu_a_SOURCES = \
 	engine/emu/state/view.h \
 	engine/emu/state/view_diff.c \
 	engine/emu/share.c \
+	engine/emu/sound.c \
 	engine/emu/screen.c \
 	engine/emu/screen.h \
 	engine/emu/vnc.c \

@@ -41,6 +41,8 @@ enum opt {
     OPT_PAUSED,
     OPT_VSOCK_FD,
     OPT_VSOCK_CALL_FD,
+    OPT_SOUND_FD,
+    OPT_SOUND_RING_FD,
     OPT_GDB,
     OPT_GDB_FD,
     OPT_RECORD,
@@ -68,6 +70,8 @@ static const struct option long_options[] = {
     { "kvm-fd", required_argument, NULL, OPT_KVM_FD },
     { "vsock-fd", required_argument, NULL, OPT_VSOCK_FD },
     { "vsock-call-fd", required_argument, NULL, OPT_VSOCK_CALL_FD },
+    { "sound-fd", required_argument, NULL, OPT_SOUND_FD },
+    { "sound-ring-fd", required_argument, NULL, OPT_SOUND_RING_FD },
     { "file", required_argument, NULL, OPT_FILE },
     { "nic", required_argument, NULL, OPT_NIC },
     { "channel", required_argument, NULL, OPT_CHANNEL },
@@ -121,15 +125,18 @@ static const char help[] =
     "                        debugger that connects stops the guest\n"
     "  --gdb-fd N            the same on a bound socket\n"
     "  --record FILE         records what enters the machine (docs/guide/replay.md)\n"
-    "  --record-scratch      ... and leaves its disks as they are: what it writes goes at its end\n"
+    "  --record-scratch      ... and leaves its disks as they are: what it writes goes at its "
+    "end\n"
     "  --replay FILE         runs it as it was recorded; ends where the recording ends\n"
     "  --replay-to COUNT     ... pauses at that count of instructions\n"
     "  --record-fd, --replay-fd N  the same on a descriptor\n"
     "  --sandbox MODE        off, on, or require (fails without); default: on in the second "
     "form\n"
     "  --config-fd, --control-fd, --console-fd, --console-log-fd, --vnc-fd, --stats-fd,\n"
-    "  --lock-fd, --uffd-fd, --kvm-fd, --vsock-fd, --vsock-call-fd N  (uffd: /dev/userfaultfd; kvm:\n"
-    "                        /dev/kvm; vsock: the bound socket for calls to the guest, the way of\n"
+    "  --lock-fd, --uffd-fd, --kvm-fd, --vsock-fd, --vsock-call-fd, --sound-fd, "
+    "--sound-ring-fd N  (uffd: /dev/userfaultfd; kvm:\n"
+    "                        /dev/kvm; vsock: the bound socket for calls to the guest, the way "
+    "of\n"
     "                        its own calls)\n"
     "  --file PATH=FD        a file of the configuration, already open\n"
     "  --nic NAME=FD         the connected socket of a network card\n"
@@ -196,8 +203,8 @@ static int parse_file(struct emu_options *o, enum emu_role role, const char *tex
 }
 
 /* NAME=FD at the end of a list. */
-static int parse_named(const char *option, const char *text, struct emu_file **list, unsigned *n,
-                       struct err *e)
+static int parse_named(const char *option, const char *text, struct emu_file **list,
+                       unsigned *n, struct err *e)
 {
     const char *eq = strrchr(text, '=');
     int fd = -1, rc;
@@ -210,7 +217,8 @@ static int parse_named(const char *option, const char *text, struct emu_file **l
         return rc;
     }
     *list = xrealloc_n(*list, *n + 1, sizeof(**list));
-    (*list)[(*n)++] = (struct emu_file){ .path = xstrndup(text, (size_t)(eq - text)), .fd = fd };
+    (*list)[(*n)++] = (struct emu_file){ .path = xstrndup(text, (size_t)(eq - text)),
+                                         .fd = fd };
     return 0;
 }
 
@@ -256,7 +264,10 @@ static int icount_option(struct emu_options *o, const char *arg, struct err *e)
 }
 
 /* Options that are a descriptor. */
-#define FD(o, n, m) { o, n, offsetof(struct emu_options, m) }
+#define FD(o, n, m)                                                                            \
+    {                                                                                          \
+        o, n, offsetof(struct emu_options, m)                                                  \
+    }
 static const struct {
     int opt;
     const char *name;
@@ -273,6 +284,8 @@ static const struct {
     FD(OPT_KVM_FD, "--kvm-fd", kvm_fd),
     FD(OPT_VSOCK_FD, "--vsock-fd", vsock_fd),
     FD(OPT_VSOCK_CALL_FD, "--vsock-call-fd", vsock_call_fd),
+    FD(OPT_SOUND_FD, "--sound-fd", sound_fd),
+    FD(OPT_SOUND_RING_FD, "--sound-ring-fd", sound_ring_fd),
     FD(OPT_PERF_MAP_FD, "--perf-map-fd", perf_map_fd),
     FD(OPT_COVERAGE_FD, "--coverage-fd", coverage_fd),
     FD(OPT_GDB_FD, "--gdb-fd", gdb_fd),
@@ -385,6 +398,8 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
                                .kvm_fd = -1,
                                .vsock_fd = -1,
                                .vsock_call_fd = -1,
+                               .sound_fd = -1,
+                               .sound_ring_fd = -1,
                                .gdb_fd = -1,
                                .record_fd = -1,
                                .perf_map_fd = -1,
@@ -412,8 +427,9 @@ int options_parse(struct emu_options *o, int argc, char **argv, struct err *e)
         return err_set(e, -EINVAL, "--replay-to needs --replay");
     }
     if ((o->record || o->replay) && o->config_fd >= 0 && o->record_fd < 0) {
-        return err_set(e, -EINVAL, "--record and --replay open a path: with --config-fd use "
-                                   "--record-fd and --replay-fd");
+        return err_set(e, -EINVAL,
+                       "--record and --replay open a path: with --config-fd use "
+                       "--record-fd and --replay-fd");
     }
     if (o->gdb_path && o->config_fd >= 0) {
         return err_set(e, -EINVAL, "--gdb opens a path: with --config-fd use --gdb-fd");

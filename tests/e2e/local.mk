@@ -30,6 +30,7 @@ e2e_tests = \
 	tests/e2e/guest_dump.py \
 	tests/e2e/guest_snapshots.py \
 	tests/e2e/guest_sound.py \
+	tests/e2e/guest_sound_server.py \
 	tests/e2e/guest_usb.py \
 	tests/e2e/share_server.py \
 	tests/e2e/guest_stuck.py \
