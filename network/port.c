@@ -107,13 +107,18 @@ void net_hdr_get(struct net_hdr *h, const uint8_t in[NET_VHDR])
 struct plain {
     struct net_port *p;
     int (*fn)(struct net_port *p, const struct net_frame *f);
+    unsigned queue;
     bool some; /* one is out already: the rest is dropped rather than sent twice */
 };
 
 static int one_piece(void *arg, const struct net_frame *f)
 {
     struct plain *s = arg;
-    int rc = s->fn(s->p, f);
+    struct net_frame piece = *f;
+    int rc;
+
+    piece.queue = s->queue;
+    rc = s->fn(s->p, &piece);
 
     s->some = s->some || rc == 0;
     return rc;
@@ -124,7 +129,7 @@ static int make_plain(struct net_port *p, const struct net_frame *f, unsigned ta
                       int (*fn)(struct net_port *p, const struct net_frame *f))
 {
     unsigned lacks = net_hdr_needs(&f->hdr) & ~takes;
-    struct plain s = { .p = p, .fn = fn };
+    struct plain s = { .p = p, .fn = fn, .queue = f->queue };
     struct net_hdr h = f->hdr;
     AUTO_FREE uint8_t *copy = NULL;
     int rc;
@@ -139,7 +144,9 @@ static int make_plain(struct net_port *p, const struct net_frame *f, unsigned ta
         return s.some ? 0 : rc;
     }
     struct iovec iov = { copy, f->len };
-    struct net_frame plain = { .hdr = h, .iov = &iov, .n_iov = 1, .len = f->len };
+    struct net_frame plain = {
+        .hdr = h, .iov = &iov, .n_iov = 1, .queue = f->queue, .len = f->len
+    };
     return fn(p, &plain);
 }
 

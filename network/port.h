@@ -55,7 +55,8 @@ struct net_frame {
     struct net_hdr hdr;
     const struct iovec *iov;
     unsigned n_iov;
-    size_t len; /* of all pieces */
+    unsigned queue; /* it was sent on, or came by, among those of a port that has several */
+    size_t len;     /* of all pieces */
 };
 
 struct net_counters {
@@ -93,10 +94,11 @@ struct net_port {
     const struct net_port_ops *ops;
     const struct net_front_ops *front; /* NULL: nobody, frames are dropped */
     void *front_arg;
-    char *name;                 /* for messages */
-    unsigned takes;             /* NET_OFF_... that the back end takes as they are */
-    unsigned gives;             /* those the front end takes */
-    bool up;                    /* the back end has a carrier */
+    char *name;      /* for messages */
+    unsigned takes;  /* NET_OFF_... that the back end takes as they are */
+    unsigned gives;  /* those the front end takes */
+    unsigned queues; /* of the back end, if it has several: it says by which a frame came */
+    bool up;         /* the back end has a carrier */
     struct net_counters tx, rx; /* seen from the front end: tx is what it sent */
 };
 

@@ -9,7 +9,13 @@
 
 #include "network/port.h"
 
-/* Takes the descriptor. An interface that vanishes puts the link down and leaves the port there. */
-struct net_port *net_tap_new(struct loop *l, int take_tap, const char *name);
+#define NET_TAP_QUEUES 8
+
+/*
+ * Takes the descriptors, one a queue, at most NET_TAP_QUEUES. The kernel gives a flow's frames by the queue that it was last sent on. An interface that vanishes
+ * puts the link down and leaves the port there.
+ */
+struct net_port *net_tap_new(struct loop *l, const int *take_taps, unsigned n,
+                             const char *name);
 
 #endif

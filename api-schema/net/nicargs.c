@@ -141,7 +141,8 @@ struct tap_wish nic_tap(const struct api_nic *n)
     return (struct tap_wish){ .ifname = n->ifname,
                               .bridge = n->bridge,
                               .mtu = n->has_mtu ? (unsigned)n->mtu : 0,
-                              .vlan = n->has_vlan ? (unsigned)n->vlan : 0 };
+                              .vlan = n->has_vlan ? (unsigned)n->vlan : 0,
+                              .queues = (unsigned)n->queues };
 }
 
 int nic_check(const struct api_nic *n, struct err *e)

@@ -10,9 +10,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if_bridge.h>
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -153,38 +155,59 @@ static int place(const struct tap_wish *w, const char *ifname, struct err *e)
                                w->vlan, w->bridge ? w->bridge : "");
 }
 
-/* One made with several queues is opened with that flag, or not at all. */
-static int attach(int fd, struct ifreq *r)
+/* Another process has it: an interface without an open queue has no carrier. One that is down cannot be told. (The flag
+ * IFF_RUNNING follows the carrier up to a second later.) */
+static bool in_use(const struct ifreq *r)
 {
-    char name[IFNAMSIZ];
+    AUTO_FD fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ethtool_value link = { .cmd = ETHTOOL_GLINK };
+    struct ifreq query = { .ifr_data = (void *)&link };
 
-    memcpy(name, r->ifr_name, sizeof(name));
-    r->ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-    if (ioctl(fd, TUNSETIFF, r) == 0) {
-        return 0;
-    }
-    if (errno != EINVAL) {
-        return -errno;
-    }
-    memcpy(r->ifr_name, name, sizeof(name));
-    r->ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
-    return ioctl(fd, TUNSETIFF, r) == 0 ? 0 : -errno;
+    memcpy(query.ifr_name, r->ifr_name, sizeof(query.ifr_name));
+    return fd >= 0 && ioctl(fd, SIOCETHTOOL, &query) == 0 && link.data;
 }
 
-int tap_open(const struct tap_wish *w, struct err *e)
+/* How an interface was made is how it is opened, or not at all: so both ways are tried, the wished one first. */
+static int attach(int fd, struct ifreq *r, bool *multi)
 {
-    AUTO_FD fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    struct ifreq r = { 0 };
+    char name[IFNAMSIZ];
+    int rc = -EINVAL;
+
+    memcpy(name, r->ifr_name, sizeof(name));
+    for (int i = 0; i < 2 && rc == -EINVAL; i++) {
+        *multi = i == 0 ? *multi : !*multi;
+        memcpy(r->ifr_name, name, sizeof(name));
+        if (*multi && in_use(r)) {
+            return -EBUSY; /* the kernel would let us have a part of its frames */
+        }
+        r->ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR |
+                               (*multi ? IFF_MULTI_QUEUE : 0));
+        rc = ioctl(fd, TUNSETIFF, r) == 0 ? 0 : -errno;
+    }
+    return rc;
+}
+
+static int open_tun(struct err *e)
+{
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+
+    return fd >= 0 ? fd : err_errno(e, errno, "cannot open '/dev/net/tun' for a tap interface");
+}
+
+/* The first queue, which tells the interface's name and whether it can have more. */
+static int open_first(const struct tap_wish *w, struct ifreq *r, bool *multi, struct err *e)
+{
+    AUTO_FD fd = open_tun(e);
     int size = VHDR, rc;
 
     if (fd < 0) {
-        return err_errno(e, errno, "cannot open '/dev/net/tun' for a tap interface");
+        return fd;
     }
     if (w->bridge && !if_nametoindex(w->bridge)) {
         return no_bridge(w, e);
     }
-    str_copy(r.ifr_name, sizeof(r.ifr_name), w->ifname ? w->ifname : "vmd%d");
-    rc = attach(fd, &r);
+    str_copy(r->ifr_name, sizeof(r->ifr_name), w->ifname ? w->ifname : "vmd%d");
+    rc = attach(fd, r, multi);
     if (rc == -EPERM) {
         return err_errno(
             e, EPERM,
@@ -202,8 +225,45 @@ int tap_open(const struct tap_wish *w, struct err *e)
     }
     if (ioctl(fd, TUNSETVNETHDRSZ, &size) < 0 ||
         ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN) < 0) {
-        return err_errno(e, errno, "tap interface '%s' has no offloads", r.ifr_name);
+        return err_errno(e, errno, "tap interface '%s' has no offloads", r->ifr_name);
     }
-    rc = place(w, r.ifr_name, e);
-    return rc < 0 ? rc : take_fd(&fd);
+    return take_fd(&fd);
+}
+
+static int open_next(struct ifreq *r, struct err *e)
+{
+    AUTO_FD fd = open_tun(e);
+
+    if (fd < 0) {
+        return fd;
+    }
+    r->ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    if (ioctl(fd, TUNSETIFF, r) < 0) {
+        return err_errno(e, errno, "cannot open another queue of tap interface '%s'",
+                         r->ifr_name);
+    }
+    return take_fd(&fd);
+}
+
+int tap_open(const struct tap_wish *w, int fds[TAP_MAX_QUEUES], struct err *e)
+{
+    struct ifreq r = { 0 };
+    unsigned n = 0, want = w->queues < TAP_MAX_QUEUES ? w->queues : TAP_MAX_QUEUES;
+    bool multi = want > 1;
+    int fd = open_first(w, &r, &multi, e), rc = fd;
+
+    if (fd >= 0) {
+        fds[n++] = fd;
+        rc = place(w, r.ifr_name, e);
+    }
+    while (rc >= 0 && multi && n < want) {
+        rc = open_next(&r, e);
+        if (rc >= 0) {
+            fds[n++] = rc;
+        }
+    }
+    while (rc < 0 && n > 0) {
+        fd_autoclose(&fds[--n]);
+    }
+    return rc < 0 ? rc : (int)n;
 }

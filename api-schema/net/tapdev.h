@@ -15,9 +15,15 @@ struct tap_wish {
     const char *bridge; /* the bridge that it joins; NULL: it is left where it is */
     unsigned mtu;       /* 0: as it is */
     unsigned vlan;      /* of the bridge: the port's, untagged; 0: as the bridge has it */
+    unsigned queues;    /* at most TAP_MAX_QUEUES; 0: one */
 };
 
-/* The descriptor, with virtio headers of 12 bytes and all offloads on, or a negative code. One that was made goes with it. */
-int tap_open(const struct tap_wish *w, struct err *e);
+#define TAP_MAX_QUEUES 8
+
+/*
+ * One descriptor a queue, with virtio headers of 12 bytes and all offloads on; all are attached. How many there are, or a negative
+ * code: an interface that exists and was not made for several has one, whatever is wished. One that was made goes with the last.
+ */
+int tap_open(const struct tap_wish *w, int fds[TAP_MAX_QUEUES], struct err *e);
 
 #endif

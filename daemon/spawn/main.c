@@ -145,7 +145,6 @@ static int read_nic(struct start *st, const struct json_object *o, struct err *e
 {
     struct spawn_nic *nic = &st->nics[st->n_nics++];
     struct json_object *args = api_json_get(o, "args");
-    nic->fd = -1;
     nic->name = api_json_get_str(o, "name");
     nic->path = api_json_get_str(o, "path");
     nic->hello = api_json_get_str(o, "hello");
@@ -157,7 +156,8 @@ static int read_nic(struct start *st, const struct json_object *o, struct err *e
     nic->tap = (struct tap_wish){ .ifname = api_json_get_str(o, "ifname"),
                                   .bridge = api_json_get_str(o, "bridge"),
                                   .mtu = (unsigned)api_json_get_int(o, "mtu", 0),
-                                  .vlan = (unsigned)api_json_get_int(o, "vlan", 0) };
+                                  .vlan = (unsigned)api_json_get_int(o, "vlan", 0),
+                                  .queues = (unsigned)api_json_get_int(o, "queues", 1) };
     if (!nic->name ||
         (!nic->path && !nic->is_tap && !json_object_is_type(args, json_type_array))) {
         return err_set(e, -EPROTO, "a network card of VM '%s' is incomplete", st->name);
@@ -341,7 +341,7 @@ static void add_opened(struct json_object *list, const char *role, const char *k
 }
 
 /* The packet's list and the descriptors in its order. */
-static struct json_object *list_opened(const struct start *st, int *fds)
+static struct json_object *list_opened(const struct start *st, int *fds, unsigned *count)
 {
     struct json_object *list = json_object_new_array();
     unsigned n = 0;
@@ -358,14 +358,18 @@ static struct json_object *list_opened(const struct start *st, int *fds)
         }
     }
     for (unsigned i = 0; i < st->n_nics; i++) {
-        fds[n++] = st->nics[i].fd;
-        add_opened(list, "nic", st->nics[i].name, "", st->nics[i].path ? st->nics[i].path : "");
+        for (unsigned k = 0; k < st->nics[i].n_fds; k++) {
+            fds[n++] = st->nics[i].fds[k];
+            add_opened(list, "nic", st->nics[i].name, "",
+                       st->nics[i].path ? st->nics[i].path : "");
+        }
     }
     for (unsigned i = 0; i < st->n_shares; i++) {
         fds[n++] = st->shares[i].fd;
         add_opened(list, "share", st->shares[i].tag, "",
                    st->shares[i].path ? st->shares[i].path : "");
     }
+    *count = n;
     return list;
 }
 
@@ -395,7 +399,7 @@ static int connect_nics(struct start *st, const struct json_object *req, struct 
     }
     for (unsigned i = 0; i < st->n_nics && rc == 0; i++) {
         int size = 1 << 20; /* the emulator is confined already, and may not */
-        (void)setsockopt(st->nics[i].fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+        (void)setsockopt(st->nics[i].fds[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     }
     return rc;
 }
@@ -405,7 +409,7 @@ static void handle_open(struct spawner *sp, const struct json_object *req)
     struct err e = ERR_INIT;
     struct start st = nothing_open;
     const char *bad = NULL;
-    int fds[SPAWN_OPEN_MAX + SPAWN_NICS_MAX + SPAWN_SHARES_MAX];
+    int fds[SPAWN_OPEN_MAX + SPAWN_NICS_MAX * TAP_MAX_QUEUES + SPAWN_SHARES_MAX];
     st.sp = sp;
     int64_t id = api_json_get_int(req, "id", 0);
     int rc = read_list(&st, req, &e);
@@ -423,12 +427,15 @@ static void handle_open(struct spawner *sp, const struct json_object *req)
         send_error(sp, id, bad, &e);
     } else {
         AUTO_JSON o = json_object_new_object();
+        unsigned n;
         api_json_set_int(o, "id", id);
-        api_json_set(o, "images", list_opened(&st, fds));
-        send_list(sp, id, o, fds, st.n_files + st.n_images + st.n_nics + st.n_shares);
+        api_json_set(o, "images", list_opened(&st, fds, &n));
+        send_list(sp, id, o, fds, n);
     }
     for (unsigned i = 0; i < st.n_nics; i++) {
-        fd_autoclose(&st.nics[i].fd);
+        while (st.nics[i].n_fds > 0) {
+            close(st.nics[i].fds[--st.nics[i].n_fds]);
+        }
     }
     for (unsigned i = 0; i < st.n_shares; i++) {
         fd_autoclose(&st.shares[i].fd);

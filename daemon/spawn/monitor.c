@@ -69,9 +69,9 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
 
 static char **build_argv(const struct start *st)
 {
-    char **argv = xnew_n(char *,
-                         30 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_SHARES_MAX + SPAWN_NICS_MAX +
-                                   SPAWN_FILES_MAX + SPAWN_IMAGES_MAX));
+    char **argv = xnew_n(char *, 40 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_SHARES_MAX +
+                                           SPAWN_NICS_MAX * TAP_MAX_QUEUES + SPAWN_FILES_MAX +
+                                           SPAWN_IMAGES_MAX));
     unsigned n = 0;
     argv[n++] = xstrdup(st->sp->emulator);
     add_fd_arg(argv, &n, "--config-fd", st->config_fd);
@@ -94,9 +94,11 @@ static char **build_argv(const struct start *st)
         n = add_images(argv, n, st, i);
     }
     for (unsigned i = 0; i < st->n_nics; i++) {
-        fd_set_cloexec(st->nics[i].fd, false, NULL);
-        argv[n++] = xstrdup("--nic");
-        argv[n++] = xasprintf("%s=%d", st->nics[i].name, st->nics[i].fd);
+        for (unsigned k = 0; k < st->nics[i].n_fds; k++) {
+            fd_set_cloexec(st->nics[i].fds[k], false, NULL);
+            argv[n++] = xstrdup("--nic");
+            argv[n++] = xasprintf("%s=%d", st->nics[i].name, st->nics[i].fds[k]);
+        }
     }
     for (unsigned i = 0; i < st->n_channels; i++) {
         fd_set_cloexec(st->channels[i].fd, false, NULL);

@@ -225,7 +225,8 @@ static int start_net(const struct start *st, struct spawn_nic *nic, bool apart, 
         kill(pid, SIGKILL); /* and nobody waits: we are about to end */
         return rc;
     }
-    nic->fd = take_fd(&mine);
+    nic->fds[0] = take_fd(&mine);
+    nic->n_fds = 1;
     return 0;
 }
 
@@ -257,6 +258,23 @@ static int connect_network(const struct spawn_nic *nic, struct err *e)
     return rc < 0 ? rc : take_fd(&fd);
 }
 
+static int connect_nic(struct spawn_nic *nic, struct err *e)
+{
+    int rc;
+
+    if (nic->is_tap) {
+        rc = tap_open(&nic->tap, nic->fds, e);
+        nic->n_fds = rc < 0 ? 0 : (unsigned)rc;
+        return rc;
+    }
+    rc = nic->dgram   ? connect_dgram(nic->path, e)
+         : nic->hello ? connect_network(nic, e)
+                      : unix_connect(nic->path, e);
+    nic->fds[0] = rc;
+    nic->n_fds = rc >= 0;
+    return rc;
+}
+
 int nics_start(struct start *st, bool apart, struct err *e)
 {
     for (unsigned i = 0; i < st->n_nics; i++) {
@@ -265,11 +283,7 @@ int nics_start(struct start *st, bool apart, struct err *e)
         if (!nic->path && !nic->is_tap) {
             rc = start_net(st, nic, apart, e);
         } else {
-            nic->fd = nic->is_tap  ? tap_open(&nic->tap, e)
-                      : nic->dgram ? connect_dgram(nic->path, e)
-                      : nic->hello ? connect_network(nic, e)
-                                   : unix_connect(nic->path, e);
-            rc = nic->fd < 0 ? nic->fd : 0;
+            rc = connect_nic(nic, e);
             if (rc < 0) {
                 err_prefix(e, "network card '%s'", nic->name);
             }

@@ -10,7 +10,7 @@
  *    "vhost":<socket of its vhost-user back end>,"listens":<there for it>}, {"name":..,"path":..,"dgram":bool},
  *    "shares":[{"tag":..,"path":..,"driver":"virtiofs"|"9p","readonly":bool,"mapped":bool}, {"tag":..,"socket":..}]: a folder for
  *    which a server is started, or the socket of one that somebody else runs; in "nics", too,
- *    {"name":..,"tap":true,"ifname":..,"bridge":..,"mtu":..,"vlan":..}]: a process vmd-net with these arguments, a
+ *    {"name":..,"tap":true,"ifname":..,"bridge":..,"mtu":..,"vlan":..,"queues":..}]: a process vmd-net with these arguments, a
  *    "sound":{"backend":..,"server":..,"device":..,"rate":N,"channels":N,"sample":N}: a process vmd-sound; in "nics" again, a
  *    socket to connect to (and "hello": what is said there first, a frame of JSON), or a tap interface
  *   {"op":"check","id":N,"files":[...],"folders":[..]}  would they open? Asked before anything is changed; here, so

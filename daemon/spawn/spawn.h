@@ -80,7 +80,9 @@ struct spawn_nic {
     const char **args;
     unsigned n_args;
     const char *tftp; /* folder that it serves, or NULL */
-    int fd;           /* the emulator's end, in the monitor */
+    int fds
+        [TAP_MAX_QUEUES]; /* the emulator's ends, in the monitor: one, or the queues of a tap */
+    unsigned n_fds;
 };
 
 /* The socket of a channel, bound. The name is borrowed from the request. */

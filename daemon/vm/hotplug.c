@@ -9,6 +9,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
+#include "api-schema/net/tapdev.h"
 #include "daemon/auth/access.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
@@ -29,6 +30,7 @@
 #include "daemon/vm/reconnect.h"
 #include "daemon/vm/shares.h"
 #include "engine/base/loop.h"
+#include "engine/base/fd.h"
 #include "engine/base/mem.h"
 
 #include <errno.h>
@@ -51,6 +53,8 @@ struct plug {
     unsigned tries;
     struct api_vm_config made; /* the definition with it, or without it */
     int64_t timeout_ms;
+    int end[TAP_MAX_QUEUES]; /* of a card or share, until the emulator has them */
+    unsigned n_ends, given;  /* given: queues beside the first */
 };
 
 struct unplug {
@@ -75,6 +79,9 @@ static struct op *op_of(struct plug *k)
 
 static void plug_free(struct plug *k)
 {
+    for (unsigned i = 0; i < k->n_ends; i++) {
+        fd_autoclose(&k->end[i]);
+    }
     api_release(&api_type_vm_config, &k->made);
     free(k->name);
     free(k);
@@ -274,8 +281,8 @@ static bool try_next_name(struct plug *k, const struct api_error *x)
     bool memory = k->kind == API_DEVICE_KIND_MEMORY;
     char **name;
 
-    if ((!memory && k->kind != API_DEVICE_KIND_DISK) || !k->chosen ||
-        x->code != API_E_EXISTS || k->tries++ >= NAMES_MAX) {
+    if ((!memory && k->kind != API_DEVICE_KIND_DISK) || !k->chosen || x->code != API_E_EXISTS ||
+        k->tries++ >= NAMES_MAX) {
         return false;
     }
     name = memory ? &the_memory(k)->name : &the_disk(k)->name;
@@ -305,7 +312,8 @@ static void on_plugged(void *arg, struct json_object *result, const struct api_e
     } else if (try_next_name(k, x)) {
         (k->kind == API_DEVICE_KIND_MEMORY ? plug_memory : plug_disk)(k);
     } else {
-        if (k->kind == API_DEVICE_KIND_DISK && the_disk(k)->file) { /* it would be in the way the next time */
+        if (k->kind == API_DEVICE_KIND_DISK &&
+            the_disk(k)->file) { /* it would be in the way the next time */
             struct json_object *in = json_object_new_object();
 
             api_json_set_str(in, "path", the_disk(k)->file);
@@ -336,45 +344,77 @@ static void on_given(void *arg, const struct api_error *x)
     }
 }
 
+static void plug_nic(struct plug *k)
+{
+    struct json_object *in = json_object_new_object();
+    int fd = k->n_ends > 0 ? take_fd(&k->end[0]) : -1;
+
+    api_json_set(in, "nics", json_object_new_array());
+    json_object_array_add(api_json_get(in, "nics"), api_encode(&api_type_nic, the_nic(k)));
+    networks_resolve(k->d, in);
+    api_json_set(in, "nic",
+                 json_object_get(json_object_array_get_idx(api_json_get(in, "nics"), 0)));
+    json_object_object_del(in, "nics");
+    ask(k, "emu.attach_nic", in, fd, on_plugged);
+}
+
+static void give_queue(struct plug *k, unsigned number);
+
+/* An emulator of an older release does without: it has one queue. */
+static void on_queue(void *arg, struct json_object *result, const struct api_error *x)
+{
+    struct plug *k = arg;
+
+    (void)result;
+    answered(k);
+    k->given = x ? k->n_ends : k->given;
+    give_queue(k, k->given + 1);
+}
+
+/* The queues of a tap beside the first, one after another, then the card. */
+static void give_queue(struct plug *k, unsigned number)
+{
+    struct json_object *in;
+
+    if (number >= k->n_ends) {
+        plug_nic(k);
+        return;
+    }
+    in = json_object_new_object();
+    api_json_set_str(in, "nic", the_nic(k)->name);
+    api_json_set_int(in, "number", number);
+    k->given = number;
+    ask(k, "emu.nic_queue", in, take_fd(&k->end[number]), on_queue);
+}
+
 static void on_socket(void *arg, struct json_object *images, int *take_fds, unsigned n,
                       const char *path, const struct err *e)
 {
     struct plug *k = arg;
-    int fd = n > 0 ? take_fds[0] : -1;
 
     (void)images;
-    for (unsigned i = 1; i < n; i++) {
-        close(take_fds[i]);
+    for (unsigned i = 0; i < n; i++) {
+        if (k->n_ends < TAP_MAX_QUEUES) {
+            k->end[k->n_ends++] = take_fds[i];
+        } else {
+            close(take_fds[i]);
+        }
     }
     if (!op_of(k)) {
-        if (fd >= 0) {
-            close(fd);
-        }
         plug_free(k);
     } else if (e || !runs(k->op->vm)) {
-        if (fd >= 0) {
-            close(fd);
-        }
         failf(k,
               e && (path[0] || k->kind == API_DEVICE_KIND_SHARE) ? API_E_FILE_ERROR
-              : e          ? API_E_INTERNAL_ERROR
-                           : API_E_BAD_STATE,
+              : e                                                ? API_E_INTERNAL_ERROR
+                                                                 : API_E_BAD_STATE,
               NULL, e ? e->msg : "it ended meanwhile");
     } else if (k->kind == API_DEVICE_KIND_SHARE) {
         struct json_object *in = json_object_new_object();
 
         api_json_set(in, "share", api_encode(&api_type_share, the_share(k)));
-        ask(k, "emu.attach_share", in, fd, on_plugged);
+        ask(k, "emu.attach_share", in, k->n_ends > 0 ? take_fd(&k->end[0]) : -1, on_plugged);
     } else {
-        struct json_object *in = json_object_new_object();
-
-        api_json_set(in, "nics", json_object_new_array());
-        json_object_array_add(api_json_get(in, "nics"), api_encode(&api_type_nic, the_nic(k)));
-        networks_resolve(k->d, in);
-        api_json_set(in, "nic",
-                     json_object_get(json_object_array_get_idx(api_json_get(in, "nics"), 0)));
-        json_object_object_del(in, "nics");
-        ask(k, "emu.attach_nic", in, fd, on_plugged);
+        give_queue(k, 1);
     }
 }
 
@@ -495,11 +535,11 @@ static size_t count(const struct api_vm_config *c, enum api_device_kind kind)
 
 static const char *name_at(const struct api_vm_config *c, enum api_device_kind kind, size_t i)
 {
-    return kind == API_DEVICE_KIND_NIC    ? c->nics[i].name
-           : kind == API_DEVICE_KIND_DISK ? c->disks[i].name
-           : kind == API_DEVICE_KIND_SHARE ? c->shares[i].tag
+    return kind == API_DEVICE_KIND_NIC      ? c->nics[i].name
+           : kind == API_DEVICE_KIND_DISK   ? c->disks[i].name
+           : kind == API_DEVICE_KIND_SHARE  ? c->shares[i].tag
            : kind == API_DEVICE_KIND_MEMORY ? c->memory_devices[i].name
-                                          : c->channels[i].name;
+                                            : c->channels[i].name;
 }
 
 static bool name_taken(const struct api_vm_config *c, enum api_device_kind kind,
@@ -606,8 +646,8 @@ static void add_memory(struct plug *k, const struct api_memory_device *memory)
 {
     struct api_vm_config *c = &k->made;
 
-    c->memory_devices =
-        xrealloc_n(c->memory_devices, c->n_memory_devices + 1, sizeof(c->memory_devices[0]));
+    c->memory_devices = xrealloc_n(c->memory_devices, c->n_memory_devices + 1,
+                                   sizeof(c->memory_devices[0]));
     api_copy(&api_type_memory_device, memory, &c->memory_devices[c->n_memory_devices++]);
     free(the_memory(k)->name);
     the_memory(k)->name = xstrdup(k->name);
@@ -659,12 +699,12 @@ static void attach_begin(struct op *op)
         failf(k, API_E_INVALID_PARAMS, give_one, "one device is attached at a time");
         return;
     }
-    name = in->nic       ? in->nic->name
-           : in->channel ? in->channel->name
-           : in->rng     ? in->rng
-           : in->share   ? in->share->tag
+    name = in->nic             ? in->nic->name
+           : in->channel       ? in->channel->name
+           : in->rng           ? in->rng
+           : in->share         ? in->share->tag
            : in->memory_device ? in->memory_device->name
-                         : in->disk->name;
+                               : in->disk->name;
     k->chosen = !name || !name[0];
     k->name = k->chosen ? free_name(&k->made, k->kind) : xstrdup(name);
     if (!choose(k, in->live, in->config)) {
@@ -853,7 +893,8 @@ static void drop_from(struct plug *k, size_t at)
                 (--c->n_memory_devices - at) * sizeof(c->memory_devices[0]));
     } else if (k->kind == API_DEVICE_KIND_SHARE) {
         api_release(&api_type_share, &c->shares[at]);
-        memmove(&c->shares[at], &c->shares[at + 1], (--c->n_shares - at) * sizeof(c->shares[0]));
+        memmove(&c->shares[at], &c->shares[at + 1],
+                (--c->n_shares - at) * sizeof(c->shares[0]));
     } else if (k->nic) {
         api_release(&api_type_nic, &c->nics[at]);
         memmove(&c->nics[at], &c->nics[at + 1], (--c->n_nics - at) * sizeof(c->nics[0]));
@@ -895,12 +936,12 @@ static void detach_begin(struct op *op)
         failf(k, API_E_INVALID_PARAMS, give_one, "one device is detached at a time");
         return;
     }
-    k->name = xstrdup(in->nic       ? in->nic
-                      : in->channel ? in->channel
-                      : in->rng     ? in->rng
-                      : in->share   ? in->share
+    k->name = xstrdup(in->nic             ? in->nic
+                      : in->channel       ? in->channel
+                      : in->rng           ? in->rng
+                      : in->share         ? in->share
                       : in->memory_device ? in->memory_device
-                                    : in->disk);
+                                          : in->disk);
     if (!choose(k, in->live, in->config)) {
         return;
     }

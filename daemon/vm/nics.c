@@ -128,6 +128,7 @@ struct json_object *nics_request_one(struct vmd *d, const struct vm *vm,
         }
         api_json_set_int(o, "mtu", w.mtu);
         api_json_set_int(o, "vlan", w.vlan);
+        api_json_set_int(o, "queues", w.queues);
     } else {
         api_json_set_str(o, "path", n->path);
         api_json_set_bool(o, "dgram", n->type == API_NIC_TYPE_DGRAM);

@@ -23,7 +23,8 @@
 
 #define QUEUE_SIZE 1024
 #define BUDGET 256 /* frames of a queue before other work of the loop gets its turn */
-#define MAX_PAIRS ((VIRTIO_MAX_QUEUES - 1) / 2)
+#define MAX_PAIRS VNET_MAX_PAIRS
+_Static_assert(2 * MAX_PAIRS + 1 <= VIRTIO_MAX_QUEUES, "queues of the transport");
 
 #define F(n) (1ull << (n))
 enum {
@@ -87,8 +88,9 @@ struct vnet {
 
     struct virtio_elem *tx[MAX_PAIRS]; /* a frame that the back end has no room for, by pair */
     bool offloads_told;                /* to the port */
-    unsigned filled;     /* a bit a pair that has got frames since the last interrupt */
+    unsigned filled;         /* a bit a pair that has got frames since the last interrupt */
     uint8_t flow[NET_FLOWS]; /* pair that a flow was last sent on */
+    struct vnet_pair count[MAX_PAIRS];
 };
 
 static unsigned ctrl_queue(const struct vnet *n)
@@ -133,7 +135,7 @@ static int send_elem(struct vnet *n, unsigned pair, const struct virtio_elem *el
 {
     uint8_t vh[NET_VHDR];
     struct iovec iov[NET_MAX_IOV];
-    struct net_frame f = { .iov = iov, .len = (size_t)el->out_len - NET_VHDR };
+    struct net_frame f = { .iov = iov, .queue = pair, .len = (size_t)el->out_len - NET_VHDR };
     uint64_t skip = NET_VHDR;
     uint8_t *joined = NULL;
     int rc;
@@ -159,11 +161,15 @@ static int send_elem(struct vnet *n, unsigned pair, const struct virtio_elem *el
         iov[f.n_iov++] = (struct iovec){ el->sg[i].host + skip, el->sg[i].len - skip };
         skip = 0;
     }
-    if (n->active > 1) {
+    if (n->active > 1 && n->port->queues <= 1) {
         n->flow[net_frame_flow(&f)] = (uint8_t)pair;
     }
     rc = net_send(n->port, &f);
     free(joined);
+    if (rc == 0) {
+        n->count[pair].tx_frames++;
+        n->count[pair].tx_bytes += f.len;
+    }
     return rc;
 }
 
@@ -309,12 +315,24 @@ static void fill_buffers(struct vnet *n, unsigned q, const struct net_frame *f,
     virtq_push_all(&n->v, q, el, written, count);
 }
 
+/* That of the back end's queue, or where the flow's frames come from. Queues that the driver does not use stay attached to the back end. */
+static unsigned pair_for(const struct vnet *n, const struct net_frame *f)
+{
+    unsigned pair;
+
+    if (n->active <= 1) {
+        return 0;
+    }
+    pair = n->port->queues > 1 ? f->queue : n->flow[net_frame_flow(f)];
+    return pair < n->active ? pair : pair % n->active;
+}
+
 /* With the lock held. */
 static int receive_locked(struct vnet *n, const struct net_frame *f)
 {
     struct virtio_elem *el[VIRTIO_MAX_CHAIN];
     size_t need = f->len + NET_VHDR, room = 0;
-    unsigned pair = 0, count;
+    unsigned pair, count;
 
     if (!virtio_may_run(&n->v)) {
         return -EAGAIN;
@@ -322,10 +340,7 @@ static int receive_locked(struct vnet *n, const struct net_frame *f)
     if (!virtio_working(&n->v) || n->unplugged || !wanted(n, f)) {
         return n->unplugged || !virtio_working(&n->v) ? -ENETDOWN : 0;
     }
-    if (n->active > 1) {
-        pair = n->flow[net_frame_flow(f)];
-        pair = pair < n->active ? pair : 0;
-    }
+    pair = pair_for(n, f);
     if (!n->v.queue[2 * pair].ready) {
         return -ENETDOWN;
     }
@@ -345,6 +360,8 @@ static int receive_locked(struct vnet *n, const struct net_frame *f)
     }
     fill_buffers(n, 2 * pair, f, el, count);
     n->filled |= 1u << pair;
+    n->count[pair].rx_frames++;
+    n->count[pair].rx_bytes += f->len;
     return 0;
 }
 
@@ -708,6 +725,7 @@ void virtio_net_view(struct device *d, struct vnet_view *out)
     memcpy(out->perm_mac, n->perm_mac, 6);
     memcpy(out->table, n->table, sizeof(out->table));
     memcpy(out->vlans, n->vlans, sizeof(out->vlans));
+    memcpy(out->pair, n->count, sizeof(out->pair));
     bus_unlock(n->v.lock);
 }
 

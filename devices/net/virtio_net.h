@@ -12,6 +12,12 @@ struct device;
 struct net_port;
 
 #define VNET_MAC_TABLE 64
+#define VNET_MAX_PAIRS 8
+
+/* What went through a pair of queues since the device was made. */
+struct vnet_pair {
+    uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes;
+};
 
 /* What the card lets in, and how it is doing. */
 struct vnet_view {
@@ -25,6 +31,7 @@ struct vnet_view {
     uint8_t table[VNET_MAC_TABLE][6]; /* unicast first */
     uint64_t vlans[64];               /* a bit a VLAN */
     unsigned pairs;                   /* queue pairs in use */
+    struct vnet_pair pair[VNET_MAX_PAIRS];
     struct net_port *port;
 };
 

@@ -229,7 +229,8 @@ int nic_open_all(struct emu *m, struct board_config *b, struct err *e);
 void nic_close_all(struct board_config *b);
 void nic_built(struct emu *m); /* the board is there: cables as the configuration says */
 /* The port that a card of the configuration has with that socket, tap or process; takes it. */
-struct net_port *nic_port(struct emu *m, const struct api_nic *n, int take_fd);
+struct net_port *nic_port(struct emu *m, const struct api_nic *n, const int *take_fds,
+                          unsigned count);
 struct device *nic_device(struct emu *m, size_t i); /* niclink.c: card i's */
 /* Card i of the configuration: checks it, opens its port into b->nic[i]. */
 int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e);

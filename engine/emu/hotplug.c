@@ -467,6 +467,41 @@ static int attach_nic(struct emu *m, size_t i, struct err *e)
     return rc;
 }
 
+static void keep_socket(struct emu *m, const char *nic, int *take)
+{
+    m->opt.nics = xrealloc_n(m->opt.nics, m->opt.n_nics + 1, sizeof(m->opt.nics[0]));
+    m->opt.nics[m->opt.n_nics++] = (struct emu_file){ .path = xstrdup(nic),
+                                                      .fd = take_fd(take) };
+}
+
+/* At run time: those of the start were taken then. */
+static void drop_sockets(struct emu *m)
+{
+    while (m->opt.n_nics > 0) {
+        struct emu_file *f = &m->opt.nics[--m->opt.n_nics];
+
+        fd_autoclose(&f->fd);
+        free(f->path);
+    }
+}
+
+void api_handle_emu_nic_queue(struct api_call *call, struct api_emu_nic_queue_in *in)
+{
+    struct emu *m = control_emu(call);
+    AUTO_FD fd = control_passed_fd(call);
+
+    if (in->number == 1) {
+        drop_sockets(m);
+    }
+    if (fd < 0 || in->number != m->opt.n_nics + 1) {
+        api_fail(call, API_E_INVALID_PARAMS, in->nic, NULL, "%s",
+                 fd < 0 ? "no descriptor came with the call" : "number: another one is next");
+        return;
+    }
+    keep_socket(m, in->nic, &fd);
+    api_reply_emu_nic_queue(call);
+}
+
 void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_in *in)
 {
     struct emu *m = control_emu(call);
@@ -481,9 +516,7 @@ void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_
         rc = err_set(&e, -EINVAL, "a network card needs a name");
     } else if (name_is_free(m, in->nic->name, true, &e)) {
         if (fd >= 0) {
-            m->opt.nics = xrealloc_n(m->opt.nics, m->opt.n_nics + 1, sizeof(m->opt.nics[0]));
-            m->opt.nics[m->opt.n_nics++] = (struct emu_file){ .path = xstrdup(in->nic->name),
-                                                              .fd = take_fd(&fd) };
+            keep_socket(m, in->nic->name, &fd);
         }
         m->config.nics = xrealloc_n(m->config.nics, i + 1, sizeof(m->config.nics[0]));
         api_copy(&api_type_nic, in->nic, &m->config.nics[i]);
@@ -493,13 +526,7 @@ void api_handle_emu_attach_nic(struct api_call *call, struct api_emu_attach_nic_
             drop_nic(m, i);
         }
     }
-    /* A card has taken it, or nobody will. */
-    while (m->opt.n_nics > 0 && (rc != 0 || m->opt.nics[m->opt.n_nics - 1].fd < 0)) {
-        struct emu_file *f = &m->opt.nics[--m->opt.n_nics];
-
-        fd_autoclose(&f->fd);
-        free(f->path);
-    }
+    drop_sockets(m); /* the card has taken what it is to have: what is left, nobody will */
     if (rc != 0) {
         refuse(call, rc, in->nic->name, &e);
         return;

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #define HELPER_MS 15000 /* to get ready, on a machine that has much to do */
+_Static_assert(TAP_MAX_QUEUES <= NET_TAP_QUEUES, "queues of a port on a tap");
 
 /* vmd-net lies beside us, or where it was installed. */
 static char *helper_path(void)
@@ -182,12 +183,16 @@ static bool is_tap(const struct api_nic *n)
     return n->type == API_NIC_TYPE_TAP || n->type == API_NIC_TYPE_BRIDGE;
 }
 
-struct net_port *nic_port(struct emu *m, const struct api_nic *n, int take_fd)
+struct net_port *nic_port(struct emu *m, const struct api_nic *n, const int *take_fds,
+                          unsigned count)
 {
-    int fd = take_fd;
+    int fd = take_fds[0];
 
     if (is_tap(n)) {
-        return net_tap_new(m->loop, fd, n->name);
+        return net_tap_new(m->loop, take_fds, count, n->name);
+    }
+    for (unsigned i = 1; i < count; i++) {
+        close(take_fds[i]);
     }
     if (n->type != API_NIC_TYPE_DGRAM &&
         !m->board) { /* later we are confined, and it was done */
@@ -198,17 +203,21 @@ struct net_port *nic_port(struct emu *m, const struct api_nic *n, int take_fd)
                : net_stream_new(m->loop, fd, n->name, n->type != API_NIC_TYPE_STREAM);
 }
 
-/* A socket for the card: the one that was passed, or our own. -1: it needs none. */
-static int card_socket(struct emu *m, const struct api_nic *n, int *out, struct err *e)
+/* A socket for the card, or queues of its tap: those that were passed, or our own. Returns how many; 0: it needs none. */
+static int card_sockets(struct emu *m, const struct api_nic *n, int out[TAP_MAX_QUEUES],
+                        struct err *e)
 {
-    *out = -1;
-    for (unsigned i = 0; i < m->opt.n_nics; i++) {
-        if (strcmp(m->opt.nics[i].path, n->name) == 0) {
-            *out = m->opt.nics[i].fd;
-            m->opt.nics[i].fd = -1;
+    int count = 0;
+
+    for (unsigned i = 0; i < m->opt.n_nics && count < TAP_MAX_QUEUES; i++) {
+        if (strcmp(m->opt.nics[i].path, n->name) == 0 && m->opt.nics[i].fd >= 0) {
+            out[count++] = take_fd(&m->opt.nics[i].fd);
         }
     }
-    if (*out >= 0 || n->type == API_NIC_TYPE_NONE) {
+    if (count > 0) {
+        return count;
+    }
+    if (n->type == API_NIC_TYPE_NONE) {
         return 0;
     }
     if (m->opt.config_fd >= 0) {
@@ -219,28 +228,36 @@ static int card_socket(struct emu *m, const struct api_nic *n, int *out, struct 
                        n->name);
     }
     if (n->type == API_NIC_TYPE_USER || n->type == API_NIC_TYPE_VHOST_USER) {
-        return start_helper(n, out, e);
+        return start_helper(n, out, e) == 0 ? 1 : e->code;
     }
     if (is_tap(n)) {
         struct tap_wish w = nic_tap(n);
 
-        *out = tap_open(&w, e);
+        count = tap_open(&w, out, e);
     } else {
         *out = n->type == API_NIC_TYPE_DGRAM ? connect_dgram(n->path, e)
                                              : unix_connect(n->path, e);
+        count = *out < 0 ? *out : 1;
     }
-    if (*out < 0) {
+    if (count < 0) {
         err_prefix(e, "network card '%s'", n->name);
         return e->code;
     }
-    return 0;
+    return count;
+}
+
+static void close_all(const int *fds, int n)
+{
+    for (int i = 0; i < n; i++) {
+        close(fds[i]);
+    }
 }
 
 int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e)
 {
     struct api_nic *n = &m->config.nics[i];
     struct board_nic *card = &b->nic[i];
-    int fd = -1, rc;
+    int fds[TAP_MAX_QUEUES], rc, count;
 
     if (!n->name) {
         n->name = xasprintf("nic%zu", i);
@@ -255,9 +272,9 @@ int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e)
         err_prefix(e, "network card '%s'", n->name);
         return rc;
     }
-    rc = m->opt.replay ? 0 : card_socket(m, n, &fd, e);
-    if (rc != 0) {
-        return rc;
+    count = m->opt.replay ? 0 : card_sockets(m, n, fds, e);
+    if (count < 0) {
+        return count;
     }
     nic_mac(&m->config, i, m->mac[i]);
     *card = (struct board_nic){ .mac = m->mac[i],
@@ -267,17 +284,17 @@ int nic_open(struct emu *m, size_t i, struct board_config *b, struct err *e)
                                 .queues = (unsigned)n->queues,
                                 .hotplug = n->hotplug };
     if (card->hotplug && card->bus != BOARD_NIC_VIRTIO_PCI) {
-        fd_autoclose(&fd);
+        close_all(fds, count);
         return err_set(e, -EINVAL, "network card '%s': 'hotplug' needs the bus virtio-pci",
                        n->name);
     }
     rc = n->rom ? emu_image(m, "expansion ROM", n->rom, &card->rom, e) : 0;
     if (rc != 0) {
-        fd_autoclose(&fd);
+        close_all(fds, count);
         return rc;
     }
-    if (fd >= 0) {
-        card->port = nic_port(m, n, fd);
+    if (count > 0) {
+        card->port = nic_port(m, n, fds, (unsigned)count);
     }
     if (record_active(m) && n->type != API_NIC_TYPE_NONE) {
         card->port = record_nic_new(m->vm, n->name, card->port);

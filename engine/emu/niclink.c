@@ -45,8 +45,8 @@ void api_handle_emu_nic_connect(struct api_call *call, struct api_emu_nic_connec
         api_fail(call, API_E_INVALID_PARAMS, in->nic, NULL, "no socket came with the call");
         return;
     }
-    virtio_net_set_port(nic_device(m, (size_t)i),
-                        nic_port(m, &m->config.nics[i], take_fd(&fd)));
+    virtio_net_set_port(nic_device(m, (size_t)i), nic_port(m, &m->config.nics[i], &fd, 1));
+    fd = -1;
     api_reply_emu_nic_connect(call);
 }
 
@@ -86,6 +86,8 @@ static void fill(struct api_nic_receive *r, const char *name, const struct vnet_
         .unicast_table = xnew_n(char *, v->n_uni + 1),
         .multicast_table = xnew_n(char *, v->n_multi + 1),
         .vlans = xnew_n(int64_t, 4096),
+        .queues = xnew_n(struct api_nic_queue, v->pairs),
+        .n_queues = v->pairs,
         .n_unicast_table = v->n_uni,
         .n_multicast_table = v->n_multi,
     };
@@ -93,6 +95,14 @@ static void fill(struct api_nic_receive *r, const char *name, const struct vnet_
         char **at = i < v->n_uni ? &r->unicast_table[i] : &r->multicast_table[i - v->n_uni];
 
         *at = mac_text(v->table[i]);
+    }
+    for (unsigned i = 0; i < v->pairs; i++) {
+        const struct vnet_pair *p = &v->pair[i];
+
+        r->queues[i] = (struct api_nic_queue){ .rx_frames = (int64_t)p->rx_frames,
+                                               .rx_bytes = (int64_t)p->rx_bytes,
+                                               .tx_frames = (int64_t)p->tx_frames,
+                                               .tx_bytes = (int64_t)p->tx_bytes };
     }
     for (unsigned i = 0; v->vlan_filter && i < 4096; i++) {
         if (v->vlans[i / 64] >> i % 64 & 1) {

@@ -417,6 +417,12 @@ void api_handle_emu_attach_memory(struct api_call *call, struct api_emu_attach_m
     api_fail(call, API_E_HOST_LIMIT, "fake", NULL, "there are no slots");
 }
 
+void api_handle_emu_nic_queue(struct api_call *call, struct api_emu_nic_queue_in *in)
+{
+    (void)in;
+    api_reply_emu_nic_queue(call);
+}
+
 void api_handle_emu_nic_connect(struct api_call *call, struct api_emu_nic_connect_in *in)
 {
     api_fail(call, API_E_NOT_FOUND, in->nic, NULL, "there is no such card");

@@ -202,8 +202,8 @@ def uboot_boots_linux_by_tftp_over_a_bridge():
                 boot_script(machine, "10.77.0.1", size)
 
 
-def enter_namespace():
-    """Runs this program again in a network namespace where it may do what it likes."""
+def enter_namespace(program=os.path.abspath(__file__)):
+    """Runs the program again in a network namespace where it may do what it likes."""
     if os.environ.get(INSIDE):
         return
     how = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--user", "--map-root-user"]
@@ -213,7 +213,7 @@ def enter_namespace():
         print("skipped: a network namespace with tap interfaces: " + probe.stderr.strip()[-120:])
         sys.exit(77)
     os.environ[INSIDE] = "1"
-    os.execvp(how[0], [*how, sys.executable, "-B", os.path.abspath(__file__), *sys.argv[1:]])
+    os.execvp(how[0], [*how, sys.executable, "-B", program, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ e2e_tests = \
 	tests/e2e/guest_lan.py \
 	tests/e2e/guest_net.py \
 	tests/e2e/guest_plug.py \
+	tests/e2e/guest_queues.py \
 	tests/e2e/guest_tap.py \
 	tests/e2e/guest_vhost.py \
 	tests/e2e/guest_nbd.py \
