@@ -53,6 +53,7 @@ api_schema = \
 	api-schema/schema/agent.json \
 	api-schema/schema/api.json \
 	api-schema/schema/audit.json \
+	api-schema/schema/backup.json \
 	api-schema/schema/cert.json \
 	api-schema/schema/checkpoint.json \
 	api-schema/schema/cli.json \

@@ -108,6 +108,7 @@ struct vmd {
     struct list bjobs;                                   /* vm/blockjobs.c */
     struct list snapshots, snapshot_work;                /* vm/snapshot*.c */
     struct list checkpoints;                             /* vm/checkpoint.c */
+    struct backups *backups;                             /* vm/backup.c */
     struct list forks;                                   /* vm/fork.c */
     struct list dacts;                                   /* vm/disk_actions.c */
     struct list dintents;                                /* vm/disk_intent.c */

@@ -276,6 +276,8 @@ libdaemon_a_SOURCES = \
 	daemon/vm/vsock.c \
 	daemon/vm/relay.c \
 	daemon/vm/relay.h \
+	daemon/vm/backup.c \
+	daemon/vm/backup.h \
 	daemon/vm/balloon.c \
 	daemon/vm/balloon.h \
 	daemon/vm/memdev.c \

@@ -10,6 +10,7 @@
 #include "daemon/auth/access.h"
 #include "daemon/auth/images.h"
 #include "daemon/auth/listen.h"
+#include "daemon/vm/backup.h"
 #include "daemon/vm/checkpoint.h"
 #include "daemon/vm/blockjobs.h"
 #include "daemon/vm/disk_actions.h"
@@ -237,6 +238,7 @@ static void on_adopted(void *arg)
     policy_begin(d);
     balloons_begin(d->balloons);
     schedules_begin(d);
+    backups_begin(d->backups);
     tell_daemon(d, st->recovered ? "recovered" : "started");
     if (listen_all(st, &e) < 0) {
         log_error("daemon", "%s", e.msg);
@@ -365,6 +367,7 @@ static void load_object(void *arg, const struct store_object *row)
         { "volume", pools_load_volume }, { "network", networks_load },
         { MIGRATE_KIND, migrate_load },  { SNAPSHOT_KIND, snapshots_load },
         { "schedule", schedules_load },  { CHECKPOINT_KIND, checkpoints_load },
+        { BACKUP_KIND, backups_load },
     };
     for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
         if (strcmp(row->kind, kinds[i].kind) == 0) {
@@ -402,6 +405,7 @@ static int open_store(struct start *st, struct err *e)
     d->balloons = balloons_new(d);
     d->supply = supply_new(d);
     d->schedules = schedules_new(d);
+    d->backups = backups_new(d);
     int rc = events_load(d->events, info.unclean, e);
     if (rc == 0) {
         rc = jobs_load(d->jobs, e);
@@ -513,6 +517,7 @@ static void tear_down(struct start *st)
     lingers_free(d);
     snapshots_free(d);
     checkpoints_free(d);
+    backups_free(d->backups);
     forks_free(d);
     registry_free(d->vms);
     pools_free(d->pools);

@@ -54,7 +54,8 @@ static bool swaps(const struct blk_job *j)
 
 static void bitmap_end(struct blk_job *j)
 {
-    if (j->o.kind == BLK_JOB_BACKUP && j->o.sync == BLK_SYNC_BITMAP) {
+    if (j->froze) {
+        j->froze = false;
         blk_dirty_thaw(j->o.bitmap,
                        j->o.bitmap_mode == BLK_BITMAP_ALWAYS ||
                            (j->o.bitmap_mode == BLK_BITMAP_ON_SUCCESS && j->error == 0));
@@ -64,6 +65,7 @@ static void bitmap_end(struct blk_job *j)
 /* Nobody works on it any more. */
 static void end_now(struct blk_job *j)
 {
+    job_view_drop(j);
     bitmap_end(j);
     job_unprepare(j);
     blk_unclaim(j->claim);
@@ -84,6 +86,13 @@ static void end_now(struct blk_job *j)
     set_state(j, BLK_JOB_ENDED);
 }
 
+static void end_when_alone(struct blk_job *j)
+{
+    if (job_view_close(j) && j->urgents == 0) {
+        end_now(j);
+    }
+}
+
 static void end(struct blk_job *j, int error, const char *why)
 {
     if (j->ending) {
@@ -101,8 +110,13 @@ static void end(struct blk_job *j, int error, const char *why)
         blk_guard_unlock(j->o.disk);
         blk_guard_recheck(j->o.disk);
     }
-    if (j->urgents == 0) {
-        end_now(j);
+    end_when_alone(j);
+}
+
+void job_view_left(struct blk_job *j)
+{
+    if (j->ending) {
+        end_when_alone(j);
     }
 }
 
@@ -110,9 +124,7 @@ void job_urgent_done(struct blk_job *j)
 {
     j->urgents--;
     if (j->ending) {
-        if (j->urgents == 0) {
-            end_now(j);
-        }
+        end_when_alone(j);
     } else if (j->urgent_rc != 0 && !j->slicing) {
         end(j, j->urgent_rc, "copying what the guest overwrites");
     } else {
@@ -227,7 +239,7 @@ static bool done_now(struct blk_job *j)
 {
     bool all;
 
-    if (!j->nothing_left) {
+    if (!j->nothing_left || j->o.serve) {
         return false;
     }
     if (j->o.kind != BLK_JOB_BACKUP) {
@@ -291,6 +303,9 @@ static void sliced(struct blk_job *j)
     if (j->rc == 0 && !(j->cancelling && (j->force || !j->was_ready)) && done_now(j)) {
         on_caught_up(j);
         return;
+    }
+    if (j->nothing_left && j->rc == 0 && !j->cancelling && j->o.serve) {
+        return; /* the guest's writes are what it works for, without the loop */
     }
     if (j->nothing_left && j->rc == 0 && !j->cancelling) {
         loop_timer_arm(j->timer,
@@ -551,6 +566,11 @@ void blk_job_get(const struct blk_job *j, struct blk_job_info *out)
     memcpy(out->message, j->message, sizeof(out->message));
 }
 
+struct blk_dirty *blk_job_bitmap(const struct blk_job *j)
+{
+    return j->o.bitmap;
+}
+
 void *blk_job_arg(const struct blk_job *j)
 {
     return j->o.arg;
@@ -611,6 +631,9 @@ static int check(struct blk_jobs *js, const struct blk_job_options *o, struct er
     }
     if (o->kind == BLK_JOB_STREAM || o->kind == BLK_JOB_COMMIT) {
         return check_chain(o, e);
+    }
+    if (o->serve && (o->kind != BLK_JOB_BACKUP || o->sync != BLK_SYNC_NONE)) {
+        return err_set(e, -EINVAL, "a backup that serves copies nothing by itself (sync none)");
     }
     if (o->sync == BLK_SYNC_BITMAP && !o->bitmap) {
         return err_set(e, -EINVAL, "an incremental copy needs a bitmap");

@@ -51,6 +51,9 @@ struct blk_job_options {
         *target; /* mirror, backup: writable, at least as large; taken when the job begins */
     enum blk_job_sync sync;
     struct blk_dirty *bitmap; /* of the disk or of its image */
+    /* backup, BLK_SYNC_NONE: others read the disk as it was (blk_job_view()), and it goes on until it is cancelled. A bitmap
+     * stands still meanwhile, and tells what it told at that moment. */
+    bool serve;
     enum blk_bitmap_mode bitmap_mode;
     uint64_t speed;       /* bytes a second; 0: as fast as it goes */
     uint32_t granularity; /* of a mirror's tracking, or a backup's pieces; 0: chosen */
@@ -118,5 +121,13 @@ struct blk_job_info {
 };
 void blk_job_get(const struct blk_job *j, struct blk_job_info *out);
 void *blk_job_arg(const struct blk_job *j);
+
+/* A backup that serves: the disk as it was when the job began, to be read. Borrowed until the job has ended, the caller's to
+ * close then (when nothing is in flight); reads fail with -EIO from the job's end on. Loop thread. */
+int blk_job_view(struct blk_job *j, struct blk_node **out, struct err *e);
+/* The name of the disk whose view that is; NULL: it is no view. */
+const char *blk_view_disk(const struct blk_node *n);
+bool blk_view_over(const struct blk_node *n);              /* its job has ended */
+struct blk_dirty *blk_job_bitmap(const struct blk_job *j); /* NULL: it has none */
 
 #endif

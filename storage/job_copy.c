@@ -250,6 +250,11 @@ static void bit_put(uint64_t *bits, uint64_t i, bool on)
     bits[i / 64] = (bits[i / 64] & ~(1ull << i % 64)) | (uint64_t)on << i % 64;
 }
 
+bool job_todo(const struct blk_job *j, uint64_t piece)
+{
+    return bit(j->todo, piece);
+}
+
 /* Lock held. */
 static uint64_t next_free(const struct blk_job *j, uint64_t i, uint64_t end)
 {
@@ -450,9 +455,23 @@ static void backup_kept(struct blk_guard *g, uint64_t offset, uint64_t length)
     workers_queue(j->jobs->workers, &u->work);
 }
 
+/* What the bitmap tells is to be copied. */
+static void backup_mark(struct blk_job *j, uint64_t size)
+{
+    uint64_t at = 0, n;
+
+    while (at < size && blk_dirty_next(j->o.bitmap, at, UINT64_MAX >> 1, &at, &n)) {
+        for (uint64_t b = at >> j->shift; b <= (at + n - 1) >> j->shift; b++) {
+            j->n_todo += !bit(j->todo, b);
+            bit_put(j->todo, b, true);
+        }
+        at += n;
+    }
+}
+
 static int backup_prepare(struct blk_job *j, struct err *e)
 {
-    uint64_t size = j->o.disk->size, at = 0, n, words;
+    uint64_t size = j->o.disk->size, words;
     struct blk_image_info i;
     uint64_t unit = j->o.granularity ? j->o.granularity : 65536;
 
@@ -460,6 +479,7 @@ static int backup_prepare(struct blk_job *j, struct err *e)
         unit = i.cluster_size > unit ? i.cluster_size : unit;
         blk_info_done(&i);
     }
+    j->size = size;
     j->shift = (unsigned)__builtin_ctzll(unit);
     j->n_bits = (size + unit - 1) >> j->shift;
     words = j->n_bits / 64 + 1;
@@ -468,27 +488,21 @@ static int backup_prepare(struct blk_job *j, struct err *e)
     if (!j->todo || !j->busy) {
         return err_set(e, -ENOMEM, "no memory to back up disk '%s'", j->o.disk->name);
     }
-    if (j->o.sync != BLK_SYNC_BITMAP) {
-        for (uint64_t b = 0; b < j->n_bits; b++) {
-            bit_put(j->todo, b, true);
-        }
-        j->n_todo = j->n_bits;
-    } else {
+    if (j->o.bitmap) {
         int rc = blk_dirty_freeze(j->o.bitmap, e);
 
         if (rc != 0) {
             return rc;
         }
-        while (blk_dirty_next(j->o.bitmap, at, UINT64_MAX >> 1, &at, &n)) {
-            for (uint64_t b = at >> j->shift; b <= (at + n - 1) >> j->shift; b++) {
-                j->n_todo += !bit(j->todo, b);
-                bit_put(j->todo, b, true);
-            }
-            at += n;
-            if (at >= size) {
-                break;
-            }
+        j->froze = true;
+    }
+    if (j->o.sync == BLK_SYNC_BITMAP) {
+        backup_mark(j, size);
+    } else {
+        for (uint64_t b = 0; b < j->n_bits; b++) {
+            bit_put(j->todo, b, true);
         }
+        j->n_todo = j->n_bits;
     }
     j->total = min64(j->n_todo << j->shift, size);
     j->guard.must_wait = backup_must_wait;

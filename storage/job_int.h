@@ -54,6 +54,8 @@ struct blk_job {
     struct loop_timer *timer;
     int64_t resume_ns; /* with a speed: when the next slice may begin */
     struct blk_claim *claim;
+    struct blk_node *view; /* job_view.c's; NULL: none was asked for */
+    bool froze;            /* its bitmap stands still */
     /* one slice; the worker's while slicing */
     struct work work;
     uint64_t budget, moved;
@@ -77,6 +79,7 @@ struct blk_job {
     struct blk_guard guard;
     uint64_t *todo, *busy;
     uint64_t n_bits, n_todo, n_busy, lock_at, lock_n;
+    uint64_t size; /* backup: of the disk, when it began */
     unsigned shift;
     bool guarded, guard_off, urgent_runs;
     int urgent_rc;
@@ -93,8 +96,17 @@ void job_unprepare(struct blk_job *j);
 /* What a mirror still has to copy. */
 uint64_t job_left(const struct blk_job *j);
 
+/* A backup: that piece still lies in the image alone. With the guard's lock held. */
+bool job_todo(const struct blk_job *j, uint64_t piece);
+
 /* --- job.c: on the loop --- */
 void job_urgent_done(struct blk_job *j);
+void job_view_left(struct blk_job *j); /* the last reader of a view that is over */
+
+/* --- job_view.c: on the loop --- */
+/* Nobody enters the view any more. False: somebody is in it, and job_view_left() comes. */
+bool job_view_close(struct blk_job *j);
+void job_view_drop(struct blk_job *j); /* it knows the job no more */
 
 /* --- job_chain.c: on the loop, with the disk drained --- */
 bool job_has_image(const struct blk_node *disk,

@@ -24,6 +24,7 @@ libstorage_a_SOURCES = \
 	storage/job.h \
 	storage/job_chain.c \
 	storage/job_copy.c \
+	storage/job_view.c \
 	storage/job_int.h \
 	storage/lock.c \
 	storage/luks.c \

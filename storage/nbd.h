@@ -77,6 +77,7 @@ int nbd_export_remove(struct nbd_server *s, const char *name, bool safe, struct 
 /* The export that is at `index`, from 0 on; false behind the last. */
 struct nbd_export_info {
     const char *name, *description, *bitmap, *id;
+    const struct blk_dirty *dirty; /* that `bitmap` stands for */
     const struct blk_node *node;
     bool writable;
     unsigned clients;

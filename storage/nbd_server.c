@@ -161,6 +161,7 @@ bool nbd_export_get(const struct nbd_server *s, unsigned index, struct nbd_expor
             *out = (struct nbd_export_info){ .name = x->name,
                                              .description = x->description,
                                              .bitmap = x->bitmap_name,
+                                             .dirty = x->bitmap,
                                              .id = x->id,
                                              .node = x->node,
                                              .writable = x->writable,

@@ -7,6 +7,7 @@
 #include "daemon/libvirt/parts.h"
 #include "daemon/libvirt/procs.h"
 #include "daemon/registry.h"
+#include "daemon/vm/backup.h"
 #include "daemon/xml/tree.h"
 #include "daemon/run/proc.h"
 
@@ -527,7 +528,10 @@ static void on_abort_whole(struct lv_call *c, struct json_object *result)
     }
     params = json_object_new_object();
     api_json_set_int(params, "job", api_json_get_int(job, "job", 0));
-    if (vm && lv_is_backup(job, vm)) {
+    if (vm && lv_is_backup(job, vm) && backups_any(vm)) {
+        json_object_put(params);
+        lv_ask(c, "domain", "backup.end", lv_vm(c), lv_done);
+    } else if (vm && lv_is_backup(job, vm)) {
         c->number = api_json_get_int(job, "job", 0);
         lv_ask(c, NULL, "job.cancel", params, on_one_told);
     } else {

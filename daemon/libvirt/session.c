@@ -232,12 +232,10 @@ static enum lv_error not_found(const char *about)
     static const struct {
         const char *about;
         enum lv_error code;
-    } codes[] = { { "domain", LV_E_NO_DOMAIN },
-                  { "network", LV_E_NO_NETWORK },
-                  { "pool", LV_E_NO_POOL },
-                  { "volume", LV_E_NO_VOL },
-                  { "snapshot", LV_E_NO_SNAPSHOT },
-                  { "checkpoint", LV_E_NO_CHECKPOINT } };
+    } codes[] = { { "domain", LV_E_NO_DOMAIN },     { "network", LV_E_NO_NETWORK },
+                  { "pool", LV_E_NO_POOL },         { "volume", LV_E_NO_VOL },
+                  { "snapshot", LV_E_NO_SNAPSHOT }, { "checkpoint", LV_E_NO_CHECKPOINT },
+                  { "backup", LV_E_NO_BACKUP } };
 
     for (unsigned i = 0; about && i < ARRAY_LEN(codes); i++) {
         if (strcmp(codes[i].about, about) == 0) {

@@ -633,6 +633,7 @@ void build_done(struct emu *m)
     migrate_disks_stop(m);
     media_done(m);
     jobs_done(m);
+    export_sweep_views(m);
     pager_free(m);
     state_free(m);
     migrate_free(m);

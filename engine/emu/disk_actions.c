@@ -230,6 +230,16 @@ static int find(struct actions *t, struct action *a, struct err *e)
 
 /* --- all of them --- */
 
+static void on_serving(void *arg, struct blk_job *j)
+{
+    struct blk_job_info i;
+
+    blk_job_get(j, &i);
+    if (i.state == BLK_JOB_ENDED) {
+        export_drop_view(arg, i.disk);
+    }
+}
+
 static int backup_options(struct actions *t, struct action *a, struct err *e)
 {
     static const enum blk_job_sync syncs[] = { [API_BLOCK_SYNC_FULL] = BLK_SYNC_FULL,
@@ -244,9 +254,16 @@ static int backup_options(struct actions *t, struct action *a, struct err *e)
                                    .target = a->opened,
                                    .sync = syncs[a->in->sync],
                                    .speed = (uint64_t)a->in->speed,
-                                   .on_target_error = BLK_JOB_ENOSPC };
+                                   .on_target_error = BLK_JOB_ENOSPC,
+                                   .serve = a->in->serve,
+                                   .bitmap_mode = a->in->keep ? BLK_BITMAP_NEVER
+                                                              : BLK_BITMAP_ON_SUCCESS };
+    if (a->in->serve) {
+        o->changed = on_serving;
+        o->arg = t->m;
+    }
     if (a->in->bitmap) {
-        o->sync = BLK_SYNC_BITMAP;
+        o->sync = a->in->serve ? BLK_SYNC_NONE : BLK_SYNC_BITMAP;
         rc = disks_find_bitmap(a->disk, a->in->bitmap, &o->bitmap, e);
     }
     t->of_job[t->n_jobs] = a;

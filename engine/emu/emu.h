@@ -36,6 +36,8 @@ struct emu_state;
 struct pager;
 struct emu_observe;
 struct emu_screen;
+enum { JOBS_MAX = 64 }; /* block jobs, with those that have ended and are still to be seen */
+
 struct emu_exports;
 struct rpc_server;
 struct workers;
@@ -129,6 +131,8 @@ struct emu {
     struct workers *workers;                /* of block jobs */
     struct blk_jobs *jobs;                  /* NULL: the VM has no disks */
     struct emu_exports *exports;            /* NULL: no NBD server */
+    struct blk_node *view[JOBS_MAX];        /* of backups that serve, until nobody is in them */
+    unsigned n_views;
     struct blk_node *disk[BOARD_MAX_DISKS]; /* the devices' own; for flushing and statistics */
     unsigned n_disks;
     struct board_config disks;    /* how they are attached; nothing else in it is set */
@@ -315,7 +319,6 @@ int jobs_error_code(int rc); /* of the API */
 unsigned jobs_count(const struct emu *m);
 /* A job of the disk may give it another image. */
 bool jobs_swaps(const struct emu *m, const struct blk_node *disk);
-enum { JOBS_MAX = 64 };
 
 /* --- disk_actions.c --- */
 /* All writable disks at this instant, as snapshots of that name inside their images; all or none. For whom saves the machine's
@@ -338,6 +341,10 @@ bool export_uses_bitmap(const struct emu *m, const char *disk, const char *bitma
 void export_drop_disk(struct emu *m, const struct blk_node *disk);
 bool export_busy(const struct emu *m, const struct blk_node *disk);
 bool export_has(const struct emu *m, const struct blk_node *disk);
+/* The backup of that disk has ended: what showed it goes. */
+void export_drop_view(struct emu *m, const struct blk_node *disk);
+/* Closes views that are over and that nobody is in. */
+void export_sweep_views(struct emu *m);
 void export_stop(struct emu *m); /* runs the loop until nothing is in flight; before the disks go */
 
 /* --- control.c --- */

@@ -11,6 +11,7 @@
 #include "engine/emu/emu.h"
 #include "storage/bitmap.h"
 #include "storage/disk.h"
+#include "storage/job.h"
 #include "storage/nbd.h"
 
 #include <errno.h>
@@ -45,6 +46,28 @@ void export_stop(struct emu *m)
     }
 }
 
+static bool in_use(const struct emu *m, const struct blk_node *n)
+{
+    for (const struct emu_exports *x = m->exports; x; x = x->older) {
+        if (nbd_server_uses(x->server, n)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void export_sweep_views(struct emu *m)
+{
+    for (unsigned i = 0; i < m->n_views;) {
+        if (blk_view_over(m->view[i]) && !in_use(m, m->view[i])) {
+            blk_close(m->view[i]);
+            m->view[i] = m->view[--m->n_views];
+        } else {
+            i++;
+        }
+    }
+}
+
 /* Those that were stopped and have nothing in flight any more. */
 static void sweep(struct emu *m)
 {
@@ -58,6 +81,7 @@ static void sweep(struct emu *m)
             at = &x->older;
         }
     }
+    export_sweep_views(m);
 }
 
 static bool running(const struct emu *m)
@@ -68,6 +92,30 @@ static bool running(const struct emu *m)
 static bool each(const struct emu *m, unsigned i, struct nbd_export_info *out)
 {
     return running(m) && nbd_export_get(m->exports->server, i, out);
+}
+
+/* The disk that an export shows, also as it was. */
+static const char *disk_name(const struct blk_node *n)
+{
+    const char *disk = blk_view_disk(n);
+
+    return disk ? disk : blk_name(n);
+}
+
+void export_drop_view(struct emu *m, const struct blk_node *disk)
+{
+    struct nbd_export_info x;
+
+    for (unsigned i = 0; each(m, i, &x);) {
+        const char *of = blk_view_disk(x.node);
+
+        if (of && strcmp(of, blk_name(disk)) == 0) {
+            (void)nbd_export_remove(m->exports->server, x.name, false, NULL);
+        } else {
+            i++;
+        }
+    }
+    export_sweep_views(m);
 }
 
 void export_drop_disk(struct emu *m, const struct blk_node *disk)
@@ -85,12 +133,7 @@ void export_drop_disk(struct emu *m, const struct blk_node *disk)
 
 bool export_busy(const struct emu *m, const struct blk_node *disk)
 {
-    for (const struct emu_exports *x = m->exports; x; x = x->older) {
-        if (nbd_server_uses(x->server, disk)) {
-            return true;
-        }
-    }
-    return false;
+    return in_use(m, disk);
 }
 
 bool export_has(const struct emu *m, const struct blk_node *disk)
@@ -108,10 +151,20 @@ bool export_has(const struct emu *m, const struct blk_node *disk)
 bool export_uses_bitmap(const struct emu *m, const char *disk, const char *bitmap)
 {
     struct nbd_export_info x;
+    struct blk_dirty_info d;
 
     for (unsigned i = 0; each(m, i, &x); i++) {
-        if (x.bitmap && (!bitmap || strcmp(x.bitmap, bitmap) == 0) &&
-            strcmp(blk_name(x.node), disk) == 0) {
+        if (!x.dirty || strcmp(disk_name(x.node), disk) != 0) {
+            continue;
+        }
+        blk_dirty_get(x.dirty, &d); /* clients may know it by another name */
+        if (!bitmap || (d.name && strcmp(d.name, bitmap) == 0)) {
+            return true;
+        }
+    }
+    for (unsigned i = 0; i < m->n_views; i++) { /* somebody may still be told of extents */
+        if (strcmp(disk_name(m->view[i]), disk) == 0 && blk_view_over(m->view[i]) &&
+            in_use(m, m->view[i])) {
             return true;
         }
     }
@@ -186,6 +239,34 @@ void api_handle_emu_export_stop(struct api_call *call, struct api_emu_export_sto
 
 /* --- exports --- */
 
+/* In the place of the disk what the backup under way shows of it. */
+static int show_backup(struct emu *m, struct nbd_export_options *o, struct err *e)
+{
+    struct blk_job *j = blk_job_of(m->jobs, o->node);
+    bool known = false;
+    int rc;
+
+    if (!j) {
+        return err_set(e, -ENOENT, "disk '%s' has no backup under way", blk_name(o->node));
+    }
+    if (o->bitmap && o->bitmap != blk_job_bitmap(j)) {
+        return err_set(e, -EINVAL, "the backup of disk '%s' is not of that bitmap",
+                       blk_name(o->node));
+    }
+    export_sweep_views(m);
+    if (m->n_views == JOBS_MAX) {
+        return err_set(e, -EBUSY, "%d backups are shown already", JOBS_MAX);
+    }
+    rc = blk_job_view(j, &o->node, e);
+    for (unsigned i = 0; i < m->n_views && rc == 0; i++) {
+        known |= m->view[i] == o->node;
+    }
+    if (rc == 0 && !known) {
+        m->view[m->n_views++] = o->node;
+    }
+    return rc;
+}
+
 static int add(struct emu *m, const struct api_emu_export_add_in *in, struct err *e)
 {
     struct nbd_export_info other;
@@ -194,7 +275,8 @@ static int add(struct emu *m, const struct api_emu_export_add_in *in, struct err
                                     .node = disks_find(m, in->disk),
                                     .writable = in->writable,
                                     .owned = true,
-                                    .bitmap_name = in->bitmap,
+                                    .bitmap_name = in->bitmap_name ? in->bitmap_name
+                                                                   : in->bitmap,
                                     .id = in->id };
 
     if (!o.node) {
@@ -215,6 +297,13 @@ static int add(struct emu *m, const struct api_emu_export_add_in *in, struct err
     }
     if (in->bitmap) {
         int rc = disks_find_bitmap(o.node, in->bitmap, &o.bitmap, e);
+
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    if (in->backup) {
+        int rc = show_backup(m, &o, e);
 
         if (rc != 0) {
             return rc;
@@ -280,7 +369,8 @@ void api_handle_emu_exports(struct api_call *call, struct api_emu_exports_in *in
     (void)in;
     while (n < EXPORTS_MAX && each(m, n, &x)) {
         list[n++] = (struct api_disk_export){ .name = (char *)x.name,
-                                              .disk = (char *)blk_name(x.node),
+                                              .disk = (char *)disk_name(x.node),
+                                              .backup = blk_view_disk(x.node) != NULL,
                                               .writable = x.writable,
                                               .bitmap = (char *)x.bitmap,
                                               .clients = x.clients,

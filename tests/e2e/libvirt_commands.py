@@ -390,14 +390,13 @@ def backups():
         v.fails("", "backup-begin", "a", v.file("b.xml", xml))  # the file is there
         v.run("backup-begin", "a", v.file("b.xml", xml), "--reuse-external")
         wait_for(over, 100, "the backup's end")
-        for wrong in (xml.replace("push", "pull"), xml.replace("<disks>", "<incremental>c</incremental><disks>"), "<x/>", "<domainbackup>",
+        for wrong in (xml.replace("push", "none"), xml.replace("<disks>", "<incremental>c</incremental><disks>"), "<x/>", "<domainbackup>",
                       xml.replace(names[2], "none"), xml.replace("<driver", "<x/><driver").replace("type='file'", "type='block'")):
             v.fails("error", "backup-begin", "a", v.file("w.xml", wrong))
-        v.fails("not made with a backup", "backup-begin", "a", v.file("b.xml", xml), v.file("c.xml", "<domaincheckpoint/>"))
-        v.fails("no domain backup", "backup-dumpxml", "a")
+        v.fails("error", "backup-begin", "a", v.file("b.xml", xml), v.file("c.xml", "<domainbackup/>"))
+        v.fails("no backup", "backup-dumpxml", "a")
         v.fails("no job", "domjobabort", "a")
-        v.d.call("disk.transaction", vm="a", actions=[
-            {"act": "backup", "disk": d, "file": os.path.join(v.d.dir, d), "speed": 1} for d in ("y", "z")])  # for years
+        v.d.call("backup.begin", vm="a", mode="push", speed=1, disks=[{"disk": d, "file": os.path.join(v.d.dir, d)} for d in ("y", "z")])  # for years
         xml = v("backup-dumpxml", "a")
         schema = subprocess.run(["virt-xml-validate", v.file("b.xml", xml), "domainbackup"], capture_output=True, text=True, check=False)
         tap.check(schema.returncode == 0, schema.stderr + xml)

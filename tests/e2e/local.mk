@@ -59,6 +59,7 @@ e2e_tests = \
 	tests/e2e/daemon_schedule.py \
 	tests/e2e/libvirt_virsh.py \
 	tests/e2e/libvirt_python.py \
+	tests/e2e/libvirt_backup.py \
 	tests/e2e/libvirt_commands.py \
 	tests/e2e/libvirt_tls.py \
 	tests/e2e/libvirt_tools.py \
