@@ -543,8 +543,13 @@ static void cmd_monitor(struct gdb *g, const char *p)
     size_t n = strlen(p) / 2;
     AUTO_BUF b = BUF_INIT;
     if (n < sizeof(text) && take_bytes(&p, (uint8_t *)text, n) && strcmp(text, "reset") == 0) {
-        vm_reset(g->vm);
-        answer = "reset\n";
+        if (g->vm->replay) { /* it would not stand on the tape */
+            answer =
+                "the VM is replayed: it cannot be reset; detach and start the replay anew\n";
+        } else {
+            vm_reset(g->vm);
+            answer = "reset\n";
+        }
     }
     add_hex(&b, (const uint8_t *)answer, strlen(answer));
     reply(g, b.data, b.len);

@@ -3,8 +3,10 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -258,6 +260,54 @@ def a_file_that_takes_no_more_ends_the_recording_and_not_the_machine():
         tap.check(b"the recording ends at instruction" in errors and b"recorded" not in errors, f"{errors}")
 
 
+def debugged(folder, config, log, *commands):
+    """Replays under GDB; each of its commands after the one that connects. The run, and what GDB printed."""
+    path = os.path.join(folder, "gdb.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)  # GDB may come before the emulator is there
+        fd = listener.fileno()
+        p = subprocess.Popen([lib.EMU, "--config", config, "--sandbox", "off", "--replay", log, "--gdb-fd", str(fd), "--paused"],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[fd])
+    with p:
+        try:
+            argv = ["gdb-multiarch", "-nx", "-q", "-batch", "-ex", "set confirm off", "-ex", f"set remotetimeout {lib.LIMIT}",
+                    "-ex", "set architecture riscv:rv64"]
+            for command in (f"target remote {path}", *commands):
+                argv += ["-ex", command]
+            gdb = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                 timeout=lib.LIMIT, check=False)
+            out, errors = p.communicate(timeout=lib.LIMIT)
+        finally:
+            if p.poll() is None:
+                p.kill()
+    return lib.Run(subprocess.CompletedProcess([], p.returncode, out, errors)), gdb.stdout.decode(errors="replace")
+
+
+def a_debugger_leaves_a_replay_as_it_was():
+    if not shutil.which("gdb-multiarch"):
+        raise tap.Skip("gdb-multiarch")
+    polls, reads = 0x80000030, 0x8000003C  # the guest asks for a byte; it takes one
+    tell = 'printf "AT %lx %lx %lx\\n", $pc, $t0, $t2'
+    look = (f"break *{reads:#x}", *["continue", tell, "x/4xw $pc"] * 9, *["stepi", tell] * 40,
+            f"break *{polls:#x}", *["continue", tell] * 20, "monitor reset", "delete", "continue")
+    with tempfile.TemporaryDirectory() as d:
+        config, log = lib.bare(d), os.path.join(d, "a.rec")
+        was = typing(config, log)
+        tap.check(was.status == 0 and was.state, f"{was}")
+        seen = []
+        for backend in ("jit", "jit", "interp"):
+            which = lib.bare(d, "gdb.json", tcg={"backend": backend})
+            run, told = debugged(d, which, log, *look)
+            check_same(run, was)
+            stops = re.findall(r"^AT ([0-9a-f]+) [0-9a-f]+ [0-9a-f]+$", told, re.MULTILINE)
+            tap.check(len(stops) == 69 and set(stops[:9]) == {f"{reads:x}"} and set(stops[49:]) <= {f"{reads:x}", f"{polls:x}"}
+                      and stops[9] == f"{reads + 4:x}" and "cannot be reset" in told, told)
+            seen.append(re.findall(r"^AT .*$", told, re.MULTILINE))
+            os.unlink(os.path.join(d, "gdb.sock"))
+        tap.check(seen[0] == seen[1] == seen[2], f"GDB saw other things: {seen}")
+
+
 def standing(c):
     """The digests of a machine that stands still, when it does."""
     end = time.monotonic() + lib.LIMIT
@@ -336,6 +386,7 @@ CASES = [
     what_cannot_be_recorded_is_refused_by_name,
     every_call_that_could_reach_the_guest_is_refused,
     the_control_socket_moves_a_replay,
+    a_debugger_leaves_a_replay_as_it_was,
     a_file_that_takes_no_more_ends_the_recording_and_not_the_machine,
     linux_with_disk_and_network_is_replayed,
     three_vcpus_of_linux_are_replayed,
