@@ -141,6 +141,11 @@ def disks_and_cards_come_and_go():
         verify(machine, "nvme0n1")
         blocks = {b["name"]: b for b in machine.call("emu.blocks")["blocks"]}
         tap.check(set(blocks) == {"one", "two"} and blocks["two"]["size"] == 16 << 20, str(blocks))
+        # Further queues of a card come one by one, each with its descriptor.
+        tap.check("no descriptor" in machine.refused("emu.nic_queue", nic="lan", number=1)["message"], "without one")
+        for number, right in ((2, False), (1, True), (3, False), (2, True)):
+            answer = machine.client.call_with(os.open("/dev/null", os.O_RDWR), "emu.nic_queue", nic="lan", number=number)
+            tap.check(("result" in answer) == right, f"{number}: {answer}")
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with mine:
             answer = machine.client.call_with(theirs.detach(), "emu.attach_nic", nic={

@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import globals as lint_globals  # noqa: E402
 import tree  # noqa: E402
 
-ROOMS = re.compile(r"(engine|devices)/|storage/(?!share)|network/(?!server)")
+ROOMS = re.compile(r"engine/|devices/(?!audio/server)|storage/(?!share)|network/(?!server)")
 INSTEAD = {
     "pread": "fd_pread()", "pread64": "fd_pread()", "pwrite": "fd_pwrite()", "pwrite64": "fd_pwrite()",
     "readv": "read() or recvmsg()", "recvmmsg": "recvmsg()", "sendmmsg": "writev()",
