@@ -111,7 +111,8 @@ static void job_tell(struct job *job, struct change *c)
 }
 
 struct job *job_new(struct vmd *d, struct change *c, const char *kind, const char *vm_uuid,
-                    const char *vm_name, int64_t total, const char *unit, int64_t owner)
+                    const char *vm_name, int64_t total, const char *unit, int64_t owner,
+                    struct json_object *take_result)
 {
     struct job *job = xnew(struct job);
     job->info = (struct api_job){ .job = d->jobs->next_id++,
@@ -121,7 +122,8 @@ struct job *job_new(struct vmd *d, struct change *c, const char *kind, const cha
                                   .state = API_JOB_STATE_QUEUED,
                                   .total = total,
                                   .unit = xstrdup(unit),
-                                  .created_ms = time_real_ns() / 1000000 };
+                                  .created_ms = time_real_ns() / 1000000,
+                                  .result = take_result };
     job->owner = owner;
     job_link(d->jobs, job);
     job_tell(job, c);

@@ -22,7 +22,7 @@ struct job {
     bool cancel;                  /* asked to stop */
     void (*on_cancel)(void *arg); /* while it can be cancelled */
     void *arg;
-    struct list waiters; /* job.wait calls; rpc_job.c */
+    struct list waiters;      /* job.wait calls; rpc_job.c */
     char told[12], name[128]; /* its status and name as QMP told them last; qmp/blockjob.c */
 };
 
@@ -30,9 +30,11 @@ struct jobs *jobs_new(struct vmd *d);
 void jobs_free(struct jobs *j);
 int jobs_load(struct jobs *j, struct err *e);
 
-/* A new job, queued; its row and event go into c. Dropped with job_forget() when c fails. */
+/* A new job, queued; its row and event go into c, with what a later daemon must know of it to go on (`take_result`; NULL: nothing).
+ * Dropped with job_forget() when c fails. */
 struct job *job_new(struct vmd *d, struct change *c, const char *kind, const char *vm_uuid,
-                    const char *vm_name, int64_t total, const char *unit, int64_t owner);
+                    const char *vm_name, int64_t total, const char *unit, int64_t owner,
+                    struct json_object *take_result);
 void job_forget(struct vmd *d, struct job *job);
 /* Progress and end are told in c. */
 void job_progress(struct job *job, struct change *c, int64_t done);

@@ -423,7 +423,7 @@ static void on_begun(void *arg, struct json_object *result, const struct api_err
     k->made = false; /* it has data now: people decide about it */
     struct job *job = job_find(k->d, k->job);
     if (job && !api_json_get(job->info.result, "state")) {
-        /* From now on it can be told something, and outlives this daemon: the store knows what it works on. */
+        /* From now on it can be told something. */
         struct change *c = change_new(k->d);
 
         api_json_set_str(job->info.result, "state",
@@ -535,6 +535,25 @@ static void on_cancel(void *arg)
     (void)tell_emulator(k, "cancel", -1, on_dismissed, NULL);
 }
 
+/* What its row keeps from the first, by which the next daemon follows it (blockjob_follow()). */
+static struct json_object *works_on(const char *disk, const char *file, const char *id,
+                                    const char *format)
+{
+    struct json_object *o = json_object_new_object();
+
+    api_json_set_str(o, "disk", disk);
+    if (file) {
+        api_json_set_str(o, "file", file);
+    }
+    if (id) {
+        api_json_set_str(o, "id", id);
+    }
+    if (format) {
+        api_json_set_str(o, "format", format);
+    }
+    return o;
+}
+
 static struct bjob *bjob_new(struct vmd *d, const struct vm *vm, struct job *job,
                              const char *disk, const char *file)
 {
@@ -619,21 +638,11 @@ static void begin(struct api_call *call, struct ask *a)
     }
     struct change *c = change_new(d);
     struct job *job = job_new(d, c, a->method, vm->config.uuid, vm->config.name, 0, "bytes",
-                              api_call_peer(call)->principal);
+                              api_call_peer(call)->principal,
+                              works_on(a->disk, a->file, a->id, a->format));
     struct bjob *k = bjob_new(d, vm, job, a->disk, a->file);
     struct api_disk_mirror_out out = { .job = k->job, .name = vm->config.name };
 
-    job->info.result = json_object_new_object();
-    api_json_set_str(job->info.result, "disk", k->disk);
-    if (k->file) {
-        api_json_set_str(job->info.result, "file", k->file);
-    }
-    if (a->id) {
-        api_json_set_str(job->info.result, "id", a->id);
-    }
-    if (a->format) {
-        api_json_set_str(job->info.result, "format", a->format);
-    }
     k->create = a->create;
     k->records = a->records;
     if (k->records) {
@@ -731,16 +740,9 @@ int64_t blockjob_plan(struct vm *vm, struct change *c, const char *disk, const c
                       const char *id, int64_t owner)
 {
     struct job *job = job_new(vm->d, c, "disk.backup", vm->config.uuid, vm->config.name, 0,
-                              "bytes", owner);
-    struct bjob *k = bjob_new(vm->d, vm, job, disk, file);
+                              "bytes", owner, works_on(disk, file, id, NULL));
 
-    job->info.result = json_object_new_object();
-    api_json_set_str(job->info.result, "disk", disk);
-    api_json_set_str(job->info.result, "file", file);
-    if (id) {
-        api_json_set_str(job->info.result, "id", id);
-    }
-    return k->job;
+    return bjob_new(vm->d, vm, job, disk, file)->job;
 }
 
 void blockjob_planned(struct vmd *d, int64_t number, const struct api_error *x, bool forget)

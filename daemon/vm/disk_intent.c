@@ -53,7 +53,8 @@ int64_t disk_intent_begin(struct vm *vm, struct change *c, struct json_object *t
                           int64_t owner)
 {
     struct job *job = job_new(vm->d, c, KIND, vm->config.uuid, vm->config.name,
-                              (int64_t)json_object_array_length(take_overlays), "disks", owner);
+                              (int64_t)json_object_array_length(take_overlays), "disks", owner,
+                              NULL);
 
     job->info.result = json_object_new_object();
     api_json_set(job->info.result, "overlays", take_overlays);

@@ -408,7 +408,7 @@ void api_handle_vm_dump(struct api_call *call, struct api_vm_dump_in *in)
     } else {
         struct change *c = change_new(d);
         struct job *job = job_new(d, c, "vm.dump", vm->config.uuid, vm->config.name, 0, "bytes",
-                                  api_call_peer(call)->principal);
+                                  api_call_peer(call)->principal, NULL);
         struct dump *k = dump_new(d, vm, job, in->file);
         struct api_vm_dump_out out = { .job = k->job,
                                        .name = vm->config.name,

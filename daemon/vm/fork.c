@@ -583,7 +583,7 @@ void api_handle_vm_fork(struct api_call *call, struct api_vm_fork_in *in)
     }
     c = change_new(d);
     k->job = job_new(d, c, "vm.fork", vm->config.uuid, vm->config.name, in->count, "copies",
-                     api_call_peer(call)->principal)
+                     api_call_peer(call)->principal, NULL)
                  ->info.job;
     out = (struct api_vm_fork_out){ .job = k->job, .name = vm->config.name };
     call_commit(d, call, c, vm->config.name, api_encode(&api_type_vm_fork_out, &out), accepted,

@@ -912,7 +912,7 @@ void api_handle_migrate_start(struct api_call *call, struct api_migrate_start_in
     } else {
         struct change *c = change_new(d);
         struct job *job = job_new(d, c, "vm.migrate", vm->config.uuid, vm->config.name, 0,
-                                  "bytes", api_call_peer(call)->principal);
+                                  "bytes", api_call_peer(call)->principal, NULL);
         struct migrate_out *k = out_new(d, vm, vm->config.uuid, host, port);
         struct api_migrate_start_out out = { .job = job->info.job, .name = vm->config.name };
         k->job = job->info.job;

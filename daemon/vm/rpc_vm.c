@@ -145,7 +145,7 @@ static void create_checked(void *arg, const struct api_error *x, const struct ru
     }
     struct change *c = define_change(vm);
     k->job = job_new(d, c, "vm.create", vm->config.uuid, vm->config.name, 2, "steps",
-                     api_call_peer(call)->principal);
+                     api_call_peer(call)->principal, NULL);
     struct api_vm_create_out out = { .job = k->job->info.job,
                                      .name = vm->config.name,
                                      .uuid = vm->config.uuid };

@@ -550,7 +550,7 @@ void api_handle_vm_save(struct api_call *call, struct api_vm_save_in *in)
     } else {
         struct change *c = change_new(d);
         struct job *job = job_new(d, c, "vm.save", vm->config.uuid, vm->config.name, 0, "bytes",
-                                  api_call_peer(call)->principal);
+                                  api_call_peer(call)->principal, NULL);
         struct save *k = save_new(vm);
         struct api_vm_save_out out = { .job = job->info.job, .name = vm->config.name };
         k->job = job->info.job;

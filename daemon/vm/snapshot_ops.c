@@ -589,7 +589,7 @@ void wish_begin_job(struct api_call *call, struct vm *vm, const char *kind,
     }
     c = change_new(d);
     job = job_new(d, c, kind, vm->config.uuid, vm->config.name, 0, "bytes",
-                  api_call_peer(call)->principal);
+                  api_call_peer(call)->principal, NULL);
     take_wish->job = job->info.job;
     out = (struct api_snapshot_create_out){ .job = job->info.job, .name = vm->config.name };
     call_commit(d, call, c, vm->config.name, api_encode(&api_type_snapshot_create_out, &out),

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What programs show on a desktop, by AT-SPI (Debian: gir1.2-atspi-2.0, at-spi2-core); runs in the desktop's session.
 
-desktop_look.py            prints what is shown: role, name and text of each part, a line each
+desktop_look.py            prints what is shown: role, name and text of each part, and "checked" where it is, a line each
 desktop_look.py ROLE NAME  presses the first part of this role and name; 1: there is none"""
 
 import sys
@@ -36,6 +36,13 @@ def text_of(node):
         return ""
 
 
+def is_checked(node):
+    try:
+        return node.get_state_set().contains(Atspi.StateType.CHECKED)
+    except GLib.Error:
+        return False
+
+
 def main():
     Atspi.init()
     for node in parts(Atspi.get_desktop(0)):
@@ -50,7 +57,7 @@ def main():
                     Atspi.Action.do_action(action, 0)
                     return 0
         else:
-            print(f"{role}: {name!r} {text_of(node)!r}")
+            print(f"{role}: {name!r} {text_of(node)!r}{' checked' if is_checked(node) else ''}")
     return 1 if len(sys.argv) == 3 else 0
 
 

@@ -118,6 +118,7 @@ def virt_manager_shows_details_and_snapshots():
             x.until("before-upgrade", "VM State: Running")
             x.press("toggle button", "Pause")
             wait_for(lambda: h.vm("seen")["state"] == "paused", 120, "that it is paused")
+            x.until("toggle button: 'Pause' '' checked")  # until then a press pauses once more
             x.press("toggle button", "Pause")
             wait_for(lambda: h.vm("seen")["state"] == "running", 120, "that it runs on")
 
