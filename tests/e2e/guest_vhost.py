@@ -213,8 +213,8 @@ def back_ends_that_lie_are_hung_up_on():
             client.call("vm.start", vm="a")
             lib.wait_for(lambda: liar.met >= 2, LIMIT, "the second connection")
             tap.check(client.call("vm.get", vm="a")["state"] == "running", "the VM runs on")
-            liar.close()
             client.call("vm.stop", vm="a", force=True)
+            liar.close()  # which waits for the end of the VM's connection
 
 
 if __name__ == "__main__":

@@ -341,7 +341,7 @@ END_TEST
 START_TEST(jobs_that_were_at_work_are_known_after_a_restart)
 {
     struct change *c = change_new(&d);
-    struct job *job = job_new(&d, c, "vm.create", "u", "a", 2, "steps", 0);
+    struct job *job = job_new(&d, c, "vm.create", "u", "a", 2, "steps", 0, NULL);
     int64_t id = job->info.job;
     change_commit(c, NULL, NULL);
     store_sync(d.store);
@@ -362,7 +362,8 @@ START_TEST(jobs_that_were_at_work_are_known_after_a_restart)
     ck_assert_int_eq(job->info.state, API_JOB_STATE_FAILED);
     ck_assert_str_eq(job->info.error->message, "vmd ended");
     c = change_new(&d);
-    ck_assert_int_eq(job_new(&d, c, "vm.create", "u", "a", 2, "steps", 0)->info.job, id + 1);
+    ck_assert_int_eq(job_new(&d, c, "vm.create", "u", "a", 2, "steps", 0, NULL)->info.job,
+                     id + 1);
     change_drop(c);
 }
 END_TEST
