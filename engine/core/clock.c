@@ -3,24 +3,32 @@
  * Virtual time and its timers. Owns struct clock and struct vtimer.
  *
  * Time is (virtual base, host base): a sequence lock lets any thread read the pair without
- * waiting. Timers hang in a list sorted by deadline under c->lock. One timer of the main
- * loop is set for the earliest; arming from another thread posts to the loop only when the
- * new deadline comes before the one the loop already wakes for, so a guest that moves its
- * deadline ahead at each tick costs no wake-up.
+ * waiting. Timers hang in a list sorted by deadline under c->lock. A timerfd wakes the main
+ * loop for the earliest. It is set anew only when a deadline comes before the one it is set for
+ * (by a vCPU itself; other threads, which may not, post to the loop), so a guest that moves
+ * its deadline ahead at each tick costs nothing; or by a vCPU that halts for long (clock_tidy()).
  */
 #include "engine/core/clock.h"
 #include "engine/base/list.h"
+#include "engine/base/err.h"
 #include "engine/base/mem.h"
+#include "engine/core/vcpu.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/timerfd.h>
 #include <time.h>
+#include <unistd.h>
 
 #define NEVER UINT64_MAX
+/* To set a timerfd costs some 10 us where clocks are a hypervisor's, to wake the loop for nothing more: vCPUs that halt more often leave it. */
+#define TIDY_EVERY_NS 5000000u
 
 struct clock {
     struct loop *loop;
-    struct loop_timer *loop_timer;
+    int timer; /* timerfd; readable until it is set again */
+    struct loop_fd *watch;
     _Atomic unsigned refs; /* the owner and each post under way */
 
     /* odd: being written; the three below are written by the main thread */
@@ -32,12 +40,13 @@ struct clock {
     pthread_mutex_t lock; /* the rest, and every vtimer's node and deadline */
     struct list armed;    /* sorted by deadline */
     struct list due;      /* expired, their functions are about to be called */
-    /* virtual time for which the loop's timer is set, NEVER: not set */
-    uint64_t programmed;
-    bool posted; /* a post that will look again is under way */
-    bool dead;   /* clock_free() was called */
+    /* virtual time for which the timerfd is set, NEVER: not set; written under lock */
+    _Atomic uint64_t programmed;
+    _Atomic uint64_t tidied; /* host time of the last clock_tidy() that did something */
+    bool posted;             /* a post that will look again is under way */
+    bool dead;               /* clock_free() was called */
 
-    bool driven; /* constant once anything runs */
+    bool driven;           /* constant once anything runs */
     _Atomic uint64_t next; /* driven: deadline of the first armed timer */
     void (*armed_fn)(void *arg);
     void *armed_arg;
@@ -119,13 +128,15 @@ int64_t clock_wall_offset(const struct clock *c)
 
 /* ---- timers ---- */
 
-/* Sets the loop's timer for the earliest deadline. Main thread, c->lock held. */
+/* Sets the timerfd for the earliest deadline. The main thread or a vCPU's, c->lock held. */
 static void program_locked(struct clock *c)
 {
     uint64_t first = list_empty(&c->armed)
                          ? NEVER
                          : atomic_load(
                                &list_entry(c->armed.next, struct vtimer, node)->deadline);
+    struct itimerspec at = { 0 };
+
     atomic_store(&c->next, first);
     if (c->driven) {
         return;
@@ -133,13 +144,15 @@ static void program_locked(struct clock *c)
     if (!clock_running(c)) {
         first = NEVER;
     }
-    c->programmed = first;
-    if (first == NEVER) {
-        loop_timer_disarm(c->loop_timer);
-        return;
+    atomic_store_explicit(&c->programmed, first, memory_order_relaxed);
+    if (first != NEVER) {
+        uint64_t now = clock_now(c), after = first > now ? first - now : 0;
+        after = after > INT64_MAX / 2 ? INT64_MAX / 2 : after;
+        after += host_ns(CLOCK_MONOTONIC);
+        at.it_value = (struct timespec){ .tv_sec = (time_t)(after / 1000000000u),
+                                         .tv_nsec = (long)(after % 1000000000u) };
     }
-    uint64_t now = clock_now(c), after = first > now ? first - now : 0;
-    loop_timer_arm(c->loop_timer, after > INT64_MAX / 2 ? INT64_MAX / 2 : (int64_t)after);
+    timerfd_settime(c->timer, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
 /* The clock's thread: calls what is due, then sets the loop's timer anew. A function that arms for
@@ -190,21 +203,32 @@ static void on_post(void *arg)
     unref(c);
 }
 
-static void on_loop_timer(void *arg)
+static void on_timer(void *arg, int fd, unsigned events)
 {
+    (void)fd;
+    (void)events;
     clock_run_due(arg);
 }
 
-struct clock *clock_new(struct loop *loop)
+struct clock *clock_new(struct loop *loop, struct err *e)
 {
     struct clock *c = xnew(struct clock);
     c->loop = loop;
+    c->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    c->watch = c->timer >= 0 ? loop_fd_new(loop, c->timer, LOOP_READ, on_timer, c) : NULL;
+    if (!c->watch) {
+        (void)err_errno(e, errno, "virtual time: cannot make a timerfd");
+        if (c->timer >= 0) {
+            close(c->timer);
+        }
+        free(c);
+        return NULL;
+    }
     atomic_init(&c->refs, 1);
     pthread_mutex_init(&c->lock, NULL);
     list_init(&c->armed);
     list_init(&c->due);
     c->programmed = NEVER;
-    c->loop_timer = loop_timer_new(loop, on_loop_timer, c);
     return c;
 }
 
@@ -216,7 +240,8 @@ void clock_free(struct clock *c)
     pthread_mutex_lock(&c->lock);
     c->dead = true;
     pthread_mutex_unlock(&c->lock);
-    loop_timer_free(c->loop_timer);
+    loop_fd_free(c->watch);
+    close(c->timer);
     unref(c);
 }
 
@@ -321,8 +346,8 @@ void vtimer_arm(struct vtimer *t, uint64_t deadline_ns)
         insert_locked(c, t, deadline_ns);
         if (c->driven) {
             tell = deadline_ns < atomic_load(&c->next);
-        } else if (deadline_ns < c->programmed && clock_running(c)) {
-            if (loop_in_thread(c->loop)) {
+        } else if (deadline_ns < atomic_load(&c->programmed) && clock_running(c)) {
+            if (vcpu_current() || loop_in_thread(c->loop)) {
                 program_locked(c);
             } else if (!c->posted) {
                 c->posted = post = true;
@@ -340,6 +365,27 @@ void vtimer_arm(struct vtimer *t, uint64_t deadline_ns)
     if (post) {
         loop_post(c->loop, on_post, c);
     }
+}
+
+void clock_tidy(struct clock *c)
+{
+    uint64_t set = atomic_load_explicit(&c->programmed, memory_order_relaxed), now;
+
+    if (set == NEVER || c->driven) {
+        return;
+    }
+    now = host_ns(CLOCK_MONOTONIC);
+    if (now - atomic_load_explicit(&c->tidied, memory_order_relaxed) < TIDY_EVERY_NS) {
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    if (clock_running(c) && set == atomic_load(&c->programmed) && set > clock_now(c) &&
+        (list_empty(&c->armed) ||
+         atomic_load(&list_entry(c->armed.next, struct vtimer, node)->deadline) > set)) {
+        atomic_store(&c->tidied, now);
+        program_locked(c);
+    }
+    pthread_mutex_unlock(&c->lock);
 }
 
 void vtimer_disarm(struct vtimer *t)

@@ -15,7 +15,8 @@
 struct clock;
 struct vtimer;
 
-struct clock *clock_new(struct loop *loop); /* stopped at 0 */
+struct clock *clock_new(struct loop *loop,
+                        struct err *e); /* stopped at 0; NULL: no descriptors */
 void clock_free(struct clock *c);
 uint64_t clock_now(const struct clock *c); /* ns, any thread */
 void clock_start(struct clock *c);         /* main thread */
@@ -37,7 +38,8 @@ bool clock_driven(const struct clock *c);
 /* The three below: the driver's thread, while clock_running(). */
 void clock_advance(struct clock *c, uint64_t ns);
 void clock_run_due(struct clock *c);
-uint64_t clock_next_deadline(const struct clock *c); /* UINT64_MAX: no timer is armed; any thread */
+uint64_t clock_next_deadline(
+    const struct clock *c);            /* UINT64_MAX: no timer is armed; any thread */
 #define CLOCK_DRIVEN_EPOCH 1735689600u /* the date: 2025-01-01 00:00 UTC, seconds since 1970 */
 
 /* fn runs on the main loop when the deadline has passed, never with the clock stopped. */
@@ -47,6 +49,8 @@ void vtimer_free(struct vtimer *t); /* main thread */
  * never blocks; a deadline in the past fires soon. */
 void vtimer_arm(struct vtimer *t, uint64_t deadline_ns);
 void vtimer_disarm(struct vtimer *t);
+/* A vCPU halts, perhaps for long: the main loop is not woken for a deadline that has moved. Of its thread. */
+void clock_tidy(struct clock *c);
 uint64_t vtimer_deadline(const struct vtimer *t); /* UINT64_MAX when disarmed */
 
 #endif

@@ -181,6 +181,9 @@ static void *vcpu_main(void *arg)
             c->debug_stop = true;
             vm_request(c->vm, VM_REQ_DEBUG, "debug");
         }
+        if (why == VCPU_EXIT_HALT) {
+            clock_tidy(c->vm->clock);
+        }
         pthread_mutex_lock(&c->lock);
         if (why == VCPU_EXIT_HALT) {
             c->halted = true;

@@ -62,7 +62,12 @@ int vm_new(const char *name, const struct arch_ops *arch, const struct engine_op
     vm->loop = loop;
     vm->state = VM_PAUSED;
     list_init(&vm->devices);
-    vm->clock = clock_new(loop);
+    vm->clock = clock_new(loop, e);
+    if (!vm->clock) {
+        free(vm->name);
+        free(vm);
+        return -EMFILE;
+    }
     vm->root = mem_new_container("memory", 1ull << 56);
     vm->mem = mem_space_new(vm->root);
     vm->port_root = mem_new_container("ports", 1 << 16);

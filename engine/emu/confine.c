@@ -164,7 +164,7 @@ static const struct allowed allowed[] = {
     { SCMP_SYS(read), ON_MAIN | ON_PAGER },
     { CALL_EPOLL, ON_MAIN },
     { SCMP_SYS(epoll_ctl), ON_MAIN },
-    { SCMP_SYS(timerfd_settime), ON_MAIN },
+    { SCMP_SYS(timerfd_settime), ON_MAIN | ON_VCPU }, /* of a vCPU: the guest's own timers */
     { SCMP_SYS(poll), ON_MAIN | ON_IO | ON_PAGER },
     { SCMP_SYS(close), ON_MAIN },
     { SCMP_SYS(fcntl), ON_MAIN }, /* narrowed */

@@ -331,6 +331,7 @@ struct tcg_vm {
     pthread_mutex_t excl_lock;
     pthread_cond_t excl_cond;
     unsigned running;             /* vCPUs inside run() and not waiting */
+    _Atomic uint64_t n_runs;      /* times one began to run */
     unsigned excl_pending;        /* somebody wants to be alone */
     bool excl_active;
     _Atomic unsigned excl_asked;  /* exclusive sections wanted or active, and waits of tcg_quiesce() */
@@ -391,6 +392,7 @@ struct tcg_vcpu {
     bool announced;               /* plugins know it runs */
     bool in_code;                 /* between entering and leaving translated code */
     bool counted;                 /* among tcg_vm.running; excl_lock */
+    uint64_t began_ns;            /* the run, on the monotonic clock, when the second tier's thread slept then; 0: it did not */
     uint64_t passed;              /* tcg_vm.passing when it last was between blocks for that; excl_lock */
     uint64_t n_enter, n_lookup, n_tlb_fill, n_tlb2_hit, n_slow, n_exception, n_interrupt, n_translate, n_space;
     /* More counters of what happens outside translated code; stats.c has the meaning of each. */

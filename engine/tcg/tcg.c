@@ -59,9 +59,10 @@ static void run_begin(struct tcg_vcpu *v)
     struct tcg_vm *t = v->tcg;
     pthread_mutex_lock(&t->excl_lock);
     count_in(v);
+    atomic_fetch_add_explicit(&t->n_runs, 1, memory_order_relaxed);
     pthread_mutex_unlock(&t->excl_lock);
     if (t->tier2) {
-        tier2_running(t);
+        tier2_runs(v);
     }
 }
 
@@ -730,6 +731,9 @@ go_on:
         if (atomic_load_explicit(&v->exit_req, memory_order_relaxed)) {
             if (v->tcg->tier2 && !debug && atomic_load_explicit(&v->sample, memory_order_relaxed)) {
                 tier2_sample(v, from);
+            }
+            if (v->began_ns) {
+                tier2_runs_on(v);
             }
             from = NULL;
             if (serve_requests(v)) {

@@ -26,15 +26,24 @@
 #define SLOW_TICK_NS 10000000 /* when nothing new has become hot for a while */
 #define QUIET_TICKS 250
 #define MAX_NAPS 8
+#define DOZE_NS 640000000
+#define LONG_RUN_NS 2000000 /* a vCPU that runs so long at a stretch wakes the thread from a doze */
 #define HOT 3                 /* samples */
 #define MAX_REFUSALS 3
 #define MIN_STAY_NS 40        /* on average, from one entry of a region to the next */
 #define MAX_GAP_NS 20000000   /* between samples, to say anything */
 
+/* How deep the thread sleeps. A guest that waits for something wakes many times a second for some 100 us: nothing to do in them. */
+enum rest {
+    AWAKE,
+    DOZES,  /* looks now and then; told when a vCPU runs for long */
+    SLEEPS, /* told when a vCPU runs at all */
+};
+
 struct tier2 {
     pthread_t thread;
     bool started, stop;
-    _Atomic bool idle;      /* no vCPU runs: the thread waits to be told */
+    _Atomic int rest;       /* enum rest */
     pthread_mutex_t lock;
     pthread_cond_t cond;
     struct t2_job *queue[QUEUE];
@@ -242,17 +251,46 @@ static bool any_runs(struct tcg_vm *t)
     return any;
 }
 
-/* Long after the last vCPU ran: until one does, or there is work. Lock held. */
+/* A moment from now. */
+static struct timespec after(uint64_t ns)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    ns += (uint64_t)ts.tv_nsec;
+    ts.tv_sec += (time_t)(ns / 1000000000u);
+    ts.tv_nsec = (long)(ns % 1000000000u);
+    return ts;
+}
+
+/* Until any vCPU runs, or there is work. Lock held. */
 static void sleep_long(struct tcg_vm *t, struct tier2 *s)
 {
-    atomic_store(&s->idle, true);
-    work_free(s->work);
-    s->work = NULL;
-    atomic_store(&s->memory, 0);
+    atomic_store(&s->rest, SLEEPS);
     if (!any_runs(t)) {
         pthread_cond_wait(&s->cond, &s->lock);
     }
-    atomic_store(&s->idle, false);
+    atomic_store(&s->rest, AWAKE);
+}
+
+/* Long after a look found a vCPU running: until a look does, one ran for long, or there is work. Lock held. */
+static void doze(struct tcg_vm *t, struct tier2 *s)
+{
+    work_free(s->work);
+    s->work = NULL;
+    atomic_store(&s->memory, 0);
+    while (!s->stop && s->n_queue == 0) {
+        uint64_t runs = atomic_load(&t->n_runs);
+        struct timespec ts = after(DOZE_NS);
+
+        atomic_store(&s->rest, DOZES);
+        if (pthread_cond_timedwait(&s->cond, &s->lock, &ts) == 0 || any_runs(t)) {
+            break;
+        }
+        if (atomic_load(&t->n_runs) == runs) {
+            sleep_long(t, s);
+        }
+    }
+    atomic_store(&s->rest, AWAKE);
     s->naps = 0;
 }
 
@@ -260,15 +298,12 @@ static void sleep_long(struct tcg_vm *t, struct tier2 *s)
  * longer. */
 static void wait_some(struct tcg_vm *t, struct tier2 *s)
 {
-    struct timespec ts;
     if (s->naps > MAX_NAPS) {
-        sleep_long(t, s);
+        doze(t, s);
         return;
     }
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_nsec += s->quiet < QUIET_TICKS && s->naps == 0 ? TICK_NS : SLOW_TICK_NS << (s->naps / 2);
-    ts.tv_sec += ts.tv_nsec / 1000000000;
-    ts.tv_nsec %= 1000000000;
+    struct timespec ts = after(s->quiet < QUIET_TICKS && s->naps == 0 ? TICK_NS
+                                                                      : SLOW_TICK_NS << (s->naps / 2));
     if (pthread_cond_timedwait(&s->cond, &s->lock, &ts) == 0) {
         return;
     }
@@ -288,10 +323,7 @@ static void *run(void *arg)
     (void)setpriority(PRIO_PROCESS, 0, 5); /* this thread only; the guest goes first */
     pthread_mutex_lock(&s->lock);
     while (!s->stop && !any_runs(t)) {
-        atomic_store(&s->idle, true);
-        if (!any_runs(t)) {
-            pthread_cond_wait(&s->cond, &s->lock);
-        }
+        sleep_long(t, s);
     }
     if (!s->stop && t->vm->on_vcpu_thread) {
         t->vm->on_vcpu_thread(t->vm->on_vcpu_thread_arg, NULL);
@@ -374,13 +406,31 @@ void tier2_done(struct tcg_vm *t)
     t->tier2 = NULL;
 }
 
-void tier2_running(struct tcg_vm *t)
+static void wake(struct tier2 *s, int from)
 {
-    struct tier2 *s = t->tier2;
-    if (atomic_load(&s->idle) && atomic_exchange(&s->idle, false)) {
+    if (atomic_compare_exchange_strong(&s->rest, &from, AWAKE)) {
         pthread_mutex_lock(&s->lock);
         pthread_cond_signal(&s->cond);
         pthread_mutex_unlock(&s->lock);
+    }
+}
+
+void tier2_runs(struct tcg_vcpu *v)
+{
+    struct tier2 *s = v->tcg->tier2;
+    int rest = atomic_load(&s->rest);
+
+    v->began_ns = rest != AWAKE ? now(CLOCK_MONOTONIC) : 0;
+    if (rest == SLEEPS) {
+        wake(s, SLEEPS);
+    }
+}
+
+void tier2_runs_on(struct tcg_vcpu *v)
+{
+    if (v->began_ns && now(CLOCK_MONOTONIC) - v->began_ns > LONG_RUN_NS) {
+        v->began_ns = 0;
+        wake(v->tcg->tier2, DOZES);
     }
 }
 

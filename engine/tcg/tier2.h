@@ -50,8 +50,9 @@ void tier2_init(struct tcg_vm *t);
 void tier2_done(struct tcg_vm *t);
 /* Before the first vCPU goes away: ends the thread. */
 void tier2_stop(struct tcg_vm *t);
-/* A vCPU begins to run: the thread that ticks goes on. */
-void tier2_running(struct tcg_vm *t);
+/* The vCPU begins to run; it was asked something and runs on. The thread that ticks shall know before long. Of the vCPU's thread. */
+void tier2_runs(struct tcg_vcpu *v);
+void tier2_runs_on(struct tcg_vcpu *v);
 /* On the vCPU's thread, out of translated code: a sample was asked for; `from` is the direct exit that led out, or NULL. */
 void tier2_sample(struct tcg_vcpu *v, struct tcg_exit *from);
 /* Forced mode: every block that is entered from the dispatcher becomes hot at once. */

@@ -52,7 +52,7 @@ static void make(struct fixture *x)
 {
     struct err e = ERR_INIT;
     x->loop = loop_new(&e);
-    x->c = clock_new(x->loop);
+    x->c = clock_new(x->loop, &e);
 }
 
 static void drop(struct fixture *x)

@@ -122,7 +122,7 @@ static void make(struct fixture *x)
 {
     memset(x, 0, sizeof(*x));
     x->loop = loop_new(NULL);
-    x->c = clock_new(x->loop);
+    x->c = clock_new(x->loop, NULL);
     x->a.timer = vtimer_new(x->c, on_timer, NULL);
     x->b.timer = vtimer_new(x->c, on_timer, NULL);
     fill(&x->a, 41);

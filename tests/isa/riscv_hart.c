@@ -147,7 +147,7 @@ static void start(const struct arch_ops *arch)
     ck_assert_ptr_nonnull(loop);
     vm.arch = arch;
     vm.engine = &no_engine;
-    vm.clock = clock_new(loop);
+    vm.clock = clock_new(loop, &e);
     vm.root = mem_new_container("root", 1ull << 56);
     ck_assert_int_eq(mem_new_ram("ram", RAM_SIZE, &ram, &e), 0);
     ck_assert_int_eq(mem_map(vm.root, RAM_BASE, 0, ram, &e), 0);
