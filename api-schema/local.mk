@@ -71,6 +71,7 @@ api_schema = \
 	api-schema/schema/profile.json \
 	api-schema/schema/disk.json \
 	api-schema/schema/quota.json \
+	api-schema/schema/replay.json \
 	api-schema/schema/schedule.json \
 	api-schema/schema/snapshot.json \
 	api-schema/schema/token.json \

@@ -14,6 +14,7 @@
 
 struct api_call;
 struct api_type;
+struct api_vm_start_in;
 struct err;
 struct job;
 struct loop_timer;
@@ -26,11 +27,12 @@ struct op {
     struct api_call *call; /* NULL: a job's */
     struct job *job;
     void (*begin)(struct op *op);
-    void *in;           /* decoded parameters, of the call */
-    bool flag;          /* force, paused, whatever `begin` makes of it */
-    bool held;          /* waits for the VM's end, registered with run_on_end */
-    const char *method; /* static, what the emulator is asked */
-    const char *done;   /* static, word for state changes */
+    void *in;                           /* decoded parameters, of the call */
+    bool flag;                          /* force, paused, whatever `begin` makes of it */
+    const struct api_vm_start_in *tape; /* of a start with a recording, or NULL */
+    bool held;                          /* waits for the VM's end, registered with run_on_end */
+    const char *method;                 /* static, what the emulator is asked */
+    const char *done;                   /* static, word for state changes */
     /* The emulator's answer is the call's, of this type; NULL: VmInfo is */
     const struct api_type *out;
     struct loop_timer *timer;

@@ -365,6 +365,7 @@ static void show(struct vm *vm, bool config, bool stats, struct shown *s)
     bool has = stats && live && run_stats(vm->run, &s->figures);
     pid_t pid = live ? run_pid(vm->run) : 0;
     int64_t due_ms = policy_restart_due_ms(vm);
+    enum api_replay_mode mode = live ? run_replay_mode(vm->run) : API_REPLAY_MODE_NONE;
     size_t n_addresses;
     char **addresses = agent_addresses(vm, &n_addresses);
     s->info = (struct api_vm_info){
@@ -387,6 +388,8 @@ static void show(struct vm *vm, bool config, bool stats, struct shown *s)
         .qmp = vm->run && run_has_ended(vm->run) ? NULL : qmp_vm_path(vm),
         .transient = vm->transient,
         .saved = vm->saved,
+        .replay = mode,
+        .has_replay = mode != API_REPLAY_MODE_NONE,
         .project = vm->config.project,
         .exit = live ? NULL : vm->exit,
         .config = config ? &vm->config : NULL,

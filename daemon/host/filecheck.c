@@ -120,9 +120,12 @@ int file_open_checked(const char *what, const char *path, enum file_kind kind, b
             return rc;
         }
     }
-    int make = kind == FILE_MADE && write ? O_CREAT | O_NOFOLLOW : 0;
-    AUTO_FD fd = open(
-        path, (write ? O_RDWR : O_RDONLY) | make | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);
+    int make = kind == FILE_NEW             ? O_CREAT | O_EXCL | O_NOFOLLOW
+               : kind == FILE_MADE && write ? O_CREAT | O_NOFOLLOW
+                                            : 0;
+    AUTO_FD fd = open(path,
+                      (write ? O_RDWR : O_RDONLY) | make | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+                      kind == FILE_NEW ? 0600 : 0640);
     if (fd < 0) {
         return explain(what, path, write, errno, e);
     }

@@ -16,6 +16,7 @@ enum file_kind {
     FILE_DATA, /* a regular file, not empty */
     FILE_DISK, /* a regular file or a block device */
     FILE_MADE, /* a regular file, made for writing when it is not there; may be empty */
+    FILE_NEW,  /* a regular file that is made, for writing and for its owner alone */
 };
 
 /* Opens for reading, or reading and writing; close-on-exec, blocking. `what` ("kernel") starts

@@ -33,20 +33,25 @@ struct run {
     struct stats_view *stats;
     int64_t rss, rss_ns; /* resident memory and when it was looked at, CLOCK_MONOTONIC */
     struct rpc_client *client;
-    struct loop_timer *timer; /* connecting, asking whether it is well */
-    struct loop_timer *grace; /* for the monitor's record; for a deadline of the start */
-    struct loop_timer *doom;  /* after a kill: has the kernel ended it? */
-    int64_t retry_ns;         /* next pause between attempts to connect */
-    bool paused;              /* start option */
-    bool up;                  /* said hello with the right cookie */
-    bool adopting;            /* taken up after a restart, not answered yet */
-    bool stored;              /* its row holds the process */
-    bool mute;                /* told that it does not answer */
+    struct loop_timer *timer;  /* connecting, asking whether it is well */
+    struct loop_timer *grace;  /* for the monitor's record; for a deadline of the start */
+    struct loop_timer *doom;   /* after a kill: has the kernel ended it? */
+    int64_t retry_ns;          /* next pause between attempts to connect */
+    bool paused;               /* start option */
+    char *record, *replay;     /* the same: a recording that is made, or played; NULL */
+    bool scratch;              /* what is recorded leaves its disks as they are */
+    int64_t replay_to;         /* instruction where it is paused; -1: at the end */
+    enum api_replay_mode mode; /* as its emulator has said */
+    bool up;                   /* said hello with the right cookie */
+    bool adopting;             /* taken up after a restart, not answered yet */
+    bool stored;               /* its row holds the process */
+    bool mute;                 /* told that it does not answer */
     bool kill_wanted, killed;
     bool asked;  /* a person asked the guest to power off */
     bool bitten; /* the watchdog has acted on this silence */
     bool emu_dead, mon_dead, ended, shutting;
-    bool gone; /* ended: the definition goes in the same transaction, whatever the VM is by now */
+    bool
+        gone; /* ended: the definition goes in the same transaction, whatever the VM is by now */
     bool stuck, lingers; /* killed, and seen waiting in the kernel; given up on */
     char expected[32];   /* reason of an end we asked for */
     char said[64];       /* reason the emulator gave with `stopped` */
@@ -64,7 +69,8 @@ struct run {
     size_t n_trays;
     int64_t trays_ns; /* window of the rate limit on what is told of them */
     unsigned trays_told;
-    struct api_disk *far; /* disks of NBD servers that came while it ran; daemon/vm/reconnect.c */
+    struct api_disk
+        *far; /* disks of NBD servers that came while it ran; daemon/vm/reconnect.c */
     size_t n_far;
     run_started_fn *started;
     void *started_arg;

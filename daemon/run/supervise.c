@@ -80,7 +80,16 @@ void run_free(struct run *run)
     fd_autoclose(&run->mon_pidfd);
     reconnect_forget(run);
     media_forget(run);
+    free(run->record);
+    free(run->replay);
     free(run);
+}
+
+enum api_replay_mode run_replay_mode(const struct run *run)
+{
+    return run->record   ? API_REPLAY_MODE_RECORD
+           : run->replay ? API_REPLAY_MODE_REPLAY
+                         : run->mode;
 }
 
 pid_t run_pid(const struct run *run)
@@ -311,6 +320,8 @@ static int api_code_of_start(const struct err *e)
         return API_E_FILE_ERROR;
     case -EBUSY:
         return API_E_BUSY;
+    case -EEXIST:
+        return API_E_EXISTS;
     case -ENOMEM:
     case -EMFILE:
     case -ENFILE:
@@ -440,8 +451,12 @@ static struct json_object *build_request(struct run *run, const char *cgroup)
     api_json_set_bool(o, "vsock", run->vm->config.vsock != NULL);
     api_json_set_bool(o, "kvm", run->vm->config.engine == API_ENGINE_KVM);
     api_json_set_str(o, "log", log);
+    preflight_tape_file(files, run->record, run->replay);
+    api_json_set_bool(o, "scratch", run->scratch);
+    api_json_set_int(o, "to", run->replay_to);
     api_json_set(o, "files", files);
-    api_json_set(o, "nics", nics_request(vm));
+    /* Nothing comes from the world to what is replayed, and nothing goes there. */
+    api_json_set(o, "nics", run->replay ? json_object_new_array() : nics_request(vm));
     api_json_set(o, "channels", channels_request(&vm->config));
     api_json_set(o, "shares", shares_request(vm->config.shares, vm->config.n_shares));
     if (vm->config.audio && vm->config.audio->backend != API_AUDIO_BACKEND_FILE) {
@@ -498,6 +513,12 @@ static void on_intent(void *arg, const struct err *e)
 void run_start(struct vm *vm, bool paused, const struct run_disks *disks, run_started_fn *fn,
                void *arg)
 {
+    run_start_tape(vm, paused, disks, NULL, fn, arg);
+}
+
+void run_start_tape(struct vm *vm, bool paused, const struct run_disks *disks,
+                    const struct api_vm_start_in *tape, run_started_fn *fn, void *arg)
+{
     char cookie[COOKIE_LEN + 1];
     cookie_make(cookie);
     struct run *run = run_new(vm, cookie);
@@ -506,6 +527,12 @@ void run_start(struct vm *vm, bool paused, const struct run_disks *disks, run_st
     run->disks = *disks;
     run->started = fn;
     run->started_arg = arg;
+    run->replay_to = tape && tape->has_to ? tape->to : -1;
+    if (tape) {
+        run->record = tape->record ? xstrdup(tape->record) : NULL;
+        run->replay = tape->replay ? xstrdup(tape->replay) : NULL;
+        run->scratch = tape->scratch;
+    }
     struct change *c = change_new(vm->d);
     run_row(run, &row);
     store_tx_run_put(change_tx(c), &row);

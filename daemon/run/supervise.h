@@ -36,6 +36,12 @@ struct run_disks {
 typedef void run_started_fn(void *arg, const struct api_error *x);
 void run_start(struct vm *vm, bool paused, const struct run_disks *disks, run_started_fn *fn,
                void *arg);
+/* The same, recorded or replayed as tape says (NULL: neither). */
+struct api_vm_start_in;
+void run_start_tape(struct vm *vm, bool paused, const struct run_disks *disks,
+                    const struct api_vm_start_in *tape, run_started_fn *fn, void *arg);
+/* Whether it is recorded or replayed. */
+enum api_replay_mode run_replay_mode(const struct run *run);
 const struct run_disks *run_disks_of(struct run *run);
 struct stat;
 /* As vmd-spawn lists it. */

@@ -307,8 +307,7 @@ static void on_tray(struct run *run, struct json_object *params)
     const char *name = api_json_get_str(params, "name");
     bool open = api_json_get_bool(params, "open", false);
     int64_t now = time_mono_ns();
-    if (!name || strlen(name) >= 64 || !run->up || run->ended ||
-        !media_told(run, name, open)) {
+    if (!name || strlen(name) >= 64 || !run->up || run->ended || !media_told(run, name, open)) {
         return;
     }
     if (now - run->trays_ns > 1000 * MS) {
@@ -356,6 +355,29 @@ static void on_disk_lost(struct run *run, const char *disk)
     }
 }
 
+/* What becomes of a recording or a replay; each is told once, or when somebody moves it. */
+static void on_tape(struct run *run, const char *type, struct json_object *params)
+{
+    static const char *const words[] = { "record-failed", "replay-point", "replay-end",
+                                         "replay-diverged" };
+    const char *text = api_json_get_str(params, "text");
+    for (unsigned i = 0; i < ARRAY_LEN(words) && run->up && !run->ended; i++) {
+        if (strcmp(words[i], type) == 0) {
+            struct json_object *detail = json_object_new_object();
+            struct change *c = change_new(run->d);
+            api_json_set_int(detail, "count", api_json_get_int(params, "count", 0));
+            api_json_set_str(detail, "text", text ? text : "");
+            if (i == 0) {
+                log_warn("daemon", "VM '%s': its recording has ended, it runs on: %s",
+                         run->vm->config.name, text ? text : "?");
+            }
+            change_must_tell(c);
+            vm_event(run->vm, c, API_EVENT_TYPE_VM_REPLAY, words[i], detail);
+            change_commit(c, NULL, NULL);
+        }
+    }
+}
+
 static void on_notify(void *arg, const char *method, struct json_object *params)
 {
     struct run *run = arg;
@@ -385,6 +407,8 @@ static void on_notify(void *arg, const char *method, struct json_object *params)
         on_channel(run, params);
     } else if (type && strcmp(type, "disk-lost") == 0) {
         on_disk_lost(run, api_json_get_str(params, "disk"));
+    } else if (type && (strcmp(type, "record-failed") == 0 || str_starts(type, "replay-"))) {
+        on_tape(run, type, params);
     } else if (type && str_starts(type, "device-")) {
         on_device(run, params, strcmp(type, "device-refused") == 0);
     } else if (type && strcmp(type, "state") == 0 && word) {
@@ -502,6 +526,7 @@ static void on_hello(void *arg, struct json_object *result, const struct api_err
         bool first = !run->up;
         run->adopting = false;
         media_learn(run, out.open_trays, out.n_open_trays);
+        run->mode = out.replay;
         if (out.state == API_EMU_STATE_STOPPED && out.reason) {
             str_copy(run->said, sizeof(run->said), plain(out.reason));
         }

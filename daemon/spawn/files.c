@@ -133,19 +133,27 @@ int files_open(struct start *st, const char **bad, struct err *e)
     for (unsigned i = 0; i < st->n_files; i++) {
         struct spawn_file *f = &st->files[i];
         bool far = f->disk && nbd_addr_is(f->path);
-        if (st->check && (far || (f->made && access(f->path, F_OK) < 0 && errno == ENOENT))) {
+        bool there = access(f->path, F_OK) == 0 || errno != ENOENT;
+        if (f->tape == TAPE_RECORD && there) {
+            *bad = f->path;
+            return err_set(e, -EEXIST, "%s '%s' exists already; choose another name", f->what,
+                           f->path);
+        }
+        if (st->check && (far || (f->made && !there))) {
             continue; /* nothing is connected, or made, for a question */
         }
         f->fd = far ? connect_export(st, f, e)
                     : file_open_checked(f->what, f->path,
-                                        f->disk   ? FILE_DISK
-                                        : f->made ? FILE_MADE
-                                                  : FILE_DATA,
+                                        f->disk                  ? FILE_DISK
+                                        : f->tape == TAPE_RECORD ? FILE_NEW
+                                        : f->made                ? FILE_MADE
+                                                                 : FILE_DATA,
                                         f->write, e);
         if (f->fd < 0) {
             *bad = f->path;
             return f->fd;
         }
+        f->is_new = f->tape == TAPE_RECORD;
     }
     return chain_open(st, bad, e);
 }
@@ -294,6 +302,9 @@ void start_done(struct start *st, bool undo)
         *fds[i] = -1;
     }
     for (unsigned i = 0; i < st->n_files; i++) {
+        if (undo && st->files[i].is_new) {
+            unlink(st->files[i].path); /* nothing was recorded */
+        }
         fd_autoclose(&st->files[i].fd);
         st->files[i].fd = -1;
     }

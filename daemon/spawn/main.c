@@ -132,6 +132,8 @@ static int read_files(struct start *st, const struct json_object *list, struct e
         f->write = api_json_get_bool(o, "write", false);
         f->made = api_json_get_bool(o, "made", false);
         f->format = api_json_get_str(o, "format");
+        const char *tape = api_json_get_str(o, "tape");
+        f->tape = !tape ? TAPE_NONE : strcmp(tape, "replay") == 0 ? TAPE_REPLAY : TAPE_RECORD;
         f->fd = -1;
         if (!f->key || !f->path || !f->what) {
             return err_set(e, -EPROTO, "file %zu of VM '%s' is incomplete", i, st->name);
@@ -215,6 +217,8 @@ static int read_request(struct start *st, const struct json_object *req, struct 
     st->screen = api_json_get_bool(req, "screen", false);
     st->vsock = api_json_get_bool(req, "vsock", false);
     st->kvm = api_json_get_bool(req, "kvm", false);
+    st->scratch = api_json_get_bool(req, "scratch", false);
+    st->replay_to = api_json_get_int(req, "to", -1);
     st->folders = api_json_get(req, "folders");
     if (st->vm <= 0 || !st->name || !st->config || !cookie_ok(st->cookie)) {
         return err_set(e, -EPROTO, "vmd-spawn cannot understand the request");

@@ -27,6 +27,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -67,9 +68,24 @@ static unsigned add_images(char **argv, unsigned n, const struct start *st, unsi
     return n;
 }
 
+static unsigned add_tape(char **argv, unsigned n, const struct start *st,
+                         const struct spawn_file *f)
+{
+    bool record = f->tape == TAPE_RECORD;
+    add_fd_arg(argv, &n, record ? "--record-fd" : "--replay-fd", f->fd);
+    if (record && st->scratch) {
+        argv[n++] = xstrdup("--record-scratch");
+    }
+    if (!record && st->replay_to >= 0) {
+        argv[n++] = xstrdup("--replay-to");
+        argv[n++] = xasprintf("%lld", (long long)st->replay_to);
+    }
+    return n;
+}
+
 static char **build_argv(const struct start *st)
 {
-    char **argv = xnew_n(char *, 40 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_SHARES_MAX +
+    char **argv = xnew_n(char *, 44 + 2 * (SPAWN_CHANNELS_MAX + SPAWN_SHARES_MAX +
                                            SPAWN_NICS_MAX * TAP_MAX_QUEUES + SPAWN_FILES_MAX +
                                            SPAWN_IMAGES_MAX));
     unsigned n = 0;
@@ -88,6 +104,10 @@ static char **build_argv(const struct start *st)
     add_fd_arg(argv, &n, "--sound-fd", st->sound_fd);
     add_fd_arg(argv, &n, "--sound-ring-fd", st->sound_ring_fd);
     for (unsigned i = 0; i < st->n_files; i++) {
+        if (st->files[i].tape) {
+            n = add_tape(argv, n, st, &st->files[i]);
+            continue;
+        }
         fd_set_cloexec(st->files[i].fd, false, NULL);
         argv[n++] = xstrdup("--file");
         argv[n++] = xasprintf("%s=%d", st->files[i].key, st->files[i].fd);
@@ -370,6 +390,18 @@ static void serve_calls(void)
     }
 }
 
+/* An emulator that refused to begin has written nothing. */
+static void drop_empty_recording(const struct start *st)
+{
+    struct stat s;
+    for (unsigned i = 0; i < st->n_files; i++) {
+        const struct spawn_file *f = &st->files[i];
+        if (f->is_new && lstat(f->path, &s) == 0 && S_ISREG(s.st_mode) && s.st_size == 0) {
+            unlink(f->path);
+        }
+    }
+}
+
 static void __attribute__((noreturn)) monitor_main(struct start *st, int to)
 {
     struct report r = { 0 };
@@ -399,6 +431,7 @@ static void __attribute__((noreturn)) monitor_main(struct start *st, int to)
     do { /* those of network cards may end before it, which the emulator sees */
         ended = wait4(-1, &wstatus, 0, &use);
     } while (ended != r.pid && (ended > 0 || errno == EINTR));
+    drop_empty_recording(st);
     write_exit(KEEP_DIR, cookie, r.pid, wstatus, &use);
     _exit(0);
 }

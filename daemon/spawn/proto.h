@@ -6,6 +6,7 @@
  *   {"op":"start","id":N,"vm":ID,"name":..,"cookie":..,"config":"<VmConfig as text>",
  *    "paused":bool,"screen":bool,"vsock":bool,"kvm":bool,"log":"<console log>","cgroup":"<folder, where it has limits>","files":[{"key":..,"path":..,"what":..,"disk":bool,
  *    "write":bool,"made":bool,"format":..}],"folders":[..]}   made: when it is not there; folders: where images may name others, besides their own
+ *    a file with "tape":"record" is made for a recording (it must not be there yet), with "tape":"replay" it is one; then also "scratch":bool, "to":N
  *    and in it "channels":[NAME,..], "nics":[{"name":..,"args":[..],"tftp":..,
  *    "vhost":<socket of its vhost-user back end>,"listens":<there for it>}, {"name":..,"path":..,"dgram":bool},
  *    "shares":[{"tag":..,"path":..,"driver":"virtiofs"|"9p","readonly":bool,"mapped":bool}, {"tag":..,"socket":..}]: a folder for

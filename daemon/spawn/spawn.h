@@ -47,12 +47,17 @@ struct spawner {
 
 extern const char *const layer_name[LAYER_COUNT];
 
+/* A recording among the files. */
+enum spawn_tape { TAPE_NONE, TAPE_RECORD, TAPE_REPLAY };
+
 /* One file that the emulator is given. */
 struct spawn_file {
     const char *key, *path, *what; /* borrowed from the request */
     const char *format;            /* of a disk; NULL: not told, or no disk */
     bool disk, write;
     bool made; /* when it is not there, and may be empty */
+    enum spawn_tape tape;
+    bool is_new; /* a recording that was made here: goes when the start fails */
     int fd;
 };
 
@@ -116,7 +121,9 @@ struct start {
     bool vsock;                               /* and sockets of the guest */
     bool kvm;                                 /* and its engine is KVM */
     bool check;                               /* only a question: no server is connected to */
-    char dir[4096];                           /* RUN/vm/ID */
+    bool scratch;      /* what is recorded leaves its disks as they are */
+    int64_t replay_to; /* instruction where a replay is paused; -1: its end */
+    char dir[4096];    /* RUN/vm/ID */
     int dir_fd, lock_fd, control_fd, console_fd, console_log_fd, stats_fd, config_fd,
         emu_log_fd, vnc_fd, uffd_fd, kvm_fd; /* the last: /dev/userfaultfd, /dev/kvm, or -1 */
     int sound_fd, sound_ring_fd; /* the emulator's end towards vmd-sound, and what they share */

@@ -98,6 +98,9 @@ static bool wants_restart(const struct vm *vm, const struct run *run, const char
     if (vm->transient || vm->pending || policy_is_shutting(vm->d) || wanted_end(run, reason)) {
         return false;
     }
+    if (run_replay_mode(run) == API_REPLAY_MODE_REPLAY) {
+        return false; /* it was a look at the past */
+    }
     /* A start that a person made and that failed was answered to them. */
     if (strcmp(reason, "start-failed") == 0 && vm->restarts == 0) {
         return false;

@@ -529,13 +529,15 @@ static void file_failed(const struct vm *vm, const char *path, const struct err 
     bool about_file = path[0] != 0;
     api_error_set(
         x,
-        about_file              ? API_E_FILE_ERROR
+        e->code == -EEXIST      ? API_E_EXISTS
+        : about_file            ? API_E_FILE_ERROR
         : e->code == -ECANCELED ? API_E_CANCELLED
                                 : API_E_START_FAILED,
         about_file ? path : vm->config.name,
-        bios         ? "install package seabios, or set 'firmware' to a file"
-        : fw         ? "install package opensbi, or set 'firmware' to a file"
-        : about_file ? "mend the file or the definition, then start again"
+        bios                 ? "install package seabios, or set 'firmware' to a file"
+        : fw                 ? "install package opensbi, or set 'firmware' to a file"
+        : e->code == -EEXIST ? "choose another name; a recording is never overwritten"
+        : about_file         ? "mend the file or the definition, then start again"
         : e->code == -ENOEXEC
             ? "install the programs of vmd again, or start vmd with the right --emulator"
             : "start it again",
@@ -587,6 +589,12 @@ int preflight_host(const struct api_vm_config *c, struct api_error *x)
 
 void preflight_start(struct vm *vm, preflight_fn *fn, void *arg)
 {
+    preflight_start_tape(vm, NULL, fn, arg);
+}
+
+void preflight_start_tape(struct vm *vm, const struct api_vm_start_in *tape, preflight_fn *fn,
+                          void *arg)
+{
     struct api_error x = API_ERROR_INIT;
     if (preflight_host(&vm->config, &x) < 0 || check_plugins(vm->d, &vm->config, &x) < 0 ||
         supply_place(vm->d, &vm->config, &x) < 0 || pools_ready(vm->d, &vm->config, &x) < 0 ||
@@ -596,7 +604,11 @@ void preflight_start(struct vm *vm, preflight_fn *fn, void *arg)
     }
     struct start_check *k = xnew(struct start_check);
     *k = (struct start_check){ .vm = vm, .fn = fn, .arg = arg };
-    spawner_check(vm->d->spawner, preflight_files(&vm->config), on_checked, k);
+    struct json_object *files = preflight_files(&vm->config);
+    if (tape) {
+        preflight_tape_file(files, tape->record, tape->replay);
+    }
+    spawner_check(vm->d->spawner, files, on_checked, k);
 }
 
 /* ---- what the emulator gets ---- */
@@ -637,4 +649,18 @@ struct json_object *preflight_files(const struct api_vm_config *config)
     struct json_object *list = json_object_new_array();
     each_file(config, add_file, list);
     return list;
+}
+
+void preflight_tape_file(struct json_object *files, const char *record, const char *replay)
+{
+    const char *path = record ? record : replay;
+    if (!path) {
+        return;
+    }
+    add_file(files, &(struct named){ .what = "recording",
+                                     .path = path,
+                                     .write = record != NULL,
+                                     .made = record != NULL });
+    api_json_set_str(json_object_array_get_idx(files, json_object_array_length(files) - 1),
+                     "tape", record ? "record" : "replay");
 }

@@ -31,6 +31,10 @@ int preflight_change(struct vmd *d, struct api_vm_config *config, struct api_err
  * once, perhaps before this returns: x NULL and the disks, or x. The VM must live until then. */
 typedef void preflight_fn(void *arg, const struct api_error *x, const struct run_disks *disks);
 void preflight_start(struct vm *vm, preflight_fn *fn, void *arg);
+/* The same for one that is to be recorded or replayed (tape not NULL). */
+struct api_vm_start_in;
+void preflight_start_tape(struct vm *vm, const struct api_vm_start_in *tape, preflight_fn *fn,
+                          void *arg);
 /* The first part of it alone. */
 int preflight_host(const struct api_vm_config *config, struct api_error *x);
 /* CPU models of an architecture; static. */
@@ -46,5 +50,7 @@ int64_t preflight_all_memory(const struct api_vm_config *config);
 /* For vmd-spawn; the caller's. */
 struct json_object *preflight_emu_config(const struct api_vm_config *config);
 struct json_object *preflight_files(const struct api_vm_config *config);
+/* Adds a recording that is to be made, or played; NULL: none. */
+void preflight_tape_file(struct json_object *files, const char *record, const char *replay);
 
 #endif

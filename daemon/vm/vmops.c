@@ -8,6 +8,7 @@
 #include "api-schema/gen/methods.h"
 #include "api-schema/json/codec.h"
 #include "api-schema/json/json.h"
+#include "daemon/auth/access.h"
 #include "daemon/calls.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
@@ -139,7 +140,8 @@ static void on_preflight(void *arg, const struct api_error *x, const struct run_
         op->job->on_cancel = cancel_start;
         op->job->arg = vm;
     }
-    run_start(vm, op->flag || vm->saved, disks, vm->saved ? on_restorable : on_started, op);
+    run_start_tape(vm, op->flag || vm->saved, disks, op->tape,
+                   vm->saved ? on_restorable : on_started, op);
 }
 
 static void start_after_end(void *arg, struct vm *vm, bool gone)
@@ -194,13 +196,22 @@ void vmop_start(struct op *op)
         on_started(op, &x);
         return;
     }
-    preflight_start(vm, on_preflight, op);
+    preflight_start_tape(vm, op->tape, on_preflight, op);
 }
 
 static void start_begin(struct op *op)
 {
     const struct api_vm_start_in *in = op->in;
     struct err e = ERR_INIT;
+    if (in->record || in->replay) {
+        op->tape = in;
+        if (op->vm->saved && !in->fresh) {
+            op_failf(op, API_E_BAD_STATE, "start it with 'fresh', or without a recording",
+                     "VM '%s' goes on from its saved state, and recordings begin with a boot",
+                     op->vm->config.name);
+            return;
+        }
+    }
     if (in->fresh && !op->vm->run && save_drop(op->vm, &e) < 0) {
         op_failf(op, API_E_FILE_ERROR, NULL, "%s", e.msg);
         return;
@@ -208,10 +219,35 @@ static void start_begin(struct op *op)
     vmop_start(op);
 }
 
+/* False after the call was answered. */
+static bool tape_ok(struct api_call *call, const struct vm *vm,
+                    const struct api_vm_start_in *in)
+{
+    struct api_error x = API_ERROR_INIT;
+    const char *path = in->record ? in->record : in->replay;
+    if (in->record && in->replay) {
+        api_fail(call, API_E_INVALID_PARAMS, "replay", "make a recording, or play one",
+                 "VM '%s' cannot be recorded while it is replayed", vm->config.name);
+        return false;
+    }
+    if ((in->has_to && !in->replay) || (in->scratch && !in->record)) {
+        api_fail(call, API_E_INVALID_PARAMS, in->scratch ? "scratch" : "to", NULL,
+                 in->scratch ? "'scratch' is for recordings: give 'record', too"
+                             : "'to' is for replays: give 'replay', too");
+        return false;
+    }
+    if (path &&
+        access_file(call, vm->config.project, in->record ? "record" : "replay", path, &x) < 0) {
+        api_reply_error(call, &x);
+        return false;
+    }
+    return true;
+}
+
 void api_handle_vm_start(struct api_call *call, struct api_vm_start_in *in)
 {
     struct vm *vm = call_vm(call, in->vm);
-    if (vm) {
+    if (vm && tape_ok(call, vm, in)) {
         op_queue(vm, call, NULL, in, start_begin, in->paused);
     }
 }

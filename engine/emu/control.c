@@ -81,6 +81,9 @@ void api_handle_emu_hello(struct api_call *call, struct api_emu_hello_in *in)
         .state = state_of(m),
         .reason = m->reason,
         .cookie = m->cookie,
+        .replay = !record_active(m) ? API_REPLAY_MODE_NONE
+                  : m->opt.replay   ? API_REPLAY_MODE_REPLAY
+                                    : API_REPLAY_MODE_RECORD,
     };
 
     if (!cookie_ok(m, in->cookie)) {

@@ -38,6 +38,7 @@ e2e_tests = \
 	tests/e2e/guest_vector.py \
 	tests/e2e/daemon_blockjobs.py \
 	tests/e2e/daemon_race.py \
+	tests/e2e/daemon_replay.py \
 	tests/e2e/daemon_cloudinit.py \
 	tests/e2e/daemon_archives.py \
 	tests/e2e/daemon_snapshots.py \
