@@ -225,6 +225,7 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/session.h \
 	daemon/registry.c \
 	daemon/registry.h \
+	daemon/vm/replay.c \
 	daemon/vm/rpc_engine.c \
 	daemon/rpc_misc.c \
 	daemon/store/rpc_store.c \

@@ -72,6 +72,7 @@ static void op_free(struct op *op)
         run_on_end_cancel(op->vm->run, op);
     }
     loop_timer_free(op->timer);
+    free(op->own);
     free(op);
 }
 

@@ -37,6 +37,9 @@ struct op {
     const struct api_type *out;
     struct loop_timer *timer;
     unsigned tries; /* to reach the emulator */
+    /* Of an op that ends its VM: what comes then, in place of the answer */
+    void (*then)(struct op *op);
+    void *own; /* freed with it */
     /* A start of the daemon's own: told how it went, after the op has ended */
     void (*after)(struct vm *vm, const struct api_error *x);
 };

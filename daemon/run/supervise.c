@@ -85,6 +85,11 @@ void run_free(struct run *run)
     free(run);
 }
 
+const char *run_replay_file(const struct run *run)
+{
+    return run->replay;
+}
+
 enum api_replay_mode run_replay_mode(const struct run *run)
 {
     return run->record   ? API_REPLAY_MODE_RECORD

@@ -42,6 +42,8 @@ void run_start_tape(struct vm *vm, bool paused, const struct run_disks *disks,
                     const struct api_vm_start_in *tape, run_started_fn *fn, void *arg);
 /* Whether it is recorded or replayed. */
 enum api_replay_mode run_replay_mode(const struct run *run);
+/* The recording that it replays; NULL: none, or the daemon that started it is gone. */
+const char *run_replay_file(const struct run *run);
 const struct run_disks *run_disks_of(struct run *run);
 struct stat;
 /* As vmd-spawn lists it. */

@@ -57,25 +57,6 @@ FORWARD(trace_read, false)
 FORWARD(trace_stop, true)
 FORWARD(coverage, false)
 
-/* ---- replays ---- */
-
-#define FORWARD_REPLAY(name, ask, changes)                                                     \
-    static void replay_##name##_begin(struct op *op)                                           \
-    {                                                                                          \
-        ask_as(op, "emu." ask, &api_type_replay_##name##_in, &api_type_replay_##name##_out);   \
-    }                                                                                          \
-    void api_handle_replay_##name(struct api_call *call, struct api_replay_##name##_in *in)    \
-    {                                                                                          \
-        struct vm *vm = call_vm(call, in->vm);                                                 \
-        if (vm) {                                                                              \
-            op_queue(vm, call, NULL, in, replay_##name##_begin, changes);                      \
-        }                                                                                      \
-    }
-
-FORWARD_REPLAY(status, "replay_status", false)
-FORWARD_REPLAY(seek, "replay_to", true)
-FORWARD_REPLAY(digest, "state_hash", false)
-
 /* ---- screen and keyboard ---- */
 
 FORWARD(screenshot, false)

@@ -640,6 +640,12 @@ static void stop_ended(void *arg, struct vm *vm, bool gone)
         op->call = NULL;
         return;
     }
+    if (op->then) {
+        loop_timer_free(op->timer);
+        op->timer = NULL;
+        op->then(op);
+        return;
+    }
     op_reply_info(op);
 }
 
@@ -722,6 +728,13 @@ static void stop_begin(struct op *op)
     }
     op->timer = loop_timer_new(vm->d->loop, stop_reach, op);
     stop_reach(op);
+}
+
+void vmop_stop_then(struct op *op, void (*then)(struct op *op))
+{
+    op->then = then;
+    op->flag = false;
+    stop_begin(op);
 }
 
 /* Forced: waits for no other operation and for no emulator. */

@@ -15,4 +15,7 @@ void vmop_start(struct op *op);
  * params may be NULL. Ends op. */
 void vmop_ask(struct op *op, struct json_object *take_params);
 
+/* Ends op->vm, which runs or is paused, as vm.stop does; then goes on with then(op). */
+void vmop_stop_then(struct op *op, void (*then)(struct op *op));
+
 #endif
