@@ -218,6 +218,7 @@ libdaemon_a_SOURCES = \
 	daemon/qmp/qmp.c \
 	daemon/qmp/qmp.h \
 	daemon/qmp/qom.c \
+	daemon/qmp/replay.c \
 	daemon/qmp/run.c \
 	daemon/qmp/screen.c \
 	daemon/qmp/session.c \

@@ -85,6 +85,38 @@ def vm_is_recorded_and_replayed_to_any_instruction():
         tap.check([e["detail"]["text"] for e in events if e["detail"]["count"] == 2000000] == [digests[1]] * 2, f"{events}")
 
 
+def qmp_tells_of_a_replay_and_moves_it():
+    with lib.Daemon() as daemon, daemon.client() as client:
+        log = os.path.join(daemon.dir, "a.rec")
+        client.call("vm.define", config=daemon.config("a"))
+        recorded(client, daemon, log)
+        client.call("vm.start", vm="a", replay=log, to=5000)
+        came(client, "replay-point")
+
+        def qmp(command, **arguments):
+            answer = client.call("vm.qmp", vm="a", execute=command, **({"arguments": arguments} if arguments else {}))
+            return answer.get("result", answer)
+        tap.check(qmp("query-replay") == {"mode": "play", "filename": log, "icount": 5000}, str(qmp("query-replay")))
+        tap.check("past it" in str(qmp("replay-seek", icount=4999)), "it went back")
+        tap.check("negative" in str(qmp("replay-break", icount=-1)), "before the beginning")
+        qmp("replay-break", icount=6000)
+        tap.check(client.call("vm.get", vm="a")["state"] == "paused", "replay-break lets it run")
+        qmp("cont")
+        lib.wait_for(lambda: qmp("query-replay")["icount"] == 6000, LIMIT, "the break")
+        came(client, "replay-point")
+        qmp("replay-seek", icount=7000)
+        lib.wait_for(lambda: qmp("query-replay")["icount"] == 7000, LIMIT, "the place")
+        came(client, "replay-point")
+        qmp("replay-break", icount=8000)
+        qmp("replay-delete-break")
+        qmp("cont")
+        lib.wait_for(lambda: client.call("vm.get", vm="a").get("reason") == "replay-end", LIMIT, "the end")
+        client.call("vm.stop", vm="a")
+        client.call("vm.start", vm="a")
+        tap.check(qmp("query-replay") == {"mode": "none", "icount": 0}, str(qmp("query-replay")))
+        tap.check("not replayed" in str(qmp("replay-break", icount=1)), "an ordinary VM")
+
+
 def replay_is_not_restarted_and_outlives_the_daemon():
     with lib.Daemon() as daemon:
         log = os.path.join(daemon.dir, "a.rec")
@@ -219,6 +251,7 @@ def linux_with_disk_and_network_is_replayed():
 if __name__ == "__main__":
     sys.exit(tap.run_cases([
         vm_is_recorded_and_replayed_to_any_instruction,
+        qmp_tells_of_a_replay_and_moves_it,
         replay_is_not_restarted_and_outlives_the_daemon,
         what_would_reach_the_guest_is_refused_meanwhile,
         what_does_not_fit_is_refused_before_it_runs,

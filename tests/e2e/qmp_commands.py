@@ -479,7 +479,8 @@ SCRIPT = [
     ("query-block", {}), ("query-blockstats", {}), ("query-named-block-nodes", {}), ("query-chardev", {}),
     ("query-iothreads", {}), ("query-memory-size-summary", {}), ("query-memory-devices", {}), ("query-jobs", {}),
     ("query-block-jobs", {}), ("query-migrate", {}), ("query-vnc", {}), ("query-fdsets", {}),
-    ("query-hotpluggable-cpus", {}), ("query-balloon", {}), ("balloon", {"value": 1}), ("system_wakeup", {}),
+    ("query-replay", {}), ("replay-break", {"icount": 1}), ("replay-seek", {"icount": 1}),
+    ("replay-break", {"icount": "x"}), ("replay-delete-break", {}), ("query-hotpluggable-cpus", {}), ("query-balloon", {}), ("balloon", {"value": 1}), ("system_wakeup", {}),
     ("inject-nmi", {}), ("job-cancel", {"id": "x"}), ("job-dismiss", {"id": "x"}), ("job-complete", {"id": "x"}),
     ("job-finalize", {"id": "x"}), ("block-job-cancel", {"device": "x"}), ("transaction", {"actions": []}),
     ("transaction", {"actions": [{"type": "abort", "data": {}}]}), ("set_link", {"name": "x", "up": True}),
@@ -583,7 +584,7 @@ def order_of_end(q):
 
 
 # Whose errors say it in words of our own.
-OWN_WORDS = {"migrate", "blockdev-add", "blockdev-del", "blockdev-snapshot", "blockdev-mirror", "blockdev-backup",
+OWN_WORDS = {"replay-break", "replay-delete-break", "replay-seek", "migrate", "blockdev-add", "blockdev-del", "blockdev-snapshot", "blockdev-mirror", "blockdev-backup",
              "migrate-set-capabilities", "migrate-set-parameters", "block-dirty-bitmap-add", "block-dirty-bitmap-clear", "block-dirty-bitmap-remove", "blockdev-snapshot-sync",
              "blockdev-snapshot-internal-sync", "blockdev-snapshot-delete-internal-sync", "nbd-server-add", "nbd-server-remove",
              "block-export-del", "nbd-server-start", "block_set_io_throttle", "drive-mirror", "drive-backup", "block-stream", "block-commit"}

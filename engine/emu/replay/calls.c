@@ -77,7 +77,9 @@ void api_handle_emu_replay_to(struct api_call *call, struct api_emu_replay_to_in
         return;
     }
     replay_until(m->vm, in->has_count ? (uint64_t)in->count : UINT64_MAX);
-    vm_resume(m->vm);
+    if (in->run) {
+        vm_resume(m->vm);
+    }
     api_reply_emu_replay_to(call);
 }
 
