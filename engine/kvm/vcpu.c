@@ -46,6 +46,13 @@ void kvm_vcpu_thread(struct vcpu *c)
     }
 }
 
+/* Written by this thread alone. */
+static void count(_Atomic uint64_t *n)
+{
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
+
 /* Makes KVM_RUN return; what for, the caller has said before. */
 static void interrupt(struct kvm_vcpu *v)
 {
@@ -79,21 +86,54 @@ static void eat_signal(void)
 
 /* ---- exits ---- */
 
+/* Bytes of kvm_run, one to eight, as the host has them: of a size that is known when this is compiled, since these are on the way of every exit. */
+static uint64_t bytes_get(const void *at, unsigned size)
+{
+    uint64_t value = 0;
+
+    switch (size) {
+    case 1:
+        return *(const uint8_t *)at;
+    case 2:
+        return *(const uint16_t *)at;
+    case 4:
+        return *(const uint32_t *)at;
+    default:
+        memcpy(&value, at, size < 8 ? size : 8);
+        return value;
+    }
+}
+
+static void bytes_put(void *at, unsigned size, uint64_t value)
+{
+    switch (size) {
+    case 1:
+        *(uint8_t *)at = (uint8_t)value;
+        break;
+    case 2:
+        *(uint16_t *)at = (uint16_t)value;
+        break;
+    case 4:
+        *(uint32_t *)at = (uint32_t)value;
+        break;
+    default:
+        memcpy(at, &value, size < 8 ? size : 8);
+    }
+}
+
 static void on_port(struct vcpu *c)
 {
     struct kvm_vcpu *v = c->engine_data;
     struct kvm_run *r = v->run;
     uint8_t *p = (uint8_t *)r + r->io.data_offset;
 
-    atomic_fetch_add_explicit(&v->n_port, 1, memory_order_relaxed);
+    count(&v->n_port);
     for (uint32_t i = 0; i < r->io.count; i++, p += r->io.size) {
-        uint32_t value = 0;
         if (r->io.direction == KVM_EXIT_IO_OUT) {
-            memcpy(&value, p, r->io.size);
-            bus_port_write(c->vm->ports, r->io.port, r->io.size, value);
+            bus_port_write(c->vm->ports, r->io.port, r->io.size,
+                           (uint32_t)bytes_get(p, r->io.size));
         } else {
-            value = bus_port_read(c->vm->ports, r->io.port, r->io.size);
-            memcpy(p, &value, r->io.size);
+            bytes_put(p, r->io.size, bus_port_read(c->vm->ports, r->io.port, r->io.size));
         }
     }
 }
@@ -105,7 +145,7 @@ static void on_mmio(struct vcpu *c)
     struct kvm_run *r = v->run;
     unsigned left = r->mmio.len < 8 ? r->mmio.len : 8, done = 0;
 
-    atomic_fetch_add_explicit(&v->n_mmio, 1, memory_order_relaxed);
+    count(&v->n_mmio);
     while (done < left) {
         uint64_t gpa = r->mmio.phys_addr + done, value = 0;
         unsigned n = 8;
@@ -114,7 +154,7 @@ static void on_mmio(struct vcpu *c)
         }
         const struct mem_range *range = mem_find(c->vm->mem, gpa);
         if (r->mmio.is_write) {
-            memcpy(&value, r->mmio.data + done, n);
+            value = bytes_get(r->mmio.data + done, n);
             if (range) {
                 (void)bus_write(c->vm->mem, range, gpa, n, value);
             }
@@ -122,7 +162,7 @@ static void on_mmio(struct vcpu *c)
             if (!range || bus_read(range, gpa, n, &value) != BUS_OK) {
                 value = UINT64_MAX; /* nobody answers */
             }
-            memcpy(r->mmio.data + done, &value, n);
+            bytes_put(r->mmio.data + done, n, value);
         }
         done += n;
     }
@@ -228,9 +268,9 @@ static bool prepare(struct vcpu *c)
 
 static int enter(struct kvm_vcpu *v)
 {
-    atomic_store(&v->in_run, true);
+    atomic_store(&v->in_run, true); /* seen before KVM looks at immediate_exit */
     int rc = ioctl(v->fd, KVM_RUN, 0);
-    atomic_store(&v->in_run, false);
+    atomic_store_explicit(&v->in_run, false, memory_order_release);
     return rc;
 }
 
@@ -261,7 +301,7 @@ static int settle(struct vcpu *c)
         }
         interrupted(v);
         if (rc < 0) {
-            atomic_fetch_add_explicit(&v->n_kick, 1, memory_order_relaxed);
+            count(&v->n_kick);
             atomic_store(&v->kicked, false);
             return VCPU_EXIT_KICK;
         }
@@ -295,7 +335,7 @@ enum vcpu_exit kvm_run_vcpu(struct vcpu *c)
             }
             return (enum vcpu_exit)settle(c);
         }
-        atomic_fetch_add_explicit(&v->n_exit, 1, memory_order_relaxed);
+        count(&v->n_exit);
         int why = on_exit_reason(c);
         if (why == VCPU_EXIT_DEBUG && v->vm->n_breakpoints && !v->step &&
             !kvm_arch->at_breakpoint(c)) {

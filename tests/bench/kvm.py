@@ -21,7 +21,7 @@ import kvm_lib  # noqa: E402
 import guest  # noqa: E402
 from report import say  # noqa: E402
 
-COUNTS = {"port": 200000, "mmio": 200000, "bell": 200000, "ipis": 20000, "pair": 20000}  # as pvh.S has them
+COUNTS = {"port": 1000000, "mmio": 1000000, "bell": 1000000, "ipis": 20000, "pair": 20000}  # as pvh.S has them
 CPUS = {"pair": "2"}
 PATIENCE = 120
 QEMU = ["qemu-system-x86_64", "-accel", "kvm", "-M", "microvm,isa-serial=on,rtc=off,pit=off,pic=off", "-cpu", "host", "-m", "64M", "-nodefaults",

@@ -481,15 +481,24 @@ class Traces:
         self.emulator, self.daemon = machine.emulator(), machine.daemon.process.pid
         self.helper = machine.daemon.helper()
         self.run = os.path.join(machine.daemon.dir, "run")
+        self.client = machine.client
 
     def look(self):
         pids = [self.emulator, self.daemon, self.helper]
         files = sorted(re.sub(r"\d+", "#", os.path.join(f, n)) for f, _, names in os.walk(self.run) for n in names)
         return ([descriptors(p) for p in pids], family(self.daemon), collections.Counter(files)), [private(p) for p in pids[:2]]
 
+    def translator(self):
+        """Bytes of the emulator that hang on what code the guest has run: tables of the code cache, which have their limit, and what the compilers work in."""
+        rows = {row["name"]: row["value"] for row in self.client.call("vm.engine", vm="a")["counters"]}
+        return rows["cache_bytes"] - rows["region_bytes"] + rows["scratch_bytes"]
+
     def least(self):
-        """Of the emulator and of the daemon, at the quietest of some moments: what is in flight is no growth."""
-        seen = [self.look()[1] for _ in range(10) if not time.sleep(0.1)]
+        """Of the emulator without its translator and of the daemon, at the quietest of some moments: what is in flight is no growth."""
+        def moment():
+            own, daemon = self.look()[1]
+            return own - self.translator(), daemon
+        seen = [moment() for _ in range(10) if not time.sleep(0.1)]
         return [min(s[i] for s in seen) for i in range(2)]
 
     def same(self, before):

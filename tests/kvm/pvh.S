@@ -142,7 +142,7 @@ fault:
     ud2
 
 /* So many accesses to the serial port's scratch register, or reads of a virtio-mmio slot's first one. */
-#define ACCESSES 200000
+#define ACCESSES 1000000
 #define INTERRUPTS 20000
 port:
     movl $ready, %esi
