@@ -170,6 +170,7 @@ libdaemon_a_SOURCES = \
 	daemon/libvirt/backup.c \
 	daemon/libvirt/blockjob.c \
 	daemon/libvirt/actions.c \
+	daemon/libvirt/addresses.c \
 	daemon/libvirt/capabilities.c \
 	daemon/libvirt/checkpoint.c \
 	daemon/libvirt/checkpoint.h \

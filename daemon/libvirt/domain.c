@@ -286,57 +286,6 @@ void lv_do_domain_control(struct lv_call *c)
     lv_ask(c, "domain", "vm.get", lv_vm(c), on_control);
 }
 
-/* --- addresses --------------------------------------------------------------------------------------- */
-
-/* From the guest's agent. */
-static void on_addresses(struct lv_call *c, struct json_object *result)
-{
-    struct json_object *from = api_json_get(result, "interfaces"),
-                       *o = json_object_new_object(), *list = json_object_new_array();
-
-    for (size_t i = 0; from && i < json_object_array_length(from); i++) {
-        struct json_object *one = json_object_array_get_idx(from, i),
-                           *to = json_object_new_object(), *addrs = json_object_new_array(),
-                           *ips = api_json_get(one, "addresses");
-        api_json_set_str(to, "name", api_json_get_str(one, "name"));
-        if (api_json_get_str(one, "mac")) {
-            api_json_set_str(to, "hwaddr", api_json_get_str(one, "mac"));
-        }
-        for (size_t k = 0; ips && k < json_object_array_length(ips); k++) {
-            struct json_object *ip = json_object_array_get_idx(ips, k),
-                               *a = json_object_new_object();
-            const char *text = api_json_get_str(ip, "address");
-            api_json_set_int(a, "type", text && strchr(text, ':') != NULL);
-            api_json_set_str(a, "addr", text ? text : "");
-            api_json_set_int(a, "prefix", api_json_get_int(ip, "prefix", 0));
-            json_object_array_add(addrs, a);
-        }
-        api_json_set(to, "addrs", addrs);
-        json_object_array_add(list, to);
-    }
-    api_json_set(o, "ifaces", list);
-    lv_reply(c, o);
-}
-
-/* From the leases of the networks that its cards are on. */
-static void on_leases(struct lv_call *c, struct json_object *result)
-{
-    (void)result;
-    lv_fail(c, LV_E_ARGUMENT_UNSUPPORTED,
-            "addresses are told by the guest's agent (--source agent) or by 'net-dhcp-leases'");
-}
-
-void lv_do_domain_addresses(struct lv_call *c)
-{
-    enum { LEASE, AGENT };
-
-    if (lv_int(c, "source") == AGENT) {
-        lv_ask(c, "domain", "agent.interfaces", lv_vm(c), on_addresses);
-    } else {
-        lv_ask(c, "domain", "vm.get", lv_vm(c), on_leases);
-    }
-}
-
 /* --- definitions ------------------------------------------------------------------------------------- */
 
 /* Copies what stands before `mark`, and the mark; *xml is what follows. False: there is none. */

@@ -89,6 +89,10 @@ def three_vms_find_each_other_by_name_and_faults_part_them():
                 tap.check(said.startswith("eth0 10.61.0.") and said.split()[3] == "10.61.0.1", f"{machine.name}: {said}")
             leases = {k["vm"]: k["ip"] for k in daemon.call("network.leases", network="lan")["leases"]}
             tap.check(leases == {m.name: m.address for m in machines}, f"{leases}")
+            if shutil.which("virsh"):
+                shown = subprocess.run(["virsh", "-q", "-c", f"qemu+unix:///system?socket={daemon.dir}/run/libvirt-sock", "domifaddr", "ann"],
+                                       capture_output=True, text=True, timeout=120, check=False)
+                tap.check(shown.stdout.split()[::2] == ["nic0", "ipv4"] and shown.stdout.split()[-1] == ann.address + "/24", f"{shown}")
             capture = os.path.join(daemon.dir, "ann.pcap")
             daemon.call("network.capture", vm="ann", nic="nic0", file=capture)
             tap.check(bob.address in ann.run("nslookup bob.lan.test 2>&1 || true"), "bob's name")
