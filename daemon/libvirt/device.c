@@ -19,7 +19,11 @@ enum { LIVE = 1, CONFIG = 2, FORCE = 4, DETACH_MS = 5000 /* as libvirt waits */ 
 static const struct {
     const char *list, *member; /* of the definition; of vm.attach */
 } kinds[] = {
-    { "disks", "disk" }, { "nics", "nic" }, { "channels", "channel" }, { "shares", "share" }
+    { "disks", "disk" },
+    { "nics", "nic" },
+    { "channels", "channel" },
+    { "shares", "share" },
+    { "memory_devices", "memory_device" },
 };
 
 /* nic-525400112233: what a card without a name is called. */
@@ -42,7 +46,7 @@ static struct json_object *read_device(struct lv_call *c, unsigned *kind)
     AUTO_BUF text = BUF_INIT;
 
     buf_printf(&text,
-               "<domain type='qemu'><name>x</name><memory>65536</memory><os><type "
+               "<domain type='qemu'><name>x</name><memory unit='TiB'>16</memory><os><type "
                "arch='riscv64'>hvm</type>"
                "</os><devices>%s</devices></domain>",
                lv_str(c, "xml"));
@@ -60,7 +64,8 @@ static struct json_object *read_device(struct lv_call *c, unsigned *kind)
     json_object_put(definition);
     if (!device) {
         lv_fail(c, LV_E_CONFIG_UNSUPPORTED,
-                "disks, network cards, channels and shared folders come and go, one at a time");
+                "disks, network cards, channels, shared folders and memory come and go, one at "
+                "a time");
     }
     return device;
 }
@@ -98,6 +103,32 @@ void lv_do_domain_attach(struct lv_call *c)
     lv_ask(c, "domain", "vm.attach", params, lv_done);
 }
 
+/* The domain's memory device of that size: XML has no names for them. False: the call has failed. */
+static bool find_memory(struct lv_call *c, struct json_object *device, char *name, size_t size)
+{
+    const struct vm *vm = lv_the_vm(c);
+    int64_t bytes = api_json_get_int(device, "size", 0);
+    unsigned found = 0;
+
+    for (size_t i = 0; vm && i < vm->config.n_memory_devices; i++) {
+        const struct api_memory_device *m = &vm->config.memory_devices[i];
+
+        if (m->size == bytes && found++ == 0) {
+            snprintf(name, size, "%s", m->name ? m->name : "");
+            if (!m->name) {
+                snprintf(name, size, "memory%zu", i);
+            }
+        }
+    }
+    if (found != 1) {
+        lv_fail(
+            c, LV_E_DEVICE_MISSING,
+            "the domain has %s memory device of %lld KiB; 'vmctl memory resize' takes names",
+            found ? "more than one" : "no", (long long)(bytes / 1024));
+    }
+    return found == 1;
+}
+
 /* The name by which a device is detached; false: the call has failed. */
 static bool find_name(struct lv_call *c, struct json_object *device, char *name, size_t size)
 {
@@ -132,7 +163,9 @@ void lv_do_domain_detach(struct lv_call *c)
     if (!device) {
         return;
     }
-    if (find_name(c, device, name, sizeof(name))) {
+    if (strcmp(kinds[kind].member, "memory_device") == 0
+            ? find_memory(c, device, name, sizeof(name))
+            : find_name(c, device, name, sizeof(name))) {
         params = where(c);
         api_json_set_str(params, kinds[kind].member, name);
         api_json_set_int(params, "timeout_ms", DETACH_MS);
@@ -212,7 +245,9 @@ static void then_defined(struct lv_call *c, struct json_object *result)
 {
     (void)result;
     if (c->kept) {
-        lv_change(c, c->number ? "nics" : "disks", json_object_get(c->kept));
+        static const char *const lists[] = { "disks", "nics", "memory_devices" };
+
+        lv_change(c, lists[c->number], json_object_get(c->kept));
     } else {
         lv_reply(c, NULL);
     }
@@ -383,6 +418,41 @@ static void update_disk(struct lv_call *c, const struct vm *vm, struct json_obje
     update_medium(c, name, device);
 }
 
+/* Another size is asked for. */
+static void update_memory(struct lv_call *c, const struct vm *vm, struct json_object *device,
+                          bool live, bool config)
+{
+    static const char *const gone[] = { "requested", NULL };
+    struct json_object *params;
+    char name[80];
+
+    if (!find_memory(c, device, name, sizeof(name))) {
+        return;
+    }
+    if (config) {
+        AUTO_JSON definition = lv_config(vm);
+        struct json_object *list = api_json_get(definition, "memory_devices");
+
+        for (size_t i = 0; i < json_object_array_length(list); i++) {
+            struct json_object *one = json_object_array_get_idx(list, i);
+
+            if (api_json_get_int(one, "size", 0) == api_json_get_int(device, "size", 0)) {
+                overlay(one, device, gone);
+            }
+        }
+        c->kept = json_object_get(list);
+        c->number = 2;
+    }
+    if (!live) {
+        then_defined(c, NULL);
+        return;
+    }
+    params = lv_vm(c);
+    api_json_set_str(params, "name", name);
+    api_json_set_int(params, "requested", api_json_get_int(device, "requested", 0));
+    lv_ask(c, "domain", "vm.memory_resize", params, then_defined);
+}
+
 void lv_do_domain_update(struct lv_call *c)
 {
     const struct vm *vm = lv_the_vm(c);
@@ -402,9 +472,11 @@ void lv_do_domain_update(struct lv_call *c)
         update_nic(c, vm, device, live, config);
     } else if (strcmp(kinds[kind].member, "disk") == 0) {
         update_disk(c, vm, device, live, config);
+    } else if (strcmp(kinds[kind].member, "memory_device") == 0) {
+        update_memory(c, vm, device, live, config);
     } else {
         lv_fail(c, LV_E_OPERATION_UNSUPPORTED,
-                "disks and network cards are changed in place, others "
+                "disks, network cards and memory are changed in place, others "
                 "are detached and attached");
     }
 }

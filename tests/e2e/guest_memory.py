@@ -9,6 +9,7 @@ VMD_TEST_MEMORY=1.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -117,6 +118,34 @@ def what_is_not_plugged_is_nowhere():
         m.client.fails("invalid-params", "vm.memory", vm="a", address=hex(at + 512 * MIB), size=8)
 
 
+def virsh_asks_for_memory():
+    if not shutil.which("virsh"):
+        raise tap.Skip("virsh (package libvirt-clients)")
+    with Machine(memory_max=4096 * MIB) as m:
+        def virsh(*words, fails=None):
+            done = subprocess.run(["virsh", "-q", "-c", f"qemu+unix:///system?socket={m.daemon.dir}/run/libvirt-sock", *words],
+                                  capture_output=True, text=True, timeout=120, check=False)
+            tap.check((done.returncode != 0 and fails in done.stderr) if fails else done.returncode == 0, f"{words}: {done}")
+            return done.stdout
+        virsh("update-memory-device", "a", "--requested-size", "256M", "--live", "--config")
+        m.has(256)
+        tap.check("<requested unit='KiB'>262144</requested>" in virsh("dumpxml", "a", "--inactive"), "the definition")
+        tap.check(m.call("vm.get")["config"]["memory_devices"][0]["requested"] == 256 * MIB, "by the API")
+        other = os.path.join(m.daemon.dir, "memory.xml")
+        with open(other, "w", encoding="utf-8") as file:
+            file.write("<memory model='virtio-mem'><target><size unit='MiB'>512</size><node>0</node><block unit='MiB'>2</block>"
+                       "<requested unit='MiB'>64</requested></target></memory>")
+        virsh("attach-device", "a", other, "--live", "--config")
+        m.run("echo 1 >/sys/bus/pci/rescan")
+        m.until("the second device has what was asked for", lambda: [d["plugged"] for d in m.call("vm.memory_resize")["devices"]] == [256 * MIB, 64 * MIB])
+        m.call("vm.memory_resize", requested=0, name="memory1")
+        m.until("it has nothing", lambda: m.call("vm.memory_resize")["devices"][1]["plugged"] == 0)
+        m.run("for d in /sys/bus/virtio/drivers/virtio_mem/virtio*; do last=$(readlink -f $d); done; echo 1 >$last/../remove")
+        virsh("detach-device", "a", other, "--live", "--config")
+        m.until("it has gone", lambda: len(m.call("vm.memory_resize")["devices"]) == 1)
+        virsh("detach-device", "a", other, "--live", fails="no memory device of 524288 KiB")
+
+
 def a_saved_machine_has_what_it_had():
     with Machine(requested=256 * MIB) as m:
         m.has(256)
@@ -214,6 +243,6 @@ def a_copy_goes_on_with_what_its_source_has():
 
 
 if __name__ == "__main__":
-    sys.exit(tap.run_cases([memory_comes_and_goes, what_is_not_plugged_is_nowhere, a_saved_machine_has_what_it_had,
+    sys.exit(tap.run_cases([memory_comes_and_goes, virsh_asks_for_memory, what_is_not_plugged_is_nowhere, a_saved_machine_has_what_it_had,
                             a_machine_is_moved_while_memory_comes,
                             a_copy_goes_on_with_what_its_source_has]))

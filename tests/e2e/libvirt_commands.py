@@ -690,6 +690,13 @@ def a_domain_moves():
         pair.watch(pair.both[1])
 
 
+def memory_devices():
+    with Virsh() as v:
+        v.d.call("vm.define", config=v.d.config("m", memory_max=4 << 30, memory_devices=[{"size": 1 << 30}]))
+        v("update-memory-device", "m", "--requested-size", "64M", "--config")
+        same(v.d.call("vm.get", vm="m")["config"]["memory_devices"][0]["requested"], 64 << 20)
+
+
 BY_AGENT = {"domfsfreeze", "domfsinfo", "domfsthaw", "domfstrim", "domhostname", "domifaddr", "domtime", "get-user-sshkeys", "guestinfo",
             "guestvcpus", "qemu-agent-command", "reboot", "set-user-password", "set-user-sshkeys", "shutdown"}
 
@@ -745,8 +752,7 @@ def a_guest_with_an_agent():
 # What virsh itself says before it calls anybody, where it looks for something that domains of vmd never have.
 BY_VIRSH = {"domdisplay": "No graphical display", "vncdisplay": "VNC port", "net-port-delete": "failed to get network port", "snapshot-edit": "Failed",
             "domsetlaunchsecstate": "secret header", "iface-edit": "Failed",
-            "iface-unbridge": "not a bridge", "lxc-enter-namespace": "program or version", "ttyconsole": "^$",
-            "update-memory-device": "no memory device"}
+            "iface-unbridge": "not a bridge", "lxc-enter-namespace": "program or version", "ttyconsole": "^$"}
 
 
 def the_rest_is_unsupported():
@@ -792,7 +798,7 @@ def every_command_is_listed():
             same(sorted(works - DONE - (set() if BY_AGENT & DONE else BY_AGENT)), [])
 
 
-CASES = (the_connection_and_the_host, a_definition, a_life, states_in_files, disks, backups, checkpoints, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent, a_domain_moves,
+CASES = (the_connection_and_the_host, a_definition, memory_devices, a_life, states_in_files, disks, backups, checkpoints, cards_and_networks, pools_and_volumes, snapshots, what_virsh_does_by_itself, a_console_and_a_screen, a_guest_with_an_agent, a_domain_moves,
          the_rest_is_unsupported, every_command_is_listed)
 
 if __name__ == "__main__":
