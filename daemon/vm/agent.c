@@ -486,7 +486,10 @@ void agent_up(struct vm *vm)
     }
     if (!vm->agent) {
         struct agent *a = xnew(struct agent);
-        *a = (struct agent){ .vm = vm, .fd = -1 };
+        /* Not what the last one counted from: a guest that was saved in between answers that one's sync yet. */
+        *a = (struct agent){ .vm = vm,
+                             .fd = -1,
+                             .sync_id = (time_real_ns() / 1000) & 0x7fffffff };
         list_init(&a->queue);
         a->deadline = loop_timer_new(vm->d->loop, on_deadline, a);
         a->refresh = loop_timer_new(vm->d->loop, on_refresh, a);
