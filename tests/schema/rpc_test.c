@@ -52,7 +52,8 @@ static const struct {
       "}",
       "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32602,\"message\":\"x: no such "
       "member of VmStartIn\",\"data\":{\"error\":"
-      "\"invalid-params\",\"object\":\"x\",\"remedy\":\"known members: vm, fresh, paused\"}}}" },
+      "\"invalid-params\",\"object\":\"x\",\"remedy\":\"known members: vm, fresh, paused, "
+      "record, scratch, replay, to\"}}}" },
     { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\"}",
       "vm: missing, expected the name or UUID of a VM" },
     { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.start\",\"params\":{\"vm\":\"none\"}}",
